@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * buf.h - growable bytes with a latched failure.
+ *
+ * After its first failure a buffer ignores writes; the writer checks
+ * 'failed' once, at the end.  A buffer belongs to one thread.
+ */
+#ifndef RS_BUF_H
+#define RS_BUF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+typedef struct rs_buf {
+  unsigned char *data;  /* malloc'ed, or NULL */
+  size_t size;          /* bytes written */
+  size_t room;          /* bytes allocated */
+  bool failed;          /* a write was lost: out of memory */
+} rs_buf;
+
+#define RS_BUF_INIT { NULL, 0, 0, false }
+
+void rs_buf_fini (rs_buf *b);
+
+/* Forget the contents and the failure, keep the memory. */
+void rs_buf_clear (rs_buf *b);
+
+/* Make room for 'n' more bytes; false, and 'failed' set, if there is none. */
+bool rs_buf_reserve (rs_buf *b, size_t n);
+
+/* Append. */
+void rs_buf_add (rs_buf *b, const void *bytes, size_t n);
+
+/* Append one byte. */
+static inline void
+rs_buf_byte (rs_buf *b, unsigned char byte)
+{
+  if (b->size < b->room || rs_buf_reserve(b, 1))
+    b->data[b->size++] = byte;
+}
+
+#endif

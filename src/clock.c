@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * clock.c - monotonic time and deadlines.
+ */
+#define _GNU_SOURCE  /* sched_getaffinity */
+#include "clock.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sched.h>
+#include <time.h>
+#include <unistd.h>
+
+double
+rs_now (void)
+{
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
+}
+
+double
+rs_deadline (double timeout)
+{
+  if (!(timeout >= 0) || timeout > 1e9)
+    return RS_NEVER;
+  return rs_now() + timeout;
+}
+
+unsigned
+rs_cpus (void)
+{
+  /* More CPUs than a static set holds make the call fail: ask sysconf then. */
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0)
+    return (unsigned) CPU_COUNT(&set);
+  const long n = sysconf(_SC_NPROCESSORS_ONLN);
+  return n > 0 ? (unsigned) n : 1;
+}
+
+void
+rs_cond_init (pthread_cond_t *cond)
+{
+  pthread_condattr_t attr;
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(cond, &attr);
+  pthread_condattr_destroy(&attr);
+}
+
+int
+rs_cond_wait_until (pthread_cond_t *cond, pthread_mutex_t *lock,
+                    double deadline)
+{
+  if (deadline == RS_NEVER) {
+    pthread_cond_wait(cond, lock);
+    return RS_OK;
+  }
+  struct timespec t;
+  t.tv_sec = (time_t) deadline;
+  t.tv_nsec = (long) ((deadline - (double) t.tv_sec) * 1e9);
+  const int err = pthread_cond_timedwait(cond, lock, &t);
+  assert(err == 0 || err == ETIMEDOUT);
+  return err == 0 ? RS_OK : RS_ETIMEOUT;
+}

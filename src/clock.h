@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * clock.h - monotonic time and deadlines.
+ *
+ * An instant is a double of seconds on CLOCK_MONOTONIC: 52 bits hold a
+ * century of uptime to the microsecond.  A deadline is an instant, or
+ * RS_NEVER.
+ */
+#ifndef RS_CLOCK_H
+#define RS_CLOCK_H
+
+#include <math.h>
+#include <pthread.h>
+
+#include "runspace.h"
+
+#define RS_NEVER ((double) INFINITY)
+
+/* The instant 'timeout' seconds from now; RS_NEVER for RS_FOREVER (or any
+   other negative number) and for what is too far to be waited for. */
+double rs_deadline (double timeout);
+
+/* A condition whose timed waits are on the monotonic clock. */
+void rs_cond_init (pthread_cond_t *cond);
+
+/*
+ * Wait on 'cond' until it is signalled or 'deadline' passes.
+ * RS_OK (which may be spurious) or RS_ETIMEOUT.  Holds 'lock' afterwards.
+ */
+int rs_cond_wait_until (pthread_cond_t *cond, pthread_mutex_t *lock,
+                        double deadline);
+
+#endif

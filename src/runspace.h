@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * runspace.h - parallel runspaces for Lua 5.4: the whole public C interface.
+ *
+ * A pool owns worker threads; each worker owns a runspace, an isolated
+ * 'lua_State' seeded from an initial state.  The caller's thread encodes a
+ * function and its arguments into a message, a worker decodes and runs it,
+ * and its results come back as a message that is decoded when somebody asks.
+ * No two threads ever touch one 'lua_State'.
+ *
+ *     rs_pool *pool;
+ *     rs_job *job;
+ *     int n;
+ *     rs_pool_open(NULL, &pool, NULL);           -- one worker for each CPU
+ *     lua_pushliteral(L, "local x = ...; return x * x");
+ *     lua_pushinteger(L, 12);
+ *     rs_submit(pool, L, 1, NULL, &job, NULL);   -- takes both off the stack
+ *     rs_job_wait(job, L, RS_FOREVER);
+ *     rs_job_push(job, L, &n);                   -- pushes 144
+ *     rs_job_unref(job);
+ *     rs_pool_unref(pool);
+ *
+ * Conventions that hold throughout:
+ *
+ *   - Functions that can fail return a status; RS_OK is 0.  Out-parameters
+ *     come last and stay untouched on failure, but for 'rs_error'.
+ *   - An 'rs_error *' may be NULL; otherwise a failure leaves its text there.
+ *   - Times are seconds as a double; instants are on the monotonic clock
+ *     ('rs_now').  RS_FOREVER waits without limit.
+ *   - Objects are reference counted: what '_new', '_open' and 'rs_submit'
+ *     return is owned by the caller and given back with '_unref', which
+ *     accepts NULL.  Any thread may hold a reference.
+ *   - A 'lua_State' passed in is used only during the call and only by the
+ *     calling thread.  [-p, +q, e] is the manual's stack indicator.
+ *   - Option structs are valid when filled with zero bytes: zero means the
+ *     default of each field.
+ */
+#ifndef RUNSPACE_H
+#define RUNSPACE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <lua.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define RS_API __attribute__ ((visibility ("default")))
+#else
+#define RS_API
+#endif
+
+#define RS_VERSION "0.1.0"
+
+/* Wait without limit. */
+#define RS_FOREVER (-1.0)
+
+/* ---------------------------------------------------------------- status */
+
+enum {
+  RS_OK = 0,
+  RS_ENOMEM,    /* out of memory */
+  RS_EINVAL,    /* an argument is outside what is documented for it */
+  RS_ECLOSED,   /* the pool or batch is closed */
+  RS_ETIMEOUT,  /* the time is over and nothing changed */
+  RS_EFULL,     /* no room now */
+  RS_EBUSY,     /* not finished yet */
+  RS_EREFUSED,  /* a value cannot be transferred; the error names its path */
+  RS_EFORMAT,   /* bytes that are no message of this version */
+  RS_EFAILED,   /* code that ran in a runspace raised an error */
+  RS_ETHREAD,   /* the system gave no thread */
+  RS_EDONE      /* nothing is left to take */
+};
+
+/* Storage for the text of a failure; long texts are cut with "...". */
+typedef struct rs_error {
+  int status;
+  char text[4088];
+} rs_error;
+
+/* "RS_ETIMEOUT", or "?" for what is no status.  Static storage. */
+RS_API const char *rs_status_name (int status);
+
+/* "the time is over", or "unknown status".  Static storage. */
+RS_API const char *rs_status_message (int status);
+
+/* RS_VERSION of the library that is running. */
+RS_API const char *rs_version (void);
+
+/* Seconds on the monotonic clock, clock_gettime(2) CLOCK_MONOTONIC. */
+RS_API double rs_now (void);
+
+/* CPUs that this process may use, sched_getaffinity(2); at least 1. */
+RS_API unsigned rs_cpus (void);
+
+/* --------------------------------------------------------------- message */
+
+/*
+ * Encoded Lua values: immutable bytes, reference counted.  A message may
+ * hold what can cross only inside this process (a C function by pointer,
+ * light userdata), so it is no file format.
+ */
+typedef struct rs_message rs_message;
+
+/*
+ * [-0, +0, -]  Encode the 'n' values on top of the stack as one message;
+ * tables keep their cycles, and what two values share stays shared.
+ * RS_OK, RS_EREFUSED (the error names the path to the value) or RS_ENOMEM.
+ * Calls '__transfer' metamethods, and nothing else of the program's.
+ */
+RS_API int rs_encode (lua_State *L, int n, rs_message **out, rs_error *err);
+
+/*
+ * [-0, +n, e]  Push the values of 'msg' and return how many.  Raises what
+ * loading a module that a value needs raises, and a memory error.
+ */
+RS_API int rs_decode (lua_State *L, rs_message *msg);
+
+RS_API rs_message *rs_message_ref (rs_message *msg);
+RS_API void rs_message_unref (rs_message *msg);
+
+/* Bytes that 'msg' takes. */
+RS_API size_t rs_message_size (const rs_message *msg);
+
+/* --------------------------------------------------------- initial state */
+
+/*
+ * What a runspace starts with.  Fill it, then pass it to 'rs_pool_open';
+ * from then on it is constant, and setters return RS_EINVAL.  Names and
+ * texts are copied.  Setters are for one thread at a time.
+ *
+ * A runspace is seeded in this order: libraries, path and cpath, preloads,
+ * variables and functions, modules, init.  All of them are visible to what
+ * comes after.
+ */
+typedef struct rs_initial_state rs_initial_state;
+
+/* Libraries of Lua, for 'rs_initial_state_set_libs'. */
+enum {
+  RS_LIB_BASE = 1,
+  RS_LIB_PACKAGE = 2,
+  RS_LIB_COROUTINE = 4,
+  RS_LIB_TABLE = 8,
+  RS_LIB_IO = 16,
+  RS_LIB_OS = 32,
+  RS_LIB_STRING = 64,
+  RS_LIB_MATH = 128,
+  RS_LIB_UTF8 = 256,
+  RS_LIB_DEBUG = 512,
+  RS_LIB_ALL = 1023
+};
+
+/* NULL when out of memory. */
+RS_API rs_initial_state *rs_initial_state_new (void);
+RS_API rs_initial_state *rs_initial_state_ref (rs_initial_state *is);
+RS_API void rs_initial_state_unref (rs_initial_state *is);
+
+/* Open these of Lua's libraries, RS_LIB_ bits; default RS_LIB_ALL. */
+RS_API int rs_initial_state_set_libs (rs_initial_state *is, unsigned libs);
+
+/* 'package.path' and 'package.cpath'; NULL leaves Lua's default. */
+RS_API int rs_initial_state_set_path (rs_initial_state *is, const char *path);
+RS_API int rs_initial_state_set_cpath (rs_initial_state *is, const char *cpath);
+
+/*
+ * 'package.preload[name] = open'.  With RS_PRELOAD_GLOBAL the module is
+ * opened at once and stands in the global 'name' too, as 'luaL_requiref'
+ * does it.  The code of 'open' must stay loaded while the process lives.
+ */
+enum { RS_PRELOAD_GLOBAL = 1 };
+RS_API int rs_initial_state_add_preload (rs_initial_state *is,
+                                         const char *name, lua_CFunction open,
+                                         unsigned flags);
+
+/*
+ * [-1, +0, -]  'package.preload[name]' is the function, or the chunk of
+ * source text, on top of the stack: the module is what it returns.  Errors as
+ * 'rs_initial_state_add_variable'.
+ */
+RS_API int rs_initial_state_add_loader (rs_initial_state *is,
+                                        const char *name, lua_State *L,
+                                        rs_error *err);
+
+/*
+ * [-1, +0, -]  The global 'name' starts as a copy of the value on top of
+ * the stack; a function is a value like others.  RS_OK, RS_EREFUSED,
+ * RS_ENOMEM or RS_EINVAL; the value is popped in each case.
+ */
+RS_API int rs_initial_state_add_variable (rs_initial_state *is,
+                                          const char *name, lua_State *L,
+                                          rs_error *err);
+
+/* 'require(name)' before the first job. */
+RS_API int rs_initial_state_add_module (rs_initial_state *is,
+                                        const char *name);
+
+/*
+ * [-1, +0, -]  Run the function, or the source text, on top of the stack at
+ * the end of seeding, with the runspace's own globals.
+ */
+RS_API int rs_initial_state_set_init (rs_initial_state *is, lua_State *L,
+                                      rs_error *err);
+
+/* ------------------------------------------------------------------ pool */
+
+typedef struct rs_pool rs_pool;
+
+/* What becomes of a job's globals when it ends. */
+enum {
+  RS_RESET_GLOBALS = 0,  /* they are gone; modules stay loaded */
+  RS_RESET_NONE,         /* they stay for the next job */
+  RS_RESET_FRESH         /* each job gets a new state */
+};
+
+typedef struct rs_pool_options {
+  unsigned min;           /* workers that are always there; default 1 */
+  unsigned max;           /* workers at most; default 'rs_cpus()' */
+  double idle;            /* seconds before a worker above 'min' that has
+                             nothing to do ends; 0 means 10; RS_FOREVER */
+  int reset;              /* RS_RESET_ */
+  rs_initial_state *initial_state;  /* lent; default: Lua's libraries */
+} rs_pool_options;
+
+/*
+ * Open a pool.  Its first 'min' workers are started and seeded before this
+ * returns, so that an initial state that cannot be established fails here,
+ * with the message that its code raised.  'options' may be NULL.
+ * RS_OK, RS_EINVAL, RS_ENOMEM, RS_EFAILED (seeding raised) or RS_ETHREAD.
+ * Any thread.
+ */
+RS_API int rs_pool_open (const rs_pool_options *options, rs_pool **out,
+                         rs_error *err);
+
+/*
+ * Close: take no new work, let what is queued and running end, join the
+ * workers.  After 'timeout' seconds what is still queued is cancelled, and
+ * what is running is asked to stop; workers that do not end within a grace
+ * time are left behind (they free themselves if they ever end).  A second
+ * close is harmless.
+ * RS_OK, or RS_ETIMEOUT when work was cancelled or a worker left behind.
+ * Any thread but the pool's own workers (RS_EINVAL).
+ */
+RS_API int rs_pool_close (rs_pool *pool, double timeout);
+
+/* The last reference closes the pool, with a 'timeout' of 0. */
+RS_API rs_pool *rs_pool_ref (rs_pool *pool);
+RS_API void rs_pool_unref (rs_pool *pool);
+
+/*
+ * The pool whose worker owns 'L', or NULL when 'L' is no runspace.  Lent.
+ */
+RS_API rs_pool *rs_pool_current (lua_State *L);
+
+typedef struct rs_pool_info {
+  unsigned min, max;
+  unsigned workers;         /* alive */
+  unsigned idle;            /* of these, waiting for work */
+  unsigned stuck;           /* left behind, still running C or Lua code */
+  size_t queued;            /* jobs and chunks of maps not yet started */
+  size_t running;
+  uint64_t finished;        /* jobs and chunks of maps, since opening */
+  uint64_t started_workers; /* threads since opening */
+  uint64_t failed_workers;  /* threads or states that could not be made */
+  bool closed;
+  char failure[256];        /* the last reason for a failed worker, or "" */
+} rs_pool_info;
+
+RS_API void rs_pool_info_get (rs_pool *pool, rs_pool_info *out);
+
+/* ------------------------------------------------------------------- job */
+
+/*
+ * One call in a runspace.  Each job ends in exactly one final state.
+ */
+typedef struct rs_job rs_job;
+
+typedef enum rs_job_state {
+  RS_JOB_QUEUED,
+  RS_JOB_RUNNING,
+  RS_JOB_STOPPING,               /* asked to stop, has not ended yet */
+  RS_JOB_COMPLETED,              /* the first final state */
+  RS_JOB_COMPLETED_WITH_ERRORS,
+  RS_JOB_FAILED,                 /* it raised an error */
+  RS_JOB_TIMED_OUT,
+  RS_JOB_CANCELLED,
+  RS_JOB_LOST                    /* its worker never came back from it */
+} rs_job_state;
+
+/* "completed_with_errors" and so on: the words of the Lua interface. */
+RS_API const char *rs_job_state_name (rs_job_state state);
+
+typedef struct rs_job_options {
+  const char *name;  /* copied; default "job-" and the id */
+} rs_job_options;
+
+typedef struct rs_job_info {
+  uint64_t id;           /* unique in the process, from 1 */
+  const char *name;      /* lives as long as the job */
+  rs_job_state state;
+  unsigned worker;       /* number of the worker in its pool, from 1; or 0 */
+  unsigned attempts;     /* times that it was started */
+  double created;        /* instants; 0 until they are reached */
+  double started;
+  double finished;
+} rs_job_info;
+
+/*
+ * [-(nargs+1), +0, -]  Queue a call of the function (or chunk of source, a
+ * string) below 'nargs' arguments on top of the stack, as 'lua_call' takes
+ * them.  Never waits.  The reference that is returned may be dropped at
+ * once: the job runs all the same.  With 'out' NULL none is returned.
+ * RS_OK, RS_EREFUSED, RS_ECLOSED, RS_ENOMEM, RS_EINVAL (no function, bad
+ * source), RS_ETHREAD (the pool has no worker and none can be made).
+ * The stack is popped in each case.  Any thread that owns 'L'.
+ */
+RS_API int rs_submit (rs_pool *pool, lua_State *L, int nargs,
+                      const rs_job_options *options, rs_job **out,
+                      rs_error *err);
+
+/*
+ * Wait until the job has ended, 'timeout' seconds at most.  In a runspace,
+ * pass the running 'L': a job that is still queued at the runspace's own
+ * pool is then run here, so that jobs that wait for jobs cannot starve a
+ * pool.  Elsewhere 'L' may be NULL and is not used.
+ * RS_OK or RS_ETIMEOUT.
+ */
+RS_API int rs_job_wait (rs_job *job, lua_State *L, double timeout);
+
+/*
+ * Ask a job to stop.  A queued one ends as cancelled at once; a running one
+ * is told, and ends when it next looks.  RS_OK, or RS_EDONE when it has
+ * ended already.  Any thread.
+ */
+RS_API int rs_job_cancel (rs_job *job);
+
+RS_API void rs_job_info_get (rs_job *job, rs_job_info *out);
+
+/*
+ * [-0, +n, e]  Push what the job left.  Completed: its results, RS_OK.
+ * Ended otherwise: the error value and the runspace's traceback (a string
+ * or nil), RS_EFAILED.  RS_EBUSY, and nothing pushed, before its end.
+ * May be called again, and pushes new copies.
+ */
+RS_API int rs_job_push (rs_job *job, lua_State *L, int *n);
+
+RS_API rs_job *rs_job_ref (rs_job *job);
+RS_API void rs_job_unref (rs_job *job);
+
+/* ----------------------------------------------------------------- batch */
+
+/*
+ * A map in flight: one function, many items.  The function crosses once to
+ * each runspace; items travel in chunks whose size follows the measured
+ * cost of an item.  One thread (the one that owns 'L') opens, fills and
+ * empties a batch:
+ *
+ *     while there are items and rs_batch_room(b) > 0:
+ *       for each of that many items:  push its values; rs_batch_add
+ *       rs_batch_flush
+ *     when there are no more:  rs_batch_finish
+ *     rs_batch_wait               -- the next finished chunk
+ *     while rs_batch_next == RS_OK:  take a record
+ */
+typedef struct rs_batch rs_batch;
+
+/* Flags of a batch. */
+enum {
+  RS_BATCH_RECORDS = 1,  /* time each item and bring back all its results;
+                            otherwise only the first comes back */
+  RS_BATCH_CONTINUE = 2, /* a failed item does not stop the others */
+  RS_BATCH_EAGER = 4     /* chunks stay small: results matter early */
+};
+
+typedef struct rs_batch_options {
+  unsigned limit;   /* chunks in flight; default: what keeps the pool busy */
+  size_t chunk;     /* items to a chunk; default: by measured cost */
+  size_t total;     /* items to come, where known; 0: not known */
+  unsigned flags;   /* RS_BATCH_ */
+  const char *name; /* copied; default "batch-" and the id */
+} rs_batch_options;
+
+typedef struct rs_record {
+  lua_Integer index;   /* of the item, from 1 in the order of adding */
+  rs_job_state state;
+  int n;               /* values pushed */
+  unsigned worker;
+  double queued;       /* seconds from adding to start */
+  double duration;     /* seconds from start to end */
+} rs_record;
+
+/*
+ * [-(nargs+1), +0, -]  Open a batch for the function (or source text) below
+ * 'nargs' further arguments on top of the stack; the latter follow each
+ * item's values.  The stack is popped in each case.  Errors as 'rs_submit'.
+ */
+RS_API int rs_batch_open (rs_pool *pool, lua_State *L, int nargs,
+                          const rs_batch_options *options, rs_batch **out,
+                          rs_error *err);
+
+/* Items that the batch would take now as its next chunk; 0 when it is full,
+   finished, or stopped by a failure. */
+RS_API size_t rs_batch_room (rs_batch *batch);
+
+/*
+ * [-n, +0, -]  Add one item: the 'n' values on top of the stack (1 as a
+ * rule) become the first arguments of the call.  RS_OK, RS_EREFUSED,
+ * RS_ENOMEM, RS_ECLOSED; the values are popped in each case.
+ */
+RS_API int rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err);
+
+/* Add the 'count' integers first, first + step, ...  Nothing is encoded. */
+RS_API int rs_batch_add_range (rs_batch *batch, lua_Integer first,
+                               lua_Integer step, size_t count, rs_error *err);
+
+/* Submit what was added since the last flush as a chunk. */
+RS_API int rs_batch_flush (rs_batch *batch, rs_error *err);
+
+/* No more items will come.  Flushes. */
+RS_API int rs_batch_finish (rs_batch *batch, rs_error *err);
+
+/*
+ * Wait for a finished chunk and make it the current one.  'L' as in
+ * 'rs_job_wait'.  RS_OK, RS_ETIMEOUT, RS_EDONE (all was taken and no more
+ * will come), RS_EBUSY (nothing is in flight, but items could be added).
+ */
+RS_API int rs_batch_wait (rs_batch *batch, lua_State *L, double timeout);
+
+/*
+ * [-0, +rec->n, e]  Push what the next item of the current chunk left: its
+ * results, or its error value and traceback when 'rec->state' is not
+ * completed.  Items that were never started, since the batch was stopped,
+ * come as cancelled with n = 0.  RS_OK or RS_EDONE.
+ */
+RS_API int rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec);
+
+/* Start nothing more; what runs goes on to its end, and is dropped. */
+RS_API void rs_batch_stop (rs_batch *batch);
+
+/* Chunks, items and time so far. */
+typedef struct rs_batch_info {
+  size_t added, started, finished, failed;   /* items */
+  size_t chunks;                             /* submitted */
+  size_t chunk;                              /* items in the last one */
+} rs_batch_info;
+
+RS_API void rs_batch_info_get (rs_batch *batch, rs_batch_info *out);
+
+/*
+ * [-0, +0, -]  Stop the batch, if it has not ended, and free it.  'L' is the
+ * state that 'rs_batch_next' was called with.  NULL is accepted for 'batch'.
+ */
+RS_API void rs_batch_close (rs_batch *batch, lua_State *L);
+
+/* ------------------------------------------------------------------ task */
+
+/* What a C function that runs in a runspace can know of its job. */
+typedef struct rs_task {
+  uint64_t id;          /* of the job or batch */
+  const char *name;     /* lent, for the duration of the job */
+  lua_Integer index;    /* of the item; 0 in a job that is no map */
+  unsigned worker;
+  unsigned attempt;
+  bool stopping;        /* somebody asked this job to stop */
+} rs_task;
+
+/* True, and '*out' filled, when 'L' is running a job. */
+RS_API bool rs_task_get (lua_State *L, rs_task *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
