@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * decode.c - bytes to Lua values.
+ *
+ * Nothing in a message is believed but bytecode, and that can be forbidden.
+ * Each length is compared with what is left before it is used, and the
+ * fields that all tables announce together can be no more than the bytes of
+ * the message, since each field takes one: so a table is made with room for
+ * all that it announces, and a false number cannot ask for much memory.
+ *
+ * Memory belongs to Lua or to the stack: any call may raise.
+ *
+ * A metatable is set when the fields are there, and takes effect then with
+ * all that it holds ('__gc', '__mode').  When the metatable itself is not
+ * complete yet, the object is inside of it, and both wait in the table of
+ * objects, under negative numbers, until the whole value is there.
+ */
+#include "marshal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <lauxlib.h>
+
+#include "wire.h"
+
+/* ---------------------------------------------------------------- reading */
+
+void
+rs_decoder_bad (rs_decoder *d, lua_State *L, const char *what)
+{
+  lua_pushfstring(L, "bad message at byte %I: %s", (LUAI_UACINT) d->at, what);
+  lua_error(L);
+  abort();  /* not reached */
+}
+
+static inline void
+need (rs_decoder *d, lua_State *L, size_t n)
+{
+  if (n > d->size - d->at)
+    rs_decoder_bad(d, L, "cut short");
+}
+
+void
+rs_decoder_need (rs_decoder *d, lua_State *L, size_t n)
+{
+  need(d, L, n);
+}
+
+unsigned
+rs_decoder_byte (rs_decoder *d, lua_State *L)
+{
+  need(d, L, 1);
+  return d->data[d->at++];
+}
+
+size_t
+rs_decoder_length (rs_decoder *d, lua_State *L)
+{
+  size_t n = 0;
+  for (unsigned shift = 0; shift < 63; shift += 7) {
+    const unsigned byte = rs_decoder_byte(d, L);
+    n |= (size_t) (byte & 0x7f) << shift;
+    if (byte < 0x80) {
+      if (byte == 0 && shift > 0)
+        break;  /* it would have fitted in fewer bytes */
+      return n;
+    }
+  }
+  rs_decoder_bad(d, L, "bad length");
+}
+
+/* A length, of which so many bytes follow. */
+static size_t
+get_size (rs_decoder *d, lua_State *L)
+{
+  const size_t n = rs_decoder_length(d, L);
+  need(d, L, n);
+  return n;
+}
+
+static uint64_t
+get_eight (rs_decoder *d, lua_State *L)
+{
+  need(d, L, 8);
+  const uint64_t bits = rs_wire_get64(d->data + d->at);
+  d->at += 8;
+  return bits;
+}
+
+static void
+push_bytes (rs_decoder *d, lua_State *L, size_t n)
+{
+  lua_pushlstring(L, (const char *) d->data + d->at, n);
+  d->at += n;
+}
+
+static inline lua_Integer
+get_integer (rs_decoder *d, lua_State *L, unsigned size)
+{
+  need(d, L, size);
+  uint64_t bits;
+  if (d->size - d->at >= 8)
+    bits = rs_wire_get64(d->data + d->at);
+  else {
+    bits = 0;
+    for (unsigned i = 0; i < size; i++)
+      bits |= (uint64_t) d->data[d->at + i] << (8 * i);
+  }
+  const unsigned unused = 64 - 8 * size;
+  const int64_t v = (int64_t) (bits << unused) >> unused;
+  if (rs_wire_integer_size(v) != size
+      || (uint64_t) v <= RS_WIRE_SMALL_MAX)
+    rs_decoder_bad(d, L, "an integer longer than it has to be");
+  d->at += size;
+  return v;
+}
+
+/* ---------------------------------------------------------------- objects */
+
+unsigned
+rs_decoder_enter (rs_decoder *d, lua_State *L)
+{
+  if (d->depth == RS_WIRE_DEPTH)
+    rs_decoder_bad(d, L, "nested too deep");
+  luaL_checkstack(L, LUA_MINSTACK, "message");
+  d->depth++;
+  return d->next_id++;
+}
+
+void
+rs_decoder_leave (rs_decoder *d)
+{
+  d->depth--;
+}
+
+void
+rs_decoder_register (rs_decoder *d, lua_State *L, unsigned id)
+{
+  if (d->objects != 0) {
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, d->objects, (lua_Integer) id + 1);
+  }
+}
+
+void
+rs_decoder_ref (rs_decoder *d, lua_State *L)
+{
+  const size_t id = rs_decoder_length(d, L);
+  if (d->objects == 0 || id >= d->next_id
+      || lua_rawgeti(L, d->objects, (lua_Integer) id + 1) == LUA_TNIL)
+    rs_decoder_bad(d, L, "a reference to nothing");
+}
+
+/* ----------------------------------------------------------------- values */
+
+static void
+decode_named (rs_decoder *d, lua_State *L)
+{
+  const unsigned id = d->next_id++;
+  rs_name name;
+  name.parts = rs_decoder_byte(d, L);
+  if (name.parts == 0 || name.parts > RS_WIRE_NAME_PARTS)
+    rs_decoder_bad(d, L, "bad name");
+  for (unsigned i = 0; i < name.parts; i++) {
+    name.size[i] = get_size(d, L);
+    name.part[i] = (const char *) d->data + d->at;
+    d->at += name.size[i];
+  }
+  luaL_checkstack(L, LUA_MINSTACK, "message");
+  const char *user = "a transferred value";
+  char text[160];
+  if (d->upvalue != 0) {  /* it is an upvalue of a function? */
+    lua_Debug ar;
+    lua_pushvalue(L, d->function);
+    lua_getinfo(L, ">S", &ar);
+    const char *const upvalue = lua_getupvalue(L, d->function, d->upvalue);
+    if (upvalue != NULL) {
+      snprintf(text, sizeof text, "upvalue '%.40s' of function <%s:%d>",
+               upvalue, ar.short_src, ar.linedefined);
+      lua_pop(L, 1);
+      user = text;
+    }
+  }
+  rs_name_push(L, &name, user);
+  rs_decoder_register(d, L, id);
+}
+
+/* [-0, +1, e]  Push a key: any value but nil and NaN. */
+static void
+decode_key (rs_decoder *d, lua_State *L)
+{
+  rs_decode_any(d, L);
+  const int type = lua_type(L, -1);
+  if (type == LUA_TNIL
+      || (type == LUA_TNUMBER && !lua_rawequal(L, -1, -1)))
+    rs_decoder_bad(d, L, "a key that no table can have");
+}
+
+static void
+decode_metatable (rs_decoder *d, lua_State *L, int table, unsigned tag)
+{
+  rs_decode_any(d, L);
+  if (lua_type(L, -1) != LUA_TTABLE)
+    rs_decoder_bad(d, L, "a metatable that is no table");
+  if (tag == RS_TAG_TABLE_META || d->objects == 0) {
+    lua_setmetatable(L, table);
+    return;
+  }
+  d->late++;
+  lua_rawseti(L, d->objects, -2 * (lua_Integer) d->late);
+  lua_pushvalue(L, table);
+  lua_rawseti(L, d->objects, -2 * (lua_Integer) d->late + 1);
+}
+
+/* [-0, +0, m]  The value is whole: set the metatables that waited. */
+static void
+set_late_metatables (rs_decoder *d, lua_State *L)
+{
+  while (d->late > 0) {
+    const lua_Integer at = -2 * (lua_Integer) d->late;
+    lua_rawgeti(L, d->objects, at + 1);
+    lua_rawgeti(L, d->objects, at);
+    lua_setmetatable(L, -2);
+    lua_pop(L, 1);
+    d->late--;
+  }
+}
+
+static void
+decode_table (rs_decoder *d, lua_State *L, unsigned tag)
+{
+  const unsigned id = rs_decoder_enter(d, L);
+  need(d, L, 8);
+  const size_t array = rs_wire_get32(d->data + d->at);
+  const size_t hash = rs_wire_get32(d->data + d->at + 4);
+  d->at += 8;
+  const size_t left = d->size - d->at;
+  if (array > left || hash > (left - array) / 2
+      || array + 2 * hash > d->size - d->claimed)
+    rs_decoder_bad(d, L, "a table larger than its message");
+  d->claimed += array + 2 * hash;
+  if (array > INT32_MAX / 2 || hash > INT32_MAX / 2)
+    rs_decoder_bad(d, L, "a table too large for Lua");
+  lua_createtable(L, (int) array, (int) hash);
+  rs_decoder_register(d, L, id);
+  const int table = lua_gettop(L);
+  d->upvalue = 0;
+  for (size_t i = 1; i <= array; i++) {
+    rs_decode_any(d, L);
+    lua_rawseti(L, table, (lua_Integer) i);
+  }
+  for (size_t i = 0; i < hash; i++) {
+    decode_key(d, L);
+    rs_decode_any(d, L);
+    lua_rawset(L, table);
+  }
+  if (tag != RS_TAG_TABLE)
+    decode_metatable(d, L, table, tag);
+  rs_decoder_leave(d);
+}
+
+/* [-0, +1, e]  An object that its type rebuilds. */
+static void
+decode_rebuild (rs_decoder *d, lua_State *L)
+{
+  if ((d->forbidden & RS_MESSAGE_CODE) || !(d->flags & RS_MESSAGE_CODE))
+    rs_decoder_bad(d, L, "calls are not accepted here");
+  const unsigned id = rs_decoder_enter(d, L);
+  const int n = (int) rs_decoder_byte(d, L);
+  if (n > RS_WIRE_RESULTS)
+    rs_decoder_bad(d, L, "too many arguments");
+  luaL_checkstack(L, n + LUA_MINSTACK, "message");
+  d->upvalue = 0;
+  for (int i = 0; i <= n; i++)
+    rs_decode_any(d, L);
+  lua_call(L, n, 1);
+  rs_decoder_register(d, L, id);
+  rs_decoder_leave(d);
+}
+
+static void
+decode_replaced (rs_decoder *d, lua_State *L)
+{
+  const unsigned id = rs_decoder_enter(d, L);
+  d->upvalue = 0;
+  rs_decode_any(d, L);
+  rs_decoder_register(d, L, id);
+  rs_decoder_leave(d);
+}
+
+/* [-0, +1, e]  What is a pointer of this process. */
+static void
+decode_pointer (rs_decoder *d, lua_State *L, unsigned tag)
+{
+  if ((d->forbidden & RS_MESSAGE_LOCAL) || !(d->flags & RS_MESSAGE_LOCAL))
+    rs_decoder_bad(d, L, "pointers are not accepted here");
+  const uint64_t bits = get_eight(d, L);
+  if (tag == RS_TAG_POINTER)
+    lua_pushlightuserdata(L, (void *) (uintptr_t) bits);
+  else {
+    lua_CFunction f;
+    memcpy(&f, &bits, sizeof f);
+    if (f == NULL)
+      rs_decoder_bad(d, L, "no C function");
+    lua_pushcfunction(L, f);
+    rs_decoder_register(d, L, d->next_id++);
+  }
+}
+
+void
+rs_decode_any (rs_decoder *d, lua_State *L)
+{
+  need(d, L, 1);
+  const unsigned tag = d->data[d->at++];
+  if (tag <= RS_WIRE_SMALL_MAX) {
+    lua_pushinteger(L, (lua_Integer) tag);
+    return;
+  }
+  if (tag <= RS_TAG_STRING_SHORT + RS_WIRE_SHORT_MAX) {
+    const size_t size = tag - RS_TAG_STRING_SHORT;
+    need(d, L, size);
+    push_bytes(d, L, size);
+    return;
+  }
+  if (tag >= RS_TAG_INTEGER && tag < RS_TAG_INTEGER + 8) {
+    lua_pushinteger(L, get_integer(d, L, tag - RS_TAG_INTEGER + 1));
+    return;
+  }
+  switch (tag) {
+    case RS_TAG_NIL:
+      lua_pushnil(L);
+      return;
+    case RS_TAG_FALSE:
+    case RS_TAG_TRUE:
+      lua_pushboolean(L, tag == RS_TAG_TRUE);
+      return;
+    case RS_TAG_FLOAT: {
+      const uint64_t bits = get_eight(d, L);
+      lua_Number v;
+      memcpy(&v, &bits, sizeof v);
+      lua_pushnumber(L, v);
+      return;
+    }
+    case RS_TAG_STRING: {
+      const size_t size = get_size(d, L);
+      if (size <= RS_WIRE_SHORT_MAX)
+        rs_decoder_bad(d, L, "a string longer than it has to be");
+      push_bytes(d, L, size);
+      return;
+    }
+    case RS_TAG_TABLE:
+    case RS_TAG_TABLE_META:
+    case RS_TAG_TABLE_META_OPEN:
+      decode_table(d, L, tag);
+      return;
+    case RS_TAG_REF:
+      rs_decoder_ref(d, L);
+      return;
+    case RS_TAG_NAMED:
+      decode_named(d, L);
+      return;
+    case RS_TAG_ENV:
+      rs_env_push(L);
+      return;
+    case RS_TAG_FUNCTION:
+      rs_decode_function(d, L);
+      return;
+    case RS_TAG_CFUNCTION:
+    case RS_TAG_POINTER:
+      decode_pointer(d, L, tag);
+      return;
+    case RS_TAG_REBUILD:
+      decode_rebuild(d, L);
+      return;
+    case RS_TAG_REPLACED:
+      decode_replaced(d, L);
+      return;
+    default:
+      d->at--;
+      rs_decoder_bad(d, L, "no such kind of value");
+  }
+}
+
+/* ------------------------------------------------------------ the decoder */
+
+void
+rs_decoder_init (rs_decoder *d, lua_State *L, const rs_message *msg,
+                 unsigned forbidden)
+{
+  *d = (rs_decoder) { .data = msg->data, .size = msg->size,
+                      .forbidden = forbidden };
+  need(d, L, RS_WIRE_HEADER);
+  if (d->data[0] != 'R' || d->data[1] != 'S')
+    rs_decoder_bad(d, L, "no message");
+  d->at = RS_WIRE_AT_VERSION;
+  if (d->data[d->at] != RS_WIRE_VERSION)
+    rs_decoder_bad(d, L, "a version that is not known here");
+  d->at = RS_WIRE_AT_FLAGS;
+  d->flags = d->data[d->at];
+  if (d->flags & ~(unsigned) RS_WIRE_FLAGS)
+    rs_decoder_bad(d, L, "flags that are not known here");
+  if (d->flags & forbidden)
+    rs_decoder_bad(d, L, forbidden & d->flags & RS_MESSAGE_CODE
+                         ? "bytecode is not accepted here"
+                         : "pointers are not accepted here");
+  d->at = RS_WIRE_AT_OBJECTS;
+  const size_t objects = rs_wire_get32(d->data + d->at);
+  if (objects > d->size)
+    rs_decoder_bad(d, L, "more objects than bytes");
+  d->at = RS_WIRE_HEADER;
+  if (d->flags & RS_MESSAGE_REFS) {
+    luaL_checkstack(L, LUA_MINSTACK, "message");
+    lua_createtable(L, objects > INT32_MAX / 2 ? 0 : (int) objects, 0);
+    d->objects = lua_gettop(L);
+  }
+}
+
+bool
+rs_decoder_at_end (const rs_decoder *d)
+{
+  return d->at == d->size;
+}
+
+void
+rs_decoder_raw (rs_decoder *d, lua_State *L, void *bytes, size_t n)
+{
+  need(d, L, n);
+  memcpy(bytes, d->data + d->at, n);
+  d->at += n;
+}
+
+void
+rs_decode_value (rs_decoder *d, lua_State *L)
+{
+  d->upvalue = 0;
+  rs_decode_any(d, L);
+  if (d->late > 0)
+    set_late_metatables(d, L);
+}
+
+int
+rs_decode (lua_State *L, rs_message *msg)
+{
+  rs_decoder d;
+  rs_decoder_init(&d, L, msg, 0);
+  const int base = lua_gettop(L);
+  while (!rs_decoder_at_end(&d)) {
+    luaL_checkstack(L, LUA_MINSTACK, "too many values");
+    rs_decode_value(&d, L);
+  }
+  const int n = lua_gettop(L) - base;
+  if (d.objects != 0)
+    lua_remove(L, d.objects);
+  return n;
+}

@@ -1,0 +1,1077 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * encode.c - Lua values to bytes.
+ *
+ * A walk over the value, depth first, with raw access only.  It allocates
+ * nothing in the Lua state, so that no finalizer runs and no table changes
+ * under 'lua_next'; so nothing that it calls can raise either, and it needs
+ * no protected call.
+ *
+ * The exception is '__transfer', which is code of the program.  The first
+ * one that is met ends the walk: it begins again inside a protected call,
+ * and so do the walks of the encoder's next values.
+ *
+ * A refusal unwinds the walk, and each level puts its part in front of the
+ * path in 'error': first fields, which are collected as ".a.b[3]", then
+ * what they are fields of.
+ */
+#include "marshal.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <lauxlib.h>
+
+#include "wire.h"
+
+/* The bytes of a large message are handed over, not copied. */
+enum { HAND_OVER_FROM = 16384 };
+
+/* The message itself stands before its bytes in the buffer. */
+#define PREFIX offsetof(rs_message, data)
+
+/* --------------------------------------------------------------- messages */
+
+static void
+init_message (rs_message *msg, size_t size, unsigned flags)
+{
+  static _Atomic uint64_t ids;
+  atomic_init(&msg->refs, 1);
+  msg->id = atomic_fetch_add_explicit(&ids, 1, memory_order_relaxed) + 1;
+  msg->flags = flags;
+  msg->size = size;
+}
+
+rs_message *
+rs_message_new (const void *data, size_t size, unsigned flags)
+{
+  if (size > SIZE_MAX / 2)
+    return NULL;
+  rs_message *const msg = malloc(sizeof *msg + size);
+  if (msg == NULL)
+    return NULL;
+  init_message(msg, size, flags);
+  if (size > 0)
+    memcpy(msg->data, data, size);
+  return msg;
+}
+
+rs_message *
+rs_message_ref (rs_message *msg)
+{
+  if (msg != NULL)
+    atomic_fetch_add_explicit(&msg->refs, 1, memory_order_relaxed);
+  return msg;
+}
+
+void
+rs_message_unref (rs_message *msg)
+{
+  /* Whoever frees it sees all that other owners did with it. */
+  if (msg != NULL
+      && atomic_fetch_sub_explicit(&msg->refs, 1, memory_order_acq_rel) == 1)
+    free(msg);
+}
+
+size_t
+rs_message_size (const rs_message *msg)
+{
+  return msg->size;
+}
+
+/* ----------------------------------------------------------- appending */
+
+/* Where 'n' bytes can be written, or NULL. */
+static inline unsigned char *
+room_for (rs_encoder *e, size_t n)
+{
+  rs_buf *const b = &e->buf;
+  if (b->room - b->size < n && !rs_buf_reserve(b, n))
+    return NULL;
+  return b->data + b->size;
+}
+
+static inline unsigned
+put_varint (unsigned char *to, size_t n)
+{
+  unsigned size = 0;
+  while (n >= 0x80) {
+    to[size++] = (unsigned char) (n | 0x80);
+    n >>= 7;
+  }
+  to[size++] = (unsigned char) n;
+  return size;
+}
+
+void
+rs_encoder_length (rs_encoder *e, size_t n)
+{
+  unsigned char *const at = room_for(e, RS_WIRE_VARINT);
+  if (at != NULL)
+    e->buf.size += put_varint(at, n);
+}
+
+static inline void
+put_integer (rs_encoder *e, lua_Integer v)
+{
+  unsigned char *const at = room_for(e, 9);
+  if (at == NULL)
+    return;
+  if ((lua_Unsigned) v <= RS_WIRE_SMALL_MAX) {
+    at[0] = (unsigned char) v;
+    e->buf.size++;
+    return;
+  }
+  const unsigned size = rs_wire_integer_size(v);
+  at[0] = (unsigned char) (RS_TAG_INTEGER + size - 1);
+  rs_wire_put64(at + 1, (uint64_t) v);  /* what is too much is overwritten */
+  e->buf.size += 1 + size;
+}
+
+/* A tag and the 8 bytes at 'bits'. */
+static inline void
+put_eight (rs_encoder *e, unsigned tag, uint64_t bits)
+{
+  unsigned char *const at = room_for(e, 9);
+  if (at == NULL)
+    return;
+  at[0] = (unsigned char) tag;
+  rs_wire_put64(at + 1, bits);
+  e->buf.size += 9;
+}
+
+static inline void
+put_string (rs_encoder *e, const char *s, size_t size)
+{
+  unsigned char *at = room_for(e, size + 1 + RS_WIRE_VARINT);
+  if (at == NULL)
+    return;
+  const unsigned char *const start = at;
+  if (size <= RS_WIRE_SHORT_MAX)
+    *at++ = (unsigned char) (RS_TAG_STRING_SHORT + size);
+  else {
+    *at++ = RS_TAG_STRING;
+    at += put_varint(at, size);
+  }
+  memcpy(at, s, size);
+  e->buf.size += (size_t) (at - start) + size;
+}
+
+/* [-0, +0, -]  Append the value at 'index' unless it is made of others. */
+static inline bool
+put_scalar (rs_encoder *e, lua_State *L, int index)
+{
+  switch (lua_type(L, index)) {
+    case LUA_TNUMBER:
+      if (lua_isinteger(L, index))
+        put_integer(e, lua_tointegerx(L, index, NULL));
+      else {
+        const lua_Number v = lua_tonumberx(L, index, NULL);
+        uint64_t bits;
+        memcpy(&bits, &v, sizeof bits);
+        put_eight(e, RS_TAG_FLOAT, bits);
+      }
+      return true;
+    case LUA_TSTRING: {
+      size_t size;
+      const char *const s = lua_tolstring(L, index, &size);
+      put_string(e, s, size);
+      return true;
+    }
+    case LUA_TBOOLEAN:
+      rs_buf_byte(&e->buf,
+                  lua_toboolean(L, index) ? RS_TAG_TRUE : RS_TAG_FALSE);
+      return true;
+    case LUA_TNIL:
+      rs_buf_byte(&e->buf, RS_TAG_NIL);
+      return true;
+    default:
+      return false;
+  }
+}
+
+static void
+put_name (rs_encoder *e, const rs_name *name)
+{
+  rs_buf_byte(&e->buf, RS_TAG_NAMED);
+  rs_buf_byte(&e->buf, (unsigned char) name->parts);
+  for (unsigned i = 0; i < name->parts; i++) {
+    rs_encoder_length(e, name->size[i]);
+    rs_buf_add(&e->buf, name->part[i], name->size[i]);
+  }
+}
+
+/* ------------------------------------------------------------- refusals */
+
+/* How much of 'error' the reason, and the fields in front of it, may take;
+   the rest is for what these are fields of. */
+enum { REASON_MAX = 200, FIELDS_MAX = 320 };
+
+/* Insert 'text' into the error; what does not fit becomes "...". */
+static void
+insert (rs_encoder *e, size_t at, const char *text)
+{
+  const size_t size = strlen(e->error);
+  size_t n = strlen(text);
+  if (size + n >= sizeof e->error) {
+    text = "...";
+    n = 3;
+    if (size + n >= sizeof e->error || strncmp(e->error + at, text, n) == 0)
+      return;
+  }
+  memmove(e->error + at + n, e->error + at, size - at + 1);
+  memcpy(e->error + at, text, n);
+}
+
+/* Put 'text' in front of the path of fields. */
+static void
+insert_field (rs_encoder *e, const char *text)
+{
+  const size_t size = strlen(e->error);
+  if (strncmp(e->error, "...", 3) == 0)  /* too long already? */
+    return;
+  if (size + strlen(text) > FIELDS_MAX)
+    text = "...";
+  insert(e, 0, text);
+  e->pending += strlen(e->error) - size;
+}
+
+int
+rs_encoder_refuse (rs_encoder *e, const char *format, ...)
+{
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(e->error, REASON_MAX, format, arguments);
+  va_end(arguments);
+  e->pending = 0;
+  e->part = NULL;
+  return RS_EREFUSED;
+}
+
+/* The path so far, ".a.b[3]", becomes "field 'a.b[3]': ". */
+static void
+end_fields (rs_encoder *e)
+{
+  if (e->pending > 0) {
+    insert(e, e->pending, "': ");
+    if (e->error[0] == '.' && e->error[1] != '.')
+      memmove(e->error, e->error + 1, strlen(e->error));
+    e->pending = 0;
+    insert(e, 0, "field '");
+    if (e->part != NULL)
+      insert(e, 0, " of ");
+  }
+  else if (e->part != NULL)
+    insert(e, 0, " of the value: ");
+  if (e->part != NULL)
+    insert(e, 0, e->part);
+  e->part = NULL;
+}
+
+/* The refused value is in the 'part' of the value that follows. */
+static void
+inside_part (rs_encoder *e, const char *part)
+{
+  end_fields(e);
+  e->part = part;
+}
+
+void
+rs_encoder_inside (rs_encoder *e, const char *where)
+{
+  end_fields(e);
+  insert(e, 0, ": ");
+  insert(e, 0, where);
+}
+
+static bool
+is_identifier (const char *s, size_t size)
+{
+  for (size_t i = 0; i < size; i++) {
+    const char c = s[i];
+    const bool letter =
+      (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+    if (!letter && (i == 0 || c < '0' || c > '9'))
+      return false;
+  }
+  return size > 0;
+}
+
+/* [-0, +0, -]  The refused value is the field of the key at 'index'. */
+static void
+inside_field (rs_encoder *e, lua_State *L, int index)
+{
+  char text[64];
+  switch (lua_type(L, index)) {
+    case LUA_TSTRING: {
+      size_t size;
+      const char *const s = lua_tolstring(L, index, &size);
+      const char *const format =
+        is_identifier(s, size) ? ".%s%s" : "[\"%s%s\"]";
+      char start[44];
+      snprintf(start, sizeof start, "%s", s);
+      snprintf(text, sizeof text, format, start,
+               size >= sizeof start ? "..." : "");
+      break;
+    }
+    case LUA_TNUMBER:
+      if (lua_isinteger(L, index))
+        snprintf(text, sizeof text, "[%lld]",
+                 (long long) lua_tointegerx(L, index, NULL));
+      else
+        snprintf(text, sizeof text, "[%.14g]",
+                 (double) lua_tonumberx(L, index, NULL));
+      break;
+    case LUA_TBOOLEAN:
+      snprintf(text, sizeof text, "[%s]",
+               lua_toboolean(L, index) ? "true" : "false");
+      break;
+    default:
+      snprintf(text, sizeof text, "[a %s]", luaL_typename(L, index));
+  }
+  insert_field(e, text);
+}
+
+/* ----------------------------------------------------------- identities */
+
+/* Objects in 'seen' that must not be found any more. */
+static const char dropped = 0;
+
+/* The entry of 'object', or the free one where it belongs. */
+static rs_seen *
+seen_slot (rs_seen *seen, size_t room, unsigned generation,
+           const void *object)
+{
+  const uint64_t hash = (uint64_t) (uintptr_t) object * 0x9e3779b97f4a7c15u;
+  size_t i = (size_t) (hash >> 32) & (room - 1);
+  while (seen[i].generation == generation && seen[i].object != object)
+    i = (i + 1) & (room - 1);
+  return &seen[i];
+}
+
+static bool
+grow_seen (rs_encoder *e)
+{
+  const size_t room = e->seen_room == 0 ? 64
+                    : e->seen_room < 8192 ? e->seen_room * 4
+                    : e->seen_room * 2;
+  rs_seen *const seen = calloc(room, sizeof *seen);
+  if (seen == NULL)
+    return false;
+  size_t count = 0;
+  for (size_t i = 0; i < e->seen_room; i++) {
+    const rs_seen *const old = &e->seen[i];
+    if (old->generation == e->generation && old->object != &dropped) {
+      *seen_slot(seen, room, e->generation, old->object) = *old;
+      count++;
+    }
+  }
+  free(e->seen);
+  e->seen = seen;
+  e->seen_room = room;
+  e->seen_count = count;
+  return true;
+}
+
+rs_seen *
+rs_encoder_see (rs_encoder *e, const void *object, bool *found)
+{
+  if (e->seen_count * 4 >= e->seen_room * 3 && !grow_seen(e))
+    return NULL;
+  rs_seen *const s =
+    seen_slot(e->seen, e->seen_room, e->generation, object);
+  *found = s->generation == e->generation;
+  if (!*found) {
+    const bool passing = e->transfers > 0;
+    *s = (rs_seen) { .object = object, .id = e->next_id, .passing = passing,
+                     .generation = e->generation & 0x7fffff };
+    e->seen_count++;
+    e->passing |= passing;
+  }
+  return s;
+}
+
+/* Objects from number 'id' on have never been seen. */
+static void
+drop_from (rs_encoder *e, unsigned id)
+{
+  for (size_t i = 0; i < e->seen_room; i++)
+    if (e->seen[i].generation == e->generation && e->seen[i].id >= id)
+      e->seen[i].object = &dropped;
+}
+
+/* What '__transfer' made for an earlier value may be gone by now, and other
+   objects may be where it was. */
+static void
+drop_passing (rs_encoder *e)
+{
+  for (size_t i = 0; i < e->seen_room; i++)
+    if (e->seen[i].generation == e->generation && e->seen[i].passing)
+      e->seen[i].object = &dropped;
+  e->passing = false;
+}
+
+static bool
+is_open (const rs_encoder *e, unsigned id)
+{
+  for (const rs_open *o = e->open; o != NULL; o = o->outer)
+    if (o->id == id)
+      return true;
+  return false;
+}
+
+static int
+encode_ref (rs_encoder *e, unsigned id)
+{
+  if (e->transfers > 0)  /* could it be inside an object to be rebuilt? */
+    for (const rs_open *o = e->open; o != NULL; o = o->outer)
+      if (o->id == id && o->rebuilt)
+        return rs_encoder_refuse(e, "cannot transfer a value whose"
+                                    " '__transfer' leads back to it");
+  rs_buf_byte(&e->buf, RS_TAG_REF);
+  rs_encoder_length(e, id);
+  e->flags |= RS_MESSAGE_REFS;
+  return RS_OK;
+}
+
+int
+rs_encoder_enter (rs_encoder *e, lua_State *L, rs_open *open, unsigned id)
+{
+  if (e->depth == RS_WIRE_DEPTH)
+    return rs_encoder_refuse(e, "cannot transfer values nested deeper than"
+                                " %d levels", RS_WIRE_DEPTH);
+  if (e->buf.failed || !lua_checkstack(L, LUA_MINSTACK))
+    return RS_ENOMEM;
+  *open = (rs_open) { e->open, id, false };
+  e->open = open;
+  e->depth++;
+  return RS_OK;
+}
+
+void
+rs_encoder_leave (rs_encoder *e)
+{
+  e->open = e->open->outer;
+  e->depth--;
+}
+
+/* ----------------------------------------------------------- __transfer */
+
+/* [-1, +0, -]  Refuse, for the error on top of the stack. */
+static int
+refuse_error (rs_encoder *e, lua_State *L, const char *what)
+{
+  const char *const text = lua_type(L, -1) == LUA_TSTRING
+                         ? lua_tostring(L, -1) : "(no text)";
+  rs_encoder_refuse(e, "%s: %s", what, text);
+  lua_pop(L, 1);
+  return RS_EREFUSED;
+}
+
+/*
+ * [-0, +0, m]  If the object at 'index' has a '__transfer' in the metatable
+ * at 'meta', append what that gives instead of the object, and set 'done'.
+ */
+static int
+encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
+                 rs_open *open, bool *done)
+{
+  *done = false;
+  lua_getiuservalue(L, e->home, RS_HOME_TRANSFER);
+  if (lua_rawget(L, meta) == LUA_TNIL) {
+    lua_pop(L, 1);
+    return RS_OK;
+  }
+  if (e->keep == 0) {  /* not protected yet? */
+    e->careful = true;
+    return RS_ERESTART;
+  }
+  const int base = lua_gettop(L) - 1;
+  lua_pushvalue(L, index);
+  const int code = lua_pcall(L, 1, LUA_MULTRET, 0);
+  if (code == LUA_ERRMEM)
+    return RS_ENOMEM;
+  if (code != LUA_OK)
+    return refuse_error(e, L, "'__transfer' failed");
+  luaL_checkstack(L, LUA_MINSTACK, "message");
+  if (lua_gettop(L) == base)
+    lua_pushnil(L);
+  if (lua_rawequal(L, base + 1, index)) {  /* as it is? */
+    lua_settop(L, base);
+    return RS_OK;
+  }
+  if (lua_type(L, base + 1) != LUA_TFUNCTION) {
+    lua_settop(L, base + 1);
+    rs_buf_byte(&e->buf, RS_TAG_REPLACED);
+  }
+  else {
+    const int n = lua_gettop(L) - base - 1;
+    if (n > RS_WIRE_RESULTS)
+      return rs_encoder_refuse(e, "'__transfer' returned more than %d values",
+                               RS_WIRE_RESULTS);
+    if (e->forbidden & RS_MESSAGE_CODE)
+      return rs_encoder_refuse(e, "cannot transfer a call that rebuilds a"
+                                  " value from here");
+    e->flags |= RS_MESSAGE_CODE;
+    rs_buf_byte(&e->buf, RS_TAG_REBUILD);
+    rs_buf_byte(&e->buf, (unsigned char) n);
+  }
+  const int top = lua_gettop(L);
+  for (int i = base + 1; i <= top; i++) {  /* their addresses stay theirs */
+    lua_pushvalue(L, i);
+    lua_rawseti(L, e->keep, (lua_Integer) lua_rawlen(L, e->keep) + 1);
+  }
+  open->rebuilt = true;
+  e->transfers++;
+  for (int i = base + 1; i <= top; i++) {
+    const int status = rs_encode_any(e, L, i);
+    if (status == RS_EREFUSED)
+      inside_part(e, "result of '__transfer'");
+    if (status != RS_OK)
+      return status;
+  }
+  e->transfers--;
+  lua_settop(L, base);
+  *done = true;
+  return RS_OK;
+}
+
+/* --------------------------------------------------------------- tables */
+
+/* [-0, +0, -]  Append the table at 'index' by its name, if it has one. */
+static int
+encode_name (rs_encoder *e, lua_State *L, int index, int kind, bool *done)
+{
+  rs_name name;
+  const int status = rs_names_find(&e->names, L, e->home, index, kind, &name);
+  *done = status == RS_OK && name.parts > 0;
+  if (*done)
+    put_name(e, &name);
+  return status;
+}
+
+/* [-0, +0, -]  Append the metatable at 'index' of the table whose tag is at
+   'header'. */
+static int
+encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
+{
+  const void *const object = lua_topointer(L, index);
+  if (object == e->globals || object == e->env)
+    return rs_encode_any(e, L, index);
+  bool found;
+  rs_seen *const seen = rs_encoder_see(e, object, &found);
+  if (seen == NULL)
+    return RS_ENOMEM;
+  if (found) {
+    if (is_open(e, seen->id) && !e->buf.failed)
+      e->buf.data[header] = RS_TAG_TABLE_META_OPEN;
+    return encode_ref(e, seen->id);
+  }
+  bool done;
+  int status = encode_name(e, L, index, RS_NAMES_TABLE, &done);
+  if (status != RS_OK)
+    return status;
+  if (done) {
+    e->next_id++;
+    return RS_OK;
+  }
+  seen->object = &dropped;  /* 'rs_encode_any' sees it for the first time */
+  status = rs_encode_any(e, L, index);
+  if (status == RS_EREFUSED)
+    inside_part(e, "metatable");
+  return status;
+}
+
+static bool
+is_index (lua_State *L, int key)
+{
+  if (lua_type(L, key) != LUA_TSTRING)
+    return false;
+  size_t size;
+  const char *const s = lua_tolstring(L, key, &size);
+  return size == 7 && memcmp(s, "__index", 7) == 0;
+}
+
+/*
+ * [-0, +?, -]  Append the fields of the table at 'index' and set how many
+ * there are.  'named' is set, and the walk ends, when the table proves to be
+ * a class that has a name.
+ */
+static int
+encode_fields (rs_encoder *e, lua_State *L, int index, uint32_t *array,
+               uint32_t *hash, bool *named)
+{
+  const int key = lua_gettop(L) + 1;
+  const int value = key + 1;
+  size_t n = 0, pairs = 0;
+  bool leading = true;  /* the keys were 1, 2, ... so far */
+  int status;
+  *named = false;
+  lua_pushnil(L);
+  while (lua_next(L, index)) {
+    if (leading) {
+      if (lua_isinteger(L, key)
+          && (size_t) lua_tointegerx(L, key, NULL) == n + 1)
+        n++;
+      else
+        leading = false;
+    }
+    if (!leading) {
+      pairs++;
+      if (is_index(L, key)) {
+        status = encode_name(e, L, index, RS_NAMES_TABLE, named);
+        if (status != RS_OK || *named)
+          return status;
+      }
+      if (!put_scalar(e, L, key)) {
+        status = rs_encode_any(e, L, key);
+        if (status != RS_OK) {
+          if (status == RS_EREFUSED)
+            inside_part(e, "key");
+          return status;
+        }
+      }
+    }
+    if (!put_scalar(e, L, value)) {
+      status = rs_encode_any(e, L, value);
+      if (status != RS_OK) {
+        if (status == RS_EREFUSED)
+          inside_field(e, L, key);
+        return status;
+      }
+    }
+    lua_settop(L, key);
+  }
+  if (n > UINT32_MAX || pairs > UINT32_MAX)
+    return RS_ENOMEM;
+  *array = (uint32_t) n;
+  *hash = (uint32_t) pairs;
+  return RS_OK;
+}
+
+/* A class whose fields cannot travel travels by name all the same, whichever
+   field was met first. */
+static int
+rescue_class (rs_encoder *e, lua_State *L, int index, bool *named)
+{
+  lua_getiuservalue(L, e->home, RS_HOME_INDEX);
+  if (lua_rawget(L, index) == LUA_TNIL)
+    return RS_OK;
+  return encode_name(e, L, index, RS_NAMES_TABLE, named);
+}
+
+/* [-0, +0, -]  Append the table at 'index', number 'id', by value. */
+static int
+encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id)
+{
+  rs_open open;
+  int status = rs_encoder_enter(e, L, &open, id);
+  if (status != RS_OK)
+    return status;
+  const int depth = e->depth;
+  const unsigned transfers = e->transfers;
+  const int top = lua_gettop(L);
+  const bool meta = lua_getmetatable(L, index);
+  if (meta) {
+    bool done;
+    status = encode_transfer(e, L, index, top + 1, &open, &done);
+    if (status != RS_OK)
+      return status;
+    if (done)
+      goto done;
+  }
+  const unsigned flags = e->flags;
+  const size_t header = e->buf.size;
+  unsigned char *at = room_for(e, 9);
+  if (at == NULL)
+    return RS_ENOMEM;
+  at[0] = meta ? RS_TAG_TABLE_META : RS_TAG_TABLE;
+  e->buf.size += 9;
+  uint32_t array = 0, hash = 0;
+  bool named;
+  status = encode_fields(e, L, index, &array, &hash, &named);
+  if (status == RS_OK && !named) {
+    if (e->buf.failed)
+      return RS_ENOMEM;
+    at = e->buf.data + header;
+    rs_wire_put32(at + 1, array);
+    rs_wire_put32(at + 5, hash);
+    if (meta)
+      status = encode_metatable(e, L, top + 1, header);
+  }
+  if (status == RS_EREFUSED) {
+    lua_settop(L, top);
+    const int found = rescue_class(e, L, index, &named);
+    if (found != RS_OK)
+      return found;
+  }
+  if (named) {  /* take back the fields, put the name in their place */
+    lua_settop(L, top);
+    e->open = &open;
+    e->depth = depth;
+    e->transfers = transfers;
+    e->flags = flags;
+    e->next_id = id + 1;
+    drop_from(e, id + 1);
+    e->buf.size = header;
+    status = encode_name(e, L, index, RS_NAMES_TABLE, &named);
+  }
+  if (status != RS_OK)
+    return status;
+ done:
+  lua_settop(L, top);
+  rs_encoder_leave(e);
+  return RS_OK;
+}
+
+static int
+encode_table (rs_encoder *e, lua_State *L, int index)
+{
+  const void *const object = lua_topointer(L, index);
+  if (object == e->globals || object == e->env) {
+    rs_buf_byte(&e->buf, RS_TAG_ENV);
+    return RS_OK;
+  }
+  bool found;
+  const rs_seen *const seen = rs_encoder_see(e, object, &found);
+  if (seen == NULL)
+    return RS_ENOMEM;
+  if (found)
+    return encode_ref(e, seen->id);
+  const unsigned id = e->next_id++;
+  int status;
+  bool done = false;
+  if (rs_names_suspects(&e->names, L, e->home, object, &status))
+    status = encode_name(e, L, index, RS_NAMES_TABLE, &done);
+  if (status != RS_OK || done)
+    return status;
+  return encode_contents(e, L, index, id);
+}
+
+/* ------------------------------------------------- functions, userdata */
+
+static int
+encode_cfunction (rs_encoder *e, lua_State *L, int index)
+{
+  bool done;
+  const int status = encode_name(e, L, index, RS_NAMES_CFUNCTION, &done);
+  if (status != RS_OK || done)
+    return status;
+  if (lua_getupvalue(L, index, 1) != NULL) {
+    lua_pop(L, 1);
+    return rs_encoder_refuse(e, "cannot transfer a C function with upvalues"
+                                " that no loaded module has");
+  }
+  if (e->forbidden & RS_MESSAGE_LOCAL)
+    return rs_encoder_refuse(e, "cannot transfer a C function that no loaded"
+                                " module has to another process");
+  e->flags |= RS_MESSAGE_LOCAL;
+  const lua_CFunction f = lua_tocfunction(L, index);
+  uint64_t bits = 0;
+  memcpy(&bits, &f, sizeof f);
+  put_eight(e, RS_TAG_CFUNCTION, bits);
+  return RS_OK;
+}
+
+static int
+encode_userdata (rs_encoder *e, lua_State *L, int index, unsigned id)
+{
+  rs_open open;
+  int status = rs_encoder_enter(e, L, &open, id);
+  if (status != RS_OK)
+    return status;
+  const int top = lua_gettop(L);
+  bool done = false;
+  const char *name = NULL;
+  if (lua_getmetatable(L, index)) {
+    status = encode_transfer(e, L, index, top + 1, &open, &done);
+    if (status != RS_OK)
+      return status;
+    if (!done) {
+      lua_getiuservalue(L, e->home, RS_HOME_NAME);
+      if (lua_rawget(L, top + 1) == LUA_TSTRING)
+        name = lua_tostring(L, -1);
+    }
+  }
+  if (!done)
+    return name == NULL
+         ? rs_encoder_refuse(e, "cannot transfer a userdata")
+         : rs_encoder_refuse(e, "cannot transfer a userdata (%s)", name);
+  lua_settop(L, top);
+  rs_encoder_leave(e);
+  return RS_OK;
+}
+
+static int
+encode_pointer (rs_encoder *e, lua_State *L, int index)
+{
+  if (e->forbidden & RS_MESSAGE_LOCAL)
+    return rs_encoder_refuse(e, "cannot transfer a light userdata to another"
+                                " process");
+  e->flags |= RS_MESSAGE_LOCAL;
+  put_eight(e, RS_TAG_POINTER, (uintptr_t) lua_touserdata(L, index));
+  return RS_OK;
+}
+
+int
+rs_encode_any (rs_encoder *e, lua_State *L, int index)
+{
+  if (put_scalar(e, L, index))
+    return RS_OK;
+  const int type = lua_type(L, index);
+  if (type == LUA_TTABLE)
+    return encode_table(e, L, index);
+  if (type == LUA_TLIGHTUSERDATA)
+    return encode_pointer(e, L, index);
+  if (type != LUA_TFUNCTION && type != LUA_TUSERDATA)
+    return rs_encoder_refuse(e, "cannot transfer a %s",
+                             lua_typename(L, type));
+  bool found;
+  const rs_seen *const seen =
+    rs_encoder_see(e, lua_topointer(L, index), &found);
+  if (seen == NULL)
+    return RS_ENOMEM;
+  if (found)
+    return encode_ref(e, seen->id);
+  const unsigned id = e->next_id++;
+  return type == LUA_TUSERDATA ? encode_userdata(e, L, index, id)
+       : lua_iscfunction(L, index) ? encode_cfunction(e, L, index)
+       : rs_encode_function(e, L, index, id);
+}
+
+/* ------------------------------------------------------------- protected */
+
+/* (encoder, value)  The slots of a walk that may call '__transfer'. */
+enum { ENCODER = 1, VALUE, HOME, KEEP };
+
+static int
+walk_body (lua_State *L)
+{
+  rs_encoder *const e = lua_touserdata(L, ENCODER);
+  rs_home_push(L);
+  lua_newtable(L);
+  e->home = HOME;
+  e->keep = KEEP;
+  e->status = rs_encode_any(e, L, VALUE);
+  return 0;
+}
+
+/* [-0, +0, -] */
+static int
+walk_protected (rs_encoder *e, lua_State *L, int index)
+{
+  lua_pushcfunction(L, walk_body);
+  lua_pushlightuserdata(L, e);
+  lua_pushvalue(L, index);
+  const int code = lua_pcall(L, 2, 0, 0);
+  if (code == LUA_OK)
+    return e->status;
+  if (code == LUA_ERRMEM)
+    return RS_ENOMEM;
+  return refuse_error(e, L, "cannot transfer a value that changes while"
+                            " '__transfer' runs");
+}
+
+/* ------------------------------------------------------------ the encoder */
+
+void
+rs_encoder_init (rs_encoder *e, unsigned forbidden)
+{
+  e->buf = (rs_buf) RS_BUF_INIT;
+  e->forbidden = forbidden;
+  e->seen = NULL;
+  e->seen_room = e->seen_count = 0;
+  e->generation = 0;
+  e->names = (rs_names) { NULL, 0, 0, false };
+  e->home = 0;
+  rs_encoder_clear(e);
+}
+
+void
+rs_encoder_fini (rs_encoder *e)
+{
+  rs_buf_fini(&e->buf);
+  free(e->seen);
+  rs_names_fini(&e->names);
+  rs_encoder_init(e, e->forbidden);
+}
+
+void
+rs_encoder_clear (rs_encoder *e)
+{
+  rs_buf_clear(&e->buf);
+  e->flags = 0;
+  e->next_id = 0;
+  e->careful = false;
+  rs_names_clear(&e->names);
+  e->status = RS_OK;
+  e->pending = 0;
+  e->part = NULL;
+  e->error[0] = '\0';
+  rs_encoder_forget(e);
+}
+
+void
+rs_encoder_forget (rs_encoder *e)
+{
+  e->seen_count = 0;
+  e->passing = false;
+  if (++e->generation > 0x7fffff) {  /* no longer fits? */
+    if (e->seen_room > 0)
+      memset(e->seen, 0, e->seen_room * sizeof *e->seen);
+    e->generation = 1;
+  }
+}
+
+void
+rs_encoder_start (rs_encoder *e)
+{
+  if (e->buf.size > 0 || !rs_buf_reserve(&e->buf, PREFIX + RS_WIRE_HEADER))
+    return;
+  unsigned char *const header = e->buf.data + PREFIX;
+  memset(e->buf.data, 0, PREFIX + RS_WIRE_HEADER);
+  header[0] = 'R';
+  header[1] = 'S';
+  header[RS_WIRE_AT_VERSION] = RS_WIRE_VERSION;
+  e->buf.size = PREFIX + RS_WIRE_HEADER;
+}
+
+void
+rs_encoder_raw (rs_encoder *e, const void *bytes, size_t n)
+{
+  rs_buf_add(&e->buf, bytes, n);
+}
+
+/* Append the value at 'index', which is made of others. */
+static int
+encode_composite (rs_encoder *e, lua_State *L, int index)
+{
+  const int top = lua_gettop(L);
+  index = lua_absindex(L, index);
+  if (!lua_checkstack(L, LUA_MINSTACK) || !rs_home_try_push(L))
+    return RS_ENOMEM;
+  if (e->passing)
+    drop_passing(e);
+  const size_t size = e->buf.size;
+  const unsigned flags = e->flags;
+  const unsigned id = e->next_id;
+  e->home = top + 1;
+  e->keep = 0;
+  e->env = rs_home_env(L, e->home);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+  e->globals = lua_topointer(L, -1);
+  lua_pop(L, 1);
+  int status = RS_ERESTART;
+  for (int attempt = e->careful; attempt < 2; attempt++) {
+    e->open = NULL;
+    e->depth = 0;
+    e->transfers = 0;
+    status = attempt == 0 ? rs_encode_any(e, L, index)
+                          : walk_protected(e, L, index);
+    if (e->buf.failed)
+      status = RS_ENOMEM;
+    lua_settop(L, top + 1);
+    if (status == RS_OK)
+      break;
+    e->buf.size = size;
+    e->buf.failed = false;
+    e->flags = flags;
+    e->next_id = id;
+    drop_from(e, id);
+    if (status != RS_ERESTART)
+      break;
+  }
+  e->transfers = 0;
+  e->open = NULL;
+  e->home = 0;
+  lua_settop(L, top);
+  return status;
+}
+
+int
+rs_encode_value (rs_encoder *e, lua_State *L, int index, const char *root)
+{
+  if (e->home != 0) {  /* called by '__transfer' of what it encodes? */
+    snprintf(e->error, sizeof e->error, "cannot transfer a value inside the"
+             " transfer of another one");
+    return e->status = RS_EREFUSED;
+  }
+  rs_encoder_start(e);
+  e->status = RS_ENOMEM;
+  if (!e->buf.failed) {
+    const size_t size = e->buf.size;
+    if (!put_scalar(e, L, index))
+      e->status = encode_composite(e, L, index);
+    else if (!e->buf.failed)
+      e->status = RS_OK;
+    else {
+      e->buf.size = size;
+      e->buf.failed = false;
+    }
+  }
+  if (e->status == RS_ENOMEM)
+    snprintf(e->error, sizeof e->error, "not enough memory");
+  else if (e->status == RS_EREFUSED) {
+    if (root != NULL && root[0] != '\0')
+      rs_encoder_inside(e, root);
+    else
+      end_fields(e);
+  }
+  return e->status;
+}
+
+rs_message *
+rs_encoder_message (rs_encoder *e)
+{
+  rs_encoder_start(e);
+  if (e->buf.failed)
+    return NULL;
+  unsigned char *const header = e->buf.data + PREFIX;
+  header[RS_WIRE_AT_FLAGS] = (unsigned char) e->flags;
+  if (e->flags & RS_MESSAGE_REFS)
+    rs_wire_put32(header + RS_WIRE_AT_OBJECTS, e->next_id);
+  const size_t size = e->buf.size - PREFIX;
+  rs_message *msg;
+  if (size < HAND_OVER_FROM) {
+    msg = rs_message_new(header, size, e->flags);
+    if (msg == NULL)
+      return NULL;
+  }
+  else {
+    void *const fitting = realloc(e->buf.data, e->buf.size);
+    msg = fitting != NULL ? fitting : (void *) e->buf.data;
+    init_message(msg, size, e->flags);
+    e->buf = (rs_buf) RS_BUF_INIT;
+  }
+  rs_encoder_clear(e);
+  return msg;
+}
+
+int
+rs_encode (lua_State *L, int n, rs_message **out, rs_error *err)
+{
+  const int base = lua_gettop(L) - n;
+  rs_encoder e;
+  rs_encoder_init(&e, 0);
+  int status = RS_OK;
+  for (int i = 1; i <= n && status == RS_OK; i++) {
+    char root[32];
+    snprintf(root, sizeof root, "value %d", i);
+    status = rs_encode_value(&e, L, base + i, n > 1 ? root : NULL);
+  }
+  rs_message *msg = NULL;
+  if (status == RS_OK && (msg = rs_encoder_message(&e)) == NULL) {
+    status = RS_ENOMEM;
+    snprintf(e.error, sizeof e.error, "not enough memory");
+  }
+  if (status == RS_OK)
+    *out = msg;
+  else if (err != NULL) {
+    err->status = status;
+    snprintf(err->text, sizeof err->text, "%s", e.error);
+  }
+  rs_encoder_fini(&e);
+  return status;
+}

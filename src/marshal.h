@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * marshal.h - Lua values to messages and back.
+ *
+ * A message is a header (wire.h) and a sequence of values.  An encoder
+ * appends values to its buffer; identities (tables, functions) are kept from
+ * one value to the next until 'rs_encoder_forget', so that what two
+ * arguments share stays shared, and what two items of a map share does not.
+ * A decoder reads values back one at a time.
+ *
+ * Encoding never raises and allocates nothing in the Lua state while it
+ * walks a table (FAULTS: a finalizer could change the table under
+ * 'lua_next'); the one exception, '__transfer', is called protected.
+ * Decoding raises Lua errors: call it protected.
+ */
+#ifndef RS_MARSHAL_H
+#define RS_MARSHAL_H
+
+#include "buf.h"
+#include "names.h"
+#include "runspace.h"
+
+/* What a message may hold, told by its encoder and asked by transports. */
+enum {
+  RS_MESSAGE_REFS = 1,   /* back references: the decoder keeps objects */
+  RS_MESSAGE_LOCAL = 2,  /* pointers: only inside this process */
+  RS_MESSAGE_CODE = 4    /* bytecode, or calls that rebuild an object */
+};
+
+struct rs_message {
+  _Atomic unsigned refs;
+  uint64_t id;           /* unique in the process */
+  unsigned flags;        /* RS_MESSAGE_ */
+  size_t size;           /* bytes in 'data' */
+  unsigned char data[];  /* header and values */
+};
+
+/*
+ * New message with a copy of 'size' bytes, with one reference; or NULL.
+ */
+rs_message *rs_message_new (const void *data, size_t size, unsigned flags);
+
+/* --------------------------------------------------------------- encoder */
+
+/* One object already sent, by address.  Private to encode.c. */
+typedef struct rs_seen {
+  const void *object;       /* or the cell of an upvalue */
+  unsigned id;              /* of the object, or of the cell's function */
+  unsigned upvalue : 8;     /* of that function; 0 for objects */
+  unsigned passing : 1;     /* '__transfer' made it: dies with this value */
+  unsigned generation : 23; /* of another one: the entry is free */
+} rs_seen;
+
+/* An object that is being encoded; on the C stack. */
+typedef struct rs_open rs_open;
+struct rs_open {
+  const rs_open *outer;
+  unsigned id;
+  bool rebuilt;             /* it comes to be when its contents are there */
+};
+
+typedef struct rs_encoder {
+  rs_buf buf;             /* header, then what was encoded */
+  unsigned flags;         /* RS_MESSAGE_ of what was encoded so far */
+  unsigned forbidden;     /* RS_MESSAGE_ that are refused */
+  unsigned next_id;       /* of the next object */
+
+  rs_seen *seen;          /* hash by address; NULL until first needed */
+  size_t seen_room;       /* a power of two, or 0 */
+  size_t seen_count;      /* of the current generation */
+  unsigned generation;
+  bool passing;           /* some entries of 'seen' are */
+
+  bool careful;           /* '__transfer' was met: walk protected */
+  unsigned transfers;     /* results of '__transfer' around the value */
+  rs_names names;         /* where named objects were found */
+
+  /* While a value is encoded: */
+  const void *globals;    /* the addresses of both environments */
+  const void *env;
+  int home;               /* stack indices: what names.c keeps; */
+  int keep;               /* results of '__transfer'; 0 unless protected */
+  const rs_open *open;
+  int depth;
+
+  int status;             /* of the last value: RS_OK, or why not */
+  size_t pending;         /* bytes of 'error' that are a path of fields */
+  const char *part;       /* what these lead to, when not to a value */
+  char error[512];        /* its path and reason */
+} rs_encoder;
+
+/* Ready for values; nothing is allocated yet. */
+void rs_encoder_init (rs_encoder *e, unsigned forbidden);
+void rs_encoder_fini (rs_encoder *e);
+
+/* Back to the state after init, memory kept. */
+void rs_encoder_clear (rs_encoder *e);
+
+/* What comes shares no objects with what came. */
+void rs_encoder_forget (rs_encoder *e);
+
+/* Write the header, unless it is written: before the first raw bytes. */
+void rs_encoder_start (rs_encoder *e);
+
+/* Append bytes that are no value; their reader knows what they are. */
+void rs_encoder_raw (rs_encoder *e, const void *bytes, size_t n);
+
+/*
+ * [-0, +0, -]  Append the value at 'index'.  'root' begins the path in a
+ * refusal: "argument 2", "upvalue 'log' of function <scan.lua:12>" is added
+ * by the encoder itself.  On failure everything appended by this call is
+ * taken back and 'e->error' tells the path and the reason.
+ * RS_OK, RS_EREFUSED or RS_ENOMEM.
+ */
+int rs_encode_value (rs_encoder *e, lua_State *L, int index,
+                     const char *root);
+
+/*
+ * A message of all that was encoded, as 'rs_message_new'.  The encoder is
+ * clear then (a large message takes its memory along); on failure, NULL, it
+ * is as it was.
+ */
+rs_message *rs_encoder_message (rs_encoder *e);
+
+/* --------------------------------------------------------------- decoder */
+
+typedef struct rs_decoder {
+  const unsigned char *data;
+  size_t size;
+  size_t at;              /* offset of the next byte */
+  unsigned flags;         /* RS_MESSAGE_ from the header */
+  unsigned forbidden;     /* RS_MESSAGE_ that are refused */
+  unsigned next_id;
+  size_t claimed;         /* fields of all tables; each takes a byte */
+  int depth;
+  int objects;            /* stack index of the table of objects, or 0 */
+  unsigned late;          /* metatables to be set when the value is whole */
+  int function;           /* stack index of the one that gets upvalues */
+  int upvalue;            /* which one it gets, or 0 */
+} rs_decoder;
+
+/*
+ * [-0, +(0|1), m]  Begin to read 'msg', which must outlive the decoder.
+ * Pushes the table of objects if the message has back references, and keeps
+ * its index: it must stay where it is until the last value is decoded.
+ * Raises an error with the byte offset for a header that is not ours.
+ */
+void rs_decoder_init (rs_decoder *d, lua_State *L, const rs_message *msg,
+                      unsigned forbidden);
+
+/* True when all values were read. */
+bool rs_decoder_at_end (const rs_decoder *d);
+
+/* [-0, +0, v]  Copy the next 'n' bytes, which are no value, to 'bytes'. */
+void rs_decoder_raw (rs_decoder *d, lua_State *L, void *bytes, size_t n);
+
+/*
+ * [-0, +1, e]  Push the next value.  Raises "bad message at byte N: ..." for
+ * bytes that are no value, and what 'require' raises.
+ */
+void rs_decode_value (rs_decoder *d, lua_State *L);
+
+/* ------------------------- between encode.c, decode.c and function.c only */
+
+enum { RS_ERESTART = -1 };  /* walk again, protected */
+
+/* [-0, +0, -]  Append the value at 'index', which is absolute. */
+int rs_encode_any (rs_encoder *e, lua_State *L, int index);
+
+/* The same for the function at 'index', whose number is 'id'. */
+int rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id);
+
+/* Append a length. */
+void rs_encoder_length (rs_encoder *e, size_t n);
+
+/* The entry of 'object', new if it is not '*found'; NULL: no memory. */
+rs_seen *rs_encoder_see (rs_encoder *e, const void *object, bool *found);
+
+/* Begin and end an object: depth, stack, order.  RS_OK or why not. */
+int rs_encoder_enter (rs_encoder *e, lua_State *L, rs_open *open,
+                      unsigned id);
+void rs_encoder_leave (rs_encoder *e);
+
+/* Refuse the value, for a reason.  RS_EREFUSED. */
+int rs_encoder_refuse (rs_encoder *e, const char *format, ...)
+  __attribute__ ((format (printf, 2, 3)));
+
+/* The refused value is inside 'where', such as "upvalue 'f' of ...". */
+void rs_encoder_inside (rs_encoder *e, const char *where);
+
+/* [-0, +1, e] */
+void rs_decode_any (rs_decoder *d, lua_State *L);
+void rs_decode_function (rs_decoder *d, lua_State *L);
+
+size_t rs_decoder_length (rs_decoder *d, lua_State *L);
+unsigned rs_decoder_byte (rs_decoder *d, lua_State *L);
+
+/* Raise unless 'n' more bytes are there. */
+void rs_decoder_need (rs_decoder *d, lua_State *L, size_t n);
+
+/* Begin and end an object; 'enter' returns its number. */
+unsigned rs_decoder_enter (rs_decoder *d, lua_State *L);
+void rs_decoder_leave (rs_decoder *d);
+
+/* The value on top is the object of this number. */
+void rs_decoder_register (rs_decoder *d, lua_State *L, unsigned id);
+
+/* [-0, +1, e]  Push the object of the number that is read. */
+void rs_decoder_ref (rs_decoder *d, lua_State *L);
+
+/* Raise "bad message at byte N: what". */
+_Noreturn void rs_decoder_bad (rs_decoder *d, lua_State *L, const char *what);
+
+#endif

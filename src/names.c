@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * names.c - what the marshaller knows of a state.
+ *
+ * Looking up a name allocates nothing in the Lua state and calls none of its
+ * code, since it happens while a table is walked.  So there is no table of
+ * names; the loaded modules themselves are searched, and the encoder
+ * remembers by address where it found what.  An address alone proves
+ * nothing (the object may be gone and another one in its place), and the
+ * search that gives the name is the proof.
+ */
+#include "names.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lauxlib.h>
+
+#include "runspace.h"
+
+/* ------------------------------------------------------- kept in a state */
+
+/* Key in the registry, by address. */
+static const char home_key = 0;
+
+typedef struct in_state {
+  const void *env;   /* address of user value RS_HOME_ENV, or NULL */
+} in_state;
+
+/* [-0, +1, m] */
+static void
+push_require (lua_State *L)
+{
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+  lua_pushliteral(L, "require");
+  lua_rawget(L, -2);
+  lua_remove(L, -2);
+  if (lua_type(L, -1) != LUA_TFUNCTION) {  /* no package library yet? */
+    lua_pop(L, 1);
+    lua_pushnil(L);
+  }
+}
+
+/* [-0, +1, m] */
+static int
+make_home (lua_State *L)
+{
+  in_state *const h = lua_newuserdatauv(L, sizeof *h, RS_HOME_VALUES);
+  h->env = NULL;
+  lua_pushliteral(L, "__transfer");
+  lua_setiuservalue(L, -2, RS_HOME_TRANSFER);
+  lua_pushliteral(L, "__name");
+  lua_setiuservalue(L, -2, RS_HOME_NAME);
+  lua_pushliteral(L, "__index");
+  lua_setiuservalue(L, -2, RS_HOME_INDEX);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_setiuservalue(L, -2, RS_HOME_LOADED);
+  /* An empty chunk has '_ENV' as its one upvalue. */
+  if (luaL_loadbufferx(L, "", 0, "=environment", "t") != LUA_OK)
+    return lua_error(L);
+  lua_setiuservalue(L, -2, RS_HOME_ANCHOR);
+  push_require(L);
+  lua_setiuservalue(L, -2, RS_HOME_REQUIRE);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &home_key);
+  return 1;
+}
+
+void
+rs_home_push (lua_State *L)
+{
+  luaL_checkstack(L, 6, "message");
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key) == LUA_TNIL) {
+    lua_pop(L, 1);
+    make_home(L);
+  }
+}
+
+bool
+rs_home_try_push (lua_State *L)
+{
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key) == LUA_TUSERDATA)
+    return true;
+  lua_pop(L, 1);
+  lua_pushcfunction(L, make_home);
+  if (lua_pcall(L, 0, 1, 0) == LUA_OK)
+    return true;
+  lua_pop(L, 1);
+  return false;
+}
+
+const void *
+rs_home_env (lua_State *L, int index)
+{
+  const in_state *const h = lua_touserdata(L, index);
+  return h->env;
+}
+
+void
+rs_env_set (lua_State *L)
+{
+  rs_home_push(L);
+  in_state *const h = lua_touserdata(L, -1);
+  lua_pushvalue(L, -2);
+  lua_setiuservalue(L, -2, RS_HOME_ENV);
+  h->env = lua_topointer(L, -2);
+  lua_getiuservalue(L, -1, RS_HOME_ANCHOR);
+  lua_pushvalue(L, -3);
+  lua_setupvalue(L, -2, 1);   /* env, home, anchor */
+  lua_pop(L, 3);
+}
+
+void
+rs_env_push (lua_State *L)
+{
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key) == LUA_TUSERDATA) {
+    const int type = lua_getiuservalue(L, -1, RS_HOME_ENV);
+    lua_remove(L, -2);
+    if (type == LUA_TTABLE)
+      return;
+  }
+  lua_pop(L, 1);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+}
+
+void
+rs_env_join_upvalue (lua_State *L, int i)
+{
+  rs_home_push(L);
+  lua_getiuservalue(L, -1, RS_HOME_ANCHOR);
+  lua_upvaluejoin(L, -3, i, -1, 1);   /* function, userdata, anchor */
+  lua_pop(L, 2);
+}
+
+void
+rs_env_join (lua_State *L)
+{
+  rs_env_join_upvalue(L, 1);
+}
+
+/* ------------------------------------------------- remembered by address */
+
+void
+rs_names_fini (rs_names *n)
+{
+  free(n->known);
+  *n = (rs_names) { NULL, 0, 0, false };
+}
+
+void
+rs_names_clear (rs_names *n)
+{
+  if (n->count > 0)
+    memset(n->known, 0, n->room * sizeof *n->known);
+  n->count = 0;
+  n->built = false;
+}
+
+/* The slot of 'object', or the free one where it belongs. */
+static rs_known *
+known_slot (rs_known *known, size_t room, const void *object)
+{
+  const uint64_t hash = (uint64_t) (uintptr_t) object * 0x9e3779b97f4a7c15u;
+  size_t i = (size_t) (hash >> 32) & (room - 1);
+  while (known[i].object != NULL && known[i].object != object)
+    i = (i + 1) & (room - 1);
+  return &known[i];
+}
+
+static bool
+remember (rs_names *n, const void *object, const void *module)
+{
+  if ((n->count + 1) * 2 > n->room) {
+    const size_t room = n->room == 0 ? 64 : n->room * 2;
+    rs_known *const known = calloc(room, sizeof *known);
+    if (known == NULL)
+      return false;
+    for (size_t i = 0; i < n->room; i++)
+      if (n->known[i].object != NULL)
+        *known_slot(known, room, n->known[i].object) = n->known[i];
+    free(n->known);
+    n->known = known;
+    n->room = room;
+  }
+  rs_known *const slot = known_slot(n->known, n->room, object);
+  n->count += slot->object == NULL;
+  slot->object = object;
+  slot->module = module;
+  return true;
+}
+
+/* [-0, +0, -]  Remember the addresses of all loaded modules. */
+static bool
+build (rs_names *n, lua_State *L, int home)
+{
+  const int top = lua_gettop(L);
+  bool ok = true;
+  if (lua_getiuservalue(L, home, RS_HOME_LOADED) == LUA_TTABLE) {
+    lua_pushnil(L);
+    while (ok && lua_next(L, top + 1)) {
+      if (lua_type(L, -1) == LUA_TTABLE) {
+        const void *const module = lua_topointer(L, -1);
+        ok = remember(n, module, module);
+      }
+      lua_pop(L, 1);
+    }
+  }
+  lua_settop(L, top);
+  n->built = ok;
+  return ok;
+}
+
+bool
+rs_names_suspects (rs_names *n, lua_State *L, int home, const void *object,
+                   int *status)
+{
+  *status = RS_OK;
+  if (!n->built && !build(n, L, home)) {
+    *status = RS_ENOMEM;
+    return false;
+  }
+  if (n->count == 0)
+    return false;
+  const rs_known *const slot = known_slot(n->known, n->room, object);
+  return slot->object != NULL && slot->module != NULL;
+}
+
+/* ------------------------------------------------------------- searching */
+
+enum { SUB_FIELDS_MAX = 4096 };  /* looked at in one field of a module */
+
+typedef struct search {
+  lua_State *L;
+  int object;          /* stack index of what is looked for */
+  int kind;            /* RS_NAMES_ */
+  const void *module;  /* only in this one; NULL: in all */
+  rs_name name;        /* of the module and field looked at now */
+  rs_name best;
+  const void *found;   /* the module of 'best' */
+} search;
+
+static size_t
+total (const rs_name *name)
+{
+  size_t size = 0;
+  for (unsigned i = 0; i < name->parts; i++)
+    size += name->size[i];
+  return size;
+}
+
+/* Does 'a' win over 'b'? */
+static bool
+better (const rs_name *a, const rs_name *b)
+{
+  if (b->parts == 0)
+    return true;
+  if (a->parts != b->parts)
+    return a->parts < b->parts;
+  if (total(a) != total(b))
+    return total(a) < total(b);
+  for (unsigned i = 0; i < a->parts; i++) {
+    const size_t least =
+      a->size[i] < b->size[i] ? a->size[i] : b->size[i];
+    const int order = memcmp(a->part[i], b->part[i], least);
+    if (order != 0)
+      return order < 0;
+    if (a->size[i] != b->size[i])
+      return a->size[i] < b->size[i];
+  }
+  return false;
+}
+
+/* The functions that Lua's base library, and 'package', put in the globals.
+   Other globals are the program's own, and the receiver has none of them. */
+static bool
+is_base (const char *name)
+{
+  static const char *const base[] = {
+    "assert", "collectgarbage", "dofile", "error", "getmetatable", "ipairs",
+    "load", "loadfile", "next", "pairs", "pcall", "print", "rawequal",
+    "rawget", "rawlen", "rawset", "require", "select", "setmetatable",
+    "tonumber", "tostring", "type", "warn", "xpcall", NULL
+  };
+  for (const char *const *b = base; *b != NULL; b++)
+    if (strcmp(*b, name) == 0)
+      return true;
+  return false;
+}
+
+/* The string key at 'index' becomes part 'at' of the current name. */
+static bool
+take_key (search *s, unsigned at, int index)
+{
+  if (lua_type(s->L, index) != LUA_TSTRING)
+    return false;
+  s->name.part[at] = lua_tolstring(s->L, index, &s->name.size[at]);
+  s->name.parts = at + 1;
+  return true;
+}
+
+static void
+compare (search *s, const void *module)
+{
+  if (lua_rawequal(s->L, -1, s->object) && better(&s->name, &s->best)) {
+    s->best = s->name;
+    s->found = module;
+  }
+}
+
+/* [-0, +0, -]  Search the fields of the table on top; in 'deep', only the
+   fields of its fields. */
+static void
+search_fields (search *s, const void *module, bool globals, bool deep)
+{
+  lua_State *const L = s->L;
+  const int table = lua_gettop(L);
+  lua_pushnil(L);
+  while (lua_next(L, table)) {
+    if (take_key(s, 1, -2) && (!globals || is_base(s->name.part[1]))) {
+      if (!deep)
+        compare(s, module);
+      else if (lua_type(L, -1) == LUA_TTABLE) {
+        const int field = lua_gettop(L);
+        int n = 0;
+        lua_pushnil(L);
+        while (lua_next(L, field)) {
+          if (take_key(s, 2, -2))
+            compare(s, module);
+          lua_pop(L, 1);
+          if (++n == SUB_FIELDS_MAX) {
+            lua_pop(L, 1);
+            break;
+          }
+        }
+      }
+    }
+    lua_pop(L, 1);
+  }
+}
+
+/* [-0, +0, -]  One level of the modules: their own, their fields, or the
+   fields of these. */
+static void
+search_level (search *s, int loaded, unsigned level)
+{
+  lua_State *const L = s->L;
+  lua_pushnil(L);
+  while (lua_next(L, loaded)) {
+    const void *const module = lua_topointer(L, -1);
+    if ((s->module == NULL || s->module == module) && take_key(s, 0, -2)) {
+      const bool globals = strcmp(s->name.part[0], "_G") == 0;
+      if (level == 0)
+        compare(s, module);
+      else if (lua_type(L, -1) == LUA_TTABLE
+               && (!globals || (s->kind == RS_NAMES_CFUNCTION && level == 1)))
+        search_fields(s, module, globals, level == 2);
+    }
+    lua_pop(L, 1);
+  }
+}
+
+int
+rs_names_find (rs_names *n, lua_State *L, int home, int index, int kind,
+               rs_name *out)
+{
+  const void *const object = lua_topointer(L, index);
+  out->parts = 0;
+  search s = { .L = L, .object = index, .kind = kind };
+  if (n->count > 0) {
+    const rs_known *const slot = known_slot(n->known, n->room, object);
+    if (slot->object != NULL && slot->module == NULL)
+      return RS_OK;
+    s.module = slot->module;
+  }
+  const int top = lua_gettop(L);
+  lua_getiuservalue(L, home, RS_HOME_LOADED);
+  if (lua_type(L, -1) == LUA_TTABLE) {
+    for (;;) {
+      for (unsigned level = 0; level < 3 && s.best.parts == 0; level++)
+        search_level(&s, top + 1, level);
+      if (s.best.parts > 0 || s.module == NULL)
+        break;
+      s.module = NULL;   /* it moved since it was remembered */
+    }
+  }
+  lua_settop(L, top);
+  if (!remember(n, object, s.found))
+    return RS_ENOMEM;
+  *out = s.best;
+  return RS_OK;
+}
+
+/* ------------------------------------------------------------- resolving */
+
+/* [-0, +1, e]  Push the module 'name'; require it if it is not loaded. */
+static void
+push_module (lua_State *L, const char *name, size_t size, const char *user)
+{
+  if (size == 2 && memcmp(name, "_G", 2) == 0) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+    return;
+  }
+  const int base = lua_gettop(L);
+  rs_home_push(L);
+  lua_getiuservalue(L, base + 1, RS_HOME_LOADED);
+  lua_pushlstring(L, name, size);
+  lua_pushvalue(L, -1);
+  lua_rawget(L, base + 2);   /* home, loaded, name, module */
+  if (!lua_toboolean(L, -1)) {
+    lua_pop(L, 1);
+    if (lua_getiuservalue(L, base + 1, RS_HOME_REQUIRE) == LUA_TNIL) {
+      lua_pop(L, 1);
+      push_require(L);
+      lua_pushvalue(L, -1);
+      lua_setiuservalue(L, base + 1, RS_HOME_REQUIRE);
+    }
+    if (lua_isnil(L, -1))
+      luaL_error(L, "module '%s' is needed by %s, but there is no 'require'"
+                    " here", lua_tostring(L, base + 3), user);
+    lua_pushvalue(L, base + 3);
+    const int status = lua_pcall(L, 1, 1, 0);
+    if (status != LUA_OK) {
+      if (status == LUA_ERRRUN && lua_type(L, -1) == LUA_TSTRING)
+        lua_pushfstring(L, "module '%s' is needed by %s: %s",
+                        lua_tostring(L, base + 3), user, lua_tostring(L, -1));
+      lua_error(L);
+    }
+  }
+  lua_replace(L, base + 1);
+  lua_settop(L, base + 1);
+}
+
+void
+rs_name_push (lua_State *L, const rs_name *name, const char *user)
+{
+  luaL_checkstack(L, 8, "message");
+  push_module(L, name->part[0], name->size[0], user);
+  for (unsigned i = 1; i < name->parts; i++) {
+    if (lua_type(L, -1) == LUA_TTABLE) {
+      lua_pushlstring(L, name->part[i], name->size[i]);
+      lua_rawget(L, -2);
+    }
+    else
+      lua_pushnil(L);
+    lua_remove(L, -2);
+  }
+  if (lua_isnil(L, -1)) {
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    for (unsigned i = 0; i < name->parts; i++) {
+      if (i > 0)
+        luaL_addchar(&b, '.');
+      luaL_addlstring(&b, name->part[i], name->size[i]);
+    }
+    luaL_pushresult(&b);
+    luaL_error(L, "'%s' is needed by %s, but is not here",
+               lua_tostring(L, -1), user);
+  }
+}

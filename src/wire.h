@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * wire.h - the bytes of a message: tags, limits, version.
+ *
+ *     +---+---+---------+-------+------------------+
+ *     |'R'|'S'| version | flags | objects, 4 bytes |  header
+ *     +---+---+---------+-------+------------------+
+ *     | value | value | ...                        |
+ *     +-------+-------+----------------------------+
+ *
+ * A value is a tag byte and what the tag says.  Numbers are little-endian.
+ * A 'length' is a varint: seven bits a byte, low ones first, in as few bytes
+ * as it takes.
+ *
+ * Every table, function and userdata is an object; objects are numbered from
+ * 0 in the order of their tags, and REF names one by its number.  'objects'
+ * in the header is how many there are, or 0 if no REF follows: then nobody
+ * needs to keep them.
+ */
+#ifndef RS_WIRE_H
+#define RS_WIRE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+  RS_WIRE_VERSION = 1,
+  RS_WIRE_HEADER = 8,       /* bytes */
+  RS_WIRE_AT_VERSION = 2,   /* offsets in the header */
+  RS_WIRE_AT_FLAGS = 3,
+  RS_WIRE_AT_OBJECTS = 4,
+
+  RS_WIRE_FLAGS = 7,        /* RS_MESSAGE_ that a header may have */
+  RS_WIRE_DEPTH = 200,      /* tables and functions inside each other */
+  RS_WIRE_RESULTS = 250,    /* values that rebuild one object */
+  RS_WIRE_NAME_PARTS = 3,   /* module, field, field */
+  RS_WIRE_VARINT = 10       /* bytes of the longest length */
+};
+
+/*
+ *  00-7f  the integer 0 to 127
+ *  80-bf  a string of 0 to 63 bytes, which follow
+ *  c0-df  below
+ *  e0-ff  free, for packed runs of numbers and for shapes of records
+ */
+enum {
+  RS_TAG_INTEGER_SMALL = 0x00,
+  RS_TAG_STRING_SHORT = 0x80,
+
+  RS_TAG_NIL = 0xc0,
+  RS_TAG_FALSE,
+  RS_TAG_TRUE,
+  RS_TAG_FLOAT,             /* 8 bytes, IEEE 754 */
+  RS_TAG_STRING,            /* length, bytes */
+
+  RS_TAG_INTEGER = 0xc8,    /* c8-cf: 1 to 8 bytes, two's complement */
+
+  RS_TAG_TABLE = 0xd0,      /* array, hash: 4 bytes each; 'array' values of
+                               the keys 1, 2, ...; 'hash' keys and values */
+  RS_TAG_TABLE_META,        /* the same, then the metatable */
+  RS_TAG_TABLE_META_OPEN,   /* the same, but the metatable is a table that
+                               is not complete yet: see decode.c */
+  RS_TAG_REF,               /* varint: an object that came before */
+  RS_TAG_NAMED,             /* 1 to 3 (one byte), so many times length and
+                               bytes: a module, a field of it, of that */
+  RS_TAG_ENV,               /* the environment; no object */
+  RS_TAG_FUNCTION,          /* upvalues (one byte), size (4 bytes), bytecode,
+                               then each upvalue: a value or one of these */
+  RS_TAG_UPVALUE_ENV,       /*   the environment's own cell */
+  RS_TAG_UPVALUE_SHARED,    /*   varint function, one byte upvalue: the cell
+                                 that is there */
+  RS_TAG_CFUNCTION,         /* pointer, 8 bytes */
+  RS_TAG_POINTER,           /* light userdata, 8 bytes; no object */
+  RS_TAG_REBUILD,           /* n (one byte), function, n values: call it */
+  RS_TAG_REPLACED           /* a value that stands for the object */
+};
+
+enum {
+  RS_WIRE_SMALL_MAX = 127,  /* largest RS_TAG_INTEGER_SMALL */
+  RS_WIRE_SHORT_MAX = 63    /* longest RS_TAG_STRING_SHORT */
+};
+
+/* Both are one instruction where the machine is little-endian. */
+
+static inline void
+rs_wire_put64 (unsigned char *to, uint64_t v)
+{
+  for (int i = 0; i < 8; i++)
+    to[i] = (unsigned char) (v >> (8 * i));
+}
+
+static inline uint64_t
+rs_wire_get64 (const unsigned char *from)
+{
+  uint64_t v = 0;
+  for (int i = 0; i < 8; i++)
+    v |= (uint64_t) from[i] << (8 * i);
+  return v;
+}
+
+static inline void
+rs_wire_put32 (unsigned char *to, uint32_t v)
+{
+  for (int i = 0; i < 4; i++)
+    to[i] = (unsigned char) (v >> (8 * i));
+}
+
+static inline uint32_t
+rs_wire_get32 (const unsigned char *from)
+{
+  uint32_t v = 0;
+  for (int i = 0; i < 4; i++)
+    v |= (uint32_t) from[i] << (8 * i);
+  return v;
+}
+
+/* Bytes that the integer 'v' takes in two's complement, 1 to 8. */
+static inline unsigned
+rs_wire_integer_size (int64_t v)
+{
+  const uint64_t magnitude = (uint64_t) (v ^ (v >> 63));
+  const unsigned bits = 64u - (unsigned) __builtin_clzll(magnitude | 1);
+  return (bits + 8) / 8;
+}
+
+#endif
