@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * initial_state.h - what a runspace starts with.
+ *
+ * A list of entries in the order of adding, and four plain settings.  An
+ * initial state is built by one thread; 'rs_initial_state_seal' makes it
+ * constant, and from then on any thread may read it.
+ */
+#ifndef RS_INITIAL_STATE_H
+#define RS_INITIAL_STATE_H
+
+#include "list.h"
+#include "marshal.h"
+#include "runspace.h"
+
+typedef enum rs_entry_kind {
+  RS_ENTRY_PRELOAD,   /* 'open' */
+  RS_ENTRY_LOADER,    /* 'message': a function or a chunk of source */
+  RS_ENTRY_VARIABLE,  /* 'message': a value */
+  RS_ENTRY_MODULE,    /* only 'name' */
+  RS_ENTRY_INIT       /* 'message': a function or a chunk of source */
+} rs_entry_kind;
+
+typedef struct rs_entry {
+  rs_list link;
+  rs_entry_kind kind;
+  unsigned flags;        /* RS_PRELOAD_ */
+  lua_CFunction open;
+  rs_message *message;   /* owned, or NULL */
+  char name[];
+} rs_entry;
+
+struct rs_initial_state {
+  _Atomic unsigned refs;
+  _Atomic bool sealed;   /* set by the thread that opens a pool with it */
+  unsigned libs;         /* RS_LIB_ */
+  char *path, *cpath;    /* owned, or NULL */
+  rs_list entries;       /* rs_entry, owned */
+};
+
+/* No more changes. */
+void rs_initial_state_seal (rs_initial_state *is);
+
+#endif

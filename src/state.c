@@ -1,0 +1,762 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * state.c - one runspace: open, run, close.
+ *
+ * Environments.  With RS_RESET_GLOBALS a call runs in a table of its own
+ * that inherits from the runspace's globals:
+ *
+ *     environment { _G = itself, what the job assigned }
+ *       metatable { __index = globals, __newindex = on_assign }
+ *
+ * '__newindex' is called at the first assignment of each name; it marks the
+ * environment as dirty, and a dirty one is replaced before the next call or
+ * item.  A clean one serves again, so jobs that assign no globals pay
+ * nothing.
+ *
+ * Running.  Everything that can raise happens inside 'lua_pcall'.  Its
+ * message handler, which runs where the error was raised, encodes the error
+ * value and the traceback at once.
+ *
+ * A chunk is run by one protected call that loops over its items.  When an
+ * item raises, the loop has ended; its record is written and the loop is
+ * entered again behind it.
+ */
+#include "state.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lauxlib.h>
+#include <lualib.h>
+
+#include "base.h"
+#include "status.h"
+
+enum {
+  KEPT = 4,       /* functions of batches kept in a runspace */
+  TIMES = 2       /* doubles in a record: began, took */
+};
+
+/* One entry into 'rs_state_run'; they nest. */
+typedef struct run {
+  struct run *outer;      /* the call that waits for this one, or NULL */
+  rs_state *state;
+  rs_call *call;
+  lua_Integer index;      /* of the item that runs now; 0: none */
+  rs_encoder out;         /* the result */
+  rs_decoder in;          /* the items */
+  size_t mark;            /* where the record of the item begins in 'out' */
+  unsigned mark_id;       /* the id of its first object */
+  size_t done;            /* items taken from 'in' */
+  bool decoding;          /* an item is being taken from 'in' */
+  bool reported;          /* the handler has encoded the error */
+  double began;           /* instant at which the item started */
+} run;
+
+struct rs_state {
+  lua_State *L;           /* the main coroutine */
+  rs_alloc alloc;
+  rs_pool *pool;          /* lent */
+  unsigned worker;
+  int reset;              /* RS_RESET_ */
+  bool dirty;             /* the environment was assigned to */
+  run *run;               /* the innermost one */
+  rs_encoder spare;       /* memory for the next result */
+  struct {
+    rs_message *function; /* a reference, or NULL */
+    int ref;              /* registry: { n = , function, extra arguments } */
+  } kept[KEPT];
+  unsigned next_kept;     /* the slot to be used next */
+};
+
+/* Keys in the registry, by address. */
+static const char state_key;     /* light userdata: the rs_state */
+static const char metatable_key; /* of environments */
+
+rs_state *
+rs_state_of (lua_State *L)
+{
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  rs_state *const s = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return s;
+}
+
+rs_pool *
+rs_state_pool (const rs_state *s)
+{
+  return s->pool;
+}
+
+unsigned
+rs_state_worker (const rs_state *s)
+{
+  return s->worker;
+}
+
+void
+rs_state_touch (rs_state *s)
+{
+  s->dirty = true;
+}
+
+/* ------------------------------------------------------------ environment */
+
+/* __newindex of environments */
+static int
+on_assign (lua_State *L)
+{
+  rs_state_touch(rs_state_of(L));
+  lua_rawset(L, 1);
+  return 0;
+}
+
+/* [-1, +0, m]  Copy the fields of the table on top to the one below it. */
+static void
+copy_fields (lua_State *L)
+{
+  lua_pushnil(L);
+  while (lua_next(L, -2)) {
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2);
+    lua_rawset(L, -5);
+  }
+  lua_pop(L, 1);
+}
+
+/* __pairs of environments: what is visible in them, as it is now */
+static int
+on_pairs (lua_State *L)
+{
+  lua_settop(L, 1);
+  lua_getglobal(L, "next");
+  lua_newtable(L);
+  lua_pushglobaltable(L);
+  copy_fields(L);
+  lua_pushvalue(L, 1);
+  copy_fields(L);
+  return 2;
+}
+
+/* [-0, +0, m]  Make the metatable of environments. */
+static void
+make_metatable (lua_State *L)
+{
+  lua_createtable(L, 0, 4);
+  lua_pushglobaltable(L);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, on_assign);
+  lua_setfield(L, -2, "__newindex");
+  lua_pushcfunction(L, on_pairs);
+  lua_setfield(L, -2, "__pairs");
+  lua_pushboolean(L, 0);
+  lua_setfield(L, -2, "__metatable");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &metatable_key);
+}
+
+/* [-0, +0, m]  An environment that nobody has assigned to. */
+static void
+renew_environment (lua_State *L, rs_state *s)
+{
+  if (!s->dirty || s->reset != RS_RESET_GLOBALS)
+    return;
+  lua_createtable(L, 0, 4);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -2, LUA_GNAME);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &metatable_key);
+  lua_setmetatable(L, -2);
+  rs_env_set(L);
+  s->dirty = false;
+}
+
+/* --------------------------------------------------------------- functions */
+
+/* [-1, +1, e]  Replace the source text on top by its chunk. */
+static void
+compile (lua_State *L)
+{
+  size_t size;
+  const char *const source = lua_tolstring(L, -1, &size);
+  if (luaL_loadbufferx(L, source, size, "=(chunk)", "t") != LUA_OK)
+    lua_error(L);
+  rs_env_join(L);
+  lua_remove(L, -2);
+}
+
+/* [-0, +n, e]  Push the values of 'message', of which the first is a
+   function or a source text that becomes one. */
+static int
+push_function (lua_State *L, rs_message *message)
+{
+  const int base = lua_gettop(L);
+  rs_decode(L, message);
+  const int n = lua_gettop(L) - base;
+  if (lua_type(L, base + 1) == LUA_TSTRING) {
+    lua_pushvalue(L, base + 1);
+    compile(L);
+    lua_replace(L, base + 1);
+  }
+  return n;
+}
+
+/* [-0, +n, e]  'push_function' for a message that comes again and again. */
+static void
+push_kept (lua_State *L, rs_state *s, rs_message *message)
+{
+  for (int i = 0; i < KEPT; i++) {
+    if (s->kept[i].function != message)
+      continue;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, s->kept[i].ref);
+    const int list = lua_gettop(L);
+    lua_rawgeti(L, list, 0);
+    const int n = (int) lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    luaL_checkstack(L, n + 1, "too many arguments");
+    for (int k = 1; k <= n; k++)
+      lua_rawgeti(L, list, k);
+    lua_remove(L, list);
+    return;
+  }
+  const int base = lua_gettop(L);
+  const int n = push_function(L, message);
+  luaL_checkstack(L, n + 2, "too many arguments");
+  lua_createtable(L, n, 1);
+  lua_pushinteger(L, n);
+  lua_rawseti(L, -2, 0);
+  for (int k = 1; k <= n; k++) {
+    lua_pushvalue(L, base + k);
+    lua_rawseti(L, -2, k);
+  }
+  const int ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  const unsigned slot = s->next_kept++ % KEPT;
+  if (s->kept[slot].function != NULL) {
+    luaL_unref(L, LUA_REGISTRYINDEX, s->kept[slot].ref);
+    rs_message_unref(s->kept[slot].function);
+  }
+  s->kept[slot].function = rs_message_ref(message);
+  s->kept[slot].ref = ref;
+}
+
+void
+rs_state_trim (rs_state *s)
+{
+  for (int i = 0; i < KEPT; i++) {
+    rs_message *const function = s->kept[i].function;
+    /* Ours is the last reference: no batch can send it again. */
+    if (function != NULL
+        && atomic_load_explicit(&function->refs, memory_order_acquire) == 1) {
+      luaL_unref(s->L, LUA_REGISTRYINDEX, s->kept[i].ref);
+      rs_message_unref(function);
+      s->kept[i].function = NULL;
+    }
+  }
+}
+
+/* ------------------------------------------------------------------ errors */
+
+/* Begin the record of an item. */
+static void
+open_record (run *r)
+{
+  static const double times[TIMES];
+  static const uint32_t count;
+  const unsigned char state = RS_JOB_COMPLETED;
+  r->mark = r->out.buf.size;
+  r->mark_id = r->out.next_id;
+  rs_encoder_raw(&r->out, &state, 1);
+  if (r->call->flags & RS_BATCH_RECORDS) {
+    rs_encoder_raw(&r->out, times, sizeof times);
+    rs_encoder_raw(&r->out, &count, sizeof count);
+    r->began = rs_now();
+  }
+}
+
+/* End it: 'count' values were encoded. */
+static void
+close_record (run *r, rs_job_state state, uint32_t count)
+{
+  if (r->out.buf.failed)
+    return;
+  unsigned char *at = r->out.buf.data + r->mark;
+  *at++ = (unsigned char) state;
+  if (r->call->flags & RS_BATCH_RECORDS) {
+    const double now = rs_now();
+    const double times[TIMES] = { r->began, now - r->began };
+    memcpy(at, times, sizeof times);
+    memcpy(at + sizeof times, &count, sizeof count);
+  }
+}
+
+/*
+ * [-0, +0, -]  The result becomes the error value and the traceback at these
+ * indices; while an item runs, only the record of that item is replaced.
+ * False when the error value cannot travel.
+ */
+static bool
+report (lua_State *L, run *r, int error, int traceback)
+{
+  const bool item = r->index != 0;
+  if (!item)
+    rs_encoder_clear(&r->out);
+  else {
+    const double began = r->began;
+    r->out.buf.size = r->mark;
+    r->out.next_id = r->mark_id;
+    rs_encoder_forget(&r->out);
+    open_record(r);
+    r->began = began;
+  }
+  if (rs_encode_value(&r->out, L, error, "error") != RS_OK)
+    return false;
+  rs_encode_value(&r->out, L, traceback, "traceback");
+  if (item)
+    close_record(r, RS_JOB_FAILED, 2);
+  r->reported = true;
+  return true;
+}
+
+/* The message handler.  When it raises (no memory for the traceback, or
+   '__tostring' raises), 'settle' reports what Lua then says. */
+static int
+on_error (lua_State *L)
+{
+  run *const r = rs_state_of(L)->run;
+  lua_settop(L, 1);
+  luaL_traceback(L, L, NULL, 1);
+  if (!report(L, r, 1, 2)) {  /* a coroutine, or a userdata? */
+    luaL_tolstring(L, 1, NULL);
+    report(L, r, 3, 2);
+  }
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* [-1, +0, -]  After a protected call that failed: the error is on top. */
+static void
+settle (lua_State *L, run *r)
+{
+  if (!r->reported) {
+    const int error = lua_gettop(L);
+    lua_pushnil(L);
+    report(L, r, error, error + 1);
+    lua_pop(L, 1);
+  }
+  r->reported = false;
+  lua_pop(L, 1);
+}
+
+/* [-0, +0, e]  Append a result of the job. */
+static void
+encode_result (lua_State *L, run *r, int index, int number)
+{
+  char root[32];
+  snprintf(root, sizeof root, "result %d", number);
+  const int status = rs_encode_value(&r->out, L, index, root);
+  if (status != RS_OK)
+    luaL_error(L, "%s", status == RS_ENOMEM ? rs_status_message(status)
+                                            : r->out.error);
+}
+
+/* ------------------------------------------------------------ a plain call */
+
+/* The body of a plain call: (run). */
+static int
+call_body (lua_State *L)
+{
+  run *const r = lua_touserdata(L, 1);
+  lua_settop(L, 0);
+  renew_environment(L, r->state);
+  push_function(L, r->call->function);
+  if (r->call->arguments != NULL)
+    rs_decode(L, r->call->arguments);
+  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+  const int n = lua_gettop(L);
+  for (int i = 1; i <= n; i++)
+    encode_result(L, r, i, i);
+  return 0;
+}
+
+static void
+run_plain (lua_State *L, run *r)
+{
+  lua_pushcfunction(L, on_error);
+  lua_pushcfunction(L, call_body);
+  lua_pushlightuserdata(L, r);
+  if (lua_pcall(L, 1, 0, -3) == LUA_OK)
+    r->call->state = RS_JOB_COMPLETED;
+  else {
+    settle(L, r);
+    r->call->state = RS_JOB_FAILED;
+  }
+}
+
+/* ----------------------------------------------------------------- a chunk */
+
+/* Slots of the bodies of a chunk. */
+enum { RUN = 1, FUNCTION = 1, OBJECTS, EXTRAS };
+
+/* (run) -> function, table of the decoder's objects or nil, extra arguments */
+static int
+chunk_prepare (lua_State *L)
+{
+  run *const r = lua_touserdata(L, RUN);
+  lua_settop(L, 0);
+  renew_environment(L, r->state);
+  push_kept(L, r->state, r->call->function);
+  if (r->call->arguments != NULL)
+    rs_decoder_init(&r->in, L, r->call->arguments, 0);
+  if (r->in.objects == 0)
+    lua_pushnil(L);
+  lua_insert(L, OBJECTS);
+  r->in.objects = r->in.objects == 0 ? 0 : OBJECTS;
+  return lua_gettop(L);
+}
+
+static bool
+is_set (const _Atomic bool *flag)
+{
+  return flag != NULL && atomic_load_explicit(flag, memory_order_relaxed);
+}
+
+static bool
+stopped (const rs_call *call)
+{
+  return is_set(call->stop) || is_set(call->batch_stop)
+      || is_set(call->failed);
+}
+
+/* [-0, +arity, e]  Push the values of the next item. */
+static void
+push_item (lua_State *L, run *r)
+{
+  const rs_call *const call = r->call;
+  if (call->arguments == NULL)  /* a range? */
+    lua_pushinteger(L, call->first + (lua_Integer) r->done * call->step);
+  else {
+    r->decoding = true;
+    for (unsigned i = 0; i < call->arity; i++)
+      rs_decode_value(&r->in, L);
+    r->decoding = false;
+  }
+  r->done++;
+}
+
+/* (function, objects, extra arguments..., run)  Loop over the items. */
+static int
+chunk_body (lua_State *L)
+{
+  const int top = lua_gettop(L) - 1;
+  run *const r = lua_touserdata(L, top + 1);
+  rs_call *const call = r->call;
+  const bool records = (call->flags & RS_BATCH_RECORDS) != 0;
+  const int extras = top - OBJECTS;
+  luaL_checkstack(L, (int) call->arity + extras + 4, "too many arguments");
+  lua_settop(L, top);
+  while (r->done < call->count && !stopped(call)) {
+    r->index = call->index + (lua_Integer) r->done;
+    open_record(r);
+    renew_environment(L, r->state);
+    lua_pushvalue(L, FUNCTION);
+    push_item(L, r);
+    for (int i = 0; i < extras; i++)
+      lua_pushvalue(L, EXTRAS + i);
+    lua_call(L, (int) call->arity + extras, records ? LUA_MULTRET : 1);
+    const int n = lua_gettop(L) - top;
+    for (int i = 1; i <= n; i++)
+      encode_result(L, r, top + i, i);
+    close_record(r, RS_JOB_COMPLETED, (uint32_t) n);
+    rs_encoder_forget(&r->out);
+    lua_settop(L, top);
+  }
+  return 0;
+}
+
+/* [-0, +0, -]  The rest of the items cannot be read: each fails with the
+   error on top of the stack. */
+static void
+fail_rest (lua_State *L, run *r)
+{
+  const int error = lua_gettop(L);
+  lua_pushnil(L);
+  while (r->done < r->call->count) {
+    r->done++;
+    r->call->failures++;
+    r->index++;
+    open_record(r);
+    report(L, r, error, error + 1);
+  }
+  r->reported = false;
+  lua_pop(L, 1);
+}
+
+static void
+run_chunk (lua_State *L, run *r)
+{
+  rs_call *const call = r->call;
+  lua_pushcfunction(L, on_error);
+  const int handler = lua_gettop(L);
+  lua_pushcfunction(L, chunk_prepare);
+  lua_pushlightuserdata(L, r);
+  if (lua_pcall(L, 1, LUA_MULTRET, handler) != LUA_OK) {
+    settle(L, r);
+    call->state = RS_JOB_FAILED;
+    return;
+  }
+  const int n = lua_gettop(L) - handler;  /* function, objects, extras */
+  if (!lua_checkstack(L, n + LUA_MINSTACK)) {
+    lua_pushliteral(L, "not enough memory");
+    settle(L, r);
+    call->state = RS_JOB_FAILED;
+    return;
+  }
+  const double began = rs_now();
+  while (r->done < call->count && !stopped(call)) {
+    lua_pushcfunction(L, chunk_body);
+    for (int i = 1; i <= n; i++)
+      lua_pushvalue(L, handler + i);
+    lua_pushlightuserdata(L, r);
+    if (lua_pcall(L, n + 1, 0, handler) == LUA_OK)
+      break;
+    call->failures++;
+    lua_pushvalue(L, -1);
+    settle(L, r);
+    if (call->failed != NULL)
+      atomic_store_explicit(call->failed, true, memory_order_relaxed);
+    if (r->decoding) {  /* the place of the next item is not known? */
+      r->done++;        /* this one has its record */
+      fail_rest(L, r);
+    }
+    lua_pop(L, 1);
+  }
+  call->took = rs_now() - began;
+  call->started = r->done;
+  call->state = RS_JOB_COMPLETED;
+}
+
+/* --------------------------------------------------------------------- run */
+
+void
+rs_state_run (rs_state *s, lua_State *L, rs_call *call)
+{
+  run r = { .outer = s->run, .state = s, .call = call };
+  if (L == NULL)
+    L = s->L;
+  const int top = lua_gettop(L);
+  const bool nested = r.outer != NULL;
+  const bool dirty = s->dirty;
+  r.out = s->spare;
+  rs_encoder_init(&s->spare, 0);
+  call->result = NULL;
+  if (!lua_checkstack(L, LUA_MINSTACK)) {
+    call->state = RS_JOB_FAILED;
+    goto done;
+  }
+  s->run = &r;
+  if (nested) {  /* the outer call keeps its environment */
+    rs_env_push(L);
+    s->dirty = true;
+  }
+  const int base = lua_gettop(L);
+  rs_encoder_start(&r.out);
+  if (call->count == 0)
+    run_plain(L, &r);
+  else
+    run_chunk(L, &r);
+  call->result = rs_encoder_message(&r.out);
+  lua_settop(L, base);
+  s->run = r.outer;
+  if (nested) {
+    rs_env_set(L);
+    s->dirty = dirty;
+  }
+  else if (s->dirty && s->reset == RS_RESET_GLOBALS) {
+    lua_pushglobaltable(L);  /* let go of what the job assigned */
+    rs_env_set(L);
+  }
+ done:
+  if (call->result == NULL)
+    call->state = RS_JOB_FAILED;
+  lua_settop(L, top);
+  rs_encoder_clear(&r.out);
+  rs_encoder_fini(&s->spare);
+  s->spare = r.out;
+}
+
+bool
+rs_task_get (lua_State *L, rs_task *out)
+{
+  const rs_state *const s = rs_state_of(L);
+  if (s == NULL || s->run == NULL)
+    return false;
+  const rs_call *const call = s->run->call;
+  out->id = call->id;
+  out->name = call->name;
+  out->index = s->run->index;
+  out->worker = s->worker;
+  out->attempt = call->attempt;
+  out->stopping = stopped(call);
+  return true;
+}
+
+/* ----------------------------------------------------------------- seeding */
+
+/* Lua's libraries, in the order of RS_LIB_ bits. */
+static const luaL_Reg libraries[] = {
+  { LUA_GNAME, luaopen_base },
+  { LUA_LOADLIBNAME, luaopen_package },
+  { LUA_COLIBNAME, luaopen_coroutine },
+  { LUA_TABLIBNAME, luaopen_table },
+  { LUA_IOLIBNAME, luaopen_io },
+  { LUA_OSLIBNAME, luaopen_os },
+  { LUA_STRLIBNAME, luaopen_string },
+  { LUA_MATHLIBNAME, luaopen_math },
+  { LUA_UTF8LIBNAME, luaopen_utf8 },
+  { LUA_DBLIBNAME, luaopen_debug },
+};
+
+/* [-0, +0, e]  Set a field of 'package', where there is one. */
+static void
+set_package_field (lua_State *L, const char *field, const char *value)
+{
+  if (value == NULL)
+    return;
+  if (lua_getglobal(L, LUA_LOADLIBNAME) == LUA_TTABLE) {
+    lua_pushstring(L, value);
+    lua_setfield(L, -2, field);
+  }
+  lua_pop(L, 1);
+}
+
+/* [-1, +0, e]  package.preload[name] = the value on top. */
+static void
+set_preload (lua_State *L, const char *name)
+{
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  lua_insert(L, -2);
+  lua_setfield(L, -2, name);
+  lua_pop(L, 1);
+}
+
+/* [-0, +0, e]  Establish one entry. */
+static void
+seed_entry (lua_State *L, const rs_entry *entry)
+{
+  const int top = lua_gettop(L);
+  switch (entry->kind) {
+    case RS_ENTRY_PRELOAD:
+      lua_pushcfunction(L, entry->open);
+      set_preload(L, entry->name);
+      if (entry->flags & RS_PRELOAD_GLOBAL)
+        luaL_requiref(L, entry->name, entry->open, 1);
+      break;
+    case RS_ENTRY_LOADER:
+      push_function(L, entry->message);
+      set_preload(L, entry->name);
+      break;
+    case RS_ENTRY_VARIABLE:
+      rs_decode(L, entry->message);
+      lua_setglobal(L, entry->name);
+      break;
+    case RS_ENTRY_MODULE:
+      if (lua_getglobal(L, "require") != LUA_TFUNCTION)
+        luaL_error(L, "module '%s' cannot be loaded: the initial state has "
+                      "no library 'package'", entry->name);
+      lua_pushstring(L, entry->name);
+      lua_call(L, 1, 0);
+      break;
+    case RS_ENTRY_INIT:
+      push_function(L, entry->message);
+      lua_call(L, 0, 0);
+      break;
+  }
+  lua_settop(L, top);
+}
+
+/* Kinds are established in the order of their declaration. */
+static int
+seed (lua_State *L)
+{
+  rs_state *const s = lua_touserdata(L, 1);
+  const rs_initial_state *const is = lua_touserdata(L, 2);
+  lua_pushlightuserdata(L, s);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
+  for (size_t i = 0; i < sizeof libraries / sizeof libraries[0]; i++) {
+    if (is->libs & (1u << i)) {
+      luaL_requiref(L, libraries[i].name, libraries[i].func, 1);
+      lua_pop(L, 1);
+    }
+  }
+  lua_pushglobaltable(L);  /* so that later settings cannot raise */
+  rs_env_set(L);
+  rs_base_open(L);
+  make_metatable(L);
+  set_package_field(L, "path", is->path);
+  set_package_field(L, "cpath", is->cpath);
+  for (int kind = RS_ENTRY_PRELOAD; kind <= RS_ENTRY_INIT; kind++) {
+    for (rs_list *link = is->entries.next; link != &is->entries;
+         link = link->next) {
+      const rs_entry *const entry = RS_LIST_ENTRY(link, rs_entry, link);
+      if ((int) entry->kind == kind)
+        seed_entry(L, entry);
+    }
+  }
+  return 0;
+}
+
+/* The message handler of seeding: the error as a string. */
+static int
+describe (lua_State *L)
+{
+  luaL_tolstring(L, 1, NULL);
+  return 1;
+}
+
+int
+rs_state_open (const rs_initial_state *is, int reset, rs_pool *pool,
+               unsigned worker, rs_state **out, rs_error *err)
+{
+  rs_state *const s = calloc(1, sizeof *s);
+  if (s == NULL)
+    return rs_fail_plain(err, RS_ENOMEM);
+  s->alloc = (rs_alloc) RS_ALLOC_INIT;
+  s->pool = pool;
+  s->worker = worker;
+  s->reset = reset;
+  s->dirty = true;
+  rs_encoder_init(&s->spare, 0);
+  s->L = lua_newstate(rs_alloc_resize, &s->alloc);
+  if (s->L == NULL) {
+    rs_state_close(s);
+    return rs_fail_plain(err, RS_ENOMEM);
+  }
+  lua_pushcfunction(s->L, describe);
+  lua_pushcfunction(s->L, seed);
+  lua_pushlightuserdata(s->L, s);
+  lua_pushlightuserdata(s->L, (void *) (uintptr_t) is);
+  const int code = lua_pcall(s->L, 2, 0, 1);
+  if (code != LUA_OK) {
+    const char *const text = lua_tostring(s->L, -1);
+    const int status = code == LUA_ERRMEM ? RS_ENOMEM : RS_EFAILED;
+    rs_fail(err, status, "%s", text != NULL ? text : "(no message)");
+    rs_state_close(s);
+    return status;
+  }
+  lua_settop(s->L, 0);
+  *out = s;
+  return RS_OK;
+}
+
+void
+rs_state_close (rs_state *s)
+{
+  if (s == NULL)
+    return;
+  if (s->L != NULL)
+    lua_close(s->L);
+  for (int i = 0; i < KEPT; i++)
+    rs_message_unref(s->kept[i].function);
+  rs_encoder_fini(&s->spare);
+  free(s);
+}
