@@ -1,0 +1,507 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * batch.c - a map in flight.
+ *
+ *     add --> open chunk --flush--> queue --> worker --> ended --wait-->
+ *             (encoder)             (job)               (list)   current
+ *                                                                  |
+ *                                            record, record, ... <-next
+ *
+ * A chunk is a job, so the queue and the workers see nothing but jobs.  The
+ * thread that opened the batch fills and empties it; workers only append to
+ * 'ended'.  At most 'window' chunks are between flush and wait, which bounds
+ * the memory of an endless input or a slow reader.
+ *
+ * Chunk size.  A chunk should take about TARGET seconds: enough to make the
+ * cost of moving it vanish, short enough to keep all workers busy at the
+ * end.  Nothing is known at first, so the first chunks have one item; each
+ * finished one corrects the estimate.  Where the number of items is known no
+ * chunk takes more than a share of what is left, so that chunks shrink
+ * towards the end.
+ */
+#include "batch.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include <lauxlib.h>
+
+#include "clock.h"
+#include "job.h"
+#include "marshal.h"
+#include "status.h"
+
+#define TARGET 0.5e-3   /* seconds of work in a chunk */
+#define LEAST 20e-6     /* below this, moving a chunk costs too much */
+#define MAX_BYTES (256u << 10)
+#define MAX_ITEMS 65536.0
+#define MAX_EAGER 256.0
+
+struct rs_batch {
+  _Atomic unsigned refs;    /* the opener's, and one for each chunk's job */
+  rs_queue *queue;          /* held; constant from here to 'window' */
+  rs_message *function;     /* a reference */
+  uint64_t id;
+  char *name;               /* owned */
+  unsigned flags;           /* RS_BATCH_ */
+  size_t chunk;             /* items; 0: by cost */
+  size_t total;             /* items; 0: not known */
+  size_t window;            /* chunks in flight at most */
+
+  _Atomic bool stop;        /* start nothing more; read by workers */
+  _Atomic bool failed;      /* set by a worker, unless RS_BATCH_CONTINUE */
+
+  rs_encoder items;         /* the open chunk; the opener's from here on */
+  size_t want;              /* items it shall have */
+  size_t count;             /* items it has */
+  unsigned arity;           /* values an item */
+  bool range;               /* it is one: */
+  lua_Integer first, step;
+  size_t added;             /* items, all chunks */
+  size_t chunks;            /* submitted */
+  size_t last_size;         /* items in the last one */
+  size_t in_flight;         /* submitted and not taken */
+  bool finished;            /* no more items will come */
+
+  rs_job *current;          /* the chunk being read, a reference, or NULL */
+  rs_decoder reader;        /* of its result */
+  bool reading;             /* 'reader' is ready */
+  size_t position;          /* items of it that were read */
+  double created;           /* instant at which it was submitted */
+  unsigned worker;
+
+  pthread_mutex_t lock;     /* guards down to the blank line */
+  rs_list ended;            /* jobs, references, in order of their end */
+  bool closed;              /* nobody will take from 'ended' */
+  double cost;              /* seconds for an item; below 0: not known */
+  size_t items_started, items_finished, items_failed;
+  pthread_cond_t any_ended; /* !empty(ended) */
+};
+
+/* -------------------------------------------------------------- life cycle */
+
+rs_batch *
+rs_batch_ref (rs_batch *batch)
+{
+  atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
+  return batch;
+}
+
+void
+rs_batch_unref (rs_batch *batch)
+{
+  /* Release our reads and writes to the thread that frees. */
+  if (batch == NULL
+      || atomic_fetch_sub_explicit(&batch->refs, 1, memory_order_acq_rel)
+         != 1)
+    return;
+  rs_message_unref(batch->function);
+  rs_encoder_fini(&batch->items);
+  pthread_mutex_destroy(&batch->lock);
+  pthread_cond_destroy(&batch->any_ended);
+  batch->queue->drop(batch->queue);
+  free(batch->name);
+  free(batch);
+}
+
+/* Chunks in flight: two for each worker, so that none waits for the opener,
+   unless the caller wants fewer at work than there are workers. */
+static size_t
+choose_window (unsigned limit, unsigned width)
+{
+  return limit != 0 && limit < width ? limit : 2 * (size_t) width;
+}
+
+int
+rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
+                 const rs_batch_options *options, rs_batch **out,
+                 rs_error *err)
+{
+  static const rs_batch_options defaults;
+  if (options == NULL)
+    options = &defaults;
+  rs_message *function;
+  int status = rs_job_encode(L, nargs, &function, NULL, err);
+  if (status != RS_OK)
+    return status;
+  rs_batch *const batch = calloc(1, sizeof *batch);
+  if (batch == NULL) {
+    rs_message_unref(function);
+    return rs_fail_plain(err, RS_ENOMEM);
+  }
+  atomic_init(&batch->refs, 1);
+  pthread_mutex_init(&batch->lock, NULL);
+  rs_cond_init(&batch->any_ended);
+  rs_list_init(&batch->ended);
+  rs_encoder_init(&batch->items, 0);
+  batch->queue = queue;
+  queue->hold(queue);
+  batch->function = function;
+  batch->flags = options->flags;
+  batch->chunk = queue->fresh ? 1 : options->chunk;
+  batch->total = options->total;
+  batch->window = choose_window(options->limit, queue->width(queue));
+  batch->cost = -1;
+  batch->id = rs_job_next_id();
+  batch->name = rs_job_make_name(options->name, "batch", batch->id);
+  if (batch->name == NULL) {
+    rs_batch_unref(batch);
+    return rs_fail_plain(err, RS_ENOMEM);
+  }
+  *out = batch;
+  return RS_OK;
+}
+
+/* -------------------------------------------------------------- the worker */
+
+void
+rs_batch_on_end (rs_batch *batch, rs_job *chunk)
+{
+  const rs_call *const call = &chunk->call;
+  pthread_mutex_lock(&batch->lock);
+  batch->items_started += call->started;
+  batch->items_finished += call->started;
+  batch->items_failed += call->failures;
+  if (call->started > 0) {
+    const double cost = call->took / (double) call->started;
+    batch->cost = batch->cost < 0 ? cost : 0.5 * (batch->cost + cost);
+  }
+  if (!batch->closed) {
+    rs_job_ref(chunk);
+    rs_list_push(&batch->ended, &chunk->batch_link);
+    pthread_cond_signal(&batch->any_ended);
+  }
+  pthread_mutex_unlock(&batch->lock);
+}
+
+/* ----------------------------------------------------------------- filling */
+
+static bool
+stopped (const rs_batch *batch)
+{
+  return atomic_load_explicit(&batch->stop, memory_order_relaxed)
+      || atomic_load_explicit(&batch->failed, memory_order_relaxed);
+}
+
+static double
+least (double a, double b)
+{
+  return a < b ? a : b;
+}
+
+static double
+most (double a, double b)
+{
+  return a > b ? a : b;
+}
+
+/* Items for the next chunk. */
+static size_t
+choose_size (rs_batch *batch)
+{
+  if (batch->chunk != 0)
+    return batch->chunk;
+  pthread_mutex_lock(&batch->lock);
+  const double cost = batch->cost;
+  pthread_mutex_unlock(&batch->lock);
+  if (cost < 0)
+    return 1;
+  const double limit = batch->flags & RS_BATCH_EAGER ? MAX_EAGER : MAX_ITEMS;
+  double n = least(TARGET / most(cost, 1e-9), limit);
+  if (batch->total > batch->added) {  /* a share for every worker? */
+    const double left = (double) (batch->total - batch->added);
+    const unsigned width = batch->queue->width(batch->queue);
+    const double share = left / (2.0 * width);
+    n = least(n, most(share, LEAST / most(cost, 1e-9)));
+  }
+  return n < 1 ? 1 : (size_t) n;
+}
+
+size_t
+rs_batch_room (rs_batch *batch)
+{
+  if (batch->finished || stopped(batch))
+    return 0;
+  if (batch->count > 0)  /* is a chunk open? */
+    return batch->items.buf.size < MAX_BYTES ? batch->want - batch->count : 0;
+  if (batch->in_flight >= batch->window)
+    return 0;
+  batch->want = choose_size(batch);
+  return batch->want;
+}
+
+int
+rs_batch_flush (rs_batch *batch, rs_error *err)
+{
+  if (batch->count == 0)
+    return RS_OK;
+  rs_message *items = NULL;
+  if (!batch->range && (items = rs_encoder_message(&batch->items)) == NULL)
+    return rs_fail_plain(err, RS_ENOMEM);
+  rs_job *const job = rs_job_new(batch->queue, batch->function, items,
+                                 batch->name, "batch");
+  rs_message_unref(items);
+  if (job == NULL)
+    return rs_fail_plain(err, RS_ENOMEM);
+  job->batch = rs_batch_ref(batch);
+  job->call.id = batch->id;
+  job->call.flags = batch->flags;
+  job->call.count = batch->count;
+  job->call.arity = batch->arity;
+  job->call.index = (lua_Integer) (batch->added - batch->count) + 1;
+  job->call.first = batch->first;
+  job->call.step = batch->step;
+  job->call.batch_stop = &batch->stop;
+  if (!(batch->flags & RS_BATCH_CONTINUE))
+    job->call.failed = &batch->failed;
+  const size_t count = batch->count;
+  rs_encoder_clear(&batch->items);
+  batch->count = 0;
+  batch->range = false;
+  const int status = batch->queue->push(batch->queue, job, err);
+  rs_job_unref(job);
+  if (status != RS_OK)
+    return status;
+  batch->chunks++;
+  batch->in_flight++;
+  batch->last_size = count;
+  return RS_OK;
+}
+
+int
+rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err)
+{
+  const int base = lua_gettop(L) - n;
+  int status = batch->finished ? rs_fail_plain(err, RS_ECLOSED) : RS_OK;
+  if (status == RS_OK && batch->count > 0
+      && (batch->range || batch->arity != (unsigned) n))
+    status = rs_batch_flush(batch, err);
+  rs_encoder_start(&batch->items);
+  const size_t mark = batch->items.buf.size;
+  const unsigned mark_id = batch->items.next_id;
+  for (int i = 1; i <= n && status == RS_OK; i++) {
+    status = rs_encode_value(&batch->items, L, base + i, "");
+    if (status == RS_ENOMEM)
+      rs_fail_plain(err, status);
+    else if (status != RS_OK)
+      rs_fail(err, status, "item %zu: %s", batch->added + 1,
+              batch->items.error);
+  }
+  lua_settop(L, base);
+  rs_encoder_forget(&batch->items);
+  if (status != RS_OK) {
+    batch->items.buf.size = mark;
+    batch->items.next_id = mark_id;
+    return status;
+  }
+  batch->arity = (unsigned) n;
+  batch->count++;
+  batch->added++;
+  return RS_OK;
+}
+
+int
+rs_batch_add_range (rs_batch *batch, lua_Integer first, lua_Integer step,
+                    size_t count, rs_error *err)
+{
+  if (batch->finished)
+    return rs_fail_plain(err, RS_ECLOSED);
+  const int status = rs_batch_flush(batch, err);
+  if (status != RS_OK || count == 0)
+    return status;
+  batch->range = true;
+  batch->arity = 1;
+  batch->first = first;
+  batch->step = step;
+  batch->count = count;
+  batch->added += count;
+  return RS_OK;
+}
+
+int
+rs_batch_finish (rs_batch *batch, rs_error *err)
+{
+  const int status = rs_batch_flush(batch, err);
+  batch->finished = true;
+  return status;
+}
+
+/* ---------------------------------------------------------------- emptying */
+
+/* Let go of the chunk that was read. */
+static void
+leave (rs_batch *batch, lua_State *L)
+{
+  if (batch->current == NULL)
+    return;
+  if (L != NULL && batch->reading
+      && (batch->reader.flags & RS_MESSAGE_REFS)) {
+    lua_pushnil(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, batch);
+  }
+  rs_job_unref(batch->current);
+  batch->current = NULL;
+  batch->reading = false;
+}
+
+int
+rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
+{
+  const double deadline = rs_deadline(timeout);
+  rs_state *const s = rs_job_helper(batch->queue, L);
+  leave(batch, L);
+  if (batch->in_flight == 0)
+    return batch->finished || stopped(batch) ? RS_EDONE : RS_EBUSY;
+  int status = RS_OK;
+  rs_list *link;
+  pthread_mutex_lock(&batch->lock);
+  while ((link = rs_list_shift(&batch->ended)) == NULL && status == RS_OK) {
+    rs_job *job = NULL;
+    if (s != NULL && timeout != 0) {  /* in a runspace: do it here? */
+      pthread_mutex_unlock(&batch->lock);
+      job = batch->queue->claim_of(batch->queue, batch);
+      if (job != NULL)
+        rs_job_run(job, s, L);
+      pthread_mutex_lock(&batch->lock);
+    }
+    if (job == NULL && rs_list_empty(&batch->ended))
+      status = timeout == 0 ? RS_ETIMEOUT
+             : rs_cond_wait_until(&batch->any_ended, &batch->lock, deadline);
+  }
+  if (link == NULL)
+    link = rs_list_shift(&batch->ended);
+  pthread_mutex_unlock(&batch->lock);
+  if (link == NULL)
+    return RS_ETIMEOUT;
+  rs_job_info info;
+  batch->current = RS_LIST_ENTRY(link, rs_job, batch_link);
+  batch->in_flight--;
+  batch->position = 0;
+  rs_job_info_get(batch->current, &info);
+  batch->created = info.created;
+  batch->worker = info.worker;
+  return RS_OK;
+}
+
+/* [-0, +(0|1), e]  Make 'reader' ready; pushes the table of objects, if the
+   result needs one. */
+static void
+open_reader (rs_batch *batch, lua_State *L)
+{
+  rs_decoder *const d = &batch->reader;
+  if (!batch->reading) {
+    rs_decoder_init(d, L, batch->current->call.result, 0);
+    if (d->flags & RS_MESSAGE_REFS) {
+      lua_pushvalue(L, -1);
+      lua_rawsetp(L, LUA_REGISTRYINDEX, batch);
+    }
+    batch->reading = true;
+  }
+  else if (d->flags & RS_MESSAGE_REFS) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, batch);
+    d->objects = lua_gettop(L);
+  }
+}
+
+/* [-0, +rec->n, e]  Read the record of an item (state.h). */
+static void
+read_record (rs_batch *batch, lua_State *L, rs_record *rec)
+{
+  const int top = lua_gettop(L);
+  open_reader(batch, L);
+  const bool objects = lua_gettop(L) > top;
+  rs_decoder d = batch->reader;  /* taken over when nothing was raised */
+  unsigned char state;
+  rs_decoder_raw(&d, L, &state, 1);
+  rec->state = (rs_job_state) state;
+  uint32_t n = state == RS_JOB_COMPLETED ? 1 : 2;
+  if (batch->flags & RS_BATCH_RECORDS) {
+    double times[2];
+    rs_decoder_raw(&d, L, times, sizeof times);
+    rs_decoder_raw(&d, L, &n, sizeof n);
+    rec->queued = times[0] - batch->created;
+    rec->duration = times[1];
+  }
+  luaL_checkstack(L, (int) n + 2, "too many results");
+  for (uint32_t i = 0; i < n; i++)
+    rs_decode_value(&d, L);
+  batch->reader = d;
+  if (objects)
+    lua_remove(L, top + 1);
+  rec->n = (int) n;
+}
+
+int
+rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec)
+{
+  if (batch->current == NULL)
+    return RS_EDONE;
+  const rs_job *const job = batch->current;
+  const rs_call *const call = &job->call;
+  if (batch->position == call->count) {
+    leave(batch, L);
+    return RS_EDONE;
+  }
+  /* After its end nobody writes to the job. */
+  rec->index = call->index + (lua_Integer) batch->position;
+  rec->worker = batch->worker;
+  rec->queued = rec->duration = 0;
+  rec->n = 0;
+  if (job->state == RS_JOB_FAILED) {  /* no item was reached? */
+    rec->state = RS_JOB_FAILED;
+    rs_job_push(batch->current, L, &rec->n);
+  }
+  else if (job->state == RS_JOB_COMPLETED && batch->position < call->started)
+    read_record(batch, L, rec);
+  else
+    rec->state = job->state == RS_JOB_COMPLETED ? RS_JOB_CANCELLED
+                                                : job->state;
+  batch->position++;
+  return RS_OK;
+}
+
+/* ------------------------------------------------------------------ ending */
+
+void
+rs_batch_stop (rs_batch *batch)
+{
+  atomic_store_explicit(&batch->stop, true, memory_order_relaxed);
+  rs_job *job;
+  while ((job = batch->queue->claim_of(batch->queue, batch)) != NULL) {
+    rs_job_end(job, RS_JOB_CANCELLED);
+    rs_job_unref(job);
+  }
+}
+
+void
+rs_batch_info_get (rs_batch *batch, rs_batch_info *out)
+{
+  pthread_mutex_lock(&batch->lock);
+  out->started = batch->items_started;
+  out->finished = batch->items_finished;
+  out->failed = batch->items_failed;
+  pthread_mutex_unlock(&batch->lock);
+  out->added = batch->added;
+  out->chunks = batch->chunks;
+  out->chunk = batch->last_size;
+}
+
+void
+rs_batch_close (rs_batch *batch, lua_State *L)
+{
+  if (batch == NULL)
+    return;
+  rs_batch_stop(batch);
+  leave(batch, L);
+  rs_list ended;
+  rs_list_init(&ended);
+  pthread_mutex_lock(&batch->lock);
+  batch->closed = true;
+  rs_list *link;
+  while ((link = rs_list_shift(&batch->ended)) != NULL)
+    rs_list_push(&ended, link);
+  pthread_mutex_unlock(&batch->lock);
+  while ((link = rs_list_shift(&ended)) != NULL)
+    rs_job_unref(RS_LIST_ENTRY(link, rs_job, batch_link));
+  rs_batch_unref(batch);
+}

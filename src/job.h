@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * job.h - a job: one call, its state, its result.
+ *
+ *     queued --> running --> completed | failed | cancelled | ...
+ *        \          \-> stopping -> cancelled
+ *         \-> cancelled | lost
+ *
+ * Who holds a reference: the handle that 'rs_submit' returned, and the queue
+ * or the worker that the job is with.  A final state is set once, by
+ * 'rs_job_end', and nothing changes afterwards.
+ *
+ * The thread that takes a job out of its queue is the one that runs it or
+ * ends it: 'claim' decides between a worker, a waiting parent and 'cancel'.
+ */
+#ifndef RS_JOB_H
+#define RS_JOB_H
+
+#include <pthread.h>
+
+#include "list.h"
+#include "runspace.h"
+#include "state.h"
+
+typedef struct rs_queue rs_queue;
+
+/*
+ * Where jobs wait for their turn, as jobs and batches see it; a pool stands
+ * behind it.  All of them may be called by any thread.
+ */
+struct rs_queue {
+  rs_pool *pool;
+  bool fresh;  /* each job gets a new state, so a chunk is one item */
+
+  /* Queue 'job', a reference for the queue.  RS_OK, RS_ECLOSED, RS_ETHREAD. */
+  int (*push) (rs_queue *q, rs_job *job, rs_error *err);
+
+  /* Take 'job' out; false when it is not there (any more).  The reference
+     is the caller's then, and it must run or end the job. */
+  bool (*claim) (rs_queue *q, rs_job *job);
+
+  /* Take out the oldest job of 'batch', or NULL; as 'claim'. */
+  rs_job *(*claim_of) (rs_queue *q, const rs_batch *batch);
+
+  /* Workers at most. */
+  unsigned (*width) (rs_queue *q);
+
+  /* The memory of the queue stays while somebody holds it. */
+  void (*hold) (rs_queue *q);
+  void (*drop) (rs_queue *q);
+};
+
+struct rs_job {
+  _Atomic unsigned refs;
+  rs_call call;            /* constant while queued; then its runner's */
+  rs_queue *queue;         /* held */
+  rs_batch *batch;         /* a reference, or NULL: no chunk */
+  char *name;              /* owned */
+  char *reason;            /* owned: why it failed without a result; or NULL;
+                              set before the end */
+  _Atomic bool stop;       /* set by any thread, read by the runner */
+
+  rs_list link;            /* in the queue; guarded by the queue's lock */
+  rs_list batch_link;      /* in the batch; guarded by the batch's lock */
+
+  pthread_mutex_t lock;    /* guards down to the blank line */
+  rs_job_state state;
+  unsigned worker, attempts;
+  double created, started, finished;
+  pthread_cond_t ended;    /* state >= RS_JOB_COMPLETED */
+};
+
+/*
+ * New job for a call of 'function' with 'arguments'; takes a reference to
+ * each of them.  'name' may be NULL: 'prefix' and the id then.  NULL when out
+ * of memory.
+ */
+rs_job *rs_job_new (rs_queue *queue, rs_message *function,
+                    rs_message *arguments, const char *name,
+                    const char *prefix);
+
+/* A number for a job or a batch, unique in the process. */
+uint64_t rs_job_next_id (void);
+
+/* A copy of 'name', or 'prefix' and 'id'; the caller frees it. */
+char *rs_job_make_name (const char *name, const char *prefix, uint64_t id);
+
+/*
+ * Run a job that was taken out of its queue, on 's' and its coroutine 'L'
+ * (NULL: the main one).  Returns the state that it is to end in.
+ */
+rs_job_state rs_job_execute (rs_job *job, rs_state *s, lua_State *L);
+
+/* End it.  Harmless when it has ended. */
+void rs_job_end (rs_job *job, rs_job_state state);
+
+/* Execute and end it; the caller's reference is given back. */
+void rs_job_run (rs_job *job, rs_state *s, lua_State *L);
+
+/* End it as failed, since its code could not be run at all.  The caller has
+   taken it out of its queue. */
+void rs_job_fail (rs_job *job, const char *reason);
+
+/* A running job shall look up; any thread, with or without locks. */
+void rs_job_ask_to_stop (rs_job *job);
+
+/* True for the states from RS_JOB_COMPLETED on. */
+static inline bool
+rs_job_state_final (rs_job_state state)
+{
+  return state >= RS_JOB_COMPLETED;
+}
+
+/*
+ * [-(nargs+1), +0, -]  Encode the function, or source, below 'nargs' values
+ * on top of the stack; with 'arguments' the values become a message of their
+ * own, otherwise they follow the function in its message.
+ * RS_OK, RS_EINVAL, RS_EREFUSED, RS_ENOMEM.
+ */
+int rs_job_encode (lua_State *L, int nargs, rs_message **function,
+                   rs_message **arguments, rs_error *err);
+
+/* The runspace 'L' belongs to if its pool is the one of 'queue', or NULL. */
+rs_state *rs_job_helper (const rs_queue *queue, lua_State *L);
+
+#endif

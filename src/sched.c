@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sched.c - which job goes to which free worker.
+ */
+#include "sched.h"
+
+#include <assert.h>
+
+#include "clock.h"
+
+void
+rs_sched_init (rs_sched *s)
+{
+  pthread_mutex_init(&s->lock, NULL);
+  rs_list_init(&s->queue);
+  rs_list_init(&s->idle);
+  s->queued = s->running = s->seated = 0;
+  s->finished = 0;
+  s->closed = false;
+}
+
+void
+rs_sched_fini (rs_sched *s)
+{
+  assert(rs_list_empty(&s->queue) && rs_list_empty(&s->idle));
+  pthread_mutex_destroy(&s->lock);
+}
+
+void
+rs_seat_init (rs_seat *seat)
+{
+  rs_list_init(&seat->link);
+  seat->job = NULL;
+  seat->handed = false;
+  rs_cond_init(&seat->wake);
+}
+
+void
+rs_seat_fini (rs_seat *seat)
+{
+  pthread_cond_destroy(&seat->wake);
+}
+
+bool
+rs_sched_push_locked (rs_sched *s, rs_job *job)
+{
+  rs_list *const link = rs_list_shift(&s->idle);
+  if (link == NULL) {  /* nobody idle? */
+    rs_list_push(&s->queue, &job->link);
+    s->queued++;
+    return false;
+  }
+  rs_seat *const seat = RS_LIST_ENTRY(link, rs_seat, link);
+  s->seated--;
+  s->running++;
+  seat->job = job;
+  seat->handed = true;
+  pthread_cond_signal(&seat->wake);
+  return true;
+}
+
+rs_job *
+rs_sched_take_locked (rs_sched *s, rs_seat *seat, double deadline)
+{
+  assert(seat->job == NULL);
+  rs_job *const job = rs_sched_claim_of_locked(s, NULL);
+  if (job != NULL) {
+    s->running++;
+    seat->job = job;
+    return job;
+  }
+  if (s->closed)
+    return NULL;
+  rs_list_push_front(&s->idle, &seat->link);
+  s->seated++;
+  int status = RS_OK;
+  while (!seat->handed && !s->closed && status == RS_OK)
+    status = rs_cond_wait_until(&seat->wake, &s->lock, deadline);
+  if (!seat->handed) {  /* time over, or closed? */
+    rs_list_remove(&seat->link);
+    s->seated--;
+    return NULL;
+  }
+  seat->handed = false;
+  return seat->job;
+}
+
+void
+rs_sched_done_locked (rs_sched *s, rs_seat *seat)
+{
+  seat->job = NULL;
+  s->running--;
+  s->finished++;
+}
+
+bool
+rs_sched_claim_locked (rs_sched *s, rs_job *job)
+{
+  if (rs_list_empty(&job->link))  /* in no queue? */
+    return false;
+  rs_list_remove(&job->link);
+  s->queued--;
+  return true;
+}
+
+rs_job *
+rs_sched_claim_of_locked (rs_sched *s, const rs_batch *batch)
+{
+  for (rs_list *link = s->queue.next; link != &s->queue; link = link->next) {
+    rs_job *const job = RS_LIST_ENTRY(link, rs_job, link);
+    if (batch == NULL || job->batch == batch) {
+      rs_sched_claim_locked(s, job);
+      return job;
+    }
+  }
+  return NULL;
+}
+
+void
+rs_sched_close_locked (rs_sched *s)
+{
+  s->closed = true;
+  for (rs_list *link = s->idle.next; link != &s->idle; link = link->next)
+    pthread_cond_signal(&RS_LIST_ENTRY(link, rs_seat, link)->wake);
+}

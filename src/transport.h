@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * transport.h - the seam: how messages reach a runspace.
+ *
+ * A transport makes slots; a slot is room for one job at a time.  The pool
+ * says through 'rs_slot_owner' what a slot shall do next; the transport does
+ * it: on a thread of this process (worker.c), and wherever else bytes go in
+ * and bytes come out.
+ *
+ *     start --> began --> opened --> take --> (run) --> take --> ... --> left
+ *                           \--> failed: left
+ *
+ * 'began', 'opened', 'take' and 'left' are called by the slot's own thread, in this
+ * order; 'left' is its last word, after which the slot may be freed.
+ */
+#ifndef RS_TRANSPORT_H
+#define RS_TRANSPORT_H
+
+#include <pthread.h>
+
+#include "initial_state.h"
+#include "job.h"
+#include "runspace.h"
+
+typedef struct rs_slot rs_slot;
+
+/* What a slot asks of the pool. */
+typedef struct rs_slot_owner {
+  /* The slot's thread runs: it is 'slot->thread'. */
+  void (*began) (rs_slot *slot);
+
+  /* The runspace is there, or it could not be made: 'status' and text. */
+  void (*opened) (rs_slot *slot, int status, const rs_error *err);
+
+  /*
+   * Wait for the next job, whose reference becomes the slot's; NULL: end.
+   * Called without locks; may wait long.
+   */
+  rs_job *(*take) (rs_slot *slot);
+
+  /*
+   * What 'take' gave was run.  Called before the job ends, so that who waits
+   * for its end finds the slot free again.
+   */
+  void (*done) (rs_slot *slot);
+
+  /* The slot's thread ends. */
+  void (*left) (rs_slot *slot);
+} rs_slot_owner;
+
+struct rs_slot {
+  const rs_slot_owner *owner;     /* constant, as are the next four */
+  const struct rs_transport *transport;
+  rs_pool *pool;
+  rs_initial_state *initial_state;
+  int reset;                      /* RS_RESET_ */
+  unsigned number;                /* of the worker in its pool, from 1 */
+  pthread_t thread;               /* set by 'began' */
+};
+
+typedef struct rs_transport {
+  const char *name;
+  unsigned forbidden;             /* RS_MESSAGE_ that cannot cross */
+
+  /* Start the slot; RS_OK, or RS_ETHREAD and nothing was started. */
+  int (*start) (rs_slot *slot, rs_error *err);
+} rs_transport;
+
+/* A thread of this process that owns a state. */
+extern const rs_transport rs_thread_transport;
+
+#endif
