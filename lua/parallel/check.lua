@@ -1,0 +1,226 @@
+-- SPDX-License-Identifier: MIT
+--- Say what is wrong with an argument, at the place that passed it.
+
+local error, getmetatable, load, math, next, string, table, tostring, type =
+  error, getmetatable, load, math, next, string, table, tostring, type
+local getinfo <const> = debug and debug.getinfo
+
+--- Whether a function that runs belongs to this module, by its source.
+local OURS <const> = "^@parallel/[%w_]+%.lua$"
+
+--- Raise 'message' with the position of the code that called into the
+--- module, however deep in the module the mistake was seen.
+---@param message string
+local function misuse (message)
+  local level = 2
+  if getinfo ~= nil then
+    local info = getinfo(level, "S")
+    while info ~= nil and string.find(info.source, OURS) do
+      level = level + 1
+      info = getinfo(level, "S")
+    end
+  end
+  error(message, level)
+end
+
+--- A value in a few words: "nil", "-1", "'abc'", "a table".
+---@param value any
+---@return string
+local function describe (value)
+  local kind = type(value)
+  if kind == "nil" or kind == "number" or kind == "boolean" then
+    return tostring(value)
+  end
+  if kind == "string" then
+    if #value > 40 then value = value:sub(1, 37) .. "..." end
+    return "'" .. value .. "'"
+  end
+  local name
+  local metatable = kind ~= "function" and getmetatable(value)
+  if type(metatable) == "table" then name = metatable.__name end
+  return "a " .. (type(name) == "string" and name or kind)
+end
+
+--- Raise for the argument 'name' of 'verb'.
+---@param verb string
+---@param name string
+---@param expected string
+---@param got any
+local function bad_argument (verb, name, expected, got)
+  misuse(string.format("bad argument '%s' to '%s' (%s expected, got %s)",
+                       name, verb, expected, describe(got)))
+end
+
+--- Raise for the option 'name' of 'verb'.
+---@param verb string
+---@param name string
+---@param expected string
+---@param got any
+local function bad_option (verb, name, expected, got)
+  misuse(string.format("bad option '%s' to '%s' (%s expected, got %s)",
+                       name, verb, expected, describe(got)))
+end
+
+--- Edits that turn 'a' into 'b': a character put in, left out or replaced, or
+--- two neighbours swapped.
+---@param a string
+---@param b string
+---@return integer
+local function distance (a, b)
+  local before, last = {}, {}
+  for j = 0, #b do last[j] = j end
+  for i = 1, #a do
+    local row = {[0] = i}
+    for j = 1, #b do
+      local same = a:byte(i) == b:byte(j)
+      local least = math.min(last[j] + 1, row[j - 1] + 1,
+                             last[j - 1] + (same and 0 or 1))
+      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1)
+         and a:byte(i - 1) == b:byte(j) then
+        least = math.min(least, before[j - 2] + 1)
+      end
+      row[j] = least
+    end
+    before, last = last, row
+  end
+  return last[#b]
+end
+
+--- The name among the keys of 'sets' that 'name' was probably meant to be.
+---@param name string
+---@param ... table<string, any>
+---@return string?
+local function nearest (name, ...)
+  local best, edits = nil, math.max(1, math.min(3, #name // 2)) + 1
+  for _, set in next, {...} do
+    for known in next, set do
+      local d = distance(name:lower(), known)
+      if d < edits or d == edits and best ~= nil and known < best then
+        best, edits = known, d
+      end
+    end
+  end
+  return best
+end
+
+--- Raise for an option that is not among the keys of any of the sets.
+---@param verb string
+---@param name any
+---@param ... table<string, any>
+local function unknown_option (verb, name, ...)
+  if type(name) ~= "string" then
+    misuse(string.format("bad options to '%s' (named options expected, got "
+                         .. "the key %s)", verb, describe(name)))
+  end
+  local near = nearest(name, ...)
+  misuse(string.format("unknown option '%s' to '%s'%s", name, verb, near
+                       and " (did you mean '" .. near .. "'?)" or ""))
+end
+
+---@param options any
+---@param verb string
+---@param name? string
+local function is_options (options, verb, name)
+  if options ~= nil and type(options) ~= "table" then
+    bad_argument(verb, name or "options", "a table", options)
+  end
+end
+
+--- The tests below return nil, or what was expected.
+
+---@param value any
+---@return string?
+local function size (value)
+  local n = type(value) == "number" and math.tointeger(value)
+  if not n or n < 1 or n > 0x7fffffff then return "a positive integer" end
+end
+
+---@param value any
+---@return string?
+local function flag (value)
+  if type(value) ~= "boolean" then return "true or false" end
+end
+
+---@param value any
+---@return string?
+local function text (value)
+  if type(value) ~= "string" then return "a string" end
+end
+
+--- An instant's distance: not negative, perhaps without end.
+---@param value any
+---@return string?
+local function seconds (value)
+  if type(value) == "number" and value >= 0 then return nil end
+  return "a non-negative number of seconds"
+end
+
+--- A test for one of a few words.
+---@param ... string
+---@return fun(value: any): string?
+local function one_of (...)
+  local words = {...}
+  local expected = "'" .. table.concat(words, "' or '") .. "'"
+  return function (value)
+    for i = 1, #words do
+      if words[i] == value then return nil end
+    end
+    return expected
+  end
+end
+
+--- A list of values: its length is its 'n', or else its border.
+---@param value any
+---@return string?
+local function list (value)
+  if type(value) ~= "table" then return "an array" end
+end
+
+--- What a runspace can run: a function or the text of a chunk.
+---@param value any
+---@return string?  what was expected
+---@return string?  what is wrong with a text
+local function code (value)
+  local kind = type(value)
+  if kind == "function" then return nil end
+  if kind ~= "string" then return "a function or the source of a chunk" end
+  if value:byte(1) == 27 then
+    return "a function or the source of a chunk", "compiled Lua"
+  end
+  local chunk, message = load(value, "=(chunk)", "t")
+  if chunk ~= nil then return nil end
+  return "source that compiles", message
+end
+
+--- Check the argument 'name' of 'verb' by 'code'.
+---@param verb string
+---@param name string
+---@param value any
+local function is_code (verb, name, value)
+  if type(value) == "function" then return end
+  local expected, wrong = code(value)
+  if expected ~= nil then
+    misuse(string.format("bad argument '%s' to '%s' (%s expected, got %s)",
+                         name, verb, expected, wrong or describe(value)))
+  end
+end
+
+local check = {
+  bad_argument = bad_argument,
+  bad_option = bad_option,
+  code = code,
+  describe = describe,
+  flag = flag,
+  is_code = is_code,
+  is_options = is_options,
+  list = list,
+  misuse = misuse,
+  nearest = nearest,
+  one_of = one_of,
+  seconds = seconds,
+  size = size,
+  text = text,
+  unknown_option = unknown_option,
+}
+
+return check

@@ -1,0 +1,150 @@
+-- SPDX-License-Identifier: MIT
+--- Apply a function to many items and keep what became of each.
+
+local check = require "parallel.check"
+local core = require "parallel.core"
+local input = require "parallel.input"
+local options = require "parallel.options"
+
+---@class parallel.Record
+---@field index integer     of the item, from 1
+---@field input any         the item
+---@field state string      "completed", "failed", "cancelled", "lost", ...
+---@field result any        the first value that the function returned
+---@field results table     all of them, with `n`
+---@field error any         what was raised; a table comes as a copy
+---@field traceback? string of the runspace
+---@field queued number     seconds from adding the item to its start
+---@field duration number   seconds from its start to its end
+---@field worker integer    which worker of the pool ran it; 0 for none
+
+---@class parallel.Report
+---@field total integer      items
+---@field processed integer  items that were started and ended
+---@field succeeded integer
+---@field failed integer
+---@field duration number    seconds that the call took
+
+---@class parallel.CollectOptions: parallel.CallOptions
+---@field on_error? "stop"|"continue"  default "continue"
+
+local OWN <const> = { on_error = check.one_of("stop", "continue") }
+
+--- Run a batch to its end, or to its first failure.
+---@param batch parallel.Batch
+---@param source parallel.Input
+---@param stop boolean  at the first failure
+---@return table records
+---@return integer succeeded
+---@return integer failed
+local function run (batch, source, stop)
+  local records, succeeded, failed = {}, 0, 0
+  local more, finished = true, false
+  while true do
+    if more then more = source.feed(batch) end
+    if not more and not finished then
+      batch:finish()
+      finished = true
+    end
+    -- An iterator may have been cut short though there is room: look only.
+    local event = batch:wait(more and batch:room() > 0 and 0 or nil)
+    if event == "ready" then
+      local record = batch:take_record()
+      while record ~= nil do
+        local index <const> = record.index
+        record.input = source.take(index)
+        records[index] = record
+        if record.state == "completed" then
+          succeeded = succeeded + 1
+        elseif record.state == "cancelled" then
+          more = false
+        else
+          failed = failed + 1
+          if stop then more = false end
+        end
+        record = batch:take_record()
+      end
+    elseif event == "done" then
+      return records, succeeded, failed
+    end
+  end
+end
+
+--- Add records for the items that were never added.
+---@param records table
+---@param source parallel.Input
+---@param total integer
+local function complete (records, source, total)
+  for i = 1, total do
+    if records[i] == nil then
+      records[i] = { index = i, input = source.take(i), state = "cancelled",
+                     results = { n = 0 }, queued = 0.0, duration = 0.0,
+                     worker = 0 }
+    end
+  end
+  records.n = total
+end
+
+---@param pool parallel.Pool?
+---@param items any
+---@param fn function|string
+---@param opts? parallel.CollectOptions
+---@return parallel.Record[] records
+---@return parallel.Report report
+local function collect (pool, items, fn, opts)
+  local started <const> = core.now()
+  local source = input.open("collect", items)
+  check.is_code("collect", "fn", fn)
+  local read, placed = options.read("collect", pool, opts, OWN)
+  local where, _ <close> = options.place("collect", pool, read, placed)
+  local stop <const> = read.on_error == "stop"
+  local batch <close> = core.batch(where, fn, {
+    limit = read.limit,
+    chunk = read.chunk,
+    total = source.total,
+    name = read.name,
+    records = true,
+    continue = not stop,
+  }, options.arguments("collect", read))
+  local records, succeeded, failed = run(batch, source, stop)
+  local total <const> = source.total or source.count()
+  complete(records, source, total)
+  return records, {
+    total = total,
+    processed = succeeded + failed,
+    succeeded = succeeded,
+    failed = failed,
+    duration = core.now() - started,
+  }
+end
+
+--- Apply `fn` to each item and return a record of each, in the order of the
+--- items, and a report of them all.  A failed item never raises.  With
+--- `on_error = "stop"` what was not started when the first item failed has
+--- the state "cancelled".
+---@param items parallel.AnyItems
+---@param fn function|string  called with an item and the `arguments`
+---@param opts? parallel.CollectOptions
+---@return parallel.Record[] records
+---@return parallel.Report report
+local function call_collect (items, fn, opts)
+  return collect(nil, items, fn, opts)
+end
+
+local methods = {}
+
+--- `parallel.collect` in this pool.
+---@param items parallel.AnyItems
+---@param fn function|string
+---@param opts? parallel.CollectOptions
+---@return parallel.Record[] records
+---@return parallel.Report report
+function methods:collect (items, fn, opts)
+  options.is_pool(self, "collect")
+  return collect(self, items, fn, opts)
+end
+
+return {
+  functions = { collect = call_collect },
+  methods = methods,
+}

@@ -1,0 +1,180 @@
+-- SPDX-License-Identifier: MIT
+--- Apply a function to many items and hand out records as they complete.
+--
+-- Both sides are lazy.  Nothing is pulled from the input while a finished
+-- record waits to be taken, and the batch holds a bounded number of items;
+-- so an endless input, a slow consumer, or both, take constant memory.
+
+local check = require "parallel.check"
+local core = require "parallel.core"
+local input = require "parallel.input"
+local options = require "parallel.options"
+
+local setmetatable = setmetatable
+
+---@class parallel.EachOptions: parallel.CallOptions
+---@field ordered? boolean  in the order of the items; default, of completion
+---@field on_error? "stop"|"continue"  default "continue"
+
+local OWN <const> = {
+  on_error = check.one_of("stop", "continue"),
+  ordered = check.flag,
+}
+
+--- Records that wait for an earlier one before the input is held back, at
+--- least; or this many chunks.
+local HELD_RECORDS <const>, HELD_CHUNKS <const> = 256, 8
+
+--- A loop in flight: what `each` gives to `for`, to be closed with it.
+---@class parallel.Loop
+---@field batch parallel.Batch
+---@field source parallel.Input
+---@field pool? parallel.Pool  opened for this loop
+---@field stop boolean         at the first failure
+---@field more boolean         the input has items left
+---@field finished boolean     the batch was told that no more will come
+---@field ended boolean
+local loop = { __name = "parallel.loop" }
+loop.__index = loop
+
+--- End the loop: start nothing more, give everything back.
+function loop:close ()
+  if self.ended then return end
+  self.ended, self.more = true, false
+  local _ <close> = self.pool
+  self.batch:close()
+end
+
+loop.__close = loop.close
+
+--- The next finished record, in the order of completion.
+---@param held integer  records that wait for an earlier one
+---@return parallel.Record?
+function loop:take (held)
+  if self.ended then return nil end
+  local batch <const> = self.batch
+  while true do
+    local record = batch:take_record()
+    if record ~= nil then
+      record.input = self.source.take(record.index)
+      local state <const> = record.state
+      if state == "cancelled" or self.stop and state ~= "completed" then
+        self.more = false
+      end
+      return record
+    end
+    local event = batch:wait(0)
+    if event ~= "ready" then
+      local full = held >= HELD_RECORDS
+        and held >= HELD_CHUNKS * batch:info().chunk
+      if self.more and not full then self.more = self.source.feed(batch) end
+      if not self.more and not self.finished then
+        batch:finish()
+        self.finished = true
+      end
+      local look = self.more and not full and batch:room() > 0
+      event = batch:wait(look and 0 or nil)
+    end
+    if event == "done" then
+      self:close()
+      return nil
+    end
+  end
+end
+
+--- An iterator in the order of completion.
+---@param self parallel.Loop
+---@return fun(): parallel.Record?
+local function as_completed (self)
+  return function () return self:take(0) end
+end
+
+--- An iterator in the order of the items.
+---@param self parallel.Loop
+---@return fun(): parallel.Record?
+local function in_order (self)
+  local waiting, held, index = {}, 0, 1
+  return function ()
+    local record = waiting[index]
+    if record ~= nil then
+      waiting[index] = nil
+      held = held - 1
+    else
+      record = self:take(held)
+      while record ~= nil and record.index ~= index do
+        waiting[record.index] = record
+        held = held + 1
+        record = self:take(held)
+      end
+    end
+    if record ~= nil then index = record.index + 1 end
+    return record
+  end
+end
+
+---@param pool parallel.Pool?
+---@param items any
+---@param fn function|string
+---@param opts? parallel.EachOptions
+local function each (pool, items, fn, opts)
+  local source = input.open("each", items)
+  check.is_code("each", "fn", fn)
+  local read, placed = options.read("each", pool, opts, OWN)
+  local where, temporary = options.place("each", pool, read, placed)
+  local self = setmetatable({
+    source = source,
+    pool = temporary,
+    stop = read.on_error == "stop",
+    more = true,
+    finished = false,
+    ended = false,
+  }, loop)
+  self.batch = core.batch(where, fn, {
+    limit = read.limit,
+    chunk = read.chunk,
+    total = source.total,
+    name = read.name,
+    records = true,
+    continue = not self.stop,
+    eager = true,
+  }, options.arguments("each", read))
+  return (read.ordered and in_order or as_completed)(self), nil, nil, self
+end
+
+--- Apply `fn` to each item, for a generic `for` that gets a record of each as
+--- it completes, or in the order of the items with `ordered`.  A failed item
+--- is a record too.  Leaving the loop starts nothing more.
+---
+---     for record in parallel.each(hosts, probe, {limit = 5}) do
+---       print(record.input, record.state, record.result or record.error)
+---     end
+---@param items parallel.AnyItems
+---@param fn function|string  called with an item and the `arguments`
+---@param opts? parallel.EachOptions
+---@return fun(): parallel.Record?
+---@return nil
+---@return nil
+---@return parallel.Loop
+local function call_each (items, fn, opts)
+  return each(nil, items, fn, opts)
+end
+
+local methods = {}
+
+--- `parallel.each` in this pool.
+---@param items parallel.AnyItems
+---@param fn function|string
+---@param opts? parallel.EachOptions
+---@return fun(): parallel.Record?
+---@return nil
+---@return nil
+---@return parallel.Loop
+function methods:each (items, fn, opts)
+  options.is_pool(self, "each")
+  return each(self, items, fn, opts)
+end
+
+return {
+  functions = { each = call_each },
+  methods = methods,
+}

@@ -1,0 +1,161 @@
+-- SPDX-License-Identifier: MIT
+--- What went wrong in a runspace, as a value.
+
+local getmetatable, math, next, package, pcall, string, table, tostring, type =
+  getmetatable, math, next, package, pcall, string, table, tostring, type
+local globals <const> = _G
+
+--- Raised by `map`, `run` and `job:get`, returned by `job:join`.
+---@class parallel.Failure
+---@field index? integer  of the item, in a map
+---@field last? integer   in a reduction, of the last item of the part
+---@field input? any      the item
+---@field error any       what was raised; a table comes as a copy
+---@field traceback? string  of the runspace
+---@field state string    how it ended: "failed", "cancelled", "lost", ...
+---@field name? string    of the job or the call
+---@field hint? string    what may help
+local failure = { __name = "parallel.failure" }
+failure.__index = failure
+
+--- What 'hint' says of a global that a function did not find.
+---@param name string
+---@return string?
+local function hint_of_global (name)
+  local value = globals[name]
+  if value == nil then return nil end
+  local kind = type(value)
+  local remedy
+  if kind == "function" then
+    remedy = "pass functions = {" .. name .. " = " .. name .. "}"
+  else
+    remedy = "pass variables = {" .. name .. " = " .. name .. "}"
+  end
+  for module, loaded in next, package and package.loaded or {} do
+    if loaded == value and module ~= "_G" then
+      remedy = "write local " .. name .. " = require \"" .. module .. "\""
+    end
+  end
+  return "'" .. name .. "' is a global of the host and does not travel; "
+         .. "make it a local of the script (upvalues travel with the "
+         .. "function) or " .. remedy
+end
+
+---@param message any
+---@return string?
+local function hint (message)
+  if type(message) ~= "string" then return nil end
+  local name = message:match("a nil value %(global '([%a_][%w_]*)'%)")
+  return name and hint_of_global(name)
+end
+
+--- Make 'fields' a failure.
+---@param fields table
+---@return parallel.Failure
+function failure.new (fields)
+  fields.hint = hint(fields.error)
+  return setmetatable(fields, failure)
+end
+
+--- Cut a text to 'room' bytes.
+---@param text string
+---@param room integer
+---@return string
+local function cut (text, room)
+  if #text <= room then return text end
+  local at = room - 3
+  while at > 0 and (text:byte(at + 1) or 0) & 0xC0 == 0x80 do at = at - 1 end
+  return text:sub(1, at) .. "..."
+end
+
+--- A value on a part of a line.
+---@param value any
+---@param inside? boolean
+---@return string
+local function brief (value, inside)
+  local kind = type(value)
+  if kind == "string" then
+    local quoted = string.format("%q", cut(value, 40))
+    return (quoted:gsub("\\\n", "\\n"):gsub("%c", "?"))
+  end
+  if kind ~= "table" then return tostring(value) end
+  local metatable = getmetatable(value)
+  if type(metatable) == "table" and metatable.__tostring ~= nil then
+    local ok, text = pcall(tostring, value)
+    return ok and cut(text, 60) or "a table"
+  end
+  if inside then return "{...}" end
+  local parts, border = {}, rawlen(value)
+  for i = 1, math.min(border, 5) do
+    parts[i] = brief(rawget(value, i), true)
+  end
+  for key, field in next, value do
+    if #parts >= 5 then break end
+    if math.type(key) ~= "integer" or key < 1 or key > border then
+      local name = type(key) == "string" and key:find("^[%a_][%w_]*$") and key
+                   or "[" .. brief(key, true) .. "]"
+      parts[#parts + 1] = name .. " = " .. brief(field, true)
+    end
+  end
+  return cut("{" .. table.concat(parts, ", ") .. "}", 60)
+end
+
+--- What was raised, as a message.
+---@param value any
+---@return string
+local function message_of (value)
+  if type(value) == "string" then return value end
+  if type(value) ~= "table" then
+    return "(error value: " .. brief(value) .. ")"
+  end
+  local metatable = getmetatable(value)
+  if type(metatable) == "table" and metatable.__tostring ~= nil then
+    local ok, text = pcall(tostring, value)
+    if ok then return text end
+  end
+  local message = rawget(value, "message")
+  if type(message) == "string" then
+    return message .. " " .. brief(value)
+  end
+  return "(error value: " .. brief(value) .. ")"
+end
+
+local ENDED <const> = {
+  cancelled = "was cancelled",
+  lost = "was lost: its runspace never came back from it",
+  timed_out = "ran out of time",
+}
+
+--- "item 3 ("web1"): scan.lua:12: no route", the runspace's traceback, and a
+--- hint where there is one.
+---@param self parallel.Failure
+---@return string
+function failure.__tostring (self)
+  local who
+  if self.last ~= nil and self.last ~= self.index then
+    who = string.format("items %d to %d", self.index, self.last)
+  elseif self.index ~= nil then
+    who = string.format("item %d (%s)", self.index, brief(self.input))
+  end
+  if self.name ~= nil then
+    who = who and who .. " of '" .. self.name .. "'" or "'" .. self.name .. "'"
+  end
+  who = who or "job"
+  local lines = {}
+  local ended = ENDED[self.state]
+  if ended == nil then
+    lines[1] = who .. ": " .. message_of(self.error)
+  elseif self.error == nil then
+    lines[1] = who .. " " .. ended
+  else
+    lines[1] = who .. " " .. ended .. ": " .. message_of(self.error)
+  end
+  if type(self.traceback) == "string" then
+    lines[#lines + 1] = self.traceback:gsub("^stack traceback:",
+                                            "traceback of the runspace:")
+  end
+  if self.hint ~= nil then lines[#lines + 1] = "hint: " .. self.hint end
+  return table.concat(lines, "\n")
+end
+
+return failure

@@ -1,0 +1,94 @@
+-- SPDX-License-Identifier: MIT
+--- Parallel runspaces: run Lua functions in isolated states, several at a
+--- time.
+--
+-- The files of the module are loaded when a name of theirs is first used, so
+-- that a script that runs nothing in parallel does not pay for them.
+
+local core = require "parallel.core"
+
+local next, require, setmetatable = next, require, setmetatable
+
+--- Which file has a name.
+---@type table<string, string>
+local FUNCTIONS <const> = {
+  collect = "parallel.collect",
+  each = "parallel.each",
+  filter = "parallel.map",
+  initial_state = "parallel.initial_state",
+  map = "parallel.map",
+  pool = "parallel.pool",
+  range = "parallel.range",
+  reduce = "parallel.reduce",
+  run = "parallel.job",
+  spawn = "parallel.job",
+}
+
+---@type table<string, string>
+local POOL_METHODS <const> = {
+  collect = "parallel.collect",
+  each = "parallel.each",
+  filter = "parallel.map",
+  map = "parallel.map",
+  reduce = "parallel.reduce",
+  run = "parallel.job",
+  spawn = "parallel.job",
+}
+
+---@type table<string, string>
+local JOB_METHODS <const> = {
+  get = "parallel.job",
+  join = "parallel.job",
+}
+
+--- Let 'target' have the names in 'files': each is taken from the table
+--- 'field' of its file when it is first asked for.
+---@param target table
+---@param files table<string, string>
+---@param field string
+---@return table target
+local function lend (target, files, field)
+  local function load_name (self, name)
+    local file = files[name]
+    if file == nil then return nil end
+    local value = require(file)[field][name]
+    rawset(self, name, value)
+    return value
+  end
+  return setmetatable(target, {
+    __index = load_name,
+    __pairs = function (self)
+      for name in next, files do
+        if rawget(self, name) == nil then load_name(self, name) end
+      end
+      return next, self, nil
+    end,
+  })
+end
+
+lend(core.pool_methods, POOL_METHODS, "methods")
+lend(core.job_methods, JOB_METHODS, "job_methods")
+
+-- luacheck: no max comment line length
+---@alias parallel.AnyItems any[]|parallel.Range|fun(): ...
+---@alias parallel.Code function|string
+
+---@class parallel
+---@field version string
+---@field cpus fun(): integer  CPUs that this process may use
+---@field map fun(items: parallel.AnyItems, fn: parallel.Code, opts?: parallel.MapOptions): table, table?
+---@field filter fun(items: parallel.AnyItems, predicate: parallel.Code, opts?: parallel.MapOptions): table, table?
+---@field reduce fun(items: parallel.AnyItems, fn: parallel.Code, init?: any, opts?: parallel.ReduceOptions): any
+---@field collect fun(items: parallel.AnyItems, fn: parallel.Code, opts?: parallel.CollectOptions): parallel.Record[], parallel.Report
+---@field each fun(items: parallel.AnyItems, fn: parallel.Code, opts?: parallel.EachOptions): fun(): parallel.Record?
+---@field run fun(fn: parallel.Code, ...: any): ...
+---@field spawn fun(fn: parallel.Code, ...: any): parallel.Job
+---@field pool fun(given?: parallel.PoolOptions): parallel.Pool
+---@field initial_state fun(spec: parallel.InitialStateOptions): parallel.InitialState
+---@field range fun(first: integer, last?: integer, step?: integer): parallel.Range
+local parallel = {
+  cpus = core.cpus,
+  version = core.version,
+}
+
+return lend(parallel, FUNCTIONS, "functions")

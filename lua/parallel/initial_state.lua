@@ -1,0 +1,227 @@
+-- SPDX-License-Identifier: MIT
+--- What a runspace starts with.
+
+local check = require "parallel.check"
+local core = require "parallel.core"
+
+local math, next, package, type = math, next, package, type
+
+--- Seeded in this order: libraries, path and cpath, preloads, variables and
+--- functions, modules, init.
+---@class parallel.InitialStateOptions
+---@field libs? string[]     of Lua's libraries; default, all of them
+---@field path? string       `package.path`; default, the caller's
+---@field cpath? string      `package.cpath`; default, the caller's
+---@field preload? table<string, function|string>
+---       loaders, or the source of modules, by the name that `require` takes
+---@field variables? table<string, any>  globals
+---@field functions? table<string, function>  globals that are functions
+---@field modules? string[]  required before the first job
+---@field init? function|string  runs last, with the runspace's own globals
+
+--- The same, and what a verb accepts beside it.
+---@class parallel.InitialStateFields: parallel.InitialStateOptions
+---@field initial_state? parallel.InitialState|parallel.InitialStateOptions
+---@field reset? "globals"|"none"|"fresh"  what becomes of a job's globals
+
+---@type table<string, true>
+local LIBRARIES <const> = {
+  base = true, package = true, coroutine = true, table = true, io = true,
+  os = true, string = true, math = true, utf8 = true, debug = true,
+}
+
+--- Raise for a field; 'what' is a path such as "variables.x".
+---@param verb string
+---@param what string
+---@param expected string
+---@param got string  in words
+local function bad (verb, what, expected, got)
+  check.misuse("bad option '" .. what .. "' to '" .. verb .. "' (" .. expected
+               .. " expected, got " .. got .. ")")
+end
+
+---@param verb string
+---@param what string
+---@param list any
+---@return string[] copy
+local function names (verb, what, list)
+  if type(list) ~= "table" then
+    bad(verb, what, "an array of names", check.describe(list))
+  end
+  local copy <const> = {}
+  for i = 1, #list do
+    if type(list[i]) ~= "string" then
+      bad(verb, what .. "[" .. i .. "]", "a name", check.describe(list[i]))
+    end
+    copy[i] = list[i]
+  end
+  for key in next, list do
+    if math.type(key) ~= "integer" or key < 1 or key > #copy then
+      bad(verb, what, "an array of names", "the key " .. check.describe(key))
+    end
+  end
+  return copy
+end
+
+---@param verb string
+---@param what string
+---@param map any
+---@param test? fun(value: any): string?, string?
+---@return table<string, any> copy
+local function named (verb, what, map, test)
+  if type(map) ~= "table" then
+    bad(verb, what, "a table by name", check.describe(map))
+  end
+  local copy <const> = {}
+  for name, value in next, map do
+    if type(name) ~= "string" then
+      bad(verb, what, "a table by name", "the key " .. check.describe(name))
+    end
+    if test ~= nil then
+      local expected, wrong = test(value)
+      if expected ~= nil then
+        bad(verb, what .. "." .. name, expected,
+            wrong or check.describe(value))
+      end
+    end
+    copy[name] = value
+  end
+  return copy
+end
+
+---@param verb string
+---@param list any
+---@return string[]
+local function libraries (verb, list)
+  local copy <const> = names(verb, "libs", list)
+  for i = 1, #copy do
+    if not LIBRARIES[copy[i]] then
+      local near = check.nearest(copy[i], LIBRARIES)
+      local hint = near and "; did you mean '" .. near .. "'?" or ""
+      check.misuse("bad option 'libs' to '" .. verb
+                   .. "' (Lua has no library '" .. copy[i] .. "'" .. hint
+                   .. ")")
+    end
+  end
+  return copy
+end
+
+---@param value any
+---@return string?
+local function a_function (value)
+  if type(value) ~= "function" then return "a function" end
+end
+
+--- A module's loader, or its source.
+---@param value any
+---@return string?, string?
+local function a_loader (value)
+  local expected, wrong = check.code(value)
+  if expected ~= nil and wrong == nil then
+    expected = "a function or the source of a module"
+  end
+  return expected, wrong
+end
+
+---@type table<string, fun(verb: string, what: string, value: any): any>
+local FIELDS <const> = {
+  libs = function (verb, _, value) return libraries(verb, value) end,
+  modules = names,
+  variables = named,
+  functions = function (verb, what, value)
+    return named(verb, what, value, a_function)
+  end,
+  preload = function (verb, what, value)
+    return named(verb, what, value, a_loader)
+  end,
+  path = function (verb, what, value)
+    if type(value) == "string" then return value end
+    bad(verb, what, "a string", check.describe(value))
+  end,
+  init = function (verb, what, value)
+    local expected, wrong = check.code(value)
+    if expected ~= nil then
+      bad(verb, what, expected, wrong or check.describe(value))
+    end
+    return value
+  end,
+}
+FIELDS.cpath = FIELDS.path
+
+--- True unless 'libs' leaves the library 'package' out.
+---@param libs string[]?
+---@return boolean
+local function has_package (libs)
+  if libs == nil then return true end
+  for i = 1, #libs do
+    if libs[i] == "package" then return true end
+  end
+  return false
+end
+
+--- An initial state from the fields in 'given', for 'verb'.
+---@param verb string
+---@param given table
+---@return parallel.InitialState
+local function make (verb, given)
+  local spec <const> = {}
+  for name, read in next, FIELDS do
+    if given[name] ~= nil then spec[name] = read(verb, name, given[name]) end
+  end
+  for name in next, spec.functions or {} do
+    if spec.variables ~= nil and spec.variables[name] ~= nil then
+      check.misuse("bad option 'functions." .. name .. "' to '" .. verb
+                   .. "' ('variables' has that name too)")
+    end
+  end
+  if package ~= nil and has_package(spec.libs) then
+    spec.path = spec.path or package.path
+    spec.cpath = spec.cpath or package.cpath
+  elseif spec.modules ~= nil and #spec.modules > 0 then
+    check.misuse("bad option 'modules' to '" .. verb
+                 .. "' ('libs' leaves 'package' out)")
+  end
+  return core.initial_state(spec)
+end
+
+--- The initial state that options of 'verb' describe.
+---@param verb string
+---@param given table
+---@return parallel.InitialState
+local function of (verb, given)
+  local state = given.initial_state
+  if state == nil then return make(verb, given) end
+  for name in next, FIELDS do
+    if given[name] ~= nil then
+      check.misuse("bad option '" .. name .. "' to '" .. verb
+                   .. "' ('initial_state' is given too)")
+    end
+  end
+  if type(state) == "userdata" then return state end
+  for name in next, state do
+    if FIELDS[name] == nil then check.unknown_option(verb, name, FIELDS) end
+  end
+  return make(verb, state)
+end
+
+--- Describe what runspaces start with, to open any number of pools with it.
+--- Values are copied now, so that later changes do not reach the runspaces;
+--- what cannot travel is refused now.
+---@param spec parallel.InitialStateOptions
+---@return parallel.InitialState
+local function initial_state (spec)
+  if type(spec) ~= "table" then
+    check.bad_argument("initial_state", "spec", "a table", spec)
+  end
+  for name in next, spec do
+    if FIELDS[name] == nil then
+      check.unknown_option("initial_state", name, FIELDS)
+    end
+  end
+  return make("initial_state", spec)
+end
+
+return {
+  functions = { initial_state = initial_state },
+  of = of,
+}

@@ -1,0 +1,143 @@
+-- SPDX-License-Identifier: MIT
+--- Where the items of a map come from: an array, a range or an iterator, all
+--- fed to a batch in the same way.
+
+local check = require "parallel.check"
+local range = require "parallel.range"
+
+local getmetatable, math, next, rawlen, type =
+  getmetatable, math, next, rawlen, type
+
+---@class parallel.Input
+---@field total? integer  how many there are, where that is known
+---@field inputs? table<integer, any>  what an iterator gave, by index
+---@field feed fun(batch: parallel.Batch): boolean
+---       add what there is room for; false once all was added
+---@field item fun(index: integer): any  the item 'index'
+---@field take fun(index: integer): any   the same, asked for the last time
+---@field count fun(): integer            how many were added so far
+---@field span? fun(index: integer): integer, integer
+---       the user's first and last item behind 'index', where it is a part
+
+---@param list any[]
+---@param n integer
+---@return parallel.Input
+local function of_array (list, n)
+  local at = 1
+  local function item (index) return list[index] end
+  return {
+    total = n,
+    feed = function (batch)
+      if at <= n then at = batch:feed_array(list, at, n) end
+      return at <= n
+    end,
+    item = item,
+    take = item,
+    count = function () return at - 1 end,
+  }
+end
+
+---@param r parallel.Range
+---@return parallel.Input
+local function of_range (r)
+  local first <const>, step <const>, n <const> = r.first, r.step, r.n
+  local at = 1
+  local function item (index) return first + (index - 1) * step end
+  return {
+    total = n,
+    feed = function (batch)
+      if at <= n then at = batch:feed_range(first, step, at, n) end
+      return at <= n
+    end,
+    item = item,
+    take = item,
+    count = function () return at - 1 end,
+  }
+end
+
+---@param iterator fun(state: any, control: any): ...
+---@return parallel.Input
+local function of_iterator (iterator)
+  local inputs = {}
+  local more, control, added = true, nil, 0
+  return {
+    inputs = inputs,
+    feed = function (batch)
+      if more then
+        more, control, added =
+          batch:feed_iterator(iterator, nil, control, inputs, added)
+      end
+      return more
+    end,
+    item = function (index) return inputs[index] end,
+    take = function (index)
+      local value = inputs[index]
+      inputs[index] = nil
+      return value
+    end,
+    count = function () return added end,
+  }
+end
+
+--- The length of an array: its 'n', or else its border.
+---@param verb string
+---@param list table
+---@return integer
+local function length (verb, list)
+  local n = list.n
+  if type(n) == "number" then
+    local size = math.tointeger(n)
+    if not size or size < 0 then
+      check.misuse("bad field 'n' of argument 'items' to '" .. verb
+                   .. "' (a length expected, got " .. check.describe(n) .. ")")
+    end
+    return size --[[@as integer]]
+  end
+  local size = #list
+  if size == 0 and getmetatable(list) == nil and next(list) ~= nil then
+    check.misuse("bad argument 'items' to '" .. verb .. "' (an array "
+                 .. "expected, got a table without an item 1 but with the "
+                 .. "key " .. check.describe(next(list)) .. ")")
+  end
+  return size
+end
+
+---@param value any
+---@return boolean
+local function is_callable (value)
+  local kind = type(value)
+  if kind == "function" then return true end
+  if kind ~= "table" and kind ~= "userdata" then return false end
+  local metatable = getmetatable(value)
+  if type(metatable) ~= "table" or metatable.__call == nil then
+    return false
+  end
+  return kind == "userdata" or rawlen(value) == 0
+end
+
+--- The items that an argument of 'verb' stands for.
+---@param verb string
+---@param value any
+---@return parallel.Input
+local function open (verb, value)
+  if getmetatable(value) == range then return of_range(value) end
+  if value == next then
+    check.misuse("bad argument 'items' to '" .. verb .. "' (got 'next' alone: "
+                 .. "of what 'pairs' returns only the first value arrives; "
+                 .. "pass an iterator that knows its table)")
+  end
+  if is_callable(value) then return of_iterator(value) end
+  if type(value) ~= "table" then
+    check.bad_argument(verb, "items", "an array, a range or an iterator",
+                       value)
+  end
+  return of_array(value, length(verb, value))
+end
+
+local input = {
+  length = length,
+  of_iterator = of_iterator,
+  open = open,
+}
+
+return input

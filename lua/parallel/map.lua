@@ -1,0 +1,195 @@
+-- SPDX-License-Identifier: MIT
+--- Apply a function to many items, several at a time.
+
+local check = require "parallel.check"
+local core = require "parallel.core"
+local input = require "parallel.input"
+local options = require "parallel.options"
+
+local error = error
+
+---@class parallel.MapOptions: parallel.CallOptions
+---@field on_error? "stop"|"continue"  default "stop": raise the first failure
+
+local OWN <const> = { on_error = check.one_of("stop", "continue") }
+
+--- A table with room for 'n' items.
+---@param n? integer
+---@return table
+local function table_for (n)
+  return n ~= nil and core.table ~= nil and core.table(n) or {}
+end
+
+--- What became of the item 'index', as a value to raise.
+---@param source parallel.Input
+---@param name string?
+---@param index integer
+---@param state string
+---@param value any  what was raised
+---@param traceback string?
+---@return parallel.Failure
+local function fail (source, name, index, state, value, traceback)
+  local item, first, last = source.item(index), index, nil
+  if source.span ~= nil then first, last = source.span(index) end
+  return require("parallel.failure").new {
+    index = first,
+    last = last,
+    input = item,
+    error = value,
+    traceback = traceback,
+    state = state,
+    name = name,
+  }
+end
+
+--- Run one batch to its end.  Values in the order of the items; with
+--- `on_error = "continue"` failures by index too.  Raises the first failure
+--- otherwise.
+---@param pool parallel.Pool
+---@param source parallel.Input
+---@param fn function|string
+---@param opts parallel.MapOptions
+---@param keep? boolean  the inputs are asked for later
+---@param ... any  further arguments
+---@return table results
+---@return table<integer, parallel.Failure>? failures
+local function run (pool, source, fn, opts, keep, ...)
+  local go_on <const> = opts.on_error == "continue"
+  local batch <close> = core.batch(pool, fn, {
+    limit = opts.limit,
+    chunk = opts.chunk,
+    total = source.total,
+    name = opts.name,
+    continue = go_on,
+  }, ...)
+  local results = table_for(source.total)
+  local forget = not keep and source.inputs or nil
+  local failures, cancelled
+  local more, finished = true, false
+  while true do
+    if more then more = source.feed(batch) end
+    if not more and not finished then
+      batch:finish()
+      finished = true
+    end
+    -- An iterator may have been cut short though there is room: look only.
+    local event = batch:wait(more and batch:room() > 0 and 0 or nil)
+    if event == "ready" then
+      local index, state, value, traceback = batch:take_values(results, forget)
+      while index ~= nil do
+        local failure = fail(source, opts.name, index, state, value, traceback)
+        if state == "cancelled" then more = false end
+        if go_on then
+          failures = failures or {}
+          failures[index] = failure
+        elseif state ~= "cancelled" then
+          error(failure, 0)
+        else  -- its chunk overtook the failure that stopped it
+          cancelled = cancelled or failure
+        end
+        index, state, value, traceback = batch:take_values(results, forget)
+      end
+    elseif event == "done" then
+      break
+    end
+  end
+  if cancelled ~= nil then error(cancelled, 0) end
+  results.n = source.count()
+  if failures == nil then return results end
+  return results, failures
+end
+
+---@param pool parallel.Pool?
+---@param items any
+---@param fn function|string
+---@param opts? parallel.MapOptions
+---@return table results
+---@return table<integer, parallel.Failure>? failures
+local function map (pool, items, fn, opts)
+  local source = input.open("map", items)
+  check.is_code("map", "fn", fn)
+  local read, placed = options.read("map", pool, opts, OWN)
+  local where, _ <close> = options.place("map", pool, read, placed)
+  return run(where, source, fn, read, false, options.arguments("map", read))
+end
+
+---@param pool parallel.Pool?
+---@param items any
+---@param predicate function|string
+---@param opts? parallel.MapOptions
+---@return table kept
+---@return table<integer, parallel.Failure>? failures
+local function filter (pool, items, predicate, opts)
+  local source = input.open("filter", items)
+  check.is_code("filter", "predicate", predicate)
+  local read, placed = options.read("filter", pool, opts, OWN)
+  local where, _ <close> = options.place("filter", pool, read, placed)
+  local results, failures = run(where, source, predicate, read, true,
+                                options.arguments("filter", read))
+  local item <const> = source.item
+  local kept, n = {}, 0
+  for i = 1, results.n do
+    if results[i] then
+      n = n + 1
+      kept[n] = item(i)
+    end
+  end
+  kept.n = n
+  return kept, failures
+end
+
+--- The first value that `fn` returns for each item, in the order of the
+--- items.  Items that give nil leave a hole; `results.n` counts them all.
+---
+--- Raises a `parallel.Failure` as soon as an item is known to have failed,
+--- and starts nothing more.  With `on_error = "continue"` failed items leave
+--- holes, and the second result has their failures by index.
+---@param items parallel.AnyItems
+---@param fn function|string  called with an item and the `arguments`
+---@param opts? parallel.MapOptions
+---@return table results
+---@return table<integer, parallel.Failure>? failures
+local function call_map (items, fn, opts)
+  return map(nil, items, fn, opts)
+end
+
+--- The items for which `predicate` returns a true value, in their order;
+--- `kept.n` counts them.  Failures as in `map`.
+---@param items parallel.AnyItems
+---@param predicate function|string
+---@param opts? parallel.MapOptions
+---@return table kept
+---@return table<integer, parallel.Failure>? failures
+local function call_filter (items, predicate, opts)
+  return filter(nil, items, predicate, opts)
+end
+
+local methods = {}
+
+--- `parallel.map` in this pool.
+---@param items parallel.AnyItems
+---@param fn function|string
+---@param opts? parallel.MapOptions
+---@return table results
+---@return table<integer, parallel.Failure>? failures
+function methods:map (items, fn, opts)
+  options.is_pool(self, "map")
+  return map(self, items, fn, opts)
+end
+
+--- `parallel.filter` in this pool.
+---@param items parallel.AnyItems
+---@param predicate function|string
+---@param opts? parallel.MapOptions
+---@return table kept
+---@return table<integer, parallel.Failure>? failures
+function methods:filter (items, predicate, opts)
+  options.is_pool(self, "filter")
+  return filter(self, items, predicate, opts)
+end
+
+return {
+  functions = { map = call_map, filter = call_filter },
+  methods = methods,
+  run = run,
+}

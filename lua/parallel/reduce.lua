@@ -1,0 +1,201 @@
+-- SPDX-License-Identifier: MIT
+--- Combine many items into one value, several at a time.
+--
+-- The items are cut into parts; a runspace folds each part from the left, and
+-- what the parts gave is folded in the same way, until one value is left.
+-- Neighbours stay neighbours, so the function must be associative, but need
+-- not be commutative: strings are joined in the order of the items.
+
+local check = require "parallel.check"
+local input = require "parallel.input"
+local map = require "parallel.map"
+local options = require "parallel.options"
+
+local load, math, table, type = load, math, table, type
+
+---@class parallel.ReduceOptions: parallel.InitialStateFields
+---@field limit? integer    jobs in flight; default: what keeps the pool busy
+---@field chunk? integer    items to a job; default: a share of them
+---@field arguments? any[]  passed to the function behind both values
+---@field name? string      of the call, in messages
+
+--- Parts for each worker when the number of items is known: enough to even
+--- out unequal ones, few enough to combine.
+local PARTS <const> = 8
+
+--- Items in a part at most, unless 'chunk' says otherwise.
+local LARGEST <const> = 8192
+
+--- Items in the first parts of an iterator; later ones grow.
+local SMALLEST <const> = 8
+
+--- In a runspace: fold a part from the left.
+local function fold (part, fn, ...)
+  local value = part[1]
+  for i = 2, part.n do value = fn(value, part[i], ...) end
+  return value
+end
+
+--- Cut an array, or a range, into parts of 'size'.
+---@param list table
+---@param n integer
+---@param size integer
+---@return fun(): table?
+local function cut_array (list, n, size)
+  local at = 1
+  return function ()
+    if at > n then return nil end
+    local count <const> = math.min(size, n - at + 1)
+    local part = table.move(list, at, at + count - 1, 1, { n = count })
+    at = at + count
+    return part
+  end
+end
+
+--- Cut what an iterator gives into parts that grow from 'size' to 'largest'.
+---@param iterator fun(state: any, control: any): any
+---@param size integer
+---@param largest integer
+---@param grow integer  parts of one size before it doubles
+---@return fun(): table?
+local function cut_iterator (iterator, size, largest, grow)
+  local control, made, ended = nil, 0, false
+  return function ()
+    if ended then return nil end
+    local part, n = {}, 0
+    while n < size do
+      control = iterator(nil, control)
+      if control == nil then
+        ended = true
+        break
+      end
+      n = n + 1
+      part[n] = control
+    end
+    if n == 0 then return nil end
+    part.n = n
+    made = made + 1
+    if made % grow == 0 then size = math.min(largest, size * 2) end
+    return part
+  end
+end
+
+--- Put 'value' in front of what 'parts' gives.
+---@param value any
+---@param parts fun(): table?
+---@return fun(): table?
+local function begin_with (value, parts)
+  local begun = false
+  return function ()
+    local part = parts()
+    if begun or part == nil then return part end
+    begun = true
+    table.move(part, 1, part.n, 2)
+    part[1], part.n = value, part.n + 1
+    return part
+  end
+end
+
+--- Fold parts, several at a time: what each gave, in order, and the index of
+--- the last item in each.
+---@param pool parallel.Pool
+---@param parts fun(): table?
+---@param ends? integer[]  index of the last item behind each value in a part
+---@param opts table
+---@param fn function
+---@return table values
+---@return integer[] ends
+local function pass (pool, parts, ends, opts, fn, ...)
+  local marks, values = {}, 0
+  local source = input.of_iterator(function ()
+    local part = parts()
+    if part == nil then return nil end
+    values = values + part.n
+    marks[#marks + 1] = ends == nil and values or ends[values]
+    return part
+  end)
+  source.span = function (index)
+    return index == 1 and 1 or marks[index - 1] + 1, marks[index]
+  end
+  local results = map.run(pool, source, fold,
+                          { limit = opts.limit, name = opts.name, chunk = 1 },
+                          false, fn, ...)
+  return results, marks
+end
+
+--- The first parts of the items.
+---@param source parallel.Input
+---@param items any
+---@param size? integer
+---@param workers integer
+---@return fun(): table?
+local function cut (source, items, size, workers)
+  local n <const> = source.total
+  if n == nil then
+    return cut_iterator(items, size or SMALLEST, size or LARGEST,
+                        workers * PARTS)
+  end
+  local share <const> = -(-n // (workers * PARTS))
+  return cut_array(items, n, size or math.min(LARGEST, math.max(2, share)))
+end
+
+---@param pool parallel.Pool?
+---@param items any
+---@param fn function|string
+---@param init any
+---@param opts? parallel.ReduceOptions
+---@return any
+local function reduce (pool, items, fn, init, opts)
+  local source = input.open("reduce", items)
+  check.is_code("reduce", "fn", fn)
+  local read, placed = options.read("reduce", pool, opts)
+  if source.total == 0 then return init end
+  local where, _ <close> = options.place("reduce", pool, read, placed)
+  if type(fn) == "string" then fn = load(fn, "=(chunk)", "t") end
+  local workers <const> = where:info().max
+  local parts = cut(source, items, read.chunk, workers)
+  if init ~= nil then parts = begin_with(init, parts) end
+  local values, ends
+  repeat
+    values, ends = pass(where, parts, ends, read, fn,
+                        options.arguments("reduce", read))
+    if values.n == 0 then return init end
+    parts = cut_array(values, values.n, math.max(2, -(-values.n // workers)))
+  until values.n == 1
+  return values[1]
+end
+
+--- Combine the items into one value: `fn(fn(fn(a, b), c), d)`, cut into parts
+--- that are combined in runspaces, several at a time.  So `fn` must be
+--- associative (it may get two results of its own), and it may rely on the
+--- order: its first value always comes from items before those of its second.
+--- `init`, unless nil, stands in front of the first item.  No items at all
+--- give `init`.
+---
+---     parallel.reduce(parallel.range(1000), math.max)
+---@param items parallel.AnyItems
+---@param fn function|string  called with two values and the `arguments`
+---@param init? any
+---@param opts? parallel.ReduceOptions
+---@return any
+local function call_reduce (items, fn, init, opts)
+  return reduce(nil, items, fn, init, opts)
+end
+
+local methods = {}
+
+--- `parallel.reduce` in this pool.
+---@param items parallel.AnyItems
+---@param fn function|string
+---@param init? any
+---@param opts? parallel.ReduceOptions
+---@return any
+function methods:reduce (items, fn, init, opts)
+  options.is_pool(self, "reduce")
+  return reduce(self, items, fn, init, opts)
+end
+
+return {
+  functions = { reduce = call_reduce },
+  methods = methods,
+}

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * lbatch.c - batches as the Lua part sees them: it feeds items and takes
+ * values or records, both by the chunk.
+ */
+#include "lhandle.h"
+
+/* A slow iterator's items are sent after this long, in seconds. */
+#define PATIENCE 1e-3
+
+static rs_batch *
+check (lua_State *L)
+{
+  return rs_handle_check(L, 1, RS_BATCH_TYPE);
+}
+
+static void
+check_status (lua_State *L, int status, const rs_error *err)
+{
+  if (status != RS_OK)
+    rs_handle_raise(L, err);
+}
+
+/* ----------------------------------------------------------------- opening */
+
+/* [-0, +0, e]  An optional count in the field 'name' of the options at 3. */
+static size_t
+count_field (lua_State *L, const char *name)
+{
+  lua_getfield(L, 3, name);
+  const lua_Integer n = luaL_optinteger(L, -1, 0);
+  lua_pop(L, 1);
+  return n > 0 ? (size_t) n : 0;
+}
+
+/* [-0, +0, e]  'flag' if the field 'name' of the options at 3 is true. */
+static unsigned
+flag_field (lua_State *L, const char *name, unsigned flag)
+{
+  lua_getfield(L, 3, name);
+  const bool set = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return set ? flag : 0;
+}
+
+int
+rs_lua_batch (lua_State *L)
+{
+  enum { POOL = 1, FUNCTION, OPTIONS, HANDLE };
+  rs_pool *const pool = rs_handle_check(L, POOL, RS_POOL_TYPE);
+  rs_error err;
+  rs_batch *batch;
+  luaL_checktype(L, OPTIONS, LUA_TTABLE);
+  const int nargs = lua_gettop(L) - OPTIONS;
+  const size_t limit = count_field(L, "limit");
+  rs_batch_options o = {
+    .limit = limit < 65536 ? (unsigned) limit : 65536,
+    .chunk = count_field(L, "chunk"),
+    .total = count_field(L, "total"),
+    .flags = flag_field(L, "records", RS_BATCH_RECORDS)
+           | flag_field(L, "continue", RS_BATCH_CONTINUE)
+           | flag_field(L, "eager", RS_BATCH_EAGER),
+  };
+  lua_getfield(L, OPTIONS, "name");
+  o.name = lua_tostring(L, -1);
+  lua_replace(L, POOL);  /* keeps the name; the caller keeps the pool */
+  void **const handle = rs_handle_new(L, RS_BATCH_TYPE);
+  lua_insert(L, HANDLE);
+  lua_pushvalue(L, FUNCTION);
+  lua_insert(L, HANDLE + 1);
+  check_status(L, rs_batch_open(pool, L, nargs, &o, &batch, &err), &err);
+  *handle = batch;
+  return 1;
+}
+
+/* ----------------------------------------------------------------- feeding */
+
+/* batch:feed_array(items, from, last) -> next index */
+static int
+feed_array (lua_State *L)
+{
+  rs_batch *const batch = check(L);
+  lua_Integer i = luaL_checkinteger(L, 3);
+  const lua_Integer last = luaL_checkinteger(L, 4);
+  rs_error err;
+  size_t room;
+  luaL_checkany(L, 2);
+  while (i <= last && (room = rs_batch_room(batch)) > 0) {
+    for (; room > 0 && i <= last; room--, i++) {
+      lua_geti(L, 2, i);
+      check_status(L, rs_batch_add(batch, L, 1, &err), &err);
+      if (room % 64 == 0)  /* many bytes? */
+        room = rs_batch_room(batch) + 1;
+    }
+    check_status(L, rs_batch_flush(batch, &err), &err);
+  }
+  lua_pushinteger(L, i);
+  return 1;
+}
+
+/* batch:feed_range(first, step, from, last) -> next index */
+static int
+feed_range (lua_State *L)
+{
+  rs_batch *const batch = check(L);
+  const lua_Integer first = luaL_checkinteger(L, 2);
+  const lua_Integer step = luaL_checkinteger(L, 3);
+  lua_Integer i = luaL_checkinteger(L, 4);
+  const lua_Integer last = luaL_checkinteger(L, 5);
+  rs_error err;
+  size_t room;
+  while (i <= last && (room = rs_batch_room(batch)) > 0) {
+    const size_t left = (size_t) (last - i) + 1;
+    const size_t count = room < left ? room : left;
+    check_status(L, rs_batch_add_range(batch, first + (i - 1) * step, step,
+                                       count, &err), &err);
+    check_status(L, rs_batch_flush(batch, &err), &err);
+    i += (lua_Integer) count;
+  }
+  lua_pushinteger(L, i);
+  return 1;
+}
+
+/*
+ * batch:feed_iterator(f, s, control, inputs, added)
+ *   -> true, control, added | false, nil, added
+ *
+ * One chunk at most, and a smaller one when the iterator takes its time.
+ */
+static int
+feed_iterator (lua_State *L)
+{
+  enum { BATCH = 1, ITERATOR, STATE, CONTROL, INPUTS, ADDED };
+  rs_batch *const batch = check(L);
+  lua_Integer added = luaL_checkinteger(L, ADDED);
+  rs_error err;
+  bool more = true;
+  lua_settop(L, ADDED);
+  const double start = rs_now();
+  while (more && rs_batch_room(batch) > 0) {
+    lua_pushvalue(L, ITERATOR);
+    lua_pushvalue(L, STATE);
+    lua_pushvalue(L, CONTROL);
+    lua_call(L, 2, LUA_MULTRET);
+    const int n = lua_gettop(L) - ADDED;
+    more = n > 0 && !lua_isnil(L, ADDED + 1);
+    if (!more)
+      break;
+    lua_pushvalue(L, ADDED + 1);
+    lua_replace(L, CONTROL);
+    if (lua_istable(L, INPUTS)) {
+      lua_pushvalue(L, ADDED + 1);
+      lua_rawseti(L, INPUTS, added + 1);
+    }
+    check_status(L, rs_batch_add(batch, L, n, &err), &err);
+    added++;
+    if (rs_now() - start > PATIENCE)
+      break;
+  }
+  lua_settop(L, ADDED);
+  check_status(L, rs_batch_flush(batch, &err), &err);
+  lua_pushboolean(L, more);
+  if (more)
+    lua_pushvalue(L, CONTROL);
+  else
+    lua_pushnil(L);
+  lua_pushinteger(L, added);
+  return 3;
+}
+
+/* batch:finish() */
+static int
+finish (lua_State *L)
+{
+  rs_error err;
+  check_status(L, rs_batch_finish(check(L), &err), &err);
+  return 0;
+}
+
+/* batch:room() -> items */
+static int
+room (lua_State *L)
+{
+  lua_pushinteger(L, (lua_Integer) rs_batch_room(check(L)));
+  return 1;
+}
+
+/* ------------------------------------------------------------------ taking */
+
+/* batch:wait([timeout]) -> "ready" | "timeout" | "done" | "idle" */
+static int
+wait (lua_State *L)
+{
+  rs_batch *const batch = check(L);
+  switch (rs_batch_wait(batch, L, rs_handle_timeout(L, 2))) {
+    case RS_OK:
+      lua_pushliteral(L, "ready");
+      break;
+    case RS_ETIMEOUT:
+      lua_pushliteral(L, "timeout");
+      break;
+    case RS_EDONE:
+      lua_pushliteral(L, "done");
+      break;
+    default:
+      lua_pushliteral(L, "idle");
+  }
+  return 1;
+}
+
+/*
+ * batch:take_values(results, [inputs])
+ *   -> nothing at the end of the chunk | index, state, error, traceback
+ *
+ * Values go to results[index]; inputs[index] is dropped with them.
+ */
+static int
+take_values (lua_State *L)
+{
+  enum { BATCH = 1, RESULTS, INPUTS };
+  rs_batch *const batch = check(L);
+  rs_record rec;
+  luaL_checktype(L, RESULTS, LUA_TTABLE);
+  lua_settop(L, INPUTS);
+  const bool forget = lua_istable(L, INPUTS);
+  while (rs_batch_next(batch, L, &rec) == RS_OK) {
+    if (rec.state != RS_JOB_COMPLETED) {
+      lua_settop(L, INPUTS + rec.n);
+      lua_pushinteger(L, rec.index);
+      lua_pushstring(L, rs_job_state_name(rec.state));
+      lua_rotate(L, INPUTS + 1, 2);
+      return 2 + rec.n;
+    }
+    lua_rawseti(L, RESULTS, rec.index);
+    if (forget) {
+      lua_pushnil(L);
+      lua_rawseti(L, INPUTS, rec.index);
+    }
+  }
+  return 0;
+}
+
+/* batch:take_record() -> record | nothing at the end of the chunk */
+static int
+take_record (lua_State *L)
+{
+  enum { BATCH = 1, RECORD, VALUES };
+  rs_batch *const batch = check(L);
+  rs_record rec;
+  lua_settop(L, BATCH);
+  lua_createtable(L, 0, 10);
+  if (rs_batch_next(batch, L, &rec) != RS_OK)
+    return 0;
+  if (rec.state == RS_JOB_COMPLETED) {
+    lua_createtable(L, rec.n, 1);
+    lua_insert(L, VALUES);
+    if (rec.n > 0) {
+      lua_pushvalue(L, VALUES + 1);
+      lua_setfield(L, RECORD, "result");
+    }
+    for (int i = rec.n; i > 0; i--)
+      lua_rawseti(L, VALUES, i);
+  }
+  else {
+    if (rec.n == 2) {
+      lua_setfield(L, RECORD, "traceback");
+      lua_setfield(L, RECORD, "error");
+    }
+    lua_createtable(L, 0, 1);
+    rec.n = 0;
+  }
+  lua_pushinteger(L, rec.n);
+  lua_setfield(L, VALUES, "n");
+  lua_setfield(L, RECORD, "results");
+  lua_pushinteger(L, rec.index);
+  lua_setfield(L, RECORD, "index");
+  lua_pushstring(L, rs_job_state_name(rec.state));
+  lua_setfield(L, RECORD, "state");
+  lua_pushnumber(L, rec.queued);
+  lua_setfield(L, RECORD, "queued");
+  lua_pushnumber(L, rec.duration);
+  lua_setfield(L, RECORD, "duration");
+  lua_pushinteger(L, (lua_Integer) rec.worker);
+  lua_setfield(L, RECORD, "worker");
+  return 1;
+}
+
+/* ------------------------------------------------------------------ ending */
+
+/* batch:stop() */
+static int
+stop (lua_State *L)
+{
+  rs_batch_stop(check(L));
+  return 0;
+}
+
+/* batch:info() -> table of counts */
+static int
+info (lua_State *L)
+{
+  rs_batch_info i;
+  rs_batch_info_get(check(L), &i);
+  const struct { const char *name; size_t value; } counts[] = {
+    { "added", i.added },
+    { "started", i.started },
+    { "finished", i.finished },
+    { "failed", i.failed },
+    { "chunks", i.chunks },
+    { "chunk", i.chunk },
+  };
+  lua_createtable(L, 0, 6);
+  for (size_t k = 0; k < sizeof counts / sizeof counts[0]; k++) {
+    lua_pushinteger(L, (lua_Integer) counts[k].value);
+    lua_setfield(L, -2, counts[k].name);
+  }
+  return 1;
+}
+
+/* batch:close(), the end of its scope, and its collection */
+static int
+close (lua_State *L)
+{
+  rs_batch **const handle = luaL_checkudata(L, 1, RS_BATCH_TYPE);
+  rs_batch *const batch = *handle;
+  *handle = NULL;
+  rs_batch_close(batch, L);
+  return 0;
+}
+
+void
+rs_open_batch_type (lua_State *L)
+{
+  static const luaL_Reg meta[] = {
+    { "__close", close },
+    { "__gc", close },
+    { NULL, NULL }
+  };
+  static const luaL_Reg methods[] = {
+    { "feed_array", feed_array },
+    { "feed_range", feed_range },
+    { "feed_iterator", feed_iterator },
+    { "finish", finish },
+    { "room", room },
+    { "wait", wait },
+    { "take_values", take_values },
+    { "take_record", take_record },
+    { "stop", stop },
+    { "info", info },
+    { "close", close },
+    { NULL, NULL }
+  };
+  rs_handle_type(L, RS_BATCH_TYPE, meta, methods);
+}

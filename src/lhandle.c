@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * lhandle.c - userdata that hold a reference to an object of the library.
+ */
+#include "lhandle.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+
+void **
+rs_handle_new (lua_State *L, const char *type)
+{
+  void **const handle = lua_newuserdatauv(L, sizeof *handle, 1);
+  *handle = NULL;
+  luaL_setmetatable(L, type);
+  return handle;
+}
+
+void *
+rs_handle_get (lua_State *L, int arg, const char *type)
+{
+  return *(void **) luaL_checkudata(L, arg, type);
+}
+
+void *
+rs_handle_check (lua_State *L, int arg, const char *type)
+{
+  void *const object = rs_handle_get(L, arg, type);
+  if (object == NULL)
+    rs_handle_error(L, "%s is closed", strchr(type, '.') + 1);
+  return object;
+}
+
+void
+rs_handle_type (lua_State *L, const char *type, const luaL_Reg *meta,
+                const luaL_Reg *methods)
+{
+  luaL_newmetatable(L, type);
+  luaL_setfuncs(L, meta, 0);
+  lua_newtable(L);
+  luaL_setfuncs(L, methods, 0);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -3, "methods");
+  if (lua_getfield(L, -2, "__index") == LUA_TNIL) {
+    lua_pushvalue(L, -2);
+    lua_setfield(L, -4, "__index");
+  }
+  lua_pop(L, 1);
+  lua_remove(L, -2);
+}
+
+int
+rs_handle_method (lua_State *L, const char *type)
+{
+  luaL_getmetatable(L, type);
+  lua_getfield(L, -1, "methods");
+  lua_pushvalue(L, 2);
+  const int t = lua_gettable(L, -2);  /* a file may be loaded now */
+  lua_replace(L, -3);
+  lua_pop(L, 1);
+  return t;
+}
+
+/* [-0, +1, m]  Push "file:line: " of the caller of the module, or "". */
+static void
+push_position (lua_State *L)
+{
+  static const char ours[] = "@parallel/";
+  lua_Debug ar;
+  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Sl", &ar);
+    if (ar.currentline > 0 && strncmp(ar.source, ours, strlen(ours)) != 0) {
+      lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+      return;
+    }
+  }
+  lua_pushliteral(L, "");
+}
+
+int
+rs_handle_error (lua_State *L, const char *format, ...)
+{
+  va_list args;
+  push_position(L);
+  va_start(args, format);
+  lua_pushvfstring(L, format, args);
+  va_end(args);
+  lua_concat(L, 2);
+  return lua_error(L);
+}
+
+int
+rs_handle_raise (lua_State *L, const rs_error *err)
+{
+  return rs_handle_error(L, "%s", err->text);
+}
+
+double
+rs_handle_timeout (lua_State *L, int arg)
+{
+  if (lua_isnoneornil(L, arg))
+    return RS_FOREVER;
+  const double t = luaL_checknumber(L, arg);
+  luaL_argcheck(L, t >= 0, arg, "seconds expected, not negative");
+  return isinf(t) ? RS_FOREVER : t;
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * lparallel.c - the module 'parallel': its C part, 'parallel.core', and the
+ * loading of its Lua part.
+ *
+ * In the host the module is 'parallel.init' at once.  In a runspace, where
+ * most jobs use nothing but 'parallel.task', it is an empty table that turns
+ * into the same thing when a name is first looked up: opening a runspace
+ * must stay as cheap as opening a state.
+ */
+#include "lparallel.h"
+
+#include <string.h>
+
+#include "lhandle.h"
+#include "lua_files.h"
+
+/* --------------------------------------------------------------- the C part */
+
+/* core.cpus() -> CPUs that the process may use */
+static int
+cpus (lua_State *L)
+{
+  lua_pushinteger(L, (lua_Integer) rs_cpus());
+  return 1;
+}
+
+/* core.workers() -> workers of the default pool, at most */
+static int
+workers (lua_State *L)
+{
+  lua_pushinteger(L, (lua_Integer) rs_parallel_workers(L));
+  return 1;
+}
+
+/* core.now() -> seconds on the monotonic clock */
+static int
+now (lua_State *L)
+{
+  lua_pushnumber(L, rs_now());
+  return 1;
+}
+
+/* core.table(n) -> a table with room for n items */
+static int
+table (lua_State *L)
+{
+  const lua_Integer n = luaL_checkinteger(L, 1);
+  lua_createtable(L, n > 0 && n < 1 << 26 ? (int) n : 0, 1);
+  return 1;
+}
+
+static int
+free_message (lua_State *L)
+{
+  rs_message **const box = luaL_checkudata(L, 1, "parallel.message");
+  rs_message_unref(*box);
+  *box = NULL;
+  return 0;
+}
+
+/* core.copy(...) -> ..., encoded and decoded */
+static int
+copy (lua_State *L)
+{
+  static const luaL_Reg meta[] = { { "__gc", free_message }, { NULL, NULL } };
+  const int n = lua_gettop(L);
+  rs_error err;
+  rs_message **const box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = NULL;
+  if (luaL_newmetatable(L, "parallel.message"))
+    luaL_setfuncs(L, meta, 0);
+  lua_setmetatable(L, -2);
+  lua_insert(L, 1);
+  if (rs_encode(L, n, box, &err) != RS_OK)
+    return rs_handle_raise(L, &err);
+  lua_settop(L, 1);
+  const int results = rs_decode(L, *box);
+  rs_message_unref(*box);
+  *box = NULL;
+  return results;
+}
+
+static int
+open_core (lua_State *L)
+{
+  static const luaL_Reg functions[] = {
+    { "batch", rs_lua_batch },
+    { "copy", copy },
+    { "cpus", cpus },
+    { "default_pool", rs_lua_default_pool },
+    { "initial_state", rs_lua_initial_state },
+    { "now", now },
+    { "pool", rs_lua_pool },
+    { "table", table },
+    { "workers", workers },
+    { NULL, NULL }
+  };
+  luaL_newlib(L, functions);
+  lua_pushstring(L, rs_version());
+  lua_setfield(L, -2, "version");
+  rs_open_pool_type(L);
+  lua_setfield(L, -2, "pool_methods");
+  rs_open_job_type(L);
+  lua_setfield(L, -2, "job_methods");
+  rs_open_batch_type(L);
+  lua_pop(L, 1);
+  rs_open_initial_state_type(L);
+  lua_pop(L, 1);
+  return 1;
+}
+
+/* ------------------------------------------------------------- the Lua part */
+
+/* Loader of an embedded file, which is the upvalue: (name, ...) -> module */
+static int
+load_file (lua_State *L)
+{
+  const rs_lua_file *const file = lua_touserdata(L, lua_upvalueindex(1));
+  if (luaL_loadbufferx(L, file->source, file->size, file->chunkname, "t")
+      != LUA_OK)
+    return lua_error(L);
+  lua_pushstring(L, file->module);
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+/* [-0, +0, m]  Let 'require' find 'parallel.core' and the embedded files. */
+static void
+preload (lua_State *L)
+{
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  lua_pushcfunction(L, open_core);
+  lua_setfield(L, -2, "parallel.core");
+  for (const rs_lua_file *file = rs_lua_files; file->module != NULL; file++) {
+    lua_pushlightuserdata(L, (void *) (uintptr_t) file);
+    lua_pushcclosure(L, load_file, 1);
+    lua_setfield(L, -2, file->module);
+  }
+  lua_pop(L, 1);
+}
+
+/* [-0, +1, e]  require(name), also without the library 'package'. */
+static void
+require (lua_State *L, const char *name)
+{
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, -1, name) == LUA_TNIL) {
+    lua_pop(L, 1);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_getfield(L, -1, name);
+    lua_remove(L, -2);
+    lua_pushstring(L, name);
+    lua_call(L, 1, 1);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, name);
+  }
+  lua_remove(L, -2);
+}
+
+int
+luaopen_parallel (lua_State *L)
+{
+  preload(L);
+  require(L, "parallel.init");
+  rs_push_task(L);
+  lua_setfield(L, -2, "task");
+  return 1;
+}
+
+/* ------------------------------------------------------------ in a runspace */
+
+/* __index of the module that is not loaded yet: (module, name) */
+static int
+load_lazily (lua_State *L)
+{
+  lua_settop(L, 2);
+  lua_pushnil(L);
+  lua_setmetatable(L, 1);
+  require(L, "parallel.init");
+  lua_pushnil(L);
+  while (lua_next(L, 3)) {  /* become it */
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2);
+    lua_rawset(L, 1);
+  }
+  if (lua_getmetatable(L, 3))
+    lua_setmetatable(L, 1);
+  lua_settop(L, 2);
+  lua_gettable(L, 1);
+  return 1;
+}
+
+static int
+open_lazily (lua_State *L)
+{
+  static const luaL_Reg meta[] = {
+    { "__index", load_lazily },
+    { NULL, NULL }
+  };
+  preload(L);
+  lua_createtable(L, 0, 4);
+  rs_push_task(L);
+  lua_setfield(L, -2, "task");
+  luaL_newlib(L, meta);
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
+void
+rs_add_parallel (lua_State *L, rs_initial_state *is)
+{
+  const int status = rs_initial_state_add_preload(is, "parallel", open_lazily,
+                                                  RS_PRELOAD_GLOBAL);
+  if (status != RS_OK)
+    rs_handle_error(L, "%s", rs_status_message(status));
+}

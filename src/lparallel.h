@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * lparallel.h - the Lua module 'parallel', for programs that host it.
+ */
+#ifndef RS_LPARALLEL_H
+#define RS_LPARALLEL_H
+
+#include "runspace.h"
+
+/*
+ * [-0, +1, e]  Open the module.  Stock Lua finds it as 'parallel.so'; a
+ * program that links it passes it to 'luaL_requiref'.
+ */
+RS_API int luaopen_parallel (lua_State *L);
+
+/*
+ * [-0, +0, e]  Let the default pool of the host state 'L' have 'workers'
+ * workers at most; 0 means one for each CPU.  Call it before the default
+ * pool is first used.
+ */
+RS_API void rs_parallel_set_workers (lua_State *L, unsigned workers);
+
+/* [-0, +0, -]  Workers that the default pool of 'L' has at most. */
+RS_API unsigned rs_parallel_workers (lua_State *L);
+
+#endif

@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * lpool.c - pools and initial states as Lua sees them.
+ *
+ * The options were checked by the Lua part.
+ */
+#include "lhandle.h"
+
+#include <math.h>
+
+#include <lualib.h>
+
+#include "lparallel.h"
+
+/* Keys in the registry, by address. */
+static const char workers_key;  /* of the default pool, at most; or nil */
+static const char default_key;  /* the default pool */
+
+static rs_pool *
+check (lua_State *L)
+{
+  return rs_handle_check(L, 1, RS_POOL_TYPE);
+}
+
+/* ---------------------------------------------------------- initial states */
+
+/* The names of Lua's libraries, in the order of RS_LIB_ bits. */
+static const char *const libraries[] = {
+  "base", "package", "coroutine", "table", "io", "os", "string", "math",
+  "utf8", "debug", NULL
+};
+
+/* A status of a setter without a text. */
+static void
+check_status (lua_State *L, int status)
+{
+  if (status != RS_OK)
+    rs_handle_error(L, "%s", rs_status_message(status));
+}
+
+/* Raise 'err' behind the name of the field. */
+static int
+refuse (lua_State *L, const char *kind, const char *name, const rs_error *err)
+{
+  return rs_handle_error(L, "%s '%s': %s", kind, name, err->text);
+}
+
+/* [-0, +0, e]  spec.variables or spec.functions at the top of the stack */
+static void
+add_variables (lua_State *L, rs_initial_state *is, const char *kind)
+{
+  rs_error err;
+  lua_pushnil(L);
+  while (lua_next(L, -2)) {
+    const char *const name = luaL_checkstring(L, -2);
+    if (rs_initial_state_add_variable(is, name, L, &err) != RS_OK)
+      refuse(L, kind, name, &err);
+  }
+}
+
+/* [-0, +0, e]  spec.preload at the top of the stack */
+static void
+add_preloads (lua_State *L, rs_initial_state *is)
+{
+  rs_error err;
+  lua_pushnil(L);
+  while (lua_next(L, -2)) {
+    const char *const name = luaL_checkstring(L, -2);
+    if (rs_initial_state_add_loader(is, name, L, &err) != RS_OK)
+      refuse(L, "preload", name, &err);
+  }
+}
+
+/* [-0, +0, e]  spec.modules at the top of the stack */
+static void
+add_modules (lua_State *L, rs_initial_state *is)
+{
+  const lua_Integer n = luaL_len(L, -1);
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_geti(L, -1, i);
+    check_status(L, rs_initial_state_add_module(is, luaL_checkstring(L, -1)));
+    lua_pop(L, 1);
+  }
+}
+
+/* [-0, +0, e]  spec.libs at the top of the stack */
+static void
+set_libs (lua_State *L, rs_initial_state *is)
+{
+  unsigned libs = 0;
+  const lua_Integer n = luaL_len(L, -1);
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_geti(L, -1, i);
+    libs |= 1u << luaL_checkoption(L, lua_gettop(L), NULL, libraries);
+    lua_pop(L, 1);
+  }
+  check_status(L, rs_initial_state_set_libs(is, libs));
+}
+
+/* [-0, +1, m]  An empty initial state behind a handle. */
+static rs_initial_state *
+push_initial_state (lua_State *L)
+{
+  void **const handle = rs_handle_new(L, RS_INITIAL_STATE_TYPE);
+  *handle = rs_initial_state_new();
+  if (*handle == NULL)
+    rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
+  rs_add_parallel(L, *handle);
+  return *handle;
+}
+
+int
+rs_lua_initial_state (lua_State *L)
+{
+  rs_error err;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  rs_initial_state *const is = push_initial_state(L);
+  if (lua_getfield(L, 1, "libs") == LUA_TTABLE)
+    set_libs(L, is);
+  lua_getfield(L, 1, "path");
+  check_status(L, rs_initial_state_set_path(is, lua_tostring(L, -1)));
+  lua_getfield(L, 1, "cpath");
+  check_status(L, rs_initial_state_set_cpath(is, lua_tostring(L, -1)));
+  if (lua_getfield(L, 1, "preload") == LUA_TTABLE)
+    add_preloads(L, is);
+  if (lua_getfield(L, 1, "variables") == LUA_TTABLE)
+    add_variables(L, is, "variable");
+  if (lua_getfield(L, 1, "functions") == LUA_TTABLE)
+    add_variables(L, is, "function");
+  if (lua_getfield(L, 1, "modules") == LUA_TTABLE)
+    add_modules(L, is);
+  if (lua_getfield(L, 1, "init") != LUA_TNIL
+      && rs_initial_state_set_init(is, L, &err) != RS_OK)
+    return rs_handle_error(L, "init: %s", err.text);
+  lua_settop(L, 2);
+  return 1;
+}
+
+static int
+initial_state_gc (lua_State *L)
+{
+  rs_initial_state **const handle = luaL_checkudata(L, 1,
+                                                    RS_INITIAL_STATE_TYPE);
+  rs_initial_state_unref(*handle);
+  *handle = NULL;
+  return 0;
+}
+
+void
+rs_open_initial_state_type (lua_State *L)
+{
+  static const luaL_Reg meta[] = {
+    { "__gc", initial_state_gc },
+    { NULL, NULL }
+  };
+  static const luaL_Reg methods[] = { { NULL, NULL } };
+  rs_handle_type(L, RS_INITIAL_STATE_TYPE, meta, methods);
+}
+
+/* ------------------------------------------------------------------- pools */
+
+/* [-0, +0, e]  The field 'name' of the options at 1 as a count; 0 if nil. */
+static unsigned
+count_field (lua_State *L, const char *name)
+{
+  lua_getfield(L, 1, name);
+  const lua_Integer n = luaL_optinteger(L, -1, 0);
+  lua_pop(L, 1);
+  return (unsigned) n;
+}
+
+/* [-0, +1, e]  Open a pool behind a handle. */
+static int
+open (lua_State *L, const rs_pool_options *options)
+{
+  rs_error err;
+  rs_pool *pool;
+  void **const handle = rs_handle_new(L, RS_POOL_TYPE);
+  if (rs_pool_open(options, &pool, &err) != RS_OK)
+    return rs_handle_raise(L, &err);
+  *handle = pool;
+  return 1;
+}
+
+int
+rs_lua_pool (lua_State *L)
+{
+  static const char *const resets[] = { "globals", "none", "fresh", NULL };
+  rs_pool_options o = { 0 };
+  luaL_checktype(L, 1, LUA_TTABLE);
+  o.min = count_field(L, "min");
+  o.max = count_field(L, "max");
+  lua_getfield(L, 1, "idle");
+  const double idle = luaL_optnumber(L, -1, 0);
+  o.idle = isinf(idle) ? RS_FOREVER : idle;
+  lua_getfield(L, 1, "reset");
+  o.reset = luaL_checkoption(L, lua_gettop(L), "globals", resets);
+  if (lua_getfield(L, 1, "initial_state") != LUA_TNIL)
+    o.initial_state = rs_handle_check(L, lua_gettop(L),
+                                      RS_INITIAL_STATE_TYPE);
+  else
+    o.initial_state = push_initial_state(L);
+  return open(L, &o);
+}
+
+void
+rs_parallel_set_workers (lua_State *L, unsigned workers)
+{
+  lua_pushinteger(L, (lua_Integer) workers);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &workers_key);
+}
+
+unsigned
+rs_parallel_workers (lua_State *L)
+{
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &workers_key);
+  const lua_Integer n = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  return n > 0 ? (unsigned) n : rs_cpus();
+}
+
+/* [-0, +0, e]  Where runspaces find modules: where this state does. */
+static void
+copy_paths (lua_State *L, rs_initial_state *is)
+{
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, -1, LUA_LOADLIBNAME) == LUA_TTABLE) {
+    lua_getfield(L, -1, "path");
+    check_status(L, rs_initial_state_set_path(is, lua_tostring(L, -1)));
+    lua_getfield(L, -2, "cpath");
+    check_status(L, rs_initial_state_set_cpath(is, lua_tostring(L, -1)));
+    lua_pop(L, 2);
+  }
+  lua_pop(L, 2);
+}
+
+int
+rs_lua_default_pool (lua_State *L)
+{
+  rs_pool *const own = rs_pool_current(L);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) != LUA_TNIL)
+    return 1;
+  if (own != NULL) {  /* in a runspace: its own pool, which outlives it */
+    *rs_handle_new(L, RS_POOL_TYPE) = own;
+    lua_pushboolean(L, 1);
+    lua_setiuservalue(L, -2, 1);
+  }
+  else {
+    rs_pool_options o = { .max = rs_parallel_workers(L) };
+    o.initial_state = push_initial_state(L);
+    copy_paths(L, o.initial_state);
+    open(L, &o);
+  }
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &default_key);
+  return 1;
+}
+
+/* pool:close([timeout]) -> true | false, "timeout" */
+static int
+pool_close (lua_State *L)
+{
+  rs_pool *const pool = check(L);
+  switch (rs_pool_close(pool, rs_handle_timeout(L, 2))) {
+    case RS_OK:
+      lua_pushboolean(L, 1);
+      return 1;
+    case RS_EINVAL:
+      return rs_handle_error(L, "a pool cannot be closed by a job of its own");
+    default:
+      lua_pushboolean(L, 0);
+      lua_pushliteral(L, "timeout");
+      return 2;
+  }
+}
+
+/* The end of the scope: what still runs is told to stop. */
+static int
+pool_scope_end (lua_State *L)
+{
+  rs_pool_close(check(L), 0);
+  return 0;
+}
+
+/* pool:info() -> table */
+static int
+pool_info (lua_State *L)
+{
+  rs_pool_info i;
+  rs_pool_info_get(check(L), &i);
+  const struct { const char *name; uint64_t value; } counts[] = {
+    { "min", i.min },
+    { "max", i.max },
+    { "workers", i.workers },
+    { "idle", i.idle },
+    { "stuck", i.stuck },
+    { "queued", i.queued },
+    { "running", i.running },
+    { "finished", i.finished },
+    { "started_workers", i.started_workers },
+    { "failed_workers", i.failed_workers },
+  };
+  lua_createtable(L, 0, 12);
+  for (size_t k = 0; k < sizeof counts / sizeof counts[0]; k++) {
+    lua_pushinteger(L, (lua_Integer) counts[k].value);
+    lua_setfield(L, -2, counts[k].name);
+  }
+  lua_pushboolean(L, i.closed);
+  lua_setfield(L, -2, "closed");
+  if (i.failure[0] != '\0') {
+    lua_pushstring(L, i.failure);
+    lua_setfield(L, -2, "failure");
+  }
+  return 1;
+}
+
+/* pool:submit(function or source, name or nil, ...) -> job */
+static int
+pool_submit (lua_State *L)
+{
+  enum { POOL = 1, FUNCTION, NAME };
+  rs_pool *const pool = check(L);
+  rs_error err;
+  rs_job *job;
+  const rs_job_options o = { .name = luaL_optstring(L, NAME, NULL) };
+  luaL_checkany(L, FUNCTION);
+  if (lua_gettop(L) < NAME)
+    lua_settop(L, NAME);
+  const int nargs = lua_gettop(L) - NAME;
+  rs_push_job(L, NULL);
+  lua_insert(L, NAME + 1);
+  lua_pushvalue(L, FUNCTION);
+  lua_insert(L, NAME + 2);
+  if (rs_submit(pool, L, nargs, &o, &job, &err) != RS_OK)
+    return rs_handle_raise(L, &err);
+  *(rs_job **) lua_touserdata(L, -1) = job;
+  return 1;
+}
+
+static int
+pool_to_string (lua_State *L)
+{
+  rs_pool_info i;
+  rs_pool_info_get(check(L), &i);
+  lua_pushfstring(L, "parallel.pool: %s, %d of %d workers",
+                  i.closed ? "closed" : "open", (int) i.workers, (int) i.max);
+  return 1;
+}
+
+static int
+pool_gc (lua_State *L)
+{
+  rs_pool **const handle = luaL_checkudata(L, 1, RS_POOL_TYPE);
+  lua_getiuservalue(L, 1, 1);
+  if (!lua_toboolean(L, -1))  /* ours? */
+    rs_pool_unref(*handle);
+  *handle = NULL;
+  return 0;
+}
+
+void
+rs_open_pool_type (lua_State *L)
+{
+  static const luaL_Reg meta[] = {
+    { "__tostring", pool_to_string },
+    { "__close", pool_scope_end },
+    { "__gc", pool_gc },
+    { NULL, NULL }
+  };
+  static const luaL_Reg methods[] = {
+    { "close", pool_close },
+    { "info", pool_info },
+    { "submit", pool_submit },
+    { NULL, NULL }
+  };
+  rs_handle_type(L, RS_POOL_TYPE, meta, methods);
+}
