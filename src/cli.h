@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cli.h - the command line of the host program, and how it runs chunks.
+ *
+ * What a user can see of it follows 'lua5.4' to the letter: the options and
+ * their order, the texts of errors, what is printed where.  Only the main
+ * thread runs here.
+ */
+#ifndef RS_CLI_H
+#define RS_CLI_H
+
+#include <stdbool.h>
+
+#include <lua.h>
+
+/* The command line, parsed.  It borrows 'argv'. */
+typedef struct rs_cli {
+  int argc;
+  char **argv;
+  const char *name;   /* of the program, as errors show it */
+  int script;         /* index of the script in 'argv'; 'argc' if none */
+  unsigned workers;   /* -j: workers of the default pool; 0 if not given */
+  bool interactive;   /* -i */
+  bool version;       /* -v or -i */
+  bool statements;    /* -e */
+  bool no_env;        /* -E */
+} rs_cli;
+
+/*
+ * Parse the command line.  False when it is wrong; the complaint and the
+ * usage are then on stderr.
+ */
+bool rs_cli_parse (rs_cli *cli, int argc, char **argv);
+
+/* Print the versions of runspace and Lua on stdout. */
+void rs_cli_version (void);
+
+/* Print 'message' on stderr, behind the name of the program unless NULL. */
+void rs_cli_message (const char *name, const char *message);
+
+/* [-(status != LUA_OK), +0, -]  Print the error on top, if it is one, and
+   return 'status'. */
+int rs_cli_report (lua_State *L, int status, const char *name);
+
+/*
+ * [-(nargs + 1), +(nresults|1), -]  'lua_pcall' during which the first
+ * SIGINT raises "interrupted!" in 'L', and a second one does what it did
+ * before the call.
+ */
+int rs_cli_pcall (lua_State *L, int nargs, int nresults, int handler);
+
+/* [-(nargs + 1), +(nresults|1), -]  The same; an error that is left is a
+   text, with a traceback unless the error value speaks for itself. */
+int rs_cli_call (lua_State *L, int nargs, int nresults);
+
+/* [-0, +0, e]  Set the global 'arg': the script at 0, what led to it below,
+   its arguments above. */
+void rs_cli_set_arg (lua_State *L, const rs_cli *cli);
+
+/* [-0, +0, e]  Run LUA_INIT_5_4 or else LUA_INIT.  A Lua status; the error
+   has been reported. */
+int rs_cli_run_init (lua_State *L, const rs_cli *cli);
+
+/* [-0, +0, e]  Do what -e, -l and -W ask, in their order.  As above. */
+int rs_cli_run_options (lua_State *L, const rs_cli *cli);
+
+/* [-0, +0, e]  Run the script with its arguments.  As above. */
+int rs_cli_run_script (lua_State *L, const rs_cli *cli);
+
+/* [-0, +0, e]  Run standard input, to its end, as one chunk.  As above. */
+int rs_cli_run_stdin (lua_State *L, const rs_cli *cli);
+
+#endif
