@@ -1,0 +1,483 @@
+-- SPDX-License-Identifier: MIT
+--- The host program beside the distribution's lua5.4: each row is run by
+--- both, under the same name, and what they print and how they end is the
+--- same but for what runspace adds.
+
+local tree <const> = require "support.tree"
+
+local function quote (text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
+local function read (path)
+  local file <close> = assert(io.open(path, "rb"))
+  return file:read "a"
+end
+
+local function write (path, contents)
+  local file <close> = assert(io.open(path, "wb"))
+  assert(file:write(contents))
+end
+
+local function absolute (path)
+  local pipe <close> = assert(io.popen("command -v " .. quote(path)))
+  local found = pipe:read "l"
+  assert(found, path .. ": not found")
+  if found:sub(1, 1) == "/" then return found end
+  local cwd <close> = assert(io.popen "pwd")
+  return cwd:read "l" .. "/" .. found
+end
+
+--- The files that rows use.
+local files <const> = {
+  ["arg.lua"] = [[
+    print(...)
+    for i = -9, 9 do if arg[i] then io.write(i, "=", arg[i], " ") end end
+    print(#arg)]],
+  ["bang.lua"] = "#!/usr/bin/env lua\nprint 'bang' error 'line 2'",
+  ["bang"] = "#!/usr/bin/env lua\nprint('executed', arg[0], ...)",
+  ["bom.lua"] = "\u{feff}# comment\nprint(debug.getinfo(1).currentline)",
+  ["hash.lua"] = "# only",
+  ["empty.lua"] = "",
+  ["noend.lua"] = "while true do",
+  ["zero.lua"] = "print 'one\0two' print(#'\0')",
+  ["exit.lua"] = "os.exit(...)",
+  ["init.lua"] = "print('init', ...) X = 1",
+  ["deep.lua"] = [[
+    local function a () error "deep" end
+    local function b () a() end
+    function c () b() return 1 end
+    local t = { m = function () c() return 1 end }
+    t.m()]],
+  ["mod.lua"] = "print('loading', ...) return { name = 'mod' }",
+  ["object.lua"] = [[
+    return function (tostring)
+      return setmetatable({}, { __tostring = tostring, __name = "My" })
+    end]],
+  ["-dash.lua"] = "print 'dash'",
+  ["lines.txt"] = "one\n2\nthree\n",
+  ["gc.lua"] = [[
+    local mt = { __gc = function (o) print("gc", o.name) end }
+    A = setmetatable({ name = "a" }, mt)
+    B = setmetatable({ name = "b" }, mt)
+    local c <close> = setmetatable({}, { __close = function () print "x" end })
+    if arg[1] then os.exit(tonumber(arg[1]), arg[2] == "close") end]],
+  ["cjson.lua"] = [[
+    local cjson = require "cjson"
+    print(cjson.encode { 1, "two", { three = cjson.null } })
+    print(cjson.decode('{"a": [1, 2.5, null]}').a[2])
+    print(pcall(cjson.decode, "{"))]],
+  ["lpeg.lua"] = [[
+    local lpeg = require "lpeg"
+    local number = lpeg.C(lpeg.R "09" ^ 1) / math.tointeger
+    local list = lpeg.Ct(number * ("," * number) ^ 0)
+    print(table.unpack(list:match "1,22,333"))
+    print(lpeg.match(lpeg.P "a" * lpeg.Cmt("b", print), "ab"))]],
+  ["lfs.lua"] = [[
+    local lfs = require "lfs"
+    local names = {}
+    for name in lfs.dir "." do names[#names + 1] = name end
+    table.sort(names)
+    print(#names, lfs.attributes("lines.txt", "size"))
+    print(lfs.attributes "nowhere")]],
+  ["socket.lua"] = [[
+    local socket = require "socket"
+    local server = assert(socket.bind("127.0.0.1", 0))
+    local _, port = server:getsockname()
+    local client = assert(socket.connect("127.0.0.1", port))
+    local peer = assert(server:accept())
+    client:send "hello\nworld\n"
+    print(peer:receive(), peer:receive "*l")
+    client:close()
+    print(peer:receive())
+    local url = require "socket.url".parse "x://y"
+    print(require "mime".b64 "runspace", url.host)]],
+  ["term.lua"] = [[
+    local term = require "term"
+    print(term.isatty(io.stdout))
+    io.write(term.colors.red "red", term.colors.reset "", "\n")]],
+  ["system.lua"] = [[
+    local system = require "system"
+    print(math.type(system.gettime()), system.monotime() > 0)
+    system.sleep(0.001)]],
+  ["zlib.lua"] = [[
+    local zlib = require "zlib"
+    local packed = zlib.deflate()(("z"):rep(1000), "finish")
+    print(#packed, #zlib.inflate()(packed), zlib.crc32()("abc"))]],
+  ["luv.lua"] = [[
+    local uv = require "luv"
+    local timer = uv.new_timer()
+    timer:start(1, 0, function () print "timer" timer:close() end)
+    uv.new_work(function (x) return x * 2 end,
+                function (y) print("work", y) end):queue(21)
+    uv.run()
+    uv.spawn("/bin/echo", { args = { "child" }, stdio = { nil, 1, 2 } },
+             function (code) print("exit", code) end)
+    uv.run()]],
+  ["yaml.lua"] = [[print(require "yaml".load("a: [1, two]").a[2])]],
+  ["penlight.lua"] = [[
+    local List, path = require "pl.List", require "pl.path"
+    print(List { 3, 1, 2 }:sort(), path.basename "a/b")]],
+  ["argparse.lua"] = [[
+    local parser = require "argparse" ("prog", "what it does")
+    parser:argument "file"
+    parser:flag "-q --quiet"
+    print(parser:parse { "-q", "x" }.file)
+    parser:parse { "--nope" }]],
+  ["co.lua"] = [[
+    local co = coroutine.wrap(function () coroutine.yield(1) error "in co" end)
+    print(co())
+    print(coroutine.running())
+    co()]],
+  ["env.lua"] = "print(os.getenv 'HELLO', X, package.path, package.cpath)",
+}
+
+--- What both run, in a shell, as 'lua'.
+local rows <const> = {
+  -- statements and options
+  [[lua -e 'print(1)']],
+  [[lua -e'print(1)']],
+  [[lua -e '']],
+  [[lua -e 'x = 1' -e 'print(x)' -e 'print(x + 1)']],
+  [[lua -e 'print(1)' -e 'x =' -e 'print(2)']],
+  [[lua -e 'print(...)' arg.lua a]],
+  [[lua -e]],
+  [[lua -e -v]],
+  [[lua -l]],
+  [[lua -l -e]],
+  [[lua -l mod -e 'print(mod.name)']],
+  [[lua -lmod -e 'print(mod.name)']],
+  [[lua -l m=mod -e 'print(m.name, mod)']],
+  [[lua -l =mod -e 'print(_G[""].name)']],
+  [[lua -l mod= ]],
+  [[lua -l nowhere]],
+  [[lua -l nowhere -e 'print "not reached"']],
+  [[lua -l string -l s=string -e 'print(s == string)']],
+  [[lua -l mod </dev/null]],
+  [[lua -v]],
+  [[lua -v -e 'print(1)']],
+  [[lua -v arg.lua]],
+  [[lua -v - <arg.lua]],
+  [[lua -v -v]],
+  [[lua -h]],
+  [[lua -vi]],
+  [[lua -Wx]],
+  [[lua -E-]],
+  [[lua --help]],
+  [[lua -x arg.lua]],
+  [[lua -e 'print(1)' -z]],
+  [[lua -W -e 'warn("a", "b")']],
+  [[lua -e 'warn "off"' -W -e 'warn "on"']],
+  [[lua -e 'warn "@on" warn "x" warn "@off" warn "y"']],
+  [[lua -W -e 'setmetatable({}, { __gc = function () error "g" end })']],
+  [[lua -E -e 'print(debug.getregistry().LUA_NOENV)']],
+  [[lua -e 'print(debug.getregistry().LUA_NOENV)']],
+  [[lua -e 'print(collectgarbage "incremental")']],
+  -- the script and its arguments
+  [[lua arg.lua]],
+  [[lua arg.lua a 'b c' '' -e]],
+  [[lua -W -e 'x = 1' -- arg.lua -v]],
+  [[lua -e 'x=1' -lmod arg.lua 1 2]],
+  [[lua - a b <arg.lua]],
+  [[lua -- - a]],
+  [[lua -- -dash.lua]],
+  [[lua -]],
+  [[lua ./arg.lua]],
+  [[lua "$PWD/arg.lua" | sed "s,$PWD,.,"]],
+  [[lua nowhere.lua]],
+  [[lua '']],
+  [[lua .]],
+  [[lua bang.lua]],
+  [[./bang 1 2]],
+  [[lua bom.lua]],
+  [[lua hash.lua]],
+  [[lua empty.lua]],
+  [[lua noend.lua]],
+  [[lua zero.lua]],
+  [[lua -e 'arg = nil' arg.lua]],
+  [[lua -e 'arg = { "x", "y" }' arg.lua a]],
+  [[lua -e 'arg = setmetatable({}, { __len = function () return 3 end })' ]]
+    .. [[-e 'print(1)' bang]],
+  [[lua -e 'string.dump = nil' -e 'print(arg[0], arg[-1], #arg)']],
+  [[lua -e 'io.open("b.luac", "wb"):write(string.dump(loadfile "arg.lua"))' ]]
+    .. [[&& lua b.luac x && rm b.luac]],
+  -- programs from a pipe
+  [[echo 'print(1, ...)' | lua]],
+  [[echo 'print(1' | lua]],
+  [[echo 'error "x"' | lua]],
+  [[printf '# first\nerror "x"' | lua -]],
+  [[printf 'print(io.read())\nleft' | lua]],
+  [[lua -W <arg.lua]],
+  [[echo 'print(1)' | lua -e 'print(2)']],
+  [[echo 'print(1)' | lua -l mod]],
+  [[lua <&-]],
+  [[lua -e 'for l in io.lines() do print(#l) end' <lines.txt]],
+  [[lua -e 'print(io.read("l", "n", "L", "a"))' <lines.txt]],
+  [[lua -e 'print(io.read "a")' <&-]],
+  [[lua -e 'print(io.stdout:seek())' | cat]],
+  [[lua -e 'print(1)' >&-]],
+  -- errors
+  [[lua deep.lua]],
+  [[lua -e 'error()']],
+  [[lua -e 'error(nil)']],
+  [[lua -e 'error {}']],
+  [[lua -e 'error(12)']],
+  [[lua -e 'error "text"']],
+  [[lua -e 'error("text", 0)']],
+  [[lua -e 'error("text", 2)']],
+  [[lua -e 'error(print)' 2>&1 | sed 's/0x[0-9a-f]*//']],
+  [[lua -l o=object -e 'error(o(function () return "text" end))']],
+  [[lua -l o=object -e 'error(o(function () return 1 end))']],
+  [[lua -l o=object -e 'error(o(function () error "again" end))']],
+  [[lua -l o=object -e 'error(o(nil))']],
+  [[lua -e 'local t = nil; t.x = 1']],
+  [[lua -e 'print(#5)']],
+  [[lua -e 'local function f () return 1 + f() end f()' 2>&1 ]]
+    .. [[| sed 's/skipping [0-9]*/skipping/']],
+  [[lua -e 'string.rep()']],
+  [[lua -e '("x"):bad()']],
+  [[lua -e 'x = }']],
+  [[lua -e 'goto nowhere']],
+  [[lua -e 'local x <const> = 1; x = 2']],
+  [[lua co.lua 2>&1 | sed 's/0x[0-9a-f]*//']],
+  [[lua -e 'coroutine.wrap(function () error {} end)()']],
+  [[lua -e 'local t <close> = setmetatable({}, { __close = print }) error "c"' ]]
+    .. [[2>&1 | sed 's/0x[0-9a-f]*//']],
+  [[lua -e 'print(debug.traceback "here")']],
+  [[lua -e 'require "nowhere"']],
+  [[lua -e 'io.stderr:write "to stderr\n" io.write "to stdout"']],
+  [[exec 2>&1; lua -e 'io.write "first, " error "second"']],
+  -- ends
+  [[lua -e 'os.exit(3)']],
+  [[lua -e 'os.exit(true)']],
+  [[lua -e 'os.exit(false)']],
+  [[lua -e 'os.exit(false, true)']],
+  [[lua -e 'os.exit(256)']],
+  [[lua -e 'os.exit(-1)']],
+  [[lua -e 'io.write "unflushed" os.exit(2)']],
+  [[lua gc.lua]],
+  [[lua gc.lua 4]],
+  [[lua gc.lua 5 close]],
+  [[lua -e 'io.popen("kill -TERM $PPID"):close() while true do end']],
+  [[lua -e 'print(os.execute "exit 7")']],
+  [[lua -e 'print(io.popen "exit 7":close())']],
+  -- the environment
+  [[LUA_INIT='print "init"' lua -e 'print(1)']],
+  [[LUA_INIT='print(arg[0], ...)' lua arg.lua x]],
+  [[LUA_INIT=@init.lua lua -e 'print(X)']],
+  [[LUA_INIT=@nowhere lua -e 'print(1)']],
+  [[LUA_INIT='x =' lua -e 'print(1)']],
+  [[LUA_INIT='error {}' lua -v]],
+  [[LUA_INIT='error "i"' lua arg.lua]],
+  [[LUA_INIT= lua -e 'print(1)']],
+  [[LUA_INIT=@ lua -e 'print(1)' <init.lua]],
+  [[LUA_INIT_5_4='print "5.4"' LUA_INIT='print "any"' lua -e 'print(1)']],
+  [[LUA_INIT_5_4= LUA_INIT='print "any"' lua -e 'print(1)']],
+  [[LUA_INIT='print "init"' lua -E -e 'print(1)']],
+  [[LUA_INIT='print "init"' lua -z]],
+  [[LUA_INIT='os.exit(9)' lua -e 'print(1)']],
+  [[HELLO=there lua env.lua]],
+  [[LUA_PATH='a/?.lua;;b' lua env.lua]],
+  [[LUA_PATH_5_4=x LUA_PATH=y lua env.lua]],
+  [[LUA_CPATH=';;c/?.so' lua env.lua]],
+  [[LUA_CPATH_5_4=x LUA_CPATH=y lua env.lua]],
+  [[LUA_PATH=x LUA_CPATH=y LUA_INIT=z lua -E env.lua]],
+  -- -i through a pipe
+  [[lua -i </dev/null]],
+  [[lua -i arg.lua x </dev/null]],
+  [[lua -i bang.lua </dev/null]],
+  [[lua -i nowhere.lua </dev/null]],
+  [[lua -i -e 'x = 5' </dev/null]],
+  [[LUA_INIT='error "i"' lua -i </dev/null]],
+  [[echo 'x' | lua -e 'x = 5' -i]],
+  [[printf '1 + 1' | lua -i]],
+  [[printf '%s\n' 'x = 3' '=x' 'x, nil, "s"' 'return x' '' '  ' | lua -i]],
+  [[printf '%s\n' 'for i = 1, 2 do' 'print(i)' 'end' '"done"' | lua -i]],
+  [[printf '%s\n' 'x = (' '' '1 + 1)' 'x' '=(' '4)' | lua -i]],
+  [[printf '%s\n' 'local a = 1' 'a' 'a = a or 2' 'a' | lua -i]],
+  [[printf '%s\n' 'x y' 'error "e"' 'error {}' 'local t = nil; t()' | lua -i]],
+  [[printf '%s\n' '_PROMPT = "a> "' '1' '2' | lua -i]],
+  [[printf '%s\n' '_PROMPT = 12' '1' '_PROMPT = nil' '2' | lua -i]],
+  [[printf '%s\n' 'print = nil' '1' 'x = 2' 'print(x)' | lua -i]],
+  [[printf '%s\n' 'function print (...) io.write(type(...), "\n") end' ]]
+    .. [['{}, nil' | lua -i]],
+  [[echo 'o(function () return "text" end)' | lua -l o=object -i]],
+  [[echo 'o(function () error "again" end)' | lua -l o=object -i]],
+  [[printf '%s\n' 'os.exit(6)' 'print "not reached"' | lua -i]],
+  [[printf '%s\n' 'io.write "no newline" and 1' '"\0zero"' | lua -i]],
+  [[printf '%s\n' 'io.stdout' 'io.read()' | lua -i | sed 's/0x[0-9a-f]*//']],
+  [[printf '%s\n' 'coroutine.wrap(function () error "co" end)()' | lua -i]],
+  -- modules in C and in Lua
+  [[lua cjson.lua]],
+  [[lua lpeg.lua]],
+  [[lua lfs.lua]],
+  [[lua socket.lua]],
+  [[lua term.lua]],
+  [[lua system.lua]],
+  [[lua zlib.lua]],
+  [[lua luv.lua]],
+  [[lua yaml.lua]],
+  [[lua penlight.lua]],
+  [[lua argparse.lua]],
+  -- the libraries
+  [[lua -e 'for _, m in ipairs { "math", "string", "table", "os", "io", "utf8",
+      "debug", "coroutine", "package" } do
+      local names = {}
+      for name in pairs(_G[m]) do names[#names + 1] = name end
+      table.sort(names)
+      print(m, table.concat(names, " "))
+    end']],
+  [[lua -e 'print(_VERSION, math.pi, 1e300, 2.0, 1 // 0.0, -(0/0) ~= 0)']],
+  [[lua -e 'print(os.setlocale(), os.setlocale(nil, "ctype"))']],
+}
+
+describe("the command line", function ()
+  local dir
+
+  setup(function ()
+    local pipe <close> = assert(io.popen "mktemp -d")
+    dir = pipe:read "l"
+    for name, contents in pairs(files) do
+      write(dir .. "/" .. name, contents)
+    end
+    -- Both interpreters go by the name 'lua'; its directory tells which.
+    assert(os.execute(([[
+      cd %s && chmod +x bang && mkdir ../$(basename $PWD).bin &&
+      cd ../$(basename $PWD).bin && mkdir lua runspace &&
+      ln -s %s lua/lua && ln -s %s runspace/lua]]):format(
+      quote(dir), quote(absolute(tree.lua)), quote(absolute(tree.runspace)))))
+  end)
+
+  teardown(function ()
+    os.execute(("rm -rf %s %s"):format(quote(dir), quote(dir .. ".bin")))
+  end)
+
+  --- Run a shell command with 'lua' being one of the two.
+  ---@param which "lua"|"runspace"
+  ---@param command string
+  ---@return table  stdout, stderr, status
+  local function run (which, command)
+    local bin <const> = dir .. ".bin"
+    write(bin .. "/command", command)
+    local _, how, status = os.execute(([[
+      cd %s || exit
+      unset LUA_INIT LUA_INIT_5_4 LUA_PATH LUA_PATH_5_4 LUA_CPATH LUA_CPATH_5_4
+      PATH=%s/%s:$PATH LC_ALL=C exec timeout 60 sh %s/command \
+        </dev/null >%s/stdout 2>%s/stderr]]):format(
+      quote(dir), quote(bin), which, quote(bin), quote(bin), quote(bin)))
+    return {
+      stdout = read(bin .. "/stdout"),
+      stderr = read(bin .. "/stderr"),
+      status = how .. " " .. status,
+    }
+  end
+
+  --- Take away what runspace adds.
+  local function without_additions (result)
+    return {
+      stdout = result.stdout:gsub("^runspace [%d.]+  %((Lua [^\n]*)%)\n",
+                                  "%1\n"),
+      stderr = result.stderr:gsub("\n  %-j N [^\n]*", ""),
+      status = result.status,
+    }
+  end
+
+  for _, row in ipairs(rows) do
+    it("does what that of lua5.4 does: " .. row:gsub("%s+", " "), function ()
+      assert.same(run("lua", row), without_additions(run("runspace", row)))
+    end)
+  end
+
+  it("shows its version before that of Lua", function ()
+    assert.matches("^runspace %d+%.%d+%.%d+  %(Lua 5%.4%.%d+  .+%)\n$",
+                   run("runspace", "lua -v").stdout)
+  end)
+
+  it("goes by 'runspace' if it was given no name", function ()
+    local result = run("runspace", [[bash -c 'exec -a "" lua -e "error()"']])
+    assert.matches("^runspace: %(error object is a nil value%)\n",
+                   result.stderr)
+  end)
+
+  it("has the module 'parallel' as a global", function ()
+    local result = run("runspace", [[lua -e '
+      print(type(parallel), package.loaded.parallel == parallel,
+            require "parallel" == parallel)']])
+    assert.equal("table\ttrue\ttrue\n", result.stdout)
+    assert.equal("exit 0", result.status)
+  end)
+
+  describe("SIGINT", function ()
+    it("raises an error in the chunk, with where it was", function ()
+      local command <const> = [[lua -e '
+        local function spin () while true do end end
+        io.popen("kill -INT $PPID"):close() spin()']]
+      for _, which in ipairs { "lua", "runspace" } do
+        local result = run(which, command)
+        assert.matches("^lua: [^\n]*interrupted!\nstack traceback:\n",
+                       result.stderr)
+        assert.equal("exit 1", result.status)
+      end
+    end)
+
+    it("ends the process the second time", function ()
+      local result = run("runspace", [[lua -e '
+        local function swallow () while true do end end
+        pcall(function ()
+          io.popen("kill -INT $PPID"):close()
+          swallow()
+        end)
+        print "once"
+        io.stdout:flush()
+        io.popen("kill -INT $PPID"):close()
+        swallow()'; echo $?]])
+      assert.equal("once\n130\n", result.stdout)
+    end)
+  end)
+
+  describe("-j", function ()
+    local probe <const> = [[ -e '
+      local records = parallel.collect(parallel.range(1, 200), function (i)
+        for _ = 1, 1e4 do i = i + 1 end
+        return i
+      end)
+      local most = 0
+      for _, record in ipairs(records) do
+        most = math.max(most, record.worker)
+      end
+      print(#records, most)']]
+
+    for _, option in ipairs { "-j 1", "-j1", "-j 3 -j 1", "-j 01" } do
+      it("sets the number of workers: " .. option, function ()
+        local result = run("runspace", "lua " .. option .. probe)
+        assert.equal("", result.stderr)
+        assert.equal("200\t1\n", result.stdout)
+      end)
+    end
+
+    it("is not an argument of the script", function ()
+      local result = run("runspace", "lua -j 2 -j3 arg.lua a")
+      assert.equal("a\n-4=lua -3=-j -2=2 -1=-j3 0=arg.lua 1=a 1\n",
+                   result.stdout)
+    end)
+
+    for _, bad in ipairs { "0", "-1", "1.5", "two", "2x", "''", "' 2'", "+2",
+                           "99999999999999999999", "4294967296" } do
+      it("refuses " .. bad, function ()
+        local result = run("runspace", "lua -j " .. bad .. " -e 'print(1)'")
+        local text = bad:gsub("'", "")
+        assert.equal(("lua: '-j' needs a positive integer, not '%s'\n")
+                     :format(text), result.stderr:match "^[^\n]*\n")
+        assert.matches("\nusage: lua %[options%] %[script %[args%]%]\n",
+                       result.stderr)
+        assert.equal("", result.stdout)
+        assert.equal("exit 1", result.status)
+      end)
+    end
+
+    it("needs an argument", function ()
+      assert.matches("^lua: '%-j' needs argument\nusage: ",
+                     run("runspace", "lua -j").stderr)
+    end)
+  end)
+end)

@@ -1,0 +1,234 @@
+-- SPDX-License-Identifier: MIT
+local gates <const> = require "support.gate"
+local parallel <const> = require "parallel"
+
+local function square (x) return x * x end
+
+--- 1, 2, 3, ... without end; second result: how many were pulled.
+local function endless ()
+  local count = 0
+  return function ()
+    count = count + 1
+    return count
+  end, function () return count end
+end
+
+-- luacheck: ignore 512 (loops that are left at once)
+describe("each", function ()
+  it("gives a record of each item", function ()
+    local seen = {}
+    for record in parallel.each({ 3, 4, "x" }, square) do
+      seen[record.index] = record
+    end
+    assert.equal(9, seen[1].result)
+    assert.same({ 16, n = 1 }, seen[2].results)
+    assert.equal("failed", seen[3].state)
+    assert.equal("x", seen[3].input)
+    assert.matches("stack traceback", seen[3].traceback)
+    assert.equal(3, #seen)
+  end)
+
+  it("takes ranges and iterators", function ()
+    for _, input in ipairs { parallel.range(100), ("x"):rep(100):gmatch(".") }
+    do
+      local count = 0
+      for record in parallel.each(input, "return ...") do
+        count = count + 1
+        assert.equal(record.input, record.result)
+      end
+      assert.equal(100, count)
+    end
+  end)
+
+  it("gives nothing for no items", function ()
+    for _ in parallel.each({}, square) do error("a record of nothing") end
+    for _ in parallel.each(function () end, square) do
+      error("a record of nothing")
+    end
+  end)
+
+  it("gives records as they complete", function ()
+    local pool <close> = parallel.pool { min = 2, max = 2 }
+    local gate <close> = gates.new()
+    local pass <const> = gate.pass
+    local order = {}
+    for record in pool:each({ "slow", "quick" }, function (item)
+      if item == "slow" then pass() end
+      return item
+    end, { chunk = 1 }) do
+      order[#order + 1] = record.result
+      gate:open()  -- only after the quick one is here
+    end
+    assert.same({ "quick", "slow" }, order)
+  end)
+
+  it("gives records in the order of the items with 'ordered'", function ()
+    local pool <close> = parallel.pool { min = 2, max = 2 }
+    local gate <close> = gates.new()
+    local pass <const>, path <const> = gate.pass, gate.path
+    local order = {}
+    for record in pool:each({ "slow", "quick", "last" }, function (item)
+      if item == "slow" then
+        pass()
+      elseif item == "quick" then
+        local _ <close> = io.open(path, "w")  -- waits for the slow one
+      end
+      return item
+    end, { chunk = 1, ordered = true }) do
+      order[#order + 1] = record.result
+    end
+    assert.same({ "slow", "quick", "last" }, order)
+  end)
+
+  it("keeps the order of many items with 'ordered'", function ()
+    local expected = 0
+    for record in parallel.each(parallel.range(20000), square,
+                                { ordered = true }) do
+      expected = expected + 1
+      assert.equal(expected, record.input)
+    end
+    assert.equal(20000, expected)
+  end)
+
+  it("goes on behind a failed item", function ()
+    local states = {}
+    for record in parallel.each({ 1, 2, 3 }, function (x)
+      if x == 2 then error("two") end
+    end, { ordered = true }) do
+      states[#states + 1] = record.state
+    end
+    assert.same({ "completed", "failed", "completed" }, states)
+  end)
+
+  it("starts nothing more after a failure with on_error = 'stop'",
+     function ()
+    local input <const> = endless()
+    local failed, completed = 0, 0
+    for record in parallel.each(input, function (x)
+      if x == 20 then error("twenty") end
+    end, { on_error = "stop", chunk = 1 }) do
+      if record.state == "failed" then failed = failed + 1 end
+      if record.state == "completed" then completed = completed + 1 end
+    end
+    assert.equal(1, failed)
+    assert.is_true(completed >= 18)
+  end)
+
+  it("holds a bounded number of items of an endless iterator", function ()
+    local input <const>, pulled <const> = endless()
+    local taken, most = 0, 0
+    for _ in parallel.each(input, square, { limit = 4, chunk = 10 }) do
+      taken = taken + 1
+      most = math.max(most, pulled() - taken)
+      if taken == 2000 then break end
+    end
+    assert.is_true(most <= 100, most .. " items were held")
+  end)
+
+  it("pulls nothing before it is asked", function ()
+    local input <const>, pulled <const> = endless()
+    local next_record, _, _, closing = parallel.each(input, square)
+    assert.equal(0, pulled())
+    assert.equal("completed", next_record().state)
+    getmetatable(closing).__close(closing)
+  end)
+
+  it("pulls nothing while a finished record waits", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local input <const>, pulled <const> = endless()
+    local before
+    for record in pool:each(input, square, { limit = 1, chunk = 4 }) do
+      if record.index % 4 == 1 then
+        before = pulled()
+      else
+        assert.equal(before, pulled())
+      end
+      if record.index == 40 then break end
+    end
+  end)
+
+  it("gives early records of a slow iterator early", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local taken, pulled = 0, 0
+    local function slow ()
+      os.execute("sleep 0.05")
+      pulled = pulled + 1
+      if pulled <= 6 then return pulled end
+    end
+    local ahead = 0
+    for _ in pool:each(slow, square) do
+      taken = taken + 1
+      ahead = math.max(ahead, pulled - taken)
+    end
+    assert.equal(6, taken)
+    assert.is_true(ahead <= 3, "the first record came after " .. ahead)
+  end)
+
+  it("stops the batch when the loop is left", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    for _ in pool:each(endless(), square) do break end
+    local ok = pcall(function ()
+      for _ in pool:each(endless(), square) do error("leave") end
+    end)
+    assert.is_false(ok)
+    assert.equal(16, pool:run(square, 4))
+    assert.equal(0, pool:info().queued)
+  end)
+
+  it("closes a pool of its own when the loop is left", function ()
+    local seen
+    for record in parallel.each(endless(), "return offset",
+                                { variables = { offset = 5 } }) do
+      seen = record.result
+      break
+    end
+    assert.equal(5, seen)
+  end)
+
+  it("may be left to the collector in the middle", function ()
+    local next_record = parallel.each(endless(), square)
+    assert.equal("completed", next_record().state)
+    next_record = nil  -- luacheck: ignore 311
+    collectgarbage()
+    collectgarbage()
+    assert.same({ 1, n = 1 }, parallel.map({ 1 }, square))
+  end)
+
+  it("gives nil again and again after its end", function ()
+    local next_record = parallel.each({ 1 }, square)
+    assert.equal(1, next_record().result)
+    assert.is_nil(next_record())
+    assert.is_nil(next_record())
+  end)
+
+  it("keeps memory flat over many items of an iterator", function ()
+    local i, limit = 0, 200000
+    local function counter ()
+      i = i + 1
+      if i <= limit then return i end
+    end
+    local taken, before, most = 0, nil, 0
+    for _ in parallel.each(counter, square) do
+      taken = taken + 1
+      if taken % 20000 == 0 then
+        collectgarbage()
+        local used <const> = collectgarbage("count")
+        before = before or used
+        most = math.max(most, used - before)
+      end
+    end
+    assert.equal(limit, taken)
+    assert.is_true(most < 2048, most .. " KiB more than at the start")
+  end)
+
+  it("is a method of pools, several loops at a time", function ()
+    local pool <close> = parallel.pool { max = 2 }
+    local sum = 0
+    for outer in pool:each({ 1, 2, 3 }, square) do
+      for inner in pool:each({ 10, 20 }, square) do
+        sum = sum + outer.result * inner.result
+      end
+    end
+    assert.equal(14 * 500, sum)
+  end)
+end)

@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * engine_check.c - the C interface: what Lua cannot reach.
+ */
+#include "support/check.h"
+
+#include <errno.h>
+
+/* ------------------------------------------------- threads that cannot be had */
+
+/* Creations that succeed before the system gives no more; the linker puts
+   '__wrap_pthread_create' in the place of the real one. */
+static int threads_left = -1;  /* below 0: no limit */
+
+int __real_pthread_create (pthread_t *, const pthread_attr_t *,
+                           void *(*) (void *), void *);
+int __wrap_pthread_create (pthread_t *, const pthread_attr_t *,
+                           void *(*) (void *), void *);
+
+int
+__wrap_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
+                       void *(*start) (void *), void *arg)
+{
+  if (threads_left == 0)
+    return EAGAIN;
+  if (threads_left > 0)
+    threads_left--;
+  return __real_pthread_create(thread, attr, start, arg);
+}
+
+static void
+check_thread_failure (lua_State *L)
+{
+  rs_pool *pool = NULL;
+  rs_error err;
+  rs_pool_info info;
+  const rs_pool_options o = { .min = 3, .max = 4 };
+  threads_left = 0;
+  CHECK(rs_pool_open(&o, &pool, &err) == RS_ETHREAD);
+  CHECK(strstr(err.text, "cannot create a worker thread") != NULL);
+  CHECK(pool == NULL);
+
+  threads_left = 1;
+  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+  rs_pool_info_get(pool, &info);
+  CHECK(info.workers == 1);
+  CHECK(info.failed_workers == 1);
+  CHECK(strstr(info.failure, "cannot create a worker thread") != NULL);
+  CHECK(result_of(submit(pool, L, "return 7", 0), L) == 7);
+  rs_pool_unref(pool);
+  threads_left = -1;
+}
+
+/* --------------------------------------------------------------- jobs, errors */
+
+static void
+check_jobs (lua_State *L)
+{
+  rs_pool *pool = NULL;
+  rs_error err;
+  rs_job *job = NULL;
+  int n = 0;
+  REQUIRE(rs_pool_open(NULL, &pool, NULL) == RS_OK);
+
+  lua_pushinteger(L, 12);
+  CHECK(result_of(submit(pool, L, "local x = ...; return x * x", 1), L)
+        == 144);
+
+  job = submit(pool, L, "error { code = 3 }", 0);
+  CHECK(rs_job_wait(job, L, RS_FOREVER) == RS_OK);
+  CHECK(state_of(job) == RS_JOB_FAILED);
+  CHECK(rs_job_push(job, L, &n) == RS_EFAILED && n == 2);
+  CHECK(lua_getfield(L, -2, "code") == LUA_TNUMBER);
+  CHECK(strstr(lua_tostring(L, -2), "stack traceback") != NULL);
+  lua_settop(L, 0);
+  CHECK(rs_job_push(job, L, &n) == RS_EFAILED && n == 2);  /* once more */
+  lua_settop(L, 0);
+  rs_job_unref(job);
+
+  lua_pushliteral(L, "return 1 +");
+  CHECK(rs_submit(pool, L, 0, NULL, &job, &err) == RS_EINVAL);
+  CHECK(lua_gettop(L) == 0);
+  lua_pushliteral(L, "\033Lua");
+  CHECK(rs_submit(pool, L, 0, NULL, &job, &err) == RS_EINVAL);
+  CHECK(strstr(err.text, "bytecode") != NULL);
+  lua_pushboolean(L, 1);
+  CHECK(rs_submit(pool, L, 0, NULL, &job, &err) == RS_EINVAL);
+  lua_pushliteral(L, "return ...");
+  lua_newuserdatauv(L, 1, 0);
+  CHECK(rs_submit(pool, L, 1, NULL, &job, &err) == RS_EREFUSED);
+  CHECK(strstr(err.text, "argument 1: cannot transfer a userdata") != NULL);
+  CHECK(lua_gettop(L) == 0);
+
+  rs_pool *other = rs_pool_ref(pool);
+  CHECK(rs_pool_close(pool, RS_FOREVER) == RS_OK);
+  CHECK(rs_pool_close(pool, RS_FOREVER) == RS_OK);
+  rs_pool_unref(pool);
+  lua_pushliteral(L, "return 1");
+  CHECK(rs_submit(other, L, 0, NULL, &job, &err) == RS_ECLOSED);
+  rs_pool_unref(other);
+}
+
+static void
+check_cancel (lua_State *L)
+{
+  rs_pool *const pool = gated_pool(1, 1);
+  int n = 0;
+  gate_close();
+  rs_job *const first = submit(pool, L, "wait_at_gate(); return 1", 0);
+  rs_job *const second = submit(pool, L, "return 2", 0);
+  gate_await(1);
+  CHECK(rs_job_push(first, L, &n) == RS_EBUSY);
+  CHECK(rs_job_wait(first, L, 0) == RS_ETIMEOUT);
+  CHECK(rs_job_wait(first, L, 0.001) == RS_ETIMEOUT);
+  CHECK(rs_job_cancel(second) == RS_OK);
+  CHECK(state_of(second) == RS_JOB_CANCELLED);
+  CHECK(rs_job_cancel(second) == RS_EDONE);
+  CHECK(rs_job_push(second, L, &n) == RS_EFAILED && n == 2);
+  lua_settop(L, 0);
+  CHECK(rs_job_cancel(first) == RS_OK);
+  CHECK(state_of(first) == RS_JOB_STOPPING);
+  gate_open();
+  CHECK(rs_job_wait(first, L, RS_FOREVER) == RS_OK);
+  CHECK(state_of(first) == RS_JOB_CANCELLED);
+  rs_job_unref(first);
+  rs_job_unref(second);
+  rs_pool_unref(pool);
+}
+
+/* A worker that does not come back is left behind, ends later, and frees
+   what it has; a job's handle outlives the pool. */
+static void
+check_left_behind (lua_State *L)
+{
+  rs_pool *const pool = gated_pool(1, 1);
+  rs_pool_info info;
+  gate_close();
+  rs_job *const first = submit(pool, L, "wait_at_gate(); return 1", 0);
+  rs_job *const second = submit(pool, L, "return 2", 0);
+  gate_await(1);
+  CHECK(rs_pool_close(pool, 0) == RS_ETIMEOUT);
+  rs_pool_info_get(pool, &info);
+  CHECK(info.stuck == 1);
+  CHECK(info.queued == 0);
+  CHECK(state_of(second) == RS_JOB_CANCELLED);
+  rs_pool_unref(pool);
+  gate_open();
+  CHECK(rs_job_wait(first, L, RS_FOREVER) == RS_OK);
+  CHECK(state_of(first) == RS_JOB_CANCELLED);
+  rs_job_unref(first);
+  rs_job_unref(second);
+}
+
+/* --------------------------------------------------------- many host threads */
+
+static void *
+host_thread (void *arg)
+{
+  rs_pool *const pool = arg;
+  lua_State *const L = luaL_newstate();
+  intptr_t wrong = 0;
+  for (int i = 1; i <= 200; i++) {
+    lua_pushinteger(L, i);
+    wrong += result_of(submit(pool, L, "local x = ...; return x + 1", 1), L)
+          != i + 1;
+  }
+  rs_pool_unref(pool);
+  lua_close(L);
+  return (void *) wrong;
+}
+
+static void
+check_host_threads (void)
+{
+  enum { THREADS = 4 };
+  pthread_t threads[THREADS];
+  rs_pool *pool = NULL;
+  const rs_pool_options o = { .max = 3 };
+  REQUIRE(rs_pool_open(&o, &pool, NULL) == RS_OK);
+  for (int i = 0; i < THREADS; i++)
+    REQUIRE(pthread_create(&threads[i], NULL, host_thread, rs_pool_ref(pool))
+            == 0);
+  rs_pool_unref(pool);
+  for (int i = 0; i < THREADS; i++) {
+    void *wrong = NULL;
+    pthread_join(threads[i], &wrong);
+    CHECK(wrong == NULL);
+  }
+}
+
+/* ------------------------------------------------------------------- batches */
+
+static rs_batch *
+open_batch (rs_pool *pool, lua_State *L, const char *source,
+            const rs_batch_options *o)
+{
+  rs_batch *batch = NULL;
+  rs_error err;
+  lua_pushstring(L, source);
+  REQUIRE(rs_batch_open(pool, L, 0, o, &batch, &err) == RS_OK);
+  return batch;
+}
+
+static void
+check_batches (lua_State *L)
+{
+  rs_pool *pool = NULL;
+  rs_record rec;
+  rs_batch_info info;
+  REQUIRE(rs_pool_open(NULL, &pool, NULL) == RS_OK);
+
+  /* All of a range comes back, each item once, with its own index. */
+  const rs_batch_options o = { .total = 10000, .flags = RS_BATCH_RECORDS };
+  rs_batch *batch = open_batch(pool, L, "return (...) * 2, 'x'", &o);
+  lua_Integer next = 1, sum = 0;
+  size_t count = 0;
+  bool right = true;
+  for (;;) {
+    size_t room;
+    while (next <= 10000 && (room = rs_batch_room(batch)) > 0) {
+      const size_t left = (size_t) (10000 - next) + 1;
+      const size_t n = room < left ? room : left;
+      rs_batch_add_range(batch, next, 1, n, NULL);
+      rs_batch_flush(batch, NULL);
+      next += (lua_Integer) n;
+    }
+    if (next > 10000)
+      rs_batch_finish(batch, NULL);
+    if (rs_batch_wait(batch, NULL, RS_FOREVER) == RS_EDONE)
+      break;
+    while (rs_batch_next(batch, L, &rec) == RS_OK) {
+      right &= rec.state == RS_JOB_COMPLETED && rec.n == 2
+            && rec.duration >= 0 && rec.queued >= 0 && rec.worker > 0
+            && lua_tointeger(L, -2) == 2 * rec.index;
+      sum += lua_tointeger(L, -2);
+      count++;
+      lua_settop(L, 0);
+    }
+  }
+  CHECK(right);
+  CHECK(count == 10000);
+  CHECK(sum == 10000 * (lua_Integer) 10001);
+  rs_batch_info_get(batch, &info);
+  CHECK(info.added == 10000 && info.finished == 10000 && info.failed == 0);
+  rs_batch_close(batch, L);
+
+  /* Nothing in flight, nothing to wait for. */
+  batch = open_batch(pool, L, "return 1", NULL);
+  CHECK(rs_batch_wait(batch, NULL, 0) == RS_EBUSY);
+  CHECK(rs_batch_finish(batch, NULL) == RS_OK);
+  CHECK(rs_batch_wait(batch, NULL, 0) == RS_EDONE);
+  CHECK(rs_batch_room(batch) == 0);
+  lua_pushinteger(L, 1);
+  CHECK(rs_batch_add(batch, L, 1, NULL) == RS_ECLOSED);
+  CHECK(lua_gettop(L) == 0);
+  rs_batch_close(batch, L);
+
+  /* A refused item takes nothing with it. */
+  rs_error err;
+  batch = open_batch(pool, L, "local a, b = ...; return a", NULL);
+  lua_pushinteger(L, 5);
+  CHECK(rs_batch_add(batch, L, 1, &err) == RS_OK);
+  lua_pushinteger(L, 6);
+  lua_newthread(L);
+  CHECK(rs_batch_add(batch, L, 2, &err) == RS_EREFUSED);
+  CHECK(strstr(err.text, "item 2: cannot transfer a thread") != NULL);
+  CHECK(rs_batch_finish(batch, &err) == RS_OK);
+  CHECK(rs_batch_wait(batch, NULL, RS_FOREVER) == RS_OK);
+  CHECK(rs_batch_next(batch, L, &rec) == RS_OK && rec.index == 1
+        && lua_tointeger(L, -1) == 5);
+  CHECK(rs_batch_next(batch, L, &rec) == RS_EDONE);
+  lua_settop(L, 0);
+  rs_batch_close(batch, L);
+  rs_pool_unref(pool);
+}
+
+/* Closed in the midst: what runs ends, what is queued never starts. */
+static void
+check_closed_batch (lua_State *L)
+{
+  rs_pool *const pool = gated_pool(1, 1);
+  const rs_batch_options o = { .chunk = 1 };
+  rs_pool_info info;
+  gate_close();
+  rs_batch *const batch = open_batch(pool, L, "wait_at_gate(); return ...",
+                                     &o);
+  for (lua_Integer i = 1; rs_batch_room(batch) > 0; i++) {
+    rs_batch_add_range(batch, i, 1, 1, NULL);
+    rs_batch_flush(batch, NULL);
+  }
+  gate_await(1);
+  rs_batch_close(batch, L);
+  rs_pool_info_get(pool, &info);
+  CHECK(info.queued == 0);
+  gate_open();
+  CHECK(rs_pool_close(pool, RS_FOREVER) == RS_OK);
+  rs_pool_info_get(pool, &info);
+  CHECK(info.finished == 1);
+  rs_pool_unref(pool);
+}
+
+/* ------------------------------------------------------------ initial states */
+
+static void
+check_initial_state (lua_State *L)
+{
+  rs_initial_state *const is = rs_initial_state_new();
+  rs_pool *pool = NULL;
+  rs_error err;
+  REQUIRE(is != NULL);
+  CHECK(rs_initial_state_set_libs(is, 4096) == RS_EINVAL);
+  CHECK(rs_initial_state_set_libs(is, RS_LIB_BASE | RS_LIB_PACKAGE)
+        == RS_OK);
+  lua_pushinteger(L, 41);
+  CHECK(rs_initial_state_add_variable(is, "answer", L, &err) == RS_OK);
+  lua_newthread(L);
+  CHECK(rs_initial_state_add_variable(is, "bad", L, &err) == RS_EREFUSED);
+  lua_pushliteral(L, "return { one = 1 }");
+  CHECK(rs_initial_state_add_loader(is, "numbers", L, &err) == RS_OK);
+  lua_pushliteral(L, "answer = answer + require 'numbers'.one");
+  CHECK(rs_initial_state_set_init(is, L, &err) == RS_OK);
+  CHECK(lua_gettop(L) == 0);
+  const rs_pool_options o = { .initial_state = is };
+  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+  CHECK(rs_initial_state_add_module(is, "late") == RS_EINVAL);
+  CHECK(result_of(submit(pool, L, "return answer", 0), L) == 42);
+  CHECK(result_of(submit(pool, L, "return string == nil and 1 or 0", 0), L)
+        == 1);
+  CHECK(rs_pool_current(L) == NULL);
+  rs_pool_unref(pool);
+  rs_initial_state_unref(is);
+
+  rs_initial_state *const broken = rs_initial_state_new();
+  rs_initial_state_add_module(broken, "no_such_module");
+  const rs_pool_options bad = { .min = 2, .max = 2, .initial_state = broken };
+  CHECK(rs_pool_open(&bad, &pool, &err) == RS_EFAILED);
+  CHECK(strstr(err.text, "module 'no_such_module' not found") != NULL);
+  rs_initial_state_unref(broken);
+
+  const rs_pool_options odd[] = {
+    { .min = 3, .max = 2 }, { .reset = 9 }, { .reset = -1 },
+  };
+  for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++)
+    CHECK(rs_pool_open(&odd[i], &pool, &err) == RS_EINVAL);
+}
+
+static void
+check_names (void)
+{
+  for (int status = RS_OK; status <= RS_EDONE; status++)
+    CHECK(strncmp(rs_status_name(status), "RS_", 3) == 0);
+  CHECK(strcmp(rs_status_name(99), "?") == 0);
+  CHECK(strcmp(rs_status_message(-1), "unknown status") == 0);
+  CHECK(strcmp(rs_job_state_name(RS_JOB_LOST), "lost") == 0);
+  CHECK(rs_cpus() >= 1);
+}
+
+int
+main (void)
+{
+  lua_State *const L = luaL_newstate();
+  check_names();
+  check_jobs(L);
+  check_cancel(L);
+  check_left_behind(L);
+  check_host_threads();
+  check_batches(L);
+  check_closed_batch(L);
+  check_initial_state(L);
+  check_thread_failure(L);
+  lua_close(L);
+  return report();
+}

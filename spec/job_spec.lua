@@ -1,0 +1,232 @@
+-- SPDX-License-Identifier: MIT
+local gates <const> = require "support.gate"
+local notes <const> = require "support.notes"
+local parallel <const> = require "parallel"
+
+local function square (x) return x * x end
+
+local function raised (fn, ...)
+  local ok, value = pcall(fn, ...)
+  assert.is_false(ok)
+  return value
+end
+
+describe("run", function ()
+  it("returns all results of a function", function ()
+    assert.same({ 3, 1, nil, 3, n = 4 }, table.pack(parallel.run(
+      function (...) return select("#", ...), ... end, 1, nil, 3)))
+    assert.equal(0, select("#", parallel.run(function () end)))
+  end)
+
+  it("runs a chunk of source with its arguments", function ()
+    assert.same({ 2, 1, n = 2 },
+                table.pack(parallel.run("local a, b = ... return b, a", 1, 2)))
+  end)
+
+  it("raises the failure of the function", function ()
+    local failure = raised(parallel.run, function () error({ code = 7 }) end)
+    assert.same({ code = 7 }, failure.error)
+    assert.equal("failed", failure.state)
+    assert.matches("stack traceback:", failure.traceback)
+    assert.is_nil(failure.index)
+  end)
+
+  it("keeps what two arguments share", function ()
+    local shared <const> = {}
+    assert.is_true(parallel.run(function (a, b)
+      return a.x == b.x
+    end, { x = shared }, { x = shared }))
+  end)
+end)
+
+describe("job", function ()
+  it("is queued, running, then completed", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local gate <close> = gates.new()
+    local pass <const> = gate.pass
+    local first = pool:spawn(function () pass() end)
+    local second = pool:spawn(square, 3)
+    gate:await(1)
+    assert.equal("running", first.state)
+    assert.equal("queued", second.state)
+    gate:open()
+    assert.equal("completed", first:wait())
+    assert.equal("completed", second:wait())
+    assert.equal("completed", second.state)
+  end)
+
+  it("has fields that tell about it", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local job = pool:spawn(square, 3)
+    job:wait()
+    assert.equal("integer", math.type(job.id))
+    assert.equal("job-" .. job.id, job.name)
+    assert.equal(1, job.worker)
+    assert.equal(1, job.attempts)
+    assert.is_true(job.created <= job.started)
+    assert.is_true(job.started <= job.finished)
+    local info <const> = job:info()
+    assert.equal(job.id, info.id)
+    assert.equal("completed", info.state)
+    assert.is_nil(job.no_such_field)
+    assert.matches("^parallel.job", tostring(job))
+  end)
+
+  it("has a name when it is given one", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local job = pool:submit(square, "squaring", 3)
+    assert.equal("squaring", job.name)
+    assert.equal(9, job:get())
+  end)
+
+  describe("wait", function ()
+    it("returns the final state", function ()
+      local job = parallel.spawn(square, 3)
+      assert.equal("completed", job:wait())
+      assert.equal("failed", parallel.spawn(error, "x"):wait(10))
+    end)
+
+    it("returns nil and 'timeout' once the time is over", function ()
+      local pool <close> = parallel.pool { max = 1 }
+      local gate <close> = gates.new()
+      local pass <const> = gate.pass
+      local job = pool:spawn(function () pass() end)
+      assert.same({ nil, "timeout", n = 2 }, table.pack(job:wait(0)))
+      assert.same({ nil, "timeout", n = 2 }, table.pack(job:wait(0.01)))
+    end)
+  end)
+
+  describe("join", function ()
+    it("returns true and the results", function ()
+      local job = parallel.spawn(function (...) return ..., nil end, 1)
+      assert.same({ true, 1, nil, n = 3 }, table.pack(job:join()))
+    end)
+
+    it("returns false and a failure", function ()
+      local ok, failure = parallel.spawn(function ()
+        error({ code = 7 })
+      end):join()
+      assert.is_false(ok)
+      assert.same({ code = 7 }, failure.error)
+      assert.matches("^'job%-%d+': ", tostring(failure))
+    end)
+
+    it("returns nil and 'timeout' once the time is over", function ()
+      local pool <close> = parallel.pool { max = 1 }
+      local gate <close> = gates.new()
+      local pass <const> = gate.pass
+      local job = pool:spawn(function () pass() end)
+      assert.same({ nil, "timeout", n = 2 }, table.pack(job:join(0.01)))
+    end)
+
+    it("gives new copies each time", function ()
+      local job = parallel.spawn(function () return { 1 } end)
+      local _, first = job:join()
+      local _, second = job:join()
+      assert.same(first, second)
+      assert.not_equal(first, second)
+    end)
+
+    it("refuses a negative time", function ()
+      local job = parallel.spawn(square, 1)
+      assert.matches("job_spec.lua:%d+: bad argument 'timeout' to 'join' %(a "
+                     .. "non%-negative number of seconds expected, got %-1%)",
+                     raised(function () local _ = job:join(-1) end))
+    end)
+  end)
+
+  describe("get", function ()
+    it("returns the results", function ()
+      local job = parallel.spawn(function () return 1, nil, 3 end)
+      assert.same({ 1, nil, 3, n = 3 }, table.pack(job:get()))
+    end)
+
+    it("raises the failure", function ()
+      local failure = raised(function ()
+        return parallel.spawn(error, "plain"):get()
+      end)
+      assert.equal("plain", failure.error)
+    end)
+
+    it("raises when the time is over", function ()
+      local pool <close> = parallel.pool { max = 1 }
+      local gate <close> = gates.new()
+      local pass <const> = gate.pass
+      local job = pool:spawn(function () pass() end)
+      assert.matches("job_spec.lua:%d+: timeout: job 'job%-%d+' has not ended "
+                     .. "within 0.01 s",
+                     raised(function () local _ = job:get(0.01) end))
+    end)
+  end)
+
+  describe("fetch", function ()
+    it("returns nil and 'not finished' before the end", function ()
+      local pool <close> = parallel.pool { max = 1 }
+      local gate <close> = gates.new()
+      local pass <const> = gate.pass
+      local job = pool:spawn(function () pass() end)
+      assert.same({ nil, "not finished", n = 2 }, table.pack(job:fetch()))
+    end)
+  end)
+
+  describe("cancel", function ()
+    it("ends a queued job before it starts", function ()
+      local note <close> = notes.new()
+      local write <const> = note.write
+      local pool <close> = parallel.pool { max = 1 }
+      local gate <close> = gates.new()
+      local pass <const> = gate.pass
+      pool:spawn(function () pass() end)
+      local job = pool:spawn(function () write("ran") end)
+      gate:await(1)
+      job:cancel()
+      assert.equal("cancelled", job.state)
+      local ok, failure = job:join()
+      assert.is_false(ok)
+      assert.equal("cancelled", failure.state)
+      assert.matches("was cancelled", tostring(failure))
+      gate:open()
+      pool:close()
+      assert.same({}, note:lines())
+    end)
+  end)
+
+  it("runs on when nobody holds it", function ()
+    local note <close> = notes.new()
+    local write <const> = note.write
+    local pool = parallel.pool { max = 1 }
+    for i = 1, 3 do pool:spawn(function () write(i) end) end
+    collectgarbage()
+    collectgarbage()
+    assert.is_true(pool:close())
+    assert.same({ "1", "2", "3" }, note:lines())
+  end)
+
+  it("keeps its results when its pool is closed", function ()
+    local pool = parallel.pool { max = 1 }
+    local job = pool:spawn(square, 5)
+    pool:close()
+    pool = nil  -- luacheck: ignore 311
+    collectgarbage()
+    assert.equal(25, job:get())
+  end)
+
+  it("may wait for jobs of its own pool", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    assert.equal(10, pool:run(function ()
+      local jobs, sum = {}, 0
+      for i = 1, 4 do
+        jobs[i] = parallel.spawn(function (x) return x end, i)
+      end
+      for i = 1, 4 do sum = sum + jobs[i]:get() end
+      return sum
+    end))
+  end)
+
+  it("may be one of many", function ()
+    local pool <close> = parallel.pool { max = 2 }
+    local jobs = {}
+    for i = 1, 1000 do jobs[i] = pool:spawn(square, i) end
+    for i = 1000, 1, -1 do assert.equal(i * i, jobs[i]:get()) end
+  end)
+end)

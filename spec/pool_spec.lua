@@ -1,0 +1,252 @@
+-- SPDX-License-Identifier: MIT
+local gates <const> = require "support.gate"
+local parallel <const> = require "parallel"
+
+local function square (x) return x * x end
+
+local function raised (fn, ...)
+  local ok, value = pcall(fn, ...)
+  assert.is_false(ok)
+  return value
+end
+
+describe("pool", function ()
+  describe("opening", function ()
+    it("starts 'min' workers", function ()
+      local pool <close> = parallel.pool { min = 3, max = 5 }
+      local info <const> = pool:info()
+      assert.equal(3, info.min)
+      assert.equal(5, info.max)
+      assert.equal(3, info.workers)
+      assert.is_false(info.closed)
+    end)
+
+    it("has one worker at first and one for each CPU at most", function ()
+      local pool <close> = parallel.pool()
+      assert.equal(1, pool:info().min)
+      assert.equal(1, pool:info().workers)
+      assert.is_true(pool:info().max >= 1)
+    end)
+
+    it("takes a 'min' above the number of CPUs", function ()
+      local pool <close> = parallel.pool { min = parallel.cpus() + 2 }
+      assert.equal(parallel.cpus() + 2, pool:info().workers)
+    end)
+
+    it("fails with the message of a missing module", function ()
+      local message = tostring(raised(parallel.pool,
+                                      { modules = { "no_such_module" } }))
+      assert.matches("module 'no_such_module' not found", message)
+      assert.matches("no field package.preload%['no_such_module'%]", message)
+    end)
+
+    it("fails with the message that 'init' raises", function ()
+      local message = tostring(raised(parallel.pool, {
+        init = function () error("no database") end,
+      }))
+      assert.matches("pool_spec.lua:%d+: no database", message)
+      message = tostring(raised(parallel.pool, { init = "error('not now')" }))
+      assert.matches("not now", message)
+    end)
+
+    it("fails with the message of a module that raises", function ()
+      local message = tostring(raised(parallel.pool, {
+        preload = { broken = "error 'broken module'" },
+        modules = { "broken" },
+      }))
+      assert.matches("broken module", message)
+    end)
+  end)
+
+  describe("growing", function ()
+    it("adds workers up to 'max' while jobs wait", function ()
+      local pool <close> = parallel.pool { min = 1, max = 3 }
+      local gate <close> = gates.new()
+      local pass <const> = gate.pass
+      local jobs = {}
+      for i = 1, 5 do
+        jobs[i] = pool:spawn(function ()
+          pass()
+          return i
+        end)
+      end
+      gate:await(3)
+      assert.equal(3, pool:info().workers)
+      assert.equal(2, pool:info().queued)
+      assert.equal(3, pool:info().running)
+      gate:open()
+      for i = 1, 5 do assert.equal(i, jobs[i]:get()) end
+      assert.equal(3, pool:info().started_workers)
+    end)
+
+    it("does not add workers for work that one can do", function ()
+      local pool <close> = parallel.pool { min = 1, max = 4 }
+      for i = 1, 10 do
+        assert.equal(i * i, pool:run(square, i))
+        gates.eventually(function () return pool:info().idle == 1 end)
+      end
+      assert.equal(1, pool:info().started_workers)
+    end)
+
+    it("ends workers above 'min' that were idle for 'idle' seconds",
+       function ()
+      local pool <close> = parallel.pool { min = 1, max = 3, idle = 0.01 }
+      do
+        local gate <close> = gates.new()
+        local pass <const> = gate.pass
+        for _ = 1, 3 do pool:spawn(function () pass() end) end
+        gate:await(3)
+        assert.equal(3, pool:info().workers)
+      end
+      assert.is_true(gates.eventually(function ()
+        return pool:info().workers == 1
+      end))
+      assert.equal(16, pool:run(square, 4))
+    end)
+
+    it("keeps them with idle = math.huge", function ()
+      local pool <close> = parallel.pool { min = 1, max = 2,
+                                           idle = math.huge }
+      do
+        local gate <close> = gates.new()
+        local pass <const> = gate.pass
+        for _ = 1, 2 do pool:spawn(function () pass() end) end
+        gate:await(2)
+      end
+      assert.is_true(gates.eventually(function ()
+        return pool:info().idle == 2
+      end))
+      assert.equal(2, pool:info().workers)
+    end)
+  end)
+
+  describe("close", function ()
+    it("lets what is queued and running end", function ()
+      local pool = parallel.pool { max = 1 }
+      local jobs = {}
+      for i = 1, 10 do jobs[i] = pool:spawn(square, i) end
+      assert.is_true(pool:close())
+      for i = 1, 10 do
+        assert.equal("completed", jobs[i].state)
+        assert.equal(i * i, jobs[i]:get())
+      end
+      assert.is_true(pool:info().closed)
+      assert.equal(0, pool:info().workers)
+    end)
+
+    it("may be called twice", function ()
+      local pool = parallel.pool { max = 1 }
+      assert.is_true(pool:close())
+      assert.is_true(pool:close())
+    end)
+
+    it("cancels what is queued after its timeout", function ()
+      local pool = parallel.pool { max = 1 }
+      local gate <close> = gates.new()
+      local pass <const> = gate.pass
+      local running = pool:spawn(function () pass() end)
+      local queued = pool:spawn(square, 2)
+      gate:await(1)
+      local ok, reason = pool:close(0.01)
+      assert.is_false(ok)
+      assert.equal("timeout", reason)
+      assert.equal("cancelled", queued.state)
+      gate:open()
+      running:wait(10)
+      assert.not_equal("running", running.state)
+    end)
+
+    it("happens at the end of a block with <close>", function ()
+      local kept
+      do
+        local pool <close> = parallel.pool { max = 1 }
+        kept = pool
+        assert.equal(4, pool:run(square, 2))
+      end
+      assert.is_true(kept:info().closed)
+    end)
+  end)
+
+  it("takes verbs as methods", function ()
+    local pool <close> = parallel.pool { max = 2 }
+    assert.same({ 1, 4, n = 2 }, pool:map({ 1, 2 }, square))
+    assert.equal(4, pool:collect({ 2 }, square)[1].result)
+    assert.same({ 2, n = 1 }, pool:filter({ 1, 2 }, "return ... == 2"))
+    assert.equal(3, pool:reduce({ 1, 2 }, "local a, b = ... return a + b"))
+    assert.equal(9, pool:run(square, 3))
+    assert.equal(16, pool:spawn(square, 4):get())
+    for record in pool:each({ 5 }, square) do
+      assert.equal(25, record.result)
+    end
+  end)
+
+  it("counts what it finished", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    for _ = 1, 5 do pool:run(square, 1) end
+    assert.equal(5, pool:info().finished)
+  end)
+
+  it("says what it is", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    assert.matches("^parallel.pool", tostring(pool))
+  end)
+
+  it("lives beside others", function ()
+    local pools = {}
+    for i = 1, 5 do
+      pools[i] = parallel.pool { max = 1, variables = { offset = i } }
+    end
+    for i = 1, 5 do
+      assert.same({ i + 1, n = 1 }, pools[i]:map({ 1 },
+                                                 "return offset + ..."))
+    end
+    for i = 1, 5 do assert.is_true(pools[i]:close()) end
+  end)
+
+  it("may be opened in a job", function ()
+    local sum = parallel.run(function ()
+      local pool <close> = parallel.pool { max = 2 }
+      return pool:reduce(parallel.range(10), "local a, b = ... return a + b")
+    end)
+    assert.equal(55, sum)
+  end)
+
+  it("may be collected while jobs run", function ()
+    local gate <close> = gates.new()
+    local pass <const> = gate.pass
+    do
+      local pool = parallel.pool { max = 2 }
+      for _ = 1, 4 do pool:spawn(function () pass() end) end
+      gate:await(2)
+    end
+    collectgarbage()
+    collectgarbage()
+    gate:open()
+    assert.equal(4, parallel.run(square, 2))
+  end)
+
+  it("of a job is the one that runs it", function ()
+    local pool <close> = parallel.pool { max = 1,
+                                         variables = { mark = "mine" } }
+    assert.same({ "mine", n = 1 }, pool:run(function ()
+      return parallel.map({ 1 }, "return mark")
+    end))
+  end)
+
+  it("leaves no thread behind", function ()
+    local function threads ()
+      for line in io.lines("/proc/self/status") do
+        local n = line:match("^Threads:%s*(%d+)")
+        if n then return tonumber(n) end
+      end
+    end
+    local before <const> = threads()
+    for _ = 1, 20 do
+      local pool <close> = parallel.pool { min = 2, max = 2 }
+      pool:map({ 1, 2, 3 }, square)
+    end
+    assert.is_true(gates.eventually(function ()
+      return threads() <= before
+    end))
+  end)
+end)

@@ -1,0 +1,105 @@
+-- SPDX-License-Identifier: MIT
+local tree <const> = require "support.tree"
+
+local CPATH <const> = os.getenv "RUNSPACE_CPATH" or tree.build ".libs/?.so"
+
+--- What the interpreter of the distribution prints when it runs 'script'.
+local function stock (script)
+  local path <const> = os.tmpname()
+  do
+    local file <close> = assert(io.open(path, "w"))
+    assert(file:write(script))
+  end
+  local pipe = assert(io.popen("LUA_CPATH='" .. CPATH .. ";;' "
+                               .. tree.lua .. " " .. path .. " 2>&1"))
+  local text = pipe:read("a")
+  local _, how, status = pipe:close()
+  os.remove(path)
+  return text, how == "exit" and status or how
+end
+
+local function prints (expected, script)
+  local text, status = stock(script)
+  assert.equal(expected, text)
+  assert.equal(0, status)
+end
+
+describe("the module in a stock lua5.4", function ()
+  it("is found by require", function ()
+    prints("table\n", "print(type(require 'parallel'))")
+  end)
+
+  it("sets no global", function ()
+    prints("nil\n", "require 'parallel' print(parallel)")
+  end)
+
+  it("maps", function ()
+    prints("1 4 9\n", [[
+      local parallel = require "parallel"
+      local r = parallel.map({1, 2, 3}, function (x) return x * x end)
+      print(table.concat(r, " "))
+    ]])
+  end)
+
+  it("runs jobs that use the module", function ()
+    prints("30\n", [[
+      local parallel = require "parallel"
+      local pool <close> = parallel.pool {max = 1}
+      print(pool:run(function ()
+        local r = parallel.map({1, 2}, function (x) return x * 10 end)
+        return r[1] + r[2]
+      end))
+    ]])
+  end)
+
+  it("brings C modules of the distribution", function ()
+    prints("[1,2]\n", [[
+      local parallel = require "parallel"
+      local json = require "cjson"
+      print(parallel.run(function () return json.encode {1, 2} end))
+    ]])
+  end)
+
+  it("brings no second Lua library into the process", function ()
+    prints("0\n", [[
+      local parallel = require "parallel"
+      parallel.map({1}, "return ...")
+      local n = 0
+      for line in io.lines("/proc/self/maps") do
+        if line:find("liblua", 1, true) then n = n + 1 end
+      end
+      print(n)
+    ]])
+  end)
+
+  it("raises failures that read well when nobody catches them", function ()
+    local text, status = stock([[
+      local parallel = require "parallel"
+      parallel.map({"a"}, function (x) error("no " .. x) end)
+    ]])
+    assert.equal(1, status)
+    assert.matches("lua5.4: item 1 %(\"a\"%): [^\n]*: no a\n", text)
+  end)
+
+  it("lets the state be closed while jobs run", function ()
+    local _, status = stock([[
+      local parallel = require "parallel"
+      for i = 1, 10 do
+        parallel.spawn(function () for _ = 1, 1e6 do end end)
+      end
+    ]])
+    assert.equal(0, status)
+  end)
+
+  it("lets the process end by os.exit while jobs run", function ()
+    for _, close in ipairs { "true", "false" } do
+      local _, status = stock([[
+        local parallel = require "parallel"
+        for i = 1, 10 do
+          parallel.spawn(function () for _ = 1, 1e6 do end end)
+        end
+        os.exit(7, ]] .. close .. ")")
+      assert.equal(7, status)
+    end
+  end)
+end)

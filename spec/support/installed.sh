@@ -1,0 +1,96 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# installed.sh DESTDIR BINDIR LIBDIR LUAEXECDIR PKGCONFIGDIR
+#
+# Use an installation as its three kinds of user do: the program, the module
+# in a stock lua5.4, and a C program that knows nothing but 'pkg-config'.
+# Prints 'N passed, N failed'; its status tells the same.  The environment
+# has LUA, CC, PKG_CONFIG and RUNSPACE_SRCDIR.
+
+destdir=$1
+bindir=$1$2
+libdir=$1$3
+luaexecdir=$1$4
+pkgconfigdir=$1$5
+
+module=$luaexecdir/parallel.so
+passed=0
+failed=0
+
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/runspace-installed.XXXXXX") || exit 99
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 99' HUP INT TERM
+
+# expect NAME WANTED COMMAND... - what it prints, whole, and its status.
+expect () {
+  name=$1
+  wanted=$2
+  shift 2
+  got=$("$@" 2>&1)
+  code=$?
+  if test $code -eq 0 && test "$got" = "$wanted"; then
+    passed=$((passed + 1))
+    echo "ok     $name"
+  else
+    failed=$((failed + 1))
+    echo "FAIL   $name"
+    printf 'wanted, with status 0:\n%s\ngot, with status %s:\n%s\n' \
+      "$wanted" "$code" "$got"
+  fi
+}
+
+squares='for i, v in ipairs(parallel.map({1, 2, 3}, function (x)
+           return x * x
+         end)) do io.write(v, i < 3 and " " or "\n") end'
+
+# ---- the program, from a directory where nothing else is to be found
+host () {
+  cd "$scratch" && "$bindir/runspace" -e "$squares"
+}
+expect "runspace runs a map" "1 4 9" host
+
+# ---- the module in stock Lua
+stock () {
+  cd "$scratch" &&
+  LUA_PATH=';;' LUA_CPATH="$luaexecdir/?.so" \
+    "$LUA" -e "parallel = require 'parallel' $squares" "$@"
+}
+expect "lua5.4 loads the module and runs a map" "1 4 9" stock
+
+libraries () {
+  ldd "$module" | grep -i 'liblua' || :
+}
+expect "the module brings no Lua library" "" libraries
+
+# exported FILE PATTERN - what it exports that does not match.
+exported () {
+  nm -D --defined-only "$1" | awk '{ print $NF }' | grep -v "$2" || :
+}
+expect "the module exports its opener only" "" \
+  exported "$module" '^luaopen_parallel$'
+expect "the library exports its interface only" "" \
+  exported "$libdir/librunspace.so" '^rs_[a-z]\|^luaopen_parallel$'
+
+# ---- a C program; below DESTDIR the .pc file's paths are not real yet
+sed "s|^\([a-z_]*\)=/|\1=$destdir/|" "$pkgconfigdir/runspace.pc" \
+  > "$scratch/runspace.pc"
+embedding=$RUNSPACE_SRCDIR/examples/embed.c
+PKG_CONFIG_PATH=$scratch${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
+export PKG_CONFIG_PATH
+
+build () {
+  flags=$($PKG_CONFIG --cflags --libs runspace) &&
+  $CC -Wall -o "$scratch/embed" "$embedding" $flags
+}
+expect "examples/embed.c builds with pkg-config's flags" "" build
+
+# What it prints stands in the comment at its top, behind 'Prints:'.
+printed=$(sed -n '/Prints:$/,/^ \*\//s/^ \*     //p' "$embedding")
+embed () {
+  cd "$scratch" && LD_LIBRARY_PATH=$libdir ./embed
+}
+expect "examples/embed.c runs" "$printed" embed
+
+echo "$passed passed, $failed failed"
+test "$failed" -eq 0
