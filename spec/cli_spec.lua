@@ -241,8 +241,8 @@ local rows <const> = {
   [[lua -e 'local x <const> = 1; x = 2']],
   [[lua co.lua 2>&1 | sed 's/0x[0-9a-f]*//']],
   [[lua -e 'coroutine.wrap(function () error {} end)()']],
-  [[lua -e 'local t <close> = setmetatable({}, { __close = print }) error "c"' ]]
-    .. [[2>&1 | sed 's/0x[0-9a-f]*//']],
+  [[lua -e 'local t <close> = setmetatable({}, { __close = print }) ]]
+    .. [[error "c"' 2>&1 | sed 's/0x[0-9a-f]*//']],
   [[lua -e 'print(debug.traceback "here")']],
   [[lua -e 'require "nowhere"']],
   [[lua -e 'io.stderr:write "to stderr\n" io.write "to stdout"']],

@@ -294,7 +294,7 @@ describe("the prompt at a terminal", function ()
   end)
 
   it("shows them as wide as the terminal is", function ()
-    start(38)
+    start(36)
     enter "{ ('x'):rep(15), ('y'):rep(15) }"
     expect [[
 {

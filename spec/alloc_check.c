@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * alloc_check.c - memory that cannot be had.
+ *
+ * A run of everything (an initial state, a pool, a job, a map) is repeated
+ * with refused allocations, for each N until a run reaches none: only the
+ * Nth, the Nth and the next one, and all from the Nth on.  One refusal alone
+ * proves little, since Lua collects garbage and asks again.  Each run ends
+ * with a status or the error "not enough memory", leaves nothing behind
+ * (the leak checker sees to that), and the next run without refusals works.
+ *
+ * The linker puts '__wrap_' functions in the place of the C library's for
+ * our own objects; the host's state has an allocator of its own.
+ */
+#include <stdatomic.h>
+
+#include "support/check.h"
+
+enum mode { OFF, ONLY, TWO, FROM, MODES };
+
+static _Atomic int mode;        /* set between runs, read by all threads */
+static _Atomic long count;      /* allocations of this run */
+static _Atomic long first;      /* the first one to refuse */
+
+static bool
+refused (void)
+{
+  const int m = atomic_load(&mode);
+  if (m == OFF)
+    return false;
+  const long n = atomic_fetch_add(&count, 1) + 1;
+  const long f = atomic_load(&first);
+  return m == ONLY ? n == f : m == TWO ? n == f || n == f + 1 : n >= f;
+}
+
+void *__real_malloc (size_t);
+void *__real_calloc (size_t, size_t);
+void *__real_realloc (void *, size_t);
+char *__real_strdup (const char *);
+void *__wrap_malloc (size_t);
+void *__wrap_calloc (size_t, size_t);
+void *__wrap_realloc (void *, size_t);
+char *__wrap_strdup (const char *);
+
+void *
+__wrap_malloc (size_t n)
+{
+  return refused() ? NULL : __real_malloc(n);
+}
+
+void *
+__wrap_calloc (size_t n, size_t size)
+{
+  return refused() ? NULL : __real_calloc(n, size);
+}
+
+void *
+__wrap_realloc (void *ptr, size_t n)
+{
+  return refused() ? NULL : __real_realloc(ptr, n);
+}
+
+char *
+__wrap_strdup (const char *text)
+{
+  return refused() ? NULL : __real_strdup(text);
+}
+
+/* lua_Alloc of the host */
+static void *
+resize (void *ud, void *ptr, size_t osize, size_t nsize)
+{
+  (void) ud;
+  if (nsize == 0) {
+    free(ptr);
+    return NULL;
+  }
+  if (ptr != NULL && nsize <= osize)  /* shrinking may not fail */
+    return __real_realloc(ptr, nsize);
+  return realloc(ptr, nsize);
+}
+
+/* ------------------------------------------------------------------- the run */
+
+static struct {
+  rs_initial_state *is;
+  rs_pool *pool;
+  rs_job *job;
+  rs_batch *batch;
+  lua_Integer sum;      /* what came back */
+  bool hung;
+} run;
+
+/* Statuses that a run may meet. */
+static bool
+allowed (int status)
+{
+  return status == RS_OK || status == RS_ENOMEM || status == RS_EFAILED;
+}
+
+static void
+one_job (lua_State *L)
+{
+  int n;
+  lua_pushliteral(L, "local t = ...; shared = t; return { t[1] + value }");
+  lua_createtable(L, 1, 0);
+  lua_pushinteger(L, 40);
+  lua_rawseti(L, -2, 1);
+  if (rs_submit(run.pool, L, 1, NULL, &run.job, NULL) != RS_OK)
+    return;
+  run.hung |= rs_job_wait(run.job, L, 60) != RS_OK;
+  if (!run.hung && rs_job_push(run.job, L, &n) == RS_OK) {
+    lua_rawgeti(L, -1, 1);
+    run.sum += lua_tointeger(L, -1);
+  }
+}
+
+static void
+one_map (lua_State *L)
+{
+  rs_record rec;
+  const rs_batch_options o = { .total = 2, .chunk = 1,
+                               .flags = RS_BATCH_CONTINUE };
+  lua_pushliteral(L, "return { ... }");
+  if (rs_batch_open(run.pool, L, 0, &o, &run.batch, NULL) != RS_OK)
+    return;
+  for (lua_Integer i = 1; i <= 2 && rs_batch_room(run.batch) > 0; i++) {
+    lua_pushinteger(L, i);
+    if (rs_batch_add(run.batch, L, 1, NULL) == RS_OK)
+      CHECK(allowed(rs_batch_flush(run.batch, NULL)));
+  }
+  rs_batch_finish(run.batch, NULL);
+  for (;;) {
+    const int status = rs_batch_wait(run.batch, L, 60);
+    run.hung |= status == RS_ETIMEOUT;
+    if (status != RS_OK)
+      return;
+    while (rs_batch_next(run.batch, L, &rec) == RS_OK) {
+      if (rec.state == RS_JOB_COMPLETED) {
+        lua_rawgeti(L, -1, 1);
+        run.sum += lua_tointeger(L, -1);
+        lua_pop(L, 1);
+      }
+      lua_pop(L, rec.n);
+    }
+  }
+}
+
+static int
+everything (lua_State *L)
+{
+  rs_error err;
+  run.is = rs_initial_state_new();
+  if (run.is == NULL)
+    return 0;
+  lua_pushinteger(L, 2);
+  if (rs_initial_state_add_variable(run.is, "value", L, &err) != RS_OK)
+    return 0;
+  const rs_pool_options o = { .max = 1, .initial_state = run.is };
+  const int status = rs_pool_open(&o, &run.pool, &err);
+  CHECK(allowed(status));
+  if (status != RS_OK)
+    return 0;
+  one_job(L);
+  one_map(L);
+  return 0;
+}
+
+/* Run with refusals from the Nth on; true when one was met. */
+static bool
+once (int m, long n)
+{
+  memset(&run, 0, sizeof run);
+  lua_State *const L = lua_newstate(resize, NULL);
+  REQUIRE(L != NULL);
+  atomic_store(&count, 0);
+  atomic_store(&first, n);
+  atomic_store(&mode, m);
+  lua_pushcfunction(L, everything);
+  const int code = lua_pcall(L, 0, 0, 0);
+  CHECK(code == LUA_OK || code == LUA_ERRMEM);
+  rs_batch_close(run.batch, L);
+  rs_job_unref(run.job);
+  rs_pool_unref(run.pool);
+  rs_initial_state_unref(run.is);
+  atomic_store(&mode, OFF);
+  lua_close(L);
+  return m != OFF && atomic_load(&count) >= n;
+}
+
+int
+main (void)
+{
+  for (int m = ONLY; m < MODES; m++) {
+    long n = 1;
+    while (once(m, n) && !run.hung)
+      n++;
+    CHECK(!run.hung);
+    CHECK(n > 100);
+    printf("%ld places to refuse\n", n);
+    once(OFF, 0);
+    CHECK(run.sum == 42 + 1 + 2);
+  }
+  return report();
+}

@@ -1,0 +1,198 @@
+-- SPDX-License-Identifier: MIT
+local gates <const> = require "support.gate"
+local lfs <const> = require "lfs"
+local tree <const> = require "support.tree"
+
+local now <const> = require "parallel.core".now
+local sanitized <const> = tree.sanitizers ~= ""
+
+--- Entries of a directory of this process.
+local function count (path)
+  local n = 0
+  for name in lfs.dir(path) do
+    if name ~= "." and name ~= ".." then n = n + 1 end
+  end
+  return n
+end
+
+local function threads () return count "/proc/self/task" end
+local function descriptors () return count "/proc/self/fd" end
+
+--- Resident memory of this process, in KiB.
+local function memory ()
+  for line in io.lines "/proc/self/status" do
+    local size = line:match "^VmRSS:%s*(%d+)"
+    if size ~= nil then return math.tointeger(size) end
+  end
+end
+
+--- Run a script in a process of its own.
+---@return string output
+---@return integer|string status
+---@return number seconds
+local function child (script)
+  local path <const> = os.tmpname()
+  do
+    local file <close> = assert(io.open(path, "w"))
+    assert(file:write(script))
+  end
+  local start <const> = now()
+  local pipe = assert(io.popen(tree.runspace .. " " .. path .. " 2>&1"))
+  local text = pipe:read("a")
+  local _, how, status = pipe:close()
+  os.remove(path)
+  return text, how == "exit" and status or how, now() - start
+end
+
+describe("pools", function ()
+  it("leave no thread, descriptor or memory behind, a thousand times",
+     function ()
+    local function round (n)
+      for i = 1, n do
+        local pool = parallel.pool { max = 2 }
+        assert.equal(i, pool:run("return ...", i))
+        assert.is_true(pool:close())
+      end
+      collectgarbage()
+    end
+    round(100)
+    local had_threads, had_descriptors, had = threads(), descriptors(),
+                                              memory()
+    round(sanitized and 50 or 1000)
+    assert.equal(had_threads, threads())
+    assert.equal(had_descriptors, descriptors())
+    if not sanitized then assert.is_true(memory() - had < 4096) end
+  end)
+
+  it("keep nothing of a hundred thousand jobs", function ()
+    local pool <close> = parallel.pool { max = 2 }
+    local function round (n)
+      local jobs = {}
+      for i = 1, n do
+        jobs[#jobs + 1] = pool:spawn("return ...", i)
+        if #jobs == 100 then
+          for k, job in ipairs(jobs) do
+            assert(job:get() == i - 100 + k)
+          end
+          jobs = {}
+        end
+      end
+      collectgarbage()
+    end
+    round(2000)
+    local had_descriptors, had = descriptors(), memory()
+    round(sanitized and 2000 or 100000)
+    assert.equal(had_descriptors, descriptors())
+    if not sanitized then assert.is_true(memory() - had < 4096) end
+    assert.is_true(pool:info().workers <= 2)
+  end)
+
+  it("run jobs whose handles were dropped, and free their results",
+     function ()
+    local pool <close> = parallel.pool { max = 1 }
+    for i = 1, 100 do pool:spawn("return ...", i) end
+    collectgarbage()
+    assert.equal(1, pool:run("return 1"))
+    assert.equal(101, pool:info().finished)
+  end)
+
+  it("are several, and know nothing of each other", function ()
+    local one <close> = parallel.pool { max = 1, variables = { name = 1 } }
+    local two <close> = parallel.pool { max = 1, variables = { name = 2 } }
+    assert.equal(1, one:run("return name"))
+    assert.equal(2, two:run("return name"))
+    one:close()
+    assert.equal(2, two:run("return name"))
+  end)
+
+  it("may be collected while their jobs run", function ()
+    local before <const> = threads()
+    local gate <close> = gates.new()
+    local pass <const> = gate.pass
+    local job
+    do
+      local pool = parallel.pool { max = 1 }
+      job = pool:spawn(function () pass() return 1 end)
+      pool:spawn("return 2")
+      gate:await(1)
+    end
+    collectgarbage()  -- cancels, waits a little, and leaves the worker behind
+    collectgarbage()
+    gate:open()
+    assert.equal("cancelled", job:wait())
+    assert.is_true(gates.eventually(function ()
+      return threads() == before
+    end))
+  end)
+end)
+
+describe("a host state that is closed", function ()
+  it("does not wait for a job that goes on for ever", function ()
+    local text, status, seconds = child [[
+      local job = parallel.spawn("while true do end")
+      while job.state ~= "running" do end
+      print "end"
+    ]]
+    assert.equal("end\n", text)
+    assert.equal(0, status)
+    assert.is_true(seconds < 10)
+  end)
+
+  it("ends what was queued, and leaves quietly", function ()
+    local text, status = child [[
+      for i = 1, 1000 do parallel.spawn("return ...", i) end
+      local t = {}
+      for i = 1, 1000 do t[i] = i end
+      for record in parallel.each(t, "return ...") do
+        if record.index > 10 then os.exit(3, true) end
+      end
+    ]]
+    assert.equal("", text)
+    assert.equal(3, status)
+  end)
+
+  it("may be one of several in a process", function ()
+    -- A runspace is a host, too: of the pools that it opens itself.
+    local pool <close> = parallel.pool { max = 2 }
+    local results <const> = pool:map({ 1, 2, 3 }, function (x)
+      local inner <close> = require("parallel").pool { max = 2 }
+      return inner:run("return 10 * ...", x)
+    end)
+    assert.same({ 10, 20, 30, n = 3 }, results)
+  end)
+end)
+
+describe("nested parallelism", function ()
+  for _, max in ipairs { 1, 2, 3 } do
+    it("does not deadlock with " .. max .. " workers", function ()
+      local pool <close> = parallel.pool { max = max }
+      local results <const> = pool:map(parallel.range(1, 4), function (x)
+        local inner <const> = parallel.map(parallel.range(1, 5), function (y)
+          return parallel.run("return ...", y) + x
+        end)
+        local sum = 0
+        for i = 1, inner.n do sum = sum + inner[i] end
+        return sum
+      end)
+      assert.same({ 20, 25, 30, 35, n = 4 }, results)
+    end)
+  end
+
+  it("goes some levels deep on one worker", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local function depth (n)
+      if n == 0 then return 0 end
+      return 1 + parallel.run(depth, n - 1)
+    end
+    assert.equal(20, pool:run(depth, 20))
+  end)
+
+  it("keeps the globals of the outer job from the inner one", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    assert.same({ nil, 1, n = 2 }, table.pack(pool:run([[
+      x = 1
+      local inner = parallel.run("local had = x; x = 2; return had")
+      return inner, x
+    ]])))
+  end)
+end)
