@@ -88,7 +88,7 @@ local function samples_of (command)
     local name, value = line:match "^(%S+) (%S+) %S+$"
     if name then
       samples[name] = samples[name] or {}
-      table.insert(samples[name], assert(tonumber(value), line))
+      table.insert(samples[name], tonumber(value))
     end
   end
   local ok = pipe:close()
@@ -118,6 +118,8 @@ local function ticks ()
   return used, stolen, ours
 end
 
+local watched, disturbances = 0, 0
+
 --- Run 'body'; a line that tells what else the machine did meanwhile, or nil
 --- when that was next to nothing.
 function harness.watch (body)
@@ -128,9 +130,19 @@ function harness.watch (body)
   local used2, stolen2, ours2 = ticks()
   local others = 100 * ((used2 - used) - (ours2 - ours)) / time
   local steal = 100 * (stolen2 - stolen) / time
+  watched = watched + 1
   if others < 5 and steal < 2 then return nil end
-  return ("disturbed: other programs used %.0f %% of a CPU, %.0f %% was stolen")
-         :format(math.max(others, 0), steal)
+  disturbances = disturbances + 1
+  return ("disturbed: others used %.0f %% of a CPU, %.0f %% stolen"):format(
+    math.max(others, 0), steal)
+end
+
+--- A closing word on how far the figures can be trusted.
+---@return string
+function harness.verdict ()
+  if disturbances == 0 then return "The machine was quiet." end
+  return ("The machine was disturbed in %d of %d measurements: repeat them "
+          .. "when it is quiet."):format(disturbances, watched)
 end
 
 ------------------------------------------------------------- comparisons
@@ -162,8 +174,9 @@ function harness.median (count, work)
 end
 
 --- Compare.  A contender is a table with 'name' and 'measure', a function
---- that returns a time; or with 'command' and 'sample', the name of the
---- samples that the command prints; or with 'missing', why there is none.
+--- that returns a time; or with 'command', 'sample', the name of the samples
+--- that it prints, and 'scale', a factor for them; or with 'missing', why
+--- there is none.  With 'speed' the ratio is that of the speeds.
 ---@param title string
 ---@param unit string
 ---@param contenders table[]
@@ -181,10 +194,12 @@ function harness.compare (title, unit, contenders)
           local command = contender.command
           printed[command] = printed[command] or samples_of(command)
           time = spread(printed[command][contender.sample])
+                 * (contender.scale or 1)
         end
         if time then
           table.insert(times[i], time)
-          table.insert(ratios[i], times[1][#times[1]] / time)
+          local ratio = times[1][#times[1]] / time
+          table.insert(ratios[i], contender.speed and 1 / ratio or ratio)
         end
       end
     end
@@ -210,23 +225,23 @@ function harness.compare (title, unit, contenders)
   if disturbed then print("  " .. disturbed) end
   print()
   io.stdout:flush()
-  return disturbed
 end
 
 --- A contender that a floor is.
-function harness.against_floor (name, program, arguments, sample)
+function harness.against_floor (name, program, arguments, sample, scale)
   local command, missing = harness.floor(program)
   return {
-    name = name, sample = sample, missing = missing,
+    name = name, sample = sample, scale = scale, missing = missing,
     command = command and command .. " " .. arguments,
   }
 end
 
 --- A contender that a script in stock Lua is.
-function harness.against_stock (name, script, module, arguments, sample)
+function harness.against_stock (name, script, module, arguments, sample,
+                                scale)
   local command, missing = harness.stock(script, module)
   return {
-    name = name, sample = sample, missing = missing,
+    name = name, sample = sample, scale = scale, missing = missing,
     command = command and command .. " " .. arguments,
   }
 end

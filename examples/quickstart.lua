@@ -65,8 +65,9 @@ local function naturals ()
     return n
   end
 end
-for record in parallel.each(naturals(), fib, { ordered = true }) do
-  if record.index > 5 then break end
+for record in parallel.each(naturals(), "local n = ... return n * n",
+                            { ordered = true }) do
+  if record.index > 3 then break end
   print("each", record.input, record.result)
 end
 

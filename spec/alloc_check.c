@@ -80,7 +80,7 @@ resize (void *ud, void *ptr, size_t osize, size_t nsize)
   return realloc(ptr, nsize);
 }
 
-/* ------------------------------------------------------------------- the run */
+/* ----------------------------------------------------------------- the run */
 
 static struct {
   rs_initial_state *is;

@@ -307,18 +307,6 @@ local rows <const> = {
   [[printf '%s\n' 'io.write "no newline" and 1' '"\0zero"' | lua -i]],
   [[printf '%s\n' 'io.stdout' 'io.read()' | lua -i | sed 's/0x[0-9a-f]*//']],
   [[printf '%s\n' 'coroutine.wrap(function () error "co" end)()' | lua -i]],
-  -- modules in C and in Lua
-  [[lua cjson.lua]],
-  [[lua lpeg.lua]],
-  [[lua lfs.lua]],
-  [[lua socket.lua]],
-  [[lua term.lua]],
-  [[lua system.lua]],
-  [[lua zlib.lua]],
-  [[lua luv.lua]],
-  [[lua yaml.lua]],
-  [[lua penlight.lua]],
-  [[lua argparse.lua]],
   -- the libraries
   [[lua -e 'for _, m in ipairs { "math", "string", "table", "os", "io", "utf8",
       "debug", "coroutine", "package" } do
@@ -329,6 +317,12 @@ local rows <const> = {
     end']],
   [[lua -e 'print(_VERSION, math.pi, 1e300, 2.0, 1 // 0.0, -(0/0) ~= 0)']],
   [[lua -e 'print(os.setlocale(), os.setlocale(nil, "ctype"))']],
+}
+
+--- Scripts that load modules of the distribution.
+local modules <const> = {
+  "argparse", "cjson", "lfs", "lpeg", "luv", "penlight", "socket", "system",
+  "term", "yaml", "zlib",
 }
 
 describe("the command line", function ()
@@ -385,6 +379,15 @@ describe("the command line", function ()
   for _, row in ipairs(rows) do
     it("does what that of lua5.4 does: " .. row:gsub("%s+", " "), function ()
       assert.same(run("lua", row), without_additions(run("runspace", row)))
+    end)
+  end
+
+  for _, name in ipairs(modules) do
+    it("loads modules as lua5.4 does: " .. name, function ()
+      local command <const> = "lua " .. name .. ".lua"
+      local expected <const> = run("lua", command)
+      assert.is_nil(expected.stderr:find("module '[^']*' not found"))
+      assert.same(expected, run("runspace", command))
     end)
   end
 

@@ -6,7 +6,7 @@
 
 #include <errno.h>
 
-/* ------------------------------------------------- threads that cannot be had */
+/* ---------------------------------------------- threads that cannot be had */
 
 /* Creations that succeed before the system gives no more; the linker puts
    '__wrap_pthread_create' in the place of the real one. */
@@ -51,7 +51,7 @@ check_thread_failure (lua_State *L)
   threads_left = -1;
 }
 
-/* --------------------------------------------------------------- jobs, errors */
+/* ------------------------------------------------------------ jobs, errors */
 
 static void
 check_jobs (lua_State *L)
@@ -151,7 +151,7 @@ check_left_behind (lua_State *L)
   rs_job_unref(second);
 }
 
-/* --------------------------------------------------------- many host threads */
+/* ------------------------------------------------------- many host threads */
 
 static void *
 host_thread (void *arg)
@@ -188,7 +188,7 @@ check_host_threads (void)
   }
 }
 
-/* ------------------------------------------------------------------- batches */
+/* ----------------------------------------------------------------- batches */
 
 static rs_batch *
 open_batch (rs_pool *pool, lua_State *L, const char *source,
@@ -299,7 +299,7 @@ check_closed_batch (lua_State *L)
   rs_pool_unref(pool);
 }
 
-/* ------------------------------------------------------------ initial states */
+/* ---------------------------------------------------------- initial states */
 
 static void
 check_initial_state (lua_State *L)

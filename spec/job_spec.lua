@@ -127,6 +127,14 @@ describe("job", function ()
       assert.not_equal(first, second)
     end)
 
+    it("says so when it is called with a dot", function ()
+      assert.matches("job_spec.lua:%d+: bad call of 'join' %(a job expected, "
+                     .. "got 5; it is written job:join%(...%)%)",
+                     raised(function ()
+        local _ = parallel.spawn(square, 1).join(5)
+      end))
+    end)
+
     it("refuses a negative time", function ()
       local job = parallel.spawn(square, 1)
       assert.matches("job_spec.lua:%d+: bad argument 'timeout' to 'join' %(a "

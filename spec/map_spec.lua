@@ -497,6 +497,12 @@ describe("reduce", function ()
     assert.equal("<a", parallel.reduce({ "a" }, join, "<"))
   end)
 
+  it("combines the items of ranges that count down or in steps", function ()
+    assert.equal("9630", parallel.reduce(parallel.range(9, 0, -3), join))
+    assert.equal("<9630", parallel.reduce(parallel.range(9, 0, -3), join, "<",
+                                          { chunk = 1 }))
+  end)
+
   it("gives 'init', or nil, for no items", function ()
     assert.equal(7, parallel.reduce({}, add, 7))
     assert.is_nil(parallel.reduce({}, add))
@@ -523,6 +529,11 @@ describe("reduce", function ()
     assert.equal(41, failure.index)
     assert.equal(60, failure.last)
     assert.matches("^items 41 to 60: fifty", tostring(failure))
+    failure = raised(parallel.reduce, parallel.range(100), function (_, b)
+      if b == 50 then error("fifty", 0) end
+      return b
+    end, 0, { chunk = 20 })
+    assert.equal(41, failure.index)
   end)
 
   it("is a method of pools", function ()
@@ -554,7 +565,7 @@ end)
 
 describe("cpus", function ()
   it("is the number of CPUs that this process may use", function ()
-    local pipe <close> = assert(io.popen("nproc"))
+    local pipe <close> = assert(io.popen("env -u OMP_NUM_THREADS nproc"))
     assert.equal(pipe:read("n"), parallel.cpus())
   end)
 end)

@@ -78,7 +78,7 @@ describe("the module in a stock lua5.4", function ()
       parallel.map({"a"}, function (x) error("no " .. x) end)
     ]])
     assert.equal(1, status)
-    assert.matches("lua5.4: item 1 %(\"a\"%): [^\n]*: no a\n", text)
+    assert.matches(": item 1 %(\"a\"%): [^\n]*: no a\n", text)
   end)
 
   it("lets the state be closed while jobs run", function ()

@@ -11,7 +11,6 @@
 #include <lualib.h>
 
 #include "marshal.h"
-#include "state.h"
 
 /* ------------------------------------------------------------------ print */
 
@@ -87,6 +86,8 @@ dofile (lua_State *L)
 
 /* ------------------------------------------------------------ environments */
 
+/* A first assignment to the environment goes its normal way, so that it is
+   noticed (state.c). */
 static int
 raw_set (lua_State *L)
 {
@@ -95,10 +96,14 @@ raw_set (lua_State *L)
   luaL_checkany(L, 3);
   lua_settop(L, 3);
   rs_env_push(L);
-  if (lua_rawequal(L, 1, 4))
-    rs_state_touch(rs_state_of(L));
+  const bool environment = lua_rawequal(L, 1, 4);
+  lua_pushvalue(L, 2);
+  const bool first = environment && lua_rawget(L, 1) == LUA_TNIL;
   lua_settop(L, 3);
-  lua_rawset(L, 1);
+  if (first)
+    lua_settable(L, 1);
+  else
+    lua_rawset(L, 1);
   return 1;
 }
 

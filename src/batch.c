@@ -80,15 +80,8 @@ struct rs_batch {
 
 /* -------------------------------------------------------------- life cycle */
 
-rs_batch *
-rs_batch_ref (rs_batch *batch)
-{
-  atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
-  return batch;
-}
-
-void
-rs_batch_unref (rs_batch *batch)
+static void
+unref (rs_batch *batch)
 {
   /* Release our reads and writes to the thread that frees. */
   if (batch == NULL
@@ -145,7 +138,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   batch->id = rs_job_next_id();
   batch->name = rs_job_make_name(options->name, "batch", batch->id);
   if (batch->name == NULL) {
-    rs_batch_unref(batch);
+    unref(batch);
     return rs_fail_plain(err, RS_ENOMEM);
   }
   *out = batch;
@@ -154,9 +147,11 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
 
 /* -------------------------------------------------------------- the worker */
 
-void
-rs_batch_on_end (rs_batch *batch, rs_job *chunk)
+/* A chunk has ended: the thread that ended it adds a reference of ours. */
+static void
+on_end (rs_job *chunk)
 {
+  rs_batch *const batch = chunk->batch;
   const rs_call *const call = &chunk->call;
   pthread_mutex_lock(&batch->lock);
   batch->items_started += call->started;
@@ -172,6 +167,13 @@ rs_batch_on_end (rs_batch *batch, rs_job *chunk)
     pthread_cond_signal(&batch->any_ended);
   }
   pthread_mutex_unlock(&batch->lock);
+}
+
+/* A chunk's job gives back its reference to the batch. */
+static void
+on_free (rs_job *chunk)
+{
+  unref(chunk->batch);
 }
 
 /* ----------------------------------------------------------------- filling */
@@ -243,7 +245,11 @@ rs_batch_flush (rs_batch *batch, rs_error *err)
   rs_message_unref(items);
   if (job == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
-  job->batch = rs_batch_ref(batch);
+  /* The chunk's reference; it is published with the chunk. */
+  atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
+  job->batch = batch;
+  job->on_end = on_end;
+  job->on_free = on_free;
   job->call.id = batch->id;
   job->call.flags = batch->flags;
   job->call.count = batch->count;
@@ -503,5 +509,5 @@ rs_batch_close (rs_batch *batch, lua_State *L)
   pthread_mutex_unlock(&batch->lock);
   while ((link = rs_list_shift(&ended)) != NULL)
     rs_job_unref(RS_LIST_ENTRY(link, rs_job, batch_link));
-  rs_batch_unref(batch);
+  unref(batch);
 }

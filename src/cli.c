@@ -45,13 +45,12 @@ static const char usage[] =
   "  --        stop handling options\n"
   "  -         stop handling options and execute stdin\n";
 
-/* Complain about an option and say which there are.  Returns false. */
+/* Say what is wrong with an option, and which there are.  Returns false. */
 static bool
-complain (const rs_cli *cli, const char *format, const char *option)
+complain (const rs_cli *cli, const char *before, const char *option,
+          const char *after)
 {
-  fprintf(stderr, "%s: ", cli->name);
-  fprintf(stderr, format, option);
-  fputc('\n', stderr);
+  fprintf(stderr, "%s: %s'%s'%s\n", cli->name, before, option, after);
   fprintf(stderr, usage, cli->name);
   fflush(stderr);
   return false;
@@ -99,7 +98,7 @@ rs_cli_parse (rs_cli *cli, int argc, char **argv)
       break;
     const bool alone = option[2] == '\0';
     if (!alone && strchr("-ivEW", option[1]) != NULL)
-      return complain(cli, "unrecognized option '%s'", option);
+      return complain(cli, "unrecognized option ", option, "");
     switch (option[1]) {
       case '-':
         cli->script = i + 1;
@@ -119,7 +118,7 @@ rs_cli_parse (rs_cli *cli, int argc, char **argv)
       case 'l': {
         const char *argument = option_argument(cli, &i);
         if (argument == NULL || (alone && argument[0] == '-'))
-          return complain(cli, "'%s' needs argument", option);
+          return complain(cli, "", option, " needs argument");
         if (option[1] == 'e')
           cli->statements = true;
         break;
@@ -127,15 +126,15 @@ rs_cli_parse (rs_cli *cli, int argc, char **argv)
       case 'j': {
         const char *argument = option_argument(cli, &i);
         if (argument == NULL)
-          return complain(cli, "'%s' needs argument", option);
+          return complain(cli, "", option, " needs argument");
         cli->workers = parse_workers(argument);
         if (cli->workers == 0)
-          return complain(cli, "'-j' needs a positive integer, not '%s'",
-                          argument);
+          return complain(cli, "'-j' needs a positive integer, not ", argument,
+                          "");
         break;
       }
       default:
-        return complain(cli, "unrecognized option '%s'", option);
+        return complain(cli, "unrecognized option ", option, "");
     }
   }
   cli->script = i;

@@ -233,7 +233,7 @@ insert_field (rs_encoder *e, const char *text)
   if (strncmp(e->error, "...", 3) == 0)  /* too long already? */
     return;
   if (size + strlen(text) > FIELDS_MAX)
-    text = "...";
+    text = e->error[0] == '.' ? ".." : "...";
   insert(e, 0, text);
   e->pending += strlen(e->error) - size;
 }

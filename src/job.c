@@ -12,7 +12,6 @@
 
 #include <lauxlib.h>
 
-#include "batch.h"
 #include "clock.h"
 #include "status.h"
 
@@ -95,10 +94,11 @@ rs_job_unref (rs_job *job)
   if (job == NULL
       || atomic_fetch_sub_explicit(&job->refs, 1, memory_order_acq_rel) != 1)
     return;
+  if (job->on_free != NULL)
+    job->on_free(job);
   rs_message_unref(job->call.function);
   rs_message_unref(job->call.arguments);
   rs_message_unref(job->call.result);
-  rs_batch_unref(job->batch);
   pthread_mutex_destroy(&job->lock);
   pthread_cond_destroy(&job->ended);
   job->queue->drop(job->queue);
@@ -120,8 +120,8 @@ rs_job_end (rs_job *job, rs_job_state state)
     pthread_cond_broadcast(&job->ended);
   }
   pthread_mutex_unlock(&job->lock);
-  if (first && job->batch != NULL)
-    rs_batch_on_end(job->batch, job);
+  if (first && job->on_end != NULL)
+    job->on_end(job);
 }
 
 void

@@ -54,7 +54,9 @@ struct rs_job {
   _Atomic unsigned refs;
   rs_call call;            /* constant while queued; then its runner's */
   rs_queue *queue;         /* held */
-  rs_batch *batch;         /* a reference, or NULL: no chunk */
+  rs_batch *batch;         /* whose chunk it is, or NULL; for the next two */
+  void (*on_end) (rs_job *job);   /* it has ended; called once; or NULL */
+  void (*on_free) (rs_job *job);  /* it will be freed; or NULL */
   char *name;              /* owned */
   char *reason;            /* owned: why it failed without a result; or NULL;
                               set before the end */

@@ -141,7 +141,8 @@ to_string (lua_State *L)
 {
   rs_job_info i;
   rs_job_info_get(check(L), &i);
-  lua_pushfstring(L, "parallel.job: %s (%s)", i.name, rs_job_state_name(i.state));
+  lua_pushfstring(L, "parallel.job: %s (%s)", i.name,
+                  rs_job_state_name(i.state));
   return 1;
 }
 

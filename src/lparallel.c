@@ -15,7 +15,7 @@
 #include "lhandle.h"
 #include "lua_files.h"
 
-/* --------------------------------------------------------------- the C part */
+/* -------------------------------------------------------------- the C part */
 
 /* core.cpus() -> CPUs that the process may use */
 static int
@@ -110,7 +110,7 @@ open_core (lua_State *L)
   return 1;
 }
 
-/* ------------------------------------------------------------- the Lua part */
+/* ------------------------------------------------------------ the Lua part */
 
 /* Loader of an embedded file, which is the upvalue: (name, ...) -> module */
 static int
@@ -168,7 +168,7 @@ luaopen_parallel (lua_State *L)
   return 1;
 }
 
-/* ------------------------------------------------------------ in a runspace */
+/* ----------------------------------------------------------- in a runspace */
 
 /* __index of the module that is not loaded yet: (module, name) */
 static int

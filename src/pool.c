@@ -12,9 +12,9 @@
  *     opening --> waiting <--> running --> leaving --> gone
  *        \------------------------------->/
  *
- * 'alive' counts the first three, 'workers' lists the first four.  A worker that ends while the pool is
- * open detaches and frees itself; one that ends while somebody closes is
- * joined there.
+ * 'alive' counts the first three, 'workers' lists the first four.  A worker
+ * that ends while the pool is open detaches and frees itself; one that ends
+ * while somebody closes is joined there.
  *
  * All threads run here.  'sched.lock' is the pool's only lock.
  */
@@ -237,7 +237,7 @@ static const rs_slot_owner owner = {
   .left = worker_left,
 };
 
-/* ------------------------------------------------------------------ growing */
+/* ----------------------------------------------------------------- growing */
 
 /* The smallest number that no worker has. */
 static unsigned
@@ -305,7 +305,7 @@ start (rs_pool *pool, worker *w, rs_error *err)
   return rs_fail(err, status, "%s", failure.text);
 }
 
-/* ------------------------------------------- what jobs and batches ask of us */
+/* ----------------------------------------- what jobs and batches ask of us */
 
 static int
 queue_push (rs_queue *q, rs_job *job, rs_error *err)
@@ -375,7 +375,7 @@ queue_drop (rs_queue *q)
   drop(pool_of(q));
 }
 
-/* ------------------------------------------------------------------ opening */
+/* ----------------------------------------------------------------- opening */
 
 /* Workers, seconds and flags that make sense; fills in defaults. */
 static int
@@ -474,7 +474,7 @@ rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
   return RS_OK;
 }
 
-/* ------------------------------------------------------------------ closing */
+/* ----------------------------------------------------------------- closing */
 
 /* Wait until no worker is left, or 'deadline'.  False when some are. */
 static bool

@@ -164,7 +164,8 @@ RS_API int rs_initial_state_set_libs (rs_initial_state *is, unsigned libs);
 
 /* 'package.path' and 'package.cpath'; NULL leaves Lua's default. */
 RS_API int rs_initial_state_set_path (rs_initial_state *is, const char *path);
-RS_API int rs_initial_state_set_cpath (rs_initial_state *is, const char *cpath);
+RS_API int rs_initial_state_set_cpath (rs_initial_state *is,
+                                       const char *cpath);
 
 /*
  * 'package.preload[name] = open'.  With RS_PRELOAD_GLOBAL the module is

@@ -11,7 +11,8 @@
  * '__newindex' is called at the first assignment of each name; it marks the
  * environment as dirty, and a dirty one is replaced before the next call or
  * item.  A clean one serves again, so jobs that assign no globals pay
- * nothing.
+ * nothing.  The one name that is there before, '_G', is looked at when the
+ * call has ended.
  *
  * Running.  Everything that can raise happens inside 'lua_pcall'.  Its
  * message handler, which runs where the error was raised, encodes the error
@@ -61,6 +62,7 @@ struct rs_state {
   rs_pool *pool;          /* lent */
   unsigned worker;
   int reset;              /* RS_RESET_ */
+  int name_of_globals;    /* registry: the string "_G" */
   bool dirty;             /* the environment was assigned to */
   run *run;               /* the innermost one */
   rs_encoder spare;       /* memory for the next result */
@@ -96,19 +98,13 @@ rs_state_worker (const rs_state *s)
   return s->worker;
 }
 
-void
-rs_state_touch (rs_state *s)
-{
-  s->dirty = true;
-}
-
 /* ------------------------------------------------------------ environment */
 
 /* __newindex of environments */
 static int
 on_assign (lua_State *L)
 {
-  rs_state_touch(rs_state_of(L));
+  rs_state_of(L)->dirty = true;
   lua_rawset(L, 1);
   return 0;
 }
@@ -169,6 +165,19 @@ renew_environment (lua_State *L, rs_state *s)
   lua_setmetatable(L, -2);
   rs_env_set(L);
   s->dirty = false;
+}
+
+/* [-0, +0, -]  A call has ended: '_G' may have been assigned to. */
+static void
+check_environment (lua_State *L, rs_state *s)
+{
+  if (s->dirty || s->reset != RS_RESET_GLOBALS)
+    return;
+  rs_env_push(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->name_of_globals);
+  lua_rawget(L, -2);
+  s->dirty = !lua_rawequal(L, -1, -2);
+  lua_pop(L, 2);
 }
 
 /* --------------------------------------------------------------- functions */
@@ -564,6 +573,7 @@ rs_state_run (rs_state *s, lua_State *L, rs_call *call)
     run_plain(L, &r);
   else
     run_chunk(L, &r);
+  check_environment(L, s);
   call->result = rs_encoder_message(&r.out);
   lua_settop(L, base);
   s->run = r.outer;
@@ -692,6 +702,8 @@ seed (lua_State *L)
   rs_env_set(L);
   rs_base_open(L);
   make_metatable(L);
+  lua_pushliteral(L, LUA_GNAME);
+  s->name_of_globals = luaL_ref(L, LUA_REGISTRYINDEX);
   set_package_field(L, "path", is->path);
   set_package_field(L, "cpath", is->cpath);
   for (int kind = RS_ENTRY_PRELOAD; kind <= RS_ENTRY_INIT; kind++) {

@@ -82,7 +82,4 @@ rs_state *rs_state_of (lua_State *L);
 rs_pool *rs_state_pool (const rs_state *s);
 unsigned rs_state_worker (const rs_state *s);
 
-/* The environment was written to: the next call needs another. */
-void rs_state_touch (rs_state *s);
-
 #endif

@@ -10,8 +10,8 @@
  *     start --> began --> opened --> take --> (run) --> take --> ... --> left
  *                           \--> failed: left
  *
- * 'began', 'opened', 'take' and 'left' are called by the slot's own thread, in this
- * order; 'left' is its last word, after which the slot may be freed.
+ * 'began', 'opened', 'take' and 'left' are called by the slot's own thread,
+ * in this order; 'left' is its last word, after which the slot may be freed.
  */
 #ifndef RS_TRANSPORT_H
 #define RS_TRANSPORT_H

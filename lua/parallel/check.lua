@@ -61,6 +61,16 @@ local function bad_option (verb, name, expected, got)
                        name, verb, expected, describe(got)))
 end
 
+--- Raise for a method that was called without its object.
+---@param noun string  what the object is
+---@param verb string
+---@param got any
+local function bad_self (noun, verb, got)
+  misuse(string.format("bad call of '%s' (a %s expected, got %s; it is "
+                       .. "written %s:%s(...))", verb, noun, describe(got),
+                       noun, verb))
+end
+
 --- Edits that turn 'a' into 'b': a character put in, left out or replaced, or
 --- two neighbours swapped.
 ---@param a string
@@ -208,6 +218,7 @@ end
 local check = {
   bad_argument = bad_argument,
   bad_option = bad_option,
+  bad_self = bad_self,
   code = code,
   describe = describe,
   flag = flag,

@@ -120,6 +120,9 @@ local function message_of (value)
   return "(error value: " .. brief(value) .. ")"
 end
 
+--- A traceback that shows none of the script.
+local NOWHERE <const> = "^stack traceback:\n\t%[C%]: in %?$"
+
 local ENDED <const> = {
   cancelled = "was cancelled",
   lost = "was lost: its runspace never came back from it",
@@ -150,9 +153,10 @@ function failure.__tostring (self)
   else
     lines[1] = who .. " " .. ended .. ": " .. message_of(self.error)
   end
-  if type(self.traceback) == "string" then
-    lines[#lines + 1] = self.traceback:gsub("^stack traceback:",
-                                            "traceback of the runspace:")
+  local traceback <const> = self.traceback
+  if type(traceback) == "string" and not traceback:find(NOWHERE) then
+    lines[#lines + 1] = traceback:gsub("^stack traceback:",
+                                       "traceback of the runspace:")
   end
   if self.hint ~= nil then lines[#lines + 1] = "hint: " .. self.hint end
   return table.concat(lines, "\n")

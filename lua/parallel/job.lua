@@ -5,7 +5,7 @@ local check = require "parallel.check"
 local core = require "parallel.core"
 local options = require "parallel.options"
 
-local error, math = error, math
+local error, math, type = error, math, type
 
 ---@param job parallel.Job
 ---@param value any
@@ -21,10 +21,13 @@ local function fail (job, value, traceback, state)
   }
 end
 
+--- Check a call of a method that waits: nil waits without limit.
+---@param job any
 ---@param verb string
 ---@param timeout any
----@return number?
-local function limit (verb, timeout)
+---@return number? timeout
+local function limit (job, verb, timeout)
+  if type(job) ~= "userdata" then check.bad_self("job", verb, job) end
   if timeout == nil then return nil end
   local expected = check.seconds(timeout)
   if expected ~= nil then
@@ -61,7 +64,8 @@ local job_methods = {}
 ---                     nil and "timeout"
 ---@return any ...
 function job_methods:join (timeout)
-  if self:wait(limit("join", timeout)) == nil then return nil, "timeout" end
+  local most <const> = limit(self, "join", timeout)
+  if self:wait(most) == nil then return nil, "timeout" end
   return joined(self, self:fetch())
 end
 
@@ -70,7 +74,8 @@ end
 ---@param timeout? number
 ---@return any ...
 function job_methods:get (timeout)
-  if self:wait(limit("get", timeout)) == nil then
+  local most <const> = limit(self, "get", timeout)
+  if self:wait(most) == nil then
     check.misuse("timeout: job '" .. self.name .. "' has not ended within "
                  .. timeout .. " s")
   end

@@ -116,11 +116,7 @@ end
 ---@param self any
 ---@param verb string
 local function is_pool (self, verb)
-  if type(self) ~= "userdata" then
-    check.misuse("bad call of '" .. verb .. "' (a pool expected, got "
-                 .. check.describe(self) .. "; it is written pool:" .. verb
-                 .. "(...))")
-  end
+  if type(self) ~= "userdata" then check.bad_self("pool", verb, self) end
 end
 
 local options = {

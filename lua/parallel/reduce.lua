@@ -10,8 +10,10 @@ local check = require "parallel.check"
 local input = require "parallel.input"
 local map = require "parallel.map"
 local options = require "parallel.options"
+local range = require "parallel.range"
 
-local load, math, table, type = load, math, table, type
+local getmetatable, load, math, table, type =
+  getmetatable, load, math, table, type
 
 ---@class parallel.ReduceOptions: parallel.InitialStateFields
 ---@field limit? integer    jobs in flight; default: what keeps the pool busy
@@ -29,18 +31,38 @@ local LARGEST <const> = 8192
 --- Items in the first parts of an iterator; later ones grow.
 local SMALLEST <const> = 8
 
+--- Neighbouring items, on their way to a runspace.
+---@class parallel.Part
+---@field n integer       how many; the items are at 1 to 'n'
+---@field first? integer  in a part of a range: its first item instead,
+---@field step? integer   and the distance to the next one
+---@field init? any       stands in front of the first item
+
 --- In a runspace: fold a part from the left.
+---@param part parallel.Part
+---@param fn function
+---@param ... any
+---@return any
 local function fold (part, fn, ...)
-  local value = part[1]
-  for i = 2, part.n do value = fn(value, part[i], ...) end
+  local value, from = part.init, 1
+  local first <const>, step <const> = part.first, part.step
+  if first ~= nil then
+    if value == nil then value, from = first, 2 end
+    for i = from - 1, part.n - 1 do
+      value = fn(value, first + i * step, ...)
+    end
+  else
+    if value == nil then value, from = part[1], 2 end
+    for i = from, part.n do value = fn(value, part[i], ...) end
+  end
   return value
 end
 
---- Cut an array, or a range, into parts of 'size'.
+--- Cut an array into parts of 'size'.
 ---@param list table
 ---@param n integer
 ---@param size integer
----@return fun(): table?
+---@return fun(): parallel.Part?
 local function cut_array (list, n, size)
   local at = 1
   return function ()
@@ -52,12 +74,27 @@ local function cut_array (list, n, size)
   end
 end
 
+--- Cut a range into parts of 'size'.
+---@param r parallel.Range
+---@param size integer
+---@return fun(): parallel.Part?
+local function cut_range (r, size)
+  local done = 0
+  return function ()
+    if done >= r.n then return nil end
+    local part = { first = r.first + done * r.step, step = r.step,
+                   n = math.min(size, r.n - done) }
+    done = done + part.n
+    return part
+  end
+end
+
 --- Cut what an iterator gives into parts that grow from 'size' to 'largest'.
 ---@param iterator fun(state: any, control: any): any
 ---@param size integer
 ---@param largest integer
 ---@param grow integer  parts of one size before it doubles
----@return fun(): table?
+---@return fun(): parallel.Part?
 local function cut_iterator (iterator, size, largest, grow)
   local control, made, ended = nil, 0, false
   return function ()
@@ -80,18 +117,17 @@ local function cut_iterator (iterator, size, largest, grow)
   end
 end
 
---- Put 'value' in front of what 'parts' gives.
----@param value any
----@param parts fun(): table?
----@return fun(): table?
-local function begin_with (value, parts)
-  local begun = false
+--- Put 'init' in front of what 'parts' gives.
+---@param init any
+---@param parts fun(): parallel.Part?
+---@return fun(): parallel.Part?
+local function begin_with (init, parts)
   return function ()
     local part = parts()
-    if begun or part == nil then return part end
-    begun = true
-    table.move(part, 1, part.n, 2)
-    part[1], part.n = value, part.n + 1
+    if part ~= nil then
+      part.init = init
+      init = nil
+    end
     return part
   end
 end
@@ -99,7 +135,7 @@ end
 --- Fold parts, several at a time: what each gave, in order, and the index of
 --- the last item in each.
 ---@param pool parallel.Pool
----@param parts fun(): table?
+---@param parts fun(): parallel.Part?
 ---@param ends? integer[]  index of the last item behind each value in a part
 ---@param opts table
 ---@param fn function
@@ -128,7 +164,7 @@ end
 ---@param items any
 ---@param size? integer
 ---@param workers integer
----@return fun(): table?
+---@return fun(): parallel.Part?
 local function cut (source, items, size, workers)
   local n <const> = source.total
   if n == nil then
@@ -136,6 +172,9 @@ local function cut (source, items, size, workers)
                         workers * PARTS)
   end
   local share <const> = -(-n // (workers * PARTS))
+  if getmetatable(items) == range then
+    return cut_range(items, size or math.max(2, share))
+  end
   return cut_array(items, n, size or math.min(LARGEST, math.max(2, share)))
 end
 

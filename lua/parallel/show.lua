@@ -9,6 +9,15 @@
 -- Penlight's 'pl.pretty' would be the library for it, but under Lua 5.4 it
 -- shows 2.0 as 2, raises for 1e300, drops holes and has no limits.
 
+local core <const> = require "parallel.core"
+
+-- At a prompt names are listed and completed, so all of them are loaded.
+for _, lent in ipairs {
+  require "parallel", core.pool_methods, core.job_methods
+} do
+  for _ in pairs(lent) do end
+end
+
 local limits <const> = {
   entries = 100,  -- of one table
   total = 300,    -- of all tables of one result
@@ -106,7 +115,7 @@ local function survey (value)
     if is_inside(key) then present = present + 1 end
   end
   if 2 * present < length then length = 0 end  -- mostly holes: all are fields
-  local n_hidden <const> = length > 0 and n == length and present == n
+  local n_hidden <const> = n == length and present == n
   for key in next, value do
     if not is_inside(key) and not (key == "n" and n_hidden) then
       count = count + 1

@@ -1,0 +1,98 @@
+-- SPDX-License-Identifier: MIT
+--- What is left behind: memory, descriptors and threads over many items, jobs
+--- and pools.  A figure is what there is at the end to what there was after
+--- the first tenth, when everything had been used once.
+
+local lfs = require "lfs"
+
+local memory = {}
+
+---@return number KiB of this process in memory
+local function resident ()
+  collectgarbage()
+  collectgarbage()
+  local status <close> = assert(io.open "/proc/self/status")
+  return tonumber(status:read("a"):match "VmRSS:%s*(%d+) kB")
+end
+
+--- Entries of a directory.
+local function entries (path)
+  local n = 0
+  for _ in lfs.dir(path) do n = n + 1 end
+  return n - 2  -- '.' and '..'
+end
+
+local function take_stock ()
+  return {
+    memory = resident(),
+    descriptors = entries "/proc/self/fd",
+    threads = entries "/proc/self/task",
+  }
+end
+
+local function print_change (before, after)
+  for _, what in ipairs { "memory", "descriptors", "threads" } do
+    print(("  %8.3f x %-30s %+d%s on %d"):format(
+      after[what] / before[what], what, after[what] - before[what],
+      what == "memory" and " KiB" or "", before[what]))
+  end
+end
+
+--- Do something 'count' times and print what that left.
+---@param work fun(i: integer)
+local function repeated (harness, title, count, work)
+  local before, after, time
+  local disturbed = harness.watch(function ()
+    for i = 1, count // 10 do work(i) end
+    before = take_stock()
+    local started = harness.now()
+    for i = count // 10 + 1, count do work(i) end
+    time = harness.now() - started
+    after = take_stock()
+  end)
+  print(title)
+  print_change(before, after)
+  print(("  %.3g us each"):format(time / (count * 0.9) * 1e6))
+  if disturbed then print("  " .. disturbed) end
+  print()
+end
+
+function memory.each (harness)
+  local count <const> = 1000000
+  local function naturals ()
+    local n = 0
+    return function ()
+      if n < count then
+        n = n + 1
+        return n
+      end
+    end
+  end
+  local pool <close> = parallel.pool { max = harness.workers }
+  local next_record = pool:each(naturals(), function (x) return x + 1 end)
+  local sum = 0
+  repeated(harness, "1e6 items through each, from an iterator", count,
+           function () sum = sum + next_record().result end)
+  assert(next_record() == nil)
+  assert(sum == count * (count + 1) // 2 + count)
+end
+
+function memory.lifecycle (harness)
+  repeated(harness, "1,000 pools opened, used and closed", 1000, function (i)
+    local pool <close> = parallel.pool { max = harness.workers }
+    assert(pool:run("return ...", i) == i)
+  end)
+  local pool <close> = parallel.pool { max = harness.workers }
+  local jobs = {}
+  repeated(harness, "100,000 jobs, 100 in flight", 100000, function (i)
+    local slot = i % 100
+    if jobs[slot] then assert(jobs[slot]:get() == i - 100) end
+    jobs[slot] = pool:spawn("return ...", i)
+    if i == 10000 or i == 100000 then  -- stock is taken of nothing in flight
+      for _, job in pairs(jobs) do job:wait() end
+      jobs = {}
+    end
+  end)
+end
+
+return memory

@@ -1,0 +1,807 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * marshal_check.c - messages: hostile bytes, no memory, what only C can ask.
+ *
+ * Built with RS_FUZZER it is a target for libFuzzer instead.  Calls of
+ * 'malloc' and its kin come here first, by the linker's '--wrap'.
+ */
+#include "support/check.h"
+
+#include "marshal.h"
+
+/* Code and pointers are believed, so they are out when bytes are wrong. */
+enum { UNTRUSTED = RS_MESSAGE_CODE | RS_MESSAGE_LOCAL };
+
+/* ---------------------------------------------- memory that cannot be had */
+
+enum { NEVER, ONCE, TWICE, ALWAYS };
+
+/* Which allocation fails, counted from 1, and what becomes of later ones. */
+static struct {
+  int mode;
+  long at;
+  long count;
+  bool fired;
+} failure;
+
+static bool
+fails (void)
+{
+  if (failure.mode == NEVER)
+    return false;
+  const long behind = ++failure.count - failure.at;
+  const bool now = behind == 0 || (failure.mode == TWICE && behind == 1)
+                || (failure.mode == ALWAYS && behind > 0);
+  failure.fired |= now;
+  return now;
+}
+
+/* In memory that C asks for: a whole message, or an encoder's. */
+static bool fail_c;
+static long c_blocks;
+
+void *__real_malloc (size_t size);
+void *__real_calloc (size_t n, size_t size);
+void *__real_realloc (void *block, size_t size);
+void __real_free (void *block);
+void *__wrap_malloc (size_t size);
+void *__wrap_calloc (size_t n, size_t size);
+void *__wrap_realloc (void *block, size_t size);
+void __wrap_free (void *block);
+
+void *
+__wrap_malloc (size_t size)
+{
+  void *const block = fail_c && fails() ? NULL : __real_malloc(size);
+  c_blocks += block != NULL;
+  return block;
+}
+
+void *
+__wrap_calloc (size_t n, size_t size)
+{
+  void *const block = fail_c && fails() ? NULL : __real_calloc(n, size);
+  c_blocks += block != NULL;
+  return block;
+}
+
+void *
+__wrap_realloc (void *block, size_t size)
+{
+  void *const moved = fail_c && fails() ? NULL : __real_realloc(block, size);
+  c_blocks += moved != NULL && block == NULL;
+  return moved;
+}
+
+void
+__wrap_free (void *block)
+{
+  c_blocks -= block != NULL;
+  __real_free(block);
+}
+
+/* In memory that Lua asks for. */
+static bool fail_lua;
+static size_t lua_used, lua_peak;
+
+static void *
+allocate (void *user, void *block, size_t old, size_t new)
+{
+  (void) user;
+  if (block == NULL)
+    old = 0;
+  if (new == 0) {
+    __real_free(block);
+    lua_used -= old;
+    return NULL;
+  }
+  if (new > old && fail_lua && fails())
+    return NULL;
+  void *const moved = __real_realloc(block, new);
+  if (moved != NULL) {
+    lua_used += new - old;
+    lua_peak = lua_used > lua_peak ? lua_used : lua_peak;
+  }
+  return moved;
+}
+
+/* ------------------------------------------------------------------ states */
+
+static const char prelude[] =
+  "package.searchers = { package.searchers[1] }\n"
+  "local shapes = { Point = {} }\n"
+  "shapes.Point.__index = shapes.Point\n"
+  "function shapes.Point.new (x, y)\n"
+  "  return setmetatable({ x = x, y = y }, shapes.Point)\n"
+  "end\n"
+  "package.loaded.shapes = shapes\n";
+
+static lua_State *
+new_state (void)
+{
+  lua_State *const L = lua_newstate(allocate, NULL);
+  REQUIRE(L != NULL);
+  luaL_openlibs(L);
+  REQUIRE(luaL_dostring(L, prelude) == LUA_OK);
+  return L;
+}
+
+/* [-0, +n, -]  Push what a chunk returns, and return how many. */
+static int
+push (lua_State *L, const char *chunk)
+{
+  const int top = lua_gettop(L);
+  if (luaL_loadstring(L, chunk) != LUA_OK
+      || lua_pcall(L, 0, LUA_MULTRET, 0) != LUA_OK) {
+    fprintf(stderr, "%s\n", lua_tostring(L, -1));
+    REQUIRE(!"the chunk runs");
+  }
+  return lua_gettop(L) - top;
+}
+
+static rs_message *
+encode (lua_State *L, const char *chunk)
+{
+  rs_message *msg = NULL;
+  rs_error err = { .status = RS_OK };
+  const int n = push(L, chunk);
+  if (rs_encode(L, n, &msg, &err) != RS_OK)
+    fprintf(stderr, "%s\n", err.text);
+  REQUIRE(msg != NULL);
+  lua_pop(L, n);
+  return msg;
+}
+
+/* (message)  Decode all values; then encode them again, to touch them all. */
+static int
+decode_body (lua_State *L)
+{
+  const rs_message *const msg = lua_touserdata(L, 1);
+  rs_decoder d;
+  lua_settop(L, 0);
+  rs_decoder_init(&d, L, msg, UNTRUSTED);
+  const int base = lua_gettop(L);
+  while (!rs_decoder_at_end(&d)) {
+    luaL_checkstack(L, LUA_MINSTACK, NULL);
+    rs_decode_value(&d, L);
+  }
+  rs_message *again;
+  const int n = lua_gettop(L) - base;
+  if (rs_encode(L, n, &again, NULL) == RS_OK)
+    rs_message_unref(again);
+  return n;
+}
+
+/* [-0, +1, -]  Decode bytes that are not trusted; pushes the first value or
+   the error. */
+static int
+decode (lua_State *L, const void *bytes, size_t size)
+{
+  /* A block of its own: a sanitizer sees a byte too much that is read. */
+  rs_message *const msg = rs_message_new(bytes, size, 0);
+  REQUIRE(msg != NULL);
+  lua_pushcfunction(L, decode_body);
+  lua_pushlightuserdata(L, msg);
+  const int code = lua_pcall(L, 1, 1, 0);
+  rs_message_unref(msg);
+  return code;
+}
+
+/* ----------------------------------------------------------- what is valid */
+
+/* Chunks whose values hold every kind of tag. */
+static const char *const corpus[] = {
+  "return nil, true, false, 0, 127, 128, -1, -129, math.mininteger, 0.5",
+  "return 'short', ('long'):rep(100), ''",
+  "return { 1, 2, 3, nil, 5, x = { y = { z = 1 } }, [2.5] = true }",
+  "local t = {} t.self = t t[1] = { t } return t, t[1]",
+  "local m = { __mode = 'k' } return setmetatable({ 1 }, m), m",
+  "local m = { all = {} } m.all[1] = setmetatable({}, m) return m",
+  "return print, string.format, string, _G, require 'shapes'",
+  "local p = require('shapes').Point return p.new(1, 2), p.new(3, 4)",
+  "return setmetatable({}, { __transfer = function () return { 1 } end })",
+  "return setmetatable({}, { __transfer = function () return print, 1 end })",
+  "local n = 0 return function () n = n + 1 return n end,"
+    " function () return n end",
+  "local t = {} for i = 1, 50 do t[i] = { id = i, name = 'n' .. i } end"
+    " return t",
+  "local t = {} for i = 1, 20 do t[{}] = { [i * 1000] = -i } end return t",
+};
+
+enum { CORPUS = sizeof corpus / sizeof corpus[0] };
+
+/* [-0, +1, -]  Is the text on top of the stack one that 'decode' may raise? */
+static bool
+is_refusal (lua_State *L)
+{
+  if (lua_type(L, -1) != LUA_TSTRING)
+    return false;
+  const char *const text = lua_tostring(L, -1);
+  return strstr(text, "bad message at byte ") != NULL
+      || strstr(text, "is needed by ") != NULL
+      || strstr(text, "stack overflow") != NULL;
+}
+
+#ifdef RS_FUZZER
+
+int LLVMFuzzerTestOneInput (const uint8_t *bytes, size_t size);
+
+int
+LLVMFuzzerTestOneInput (const uint8_t *bytes, size_t size)
+{
+  static lua_State *L;
+  static unsigned runs;
+  if (L != NULL && ++runs % 4096 == 0) {
+    lua_close(L);
+    L = NULL;
+  }
+  if (L == NULL)
+    L = new_state();
+  decode(L, bytes, size);
+  lua_settop(L, 0);
+  return 0;
+}
+
+#else
+
+/* ----------------------------------------------------------- hostile bytes */
+
+/* A header with flags and no objects. */
+#define HEADER(flags) 'R', 'S', 1, flags, 0, 0, 0, 0
+
+static const struct {
+  const char *error;
+  size_t size;
+  unsigned char bytes[40];
+} wrong[] = {
+  { "byte 0: cut short", 4, { 'R', 'S', 1, 0 } },
+  { "byte 0: no message", 8, { 'R', 'X', 1, 0 } },
+  { "byte 2: a version", 8, { 'R', 'S', 9, 0 } },
+  { "byte 3: flags that are not known", 8, { 'R', 'S', 1, 0x80 } },
+  { "byte 3: bytecode is not accepted", 8, { HEADER(4) } },
+  { "byte 3: pointers are not accepted", 8, { HEADER(2) } },
+  { "byte 4: more objects than bytes", 8,
+    { 'R', 'S', 1, 1, 0xff, 0xff, 0xff, 0xff } },
+  { "byte 8: no such kind of value", 9, { HEADER(0), 0xff } },
+  { "byte 9: cut short", 11, { HEADER(0), 0x85, 'a', 'b' } },
+  { "byte 9: cut short", 10, { HEADER(0), RS_TAG_FLOAT, 0 } },
+  { "byte 9: an integer longer", 11,
+    { HEADER(0), RS_TAG_INTEGER + 1, 5, 0 } },
+  { "byte 9: an integer longer", 10, { HEADER(0), RS_TAG_INTEGER, 5 } },
+  { "bad length", 11, { HEADER(0), RS_TAG_STRING, 0x85, 0x00 } },
+  { "bad length", 20, { HEADER(0), RS_TAG_STRING, 0xff, 0xff, 0xff, 0xff,
+                        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01 } },
+  { "cut short", 19, { HEADER(0), RS_TAG_STRING, 0xff, 0xff, 0xff, 0xff,
+                       0xff, 0xff, 0xff, 0xff, 0x7f, 0 } },
+  { "a string longer", 12, { HEADER(0), RS_TAG_STRING, 2, 'a', 'b' } },
+  { "a table larger than its message", 19,
+    { HEADER(0), RS_TAG_TABLE, 0, 0, 0, 8, 0, 0, 0, 0, 1, 2 } },
+  { "a table larger than its message", 19,
+    { HEADER(0), RS_TAG_TABLE, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 1, 2 } },
+  { "a table larger than its message", 19,
+    { HEADER(0), RS_TAG_TABLE, 1, 0, 0, 0, 1, 0, 0, 0, 1, 2 } },
+  { "a key that no table can have", 19,
+    { HEADER(0), RS_TAG_TABLE, 0, 0, 0, 0, 1, 0, 0, 0, RS_TAG_NIL, 2 } },
+  { "a key that no table can have", 27,
+    { HEADER(0), RS_TAG_TABLE, 0, 0, 0, 0, 1, 0, 0, 0, RS_TAG_FLOAT,
+      0, 0, 0, 0, 0, 0, 0xf8, 0x7f, 2 } },
+  { "a metatable that is no table", 18,
+    { HEADER(0), RS_TAG_TABLE_META, 0, 0, 0, 0, 0, 0, 0, 0, 1 } },
+  { "a reference to nothing", 10, { HEADER(0), RS_TAG_REF, 0 } },
+  { "a reference to nothing", 10, { HEADER(1), RS_TAG_REF, 0 } },
+  { "a reference to nothing", 11, { HEADER(1), RS_TAG_REPLACED, RS_TAG_REF,
+                                    0 } },
+  { "bad name", 10, { HEADER(0), RS_TAG_NAMED, 0 } },
+  { "bad name", 10, { HEADER(0), RS_TAG_NAMED, 4 } },
+  { "module 'x' is needed by a transferred value: ", 12,
+    { HEADER(0), RS_TAG_NAMED, 1, 1, 'x' } },
+  { "'_G.x' is needed by a transferred value, but is not here", 15,
+    { HEADER(0), RS_TAG_NAMED, 2, 2, '_', 'G', 1, 'x' } },
+  { "bytecode is not accepted", 15, { HEADER(0), RS_TAG_FUNCTION } },
+  { "calls are not accepted", 15, { HEADER(0), RS_TAG_REBUILD } },
+  { "pointers are not accepted", 17, { HEADER(0), RS_TAG_POINTER } },
+  { "pointers are not accepted", 17, { HEADER(0), RS_TAG_CFUNCTION } },
+  { "no such kind of value", 9, { HEADER(0), RS_TAG_UPVALUE_ENV } },
+  { "no such kind of value", 11, { HEADER(1), RS_TAG_UPVALUE_SHARED } },
+};
+
+static void
+check_wrong_bytes (lua_State *L)
+{
+  for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    const int code = decode(L, wrong[i].bytes, wrong[i].size);
+    const bool told = code == LUA_ERRRUN && lua_type(L, -1) == LUA_TSTRING
+                   && strstr(lua_tostring(L, -1), wrong[i].error) != NULL;
+    if (!told)
+      fprintf(stderr, "row %zu, '%s': %s\n", i, wrong[i].error,
+              luaL_tolstring(L, -1, NULL));
+    CHECK(told);
+    lua_settop(L, 0);
+  }
+}
+
+static void
+check_cut_short (lua_State *L)
+{
+  for (size_t i = 0; i < CORPUS; i++) {
+    rs_message *const msg = encode(L, corpus[i]);
+    unsigned odd = 0;
+    for (size_t size = 0; size < msg->size; size++) {
+      odd += decode(L, msg->data, size) != LUA_OK && !is_refusal(L);
+      lua_settop(L, 0);
+    }
+    CHECK(odd == 0);
+    rs_message_unref(msg);
+  }
+}
+
+static void
+check_depth (lua_State *L)
+{
+  enum { LEVELS = 100000, LEVEL = 9 };
+  static const unsigned char header[] = { HEADER(0) };
+  static unsigned char bytes[sizeof header + LEVELS * LEVEL + 1];
+  memcpy(bytes, header, sizeof header);
+  unsigned char *at = bytes + sizeof header;
+  for (int i = 0; i < LEVELS; i++) {
+    static const unsigned char level[LEVEL] = { RS_TAG_TABLE, 1 };
+    memcpy(at, level, LEVEL);
+    at += LEVEL;
+  }
+  *at = RS_TAG_NIL;
+  CHECK(decode(L, bytes, sizeof bytes) == LUA_ERRRUN);
+  CHECK(strstr(lua_tostring(L, -1), "nested too deep") != NULL);
+  lua_settop(L, 0);
+
+  memset(bytes + sizeof header, RS_TAG_REPLACED, LEVELS);
+  CHECK(decode(L, bytes, sizeof bytes) == LUA_ERRRUN);
+  lua_settop(L, 0);
+
+  rs_message *msg = encode(L, "local t = {} for i = 2, 200 do t = { t } end"
+                              " return t");
+  CHECK(decode(L, msg->data, msg->size) == LUA_OK);
+  rs_message_unref(msg);
+  lua_settop(L, 0);
+  rs_error err;
+  push(L, "local t = {} for i = 2, 201 do t = { t } end return t");
+  CHECK(rs_encode(L, 1, &msg, &err) == RS_EREFUSED);
+  CHECK(strstr(err.text, "nested deeper than 200 levels") != NULL);
+  lua_settop(L, 0);
+  push(L, "local f = print for i = 1, 50000 do local g = f"
+          " f = function () return g end end return f");
+  CHECK(rs_encode(L, 1, &msg, &err) == RS_EREFUSED);
+  lua_settop(L, 0);
+}
+
+static uint64_t random_state = 0x9e3779b97f4a7c15u;
+
+static unsigned
+random_below (size_t n)
+{
+  random_state ^= random_state << 13;
+  random_state ^= random_state >> 7;
+  random_state ^= random_state << 17;
+  return (unsigned) ((random_state >> 11) % n);
+}
+
+/* Change, insert, take away or cut. */
+static size_t
+mutate (unsigned char *bytes, size_t size)
+{
+  static const unsigned char odd[] = {
+    0x00, 0x01, 0x7f, 0x80, 0xff, RS_TAG_TABLE, RS_TAG_TABLE_META,
+    RS_TAG_TABLE_META_OPEN, RS_TAG_REF, RS_TAG_NAMED, RS_TAG_ENV,
+    RS_TAG_REPLACED, RS_TAG_STRING
+  };
+  for (unsigned n = 1 + random_below(4); n > 0; n--) {
+    const size_t at = random_below(size);
+    switch (random_below(5)) {
+      case 0:
+        bytes[at] ^= (unsigned char) (1u << random_below(8));
+        break;
+      case 1:
+        bytes[at] = odd[random_below(sizeof odd)];
+        break;
+      case 2:
+        bytes[at] = (unsigned char) random_below(256);
+        break;
+      case 3:
+        memmove(bytes + at + 1, bytes + at, size - at);
+        size++;
+        break;
+      default:
+        if (size > RS_WIRE_HEADER + 1) {
+          memmove(bytes + at, bytes + at + 1, size - at - 1);
+          size--;
+        }
+    }
+  }
+  return size;
+}
+
+static void
+check_mutants (void)
+{
+  enum { ROUNDS = 1000, MAX_SIZE = 8192, SECONDS = 2 };
+  static unsigned char bytes[MAX_SIZE];
+  const double end = rs_now() + SECONDS;
+  unsigned long accepted = 0, refused = 0, odd = 0, greedy = 0;
+  while (rs_now() < end) {
+    lua_State *const L = new_state();
+    rs_message *messages[CORPUS];
+    for (int i = 0; i < CORPUS; i++)
+      messages[i] = encode(L, corpus[i]);
+    for (int i = 0; i < ROUNDS; i++) {
+      const rs_message *const msg = messages[random_below(CORPUS)];
+      memcpy(bytes, msg->data, msg->size);
+      const size_t size = mutate(bytes, msg->size);
+      lua_gc(L, LUA_GCCOLLECT);
+      lua_peak = lua_used;
+      const size_t before = lua_used;
+      if (decode(L, bytes, size) == LUA_OK)
+        accepted++;
+      else {
+        refused++;
+        odd += !is_refusal(L);
+      }
+      greedy += lua_peak - before > 65536 + 64 * size;
+      lua_settop(L, 0);
+    }
+    for (int i = 0; i < CORPUS; i++)
+      rs_message_unref(messages[i]);
+    lua_close(L);
+  }
+  CHECK(accepted > 0);
+  CHECK(refused > 0);
+  CHECK(odd == 0);
+  CHECK(greedy == 0);
+}
+
+/* --------------------------------------------------------------- no memory */
+
+static const char everything[] =
+  "local shared = { 1, 2, 3 }\n"
+  "local function f (n) return n == 0 and shared or f(n - 1) end\n"
+  "local long = {}\n"
+  "for i = 1, 200 do long[i] = { id = i, name = 'name ' .. i } end\n"
+  "local point = require('shapes').Point\n"
+  "local own = setmetatable({}, { __index = shared })\n"
+  "local moved = setmetatable({}, { __transfer = function ()\n"
+  "  return function (t) return t end, { shared }\n"
+  "end })\n"
+  "local swapped = setmetatable({}, { __transfer = function ()\n"
+  "  return { 7 }\n"
+  "end })\n"
+  "return { f, long, point.new(1, 2), own, print, string, moved, swapped,\n"
+  "         ('x'):rep(3000), _G }, shared, moved";
+
+/* (message)  Decode, and check a little of what came. */
+static int
+use_body (lua_State *L)
+{
+  rs_message *const msg = lua_touserdata(L, 1);
+  lua_settop(L, 0);
+  const int n = rs_decode(L, msg);
+  if (n != 3 || lua_rawlen(L, 1) != 10 || lua_rawlen(L, 2) != 3)
+    return luaL_error(L, "wrong values");
+  return 0;
+}
+
+/* [-0, +0, -]  One trip of the values at the bottom of the stack: RS_OK,
+   RS_ENOMEM, or something that it may not be. */
+static int
+trip (lua_State *L, int n)
+{
+  rs_message *msg = NULL;
+  rs_error err;
+  const int top = lua_gettop(L);
+  for (int i = 1; i <= n; i++)
+    lua_pushvalue(L, i);
+  int status = rs_encode(L, n, &msg, &err);
+  if (status == RS_OK) {
+    lua_pushcfunction(L, use_body);
+    lua_pushlightuserdata(L, msg);
+    const int code = lua_pcall(L, 1, 0, 0);
+    if (code != LUA_OK)
+      status = code == LUA_ERRMEM
+            || strstr(luaL_tolstring(L, -1, NULL), "not enough memory")
+             ? RS_ENOMEM : RS_EFAILED;
+  }
+  if (status != RS_OK && status != RS_ENOMEM)
+    fprintf(stderr, "%s\n", status == RS_EFAILED ? lua_tostring(L, -1)
+                                                 : err.text);
+  rs_message_unref(msg);
+  lua_settop(L, top);
+  return status;
+}
+
+static void
+check_no_memory (bool *where)
+{
+  for (int mode = ONCE; mode <= ALWAYS; mode++) {
+    unsigned odd = 0, unhealed = 0, runs = 0, leaked = 0, told = 0;
+    for (long at = 1; ; at++) {
+      lua_State *const L = new_state();
+      const int n = push(L, everything);
+      const long blocks = c_blocks;
+      failure.mode = mode;
+      failure.at = at;
+      failure.count = 0;
+      failure.fired = false;
+      *where = true;
+      const int status = trip(L, n);
+      *where = false;
+      failure.mode = NEVER;
+      runs++;
+      told += status == RS_ENOMEM;
+      odd += status != RS_OK && status != RS_ENOMEM;
+      odd += status != RS_OK && !failure.fired;
+      leaked += c_blocks != blocks;
+      unhealed += trip(L, n) != RS_OK;
+      lua_close(L);
+      if (!failure.fired)
+        break;
+    }
+    CHECK(runs > 5);
+    CHECK(odd == 0);
+    CHECK(leaked == 0);
+    CHECK(unhealed == 0);
+    CHECK(told > 0 || mode != ALWAYS);
+  }
+  CHECK(lua_used == 0);
+}
+
+/* ------------------------------------------------------------- the encoder */
+
+/* [-0, +n, -]  Decode a message of our own; returns how many values. */
+static int
+decode_ours (lua_State *L, rs_message *msg)
+{
+  const int n = rs_decode(L, msg);
+  rs_message_unref(msg);
+  return n;
+}
+
+static void
+check_identities (lua_State *L)
+{
+  rs_encoder e;
+  rs_encoder_init(&e, 0);
+  push(L, "return {}");
+  CHECK(rs_encode_value(&e, L, 1, NULL) == RS_OK);
+  CHECK(rs_encode_value(&e, L, 1, NULL) == RS_OK);
+  rs_encoder_forget(&e);
+  CHECK(rs_encode_value(&e, L, 1, NULL) == RS_OK);
+  CHECK(decode_ours(L, rs_encoder_message(&e)) == 3);
+  CHECK(lua_rawequal(L, 2, 3));
+  CHECK(!lua_rawequal(L, 3, 4));
+  lua_settop(L, 0);
+
+  /* The encoder is clear, and its identities are gone with the message. */
+  push(L, "return {}");
+  CHECK(rs_encode_value(&e, L, 1, NULL) == RS_OK);
+  rs_message *const msg = rs_encoder_message(&e);
+  CHECK(!(msg->flags & RS_MESSAGE_REFS));
+  CHECK(decode_ours(L, msg) == 1);
+  lua_settop(L, 0);
+
+  /* Enough generations that their number begins again. */
+  push(L, "return {}");
+  CHECK(rs_encode_value(&e, L, 1, NULL) == RS_OK);
+  for (long i = 0; i < 0x7fffff; i++)
+    rs_encoder_forget(&e);
+  CHECK(rs_encode_value(&e, L, 1, NULL) == RS_OK);
+  CHECK(decode_ours(L, rs_encoder_message(&e)) == 2);
+  CHECK(!lua_rawequal(L, 2, 3));
+  rs_encoder_fini(&e);
+  lua_settop(L, 0);
+}
+
+static void
+check_refusal_leaves_no_trace (lua_State *L)
+{
+  rs_encoder e;
+  rs_encoder_init(&e, 0);
+  push(L, "local t = {} return t, { t, function () return t end, io.stdout },"
+          " function () return t end");
+  const int top = lua_gettop(L);
+  rs_encoder_start(&e);
+  const size_t size = e.buf.size;
+  CHECK(rs_encode_value(&e, L, 2, "argument 1") == RS_EREFUSED);
+  CHECK(strcmp(e.error, "argument 1: field '[3]': cannot transfer a userdata"
+                        " (FILE*)") == 0);
+  CHECK(e.buf.size == size);
+  CHECK(e.flags == 0);
+  CHECK(lua_gettop(L) == top);
+  /* What the refused value held is new to the values that follow. */
+  CHECK(rs_encode_value(&e, L, 3, NULL) == RS_OK);
+  CHECK(rs_encode_value(&e, L, 1, NULL) == RS_OK);
+  CHECK(decode_ours(L, rs_encoder_message(&e)) == 2);
+  CHECK(lua_type(L, top + 1) == LUA_TFUNCTION);
+  lua_getupvalue(L, top + 1, 1);
+  CHECK(lua_rawequal(L, -1, top + 2));
+  rs_encoder_fini(&e);
+  lua_settop(L, 0);
+}
+
+static int
+c_function (lua_State *L)
+{
+  (void) L;
+  return 0;
+}
+
+static void
+check_forbidden (lua_State *L)
+{
+  rs_encoder e;
+  rs_encoder_init(&e, UNTRUSTED);
+  lua_pushcfunction(L, c_function);
+  lua_pushlightuserdata(L, &e);
+  push(L, "return function () end, print, {}");
+  CHECK(rs_encode_value(&e, L, 1, NULL) == RS_EREFUSED);
+  CHECK(strstr(e.error, "to another process") != NULL);
+  CHECK(rs_encode_value(&e, L, 2, NULL) == RS_EREFUSED);
+  CHECK(rs_encode_value(&e, L, 3, NULL) == RS_EREFUSED);
+  CHECK(rs_encode_value(&e, L, 4, NULL) == RS_OK);
+  CHECK(rs_encode_value(&e, L, 5, NULL) == RS_OK);
+  CHECK(e.flags == 0);
+  rs_encoder_fini(&e);
+
+  rs_message *msg;
+  lua_settop(L, 2);
+  CHECK(rs_encode(L, 2, &msg, NULL) == RS_OK);
+  CHECK(msg->flags == RS_MESSAGE_LOCAL);
+  CHECK(decode_ours(L, msg) == 2);
+  CHECK(lua_tocfunction(L, 3) == c_function);
+  CHECK(lua_touserdata(L, 4) == &e);
+  lua_settop(L, 0);
+
+  lua_pushnil(L);
+  lua_pushcclosure(L, c_function, 1);
+  rs_error err;
+  CHECK(rs_encode(L, 1, &msg, &err) == RS_EREFUSED);
+  CHECK(strstr(err.text, "a C function with upvalues") != NULL);
+  lua_settop(L, 0);
+}
+
+/* What '__transfer' gave for one value is garbage when the next is encoded:
+   another object at the same address is another object. */
+static void
+check_transferred_garbage (lua_State *L)
+{
+  enum { VALUES = 500 };
+  rs_encoder e;
+  rs_encoder_init(&e, 0);
+  luaL_checkstack(L, VALUES + LUA_MINSTACK, NULL);
+  push(L, "return { __transfer = function ()"
+          " N = (N or 0) + 1 return { N, { N } } end }");
+  for (int i = 1; i <= VALUES; i++) {
+    lua_newtable(L);
+    lua_pushvalue(L, 1);
+    lua_setmetatable(L, -2);
+    /* The object stays on the stack, and what it became is gone. */
+    CHECK(rs_encode_value(&e, L, -1, NULL) == RS_OK);
+    lua_gc(L, LUA_GCCOLLECT);
+  }
+  lua_settop(L, 0);
+  CHECK(decode_ours(L, rs_encoder_message(&e)) == VALUES);
+  unsigned right = 0;
+  for (int i = 1; i <= VALUES; i++) {
+    lua_rawgeti(L, i, 1);
+    lua_rawgeti(L, i, 2);
+    lua_rawgeti(L, -1, 1);
+    right += lua_tointeger(L, -1) == i && lua_tointeger(L, -3) == i;
+    lua_settop(L, VALUES);
+  }
+  CHECK(right == VALUES);
+  rs_encoder_fini(&e);
+  lua_settop(L, 0);
+}
+
+static void
+check_environment (lua_State *L)
+{
+  rs_message *const msg = encode(L, "return function () return name end,"
+                                    " function () return _ENV end, _G");
+  CHECK(rs_decode(L, msg) == 3);
+  rs_message_unref(msg);
+  for (int i = 1; i <= 3; i++) {
+    lua_newtable(L);
+    lua_pushinteger(L, i);
+    lua_setfield(L, -2, "name");
+    rs_env_set(L);
+    lua_pushvalue(L, 1);
+    lua_call(L, 0, 1);
+    CHECK(lua_tointeger(L, -1) == i);
+    rs_env_push(L);
+    lua_pushvalue(L, 2);
+    lua_call(L, 0, 1);
+    CHECK(lua_rawequal(L, -1, -2));
+    lua_settop(L, 3);
+  }
+
+  /* The environment is what travels, as the globals do. */
+  rs_env_push(L);
+  rs_message *env;
+  CHECK(rs_encode(L, 1, &env, NULL) == RS_OK);
+  lua_State *const other = new_state();
+  CHECK(decode_ours(other, env) == 1);
+  lua_pushglobaltable(other);
+  CHECK(lua_rawequal(other, -1, -2));
+  lua_close(other);
+  lua_pushglobaltable(L);
+  rs_env_set(L);
+  lua_settop(L, 0);
+}
+
+/* The memory of a large message is the encoder's own, handed over. */
+static void
+check_large_message (lua_State *L)
+{
+  rs_encoder e;
+  rs_encoder_init(&e, 0);
+  for (int i = 0; i < 3; i++) {
+    push(L, "return ('x'):rep(1 << 20), { 1 }");
+    CHECK(rs_encode_value(&e, L, 1, NULL) == RS_OK);
+    CHECK(rs_encode_value(&e, L, 2, NULL) == RS_OK);
+    rs_message *const msg = rs_encoder_message(&e);
+    REQUIRE(msg != NULL);
+    CHECK(rs_message_size(msg) > 1 << 20);
+    CHECK(decode_ours(L, rs_message_ref(msg)) == 2);
+    rs_message_unref(msg);
+    CHECK(lua_rawlen(L, 3) == 1 << 20 && lua_rawequal(L, 1, 3));
+    lua_settop(L, 0);
+  }
+  rs_encoder_fini(&e);
+}
+
+static void
+check_raw (lua_State *L)
+{
+  rs_encoder e;
+  rs_encoder_init(&e, 0);
+  rs_encoder_start(&e);
+  lua_pushinteger(L, 1000);
+  rs_encoder_raw(&e, "abc", 3);
+  CHECK(rs_encode_value(&e, L, 1, NULL) == RS_OK);
+  rs_encoder_raw(&e, "d", 1);
+  rs_message *const msg = rs_encoder_message(&e);
+  REQUIRE(msg != NULL);
+  rs_decoder d;
+  char raw[4];
+  rs_decoder_init(&d, L, msg, 0);
+  rs_decoder_raw(&d, L, raw, 3);
+  rs_decode_value(&d, L);
+  rs_decoder_raw(&d, L, raw + 3, 1);
+  CHECK(memcmp(raw, "abcd", 4) == 0);
+  CHECK(lua_tointeger(L, -1) == 1000);
+  CHECK(rs_decoder_at_end(&d));
+  rs_message_unref(msg);
+  rs_encoder_fini(&e);
+  lua_settop(L, 0);
+}
+
+int
+main (void)
+{
+  lua_State *const L = new_state();
+  check_raw(L);
+  check_identities(L);
+  check_refusal_leaves_no_trace(L);
+  check_forbidden(L);
+  check_transferred_garbage(L);
+  check_environment(L);
+  check_large_message(L);
+  check_wrong_bytes(L);
+  check_cut_short(L);
+  check_depth(L);
+  lua_close(L);
+  check_no_memory(&fail_c);
+  check_no_memory(&fail_lua);
+  check_mutants();
+  CHECK(c_blocks == 0);
+  return report();
+}
+
+#endif
