@@ -289,7 +289,7 @@ local function main (...)
     end
   end
 
-  local now <const> = parallel.now or os.time
+  local now <const> = parallel.now
   local started = now()
   local files, failures = {}, {}
   for _, dir in ipairs(dirs) do walk(dir, files, failures) end

@@ -114,7 +114,6 @@ local files <const> = {
     uv.spawn("/bin/echo", { args = { "child" }, stdio = { nil, 1, 2 } },
              function (code) print("exit", code) end)
     uv.run()]],
-  ["yaml.lua"] = [[print(require "yaml".load("a: [1, two]").a[2])]],
   ["penlight.lua"] = [[
     local List, path = require "pl.List", require "pl.path"
     print(List { 3, 1, 2 }:sort(), path.basename "a/b")]],
@@ -322,7 +321,7 @@ local rows <const> = {
 --- Scripts that load modules of the distribution.
 local modules <const> = {
   "argparse", "cjson", "lfs", "lpeg", "luv", "penlight", "socket", "system",
-  "term", "yaml", "zlib",
+  "term", "zlib",
 }
 
 describe("the command line", function ()

@@ -16,7 +16,11 @@ end
 local function new_scratch ()
   local path = shell "mktemp -d":gsub("\n", "")
   return setmetatable({ path = path }, {
-    __close = function () os.execute("rm -rf " .. quote(path)) end,
+    __close = function ()
+      -- A program that was just killed may still add to it.
+      os.execute(("for i in 1 2 3 4 5 6 7 8 9; do rm -rf %s 2>/dev/null "
+                  .. "&& break; sleep 0.1; done"):format(quote(path)))
+    end,
   })
 end
 
@@ -204,7 +208,7 @@ describe("the prompt at a terminal", function ()
 
   --- Run a command of tmux, on a server of our own.
   local function tmux (...)
-    local words = { "LC_ALL=C.UTF-8 tmux -L", socket, "-f /dev/null" }
+    local words = { "LC_ALL=C.UTF-8 tmux -S", socket, "-f /dev/null" }
     for _, word in ipairs { ... } do words[#words + 1] = quote(word) end
     return shell(table.concat(words, " ") .. " 2>&1")
   end
@@ -289,7 +293,7 @@ describe("the prompt at a terminal", function ()
 
   before_each(function ()
     home = new_scratch()
-    socket = "runspace-" .. home.path:match "[^/.]*$"
+    socket = home.path .. "/tmux"
   end)
 
   after_each(function ()

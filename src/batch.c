@@ -17,7 +17,10 @@
  * end.  Nothing is known at first, so the first chunks have one item; each
  * finished one corrects the estimate.  Where the number of items is known no
  * chunk takes more than a share of what is left, so that chunks shrink
- * towards the end.
+ * towards the end.  And where the estimate proves wrong, since later items
+ * cost more, a worker ends its chunk when BUDGET seconds are spent; what it
+ * has done is ready to be taken, and the rest of the items, in the message
+ * where they are, becomes another chunk.
  */
 #include "batch.h"
 
@@ -32,6 +35,7 @@
 #include "status.h"
 
 #define TARGET 0.5e-3   /* seconds of work in a chunk */
+#define BUDGET 4e-3     /* seconds before a chunk is cut */
 #define LEAST 20e-6     /* below this, moving a chunk costs too much */
 #define MAX_BYTES (256u << 10)
 #define MAX_ITEMS 65536.0
@@ -60,7 +64,6 @@ struct rs_batch {
   size_t added;             /* items, all chunks */
   size_t chunks;            /* submitted */
   size_t last_size;         /* items in the last one */
-  size_t in_flight;         /* submitted and not taken */
   bool finished;            /* no more items will come */
 
   rs_job *current;          /* the chunk being read, a reference, or NULL */
@@ -73,6 +76,7 @@ struct rs_batch {
   pthread_mutex_t lock;     /* guards down to the blank line */
   rs_list ended;            /* jobs, references, in order of their end */
   bool closed;              /* nobody will take from 'ended' */
+  size_t in_flight;         /* chunks submitted and not taken */
   double cost;              /* seconds for an item; below 0: not known */
   size_t items_started, items_finished, items_failed;
   pthread_cond_t any_ended; /* !empty(ended) */
@@ -147,12 +151,85 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
 
 /* -------------------------------------------------------------- the worker */
 
+static bool
+stopped (const rs_batch *batch)
+{
+  return atomic_load_explicit(&batch->stop, memory_order_relaxed)
+      || atomic_load_explicit(&batch->failed, memory_order_relaxed);
+}
+
+static void on_end (rs_job *chunk);
+static void on_free (rs_job *chunk);
+
+/* A job for items of the batch, which the caller describes in its call; it
+   has a reference to the batch.  NULL when out of memory. */
+static rs_job *
+new_chunk (rs_batch *batch, rs_message *items)
+{
+  rs_job *const job = rs_job_new(batch->queue, batch->function, items,
+                                 batch->name, "batch");
+  if (job == NULL)
+    return NULL;
+  atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
+  job->batch = batch;
+  job->on_end = on_end;
+  job->on_free = on_free;
+  job->call.id = batch->id;
+  job->call.flags = batch->flags;
+  job->call.batch_stop = &batch->stop;
+  if (!(batch->flags & RS_BATCH_CONTINUE))
+    job->call.failed = &batch->failed;
+  if (batch->chunk == 0)
+    job->call.budget = BUDGET;
+  return job;
+}
+
+static void
+change_in_flight (rs_batch *batch, int by)
+{
+  pthread_mutex_lock(&batch->lock);
+  batch->in_flight += (size_t) by;
+  pthread_mutex_unlock(&batch->lock);
+}
+
+/*
+ * A chunk was cut: its rest becomes another one, queued like any other.  Out
+ * of memory, or in a pool that is closed, the rest stays with the chunk as
+ * items that were not started.
+ */
+static void
+go_on (rs_batch *batch, rs_job *chunk)
+{
+  rs_call *const call = &chunk->call;
+  rs_job *const rest = new_chunk(batch, call->arguments);
+  if (rest == NULL)
+    return;
+  rest->created = chunk->created;
+  rest->call.count = call->count - call->started;
+  rest->call.arity = call->arity;
+  rest->call.index = call->index + (lua_Integer) call->started;
+  rest->call.first = call->first
+                   + (lua_Integer) call->started * call->step;
+  rest->call.step = call->step;
+  rest->call.at = call->at;
+  rest->call.next_id = call->next_id;
+  change_in_flight(batch, +1);
+  if (batch->queue->push(batch->queue, rest, NULL) == RS_OK)
+    call->count = call->started;
+  else
+    change_in_flight(batch, -1);
+  rs_job_unref(rest);
+}
+
 /* A chunk has ended: the thread that ended it adds a reference of ours. */
 static void
 on_end (rs_job *chunk)
 {
   rs_batch *const batch = chunk->batch;
   const rs_call *const call = &chunk->call;
+  if (chunk->state == RS_JOB_COMPLETED && call->started < call->count
+      && !stopped(batch))
+    go_on(batch, chunk);
   pthread_mutex_lock(&batch->lock);
   batch->items_started += call->started;
   batch->items_finished += call->started;
@@ -178,13 +255,6 @@ on_free (rs_job *chunk)
 
 /* ----------------------------------------------------------------- filling */
 
-static bool
-stopped (const rs_batch *batch)
-{
-  return atomic_load_explicit(&batch->stop, memory_order_relaxed)
-      || atomic_load_explicit(&batch->failed, memory_order_relaxed);
-}
-
 static double
 least (double a, double b)
 {
@@ -197,15 +267,18 @@ most (double a, double b)
   return a > b ? a : b;
 }
 
-/* Items for the next chunk. */
+/* Items for the next chunk; 0: enough are in flight. */
 static size_t
 choose_size (rs_batch *batch)
 {
-  if (batch->chunk != 0)
-    return batch->chunk;
   pthread_mutex_lock(&batch->lock);
   const double cost = batch->cost;
+  const bool full = batch->in_flight >= batch->window;
   pthread_mutex_unlock(&batch->lock);
+  if (full)
+    return 0;
+  if (batch->chunk != 0)
+    return batch->chunk;
   if (cost < 0)
     return 1;
   const double limit = batch->flags & RS_BATCH_EAGER ? MAX_EAGER : MAX_ITEMS;
@@ -226,8 +299,6 @@ rs_batch_room (rs_batch *batch)
     return 0;
   if (batch->count > 0)  /* is a chunk open? */
     return batch->items.buf.size < MAX_BYTES ? batch->want - batch->count : 0;
-  if (batch->in_flight >= batch->window)
-    return 0;
   batch->want = choose_size(batch);
   return batch->want;
 }
@@ -235,41 +306,35 @@ rs_batch_room (rs_batch *batch)
 int
 rs_batch_flush (rs_batch *batch, rs_error *err)
 {
-  if (batch->count == 0)
+  const size_t count = batch->count;
+  if (count == 0)
     return RS_OK;
   rs_message *items = NULL;
-  if (!batch->range && (items = rs_encoder_message(&batch->items)) == NULL)
-    return rs_fail_plain(err, RS_ENOMEM);
-  rs_job *const job = rs_job_new(batch->queue, batch->function, items,
-                                 batch->name, "batch");
+  rs_job *job = NULL;
+  if (batch->range || (items = rs_encoder_message(&batch->items)) != NULL)
+    job = new_chunk(batch, items);
+  const bool range = batch->range;
   rs_message_unref(items);
-  if (job == NULL)
-    return rs_fail_plain(err, RS_ENOMEM);
-  /* The chunk's reference; it is published with the chunk. */
-  atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
-  job->batch = batch;
-  job->on_end = on_end;
-  job->on_free = on_free;
-  job->call.id = batch->id;
-  job->call.flags = batch->flags;
-  job->call.count = batch->count;
-  job->call.arity = batch->arity;
-  job->call.index = (lua_Integer) (batch->added - batch->count) + 1;
-  job->call.first = batch->first;
-  job->call.step = batch->step;
-  job->call.batch_stop = &batch->stop;
-  if (!(batch->flags & RS_BATCH_CONTINUE))
-    job->call.failed = &batch->failed;
-  const size_t count = batch->count;
-  rs_encoder_clear(&batch->items);
+  rs_encoder_clear(&batch->items);  /* sent, or lost with the error */
   batch->count = 0;
   batch->range = false;
+  if (job == NULL)
+    return rs_fail_plain(err, RS_ENOMEM);
+  job->call.count = count;
+  job->call.arity = batch->arity;
+  job->call.index = (lua_Integer) (batch->added - count) + 1;
+  if (range) {
+    job->call.first = batch->first;
+    job->call.step = batch->step;
+  }
+  change_in_flight(batch, +1);
   const int status = batch->queue->push(batch->queue, job, err);
   rs_job_unref(job);
-  if (status != RS_OK)
+  if (status != RS_OK) {
+    change_in_flight(batch, -1);
     return status;
+  }
   batch->chunks++;
-  batch->in_flight++;
   batch->last_size = count;
   return RS_OK;
 }
@@ -356,11 +421,13 @@ rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
   const double deadline = rs_deadline(timeout);
   rs_state *const s = rs_job_helper(batch->queue, L);
   leave(batch, L);
-  if (batch->in_flight == 0)
-    return batch->finished || stopped(batch) ? RS_EDONE : RS_EBUSY;
   int status = RS_OK;
   rs_list *link;
   pthread_mutex_lock(&batch->lock);
+  if (batch->in_flight == 0) {
+    pthread_mutex_unlock(&batch->lock);
+    return batch->finished || stopped(batch) ? RS_EDONE : RS_EBUSY;
+  }
   while ((link = rs_list_shift(&batch->ended)) == NULL && status == RS_OK) {
     rs_job *job = NULL;
     if (s != NULL && timeout != 0) {  /* in a runspace: do it here? */
@@ -376,12 +443,13 @@ rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
   }
   if (link == NULL)
     link = rs_list_shift(&batch->ended);
+  if (link != NULL)
+    batch->in_flight--;
   pthread_mutex_unlock(&batch->lock);
   if (link == NULL)
     return RS_ETIMEOUT;
   rs_job_info info;
   batch->current = RS_LIST_ENTRY(link, rs_job, batch_link);
-  batch->in_flight--;
   batch->position = 0;
   rs_job_info_get(batch->current, &info);
   batch->created = info.created;

@@ -20,6 +20,14 @@ rs_now (void)
 }
 
 double
+rs_now_coarse (void)
+{
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+  return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
+}
+
+double
 rs_deadline (double timeout)
 {
   if (!(timeout >= 0) || timeout > 1e9)

@@ -163,17 +163,18 @@ put_string (rs_encoder *e, const char *s, size_t size)
 static inline bool
 put_scalar (rs_encoder *e, lua_State *L, int index)
 {
+  if (lua_isinteger(L, index)) {
+    put_integer(e, lua_tointegerx(L, index, NULL));
+    return true;
+  }
   switch (lua_type(L, index)) {
-    case LUA_TNUMBER:
-      if (lua_isinteger(L, index))
-        put_integer(e, lua_tointegerx(L, index, NULL));
-      else {
-        const lua_Number v = lua_tonumberx(L, index, NULL);
-        uint64_t bits;
-        memcpy(&bits, &v, sizeof bits);
-        put_eight(e, RS_TAG_FLOAT, bits);
-      }
+    case LUA_TNUMBER: {
+      const lua_Number v = lua_tonumberx(L, index, NULL);
+      uint64_t bits;
+      memcpy(&bits, &v, sizeof bits);
+      put_eight(e, RS_TAG_FLOAT, bits);
       return true;
+    }
     case LUA_TSTRING: {
       size_t size;
       const char *const s = lua_tolstring(L, index, &size);
@@ -584,14 +585,26 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
   return status;
 }
 
-static bool
-is_index (lua_State *L, int key)
+/* [-0, +0, -]  Append the key at 'index'.  'class' tells that it is the one
+   that classes have. */
+static int
+encode_key (rs_encoder *e, lua_State *L, int index, bool *class)
 {
-  if (lua_type(L, key) != LUA_TSTRING)
-    return false;
-  size_t size;
-  const char *const s = lua_tolstring(L, key, &size);
-  return size == 7 && memcmp(s, "__index", 7) == 0;
+  static const char mark[] = "__index";
+  *class = false;
+  if (lua_type(L, index) == LUA_TSTRING) {
+    size_t size;
+    const char *const s = lua_tolstring(L, index, &size);
+    *class = size == sizeof mark - 1 && memcmp(s, mark, size) == 0;
+    put_string(e, s, size);
+    return RS_OK;
+  }
+  if (put_scalar(e, L, index))
+    return RS_OK;
+  const int status = rs_encode_any(e, L, index);
+  if (status == RS_EREFUSED)
+    inside_part(e, "key");
+  return status;
 }
 
 /*
@@ -620,19 +633,12 @@ encode_fields (rs_encoder *e, lua_State *L, int index, uint32_t *array,
     }
     if (!leading) {
       pairs++;
-      if (is_index(L, key)) {
+      bool class;
+      status = encode_key(e, L, key, &class);
+      if (status == RS_OK && class)
         status = encode_name(e, L, index, RS_NAMES_TABLE, named);
-        if (status != RS_OK || *named)
-          return status;
-      }
-      if (!put_scalar(e, L, key)) {
-        status = rs_encode_any(e, L, key);
-        if (status != RS_OK) {
-          if (status == RS_EREFUSED)
-            inside_part(e, "key");
-          return status;
-        }
-      }
+      if (status != RS_OK || *named)
+        return status;
     }
     if (!put_scalar(e, L, value)) {
       status = rs_encode_any(e, L, value);

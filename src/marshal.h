@@ -9,8 +9,8 @@
  * A decoder reads values back one at a time.
  *
  * Encoding never raises and allocates nothing in the Lua state while it
- * walks a table (FAULTS: a finalizer could change the table under
- * 'lua_next'); the one exception, '__transfer', is called protected.
+ * walks a table, since a finalizer could change the table under 'lua_next';
+ * the one exception, '__transfer', is called protected.
  * Decoding raises Lua errors: call it protected.
  */
 #ifndef RS_MARSHAL_H

@@ -33,6 +33,7 @@
 #include <lualib.h>
 
 #include "base.h"
+#include "clock.h"
 #include "status.h"
 
 enum {
@@ -54,6 +55,7 @@ typedef struct run {
   bool decoding;          /* an item is being taken from 'in' */
   bool reported;          /* the handler has encoded the error */
   double began;           /* instant at which the item started */
+  double late;            /* instant at which the budget is spent */
 } run;
 
 struct rs_state {
@@ -420,6 +422,10 @@ chunk_prepare (lua_State *L)
     lua_pushnil(L);
   lua_insert(L, OBJECTS);
   r->in.objects = r->in.objects == 0 ? 0 : OBJECTS;
+  if (r->call->at != 0) {  /* the rest of a chunk? */
+    r->in.at = r->call->at;
+    r->in.next_id = r->call->next_id;
+  }
   return lua_gettop(L);
 }
 
@@ -434,6 +440,14 @@ stopped (const rs_call *call)
 {
   return is_set(call->stop) || is_set(call->batch_stop)
       || is_set(call->failed);
+}
+
+/* Shall the loop over the items go on?  At least one is run. */
+static bool
+goes_on (const run *r)
+{
+  return r->done < r->call->count && !stopped(r->call)
+      && (r->done == 0 || r->late == RS_NEVER || rs_now_coarse() < r->late);
 }
 
 /* [-0, +arity, e]  Push the values of the next item. */
@@ -463,7 +477,7 @@ chunk_body (lua_State *L)
   const int extras = top - OBJECTS;
   luaL_checkstack(L, (int) call->arity + extras + 4, "too many arguments");
   lua_settop(L, top);
-  while (r->done < call->count && !stopped(call)) {
+  while (goes_on(r)) {
     r->index = call->index + (lua_Integer) r->done;
     open_record(r);
     renew_environment(L, r->state);
@@ -521,7 +535,8 @@ run_chunk (lua_State *L, run *r)
     return;
   }
   const double began = rs_now();
-  while (r->done < call->count && !stopped(call)) {
+  r->late = call->budget > 0 ? rs_now_coarse() + call->budget : RS_NEVER;
+  while (goes_on(r)) {
     lua_pushcfunction(L, chunk_body);
     for (int i = 1; i <= n; i++)
       lua_pushvalue(L, handler + i);
@@ -541,6 +556,8 @@ run_chunk (lua_State *L, run *r)
   }
   call->took = rs_now() - began;
   call->started = r->done;
+  call->at = r->in.at;
+  call->next_id = r->in.next_id;
   call->state = RS_JOB_COMPLETED;
 }
 

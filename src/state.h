@@ -46,13 +46,20 @@ typedef struct rs_call {
   unsigned arity;             /* values of an item */
   lua_Integer index;          /* of the first item */
   lua_Integer first, step;    /* of a range */
+  size_t at;                  /* where the items begin in 'arguments'; 0: at
+                                 its beginning */
+  unsigned next_id;           /* of the first object there */
+  double budget;              /* seconds after which no further item is
+                                 started; 0: none */
   const _Atomic bool *stop;   /* set by any thread: start nothing more */
   const _Atomic bool *batch_stop;  /* the same for the whole map; or NULL */
   _Atomic bool *failed;       /* set when an item failed; or NULL */
 
   rs_job_state state;         /* what is left */
   rs_message *result;         /* owned by the caller, or NULL: no memory */
-  size_t started;             /* items */
+  size_t started;             /* items; fewer than 'count' when stopped, or
+                                 when the budget was spent: then 'at' and
+                                 'next_id' tell where the others begin */
   size_t failures;            /* items */
   double took;                /* seconds spent on items */
 } rs_call;

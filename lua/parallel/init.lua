@@ -76,6 +76,7 @@ lend(core.job_methods, JOB_METHODS, "job_methods")
 ---@class parallel
 ---@field version string
 ---@field cpus fun(): integer  CPUs that this process may use
+---@field now fun(): number    seconds on the monotonic clock
 ---@field map fun(items: parallel.AnyItems, fn: parallel.Code, opts?: parallel.MapOptions): table, table?
 ---@field filter fun(items: parallel.AnyItems, predicate: parallel.Code, opts?: parallel.MapOptions): table, table?
 ---@field reduce fun(items: parallel.AnyItems, fn: parallel.Code, init?: any, opts?: parallel.ReduceOptions): any
@@ -88,6 +89,7 @@ lend(core.job_methods, JOB_METHODS, "job_methods")
 ---@field range fun(first: integer, last?: integer, step?: integer): parallel.Range
 local parallel = {
   cpus = core.cpus,
+  now = core.now,
   version = core.version,
 }
 
