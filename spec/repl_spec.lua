@@ -186,9 +186,7 @@ more? 5)
     end)
 
     it("a line, and leaves the next to io.read", function ()
-      assert.equal([[
-> io.read(), io.read "n"
-first	17
+      assert.equal("> io.read(), io.read \"n\"\nfirst\t17\n" .. [[
 > io.read "l"
 
 > "and on"
