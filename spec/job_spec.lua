@@ -74,7 +74,7 @@ describe("job", function ()
 
   it("has a name when it is given one", function ()
     local pool <close> = parallel.pool { max = 1 }
-    local job = pool:submit(square, "squaring", 3)
+    local job = pool:submit { square, name = "squaring", arguments = { 3 } }
     assert.equal("squaring", job.name)
     assert.equal(9, job:get())
   end)

@@ -320,7 +320,9 @@ describe("a pool that is closed", function ()
     reduce = function (pool) return pool:reduce({ 1, 2 }, square) end,
     run = function (pool) return pool:run(square, 1) end,
     spawn = function (pool) return pool:spawn(square, 1) end,
-    submit = function (pool) return pool:submit(square, nil, 1) end,
+    submit = function (pool)
+      return pool:submit { square, arguments = { 1 } }
+    end,
   }
   for verb, call in pairs(VERBS) do
     it("refuses " .. verb, function ()

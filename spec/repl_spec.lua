@@ -489,9 +489,9 @@ describe("the prompt at a terminal", function ()
     type_text "para"
     press "Tab"
     expect "> parallel"
-    type_text ".ma"
+    type_text ".coll"
     press "Tab"
-    expect "> parallel.map"
+    expect "> parallel.collect"
     press("C-u")
     enter "pool = parallel.pool { max = 1 }"
     type_text "pool:redu"

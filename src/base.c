@@ -4,37 +4,12 @@
  */
 #include "base.h"
 
-#include <stdio.h>
-#include <string.h>
+#include <stdbool.h>
 
 #include <lauxlib.h>
 #include <lualib.h>
 
 #include "marshal.h"
-
-/* ------------------------------------------------------------------ print */
-
-static int
-print (lua_State *L)
-{
-  const int n = lua_gettop(L);
-  luaL_Buffer line;
-  luaL_buffinit(L, &line);
-  for (int i = 1; i <= n; i++) {
-    if (i > 1)
-      luaL_addchar(&line, '\t');
-    luaL_tolstring(L, i, NULL);
-    luaL_addvalue(&line);
-  }
-  luaL_addchar(&line, '\n');
-  luaL_pushresult(&line);
-  size_t size;
-  const char *const text = lua_tolstring(L, -1, &size);
-  /* One fwrite holds the lock of the FILE from the first byte to the last. */
-  fwrite(text, 1, size, stdout);
-  fflush(stdout);
-  return 0;
-}
 
 /* --------------------------------------------------- chunks of source text */
 
@@ -132,50 +107,6 @@ os_setlocale (lua_State *L)
   return 1;
 }
 
-/* ------------------------------------------------------------------- warn */
-
-/*
- * What 'warn' says, collected until it is whole; "@on" and "@off" switch it
- * (lua_WarnFunction in the manual).  'ud' is the buffer.
- */
-typedef struct warning {
-  bool on;
-  size_t size;
-  char text[1024];
-} warning;
-
-static void
-append (warning *w, const char *text, size_t size)
-{
-  const size_t room = sizeof w->text - 1 - w->size;
-  if (size > room)
-    size = room;
-  memcpy(w->text + w->size, text, size);
-  w->size += size;
-}
-
-static void
-on_warning (void *ud, const char *text, int to_be_continued)
-{
-  warning *const w = ud;
-  if (w->size == 0 && !to_be_continued && text[0] == '@') {
-    if (strcmp(text, "@on") == 0)
-      w->on = true;
-    else if (strcmp(text, "@off") == 0)
-      w->on = false;
-    return;
-  }
-  if (w->size == 0)
-    append(w, "Lua warning: ", strlen("Lua warning: "));
-  append(w, text, strlen(text));
-  if (to_be_continued)
-    return;
-  w->text[w->size] = '\n';
-  if (w->on)
-    fwrite(w->text, 1, w->size + 1, stderr);
-  w->size = 0;
-}
-
 /* ------------------------------------------------------------------ public */
 
 /* [-1, +0, m]  Put the value on top into the field 'name' of the table at
@@ -204,18 +135,9 @@ replace_loader (lua_State *L, int globals, const char *name, int env)
 void
 rs_base_open (lua_State *L)
 {
-  static const char anchor = 0;
   const int top = lua_gettop(L);
-  warning *const w = lua_newuserdatauv(L, sizeof *w, 0);
-  w->on = false;
-  w->size = 0;
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &anchor);
-  lua_setwarnf(L, on_warning, w);
-
   lua_pushglobaltable(L);
   const int globals = lua_gettop(L);
-  lua_pushcfunction(L, print);
-  replace(L, globals, "print");
   replace_loader(L, globals, "load", 4);
   replace_loader(L, globals, "loadfile", 3);
   lua_pushcfunction(L, dofile);

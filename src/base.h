@@ -10,15 +10,11 @@
 /*
  * [-0, +0, m]  Replace, in the globals and in 'os', where they are there:
  *
- *   print            writes its line as one, so that lines of several
- *                    threads do not mix
  *   load, loadfile,  give chunks the environment of the job instead of the
  *   dofile           globals that all jobs share
  *   rawset           notices an assignment to the environment
  *   os.exit          raises: a job cannot end the host
  *   os.setlocale     only asks: the locale belongs to the whole process
- *
- * and let 'warn' write to the standard error.
  */
 void rs_base_open (lua_State *L);
 

@@ -43,7 +43,7 @@
 
 struct rs_batch {
   _Atomic unsigned refs;    /* the opener's, and one for each chunk's job */
-  rs_queue *queue;          /* held; constant from here to 'window' */
+  rs_queue *queue;          /* held; constant from here to 'listen' */
   rs_message *function;     /* a reference */
   uint64_t id;
   char *name;               /* owned */
@@ -51,6 +51,9 @@ struct rs_batch {
   size_t chunk;             /* items; 0: by cost */
   size_t total;             /* items; 0: not known */
   size_t window;            /* chunks in flight at most */
+  rs_events *events;        /* a reference */
+  bool shared;              /* they are the caller's */
+  unsigned listen;
 
   _Atomic bool stop;        /* start nothing more; read by workers */
   _Atomic bool failed;      /* set by a worker, unless RS_BATCH_CONTINUE */
@@ -70,6 +73,7 @@ struct rs_batch {
   rs_decoder reader;        /* of its result */
   bool reading;             /* 'reader' is ready */
   size_t position;          /* items of it that were read */
+  uint64_t after;           /* sequence of its last record that was read */
   double created;           /* instant at which it was submitted */
   unsigned worker;
 
@@ -79,7 +83,6 @@ struct rs_batch {
   size_t in_flight;         /* chunks submitted and not taken */
   double cost;              /* seconds for an item; below 0: not known */
   size_t items_started, items_finished, items_failed;
-  pthread_cond_t any_ended; /* !empty(ended) */
 };
 
 /* -------------------------------------------------------------- life cycle */
@@ -95,7 +98,7 @@ unref (rs_batch *batch)
   rs_message_unref(batch->function);
   rs_encoder_fini(&batch->items);
   pthread_mutex_destroy(&batch->lock);
-  pthread_cond_destroy(&batch->any_ended);
+  rs_events_unref(batch->events);
   batch->queue->drop(batch->queue);
   free(batch->name);
   free(batch);
@@ -128,7 +131,6 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   }
   atomic_init(&batch->refs, 1);
   pthread_mutex_init(&batch->lock, NULL);
-  rs_cond_init(&batch->any_ended);
   rs_list_init(&batch->ended);
   rs_encoder_init(&batch->items, 0);
   batch->queue = queue;
@@ -141,7 +143,11 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   batch->cost = -1;
   batch->id = rs_job_next_id();
   batch->name = rs_job_make_name(options->name, "batch", batch->id);
-  if (batch->name == NULL) {
+  batch->shared = options->events != NULL;
+  batch->listen = options->listen;
+  batch->events = batch->shared ? rs_events_ref(options->events)
+                                : rs_events_new();
+  if (batch->name == NULL || batch->events == NULL) {
     unref(batch);
     return rs_fail_plain(err, RS_ENOMEM);
   }
@@ -166,8 +172,13 @@ static void on_free (rs_job *chunk);
 static rs_job *
 new_chunk (rs_batch *batch, rs_message *items)
 {
+  const rs_job_options options = {
+    .name = batch->name,
+    .events = batch->events,
+    .listen = batch->shared ? batch->listen : 0,
+  };
   rs_job *const job = rs_job_new(batch->queue, batch->function, items,
-                                 batch->name, "batch");
+                                 &options, "batch");
   if (job == NULL)
     return NULL;
   atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
@@ -241,9 +252,9 @@ on_end (rs_job *chunk)
   if (!batch->closed) {
     rs_job_ref(chunk);
     rs_list_push(&batch->ended, &chunk->batch_link);
-    pthread_cond_signal(&batch->any_ended);
   }
   pthread_mutex_unlock(&batch->lock);
+  rs_events_wake(batch->events);
 }
 
 /* A chunk's job gives back its reference to the batch. */
@@ -415,42 +426,56 @@ leave (rs_batch *batch, lua_State *L)
   batch->reading = false;
 }
 
+/* A chunk that has ended, or NULL. */
+static rs_list *
+take_ended (rs_batch *batch)
+{
+  pthread_mutex_lock(&batch->lock);
+  rs_list *const link = rs_list_shift(&batch->ended);
+  if (link != NULL)
+    batch->in_flight--;
+  pthread_mutex_unlock(&batch->lock);
+  return link;
+}
+
+/* Nothing is in flight. */
+static bool
+idle (rs_batch *batch)
+{
+  pthread_mutex_lock(&batch->lock);
+  const bool none = batch->in_flight == 0;
+  pthread_mutex_unlock(&batch->lock);
+  return none;
+}
+
 int
 rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
 {
   const double deadline = rs_deadline(timeout);
   rs_state *const s = rs_job_helper(batch->queue, L);
   leave(batch, L);
-  int status = RS_OK;
+  bool over = false;
   rs_list *link;
-  pthread_mutex_lock(&batch->lock);
-  if (batch->in_flight == 0) {
-    pthread_mutex_unlock(&batch->lock);
-    return batch->finished || stopped(batch) ? RS_EDONE : RS_EBUSY;
-  }
-  while ((link = rs_list_shift(&batch->ended)) == NULL && status == RS_OK) {
+  while ((link = take_ended(batch)) == NULL) {
+    if (idle(batch))
+      return batch->finished || stopped(batch) ? RS_EDONE : RS_EBUSY;
+    if (batch->shared && rs_events_pending(batch->events))
+      return RS_EEVENT;
+    if (over)
+      return RS_ETIMEOUT;
     rs_job *job = NULL;
-    if (s != NULL && timeout != 0) {  /* in a runspace: do it here? */
-      pthread_mutex_unlock(&batch->lock);
+    if (s != NULL && timeout != 0)  /* in a runspace: do it here? */
       job = batch->queue->claim_of(batch->queue, batch);
-      if (job != NULL)
-        rs_job_run(job, s, L);
-      pthread_mutex_lock(&batch->lock);
-    }
-    if (job == NULL && rs_list_empty(&batch->ended))
-      status = timeout == 0 ? RS_ETIMEOUT
-             : rs_cond_wait_until(&batch->any_ended, &batch->lock, deadline);
+    if (job != NULL)
+      rs_job_run(job, s, L);
+    else
+      over = rs_events_wait(batch->events, timeout == 0 ? 0
+                            : rs_remaining(deadline)) == RS_ETIMEOUT;
   }
-  if (link == NULL)
-    link = rs_list_shift(&batch->ended);
-  if (link != NULL)
-    batch->in_flight--;
-  pthread_mutex_unlock(&batch->lock);
-  if (link == NULL)
-    return RS_ETIMEOUT;
   rs_job_info info;
   batch->current = RS_LIST_ENTRY(link, rs_job, batch_link);
   batch->position = 0;
+  batch->after = 0;
   rs_job_info_get(batch->current, &info);
   batch->created = info.created;
   batch->worker = info.worker;
@@ -488,7 +513,7 @@ read_record (rs_batch *batch, lua_State *L, rs_record *rec)
   unsigned char state;
   rs_decoder_raw(&d, L, &state, 1);
   rec->state = (rs_job_state) state;
-  uint32_t n = state == RS_JOB_COMPLETED ? 1 : 2;
+  uint32_t n = rs_job_state_good(rec->state) ? 1 : 2;
   if (batch->flags & RS_BATCH_RECORDS) {
     double times[2];
     rs_decoder_raw(&d, L, times, sizeof times);
@@ -536,6 +561,34 @@ rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec)
 
 /* ------------------------------------------------------------------ ending */
 
+rs_stream_record *
+rs_batch_record (rs_batch *batch)
+{
+  if (batch->current == NULL || batch->position == 0)
+    return NULL;
+  const lua_Integer index = batch->current->call.index
+                          + (lua_Integer) batch->position - 1;
+  rs_stream_record *record = rs_job_record(batch->current, batch->after);
+  while (record != NULL && record->info.index < index) {
+    batch->after = record->info.sequence;
+    rs_stream_record_unref(record);
+    record = rs_job_record(batch->current, batch->after);
+  }
+  if (record != NULL && record->info.index > index) {
+    rs_stream_record_unref(record);
+    return NULL;
+  }
+  if (record != NULL)
+    batch->after = record->info.sequence;
+  return record;
+}
+
+uint64_t
+rs_batch_id (const rs_batch *batch)
+{
+  return batch->id;
+}
+
 void
 rs_batch_stop (rs_batch *batch)
 {
@@ -545,6 +598,7 @@ rs_batch_stop (rs_batch *batch)
     rs_job_end(job, RS_JOB_CANCELLED);
     rs_job_unref(job);
   }
+  rs_job_stir(batch->events, batch);
 }
 
 void

@@ -35,6 +35,15 @@ rs_deadline (double timeout)
   return rs_now() + timeout;
 }
 
+double
+rs_remaining (double deadline)
+{
+  if (deadline == RS_NEVER)
+    return RS_FOREVER;
+  const double left = deadline - rs_now();
+  return left > 0 ? left : 0;
+}
+
 unsigned
 rs_cpus (void)
 {

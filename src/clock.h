@@ -24,6 +24,9 @@ double rs_now_coarse (void);
    other negative number) and for what is too far to be waited for. */
 double rs_deadline (double timeout);
 
+/* Seconds until 'deadline', not below 0; RS_FOREVER for RS_NEVER. */
+double rs_remaining (double deadline);
+
 /* A condition whose timed waits are on the monotonic clock. */
 void rs_cond_init (pthread_cond_t *cond);
 

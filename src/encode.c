@@ -950,6 +950,13 @@ rs_encoder_raw (rs_encoder *e, const void *bytes, size_t n)
   rs_buf_add(&e->buf, bytes, n);
 }
 
+void
+rs_encoder_string (rs_encoder *e, const char *text, size_t size)
+{
+  rs_encoder_start(e);
+  put_string(e, text, size);
+}
+
 /* Append the value at 'index', which is made of others. */
 static int
 encode_composite (rs_encoder *e, lua_State *L, int index)

@@ -18,9 +18,11 @@
 
 #include <pthread.h>
 
+#include "event.h"
 #include "list.h"
 #include "runspace.h"
 #include "state.h"
+#include "stream.h"
 
 typedef struct rs_queue rs_queue;
 
@@ -42,6 +44,9 @@ struct rs_queue {
   /* Take out the oldest job of 'batch', or NULL; as 'claim'. */
   rs_job *(*claim_of) (rs_queue *q, const rs_batch *batch);
 
+  /* 'n' jobs or items have ended like this. */
+  void (*ended) (rs_queue *q, rs_job_state state, size_t n);
+
   /* Workers at most. */
   unsigned (*width) (rs_queue *q);
 
@@ -58,9 +63,12 @@ struct rs_job {
   void (*on_end) (rs_job *job);   /* it has ended; called once; or NULL */
   void (*on_free) (rs_job *job);  /* it will be freed; or NULL */
   char *name;              /* owned */
-  char *reason;            /* owned: why it failed without a result; or NULL;
+  char *failure;           /* owned: why it failed without a result; or NULL;
                               set before the end */
+  rs_events *events;       /* a reference, or NULL; constant */
+  rs_notice notice;        /* there; a reference while it is queued */
   _Atomic bool stop;       /* set by any thread, read by the runner */
+  _Atomic bool seen;       /* somebody looked at its end */
 
   rs_list link;            /* in the queue; guarded by the queue's lock */
   rs_list batch_link;      /* in the batch; guarded by the batch's lock */
@@ -69,16 +77,23 @@ struct rs_job {
   rs_job_state state;
   unsigned worker, attempts;
   double created, started, finished;
+  unsigned listen;         /* what queues the notice */
+  bool forgotten;          /* nobody will look any more */
+  rs_stream_log log;
+  rs_list emitted;         /* events that nobody took, oldest first */
+  unsigned waiting;        /* of these */
+  uint64_t delivered;      /* sequence; the host's thread only */
   pthread_cond_t ended;    /* state >= RS_JOB_COMPLETED */
+  pthread_cond_t room;     /* waiting < RS_EVENTS_MAX, or it shall stop */
 };
 
 /*
  * New job for a call of 'function' with 'arguments'; takes a reference to
- * each of them.  'name' may be NULL: 'prefix' and the id then.  NULL when out
- * of memory.
+ * each of them.  Without a name it has 'prefix' and its id.  NULL when out of
+ * memory.
  */
 rs_job *rs_job_new (rs_queue *queue, rs_message *function,
-                    rs_message *arguments, const char *name,
+                    rs_message *arguments, const rs_job_options *options,
                     const char *prefix);
 
 /* A number for a job or a batch, unique in the process. */
@@ -103,8 +118,18 @@ void rs_job_run (rs_job *job, rs_state *s, lua_State *L);
    taken it out of its queue. */
 void rs_job_fail (rs_job *job, const char *reason);
 
-/* A running job shall look up; any thread, with or without locks. */
+/* A running job shall look up; any thread. */
 void rs_job_ask_to_stop (rs_job *job);
+
+/* Ask those of 'events' that are chunks of 'batch' to look at its flag. */
+void rs_job_stir (rs_events *events, const rs_batch *batch);
+
+/* True when it has results. */
+static inline bool
+rs_job_state_good (rs_job_state state)
+{
+  return state == RS_JOB_COMPLETED || state == RS_JOB_COMPLETED_WITH_ERRORS;
+}
 
 /* True for the states from RS_JOB_COMPLETED on. */
 static inline bool

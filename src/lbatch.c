@@ -43,6 +43,22 @@ flag_field (lua_State *L, const char *name, unsigned flag)
   return set ? flag : 0;
 }
 
+/* [-1, +0, e]  Tell the Lua part of the batch's handlers: the table on top,
+   nil when the batch is over; the handle remembers whether there are any. */
+static void
+call_event (lua_State *L, const char *function, rs_batch *batch, int handle)
+{
+  const int value = lua_gettop(L);
+  lua_pushboolean(L, lua_toboolean(L, value));
+  lua_setiuservalue(L, handle, 1);
+  rs_lua_require(L, "parallel.event");
+  lua_getfield(L, -1, function);
+  lua_pushinteger(L, (lua_Integer) rs_batch_id(batch));
+  lua_pushvalue(L, value);
+  lua_call(L, 2, 0);
+  lua_settop(L, value - 1);
+}
+
 int
 rs_lua_batch (lua_State *L)
 {
@@ -61,6 +77,10 @@ rs_lua_batch (lua_State *L)
            | flag_field(L, "continue", RS_BATCH_CONTINUE)
            | flag_field(L, "eager", RS_BATCH_EAGER),
   };
+  o.events = rs_lua_events(L);
+  lua_getfield(L, OPTIONS, "streams");
+  o.listen = rs_check_streams(L, lua_gettop(L));
+  lua_pop(L, 1);
   lua_getfield(L, OPTIONS, "name");
   o.name = lua_tostring(L, -1);
   lua_replace(L, POOL);  /* keeps the name; the caller keeps the pool */
@@ -70,6 +90,9 @@ rs_lua_batch (lua_State *L)
   lua_insert(L, HANDLE + 1);
   check_status(L, rs_batch_open(pool, L, nargs, &o, &batch, &err), &err);
   *handle = batch;
+  if (lua_getfield(L, OPTIONS, "streams") == LUA_TTABLE)
+    call_event(L, "add_streams", batch, HANDLE);
+  lua_settop(L, HANDLE);
   return 1;
 }
 
@@ -94,6 +117,41 @@ feed_array (lua_State *L)
     }
     check_status(L, rs_batch_flush(batch, &err), &err);
   }
+  lua_pushinteger(L, i);
+  return 1;
+}
+
+/*
+ * batch:feed_packed(items, from, last) -> next index
+ *
+ * Each item is a table of values, which become arguments; 'n' counts them.
+ */
+static int
+feed_packed (lua_State *L)
+{
+  rs_batch *const batch = check(L);
+  lua_Integer i = luaL_checkinteger(L, 3);
+  const lua_Integer last = luaL_checkinteger(L, 4);
+  rs_error err;
+  lua_settop(L, 2);
+  for (; i <= last && rs_batch_room(batch) > 0; i++) {
+    lua_geti(L, 2, i);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    lua_getfield(L, 3, "n");
+    const lua_Integer n = luaL_optinteger(L, -1, luaL_len(L, 3));
+    lua_pop(L, 1);
+    if (n < 0 || n > 200)
+      return rs_handle_error(L, "item %I: 0 to 200 arguments expected, got %I",
+                             (LUAI_UACINT) i, (LUAI_UACINT) n);
+    luaL_checkstack(L, (int) n, "too many arguments");
+    for (lua_Integer k = 1; k <= n; k++)
+      lua_geti(L, 3, k);
+    check_status(L, rs_batch_add(batch, L, (int) n, &err), &err);
+    lua_settop(L, 2);
+    if (rs_batch_room(batch) == 0)
+      check_status(L, rs_batch_flush(batch, &err), &err);
+  }
+  check_status(L, rs_batch_flush(batch, &err), &err);
   lua_pushinteger(L, i);
   return 1;
 }
@@ -191,8 +249,19 @@ room (lua_State *L)
 static int
 wait (lua_State *L)
 {
-  rs_batch *const batch = check(L);
-  switch (rs_batch_wait(batch, L, rs_handle_timeout(L, 2))) {
+  const double timeout = rs_handle_timeout(L, 2);
+  const double deadline = rs_now() + timeout;
+  double left = timeout;
+  int status;
+  rs_lua_dispatch(L);
+  while ((status = rs_batch_wait(check(L), L, left)) == RS_EEVENT) {
+    rs_lua_dispatch(L);
+    if (timeout != RS_FOREVER)
+      left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
+  }
+  if (status == RS_OK)
+    rs_lua_dispatch(L);  /* what its items sent comes before their end */
+  switch (status) {
     case RS_OK:
       lua_pushliteral(L, "ready");
       break;
@@ -224,7 +293,8 @@ take_values (lua_State *L)
   lua_settop(L, INPUTS);
   const bool forget = lua_istable(L, INPUTS);
   while (rs_batch_next(batch, L, &rec) == RS_OK) {
-    if (rec.state != RS_JOB_COMPLETED) {
+    if (rec.state != RS_JOB_COMPLETED
+        && rec.state != RS_JOB_COMPLETED_WITH_ERRORS) {
       lua_settop(L, INPUTS + rec.n);
       lua_pushinteger(L, rec.index);
       lua_pushstring(L, rs_job_state_name(rec.state));
@@ -240,6 +310,36 @@ take_values (lua_State *L)
   return 0;
 }
 
+/* [-0, +0, e]  What the item of the record at 'index' sent: its 'streams',
+   and its 'error' when that came by the stream. */
+static void
+add_streams (lua_State *L, rs_batch *batch, int index, bool errors)
+{
+  rs_stream_record *record = rs_batch_record(batch);
+  if (record == NULL)
+    return;
+  lua_newtable(L);
+  for (; record != NULL; record = rs_batch_record(batch)) {
+    rs_push_record(L, record);
+    rs_add_to_streams(L);
+  }
+  if (errors && lua_getfield(L, -1, "error") == LUA_TTABLE) {
+    lua_rawgeti(L, -1, 1);
+    lua_getfield(L, -1, "value");
+    lua_setfield(L, index, "error");
+    lua_pop(L, 2);
+  }
+  lua_setfield(L, index, "streams");
+}
+
+/* batch:id() -> number */
+static int
+id (lua_State *L)
+{
+  lua_pushinteger(L, (lua_Integer) rs_batch_id(check(L)));
+  return 1;
+}
+
 /* batch:take_record() -> record | nothing at the end of the chunk */
 static int
 take_record (lua_State *L)
@@ -251,7 +351,8 @@ take_record (lua_State *L)
   lua_createtable(L, 0, 10);
   if (rs_batch_next(batch, L, &rec) != RS_OK)
     return 0;
-  if (rec.state == RS_JOB_COMPLETED) {
+  const bool errors = rec.state == RS_JOB_COMPLETED_WITH_ERRORS;
+  if (rec.state == RS_JOB_COMPLETED || errors) {
     lua_createtable(L, rec.n, 1);
     lua_insert(L, VALUES);
     if (rec.n > 0) {
@@ -282,6 +383,8 @@ take_record (lua_State *L)
   lua_setfield(L, RECORD, "duration");
   lua_pushinteger(L, (lua_Integer) rec.worker);
   lua_setfield(L, RECORD, "worker");
+  add_streams(L, batch, RECORD, errors);
+  lua_settop(L, RECORD);
   return 1;
 }
 
@@ -324,6 +427,11 @@ close (lua_State *L)
   rs_batch **const handle = luaL_checkudata(L, 1, RS_BATCH_TYPE);
   rs_batch *const batch = *handle;
   *handle = NULL;
+  lua_getiuservalue(L, 1, 1);
+  if (batch != NULL && lua_toboolean(L, -1)) {
+    lua_pushnil(L);
+    call_event(L, "forget", batch, 1);
+  }
   rs_batch_close(batch, L);
   return 0;
 }
@@ -340,6 +448,8 @@ rs_open_batch_type (lua_State *L)
     { "feed_array", feed_array },
     { "feed_range", feed_range },
     { "feed_iterator", feed_iterator },
+    { "feed_packed", feed_packed },
+    { "id", id },
     { "finish", finish },
     { "room", room },
     { "wait", wait },

@@ -69,8 +69,49 @@ int rs_lua_default_pool (lua_State *L);
 int rs_lua_initial_state (lua_State *L);
 int rs_lua_batch (lua_State *L);
 
-/* [-0, +1, m]  Push a handle for 'job', whose reference it takes. */
+/* [-0, +1, m]  Push the handle for 'job', whose reference it takes; the same
+   one while somebody holds it. */
 void rs_push_job (lua_State *L, rs_job *job);
+
+/* [-0, +1, m]  Push an empty handle; [-0, +0, m] fill the one at 'index'. */
+void rs_push_empty_job (lua_State *L);
+void rs_fill_job (lua_State *L, int index, rs_job *job);
+
+/* [-0, +0, e]  Call the function on top with each handle of a job of 'pool'
+   that somebody holds; of all with NULL. */
+void rs_visit_jobs (lua_State *L, const rs_pool *pool);
+
+/* [-0, +1, m]  Push a record, whose reference it takes, as a table. */
+void rs_push_record (lua_State *L, rs_stream_record *record);
+
+/* [-1, +0, m]  Append the record on top to the streams in the table below
+   it: to 'all' and to the array of its stream. */
+void rs_add_to_streams (lua_State *L);
+
+/* [-0, +0, e]  A mask of RS_LISTEN_ for the option 'streams' at 'index': a
+   table, or nil. */
+unsigned rs_check_streams (lua_State *L, int index);
+
+/* [-0, +0, m]  Where this state hears of its jobs; lent. */
+rs_events *rs_lua_events (lua_State *L);
+
+/* [-0, +0, e]  Hand what is queued there to the Lua part.  How much. */
+lua_Integer rs_lua_dispatch (lua_State *L);
+
+/* [-0, +1, e]  require(name), also without the library 'package'. */
+void rs_lua_require (lua_State *L, const char *name);
+
+/* (timeout) -> count;  () -> descriptor;  (mask);  (timeout) */
+int rs_lua_poll (lua_State *L);
+int rs_lua_fileno (lua_State *L);
+int rs_lua_listen (lua_State *L);
+int rs_lua_wait (lua_State *L);
+
+/* () -> array of jobs */
+int rs_lua_jobs (lua_State *L);
+
+/* () -> array of pools */
+int rs_lua_pools (lua_State *L);
 
 /* [-0, +1, m]  Push 'parallel.task': what a job can know of itself. */
 void rs_push_task (lua_State *L);

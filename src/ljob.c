@@ -12,10 +12,118 @@ check (lua_State *L)
   return rs_handle_check(L, 1, RS_JOB_TYPE);
 }
 
+/* Key in the registry, by address: handles by job, weak. */
+static const char handles_key;
+
+/* [-0, +1, m] */
+static void
+push_handles (lua_State *L)
+{
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &handles_key) == LUA_TTABLE)
+    return;
+  lua_pop(L, 1);
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &handles_key);
+}
+
+void
+rs_push_empty_job (lua_State *L)
+{
+  push_handles(L);  /* so that filling raises nothing but no memory */
+  lua_pop(L, 1);
+  rs_handle_new(L, RS_JOB_TYPE);
+}
+
+void
+rs_fill_job (lua_State *L, int index, rs_job *job)
+{
+  index = lua_absindex(L, index);
+  *(rs_job **) lua_touserdata(L, index) = job;
+  push_handles(L);
+  lua_pushvalue(L, index);
+  lua_rawsetp(L, -2, job);
+  lua_pop(L, 1);
+}
+
 void
 rs_push_job (lua_State *L, rs_job *job)
 {
-  *rs_handle_new(L, RS_JOB_TYPE) = job;
+  push_handles(L);
+  if (lua_rawgetp(L, -1, job) == LUA_TUSERDATA)
+    rs_job_unref(job);
+  else {
+    lua_pop(L, 1);
+    rs_push_empty_job(L);
+    rs_fill_job(L, -1, job);
+  }
+  lua_remove(L, -2);
+}
+
+void
+rs_visit_jobs (lua_State *L, const rs_pool *pool)
+{
+  const int f = lua_gettop(L);
+  push_handles(L);
+  lua_newtable(L);  /* a copy: the function may collect garbage */
+  lua_Integer n = 0;
+  lua_pushnil(L);
+  while (lua_next(L, f + 1)) {
+    rs_job *const *const handle = lua_touserdata(L, -1);
+    if (*handle != NULL && (pool == NULL || rs_job_pool(*handle) == pool))
+      lua_rawseti(L, f + 2, ++n);
+    else
+      lua_pop(L, 1);
+  }
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_pushvalue(L, f);
+    lua_rawgeti(L, f + 2, i);
+    lua_call(L, 1, 0);
+  }
+  lua_settop(L, f);
+}
+
+/* parallel.jobs(), removed ones not yet taken out */
+int
+rs_lua_jobs (lua_State *L)
+{
+  rs_events *const e = rs_lua_events(L);
+  lua_newtable(L);  /* 1: jobs by id */
+  lua_settop(L, 1);
+  size_t room = rs_events_jobs(e, NULL, 0) + 16;
+  rs_job **const jobs = lua_newuserdatauv(L, room * sizeof *jobs, 0);
+  lua_newtable(L);  /* 3 */
+  const size_t n = rs_events_jobs(e, jobs, room);
+  for (size_t i = 0; i < n && i < room; i++) {
+    rs_job_info info;
+    rs_job_info_get(jobs[i], &info);
+    if (info.chunk)
+      rs_job_unref(jobs[i]);
+    else {
+      rs_push_job(L, jobs[i]);
+      lua_rawseti(L, 1, (lua_Integer) info.id);
+    }
+  }
+  push_handles(L);
+  lua_pushnil(L);
+  while (lua_next(L, 4)) {
+    rs_job *const *const handle = lua_touserdata(L, -1);
+    rs_job_info info;
+    if (*handle != NULL) {
+      rs_job_info_get(*handle, &info);
+      if (!info.chunk) {
+        lua_pushvalue(L, -1);
+        lua_rawseti(L, 1, (lua_Integer) info.id);
+      }
+    }
+    lua_pop(L, 1);
+  }
+  lua_settop(L, 1);
+  return 1;
 }
 
 /* [-0, +1, -]  An instant, nil when it was not reached. */
@@ -42,6 +150,16 @@ push_field (lua_State *L, const rs_job_info *info, const char *name)
     lua_pushinteger(L, (lua_Integer) info->worker);
   else if (strcmp(name, "attempts") == 0)
     lua_pushinteger(L, (lua_Integer) info->attempts);
+  else if (strcmp(name, "reason") == 0 && info->reason != NULL)
+    lua_pushstring(L, info->reason);
+  else if (strcmp(name, "queued") == 0)
+    lua_pushnumber(L, (info->started > 0 ? info->started
+                       : info->finished > 0 ? info->finished : rs_now())
+                      - info->created);
+  else if (strcmp(name, "duration") == 0)
+    lua_pushnumber(L, info->started == 0 ? 0
+                      : (info->finished > 0 ? info->finished : rs_now())
+                        - info->started);
   else if (strcmp(name, "created") == 0)
     push_instant(L, info->created);
   else if (strcmp(name, "started") == 0)
@@ -52,14 +170,88 @@ push_field (lua_State *L, const rs_job_info *info, const char *name)
     lua_pushnil(L);
 }
 
+/* [-0, +1, e]  What the job raised, or the first that it sent to its stream
+   of errors. */
+static void
+push_error (lua_State *L, rs_job *job, rs_job_state state)
+{
+  const int top = lua_gettop(L);
+  if (state == RS_JOB_FAILED) {
+    int n;
+    rs_job_push(job, L, &n);
+    lua_settop(L, top + 1);
+  }
+  else if (state == RS_JOB_COMPLETED_WITH_ERRORS) {
+    rs_stream_record_info r = { .stream = RS_STREAM_OUTPUT };
+    rs_stream_record *record = NULL;
+    do {
+      rs_stream_record_unref(record);
+      record = rs_job_record(job, r.sequence);
+      if (record != NULL)
+        rs_stream_record_info_get(record, &r);
+    } while (record != NULL && r.stream != RS_STREAM_ERROR);
+    if (record == NULL)
+      lua_pushnil(L);
+    else {
+      rs_push_record(L, record);
+      lua_getfield(L, -1, "value");
+      lua_remove(L, -2);
+    }
+  }
+  else
+    lua_pushnil(L);
+}
+
+/* [-0, +1, e]  job.streams: a table of arrays. */
+static void
+push_streams (lua_State *L, rs_job *job, const rs_job_info *info)
+{
+  lua_createtable(L, 0, RS_STREAM_EVENT + 2);
+  const int streams = lua_gettop(L);
+  lua_newtable(L);  /* dropped */
+  for (int i = 0; i < RS_STREAM_EVENT; i++) {
+    const char *const name = rs_stream_name((rs_stream) i);
+    lua_newtable(L);
+    lua_setfield(L, streams, name);
+    if (info->dropped[i] > 0) {
+      lua_pushinteger(L, (lua_Integer) info->dropped[i]);
+      lua_setfield(L, -2, name);
+    }
+  }
+  lua_setfield(L, streams, "dropped");
+  lua_newtable(L);
+  lua_setfield(L, streams, "all");
+  uint64_t after = 0;
+  rs_stream_record *record;
+  while ((record = rs_job_record(job, after)) != NULL) {
+    rs_stream_record_info r;
+    rs_stream_record_info_get(record, &r);
+    after = r.sequence;
+    rs_push_record(L, record);
+    rs_add_to_streams(L);
+  }
+}
+
 /* job.name, job:method */
 static int
 get_field (lua_State *L)
 {
+  rs_job *const job = check(L);
   rs_job_info i;
-  rs_job_info_get(check(L), &i);
+  rs_job_info_get(job, &i);
   if (lua_type(L, 2) == LUA_TSTRING) {
-    push_field(L, &i, lua_tostring(L, 2));
+    const char *const name = lua_tostring(L, 2);
+    if (strcmp(name, "error") == 0) {
+      push_error(L, job, i.state);
+      return 1;
+    }
+    if (strcmp(name, "streams") == 0) {
+      push_streams(L, job, &i);
+      return 1;
+    }
+    if (strcmp(name, "state") == 0 && i.finished > 0)
+      rs_job_see(job);
+    push_field(L, &i, name);
     if (!lua_isnil(L, -1))
       return 1;
   }
@@ -72,8 +264,8 @@ static int
 info (lua_State *L)
 {
   static const char *const fields[] = {
-    "id", "name", "state", "worker", "attempts", "created", "started",
-    "finished"
+    "id", "name", "state", "reason", "worker", "attempts", "created",
+    "started", "finished", "queued", "duration"
   };
   rs_job_info i;
   rs_job_info_get(check(L), &i);
@@ -82,6 +274,14 @@ info (lua_State *L)
     push_field(L, &i, fields[k]);
     lua_setfield(L, -2, fields[k]);
   }
+  lua_pushinteger(L, i.listen);
+  lua_setfield(L, -2, "listen");
+  lua_pushboolean(L, i.chunk);
+  lua_setfield(L, -2, "chunk");
+  lua_pushboolean(L, i.finished > 0);
+  lua_setfield(L, -2, "ended");
+  lua_pushboolean(L, i.forgotten && !i.seen);
+  lua_setfield(L, -2, "unseen");
   return 1;
 }
 
@@ -89,16 +289,96 @@ info (lua_State *L)
 static int
 wait (lua_State *L)
 {
-  rs_job *const job = check(L);
-  if (rs_job_wait(job, L, rs_handle_timeout(L, 2)) != RS_OK) {
-    lua_pushnil(L);
-    lua_pushliteral(L, "timeout");
-    return 2;
+  rs_job *const job = check(L);  /* the handle stays on the stack */
+  const double timeout = rs_handle_timeout(L, 2);
+  const double deadline = timeout == RS_FOREVER ? 0 : rs_now() + timeout;
+  rs_events *const e = rs_lua_events(L);
+  rs_lua_dispatch(L);
+  while (!rs_job_settled(job)) {
+    double left = timeout;
+    if (timeout != RS_FOREVER)
+      left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
+    if (left == 0 && timeout != RS_FOREVER) {
+      lua_pushnil(L);
+      lua_pushliteral(L, "timeout");
+      return 2;
+    }
+    if (!rs_job_help(job, L))
+      rs_events_wait(e, left);
+    rs_lua_dispatch(L);
   }
+  rs_lua_dispatch(L);  /* its handlers have run when this returns */
   rs_job_info i;
   rs_job_info_get(job, &i);
+  rs_job_see(job);
   lua_pushstring(L, rs_job_state_name(i.state));
   return 1;
+}
+
+/* job:listen(mask) */
+static int
+listen (lua_State *L)
+{
+  rs_job_listen(check(L), (unsigned) luaL_checkinteger(L, 2));
+  return 0;
+}
+
+/* job:deliver() -> the next record or event, or nil */
+static int
+deliver (lua_State *L)
+{
+  rs_stream_record *const record = rs_job_deliver(check(L));
+  if (record != NULL)
+    rs_push_record(L, record);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+/* job:delivered() -> sequence */
+static int
+delivered (lua_State *L)
+{
+  lua_pushinteger(L, (lua_Integer) rs_job_delivered(check(L)));
+  return 1;
+}
+
+/* job:record(after) -> the next record that is kept, or nil */
+static int
+record (lua_State *L)
+{
+  rs_job *const job = check(L);
+  rs_stream_record *const r =
+    rs_job_record(job, (uint64_t) luaL_checkinteger(L, 2));
+  if (r != NULL)
+    rs_push_record(L, r);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+/* job:settled() -> boolean */
+static int
+settled (lua_State *L)
+{
+  lua_pushboolean(L, rs_job_settled(check(L)));
+  return 1;
+}
+
+/* job:help() -> true when it was run here */
+static int
+help (lua_State *L)
+{
+  lua_pushboolean(L, rs_job_help(check(L), L));
+  return 1;
+}
+
+/* job:see() */
+static int
+see (lua_State *L)
+{
+  rs_job_see(check(L));
+  return 0;
 }
 
 /* job:fetch() -> true, results... | false, error, traceback, state
@@ -122,6 +402,10 @@ fetch (lua_State *L)
       rs_job_info_get(job, &i);
       lua_pushboolean(L, 0);
       lua_replace(L, 2);
+      if (i.state != RS_JOB_FAILED) {  /* the state says it all */
+        lua_pushnil(L);
+        lua_replace(L, 3);
+      }
       lua_pushstring(L, rs_job_state_name(i.state));
       return 4;
     }
@@ -151,7 +435,7 @@ static int
 gc (lua_State *L)
 {
   rs_job **const handle = luaL_checkudata(L, 1, RS_JOB_TYPE);
-  rs_job_unref(*handle);
+  rs_job_forget(*handle);
   *handle = NULL;
   return 0;
 }
@@ -170,6 +454,13 @@ rs_open_job_type (lua_State *L)
     { "wait", wait },
     { "fetch", fetch },
     { "cancel", cancel },
+    { "deliver", deliver },
+    { "delivered", delivered },
+    { "help", help },
+    { "listen", listen },
+    { "record", record },
+    { "see", see },
+    { "settled", settled },
     { NULL, NULL }
   };
   rs_handle_type(L, RS_JOB_TYPE, meta, methods);

@@ -8,9 +8,15 @@
  * into the same thing when a name is first looked up: opening a runspace
  * must stay as cheap as opening a state.
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* isatty */
+#endif
 #include "lparallel.h"
 
 #include <string.h>
+
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "lhandle.h"
 #include "lua_files.h"
@@ -47,6 +53,61 @@ table (lua_State *L)
 {
   const lua_Integer n = luaL_checkinteger(L, 1);
   lua_createtable(L, n > 0 && n < 1 << 26 ? (int) n : 0, 1);
+  return 1;
+}
+
+/* core.in_runspace() -> boolean */
+static int
+in_runspace (lua_State *L)
+{
+  lua_pushboolean(L, rs_pool_current(L) != NULL);
+  return 1;
+}
+
+/* core.is_job(value) -> boolean */
+static int
+is_job (lua_State *L)
+{
+  lua_pushboolean(L, luaL_testudata(L, 1, RS_JOB_TYPE) != NULL);
+  return 1;
+}
+
+/* core.write(1 or 2, text): in one piece, above the status line */
+static int
+write_line (lua_State *L)
+{
+  size_t size;
+  const char *const text = luaL_checklstring(L, 2, &size);
+  rs_console_write((int) luaL_checkinteger(L, 1), text, size);
+  return 0;
+}
+
+/* core.status(text or nil): the last line of the terminal */
+static int
+status (lua_State *L)
+{
+  rs_console_status(luaL_optstring(L, 1, NULL));
+  return 0;
+}
+
+/* core.is_terminal(descriptor) -> boolean */
+static int
+is_terminal (lua_State *L)
+{
+  lua_pushboolean(L, isatty((int) luaL_checkinteger(L, 1)));
+  return 1;
+}
+
+/* core.terminal_width([descriptor]) -> columns of the terminal, or nil */
+static int
+terminal_width (lua_State *L)
+{
+  struct winsize size;
+  const int fd = (int) luaL_optinteger(L, 1, 2);
+  if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+    lua_pushinteger(L, size.ws_col);
+  else
+    lua_pushnil(L);
   return 1;
 }
 
@@ -89,13 +150,26 @@ open_core (lua_State *L)
     { "copy", copy },
     { "cpus", cpus },
     { "default_pool", rs_lua_default_pool },
+    { "fileno", rs_lua_fileno },
+    { "in_runspace", in_runspace },
     { "initial_state", rs_lua_initial_state },
+    { "is_job", is_job },
+    { "is_terminal", is_terminal },
+    { "jobs", rs_lua_jobs },
+    { "listen", rs_lua_listen },
     { "now", now },
+    { "poll", rs_lua_poll },
     { "pool", rs_lua_pool },
+    { "pools", rs_lua_pools },
+    { "status", status },
     { "table", table },
+    { "terminal_width", terminal_width },
+    { "wait", rs_lua_wait },
     { "workers", workers },
+    { "write", write_line },
     { NULL, NULL }
   };
+  rs_lua_events(L);  /* first, so that they are collected last */
   luaL_newlib(L, functions);
   lua_pushstring(L, rs_version());
   lua_setfield(L, -2, "version");
@@ -140,9 +214,8 @@ preload (lua_State *L)
   lua_pop(L, 1);
 }
 
-/* [-0, +1, e]  require(name), also without the library 'package'. */
-static void
-require (lua_State *L, const char *name)
+void
+rs_lua_require (lua_State *L, const char *name)
 {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   if (lua_getfield(L, -1, name) == LUA_TNIL) {
@@ -162,7 +235,7 @@ int
 luaopen_parallel (lua_State *L)
 {
   preload(L);
-  require(L, "parallel.init");
+  rs_lua_require(L, "parallel.init");
   rs_push_task(L);
   lua_setfield(L, -2, "task");
   return 1;
@@ -177,7 +250,7 @@ load_lazily (lua_State *L)
   lua_settop(L, 2);
   lua_pushnil(L);
   lua_setmetatable(L, 1);
-  require(L, "parallel.init");
+  rs_lua_require(L, "parallel.init");
   lua_pushnil(L);
   while (lua_next(L, 3)) {  /* become it */
     lua_pushvalue(L, -2);

@@ -15,6 +15,7 @@
 /* Keys in the registry, by address. */
 static const char workers_key;  /* of the default pool, at most; or nil */
 static const char default_key;  /* the default pool */
+static const char pools_key;    /* handles of open pools, weak keys */
 
 static rs_pool *
 check (lua_State *L)
@@ -170,13 +171,58 @@ count_field (lua_State *L, const char *name)
   return (unsigned) n;
 }
 
+/* [-0, +1, m]  Push the table of pools. */
+static void
+push_pools (lua_State *L)
+{
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &pools_key) == LUA_TTABLE)
+    return;
+  lua_pop(L, 1);
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &pools_key);
+}
+
+/* core.pools() -> array of the pools that are open */
+int
+rs_lua_pools (lua_State *L)
+{
+  lua_settop(L, 0);
+  lua_newtable(L);
+  push_pools(L);
+  lua_Integer n = 0;
+  lua_pushnil(L);
+  while (lua_next(L, 2)) {
+    rs_pool *const *const handle = lua_touserdata(L, 3);
+    rs_pool_info info = { .closed = true };
+    if (*handle != NULL)
+      rs_pool_info_get(*handle, &info);
+    if (!info.closed) {
+      lua_pushvalue(L, 3);
+      lua_rawseti(L, 1, ++n);
+    }
+    lua_pop(L, 1);
+  }
+  lua_settop(L, 1);
+  return 1;
+}
+
 /* [-0, +1, e]  Open a pool behind a handle. */
 static int
 open (lua_State *L, const rs_pool_options *options)
 {
   rs_error err;
   rs_pool *pool;
+  push_pools(L);
   void **const handle = rs_handle_new(L, RS_POOL_TYPE);
+  lua_pushvalue(L, -1);
+  lua_pushboolean(L, 1);
+  lua_rawset(L, -4);
+  lua_remove(L, -2);
   if (rs_pool_open(options, &pool, &err) != RS_OK)
     return rs_handle_raise(L, &err);
   *handle = pool;
@@ -257,12 +303,57 @@ rs_lua_default_pool (lua_State *L)
   return 1;
 }
 
+/* (job)  Its pool is closed: the last chance to report its failure. */
+static int
+last_look (lua_State *L)
+{
+  rs_job *const job = rs_handle_check(L, 1, RS_JOB_TYPE);
+  rs_job_info info;
+  rs_job_info_get(job, &info);
+  if (info.state != RS_JOB_FAILED || info.seen)
+    return 0;
+  rs_lua_require(L, "parallel.event");
+  lua_getfield(L, -1, "report_unseen");
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 0);
+  return 0;
+}
+
+/* [-0, +0, e]  Close the pool at 1; handlers run meanwhile, since its jobs
+   may wait for them. */
+static int
+close (lua_State *L, double timeout)
+{
+  rs_pool *const pool = check(L);
+  const double deadline = rs_now() + timeout;
+  rs_events *const e = rs_lua_events(L);
+  int status = RS_EBUSY;
+  double left = timeout;
+  while (status == RS_EBUSY && left != 0) {
+    status = rs_pool_shut(pool, e);
+    if (status != RS_EBUSY)
+      break;
+    rs_events_wait(e, left);
+    rs_lua_dispatch(L);
+    if (timeout != RS_FOREVER)
+      left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
+  }
+  if (status != RS_EINVAL)
+    status = rs_pool_close(pool, 0);
+  if (status == RS_EINVAL)
+    return status;
+  rs_lua_dispatch(L);
+  lua_pushcfunction(L, last_look);
+  rs_visit_jobs(L, pool);
+  lua_pop(L, 1);
+  return status;
+}
+
 /* pool:close([timeout]) -> true | false, "timeout" */
 static int
 pool_close (lua_State *L)
 {
-  rs_pool *const pool = check(L);
-  switch (rs_pool_close(pool, rs_handle_timeout(L, 2))) {
+  switch (close(L, rs_handle_timeout(L, 2))) {
     case RS_OK:
       lua_pushboolean(L, 1);
       return 1;
@@ -279,7 +370,7 @@ pool_close (lua_State *L)
 static int
 pool_scope_end (lua_State *L)
 {
-  rs_pool_close(check(L), 0);
+  close(L, 0);
   return 0;
 }
 
@@ -312,29 +403,48 @@ pool_info (lua_State *L)
     lua_pushstring(L, i.failure);
     lua_setfield(L, -2, "failure");
   }
+  lua_pushinteger(L, (lua_Integer) i.bytes);
+  lua_setfield(L, -2, "bytes");
+  lua_createtable(L, 0, 4);
+  for (int state = RS_JOB_COMPLETED; state <= RS_JOB_LOST; state++) {
+    lua_pushinteger(L, (lua_Integer) i.ended[state]);
+    lua_setfield(L, -2, rs_job_state_name((rs_job_state) state));
+  }
+  lua_setfield(L, -2, "done");
   return 1;
 }
 
-/* pool:submit(function or source, name or nil, ...) -> job */
+/* pool:start(function or source, options or nil, ...) -> job
+   options: name, streams */
 static int
-pool_submit (lua_State *L)
+pool_start (lua_State *L)
 {
-  enum { POOL = 1, FUNCTION, NAME };
+  enum { POOL = 1, FUNCTION, OPTIONS, HANDLE };
   rs_pool *const pool = check(L);
   rs_error err;
   rs_job *job;
-  const rs_job_options o = { .name = luaL_optstring(L, NAME, NULL) };
+  rs_job_options o = { .events = rs_lua_events(L) };
   luaL_checkany(L, FUNCTION);
-  if (lua_gettop(L) < NAME)
-    lua_settop(L, NAME);
-  const int nargs = lua_gettop(L) - NAME;
-  rs_push_job(L, NULL);
-  lua_insert(L, NAME + 1);
+  if (lua_gettop(L) < OPTIONS)
+    lua_settop(L, OPTIONS);
+  const int nargs = lua_gettop(L) - OPTIONS;
+  rs_push_empty_job(L);
+  lua_insert(L, HANDLE);
+  if (lua_istable(L, OPTIONS)) {
+    lua_getfield(L, OPTIONS, "streams");
+    o.listen = rs_check_streams(L, lua_gettop(L));
+    lua_pop(L, 1);
+    lua_getfield(L, OPTIONS, "name");
+    o.name = luaL_optstring(L, -1, NULL);
+    lua_replace(L, OPTIONS);  /* keeps the name */
+  }
+  else
+    o.listen = rs_check_streams(L, OPTIONS);
   lua_pushvalue(L, FUNCTION);
-  lua_insert(L, NAME + 2);
+  lua_insert(L, HANDLE + 1);
   if (rs_submit(pool, L, nargs, &o, &job, &err) != RS_OK)
     return rs_handle_raise(L, &err);
-  *(rs_job **) lua_touserdata(L, -1) = job;
+  rs_fill_job(L, HANDLE, job);
   return 1;
 }
 
@@ -371,7 +481,7 @@ rs_open_pool_type (lua_State *L)
   static const luaL_Reg methods[] = {
     { "close", pool_close },
     { "info", pool_info },
-    { "submit", pool_submit },
+    { "start", pool_start },
     { NULL, NULL }
   };
   rs_handle_type(L, RS_POOL_TYPE, meta, methods);

@@ -1,10 +1,137 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ltask.c - 'parallel.task': what a job can know of itself.
+ * ltask.c - 'parallel.task': what a job can know of itself, and what it can
+ * tell while it runs.
  */
 #include "lhandle.h"
 
 #include <string.h>
+
+/* ------------------------------------------------------- what it can tell */
+
+/* task.warning(value) and so on: one value. */
+static int
+send_one (lua_State *L, rs_stream stream)
+{
+  luaL_checkany(L, 1);
+  lua_settop(L, 1);
+  rs_task_send(L, stream, 1);
+  return 0;
+}
+
+static int
+send_output (lua_State *L)
+{
+  rs_task_send(L, RS_STREAM_OUTPUT, lua_gettop(L));
+  return 0;
+}
+
+static int
+send_error (lua_State *L)
+{
+  return send_one(L, RS_STREAM_ERROR);
+}
+
+static int
+send_warning (lua_State *L)
+{
+  return send_one(L, RS_STREAM_WARNING);
+}
+
+static int
+send_verbose (lua_State *L)
+{
+  return send_one(L, RS_STREAM_VERBOSE);
+}
+
+static int
+send_debug (lua_State *L)
+{
+  return send_one(L, RS_STREAM_DEBUG);
+}
+
+static int
+send_information (lua_State *L)
+{
+  return send_one(L, RS_STREAM_INFORMATION);
+}
+
+/* task.progress{activity =, status =, percent =}, or a text */
+static int
+send_progress (lua_State *L)
+{
+  if (lua_type(L, 1) != LUA_TSTRING) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_pushnil(L);
+    while (lua_next(L, 1)) {
+      const char *const name = lua_type(L, -2) == LUA_TSTRING
+                             ? lua_tostring(L, -2) : "?";
+      const bool percent = strcmp(name, "percent") == 0;
+      if (!percent && strcmp(name, "activity") != 0
+          && strcmp(name, "status") != 0)
+        return luaL_error(L, "unknown field '%s' of progress (known are "
+                             "activity, status and percent)", name);
+      if (percent ? lua_type(L, -1) != LUA_TNUMBER
+                  : lua_type(L, -1) != LUA_TSTRING)
+        return luaL_error(L, "bad field '%s' of progress (%s expected, got "
+                             "%s)", name, percent ? "a number" : "a string",
+                          luaL_typename(L, -1));
+      lua_pop(L, 1);
+    }
+  }
+  return send_one(L, RS_STREAM_PROGRESS);
+}
+
+/* task.emit(name, ...) */
+static int
+emit (lua_State *L)
+{
+  static const char *const own[] = {
+    "started", "finished", "event", "unseen_failure"
+  };
+  const char *const name = luaL_checkstring(L, 1);
+  rs_stream stream;
+  bool reserved = rs_stream_find(name, &stream);
+  for (int i = 0; i <= RS_JOB_LOST; i++)
+    reserved |= strcmp(name, rs_job_state_name((rs_job_state) i)) == 0;
+  for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+    reserved |= strcmp(name, own[i]) == 0;
+  luaL_argcheck(L, name[0] != '\0', 1, "a name expected, not empty");
+  if (reserved)
+    return luaL_error(L, "the event '%s' is the module's own; emit one of "
+                         "another name", name);
+  rs_task_emit(L, name, lua_gettop(L) - 1);
+  return 0;
+}
+
+/* Light C functions: a runspace that uses none of them pays for none. */
+static const luaL_Reg functions[] = {
+  { "output", send_output },
+  { "error", send_error },
+  { "warning", send_warning },
+  { "verbose", send_verbose },
+  { "debug", send_debug },
+  { "information", send_information },
+  { "progress", send_progress },
+  { "emit", emit },
+  { NULL, NULL }
+};
+
+/* ------------------------------------------------------- what it can know */
+
+/* [-0, +1, -]  Push the function 'name'; false, and nothing, if there is
+   none. */
+static bool
+push_function (lua_State *L, const char *name)
+{
+  for (const luaL_Reg *f = functions; f->name != NULL; f++) {
+    if (strcmp(f->name, name) == 0) {
+      lua_pushcfunction(L, f->func);
+      return true;
+    }
+  }
+  return false;
+}
 
 /* parallel.task.index and so on; nil outside a job */
 static int
@@ -12,6 +139,8 @@ get_field (lua_State *L)
 {
   rs_task task;
   const char *const name = luaL_checkstring(L, 2);
+  if (push_function(L, name))
+    return 1;
   if (!rs_task_get(L, &task))
     lua_pushnil(L);
   else if (strcmp(name, "index") == 0 && task.index > 0)

@@ -105,6 +105,9 @@ void rs_encoder_start (rs_encoder *e);
 /* Append bytes that are no value; their reader knows what they are. */
 void rs_encoder_raw (rs_encoder *e, const void *bytes, size_t n);
 
+/* Append a string that is in no state. */
+void rs_encoder_string (rs_encoder *e, const char *text, size_t size);
+
 /*
  * [-0, +0, -]  Append the value at 'index'.  'root' begins the path in a
  * refusal: "argument 2", "upvalue 'log' of function <scan.lua:12>" is added

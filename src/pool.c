@@ -51,6 +51,8 @@ struct rs_pool {
   double idle;
   int reset;
   rs_initial_state *initial_state;  /* a reference */
+  _Atomic uint64_t ended[RS_JOB_LOST + 1];  /* jobs and items, counted by
+                                               who ends them */
 
   rs_sched sched;    /* its lock guards down to the blank line */
   rs_list workers;   /* threads that were started and have not ended */
@@ -61,6 +63,7 @@ struct rs_pool {
   bool closing;
   uint64_t started_workers, failed_workers;
   rs_error failure;  /* of the last failed worker */
+  rs_events *closer; /* wakes when a worker ends; a reference, or NULL */
   pthread_cond_t changed;  /* 'workers' or 'opening' got less */
 };
 
@@ -93,6 +96,7 @@ drop (rs_pool *pool)
   rs_sched_fini(&pool->sched);
   pthread_cond_destroy(&pool->changed);
   rs_initial_state_unref(pool->initial_state);
+  rs_events_unref(pool->closer);
   free(pool);
 }
 
@@ -223,7 +227,11 @@ worker_left (rs_slot *slot)
   else if (!w->abandoned)
     pthread_detach(pthread_self());
   pthread_cond_broadcast(&pool->changed);
+  rs_events *const closer = rs_events_ref(pool->closer);
   unlock(pool);
+  if (closer != NULL)
+    rs_events_wake(closer);
+  rs_events_unref(closer);
   if (!joined)
     worker_free(w);
   drop(pool);
@@ -357,6 +365,14 @@ queue_claim_of (rs_queue *q, const rs_batch *batch)
   return job;
 }
 
+static void
+queue_ended (rs_queue *q, rs_job_state state, size_t n)
+{
+  if (n > 0)
+    atomic_fetch_add_explicit(&pool_of(q)->ended[state], n,
+                              memory_order_relaxed);
+}
+
 static unsigned
 queue_width (rs_queue *q)
 {
@@ -414,6 +430,7 @@ pool_new (const rs_pool_options *o)
     .push = queue_push,
     .claim = queue_claim,
     .claim_of = queue_claim_of,
+    .ended = queue_ended,
     .width = queue_width,
     .hold = queue_hold,
     .drop = queue_drop,
@@ -495,14 +512,22 @@ cancel_all (rs_pool *pool)
     rs_job_end(job, RS_JOB_CANCELLED);
     rs_job_unref(job);
   }
-  lock(pool);
-  for (rs_list *link = pool->workers.next; link != &pool->workers;
-       link = link->next) {
-    job = RS_LIST_ENTRY(link, worker, link)->seat.job;
+  /* A job that was told is not taken again. */
+  do {
+    job = NULL;
+    lock(pool);
+    for (rs_list *link = pool->workers.next;
+         job == NULL && link != &pool->workers; link = link->next) {
+      rs_job *const running = RS_LIST_ENTRY(link, worker, link)->seat.job;
+      if (running != NULL
+          && !atomic_load_explicit(&running->stop, memory_order_relaxed))
+        job = rs_job_ref(running);
+    }
+    unlock(pool);
     if (job != NULL)
       rs_job_ask_to_stop(job);
-  }
-  unlock(pool);
+    rs_job_unref(job);
+  } while (job != NULL);
 }
 
 /* Who does not come back from a job is left to itself. */
@@ -566,6 +591,24 @@ rs_pool_close (rs_pool *pool, double timeout)
   return ended ? RS_OK : RS_ETIMEOUT;
 }
 
+int
+rs_pool_shut (rs_pool *pool, rs_events *events)
+{
+  lock(pool);
+  if (is_own_worker_locked(pool)) {
+    unlock(pool);
+    return RS_EINVAL;
+  }
+  rs_events *const old = pool->closer;
+  pool->closer = rs_events_ref(events);
+  pool->closing = true;
+  rs_sched_close_locked(&pool->sched);
+  const bool none = rs_list_empty(&pool->workers);
+  unlock(pool);
+  rs_events_unref(old);
+  return none ? RS_OK : RS_EBUSY;
+}
+
 rs_pool *
 rs_pool_ref (rs_pool *pool)
 {
@@ -602,8 +645,16 @@ rs_pool_info_get (rs_pool *pool, rs_pool_info *out)
   out->started_workers = pool->started_workers;
   out->failed_workers = pool->failed_workers;
   out->closed = pool->sched.closed;
+  for (rs_list *link = pool->workers.next; link != &pool->workers;
+       link = link->next)
+    out->bytes += atomic_load_explicit(&RS_LIST_ENTRY(link, worker,
+                                                      link)->slot.bytes,
+                                       memory_order_relaxed);
   memcpy(out->failure, pool->failure.text, sizeof out->failure - 1);
   unlock(pool);
+  for (int i = 0; i <= RS_JOB_LOST; i++)
+    out->ended[i] = atomic_load_explicit(&pool->ended[i],
+                                         memory_order_relaxed);
 }
 
 rs_pool *
@@ -621,8 +672,7 @@ rs_submit (rs_pool *pool, lua_State *L, int nargs,
   int status = rs_job_encode(L, nargs, &function, &arguments, err);
   if (status != RS_OK)
     return status;
-  rs_job *const job = rs_job_new(&pool->queue, function, arguments,
-                                 options != NULL ? options->name : NULL,
+  rs_job *const job = rs_job_new(&pool->queue, function, arguments, options,
                                  "job");
   rs_message_unref(function);
   rs_message_unref(arguments);

@@ -73,7 +73,8 @@ enum {
   RS_EFORMAT,   /* bytes that are no message of this version */
   RS_EFAILED,   /* code that ran in a runspace raised an error */
   RS_ETHREAD,   /* the system gave no thread */
-  RS_EDONE      /* nothing is left to take */
+  RS_EDONE,     /* nothing is left to take */
+  RS_EEVENT     /* events are to be dispatched before waiting goes on */
 };
 
 /* Storage for the text of a failure; long texts are cut with "...". */
@@ -206,6 +207,135 @@ RS_API int rs_initial_state_add_module (rs_initial_state *is,
 RS_API int rs_initial_state_set_init (rs_initial_state *is, lua_State *L,
                                       rs_error *err);
 
+/* --------------------------------------------------------------- streams */
+
+/* What a job sends while it runs, beside its results. */
+typedef enum rs_stream {
+  RS_STREAM_OUTPUT,       /* values beyond the results */
+  RS_STREAM_ERROR,        /* errors that do not end the job */
+  RS_STREAM_WARNING,
+  RS_STREAM_VERBOSE,
+  RS_STREAM_DEBUG,
+  RS_STREAM_INFORMATION,  /* and the lines that the job prints */
+  RS_STREAM_PROGRESS,
+  RS_STREAM_EVENT         /* no stream: what 'rs_task_emit' sent */
+} rs_stream;
+
+/* "warning" and so on; "event" for RS_STREAM_EVENT. */
+RS_API const char *rs_stream_name (rs_stream stream);
+
+/* The stream of that name in '*out'; false when there is none. */
+RS_API bool rs_stream_find (const char *name, rs_stream *out);
+
+/* One thing that a job sent: immutable, reference counted. */
+typedef struct rs_stream_record rs_stream_record;
+
+/* Where a line of RS_STREAM_INFORMATION was printed. */
+enum { RS_SOURCE_NONE, RS_SOURCE_STDOUT, RS_SOURCE_STDERR };
+
+typedef struct rs_stream_record_info {
+  rs_stream stream;
+  uint64_t sequence;    /* over all streams of the job, from 1 */
+  double time;          /* instant */
+  lua_Integer index;    /* of the item in a map, or 0 */
+  int source;           /* RS_SOURCE_ */
+  const char *name;     /* of an event, or NULL; lent */
+  rs_message *values;   /* lent */
+} rs_stream_record_info;
+
+RS_API void rs_stream_record_info_get (const rs_stream_record *record,
+                                       rs_stream_record_info *out);
+RS_API void rs_stream_record_unref (rs_stream_record *record);
+
+/*
+ * The streams of a job keep this much; then the oldest record goes for each
+ * new one, and is counted ('rs_job_info').
+ */
+#define RS_STREAM_MAX_RECORDS 10000
+#define RS_STREAM_MAX_BYTES (4u << 20)
+
+/* Events of a job that wait for its host; 'rs_task_emit' waits at this. */
+#define RS_EVENTS_MAX 1000
+
+/* --------------------------------------------------------------- console */
+
+/*
+ * Write a line, which ends with a newline, to standard output (1) or standard
+ * error (2) in one piece, above the status line if one is shown.
+ * Any thread.
+ */
+RS_API void rs_console_write (int fd, const char *line, size_t size);
+
+/*
+ * Show 'text', one line without its end, as the last line of the terminal
+ * that is standard error, until it is replaced, or removed with NULL.  The
+ * terminal is the process's, and so is this line.  Any thread.
+ */
+RS_API void rs_console_status (const char *text);
+
+/* ---------------------------------------------------------------- events */
+
+/*
+ * Where a host waits, and hears of its jobs: a queue of jobs that have
+ * something new, and a wake-up.  Jobs and batches report to the events that
+ * their options name.  One thread (the host's) waits and takes; any thread
+ * may do the rest.
+ */
+typedef struct rs_events rs_events;
+
+/* NULL when out of memory. */
+RS_API rs_events *rs_events_new (void);
+RS_API rs_events *rs_events_ref (rs_events *events);
+RS_API void rs_events_unref (rs_events *events);
+
+/* The host ends: nothing is queued any more, and no job waits for it. */
+RS_API void rs_events_close (rs_events *events);
+
+/*
+ * Wait until a job is queued, or a job or batch has ended, since the last
+ * call.  RS_OK or RS_ETIMEOUT.
+ */
+RS_API int rs_events_wait (rs_events *events, double timeout);
+
+/* Let 'rs_events_wait' return. */
+RS_API void rs_events_wake (rs_events *events);
+
+/* Jobs are queued. */
+RS_API bool rs_events_pending (rs_events *events);
+
+/*
+ * The next job that has something new, a reference, or NULL.  What is new
+ * is in its info, its records and its events; what it sends from now on
+ * queues it again.
+ */
+RS_API struct rs_job *rs_events_next (rs_events *events);
+
+/*
+ * A descriptor that poll(2) finds readable while 'rs_events_wait' would not
+ * wait; made at the first call.  -1, and errno, when there is none.  The
+ * events own it, and nobody else may read it.
+ */
+RS_API int rs_events_fileno (rs_events *events);
+
+/* What queues a job: 1u << stream, and these. */
+enum {
+  RS_LISTEN_STARTED = 1 << 8,
+  RS_LISTEN_FINISHED = 1 << 9,
+  RS_LISTEN_WAKE = 1 << 10, /* its records wake the host, no more */
+  RS_LISTEN_OWN = 1 << 16   /* this and higher bits queue nothing: they are
+                               the host's, kept for it in 'rs_job_info' */
+};
+
+/* Listen to all jobs that report here, beside what each is asked for. */
+RS_API void rs_events_listen (rs_events *events, unsigned mask);
+
+/*
+ * Take references to the jobs that report here and have not ended: fills
+ * 'out' up to 'room' and returns how many there are.
+ */
+RS_API size_t rs_events_jobs (rs_events *events, struct rs_job **out,
+                              size_t room);
+
 /* ------------------------------------------------------------------ pool */
 
 typedef struct rs_pool rs_pool;
@@ -247,6 +377,13 @@ RS_API int rs_pool_open (const rs_pool_options *options, rs_pool **out,
  */
 RS_API int rs_pool_close (rs_pool *pool, double timeout);
 
+/*
+ * The first half of closing: take no new work, and let 'events' (or NULL)
+ * wake when a worker ends.  Never waits.  RS_OK when no worker is left,
+ * RS_EBUSY, or RS_EINVAL as 'rs_pool_close'.
+ */
+RS_API int rs_pool_shut (rs_pool *pool, rs_events *events);
+
 /* The last reference closes the pool, with a 'timeout' of 0. */
 RS_API rs_pool *rs_pool_ref (rs_pool *pool);
 RS_API void rs_pool_unref (rs_pool *pool);
@@ -264,6 +401,8 @@ typedef struct rs_pool_info {
   size_t queued;            /* jobs and chunks of maps not yet started */
   size_t running;
   uint64_t finished;        /* jobs and chunks of maps, since opening */
+  uint64_t ended[9];        /* jobs and items, by rs_job_state */
+  size_t bytes;             /* memory of the runspaces after their last job */
   uint64_t started_workers; /* threads since opening */
   uint64_t failed_workers;  /* threads or states that could not be made */
   bool closed;
@@ -295,7 +434,9 @@ typedef enum rs_job_state {
 RS_API const char *rs_job_state_name (rs_job_state state);
 
 typedef struct rs_job_options {
-  const char *name;  /* copied; default "job-" and the id */
+  const char *name;   /* copied; default "job-" and the id */
+  rs_events *events;  /* where the job reports; a reference is taken */
+  unsigned listen;    /* what queues it there, see RS_LISTEN_ */
 } rs_job_options;
 
 typedef struct rs_job_info {
@@ -307,6 +448,14 @@ typedef struct rs_job_info {
   double created;        /* instants; 0 until they are reached */
   double started;
   double finished;
+  const char *reason;    /* why it ended as it did; NULL when completed, or
+                            before its end; lives as long as the job */
+  uint64_t sent;         /* sequence of the last record or event */
+  uint64_t dropped[8];   /* records that did not fit, by rs_stream */
+  unsigned listen;       /* what queues it */
+  bool chunk;            /* no job of its own, but a part of a batch */
+  bool seen;             /* somebody looked at its end */
+  bool forgotten;        /* nobody will */
 } rs_job_info;
 
 /*
@@ -348,6 +497,46 @@ RS_API void rs_job_info_get (rs_job *job, rs_job_info *out);
  */
 RS_API int rs_job_push (rs_job *job, lua_State *L, int *n);
 
+/*
+ * In a runspace: run the job here if it is still queued at the runspace's
+ * own pool.  True when it was run.
+ */
+RS_API bool rs_job_help (rs_job *job, lua_State *L);
+
+/* The pool that it was submitted to.  Lent, for as long as that is open. */
+RS_API rs_pool *rs_job_pool (rs_job *job);
+
+/*
+ * The first record kept whose sequence is above 'after', a reference, or
+ * NULL.  Any thread, while the job runs and after it.
+ */
+RS_API rs_stream_record *rs_job_record (rs_job *job, uint64_t after);
+
+/*
+ * The next record or event, by sequence, that this function has not given
+ * yet, a reference, or NULL.  Events are kept until then.  The host's thread.
+ */
+RS_API rs_stream_record *rs_job_deliver (rs_job *job);
+
+/* The sequence up to which 'rs_job_deliver' came.  The host's thread. */
+RS_API uint64_t rs_job_delivered (const rs_job *job);
+
+/* It has ended, and is queued at its events if that queues it. */
+RS_API bool rs_job_settled (rs_job *job);
+
+/* Let these things queue it too; it is queued now, since some may have
+   happened already. */
+RS_API void rs_job_listen (rs_job *job, unsigned mask);
+
+/* Somebody looks at how it ended, so that needs no report. */
+RS_API void rs_job_see (rs_job *job);
+
+/*
+ * Nobody will look any more: when it fails, or has, and was not seen, it is
+ * queued at its events.  Gives the reference back.
+ */
+RS_API void rs_job_forget (rs_job *job);
+
 RS_API rs_job *rs_job_ref (rs_job *job);
 RS_API void rs_job_unref (rs_job *job);
 
@@ -382,6 +571,8 @@ typedef struct rs_batch_options {
   size_t total;     /* items to come, where known; 0: not known */
   unsigned flags;   /* RS_BATCH_ */
   const char *name; /* copied; default "batch-" and the id */
+  rs_events *events;  /* where its chunks report; a reference is taken */
+  unsigned listen;    /* what queues them there; their id is the batch's */
 } rs_batch_options;
 
 typedef struct rs_record {
@@ -426,7 +617,8 @@ RS_API int rs_batch_finish (rs_batch *batch, rs_error *err);
 /*
  * Wait for a finished chunk and make it the current one.  'L' as in
  * 'rs_job_wait'.  RS_OK, RS_ETIMEOUT, RS_EDONE (all was taken and no more
- * will come), RS_EBUSY (nothing is in flight, but items could be added).
+ * will come), RS_EBUSY (nothing is in flight, but items could be added),
+ * RS_EEVENT (jobs are queued at the events that its options named).
  */
 RS_API int rs_batch_wait (rs_batch *batch, lua_State *L, double timeout);
 
@@ -437,6 +629,15 @@ RS_API int rs_batch_wait (rs_batch *batch, lua_State *L, double timeout);
  * come as cancelled with n = 0.  RS_OK or RS_EDONE.
  */
 RS_API int rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec);
+
+/*
+ * The next record that the item which 'rs_batch_next' gave last has sent, a
+ * reference, or NULL.
+ */
+RS_API rs_stream_record *rs_batch_record (rs_batch *batch);
+
+/* A number that no job or other batch has. */
+RS_API uint64_t rs_batch_id (const rs_batch *batch);
 
 /* Start nothing more; what runs goes on to its end, and is dropped. */
 RS_API void rs_batch_stop (rs_batch *batch);
@@ -470,6 +671,18 @@ typedef struct rs_task {
 
 /* True, and '*out' filled, when 'L' is running a job. */
 RS_API bool rs_task_get (lua_State *L, rs_task *out);
+
+/*
+ * [-n, +0, e]  Send the 'n' values on top of the stack as a record of
+ * 'stream'.  Raises when they cannot travel, and outside a job.
+ */
+RS_API void rs_task_send (lua_State *L, rs_stream stream, int n);
+
+/*
+ * [-n, +0, e]  Send an event to the host of the job.  Waits while
+ * RS_EVENTS_MAX of its events were not taken.
+ */
+RS_API void rs_task_emit (lua_State *L, const char *name, int n);
 
 #ifdef __cplusplus
 }

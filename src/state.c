@@ -18,6 +18,9 @@
  * message handler, which runs where the error was raised, encodes the error
  * value and the traceback at once.
  *
+ * Printing.  What the code prints is collected until it is a line; a line goes
+ * to the terminal at once, and to the call's sink as a record.
+ *
  * A chunk is run by one protected call that loops over its items.  When an
  * item raises, the loop has ended; its record is written and the loop is
  * entered again behind it.
@@ -34,11 +37,13 @@
 
 #include "base.h"
 #include "clock.h"
+#include "output.h"
 #include "status.h"
 
 enum {
   KEPT = 4,       /* functions of batches kept in a runspace */
-  TIMES = 2       /* doubles in a record: began, took */
+  TIMES = 2,      /* doubles in a record: began, took */
+  MAX_LINE = 65536  /* bytes of a line that are held back */
 };
 
 /* One entry into 'rs_state_run'; they nest. */
@@ -54,6 +59,7 @@ typedef struct run {
   size_t done;            /* items taken from 'in' */
   bool decoding;          /* an item is being taken from 'in' */
   bool reported;          /* the handler has encoded the error */
+  bool errors;            /* a record of the stream 'error' was sent */
   double began;           /* instant at which the item started */
   double late;            /* instant at which the budget is spent */
 } run;
@@ -67,6 +73,7 @@ struct rs_state {
   int name_of_globals;    /* registry: the string "_G" */
   bool dirty;             /* the environment was assigned to */
   run *run;               /* the innermost one */
+  rs_buf lines[2];        /* begun and not ended, on standard output, error */
   rs_encoder spare;       /* memory for the next result */
   struct {
     rs_message *function; /* a reference, or NULL */
@@ -182,6 +189,129 @@ check_environment (lua_State *L, rs_state *s)
   lua_pop(L, 2);
 }
 
+/* ------------------------------------------------------ what a call sends */
+
+/* A record of the string, as far as there is memory. */
+static void
+send_line (rs_call *call, lua_Integer index, int source, const char *text,
+           size_t size)
+{
+  rs_encoder e;
+  rs_encoder_init(&e, 0);
+  rs_encoder_string(&e, text, size);
+  rs_message *const message = rs_encoder_message(&e);
+  rs_encoder_fini(&e);
+  if (message == NULL)
+    return;
+  rs_stream_record *const record =
+    rs_stream_record_new(RS_STREAM_INFORMATION, NULL, index, source, message);
+  if (record != NULL)
+    call->sink->record(call, record);
+}
+
+/* These lines are whole. */
+static void
+put_lines (rs_state *s, int fd, const char *text, size_t size)
+{
+  rs_console_write(fd, text, size);
+  run *const r = s->run;
+  if (r == NULL || r->call->sink == NULL)  /* while it is seeded? */
+    return;
+  const char *const end = text + size;
+  while (text < end) {
+    const char *const stop = memchr(text, '\n', (size_t) (end - text));
+    send_line(r->call, r->index, fd, text, (size_t) (stop - text));
+    text = stop + 1;
+  }
+}
+
+/* rs_output */
+static void
+write_text (lua_State *L, int fd, const char *text, size_t size)
+{
+  rs_state *const s = rs_state_of(L);
+  rs_buf *const line = &s->lines[fd - 1];
+  size_t whole = size;  /* bytes up to the last end of a line */
+  while (whole > 0 && text[whole - 1] != '\n')
+    whole--;
+  if (whole > 0 && line->size == 0)
+    put_lines(s, fd, text, whole);
+  else if (whole > 0) {
+    rs_buf_add(line, text, whole);
+    if (!line->failed)
+      put_lines(s, fd, (const char *) line->data, line->size);
+    else  /* torn rather than lost */
+      rs_console_write(fd, text, whole);
+    rs_buf_clear(line);
+  }
+  if (whole < size)
+    rs_buf_add(line, text + whole, size - whole);
+  if (line->size >= MAX_LINE) {
+    rs_buf_byte(line, '\n');
+    put_lines(s, fd, (const char *) line->data, line->size);
+    rs_buf_clear(line);
+  }
+}
+
+static const rs_output output = { .write = write_text };
+
+/* A call or an item has ended: so have its lines. */
+static void
+end_lines (rs_state *s)
+{
+  for (int fd = 1; fd <= 2; fd++) {
+    rs_buf *const line = &s->lines[fd - 1];
+    if (line->size == 0)
+      continue;
+    rs_buf_byte(line, '\n');
+    if (!line->failed)
+      put_lines(s, fd, (const char *) line->data, line->size);
+    rs_buf_clear(line);
+  }
+}
+
+/* [-n, +0, e]  A record of the 'n' values on top. */
+static rs_stream_record *
+make_record (lua_State *L, run **out, rs_stream stream, const char *name,
+             int n)
+{
+  const rs_state *const s = rs_state_of(L);
+  run *const r = s != NULL ? s->run : NULL;
+  if (r == NULL || r->call->sink == NULL)
+    luaL_error(L, "there is no job here that could send anything");
+  rs_error err;
+  rs_message *message;
+  if (rs_encode(L, n, &message, &err) != RS_OK)
+    luaL_error(L, "%s: %s", name != NULL ? name : rs_stream_name(stream),
+               err.text);
+  rs_stream_record *const record =
+    rs_stream_record_new(stream, name, r->index, RS_SOURCE_NONE, message);
+  if (record == NULL)
+    luaL_error(L, "%s", rs_status_message(RS_ENOMEM));
+  lua_pop(L, n);
+  *out = r;
+  return record;
+}
+
+void
+rs_task_send (lua_State *L, rs_stream stream, int n)
+{
+  run *r;
+  rs_stream_record *const record = make_record(L, &r, stream, NULL, n);
+  if (stream == RS_STREAM_ERROR)
+    r->errors = true;
+  r->call->sink->record(r->call, record);
+}
+
+void
+rs_task_emit (lua_State *L, const char *name, int n)
+{
+  run *r;
+  rs_stream_record *const record = make_record(L, &r, RS_STREAM_EVENT, name,
+                                               n);
+  r->call->sink->emit(r->call, record);
+}
+
 /* --------------------------------------------------------------- functions */
 
 /* [-1, +1, e]  Replace the source text on top by its chunk. */
@@ -274,6 +404,7 @@ open_record (run *r)
   static const double times[TIMES];
   static const uint32_t count;
   const unsigned char state = RS_JOB_COMPLETED;
+  r->errors = false;
   r->mark = r->out.buf.size;
   r->mark_id = r->out.next_id;
   rs_encoder_raw(&r->out, &state, 1);
@@ -370,6 +501,13 @@ encode_result (lua_State *L, run *r, int index, int number)
                                             : r->out.error);
 }
 
+/* The state of what ended without raising. */
+static rs_job_state
+good_state (const run *r)
+{
+  return r->errors ? RS_JOB_COMPLETED_WITH_ERRORS : RS_JOB_COMPLETED;
+}
+
 /* ------------------------------------------------------------ a plain call */
 
 /* The body of a plain call: (run). */
@@ -396,7 +534,7 @@ run_plain (lua_State *L, run *r)
   lua_pushcfunction(L, call_body);
   lua_pushlightuserdata(L, r);
   if (lua_pcall(L, 1, 0, -3) == LUA_OK)
-    r->call->state = RS_JOB_COMPLETED;
+    r->call->state = good_state(r);
   else {
     settle(L, r);
     r->call->state = RS_JOB_FAILED;
@@ -489,7 +627,9 @@ chunk_body (lua_State *L)
     const int n = lua_gettop(L) - top;
     for (int i = 1; i <= n; i++)
       encode_result(L, r, top + i, i);
-    close_record(r, RS_JOB_COMPLETED, (uint32_t) n);
+    end_lines(r->state);
+    close_record(r, good_state(r), (uint32_t) n);
+    call->errors += r->errors;
     rs_encoder_forget(&r->out);
     lua_settop(L, top);
   }
@@ -544,6 +684,7 @@ run_chunk (lua_State *L, run *r)
     if (lua_pcall(L, n + 1, 0, handler) == LUA_OK)
       break;
     call->failures++;
+    end_lines(r->state);
     lua_pushvalue(L, -1);
     settle(L, r);
     if (call->failed != NULL)
@@ -579,6 +720,8 @@ rs_state_run (rs_state *s, lua_State *L, rs_call *call)
     call->state = RS_JOB_FAILED;
     goto done;
   }
+  if (nested)
+    end_lines(s);
   s->run = &r;
   if (nested) {  /* the outer call keeps its environment */
     rs_env_push(L);
@@ -590,6 +733,7 @@ rs_state_run (rs_state *s, lua_State *L, rs_call *call)
     run_plain(L, &r);
   else
     run_chunk(L, &r);
+  end_lines(s);
   check_environment(L, s);
   call->result = rs_encoder_message(&r.out);
   lua_settop(L, base);
@@ -718,6 +862,7 @@ seed (lua_State *L)
   lua_pushglobaltable(L);  /* so that later settings cannot raise */
   rs_env_set(L);
   rs_base_open(L);
+  rs_output_open(L, &output);
   make_metatable(L);
   lua_pushliteral(L, LUA_GNAME);
   s->name_of_globals = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -777,6 +922,12 @@ rs_state_open (const rs_initial_state *is, int reset, rs_pool *pool,
   return RS_OK;
 }
 
+size_t
+rs_state_bytes (const rs_state *s)
+{
+  return s->alloc.used;
+}
+
 void
 rs_state_close (rs_state *s)
 {
@@ -786,6 +937,8 @@ rs_state_close (rs_state *s)
     lua_close(s->L);
   for (int i = 0; i < KEPT; i++)
     rs_message_unref(s->kept[i].function);
+  rs_buf_fini(&s->lines[0]);
+  rs_buf_fini(&s->lines[1]);
   rs_encoder_fini(&s->spare);
   free(s);
 }

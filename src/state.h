@@ -18,6 +18,7 @@
 #include "initial_state.h"
 #include "marshal.h"
 #include "runspace.h"
+#include "stream.h"
 
 typedef struct rs_state rs_state;
 
@@ -34,7 +35,17 @@ typedef struct rs_state rs_state;
  *     values      the first result, or all of them (RS_BATCH_RECORDS),
  *                 or, when it failed, the error value and the traceback
  */
-typedef struct rs_call {
+typedef struct rs_call rs_call;
+
+/* Where a call sends what it has to tell while it runs; each function takes
+   over the record. */
+typedef struct rs_call_sink {
+  void (*record) (rs_call *call, rs_stream_record *record);
+  void (*emit) (rs_call *call, rs_stream_record *record);  /* may wait */
+} rs_call_sink;
+
+struct rs_call {
+  const rs_call_sink *sink;   /* constant */
   uint64_t id;                /* what is asked: lent, constant */
   const char *name;
   unsigned attempt;
@@ -61,8 +72,9 @@ typedef struct rs_call {
                                  when the budget was spent: then 'at' and
                                  'next_id' tell where the others begin */
   size_t failures;            /* items */
+  size_t errors;              /* items that completed with errors */
   double took;                /* seconds spent on items */
-} rs_call;
+};
 
 /*
  * Open a state for worker 'worker' of 'pool' (lent, opaque here).
@@ -88,5 +100,8 @@ rs_state *rs_state_of (lua_State *L);
 /* The pool given at opening. */
 rs_pool *rs_state_pool (const rs_state *s);
 unsigned rs_state_worker (const rs_state *s);
+
+/* Memory that its Lua values take. */
+size_t rs_state_bytes (const rs_state *s);
 
 #endif

@@ -24,6 +24,7 @@ static const struct {
   [RS_EFAILED] = { "RS_EFAILED", "code in a runspace raised an error" },
   [RS_ETHREAD] = { "RS_ETHREAD", "the system gave no thread" },
   [RS_EDONE] = { "RS_EDONE", "nothing is left" },
+  [RS_EEVENT] = { "RS_EEVENT", "events are to be dispatched" },
 };
 
 static bool

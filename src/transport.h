@@ -56,6 +56,8 @@ struct rs_slot {
   int reset;                      /* RS_RESET_ */
   unsigned number;                /* of the worker in its pool, from 1 */
   pthread_t thread;               /* set by 'began' */
+  _Atomic size_t bytes;           /* that its runspace takes; set by its
+                                     thread, read by any */
 };
 
 typedef struct rs_transport {

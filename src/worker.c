@@ -14,6 +14,7 @@
 
 #include <limits.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "state.h"
@@ -43,6 +44,13 @@ renew (const rs_slot *slot, rs_state *old, rs_error *err)
   return s;
 }
 
+static void
+tell_bytes (rs_slot *slot, const rs_state *s)
+{
+  atomic_store_explicit(&slot->bytes, rs_state_bytes(s),
+                        memory_order_relaxed);
+}
+
 static void *
 work (void *arg)
 {
@@ -50,10 +58,13 @@ work (void *arg)
   rs_error err = { .status = RS_OK };
   slot->owner->began(slot);
   rs_state *s = renew(slot, NULL, &err);
+  if (s != NULL)
+    tell_bytes(slot, s);
   slot->owner->opened(slot, s != NULL ? RS_OK : err.status, &err);
   rs_job *job;
   while (s != NULL && (job = slot->owner->take(slot)) != NULL) {
     const rs_job_state state = rs_job_execute(job, s, NULL);
+    tell_bytes(slot, s);
     slot->owner->done(slot);
     rs_job_end(job, state);
     rs_job_unref(job);

@@ -5,25 +5,25 @@ local check = require "parallel.check"
 local core = require "parallel.core"
 local input = require "parallel.input"
 local options = require "parallel.options"
+local report = require "parallel.report"
+
+local require, table = require, table
 
 ---@class parallel.Record
 ---@field index integer     of the item, from 1
 ---@field input any         the item
----@field state string      "completed", "failed", "cancelled", "lost", ...
+---@field state string     "completed", "completed_with_errors", "failed",
+---       "cancelled", "lost", ...
 ---@field result any        the first value that the function returned
 ---@field results table     all of them, with `n`
----@field error any         what was raised; a table comes as a copy
+---@field error any        what was raised; a table comes as a copy; where the
+---       item completed with errors, the first one of its stream
+---@field streams? table<string, parallel.StreamRecord[]>  what it sent while
+---       it ran, by stream, and `all` of it in order; nil when it sent nothing
 ---@field traceback? string of the runspace
 ---@field queued number     seconds from adding the item to its start
 ---@field duration number   seconds from its start to its end
 ---@field worker integer    which worker of the pool ran it; 0 for none
-
----@class parallel.Report
----@field total integer      items
----@field processed integer  items that were started and ended
----@field succeeded integer
----@field failed integer
----@field duration number    seconds that the call took
 
 ---@class parallel.CollectOptions: parallel.CallOptions
 ---@field on_error? "stop"|"continue"  default "continue"
@@ -34,11 +34,10 @@ local OWN <const> = { on_error = check.one_of("stop", "continue") }
 ---@param batch parallel.Batch
 ---@param source parallel.Input
 ---@param stop boolean  at the first failure
+---@param progress? parallel.Progress
 ---@return table records
----@return integer succeeded
----@return integer failed
-local function run (batch, source, stop)
-  local records, succeeded, failed = {}, 0, 0
+local function run (batch, source, stop, progress)
+  local records = {}
   local more, finished = true, false
   while true do
     if more then more = source.feed(batch) end
@@ -47,25 +46,24 @@ local function run (batch, source, stop)
       finished = true
     end
     -- An iterator may have been cut short though there is room: look only.
-    local event = batch:wait(more and batch:room() > 0 and 0 or nil)
+    local patience = more and batch:room() > 0 and 0 or nil
+    if progress ~= nil then patience = progress:patience(patience) end
+    local event = batch:wait(patience)
     if event == "ready" then
       local record = batch:take_record()
       while record ~= nil do
         local index <const> = record.index
         record.input = source.take(index)
         records[index] = record
-        if record.state == "completed" then
-          succeeded = succeeded + 1
-        elseif record.state == "cancelled" then
-          more = false
-        else
-          failed = failed + 1
-          if stop then more = false end
-        end
+        local state <const> = record.state
+        local good <const> = state == "completed"
+                             or state == "completed_with_errors"
+        if state == "cancelled" or stop and not good then more = false end
+        if progress ~= nil then progress:add(not good) end
         record = batch:take_record()
       end
     elseif event == "done" then
-      return records, succeeded, failed
+      return records
     end
   end
 end
@@ -96,26 +94,26 @@ local function collect (pool, items, fn, opts)
   local source = input.open("collect", items)
   check.is_code("collect", "fn", fn)
   local read, placed = options.read("collect", pool, opts, OWN)
+  local bound, list = options.bind("collect", fn, read, source.values)
   local where, _ <close> = options.place("collect", pool, read, placed)
   local stop <const> = read.on_error == "stop"
-  local batch <close> = core.batch(where, fn, {
+  local progress <close> = read.progress
+    and require("parallel.progress").start(read.progress, source.total,
+                                           read.name) or nil
+  local batch <close> = core.batch(where, bound, {
     limit = read.limit,
     chunk = read.chunk,
     total = source.total,
     name = read.name,
+    streams = read.streams,
     records = true,
     continue = not stop,
-  }, options.arguments("collect", read))
-  local records, succeeded, failed = run(batch, source, stop)
+  }, table.unpack(list, 1, list.n))
+  local records = run(batch, source, stop, progress)
   local total <const> = source.total or source.count()
   complete(records, source, total)
-  return records, {
-    total = total,
-    processed = succeeded + failed,
-    succeeded = succeeded,
-    failed = failed,
-    duration = core.now() - started,
-  }
+  return records, report.new(records, total, started, core.now(),
+                             batch:info())
 end
 
 --- Apply `fn` to each item and return a record of each, in the order of the

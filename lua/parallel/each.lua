@@ -10,7 +10,7 @@ local core = require "parallel.core"
 local input = require "parallel.input"
 local options = require "parallel.options"
 
-local setmetatable = setmetatable
+local require, setmetatable, table = require, setmetatable, table
 
 ---@class parallel.EachOptions: parallel.CallOptions
 ---@field ordered? boolean  in the order of the items; default, of completion
@@ -34,6 +34,7 @@ local HELD_RECORDS <const>, HELD_CHUNKS <const> = 256, 8
 ---@field more boolean         the input has items left
 ---@field finished boolean     the batch was told that no more will come
 ---@field ended boolean
+---@field progress? parallel.Progress
 local loop = { __name = "parallel.loop" }
 loop.__index = loop
 
@@ -42,6 +43,7 @@ function loop:close ()
   if self.ended then return end
   self.ended, self.more = true, false
   local _ <close> = self.pool
+  local _ <close> = self.progress
   self.batch:close()
 end
 
@@ -52,14 +54,20 @@ loop.__close = loop.close
 ---@return parallel.Record?
 function loop:take (held)
   if self.ended then return nil end
-  local batch <const> = self.batch
+  local batch <const>, progress <const> = self.batch, self.progress
   while true do
     local record = batch:take_record()
     if record ~= nil then
       record.input = self.source.take(record.index)
       local state <const> = record.state
-      if state == "cancelled" or self.stop and state ~= "completed" then
+      local good <const> = state == "completed"
+                           or state == "completed_with_errors"
+      if state == "cancelled" or self.stop and not good then
         self.more = false
+      end
+      if progress ~= nil then
+        progress:add(not good)
+        progress:hide()
       end
       return record
     end
@@ -73,7 +81,9 @@ function loop:take (held)
         self.finished = true
       end
       local look = self.more and not full and batch:room() > 0
-      event = batch:wait(look and 0 or nil)
+      local patience = look and 0 or nil
+      if progress ~= nil then patience = progress:patience(patience) end
+      event = batch:wait(patience)
     end
     if event == "done" then
       self:close()
@@ -120,6 +130,7 @@ local function each (pool, items, fn, opts)
   local source = input.open("each", items)
   check.is_code("each", "fn", fn)
   local read, placed = options.read("each", pool, opts, OWN)
+  local bound, list = options.bind("each", fn, read, source.values)
   local where, temporary = options.place("each", pool, read, placed)
   local self = setmetatable({
     source = source,
@@ -128,16 +139,20 @@ local function each (pool, items, fn, opts)
     more = true,
     finished = false,
     ended = false,
+    progress = read.progress
+      and require("parallel.progress").start(read.progress, source.total,
+                                             read.name) or nil,
   }, loop)
-  self.batch = core.batch(where, fn, {
+  self.batch = core.batch(where, bound, {
     limit = read.limit,
     chunk = read.chunk,
     total = source.total,
     name = read.name,
+    streams = read.streams,
     records = true,
     continue = not self.stop,
     eager = true,
-  }, options.arguments("each", read))
+  }, table.unpack(list, 1, list.n))
   return (read.ordered and in_order or as_completed)(self), nil, nil, self
 end
 

@@ -120,6 +120,17 @@ local function message_of (value)
   return "(error value: " .. brief(value) .. ")"
 end
 
+--- Any value as text, for people.
+---@param value any
+---@return string
+function failure.text (value)
+  if type(value) == "string" then return value end
+  if type(value) == "table" and rawget(value, "message") ~= nil then
+    return message_of(value)
+  end
+  return brief(value)
+end
+
 --- A traceback that shows none of the script.
 local NOWHERE <const> = "^stack traceback:\n\t%[C%]: in %?$"
 

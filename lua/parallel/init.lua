@@ -13,15 +13,26 @@ local next, require, setmetatable = next, require, setmetatable
 ---@type table<string, string>
 local FUNCTIONS <const> = {
   collect = "parallel.collect",
+  compare = "parallel.compare",
   each = "parallel.each",
+  fileno = "parallel.event",
   filter = "parallel.map",
   initial_state = "parallel.initial_state",
+  invoke = "parallel.invoke",
+  jobs = "parallel.job",
+  manager = "parallel.manager",
   map = "parallel.map",
+  off = "parallel.event",
+  on = "parallel.event",
+  poll = "parallel.event",
   pool = "parallel.pool",
   range = "parallel.range",
   reduce = "parallel.reduce",
   run = "parallel.job",
   spawn = "parallel.job",
+  stats = "parallel.stats",
+  submit = "parallel.job",
+  wait = "parallel.wait",
 }
 
 ---@type table<string, string>
@@ -29,16 +40,22 @@ local POOL_METHODS <const> = {
   collect = "parallel.collect",
   each = "parallel.each",
   filter = "parallel.map",
+  invoke = "parallel.invoke",
   map = "parallel.map",
   reduce = "parallel.reduce",
   run = "parallel.job",
   spawn = "parallel.job",
+  submit = "parallel.job",
 }
 
 ---@type table<string, string>
 local JOB_METHODS <const> = {
   get = "parallel.job",
   join = "parallel.job",
+  off = "parallel.job",
+  on = "parallel.job",
+  records = "parallel.job",
+  remove = "parallel.job",
 }
 
 --- Let 'target' have the names in 'files': each is taken from the table

@@ -16,6 +16,7 @@ local getmetatable, math, next, rawlen, type =
 ---@field item fun(index: integer): any  the item 'index'
 ---@field take fun(index: integer): any   the same, asked for the last time
 ---@field count fun(): integer            how many were added so far
+---@field values? integer  of each item, where that is known
 ---@field span? fun(index: integer): integer, integer
 ---       the user's first and last item behind 'index', where it is a part
 
@@ -27,6 +28,7 @@ local function of_array (list, n)
   local function item (index) return list[index] end
   return {
     total = n,
+    values = 1,
     feed = function (batch)
       if at <= n then at = batch:feed_array(list, at, n) end
       return at <= n
@@ -45,6 +47,7 @@ local function of_range (r)
   local function item (index) return first + (index - 1) * step end
   return {
     total = n,
+    values = 1,
     feed = function (batch)
       if at <= n then at = batch:feed_range(first, step, at, n) end
       return at <= n

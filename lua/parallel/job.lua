@@ -3,9 +3,11 @@
 
 local check = require "parallel.check"
 local core = require "parallel.core"
+local event = require "parallel.event"
 local options = require "parallel.options"
 
-local error, math, type = error, math, type
+local error, math, next, setmetatable, table, type =
+  error, math, next, setmetatable, table, type
 
 ---@param job parallel.Job
 ---@param value any
@@ -82,6 +84,54 @@ function job_methods:get (timeout)
   return got(self, self:fetch())
 end
 
+job_methods.on, job_methods.off = event.job_methods.on, event.job_methods.off
+
+--- All that the job sends to its streams, in order, for a generic `for`: what
+--- is kept so far, then what comes, until the job has ended.
+---@return fun(): parallel.StreamRecord?
+function job_methods:records ()
+  if type(self) ~= "userdata" then check.bad_self("job", "records", self) end
+  local after = 0
+  self:listen(event.WAKE)
+  return function ()
+    while true do
+      local ended <const> = self:settled()
+      local record = self:record(after)
+      if record ~= nil then
+        after = record.sequence
+        return record
+      end
+      if ended then return nil end
+      if not self:help() then core.wait() end
+    end
+  end
+end
+
+--- Removed jobs, until they are collected.
+---@type table<parallel.Job, boolean>
+local removed = setmetatable({}, { __mode = "k" })
+
+--- Stop the job if it has not ended, and forget it: `parallel.jobs` does not
+--- list it any more, and its failure is not reported.
+function job_methods:remove ()
+  if type(self) ~= "userdata" then check.bad_self("job", "remove", self) end
+  self:see()
+  removed[self] = true
+  self:cancel()
+end
+
+--- The jobs of this script that live: those that have not ended, and those
+--- that have and whose handle is still held; in the order of their ids.
+---@return parallel.Job[]
+local function jobs ()
+  local list = {}
+  for _, job in next, core.jobs() do
+    if not removed[job] then list[#list + 1] = job end
+  end
+  table.sort(list, function (a, b) return a.id < b.id end)
+  return list
+end
+
 ---@param verb string
 ---@param pool parallel.Pool
 ---@param fn function|string
@@ -89,7 +139,67 @@ end
 ---@return parallel.Job
 local function spawn (verb, pool, fn, ...)
   check.is_code(verb, "fn", fn)
-  return pool:submit(fn, nil, ...)
+  return pool:start(fn, nil, ...)
+end
+
+---@class parallel.SubmitOptions
+---@field [1]? function|string  what is to be called
+---@field fn? function|string   the same
+---@field arguments? any[]      its first arguments
+---@field params? table<string, any>  further ones, by the names that its
+---       parameters have; a chunk of source has them as local variables
+---@field name? string          default "job-" and its id
+---@field streams? table<string, boolean|function>  which streams are shown
+---       on the standard error (default: warning and error), or handed to a
+---       function
+
+---@type table<string, fun(value: any): string?>
+local SUBMIT <const> = {
+  [1] = check.code,
+  fn = check.code,
+  arguments = check.list,
+  name = check.text,
+  params = check.list,
+  streams = options.streams,
+}
+
+--- Start a job as a table describes it.
+---@param pool parallel.Pool
+---@param given parallel.SubmitOptions
+---@return parallel.Job
+local function submit (pool, given)
+  if type(given) ~= "table" then
+    check.bad_argument("submit", "options", "a table", given)
+  end
+  for name, value in next, given do
+    local test = SUBMIT[name]
+    if test == nil then check.unknown_option("submit", name, SUBMIT) end
+    local expected, wrong = test(value)
+    if expected ~= nil then
+      check.misuse("bad option '" .. name .. "' to 'submit' (" .. expected
+                   .. " expected, got " .. (wrong or check.describe(value))
+                   .. ")")
+    end
+  end
+  local fn = given[1] or given.fn
+  check.is_code("submit", "fn", fn)
+  if given[1] ~= nil and given.fn ~= nil then
+    check.misuse("bad option 'fn' to 'submit' (the function is given twice)")
+  end
+  local arguments = given.arguments
+  if given.params ~= nil then
+    local list = table.pack(options.arguments("submit", given))
+    local bound
+    fn, bound = require("parallel.params").bind("submit", fn, given.params,
+                                                list.n)
+    table.move(bound, 1, bound.n, list.n + 1, list)
+    list.n = list.n + bound.n
+    arguments = list
+  end
+  local list = { arguments = arguments }
+  local job = pool:start(fn, given, options.arguments("submit", list))
+  event.add_streams(job.id, given.streams)
+  return job
 end
 
 --- Call `fn` in a runspace of the default pool.  Never waits: the job is
@@ -110,7 +220,25 @@ local function call_run (fn, ...)
   return spawn("run", core.default_pool(), fn, ...):get()
 end
 
+--- Start a job as a table describes it, in a runspace of the default pool.
+--- Never waits.
+---
+---     local job = parallel.submit{probe, params = {host = "a", port = 80}}
+---@param given parallel.SubmitOptions
+---@return parallel.Job
+local function call_submit (given)
+  return submit(core.default_pool(), given)
+end
+
 local methods = {}
+
+--- `parallel.submit` in this pool.
+---@param given parallel.SubmitOptions
+---@return parallel.Job
+function methods:submit (given)
+  options.is_pool(self, "submit")
+  return submit(self, given)
+end
 
 --- `parallel.spawn` in this pool.
 ---@param fn function|string
@@ -131,7 +259,12 @@ function methods:run (fn, ...)
 end
 
 return {
-  functions = { spawn = call_spawn, run = call_run },
+  functions = {
+    jobs = jobs,
+    run = call_run,
+    spawn = call_spawn,
+    submit = call_submit,
+  },
   job_methods = job_methods,
   methods = methods,
 }

@@ -6,7 +6,7 @@ local core = require "parallel.core"
 local input = require "parallel.input"
 local options = require "parallel.options"
 
-local error = error
+local error, require, table = error, require, table
 
 ---@class parallel.MapOptions: parallel.CallOptions
 ---@field on_error? "stop"|"continue"  default "stop": raise the first failure
@@ -42,6 +42,26 @@ local function fail (source, name, index, state, value, traceback)
   }
 end
 
+--- The call's progress, if it shall be shown.
+---@param opts parallel.CallOptions
+---@param total integer?
+---@return parallel.Progress?
+local function show (opts, total)
+  if not opts.progress then return nil end
+  return require("parallel.progress").start(opts.progress, total, opts.name)
+end
+
+--- Bring the progress up to date.
+---@param shown parallel.Progress
+---@param batch parallel.Batch
+---@param patience number?
+---@return number patience
+local function advance (shown, batch, patience)
+  local info <const> = batch:info()
+  shown.done, shown.failed = info.finished, info.failed
+  return shown:patience(patience)
+end
+
 --- Run one batch to its end.  Values in the order of the items; with
 --- `on_error = "continue"` failures by index too.  Raises the first failure
 --- otherwise.
@@ -60,10 +80,12 @@ local function run (pool, source, fn, opts, keep, ...)
     chunk = opts.chunk,
     total = source.total,
     name = opts.name,
+    streams = opts.streams,
     continue = go_on,
   }, ...)
   local results = table_for(source.total)
   local forget = not keep and source.inputs or nil
+  local shown <close> = show(opts, source.total)
   local failures, cancelled
   local more, finished = true, false
   while true do
@@ -73,7 +95,9 @@ local function run (pool, source, fn, opts, keep, ...)
       finished = true
     end
     -- An iterator may have been cut short though there is room: look only.
-    local event = batch:wait(more and batch:room() > 0 and 0 or nil)
+    local patience = more and batch:room() > 0 and 0 or nil
+    if shown ~= nil then patience = advance(shown, batch, patience) end
+    local event = batch:wait(patience)
     if event == "ready" then
       local index, state, value, traceback = batch:take_values(results, forget)
       while index ~= nil do
@@ -93,6 +117,7 @@ local function run (pool, source, fn, opts, keep, ...)
       break
     end
   end
+  if shown ~= nil then advance(shown, batch) end
   if cancelled ~= nil then error(cancelled, 0) end
   results.n = source.count()
   if failures == nil then return results end
@@ -109,8 +134,9 @@ local function map (pool, items, fn, opts)
   local source = input.open("map", items)
   check.is_code("map", "fn", fn)
   local read, placed = options.read("map", pool, opts, OWN)
+  local bound, list = options.bind("map", fn, read, source.values)
   local where, _ <close> = options.place("map", pool, read, placed)
-  return run(where, source, fn, read, false, options.arguments("map", read))
+  return run(where, source, bound, read, false, table.unpack(list, 1, list.n))
 end
 
 ---@param pool parallel.Pool?
@@ -123,9 +149,10 @@ local function filter (pool, items, predicate, opts)
   local source = input.open("filter", items)
   check.is_code("filter", "predicate", predicate)
   local read, placed = options.read("filter", pool, opts, OWN)
+  local bound, list = options.bind("filter", predicate, read, source.values)
   local where, _ <close> = options.place("filter", pool, read, placed)
-  local results, failures = run(where, source, predicate, read, true,
-                                options.arguments("filter", read))
+  local results, failures = run(where, source, bound, read, true,
+                                table.unpack(list, 1, list.n))
   local item <const> = source.item
   local kept, n = {}, 0
   for i = 1, results.n do

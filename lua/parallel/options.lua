@@ -4,21 +4,62 @@
 local check = require "parallel.check"
 local core = require "parallel.core"
 
-local next, table, type = next, table, type
+local next, require, table, type = next, require, table, type
 
 --- What every verb over items accepts.
 ---@class parallel.CallOptions: parallel.InitialStateFields
 ---@field limit? integer    jobs in flight; default: what keeps the pool busy
 ---@field chunk? integer    items to a job; default: by their measured cost
+---       at once; more than the default pool has workers opens a pool of
+---       that many for the call
 ---@field arguments? any[]  passed to the function behind each item
+---@field params? table<string, any>  the same by the names of the function's
+---       parameters; variables of a chunk of source
 ---@field name? string      of the call, in messages
+---@field progress? boolean|string|fun(state: parallel.ProgressState)
+---       a line on the terminal, with a title; or a function to be told
+---@field streams? table<string, boolean|function>  which streams of the items
+---       are shown on the standard error, or handed to a function
 
----@type table<string, fun(value: any): string?>
+--- Streams of a job.
+local STREAMS <const> = {
+  output = true, error = true, warning = true, verbose = true, debug = true,
+  information = true, progress = true,
+}
+
+---@param value any
+---@return string? expected
+---@return string? wrong
+local function streams (value)
+  if type(value) ~= "table" then return "a table of streams" end
+  for name, how in next, value do
+    if STREAMS[name] == nil then
+      local near = type(name) == "string" and check.nearest(name, STREAMS)
+      return "a table of streams", "the name " .. check.describe(name)
+             .. (near and "; did you mean '" .. near .. "'?" or "")
+             .. "; they are debug, error, information, output, progress, "
+             .. "verbose and warning"
+    elseif type(how) ~= "boolean" and type(how) ~= "function" then
+      return "true, false or a function for the stream '" .. name .. "'"
+    end
+  end
+end
+
+---@param value any
+---@return string?
+local function progress (value)
+  return require("parallel.progress").test(value)
+end
+
+---@type table<string, fun(value: any): string?, string?>
 local COMMON <const> = {
   arguments = check.list,
   chunk = check.size,
   limit = check.size,
   name = check.text,
+  params = check.list,
+  progress = progress,
+  streams = streams,
 }
 
 ---@type table<string, fun(value: any): string?>
@@ -91,7 +132,10 @@ end
 ---@return parallel.Pool? temporary  to be closed when the call ends
 local function place (verb, pool, options, placed)
   if pool ~= nil then return pool, nil end
-  if not placed then return core.default_pool(), nil end
+  local limit <const> = options.limit
+  if not placed and (limit == nil or limit <= core.workers()) then
+    return core.default_pool(), nil
+  end
   local temporary = require("parallel.pool").open_for(verb, options)
   return temporary, temporary
 end
@@ -112,6 +156,25 @@ local function arguments (verb, options)
   return table.unpack(list, 1, n)
 end
 
+--- The function of a call over items, and what follows each item's values:
+--- the `arguments`, or the `params` in the order of its parameters.
+---@param verb string
+---@param fn function|string
+---@param options table
+---@param leading integer?  values of an item, where that is known
+---@return function|string fn
+---@return table list  with `n`
+local function bind (verb, fn, options, leading)
+  if options.params == nil then
+    return fn, table.pack(arguments(verb, options))
+  end
+  if options.arguments ~= nil then
+    check.misuse("bad option 'params' to '" .. verb .. "' (values come by "
+                 .. "name or by position: give params or arguments)")
+  end
+  return require("parallel.params").bind(verb, fn, options.params, leading)
+end
+
 --- Check that a method was called on a pool, with a colon.
 ---@param self any
 ---@param verb string
@@ -122,9 +185,11 @@ end
 local options = {
   PLACE = PLACE,
   arguments = arguments,
+  bind = bind,
   is_pool = is_pool,
   place = place,
   read = read,
+  streams = streams,
 }
 
 return options

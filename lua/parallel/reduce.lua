@@ -19,7 +19,15 @@ local getmetatable, load, math, table, type =
 ---@field limit? integer    jobs in flight; default: what keeps the pool busy
 ---@field chunk? integer    items to a job; default: a share of them
 ---@field arguments? any[]  passed to the function behind both values
+---@field params? table<string, any>  the same by the names of parameters
 ---@field name? string      of the call, in messages
+---@field streams? table<string, boolean|function>  as of a map
+
+local OWN <const> = {
+  progress = function ()
+    return "no progress: how many parts there will be is not known"
+  end,
+}
 
 --- Parts for each worker when the number of items is known: enough to even
 --- out unequal ones, few enough to combine.
@@ -154,7 +162,8 @@ local function pass (pool, parts, ends, opts, fn, ...)
     return index == 1 and 1 or marks[index - 1] + 1, marks[index]
   end
   local results = map.run(pool, source, fold,
-                          { limit = opts.limit, name = opts.name, chunk = 1 },
+                          { limit = opts.limit, name = opts.name, chunk = 1,
+                            streams = opts.streams },
                           false, fn, ...)
   return results, marks
 end
@@ -187,17 +196,18 @@ end
 local function reduce (pool, items, fn, init, opts)
   local source = input.open("reduce", items)
   check.is_code("reduce", "fn", fn)
-  local read, placed = options.read("reduce", pool, opts)
+  local read, placed = options.read("reduce", pool, opts, OWN)
+  local bound, list = options.bind("reduce", fn, read, 2)
   if source.total == 0 then return init end
   local where, _ <close> = options.place("reduce", pool, read, placed)
-  if type(fn) == "string" then fn = load(fn, "=(chunk)", "t") end
+  if type(bound) == "string" then bound = load(bound, "=(chunk)", "t") end
   local workers <const> = where:info().max
   local parts = cut(source, items, read.chunk, workers)
   if init ~= nil then parts = begin_with(init, parts) end
   local values, ends
   repeat
-    values, ends = pass(where, parts, ends, read, fn,
-                        options.arguments("reduce", read))
+    values, ends = pass(where, parts, ends, read, bound,
+                        table.unpack(list, 1, list.n))
     if values.n == 0 then return init end
     parts = cut_array(values, values.n, math.max(2, -(-values.n // workers)))
   until values.n == 1

@@ -1,0 +1,148 @@
+-- SPDX-License-Identifier: MIT
+--- Time the ways in which the same work can be done.
+
+local check = require "parallel.check"
+local core = require "parallel.core"
+
+local ipairs, load, next, require, setmetatable, string, type =
+  ipairs, load, next, require, setmetatable, string, type
+
+---@class parallel.CompareOptions
+---@field fn function|string  called with each item
+---@field items any[]
+---@field isolation? string[] which ways, default all: "none" (in the host, one
+---       after another), "runspace" (in the runspaces of a pool), "job" (a job
+---       for each item), "fresh" (a new state for each item)
+---@field limit? integer      runspaces at once; default: the default pool's
+---@field repeats? integer    times each way; the fastest counts; default 1
+
+---@class parallel.Comparison
+---@field isolation string
+---@field seconds number
+---@field speed_up? number  over "none", where that was measured
+local comparison = { __name = "parallel.comparison" }
+comparison.__index = comparison
+
+--- A pool of 'limit' workers that are all there.
+---@param limit integer
+---@param reset? string
+---@return parallel.Pool
+local function open (limit, reset)
+  return require("parallel.pool").functions.pool {
+    min = limit, max = limit, reset = reset
+  }
+end
+
+--- Each way: (fn, items, limit) -> seconds.  Opening a pool does not count.
+---@type table<string, fun(fn: any, items: table, limit: integer): number>
+local WAYS <const> = {
+  none = function (fn, items)
+    if type(fn) == "string" then fn = load(fn, "=(chunk)", "t") end
+    local started <const> = core.now()
+    for i = 1, items.n or #items do fn(items[i]) end
+    return core.now() - started
+  end,
+  runspace = function (fn, items, limit)
+    local pool <close> = open(limit)
+    local started <const> = core.now()
+    pool:map(items, fn)
+    return core.now() - started
+  end,
+  job = function (fn, items, limit)
+    local pool <close> = open(limit)
+    local started <const> = core.now()
+    local jobs = {}
+    for i = 1, items.n or #items do jobs[i] = pool:spawn(fn, items[i]) end
+    for _, job in ipairs(jobs) do job:get() end
+    return core.now() - started
+  end,
+  fresh = function (fn, items, limit)
+    local pool <close> = open(limit, "fresh")
+    local started <const> = core.now()
+    pool:map(items, fn)
+    return core.now() - started
+  end,
+}
+
+local ORDER <const> = { "none", "runspace", "job", "fresh" }
+
+---@param value any
+---@return string?
+local function isolation (value)
+  if type(value) ~= "table" or #value == 0 then
+    return "an array of the words none, runspace, job, fresh"
+  end
+  for _, word in ipairs(value) do
+    if WAYS[word] == nil then
+      return "the words none, runspace, job, fresh; a way "
+             .. check.describe(word) .. " is not known"
+    end
+  end
+end
+
+local OWN <const> = {
+  fn = check.code,
+  isolation = isolation,
+  items = check.list,
+  limit = check.size,
+  repeats = check.size,
+}
+
+--- The rows as a table, and the fastest.
+function comparison:__tostring ()
+  local rows = {}
+  for i, row in ipairs(self) do
+    rows[i] = { row.isolation, string.format("%.3f", row.seconds),
+                row.speed_up and string.format("%.2f", row.speed_up) or "" }
+  end
+  return require("parallel.text_table").format(
+    { "isolation", "seconds", "speed-up" }, rows)
+    .. "fastest: " .. self.fastest.isolation .. "\n"
+end
+
+--- Do the same work in several ways and tell how long each took.
+---
+---     print(parallel.compare{fn = work, items = {1, 2, 3, 4}})
+---@param given parallel.CompareOptions
+---@return parallel.Comparison[]  in the order asked for, with `fastest`
+local function compare (given)
+  if type(given) ~= "table" then
+    check.bad_argument("compare", "options", "a table", given)
+  end
+  for name, value in next, given do
+    local test = OWN[name]
+    if test == nil then check.unknown_option("compare", name, OWN) end
+    local expected, wrong = test(value)
+    if expected ~= nil then
+      check.misuse("bad option '" .. name .. "' to 'compare' (" .. expected
+                   .. " expected, got " .. (wrong or check.describe(value))
+                   .. ")")
+    end
+  end
+  check.is_code("compare", "fn", given.fn)
+  if given.items == nil then
+    check.bad_option("compare", "items", "an array", nil)
+  end
+  local limit <const> = given.limit or core.workers()
+  local result, plain = setmetatable({}, comparison), nil
+  for i, word in ipairs(given.isolation or ORDER) do
+    local best
+    for _ = 1, given.repeats or 1 do
+      local seconds = WAYS[word](given.fn, given.items, limit)
+      if best == nil or seconds < best then best = seconds end
+    end
+    result[i] = { isolation = word, seconds = best }
+    if word == "none" then plain = best end
+    if result.fastest == nil or best < result.fastest.seconds then
+      result.fastest = result[i]
+    end
+  end
+  for _, row in ipairs(result) do
+    if plain ~= nil and row.seconds > 0 then
+      row.speed_up = plain / row.seconds
+    end
+  end
+  return result
+end
+
+return { functions = { compare = compare } }

@@ -1,0 +1,459 @@
+-- SPDX-License-Identifier: MIT
+--- Handlers of what jobs tell, and the delivery to them.
+--
+-- A job that has something new is queued at the events of the Lua state that
+-- started it.  Whenever that state waits in this module, `deliver` is called
+-- for each queued job, so handlers run on the host's thread, one at a time,
+-- and what one job sends comes in the order of its sequence numbers, before
+-- the job's end.
+
+local check = require "parallel.check"
+local core = require "parallel.core"
+local streams = require "parallel.streams"
+
+local ipairs, next, pcall, setmetatable, table, tostring, type =
+  ipairs, next, pcall, setmetatable, table, tostring, type
+
+--- Bits of a job's mask, as the C part has them.
+---@type table<string, integer>
+local STREAMS <const> = {
+  output = 1 << 0,
+  error = 1 << 1,
+  warning = 1 << 2,
+  verbose = 1 << 3,
+  debug = 1 << 4,
+  information = 1 << 5,
+  progress = 1 << 6,
+}
+local STARTED <const>, FINISHED <const>, WAKE <const> = 1 << 8, 1 << 9, 1 << 10
+local SHOWN <const> = 16  -- a stream's bit, moved by this: it is shown
+
+--- What a job can be listened to for, and what queues it then.  A job's own
+--- events do: any that it emits queues it.
+---@type table<string, integer>
+local EVENTS <const> = {
+  started = STARTED,
+  finished = FINISHED,
+  completed = FINISHED,
+  completed_with_errors = FINISHED,
+  failed = FINISHED,
+  timed_out = FINISHED,
+  cancelled = FINISHED,
+  lost = FINISHED,
+  event = 0,
+}
+for name, bit in next, STREAMS do EVENTS[name] = bit end
+
+---@class parallel.Event
+---@field name string    "finished", "warning", or what the job emitted
+---@field data any       the first value that was sent
+---@field values? table  all of them, with `n`
+---@field record? parallel.StreamRecord  of a stream
+---@field job? parallel.Job   nil for an item of a map
+---@field id integer     of the job, or of the map
+---@field job_name string
+---@field index? integer of the item
+---@field worker? integer
+---@field time number    when it was sent, or happened
+
+--- A handler of one job.
+---@class parallel.Listener
+---@field event string
+---@field fn fun(event: parallel.Event)
+---@field takes_record? boolean  it comes from an option `streams`
+---@field waits? boolean  it only waits, and looks at no failure
+---@field late? boolean  it has not seen what was kept before it came
+---@field fired? boolean "started" and the ends happen once
+
+--- Handlers of one job by its id; of the option `streams` of a map by the
+--- id of the map.  They go when the job's end was delivered, or the map is
+--- closed.
+---@type table<integer, parallel.Listener[]>
+local listeners = {}
+
+--- Handlers of all jobs, by event.
+---@type table<string, function[]>
+local handlers = {}
+
+
+--- Write a handler's failure; the others go on.
+---@param name string
+---@param problem any
+local function report (name, problem)
+  core.write(2, "parallel: a handler of '" .. name .. "' raised: "
+             .. tostring(problem) .. "\n")
+end
+
+---@param fn function
+---@param event parallel.Event
+local function call (fn, event)
+  local ok, problem = pcall(fn, event)
+  if not ok then report(event.name, problem) end
+end
+
+--- Call the handlers of all jobs; how many.
+---@param name string
+---@param event parallel.Event
+---@return integer
+local function call_all (name, event)
+  local list <const> = handlers[name]
+  if list == nil then return 0 end
+  local copy <const> = table.move(list, 1, #list, 1, {})
+  for _, fn in ipairs(copy) do call(fn, event) end
+  return #copy
+end
+
+---@param job parallel.Job
+---@param info table
+---@param name string
+---@param record? parallel.StreamRecord
+---@return parallel.Event
+local function make_event (job, info, name, record)
+  local event = {
+    name = name,
+    id = info.id,
+    job_name = info.name,
+    worker = info.worker,
+  }
+  if not info.chunk then event.job = job end
+  if record == nil then
+    event.time = name == "started" and info.started or info.finished
+    return event
+  end
+  event.data, event.values = record.value, record.values
+  event.index, event.time = record.index, record.time
+  if STREAMS[name] ~= nil then event.record = record end
+  return event
+end
+
+--- Deliver a record or an emitted event to a job's listeners.
+---@param list parallel.Listener[]
+---@param key string  the listeners' event
+---@param event parallel.Event
+---@param late boolean  to those that came late
+---@return integer calls
+local function tell (list, key, event, late)
+  local calls = 0
+  local copy <const> = table.move(list, 1, #list, 1, {})
+  for _, listener in ipairs(copy) do
+    if listener.event == key and (not late or listener.late) then
+      calls = calls + 1
+      -- A function in the option `streams` takes the record itself.
+      call(listener.fn, listener.takes_record and event.record or event)
+    end
+  end
+  return calls
+end
+
+--- Show a record, if its stream is to be shown.
+---@param job parallel.Job
+---@param info table
+---@param record parallel.StreamRecord
+local function show (job, info, record)
+  if info.listen & STREAMS[record.stream] << SHOWN == 0 then return end
+  if record.source ~= nil then return end  -- it was printed already
+  core.write(2, streams.line(job, record))
+end
+
+--- Give the listeners that came late what was kept before they came.
+---@param job parallel.Job
+---@param info table
+---@param list parallel.Listener[]
+---@return integer calls
+local function catch_up (job, info, list)
+  local any, calls = false, 0
+  for _, listener in ipairs(list) do any = any or listener.late end
+  if not any then return 0 end
+  local last <const> = job:delivered()
+  local record = job:record(0)
+  while record ~= nil and record.sequence <= last do
+    calls = calls + tell(list, record.stream,
+                         make_event(job, info, record.stream, record), true)
+    record = job:record(record.sequence)
+  end
+  for _, listener in ipairs(list) do listener.late = nil end
+  return calls
+end
+
+--- Deliver what happens once: the start and the end.
+---@param job parallel.Job
+---@param info table
+---@param list? parallel.Listener[]
+---@param name string
+---@return integer calls
+local function tell_once (job, info, list, name)
+  local calls = 0
+  if list == nil then return 0 end
+  local copy <const> = table.move(list, 1, #list, 1, {})
+  for _, listener in ipairs(copy) do
+    if listener.event == name and not listener.fired then
+      listener.fired = true
+      if not listener.waits then calls = calls + 1 end
+      call(listener.fn, make_event(job, info, name))
+    end
+  end
+  return calls
+end
+
+--- Jobs whose start, whose end was told to the handlers of all jobs.
+local started, finished = setmetatable({}, { __mode = "k" }),
+                          setmetatable({}, { __mode = "k" })
+
+--- The job has started, or ended.
+---@param job parallel.Job
+---@param info table
+---@param list? parallel.Listener[]
+---@return integer calls
+local function tell_start (job, info, list)
+  local calls = tell_once(job, info, list, "started")
+  if not started[job] and handlers.started ~= nil then
+    started[job] = true
+    calls = calls + call_all("started", make_event(job, info, "started"))
+  end
+  return calls
+end
+
+--- A failure that nobody looked at.
+---@param job parallel.Job
+local function report_unseen (job)
+  job:see()
+  local ok, problem = job:join(0)
+  if ok ~= false then return end
+  local event = make_event(job, job:info(), "unseen_failure")
+  event.data = problem
+  if call_all("unseen_failure", event) > 0 then return end
+  core.write(2, "parallel: nobody looked at the failure of "
+             .. tostring(problem) .. "\n")
+end
+
+---@param job parallel.Job
+---@param info table
+---@param list? parallel.Listener[]
+---@return integer calls
+local function tell_end (job, info, list)
+  local calls = tell_once(job, info, list, info.state)
+              + tell_once(job, info, list, "finished")
+  if not finished[job] then
+    finished[job] = true
+    calls = calls + call_all(info.state, make_event(job, info, info.state))
+          + call_all("finished", make_event(job, info, "finished"))
+  end
+  listeners[info.id] = nil
+  if calls > 0 then job:see() end
+  return calls
+end
+
+--- Hand out what is new with a job.
+---@param job parallel.Job
+---@return integer calls  of handlers
+local function deliver (job)
+  local info <const> = job:info()
+  local list <const> = listeners[info.id]
+  local calls = 0
+  if not info.chunk and info.started ~= nil then
+    calls = calls + tell_start(job, info, list)
+  end
+  if list ~= nil then calls = calls + catch_up(job, info, list) end
+  local ok, record = pcall(job.deliver, job)
+  while not ok or record ~= nil do
+    if not ok then
+      report("records of " .. info.name, record)
+    elseif record.stream == "event" then
+      local event = make_event(job, info, record.name, record)
+      if list ~= nil then calls = calls + tell(list, "event", event, false) end
+      calls = calls + call_all(record.name, event)
+            + call_all("event", event)
+    else
+      show(job, info, record)
+      local event = make_event(job, info, record.stream, record)
+      if list ~= nil then
+        calls = calls + tell(list, record.stream, event, false)
+      end
+      calls = calls + call_all(record.stream, event)
+    end
+    ok, record = pcall(job.deliver, job)
+  end
+  if info.ended and not info.chunk then
+    calls = calls + tell_end(job, info, list)
+    if info.state == "failed" and job:info().unseen then report_unseen(job) end
+  end
+  return calls
+end
+
+---@param verb string
+---@param name any
+---@param fn any
+local function check_handler (verb, name, fn)
+  if type(name) ~= "string" or name == "" then
+    check.bad_argument(verb, "event", "the name of an event", name)
+  end
+  if type(fn) ~= "function" then
+    check.bad_argument(verb, "handler", "a function", fn)
+  end
+end
+
+---@param verb string
+---@param name any
+local function is_job_event (verb, name)
+  if EVENTS[name] ~= nil then return end
+  local names = {}
+  for known in next, EVENTS do names[#names + 1] = known end
+  table.sort(names)
+  local near = type(name) == "string" and check.nearest(name, EVENTS)
+  check.misuse("bad argument 'event' to '" .. verb .. "' (an event of a job "
+               .. "expected, got " .. check.describe(name)
+               .. (near and "; did you mean '" .. near .. "'?" or "")
+               .. "; they are " .. table.concat(names, ", ")
+               .. "; what jobs emit is heard by parallel.on)")
+end
+
+--- Listen to the events of all jobs that have handlers.
+local function listen ()
+  local mask = 0
+  for name in next, handlers do mask = mask | (EVENTS[name] or 0) end
+  core.listen(mask)
+end
+
+--- Call `fn` for each event `name` of the jobs that this script started: one
+--- that they emit, or one of a job's own (`finished`, `failed`, `warning`).
+---@param name string
+---@param fn fun(event: parallel.Event)
+---@return function fn
+local function on (name, fn)
+  check_handler("on", name, fn)
+  local list = handlers[name] or {}
+  handlers[name] = list
+  list[#list + 1] = fn
+  listen()
+  return fn
+end
+
+--- Take a handler away, or all of the event.
+---@param name string
+---@param fn? function
+---@return integer removed
+local function off (name, fn)
+  if type(name) ~= "string" then
+    check.bad_argument("off", "event", "the name of an event", name)
+  end
+  if fn ~= nil and type(fn) ~= "function" then
+    check.bad_argument("off", "handler", "a function or nil", fn)
+  end
+  local list, rest, removed = handlers[name] or {}, {}, 0
+  for _, known in ipairs(list) do
+    if fn == nil or known == fn then
+      removed = removed + 1
+    else
+      rest[#rest + 1] = known
+    end
+  end
+  handlers[name] = rest[1] ~= nil and rest or nil
+  listen()
+  return removed
+end
+
+--- Run the handlers of what has happened; with a `timeout`, wait that long
+--- for something to happen.
+---@param timeout? number  seconds; default 0; math.huge: without limit
+---@return integer count  calls of handlers
+local function poll (timeout)
+  if timeout ~= nil then
+    local expected = check.seconds(timeout)
+    if expected ~= nil then
+      check.bad_argument("poll", "timeout", expected, timeout)
+    end
+  end
+  return core.poll(timeout or 0)
+end
+
+--- A descriptor that is readable while `poll` has something to do, for event
+--- loops.  Only watch it; `poll` takes what is there.
+---@return integer
+local function fileno ()
+  return core.fileno()
+end
+
+---@class parallel.Job
+local methods = {}
+
+--- Call `fn` when something happens to this job: it started, it finished (or
+--- with one state only: completed, completed_with_errors, failed, timed_out,
+--- cancelled, lost), it sent a record to a stream (output, error, warning,
+--- verbose, debug, information, progress), or it emitted an "event".  What
+--- happened before, and is kept, is told too.
+---@param event string
+---@param fn fun(event: parallel.Event)
+---@return parallel.Job
+function methods:on (event, fn)
+  if type(self) ~= "userdata" then check.bad_self("job", "on", self) end
+  is_job_event("on", event)
+  check_handler("on", event, fn)
+  local id <const> = self.id
+  local list = listeners[id] or {}
+  listeners[id] = list
+  list[#list + 1] = { event = event, fn = fn, late = STREAMS[event] ~= nil }
+  self:listen(EVENTS[event] | FINISHED)
+  return self
+end
+
+--- Call `fn` when the job has finished, for somebody who waits.
+---@param job parallel.Job
+---@param fn fun(event: parallel.Event)
+local function watch (job, fn)
+  local id <const> = job.id
+  local list = listeners[id] or {}
+  listeners[id] = list
+  list[#list + 1] = { event = "finished", fn = fn, waits = true }
+  job:listen(FINISHED)
+end
+
+--- Take a handler away, or all of the event.
+---@param event string
+---@param fn? function
+---@return parallel.Job
+function methods:off (event, fn)
+  if type(self) ~= "userdata" then check.bad_self("job", "off", self) end
+  is_job_event("off", event)
+  local rest = {}
+  for _, listener in ipairs(listeners[self.id] or {}) do
+    if listener.event ~= event or fn ~= nil and listener.fn ~= fn then
+      rest[#rest + 1] = listener
+    end
+  end
+  if listeners[self.id] ~= nil then listeners[self.id] = rest end
+  return self
+end
+
+--- Let the functions of an option `streams` hear of the job or map 'id'.
+---@param id integer
+---@param given? table
+local function add_streams (id, given)
+  if given == nil then return end
+  local list
+  for name, fn in next, given do
+    if type(fn) ~= "boolean" then
+      list = list or listeners[id] or {}
+      list[#list + 1] = { event = name, fn = fn, takes_record = true }
+    end
+  end
+  if list ~= nil then listeners[id] = list end
+end
+
+--- The map 'id' is over.
+---@param id integer
+local function forget (id)
+  listeners[id] = nil
+end
+
+return {
+  FINISHED = FINISHED,
+  STREAMS = STREAMS,
+  WAKE = WAKE,
+  add_streams = add_streams,
+  deliver = deliver,
+  forget = forget,
+  functions = { fileno = fileno, off = off, on = on, poll = poll },
+  job_methods = { off = methods.off, on = methods.on },
+  report_unseen = report_unseen,
+  watch = watch,
+}

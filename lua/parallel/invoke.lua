@@ -1,0 +1,239 @@
+-- SPDX-License-Identifier: MIT
+--- Call a function once for each key, with that key's arguments.
+
+local check = require "parallel.check"
+local core = require "parallel.core"
+local options = require "parallel.options"
+local params = require "parallel.params"
+
+local ipairs, next, require, setmetatable, table, tostring, type =
+  ipairs, next, require, setmetatable, table, tostring, type
+
+---@class parallel.InvokeOptions: parallel.InitialStateFields
+---@field async? boolean  return jobs by key at once
+---@field limit? integer  calls at once
+---@field name? string    of the call, in messages
+---@field params? table<string, any>  for all keys, below their own
+---@field progress? boolean|string|fun(state: parallel.ProgressState)
+---@field streams? table<string, boolean|function>
+
+local OWN <const> = {
+  async = check.flag,
+  arguments = function () return "no arguments here: each key has its own" end,
+  chunk = function () return "no chunk here: each key is one job" end,
+}
+
+--- Pools that were opened for jobs that are still on their way.
+---@type table<parallel.Job, parallel.Pool>
+local pools = setmetatable({}, { __mode = "k" })
+
+--- The keys, in their order where they have one.
+---@param calls table
+---@return any[]
+local function keys_of (calls)
+  local keys, kinds = {}, {}
+  for key in next, calls do
+    keys[#keys + 1] = key
+    kinds[type(key)] = true
+  end
+  local kind = next(kinds)
+  if next(kinds, kind) == nil and (kind == "string" or kind == "number") then
+    table.sort(keys)
+  end
+  return keys
+end
+
+---@param key any
+---@return string
+local function brief (key)
+  return type(key) == "string" and "'" .. key .. "'" or tostring(key)
+end
+
+--- What one key's call gets: its values by position, or by name over the
+--- common ones.
+---@param fn function|string
+---@param key any
+---@param own any
+---@param common table
+---@return function|string fn
+---@return table list  with `n`
+local function arguments_of (fn, key, own, common)
+  local verb <const> = "invoke (key " .. brief(key) .. ")"
+  if type(own) ~= "table" then
+    check.misuse("bad arguments of key " .. brief(key) .. " to 'invoke' (a "
+                 .. "table expected, got " .. check.describe(own) .. ")")
+  end
+  local list, named = params.split(own)
+  for name, value in next, common do
+    if named[name] == nil then named[name] = value end
+  end
+  if next(named) == nil then return fn, list end
+  local bound, values = params.bind(verb, fn, named, list.n)
+  table.move(values, 1, values.n, list.n + 1, list)
+  list.n = list.n + values.n
+  return bound, list
+end
+
+--- All calls, checked before the first one starts.  A chunk of source with
+--- names differs with them; the keys of one text are called together.
+---@param fn function|string
+---@param calls table
+---@param common table
+---@return any[] keys
+---@return table<any, table> lists   by key
+---@return table<any, function|string> bodies  by key
+local function prepare (fn, calls, common)
+  local keys <const> = keys_of(calls)
+  local lists, bodies = {}, {}
+  for _, key in ipairs(keys) do
+    bodies[key], lists[key] = arguments_of(fn, key, calls[key], common)
+  end
+  return keys, lists, bodies
+end
+
+---@param key any
+---@param name string?
+---@param list table
+---@param state string
+---@param value any
+---@param traceback string?
+---@return parallel.Failure
+local function fail (key, name, list, state, value, traceback)
+  local failure = require("parallel.failure").new {
+    input = list,
+    error = value,
+    traceback = traceback,
+    state = state,
+    name = (name and name .. ", " or "") .. tostring(key),
+  }
+  failure.key = key
+  return failure
+end
+
+--- Run the keys that share one body; results and failures by key.
+---@param where parallel.Pool
+---@param body function|string
+---@param keys any[]
+---@param lists table<any, table>
+---@param read table
+---@param progress? parallel.Progress
+---@param results table
+---@param errors table
+local function run (where, body, keys, lists, read, progress, results, errors)
+  local items = {}
+  for i, key in ipairs(keys) do items[i] = lists[key] end
+  local batch <close> = core.batch(where, body, {
+    limit = read.limit,
+    chunk = 1,
+    total = #items,
+    name = read.name,
+    streams = read.streams,
+    continue = true,
+  })
+  local values, at, finished = {}, 1, false
+  while true do
+    if at <= #items then
+      at = batch:feed_packed(items, at, #items)
+    elseif not finished then
+      batch:finish()
+      finished = true
+    end
+    local event = batch:wait(progress and progress:patience())
+    if event == "ready" then
+      local index, state, value, traceback = batch:take_values(values)
+      if progress ~= nil then progress:add(index ~= nil) end
+      while index ~= nil do
+        local key = keys[index]
+        errors[key] = fail(key, read.name, items[index], state, value,
+                           traceback)
+        index, state, value, traceback = batch:take_values(values)
+      end
+    elseif event == "done" then
+      break
+    end
+  end
+  for i, key in ipairs(keys) do results[key] = values[i] end
+end
+
+--- Keys by body, in order.
+---@param keys any[]
+---@param bodies table
+---@return {body: function|string, keys: any[]}[]
+local function by_body (keys, bodies)
+  local groups, of = {}, {}
+  for _, key in ipairs(keys) do
+    local body = bodies[key]
+    if of[body] == nil then
+      of[body] = { body = body, keys = {} }
+      groups[#groups + 1] = of[body]
+    end
+    table.insert(of[body].keys, key)
+  end
+  return groups
+end
+
+---@param pool parallel.Pool?
+---@param fn function|string
+---@param calls table<any, table>
+---@param opts? parallel.InvokeOptions
+local function invoke (pool, fn, calls, opts)
+  check.is_code("invoke", "fn", fn)
+  if type(calls) ~= "table" then
+    check.bad_argument("invoke", "calls", "a table of arguments by key", calls)
+  end
+  local read, placed = options.read("invoke", pool, opts, OWN)
+  local keys, lists, bodies = prepare(fn, calls, read.params or {})
+  local where, temporary = options.place("invoke", pool, read, placed)
+  if read.async then
+    local jobs = {}
+    for _, key in ipairs(keys) do
+      local job = where:submit { bodies[key], arguments = lists[key],
+                                 name = tostring(key),
+                                 streams = read.streams }
+      pools[job] = temporary
+      jobs[key] = job
+    end
+    return jobs
+  end
+  local _ <close> = temporary
+  local progress <close> = read.progress
+    and require("parallel.progress").start(read.progress, #keys, read.name)
+    or nil
+  local results, errors = {}, {}
+  for _, group in ipairs(by_body(keys, bodies)) do
+    run(where, group.body, group.keys, lists, read, progress, results, errors)
+  end
+  return results, errors
+end
+
+--- Call `fn` once for each key of `calls`, with the arguments there: by name
+--- (`{host = "a", port = 80}`), by position (`{"a", 80}`), or both.  Never
+--- raises for a call.
+---
+---     local pages, errors = parallel.invoke(fetch, {
+---       web1 = {host = "10.0.0.1", port = 80},
+---       web2 = {host = "10.0.0.2", port = 80},
+---     }, {limit = 10})
+---@param fn function|string
+---@param calls table<any, table>
+---@param opts? parallel.InvokeOptions
+---@return table<any, any> results  first values by key; with `async`, jobs
+---@return table<any, parallel.Failure>? errors  by key; none with `async`
+local function call_invoke (fn, calls, opts)
+  return invoke(nil, fn, calls, opts)
+end
+
+local methods = {}
+
+--- `parallel.invoke` in this pool.
+---@param fn function|string
+---@param calls table<any, table>
+---@param opts? parallel.InvokeOptions
+---@return table<any, any> results
+---@return table<any, parallel.Failure>? errors
+function methods:invoke (fn, calls, opts)
+  options.is_pool(self, "invoke")
+  return invoke(self, fn, calls, opts)
+end
+
+return { functions = { invoke = call_invoke }, methods = methods }

@@ -1,0 +1,208 @@
+-- SPDX-License-Identifier: MIT
+--- One line that tells how far a call is.
+--
+-- The line is shown while the host waits in this module, and goes when it
+-- does not; lines that jobs print step around it (see the C part, `status`).
+
+local core = require "parallel.core"
+local text_table = require "parallel.text_table"
+
+local math, os, pcall, require, setmetatable, string, tostring, type =
+  math, os, pcall, require, setmetatable, string, tostring, type
+
+--- Seconds between two drawings, at least, and at most.
+local OFTEN <const>, SELDOM <const> = 0.1, 0.5
+
+---@class parallel.ProgressState
+---@field title string
+---@field done integer
+---@field failed integer
+---@field total? integer  where it is known
+---@field elapsed number  seconds
+---@field rate number     items a second
+---@field left? number    seconds, where it can be told
+
+---@class parallel.Progress
+local progress = { __name = "parallel.progress" }
+progress.__index = progress
+
+---@param value any
+---@return string?
+local function test (value)
+  if value == true or value == false or type(value) == "string"
+     or type(value) == "function" then
+    return nil
+  end
+  return "true, a title or a function"
+end
+
+---@param name string
+---@return string
+local function env (name)
+  return os and os.getenv and os.getenv(name) or ""
+end
+
+--- Codes of lua-term around the parts of the line; none without it, or where
+--- colours are not wanted.
+---@return string good
+---@return string bad
+---@return string reset
+local function colours ()
+  if env "NO_COLOR" ~= "" or env "TERM" == "dumb" or env "TERM" == "" then
+    return "", "", ""
+  end
+  local ok, term = pcall(require, "term")
+  if not ok or type(term) ~= "table" or term.colors == nil then
+    return "", "", ""
+  end
+  return tostring(term.colors.green), tostring(term.colors.red),
+         tostring(term.colors.reset)
+end
+
+--- Begin; nil when nobody will see it.
+---@param wanted any     the option
+---@param total integer?
+---@param name string?   of the call
+---@return parallel.Progress?
+function progress.start (wanted, total, name)
+  if not wanted then return nil end
+  local call = type(wanted) == "function" and wanted or nil
+  if call == nil and not core.is_terminal(2) then return nil end
+  local now = core.now()
+  local self = setmetatable({
+    title = type(wanted) == "string" and wanted or name or "",
+    call = call, total = total, started = now, drawn = -math.huge,
+    done = 0, failed = 0,
+  }, progress)
+  if call == nil then
+    self.good, self.bad, self.reset = colours()
+  end
+  return self
+end
+
+---@param self parallel.Progress
+---@return parallel.ProgressState
+local function state_of (self)
+  local elapsed <const> = core.now() - self.started
+  local rate = elapsed > 0 and self.done / elapsed or 0
+  local state = {
+    title = self.title, done = self.done, failed = self.failed,
+    total = self.total, elapsed = elapsed, rate = rate,
+  }
+  if self.total ~= nil and rate > 0 then
+    state.left = (self.total - self.done) / rate
+  end
+  return state
+end
+
+--- "1:05", "2:01:40"
+---@param seconds number
+---@return string
+local function clock (seconds)
+  local s = math.floor(seconds + 0.5)
+  if s >= 3600 then
+    return string.format("%d:%02d:%02d", s // 3600, s // 60 % 60, s % 60)
+  end
+  return string.format("%d:%02d", s // 60, s % 60)
+end
+
+--- A number of items in a few characters.
+---@param n number
+---@return string
+local function short (n)
+  if n >= 1e6 then return string.format("%.1fM", n / 1e6) end
+  if n >= 1e4 then return string.format("%.0fk", n / 1e3) end
+  return string.format(n >= 10 and "%.0f" or "%.1f", n)
+end
+
+--- The line, at most 'width' columns, and how many it takes.
+---@param self parallel.Progress
+---@param width integer
+---@return string
+local function line (self, width)
+  local s <const> = state_of(self)
+  local left = s.title
+  local right = s.total and string.format("%d/%d", s.done, s.total)
+                or string.format("%d", s.done)
+  if s.done > 0 then right = right .. "  " .. short(s.rate) .. "/s" end
+  if s.left ~= nil and s.done < s.total then
+    right = right .. "  " .. clock(s.left) .. " left"
+  elseif s.total == nil then
+    right = right .. "  " .. clock(s.elapsed)
+  end
+  local fault = s.failed > 0 and "  " .. s.failed .. " failed" or ""
+  local room = width - text_table.width_of(left) - #right - #fault - 3
+  if room < 0 then
+    left = text_table.cut(left, math.max(1, text_table.width_of(left) + room))
+    room = width - text_table.width_of(left) - #right - #fault - 3
+  end
+  local bar = ""
+  if s.total ~= nil and room >= 10 then
+    local cells = math.min(room - 4, 40)
+    local full = s.total > 0 and cells * s.done // s.total or cells
+    bar = "[" .. self.good .. string.rep("=", full)
+          .. self.reset .. string.rep(" ", cells - full) .. "] "
+  end
+  local text = (left ~= "" and left .. " " or "") .. bar .. right
+  if fault ~= "" then text = text .. self.bad .. fault .. self.reset end
+  if bar == "" and fault == "" then text = text_table.cut(text, width) end
+  return text
+end
+
+--- Draw, unless it was drawn a moment ago.
+---@param force? boolean
+function progress:draw (force)
+  local now <const> = core.now()
+  if not force and now - self.drawn < OFTEN then return end
+  self.drawn = now
+  if self.call ~= nil then
+    self.call(state_of(self))
+  else
+    local width = core.terminal_width(2) or 80
+    core.status(line(self, width - 1))
+    self.shown = true
+  end
+end
+
+--- An item has ended.
+---@param failed boolean
+function progress:add (failed)
+  self.done = self.done + 1
+  if failed then self.failed = self.failed + 1 end
+end
+
+--- Some items have ended well.
+---@param n integer
+function progress:advance (n)
+  self.done = self.done + n
+end
+
+--- The longest wait that keeps the line true.
+---@param timeout? number
+---@return number
+function progress:patience (timeout)
+  self:draw()
+  local most <const> = (self.shown or self.call) and SELDOM or OFTEN
+  return timeout == nil and most or math.min(timeout, most)
+end
+
+--- Take the line away; the next drawing brings it back.
+function progress:hide ()
+  if self.shown then
+    core.status(nil)
+    self.shown = false
+  end
+end
+
+--- The call is over.
+function progress:finish ()
+  if self.over then return end
+  self.over = true
+  if self.call ~= nil then self:draw(true) end
+  self:hide()
+end
+
+progress.__close = progress.finish
+progress.test = test
+
+return progress

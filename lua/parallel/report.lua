@@ -1,0 +1,185 @@
+-- SPDX-License-Identifier: MIT
+--- What became of the items of a `collect`, in all.
+
+local check = require "parallel.check"
+
+local getmetatable, ipairs, math, next, setmetatable, string, table, tostring,
+  type =
+  getmetatable, ipairs, math, next, setmetatable, string, table, tostring,
+  type
+
+---@class parallel.Report
+---@field total integer        items
+---@field processed integer    items that were started and ended
+---@field succeeded integer    completed, with or without errors
+---@field with_errors integer  of these, with errors in their stream
+---@field failed integer       raised, ran out of time, or were lost
+---@field cancelled integer    were never started, or were stopped
+---@field success_rate number  succeeded / total; 1 when there were no items
+---@field batches integer      chunks in which the items travelled
+---@field batch_size integer   items in the largest one that was asked for
+---@field duration number      seconds that the call took
+---@field busy table<integer, number>  seconds of work by worker
+---@field records parallel.Record[]
+local report = { __name = "parallel.report" }
+report.__index = report
+
+--- What the methods read from a record.
+---@type table<string, boolean>
+local FIELDS <const> = {
+  index = true, input = true, state = true, result = true, error = true,
+  queued = true, duration = true, worker = true, traceback = true,
+}
+
+--- Make a report of records.
+---@param records parallel.Record[]
+---@param total integer
+---@param started number   instant
+---@param ended number     instant
+---@param info table       of the batch
+---@return parallel.Report
+function report.new (records, total, started, ended, info)
+  local self = setmetatable({
+    total = total, processed = 0, succeeded = 0, with_errors = 0, failed = 0,
+    cancelled = 0, success_rate = 1, batches = info.chunks,
+    batch_size = info.chunk, duration = ended - started, busy = {},
+    records = records,
+  }, report)
+  for i = 1, total do
+    local record <const> = records[i]
+    local state <const> = record.state
+    if state == "completed" or state == "completed_with_errors" then
+      self.succeeded = self.succeeded + 1
+      if state ~= "completed" then self.with_errors = self.with_errors + 1 end
+    elseif state == "cancelled" then
+      self.cancelled = self.cancelled + 1
+    else
+      self.failed = self.failed + 1
+    end
+    if record.worker ~= 0 then
+      self.busy[record.worker] = (self.busy[record.worker] or 0)
+                                 + record.duration
+    end
+  end
+  self.processed = self.succeeded + self.failed
+  if total > 0 then self.success_rate = self.succeeded / total end
+  return self
+end
+
+---@param verb string
+---@param self any
+local function is_report (verb, self)
+  if getmetatable(self) ~= report then check.bad_self("report", verb, self) end
+end
+
+--- A function that reads a record: a field's name, a name with dots (fields
+--- of a result, "result.status"), or a function of the record.
+---@param verb string
+---@param key any
+---@return fun(record: parallel.Record): any
+local function reader (verb, key)
+  if type(key) == "function" then return key end
+  if type(key) ~= "string" then
+    check.bad_argument(verb, "key", "the name of a field or a function", key)
+  end
+  local first = key:match "^[^.]+"
+  if not FIELDS[first] then
+    check.unknown_option(verb, first or key, FIELDS)
+  end
+  return function (record)
+    local value = record
+    for name in key:gmatch "[^.]+" do
+      if type(value) ~= "table" then return nil end
+      value = value[name]
+    end
+    return value
+  end
+end
+
+--- How many records have each value of a field: `report:count "state"`.
+---@param key string|fun(record: parallel.Record): any
+---@return table<any, integer>
+function report:count (key)
+  is_report("count", self)
+  local read <const> = reader("count", key)
+  local counts = {}
+  for _, record in ipairs(self.records) do
+    local value = read(record)
+    if value ~= nil and value == value then
+      counts[value] = (counts[value] or 0) + 1
+    end
+  end
+  return counts
+end
+
+--- The records by the value of a field.
+---@param key string|fun(record: parallel.Record): any
+---@return table<any, parallel.Record[]>
+function report:group (key)
+  is_report("group", self)
+  local read <const> = reader("group", key)
+  local groups = {}
+  for _, record in ipairs(self.records) do
+    local value = read(record)
+    if value ~= nil and value == value then
+      groups[value] = groups[value] or {}
+      table.insert(groups[value], record)
+    end
+  end
+  return groups
+end
+
+local COLUMNS <const> = { "index", "input", "state", "result", "error",
+                          "duration", "worker" }
+
+---@class parallel.TableOptions
+---@field width? integer  columns of the terminal; default: what it has
+
+--- The records as a table of text that fits the terminal.
+---@param columns? (string|{[1]: string, [2]: string|function})[]
+---       fields, or pairs of a title and a field or function; default: the
+---       common ones
+---@param opts? parallel.TableOptions
+---@return string
+function report:table (columns, opts)
+  is_report("table", self)
+  if columns ~= nil and type(columns) ~= "table" then
+    check.bad_argument("table", "columns", "an array of fields", columns)
+  end
+  check.is_options(opts, "table")
+  for name, value in next, opts or {} do
+    if name ~= "width" then
+      check.unknown_option("table", name, { width = true })
+    end
+    local expected = check.size(value)
+    if expected then check.bad_option("table", name, expected, value) end
+  end
+  local titles, readers, rows = {}, {}, {}
+  for i, column in ipairs(columns or COLUMNS) do
+    local title, key = column, column
+    if type(column) == "table" then title, key = column[1], column[2] end
+    titles[i], readers[i] = tostring(title), reader("table", key)
+  end
+  for r, record in ipairs(self.records) do
+    rows[r] = {}
+    for c = 1, #readers do rows[r][c] = readers[c](record) end
+  end
+  return require("parallel.text_table").format(titles, rows,
+                                               opts and opts.width)
+end
+
+--- "12 items: 10 succeeded (1 with errors), 2 failed; 83 % in 1.24 s"
+function report:__tostring ()
+  local parts = { self.succeeded .. " succeeded" }
+  if self.with_errors > 0 then
+    parts[1] = parts[1] .. " (" .. self.with_errors .. " with errors)"
+  end
+  parts[2] = self.failed .. " failed"
+  if self.cancelled > 0 then parts[3] = self.cancelled .. " cancelled" end
+  return string.format("%d item%s: %s; %d %% in %.2f s", self.total,
+                       self.total == 1 and "" or "s",
+                       table.concat(parts, ", "),
+                       math.floor(100 * self.success_rate), self.duration)
+end
+
+return report

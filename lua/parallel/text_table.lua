@@ -1,0 +1,121 @@
+-- SPDX-License-Identifier: MIT
+--- Tables of text that fit the terminal.
+
+local core = require "parallel.core"
+
+local ipairs, math, os, string, table, tonumber, type, utf8 =
+  ipairs, math, os, string, table, tonumber, type, utf8
+
+--- Between columns.
+local GAP <const> = "  "
+--- No column is cut below this.
+local NARROWEST <const> = 5
+
+--- Columns that a text takes; bytes where it is no UTF-8.
+---@param text string
+---@return integer
+local function width_of (text)
+  return utf8 and utf8.len(text) or #text
+end
+
+--- Cut a text to 'width' columns, with an ellipsis.
+---@param text string
+---@param width integer
+---@return string
+local function cut (text, width)
+  if width_of(text) <= width then return text end
+  local at = utf8 and utf8.len(text) and utf8.offset(text, width) or width
+  return text:sub(1, at - 1) .. "…"
+end
+
+---@param text string
+---@param width integer
+---@param right boolean
+---@return string
+local function pad (text, width, right)
+  local blanks = string.rep(" ", width - width_of(text))
+  return right and blanks .. text or text .. blanks
+end
+
+--- The terminal's width: that of standard output or error, or COLUMNS, or 80.
+---@return integer
+local function terminal_width ()
+  return core.terminal_width(1) or core.terminal_width(2)
+         or tonumber(os and os.getenv and os.getenv "COLUMNS") or 80
+end
+
+--- A cell as one line of text.
+---@param value any
+---@return string
+local function cell (value)
+  if value == nil then return "" end
+  if math.type(value) == "float" then
+    if value == math.floor(value) and math.abs(value) < 1e15 then
+      return string.format("%.0f", value)
+    end
+    return string.format("%.4g", value)
+  end
+  local text = type(value) == "string" and value
+               or require("parallel.failure").text(value)
+  return (text:gsub("%c+", " "))
+end
+
+--- Shrink the widest columns until the row fits.
+---@param widths integer[]
+---@param room integer
+local function fit (widths, room)
+  local sum = (#widths - 1) * #GAP
+  for i = 1, #widths do sum = sum + widths[i] end
+  while sum > room do
+    local widest = 1
+    for i = 2, #widths do
+      if widths[i] > widths[widest] then widest = i end
+    end
+    if widths[widest] <= NARROWEST then return end
+    widths[widest] = widths[widest] - 1
+    sum = sum - 1
+  end
+end
+
+--- Rows under their titles, as lines that fit.
+---@param titles string[]
+---@param rows table[]     arrays of cells
+---@param width? integer   default: the terminal's
+---@return string
+local function format (titles, rows, width)
+  local texts, widths, right = {}, {}, {}
+  for c, title in ipairs(titles) do
+    widths[c], right[c] = width_of(title), #rows > 0
+  end
+  for r, row in ipairs(rows) do
+    texts[r] = {}
+    for c = 1, #titles do
+      local text = cell(row[c])
+      texts[r][c] = text
+      widths[c] = math.max(widths[c], width_of(text))
+      if row[c] ~= nil and type(row[c]) ~= "number" then right[c] = false end
+    end
+  end
+  fit(widths, width or terminal_width())
+  local lines = {}
+  local function add (cells)
+    local parts = {}
+    for c = 1, #titles do
+      parts[c] = pad(cut(cells[c], widths[c]), widths[c], right[c])
+    end
+    lines[#lines + 1] = table.concat(parts, GAP):gsub("%s+$", "")
+  end
+  local rules = {}
+  for c = 1, #titles do rules[c] = string.rep("-", widths[c]) end
+  add(titles)
+  add(rules)
+  for _, row in ipairs(texts) do add(row) end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+return {
+  cut = cut,
+  format = format,
+  terminal_width = terminal_width,
+  width_of = width_of,
+}

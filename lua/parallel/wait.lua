@@ -1,0 +1,116 @@
+-- SPDX-License-Identifier: MIT
+--- Wait for several jobs.
+
+local check = require "parallel.check"
+local core = require "parallel.core"
+local event = require "parallel.event"
+
+local ipairs, math, next, type = ipairs, math, next, type
+
+---@class parallel.WaitOptions
+---@field timeout? number  seconds; default: without limit
+---@field mode? "all"|"any"|"first_error"  what to wait for: the end of all
+---       jobs (the default), of one, or a failure, or else the end of all
+
+local OWN <const> = {
+  mode = check.one_of("all", "any", "first_error"),
+  timeout = check.seconds,
+}
+
+---@param given any
+---@return parallel.WaitOptions
+local function read (given)
+  check.is_options(given, "wait")
+  for name, value in next, given or {} do
+    local test = OWN[name]
+    if test == nil then check.unknown_option("wait", name, OWN) end
+    local expected = test(value)
+    if expected ~= nil then check.bad_option("wait", name, expected, value) end
+  end
+  return given or {}
+end
+
+--- Did it end otherwise than well?
+---@param state string
+---@return boolean
+local function is_failure (state)
+  return state ~= "completed" and state ~= "completed_with_errors"
+end
+
+---@param jobs any
+---@return parallel.Job[]
+local function check_jobs (jobs)
+  if core.is_job(jobs) then return { jobs } end
+  if type(jobs) ~= "table" then
+    check.bad_argument("wait", "jobs", "an array of jobs", jobs)
+  end
+  for i, job in ipairs(jobs) do
+    if not core.is_job(job) then
+      check.bad_argument("wait", "jobs[" .. i .. "]", "a job of this state",
+                         job)
+    end
+  end
+  if jobs[1] == nil and next(jobs) ~= nil then
+    check.misuse("bad argument 'jobs' to 'wait' (an array of jobs expected, "
+                 .. "got a table with the key " .. check.describe(next(jobs))
+                 .. ")")
+  end
+  return jobs
+end
+
+--- Wait for jobs without polling: all of them, any of them, or the first one
+--- that fails.
+---@param jobs parallel.Job[]|parallel.Job
+---@param opts? parallel.WaitOptions
+---@return parallel.Job[] done     in the order in which they ended
+---@return parallel.Job[] pending  in the order of `jobs`
+local function wait (jobs, opts)
+  local list <const> = check_jobs(jobs)
+  local read_opts <const> = read(opts)
+  local mode <const> = read_opts.mode or "all"
+  local deadline <const> = core.now() + (read_opts.timeout or math.huge)
+  local done, is_done, listening, enough = {}, {}, {}, #list == 0
+  local function on_finished (ended)
+    local job <const> = ended.job
+    if is_done[job] then return end
+    is_done[job] = true
+    done[#done + 1] = job
+    enough = enough or mode == "any" or #done == #listening
+             or mode == "first_error" and is_failure(job:info().state)
+  end
+  for _, job in ipairs(list) do
+    if not is_done[job] then
+      is_done[job] = false
+      listening[#listening + 1] = job
+    end
+  end
+  for _, job in ipairs(listening) do event.watch(job, on_finished) end
+  core.wait(0)
+  local at = 1
+  while not enough do
+    -- In a runspace, a job that its own pool has not started is run here.
+    while at <= #listening and is_done[listening[at]] do at = at + 1 end
+    local helped = false
+    for i = at, #listening do
+      helped = not is_done[listening[i]] and listening[i]:help()
+      if helped then break end
+      if not core.in_runspace() then break end
+    end
+    local left <const> = deadline - core.now()
+    if left <= 0 then
+      core.wait(0)
+      break
+    end
+    core.wait(helped and 0 or left)
+  end
+  local pending = {}
+  for _, job in ipairs(listening) do
+    if not is_done[job] then
+      job:off("finished", on_finished)
+      pending[#pending + 1] = job
+    end
+  end
+  return done, pending
+end
+
+return { functions = { wait = wait } }

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * event.c - where a host waits: a queue of notices, a wake-up, and a
+ * descriptor for other event loops.
+ *
+ * 'woken' remembers a wake-up until the next wait, so a host that looks at
+ * what it waits for, finds nothing, and then waits, misses none.
+ *
+ * The descriptor is the reading end of a pipe that holds one byte while
+ * 'woken' is set or the queue has something.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* pipe2 */
+#endif
+#include "event.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "clock.h"
+
+struct rs_events {
+  _Atomic unsigned refs;
+  _Atomic unsigned listening;  /* set by the host, read by workers */
+  _Atomic bool closed;         /* the same */
+  pthread_t owner;             /* constant */
+
+  pthread_mutex_t lock;        /* guards down to the blank line */
+  rs_list queue;               /* notices, oldest first */
+  rs_list live;                /* notices of jobs that have not ended */
+  bool woken;
+  bool lit;                    /* a byte is in the pipe */
+  int fds[2];                  /* of the pipe; -1 until it is asked for */
+  pthread_cond_t ready;        /* woken || !empty(queue) */
+};
+
+rs_events *
+rs_events_new (void)
+{
+  rs_events *const e = calloc(1, sizeof *e);
+  if (e == NULL)
+    return NULL;
+  atomic_init(&e->refs, 1);
+  e->owner = pthread_self();
+  pthread_mutex_init(&e->lock, NULL);
+  rs_cond_init(&e->ready);
+  rs_list_init(&e->queue);
+  rs_list_init(&e->live);
+  e->fds[0] = e->fds[1] = -1;
+  return e;
+}
+
+rs_events *
+rs_events_ref (rs_events *e)
+{
+  if (e != NULL)
+    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+  return e;
+}
+
+void
+rs_events_unref (rs_events *e)
+{
+  /* Release our reads and writes to the thread that frees. */
+  if (e == NULL
+      || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
+    return;
+  if (e->fds[0] >= 0) {
+    close(e->fds[0]);
+    close(e->fds[1]);
+  }
+  pthread_mutex_destroy(&e->lock);
+  pthread_cond_destroy(&e->ready);
+  free(e);
+}
+
+/* The byte in the pipe follows what there is to do.  It is one at most, so
+   neither call can block. */
+static void
+light_locked (rs_events *e)
+{
+  const bool want = e->woken || !rs_list_empty(&e->queue);
+  char byte = 1;
+  if (e->fds[0] < 0 || want == e->lit)
+    return;
+  const ssize_t n = want ? write(e->fds[1], &byte, 1)
+                         : read(e->fds[0], &byte, 1);
+  if (n == 1)
+    e->lit = want;
+}
+
+int
+rs_events_fileno (rs_events *e)
+{
+  pthread_mutex_lock(&e->lock);
+  if (e->fds[0] < 0 && pipe2(e->fds, O_CLOEXEC | O_NONBLOCK) != 0)
+    e->fds[0] = e->fds[1] = -1;
+  light_locked(e);
+  const int fd = e->fds[0];
+  pthread_mutex_unlock(&e->lock);
+  return fd;
+}
+
+/* ----------------------------------------------------------------- waiting */
+
+void
+rs_events_wake (rs_events *e)
+{
+  pthread_mutex_lock(&e->lock);
+  if (!e->woken) {
+    e->woken = true;
+    pthread_cond_signal(&e->ready);
+    light_locked(e);
+  }
+  pthread_mutex_unlock(&e->lock);
+}
+
+int
+rs_events_wait (rs_events *e, double timeout)
+{
+  const double deadline = rs_deadline(timeout);
+  int status = RS_OK;
+  pthread_mutex_lock(&e->lock);
+  while (!e->woken && rs_list_empty(&e->queue) && status == RS_OK)
+    status = timeout == 0 ? RS_ETIMEOUT
+           : rs_cond_wait_until(&e->ready, &e->lock, deadline);
+  if (e->woken || !rs_list_empty(&e->queue))
+    status = RS_OK;
+  e->woken = false;
+  light_locked(e);
+  pthread_mutex_unlock(&e->lock);
+  return status;
+}
+
+bool
+rs_events_pending (rs_events *e)
+{
+  pthread_mutex_lock(&e->lock);
+  const bool pending = !rs_list_empty(&e->queue);
+  pthread_mutex_unlock(&e->lock);
+  return pending;
+}
+
+void
+rs_events_listen (rs_events *e, unsigned mask)
+{
+  atomic_store_explicit(&e->listening, mask, memory_order_relaxed);
+}
+
+unsigned
+rs_events_listening (const rs_events *e)
+{
+  return atomic_load_explicit(&e->listening, memory_order_relaxed);
+}
+
+bool
+rs_events_mine (const rs_events *e)
+{
+  return pthread_equal(e->owner, pthread_self());
+}
+
+/* ----------------------------------------------------------------- notices */
+
+bool
+rs_events_post (rs_events *e, rs_notice *n)
+{
+  pthread_mutex_lock(&e->lock);
+  const bool post = !rs_events_closed(e) && rs_list_empty(&n->queued);
+  if (post) {
+    rs_list_push(&e->queue, &n->queued);
+    pthread_cond_signal(&e->ready);
+    light_locked(e);
+  }
+  pthread_mutex_unlock(&e->lock);
+  return post;
+}
+
+rs_notice *
+rs_events_take (rs_events *e)
+{
+  pthread_mutex_lock(&e->lock);
+  rs_list *const link = rs_list_shift(&e->queue);
+  light_locked(e);
+  pthread_mutex_unlock(&e->lock);
+  return link != NULL ? RS_LIST_ENTRY(link, rs_notice, queued) : NULL;
+}
+
+void
+rs_events_enter (rs_events *e, rs_notice *n)
+{
+  pthread_mutex_lock(&e->lock);
+  rs_list_push(&e->live, &n->live);
+  pthread_mutex_unlock(&e->lock);
+}
+
+void
+rs_events_leave (rs_events *e, rs_notice *n)
+{
+  pthread_mutex_lock(&e->lock);
+  rs_list_remove(&n->live);
+  pthread_mutex_unlock(&e->lock);
+}
+
+bool
+rs_events_has (rs_events *e, const rs_notice *n)
+{
+  pthread_mutex_lock(&e->lock);
+  const bool has = !rs_list_empty(&n->live);
+  pthread_mutex_unlock(&e->lock);
+  return has;
+}
+
+void
+rs_events_visit (rs_events *e, void (*f) (rs_notice *n, void *ud), void *ud)
+{
+  pthread_mutex_lock(&e->lock);
+  for (rs_list *link = e->live.next; link != &e->live; link = link->next)
+    f(RS_LIST_ENTRY(link, rs_notice, live), ud);
+  pthread_mutex_unlock(&e->lock);
+}
+
+bool
+rs_events_closed (const rs_events *e)
+{
+  return atomic_load_explicit(&e->closed, memory_order_relaxed);
+}
+
+void
+rs_events_set_closed (rs_events *e)
+{
+  pthread_mutex_lock(&e->lock);  /* who posts now has done so, or will not */
+  atomic_store_explicit(&e->closed, true, memory_order_relaxed);
+  pthread_mutex_unlock(&e->lock);
+}

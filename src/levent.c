@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * levent.c - where a Lua state hears of its jobs.
+ *
+ * Each state that loads the module has one 'rs_events'.  What is queued
+ * there is handed to 'deliver' of the Lua part whenever the state waits in
+ * this module, or polls.
+ */
+#include "lhandle.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define EVENTS_TYPE "parallel.events"
+
+/* Key in the registry, by address: the events. */
+static const char events_key;
+
+/* [-0, +0, -]  Report a failure that nobody looked at. (protected body) */
+static int
+report (lua_State *L)
+{
+  rs_push_job(L, lua_touserdata(L, 1));
+  rs_lua_require(L, "parallel.event");
+  lua_getfield(L, -1, "report_unseen");
+  lua_pushvalue(L, -3);
+  lua_call(L, 1, 0);
+  return 0;
+}
+
+/* The state is closed. */
+static int
+gc (lua_State *L)
+{
+  rs_events **const handle = luaL_checkudata(L, 1, EVENTS_TYPE);
+  rs_events *const e = *handle;
+  rs_job *job;
+  while (e != NULL && (job = rs_events_next(e)) != NULL) {
+    rs_job_info info;
+    rs_job_info_get(job, &info);
+    if (info.forgotten && !info.seen && info.state == RS_JOB_FAILED) {
+      lua_pushcfunction(L, report);
+      lua_pushlightuserdata(L, job);
+      lua_pcall(L, 1, 0, 0);
+      lua_settop(L, 1);
+    }
+    else
+      rs_job_unref(job);
+  }
+  if (e != NULL)
+    rs_events_close(e);
+  rs_events_unref(e);
+  *handle = NULL;
+  return 0;
+}
+
+rs_events *
+rs_lua_events (lua_State *L)
+{
+  static const luaL_Reg meta[] = { { "__gc", gc }, { NULL, NULL } };
+  rs_events **handle;
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &events_key) == LUA_TUSERDATA) {
+    handle = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return *handle;
+  }
+  lua_pop(L, 1);
+  handle = lua_newuserdatauv(L, sizeof *handle, 0);
+  *handle = NULL;
+  if (luaL_newmetatable(L, EVENTS_TYPE))
+    luaL_setfuncs(L, meta, 0);
+  lua_setmetatable(L, -2);
+  *handle = rs_events_new();
+  if (*handle == NULL)
+    rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &events_key);
+  return *handle;
+}
+
+lua_Integer
+rs_lua_dispatch (lua_State *L)
+{
+  rs_events *const e = rs_lua_events(L);
+  lua_Integer n = 0;
+  rs_job *job;
+  if (!rs_events_pending(e))
+    return 0;
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  rs_lua_require(L, "parallel.event");
+  lua_getfield(L, -1, "deliver");
+  while ((job = rs_events_next(e)) != NULL) {
+    lua_pushvalue(L, -1);
+    rs_push_job(L, job);
+    lua_call(L, 1, 1);
+    n += lua_tointeger(L, -1);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 2);
+  return n;
+}
+
+/* core.wait([timeout]): until something happens that somebody may wait for */
+int
+rs_lua_wait (lua_State *L)
+{
+  const double timeout = rs_handle_timeout(L, 1);
+  if (rs_lua_dispatch(L) == 0) {
+    rs_events_wait(rs_lua_events(L), timeout);
+    rs_lua_dispatch(L);
+  }
+  return 0;
+}
+
+/* core.poll([timeout]) -> events handled */
+int
+rs_lua_poll (lua_State *L)
+{
+  const double timeout = rs_handle_timeout(L, 1);
+  const double deadline = rs_now() + timeout;
+  rs_events *const e = rs_lua_events(L);
+  lua_Integer n = rs_lua_dispatch(L);
+  double left = timeout;
+  while (n == 0 && rs_events_wait(e, left) == RS_OK) {
+    n = rs_lua_dispatch(L);
+    if (timeout != RS_FOREVER)
+      left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
+  }
+  lua_pushinteger(L, n);
+  return 1;
+}
+
+/* core.fileno() -> descriptor */
+int
+rs_lua_fileno (lua_State *L)
+{
+  const int fd = rs_events_fileno(rs_lua_events(L));
+  if (fd < 0)
+    return rs_handle_error(L, "no descriptor: %s", strerror(errno));
+  lua_pushinteger(L, fd);
+  return 1;
+}
+
+/* core.listen(mask): to all jobs of this state */
+int
+rs_lua_listen (lua_State *L)
+{
+  rs_events_listen(rs_lua_events(L), (unsigned) luaL_checkinteger(L, 1));
+  return 0;
+}

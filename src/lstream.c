@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * lstream.c - stream records and the option 'streams' as Lua sees them.
+ */
+#include "lhandle.h"
+
+#include <string.h>
+
+#define RECORD_TYPE "parallel.stream_record"
+
+/* __index of records: 'message' is made when it is asked for. */
+static int
+get_field (lua_State *L)
+{
+  if (lua_type(L, 2) != LUA_TSTRING
+      || strcmp(lua_tostring(L, 2), "message") != 0)
+    return 0;
+  rs_lua_require(L, "parallel.streams");
+  lua_getfield(L, -1, "message");
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+static int
+to_string (lua_State *L)
+{
+  lua_settop(L, 1);
+  lua_getfield(L, 1, "stream");
+  lua_getfield(L, 1, "message");
+  lua_pushfstring(L, "%s: %s", lua_tostring(L, 2), lua_tostring(L, 3));
+  return 1;
+}
+
+/* [-0, +1, m] */
+static void
+push_metatable (lua_State *L)
+{
+  static const luaL_Reg meta[] = {
+    { "__index", get_field },
+    { "__tostring", to_string },
+    { NULL, NULL }
+  };
+  if (luaL_newmetatable(L, RECORD_TYPE))
+    luaL_setfuncs(L, meta, 0);
+}
+
+/* (record, light) -> table */
+static int
+make_table (lua_State *L)
+{
+  static const char *const sources[] = { NULL, "stdout", "stderr" };
+  enum { RECORD = 1, TABLE };
+  rs_stream_record_info r;
+  rs_stream_record_info_get(lua_touserdata(L, RECORD), &r);
+  lua_createtable(L, 0, 6);
+  lua_pushstring(L, rs_stream_name(r.stream));
+  lua_setfield(L, TABLE, "stream");
+  lua_pushinteger(L, (lua_Integer) r.sequence);
+  lua_setfield(L, TABLE, "sequence");
+  lua_pushnumber(L, r.time);
+  lua_setfield(L, TABLE, "time");
+  if (r.index != 0) {
+    lua_pushinteger(L, r.index);
+    lua_setfield(L, TABLE, "index");
+  }
+  if (r.source != RS_SOURCE_NONE) {
+    lua_pushstring(L, sources[r.source]);
+    lua_setfield(L, TABLE, "source");
+  }
+  if (r.name != NULL) {
+    lua_pushstring(L, r.name);
+    lua_setfield(L, TABLE, "name");
+  }
+  const int n = rs_decode(L, r.values);
+  if (n > 0) {
+    lua_pushvalue(L, TABLE + 1);
+    lua_setfield(L, TABLE, "value");
+  }
+  lua_createtable(L, n, 1);
+  lua_insert(L, TABLE + 1);
+  for (int i = n; i > 0; i--)
+    lua_rawseti(L, TABLE + 1, i);
+  lua_pushinteger(L, n);
+  lua_setfield(L, TABLE + 1, "n");
+  lua_setfield(L, TABLE, "values");
+  push_metatable(L);
+  lua_setmetatable(L, TABLE);
+  return 1;
+}
+
+void
+rs_push_record (lua_State *L, rs_stream_record *record)
+{
+  lua_pushcfunction(L, make_table);
+  lua_pushlightuserdata(L, record);
+  const int code = lua_pcall(L, 1, 1, 0);
+  rs_stream_record_unref(record);
+  if (code != LUA_OK)
+    lua_error(L);
+}
+
+void
+rs_add_to_streams (lua_State *L)
+{
+  const int record = lua_gettop(L);
+  const int streams = record - 1;
+  lua_getfield(L, record, "stream");
+  const char *const arrays[] = { "all", lua_tostring(L, -1) };
+  for (int i = 0; i < 2; i++) {
+    if (lua_getfield(L, streams, arrays[i]) == LUA_TNIL) {
+      lua_pop(L, 1);
+      lua_newtable(L);
+      lua_pushvalue(L, -1);
+      lua_setfield(L, streams, arrays[i]);
+    }
+    lua_pushvalue(L, record);
+    lua_rawseti(L, -2, (lua_Integer) lua_rawlen(L, -2) + 1);
+    lua_pop(L, 1);
+  }
+  lua_settop(L, streams);
+}
+
+unsigned
+rs_check_streams (lua_State *L, int index)
+{
+  const bool given = lua_istable(L, index);
+  unsigned mask = 0;
+  for (int i = 0; i < RS_STREAM_EVENT; i++) {
+    const unsigned listen = 1u << i, show = (unsigned) RS_LISTEN_OWN << i;
+    const int type = given
+                   ? lua_getfield(L, index, rs_stream_name((rs_stream) i))
+                   : LUA_TNIL;
+    if (type == LUA_TNIL ? i == RS_STREAM_WARNING || i == RS_STREAM_ERROR
+                         : type == LUA_TBOOLEAN && lua_toboolean(L, -1))
+      mask |= listen | show;
+    else if (type != LUA_TNIL && type != LUA_TBOOLEAN)
+      mask |= listen | RS_LISTEN_FINISHED;  /* its function goes then */
+    if (given)
+      lua_pop(L, 1);
+  }
+  return mask;
+}
