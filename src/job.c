@@ -129,7 +129,7 @@ rs_job_unref (rs_job *job)
   free(job);
 }
 
-/* --------------------------------------------------- what it tells its host */
+/* -------------------------------------------------- what it tells its host */
 
 /* There is something new: queue it at its events. */
 static void

@@ -16,14 +16,13 @@
 /* Key in the registry, by address: the events. */
 static const char events_key;
 
-/* [-0, +0, -]  Report a failure that nobody looked at. (protected body) */
+/* (job)  Report a failure that nobody looked at. */
 static int
 report (lua_State *L)
 {
-  rs_push_job(L, lua_touserdata(L, 1));
   rs_lua_require(L, "parallel.event");
   lua_getfield(L, -1, "report_unseen");
-  lua_pushvalue(L, -3);
+  lua_pushvalue(L, 1);
   lua_call(L, 1, 0);
   return 0;
 }
@@ -39,9 +38,13 @@ gc (lua_State *L)
     rs_job_info info;
     rs_job_info_get(job, &info);
     if (info.forgotten && !info.seen && info.state == RS_JOB_FAILED) {
+      rs_push_job(L, job);
+      rs_job **const object = lua_touserdata(L, -1);
       lua_pushcfunction(L, report);
-      lua_pushlightuserdata(L, job);
+      lua_pushvalue(L, -2);
       lua_pcall(L, 1, 0, 0);
+      *object = NULL;  /* in a state that closes nobody collects it */
+      rs_job_unref(job);
       lua_settop(L, 1);
     }
     else

@@ -54,7 +54,9 @@ void
 rs_push_job (lua_State *L, rs_job *job)
 {
   push_handles(L);
-  if (lua_rawgetp(L, -1, job) == LUA_TUSERDATA)
+  /* A handle that was collected may still be there while the state closes. */
+  if (lua_rawgetp(L, -1, job) == LUA_TUSERDATA
+      && *(rs_job **) lua_touserdata(L, -1) == job)
     rs_job_unref(job);
   else {
     lua_pop(L, 1);

@@ -158,12 +158,13 @@ void
 rs_stream_log_add (rs_stream_log *log, rs_stream_record *record)
 {
   const size_t size = size_of(record);
-  while (log->first < log->next && log->capacity > 0
+  const bool fits = size <= RS_STREAM_MAX_BYTES;
+  while (fits && log->first < log->next && log->capacity > 0
          && (log->next - log->first >= RS_STREAM_MAX_RECORDS
              || log->bytes + size > RS_STREAM_MAX_BYTES))
     shift(log);
   record->info.sequence = log->next;
-  if (size > RS_STREAM_MAX_BYTES || !grow(log)) {
+  if (!fits || !grow(log)) {
     log->dropped[record->info.stream]++;
     rs_stream_record_unref(record);
     rs_stream_log_skip(log);

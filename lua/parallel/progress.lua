@@ -7,8 +7,9 @@
 local core = require "parallel.core"
 local text_table = require "parallel.text_table"
 
-local math, os, pcall, require, setmetatable, string, tostring, type =
-  math, os, pcall, require, setmetatable, string, tostring, type
+local ipairs, math, os, pcall, require, setmetatable, string, table, tostring,
+  type =
+  ipairs, math, os, pcall, require, setmetatable, string, table, tostring, type
 
 --- Seconds between two drawings, at least, and at most.
 local OFTEN <const>, SELDOM <const> = 0.1, 0.5
@@ -115,37 +116,56 @@ local function short (n)
   return string.format(n >= 10 and "%.0f" or "%.1f", n)
 end
 
---- The line, at most 'width' columns, and how many it takes.
+--- What stands behind the bar, the most important first: the count, the rate,
+--- the time.
+---@param s parallel.ProgressState
+---@return string[]
+local function details (s)
+  local list = { s.total and string.format("%d/%d", s.done, s.total)
+                 or string.format("%d", s.done) }
+  if s.done > 0 then list[2] = short(s.rate) .. "/s" end
+  if s.left ~= nil and s.done < s.total then
+    list[#list + 1] = clock(s.left) .. " left"
+  elseif s.total == nil then
+    list[#list + 1] = clock(s.elapsed)
+  end
+  return list
+end
+
+--- The line, at most 'width' columns: what does not fit is left out, the bar
+--- first, then the time and the rate, and the title is cut.
 ---@param self parallel.Progress
 ---@param width integer
 ---@return string
 local function line (self, width)
   local s <const> = state_of(self)
-  local left = s.title
-  local right = s.total and string.format("%d/%d", s.done, s.total)
-                or string.format("%d", s.done)
-  if s.done > 0 then right = right .. "  " .. short(s.rate) .. "/s" end
-  if s.left ~= nil and s.done < s.total then
-    right = right .. "  " .. clock(s.left) .. " left"
-  elseif s.total == nil then
-    right = right .. "  " .. clock(s.elapsed)
+  local list <const> = details(s)
+  local fault = s.failed > 0 and s.failed .. " failed" or ""
+  local title_width <const> = text_table.width_of(s.title)
+  local function needed ()
+    local n = title_width + (title_width > 0 and 1 or 0)
+    for _, detail in ipairs(list) do n = n + #detail + 2 end
+    return n - 2 + (fault ~= "" and #fault + 2 or 0)
   end
-  local fault = s.failed > 0 and "  " .. s.failed .. " failed" or ""
-  local room = width - text_table.width_of(left) - #right - #fault - 3
-  if room < 0 then
-    left = text_table.cut(left, math.max(1, text_table.width_of(left) + room))
-    room = width - text_table.width_of(left) - #right - #fault - 3
+  while #list > 1 and needed() > width do list[#list] = nil end
+  local title = s.title
+  if needed() > width then
+    local room = width - (needed() - title_width)
+    title = room > 0 and text_table.cut(title, room) or ""
+    if room <= 0 then fault = "" end
   end
-  local bar = ""
-  if s.total ~= nil and room >= 10 then
-    local cells = math.min(room - 4, 40)
+  local bar, room = "", width - needed() - 3
+  if s.total ~= nil and title == s.title and room >= 8 then
+    local cells = math.min(room, 40)
     local full = s.total > 0 and cells * s.done // s.total or cells
     bar = "[" .. self.good .. string.rep("=", full)
           .. self.reset .. string.rep(" ", cells - full) .. "] "
   end
-  local text = (left ~= "" and left .. " " or "") .. bar .. right
-  if fault ~= "" then text = text .. self.bad .. fault .. self.reset end
-  if bar == "" and fault == "" then text = text_table.cut(text, width) end
+  local text = (title ~= "" and title .. " " or "") .. bar
+               .. table.concat(list, "  ")
+  if fault ~= "" then
+    text = text .. "  " .. self.bad .. fault .. self.reset
+  end
   return text
 end
 

@@ -79,7 +79,7 @@ local function wait (jobs, opts)
              or mode == "first_error" and is_failure(job:info().state)
   end
   for _, job in ipairs(list) do
-    if not is_done[job] then
+    if is_done[job] == nil then  -- not listed twice
       is_done[job] = false
       listening[#listening + 1] = job
     end

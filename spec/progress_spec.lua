@@ -1,0 +1,213 @@
+-- SPDX-License-Identifier: MIT
+local gates <const> = require "support.gate"
+local parallel <const> = require "parallel"
+local tree <const> = require "support.tree"
+
+---@param text string
+---@return string
+local function quote (text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
+---@param command string
+---@return string output
+local function shell (command)
+  local pipe <close> = assert(io.popen(command .. " 2>&1"))
+  return (pipe:read "a")
+end
+
+---@param source string
+---@return string path
+local function script (source)
+  local path <const> = os.tmpname()
+  local file <close> = assert(io.open(path, "w"))
+  file:write(source)
+  return path
+end
+
+describe("progress", function ()
+  it("tells a function how far the call is", function ()
+    local states = {}
+    parallel.collect({ 1, 2, 0 }, function (x)
+      if x == 0 then error "zero" end
+    end, { name = "work", progress = function (state)
+      states[#states + 1] = state
+    end })
+    local last <const> = states[#states]
+    assert.equal("work", last.title)
+    assert.equal(3, last.done)
+    assert.equal(3, last.total)
+    assert.equal(1, last.failed)
+    assert.equal(0, last.left)
+    assert.is_true(last.elapsed > 0 and last.rate > 0)
+    for i = 2, #states do
+      assert.is_true(states[i].done >= states[i - 1].done)
+    end
+  end)
+
+  it("is there for map, filter, each and invoke too", function ()
+    local last
+    local function note (state) last = state end
+    local function id (x) return x end
+    parallel.map({ 1, 2 }, id, { progress = note })
+    assert.equal(2, last.done)
+    parallel.filter({ 1, 2, 3 }, id, { progress = note })
+    assert.equal(3, last.done)
+    for _ in parallel.each(("a b"):gmatch "%a", id, { progress = note }) do
+      assert.is_nil(last.total)
+      break
+    end
+    parallel.invoke(id, { a = { 1 } }, { progress = note })
+    assert.equal(1, last.done)
+  end)
+
+  it("shows nothing where the standard error is no terminal", function ()
+    local path <const> = script [[
+      parallel.map(parallel.range(10), function (x) return x end,
+                   {progress = "Title"})
+      print "end"
+    ]]
+    assert.equal("end\n", shell(tree.runspace .. " " .. path))
+    os.remove(path)
+  end)
+
+  it("refuses what is no progress", function ()
+    assert.error_matches(function ()
+      parallel.map({ 1 }, print, { progress = 5 })
+    end, "true, a title or a function expected, got 5")
+    assert.error_matches(function ()
+      parallel.reduce({ 1 }, print, nil, { progress = true })
+    end, "no progress")
+  end)
+
+  describe("on a terminal", function ()
+    local socket
+
+    local function tmux (...)
+      local words = { "LC_ALL=C.UTF-8 tmux -S", socket, "-f /dev/null" }
+      for _, word in ipairs { ... } do words[#words + 1] = quote(word) end
+      return shell(table.concat(words, " "))
+    end
+
+    --- Wait until the screen has 'pattern', 20 seconds at most.
+    local function expect (pattern)
+      local last
+      local found = gates.eventually(function ()
+        last = tmux("capture-pane", "-p"):gsub("%s+$", "")
+        return last:find(pattern) ~= nil
+      end)
+      if not found then assert.matches(pattern, last) end
+      return last
+    end
+
+    --- Run a script in a terminal of 'width' columns, and stay in it.
+    local function start (width, environment, source)
+      socket = os.tmpname()
+      os.remove(socket)
+      local path <const> = script(source)
+      tmux("new-session", "-d", "-x", tostring(width), "-y", "20",
+           environment .. " " .. tree.runspace .. " " .. path
+           .. "; echo status $?; exec cat")
+      return path
+    end
+
+    after_each(function ()
+      if socket then
+        tmux("kill-server")
+        os.remove(socket)
+        socket = nil
+      end
+    end)
+
+    --- A map of five items, of which the last waits at a gate and the
+    --- second fails.
+    local SOURCE <const> = [[
+      local path = %q
+      parallel.collect({1, 2, 3, 4, 5}, function (x)
+        print("item " .. x)
+        if x == 2 then error "bad" end
+        if x == 5 then
+          local file <close> = io.open(path)
+          file:read(0)
+        end
+      end, {progress = "Scanning", chunk = 1})
+      print "after"
+    ]]
+
+    local function fifo ()
+      local path <const> = os.tmpname()
+      os.remove(path)
+      shell("mkfifo " .. path)
+      return path
+    end
+
+    it("is one line under what jobs print, and goes at the end", function ()
+      local gate <const> = fifo()
+      local path = start(70, "NO_COLOR=1", SOURCE:format(gate))
+      local shown = expect "Scanning %[=+ +%] 4/5 .* 1 failed$"
+      for i = 1, 5 do
+        assert.matches("\nitem " .. i .. "\n", "\n" .. shown, 1, true)
+      end
+      io.open(gate, "w"):close()
+      shown = expect "status 0$"
+      assert.is_nil(shown:find "Scanning")
+      assert.matches("item %d\nafter\nstatus 0$", shown)
+      os.remove(gate)
+      os.remove(path)
+    end)
+
+    it("fits a narrow terminal", function ()
+      local gate <const> = fifo()
+      local path = start(24, "NO_COLOR=1", SOURCE:format(gate))
+      local shown = expect "4/5[^\n]*$"
+      local last <const> = shown:match "[^\n]*$"
+      assert.is_true(#last <= 23)
+      io.open(gate, "w"):close()
+      shown = expect "status 0$"
+      assert.is_nil(shown:find "/5")
+      os.remove(gate)
+      os.remove(path)
+    end)
+
+    it("has colours, but for NO_COLOR", function ()
+      local gate <const> = fifo()
+      local path = start(70, "", SOURCE:format(gate))
+      expect "4/5"
+      assert.matches("\27%[3[12]m", tmux("capture-pane", "-p", "-e"))
+      io.open(gate, "w"):close()
+      expect "status 0$"
+      tmux("kill-server")
+      os.remove(path)
+      path = start(70, "NO_COLOR=1", SOURCE:format(gate))
+      expect "4/5"
+      assert.is_nil(tmux("capture-pane", "-p", "-e"):find "\27%[3[12]m")
+      io.open(gate, "w"):close()
+      expect "status 0$"
+      os.remove(gate)
+      os.remove(path)
+    end)
+
+    it("is out of the way of a loop over each", function ()
+      local gate <const> = fifo()
+      local path = start(70, "NO_COLOR=1", ([[
+        local path = %q
+        for record in parallel.each({1, 2, 3}, function (x)
+          if x == 3 then
+            local file <close> = io.open(path)
+            file:read(0)
+          end
+          return x
+        end, {progress = true, chunk = 1}) do
+          print("got " .. record.result)
+        end
+      ]]):format(gate))
+      local shown = expect "2/3"
+      assert.matches("got %d\ngot %d\n", shown)
+      io.open(gate, "w"):close()
+      shown = expect "status 0$"
+      assert.equal("got 3\nstatus 0", shown:match "got 3\n.*$")
+      os.remove(gate)
+      os.remove(path)
+    end)
+  end)
+end)

@@ -1,0 +1,163 @@
+-- SPDX-License-Identifier: MIT
+local parallel <const> = require "parallel"
+
+local function work (x)
+  if x % 5 == 0 then error("five", 0) end
+  if x % 3 == 0 then parallel.task.error "three" end
+  return { status = x % 2 == 0 and "even" or "odd" }
+end
+
+local OPTIONS <const> = { streams = { error = false }, chunk = 4 }
+
+describe("the report of collect", function ()
+  it("counts what became of the items", function ()
+    local _, report = parallel.collect(parallel.range(10), work, OPTIONS)
+    assert.equal(10, report.total)
+    assert.equal(10, report.processed)
+    assert.equal(8, report.succeeded)
+    assert.equal(3, report.with_errors)
+    assert.equal(2, report.failed)
+    assert.equal(0, report.cancelled)
+    assert.equal(0.8, report.success_rate)
+    assert.equal(3, report.batches)
+    assert.equal(2, report.batch_size)  -- the last one
+    assert.is_true(report.duration > 0)
+    local busy = 0
+    for worker, seconds in pairs(report.busy) do
+      assert.is_true(worker >= 1)
+      busy = busy + seconds
+    end
+    assert.is_true(busy > 0)
+    assert.matches("^10 items: 8 succeeded %(3 with errors%), 2 failed; 80 %% "
+                   .. "in %d+%.%d%d s$", tostring(report))
+  end)
+
+  it("is defined for no items", function ()
+    local records, report = parallel.collect({}, work)
+    assert.equal(0, records.n)
+    assert.equal(0, report.total)
+    assert.equal(1, report.success_rate)
+    assert.equal(0, report.batches)
+    assert.same({}, report:count "state")
+    assert.matches("^index", report:table())
+  end)
+
+  it("counts and groups by fields and functions", function ()
+    local _, report = parallel.collect(parallel.range(10), work, OPTIONS)
+    assert.same({ completed = 5, completed_with_errors = 3, failed = 2 },
+                report:count "state")
+    assert.same({ even = 4, odd = 4 }, report:count "result.status")
+    assert.same({ [true] = 2, [false] = 8 }, report:count(function (record)
+      return record.state == "failed"
+    end))
+    local groups = report:group "state"
+    assert.equal(5, groups.failed[1].index)
+    assert.equal(10, groups.failed[2].index)
+  end)
+
+  it("is a table of text that fits", function ()
+    local _, report = parallel.collect({ "ä", string.rep("long ", 20), 10 },
+      function (x) return x end)
+    assert.equal(table.concat({
+      "index  what          state",
+      "-----  ------------  ---------",
+      "    1  ä             completed",
+      "    2  long long l…  completed",
+      "    3  10            completed",
+    }, "\n") .. "\n", report:table({ "index", { "what", "result" }, "state" },
+                                   { width = 30 }))
+    for line in report:table(nil, { width = 40 }):gmatch "[^\n]+" do
+      assert.is_true(utf8.len(line) <= 60)
+    end
+  end)
+
+  it("refuses fields that are none", function ()
+    local _, report = parallel.collect({ 1 }, tostring)
+    for _, row in ipairs {
+      { function () report:count "stat" end, "did you mean 'state'" },
+      { function () report:count() end, "bad argument 'key' to 'count'" },
+      { function () report:group {} end, "bad argument 'key' to 'group'" },
+      { function () report:table "state" end, "bad argument 'columns'" },
+      { function () report:table({ "x" }) end, "unknown option 'x'" },
+      { function () report:table(nil, { width = 0 }) end, "'width'" },
+      { function () report:table(nil, { with = 10 }) end,
+        "did you mean 'width'" },
+      { function () report.count("state") end, "bad call of 'count'" },
+    } do
+      assert.error_matches(row[1], row[2])
+    end
+  end)
+end)
+
+describe("compare", function ()
+  local function square (x) return x * x end
+
+  it("times each way and names the fastest", function ()
+    local result = parallel.compare { fn = square, items = { 1, 2, 3 } }
+    local words, least = {}, math.huge
+    for i, row in ipairs(result) do
+      words[i] = row.isolation
+      least = math.min(least, row.seconds)
+      assert.is_true(row.seconds >= 0)
+    end
+    assert.same({ "none", "runspace", "job", "fresh" }, words)
+    assert.equal(least, result.fastest.seconds)
+    assert.matches("fastest: " .. result.fastest.isolation,
+                   tostring(result), 1, true)
+  end)
+
+  it("takes some ways, repeats and source", function ()
+    local result = parallel.compare {
+      fn = "return ...", items = { 1 }, isolation = { "job", "none" },
+      repeats = 2, limit = 1,
+    }
+    assert.equal("job", result[1].isolation)
+    assert.equal("none", result[2].isolation)
+    assert.equal(1, result[2].speed_up)
+  end)
+
+  it("refuses ways that it does not know", function ()
+    for _, row in ipairs {
+      { { fn = square, items = {}, isolation = { "process" } },
+        "a way 'process' is not known" },
+      { { fn = square, items = {}, isolation = "none" }, "'isolation'" },
+      { { items = {} }, "bad argument 'fn' to 'compare'" },
+      { { fn = square }, "bad option 'items' to 'compare'" },
+      { { fn = square, items = {}, repeat_ = 1 }, "did you mean 'repeats'" },
+      { 5, "bad argument 'options' to 'compare'" },
+    } do
+      assert.error_matches(function () parallel.compare(row[1]) end, row[2])
+    end
+  end)
+end)
+
+describe("stats", function ()
+  it("tell of the pools and the machine", function ()
+    local pool <close> = parallel.pool { max = 2 }
+    pool:map(parallel.range(10), function (x) return x end)
+    pool:spawn(function () error "x" end):wait()
+    local stats = parallel.stats()
+    local mine
+    for _, info in ipairs(stats.pools) do
+      if info.done.completed == 10 and info.done.failed == 1 then
+        mine = info
+      end
+    end
+    assert.equal(2, mine.max)
+    assert.is_true(mine.bytes > 1000)
+    assert.is_true(stats.workers >= mine.workers)
+    assert.is_true(stats.done.completed >= 10)
+    local machine <const> = stats.machine
+    assert.equal(parallel.cpus(), machine.cpus)
+    assert.is_true(machine.memory.available <= machine.memory.total)
+    assert.equal(3, #machine.load)
+    assert.is_true(machine.processes > 0)
+  end)
+
+  it("do not count a pool that is closed", function ()
+    local pool = parallel.pool { max = 1 }
+    local before <const> = #parallel.stats().pools
+    pool:close()
+    assert.equal(before - 1, #parallel.stats().pools)
+  end)
+end)
