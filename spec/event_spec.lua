@@ -58,7 +58,9 @@ describe("parallel.on", function ()
 
   it("hears of the end of every job", function ()
     local ended = {}
-    on("finished", function (event) ended[event.job_name] = event.job.state end)
+    on("finished", function (event)
+      ended[event.job_name] = event.job.state
+    end)
     local failed = {}
     on("failed", function (event) failed[#failed + 1] = event.job_name end)
     parallel.submit { function () end, name = "good" }:wait()

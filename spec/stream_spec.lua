@@ -137,7 +137,7 @@ describe("a job's streams", function ()
 
   it("are bounded in bytes too", function ()
     local job = parallel.spawn(function ()
-      for i = 1, 100 do parallel.task.verbose(string.rep("x", 100000)) end
+      for _ = 1, 100 do parallel.task.verbose(string.rep("x", 100000)) end
       parallel.task.debug(string.rep("y", 5 << 20))
     end)
     job:wait()

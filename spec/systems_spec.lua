@@ -1,0 +1,262 @@
+-- SPDX-License-Identifier: MIT
+--- The examples for what people come from: each is run as they would run it,
+--- and what it prints is checked.
+
+local socket <const> = require "socket"
+local tree <const> = require "support.tree"
+
+--- Run an example: what it printed on both streams, and its status.
+local function example (name, arguments)
+  local command = ("'%s' -j 2 '%s' %s 2>&1"):format(
+    tree.runspace, tree.source("examples/" .. name), arguments or "")
+  local pipe <close> = assert(io.popen(command))
+  local output = pipe:read "a"
+  local _, _, status = pipe:close()
+  return output, status
+end
+
+--- The lines of a text, sorted where their order is not told.
+local function lines (text, sorted)
+  local list = {}
+  for line in text:gmatch "[^\n]+" do list[#list + 1] = line end
+  if sorted then table.sort(list) end
+  return list
+end
+
+describe("the example", function ()
+  it("keyed_arguments.lua", function ()
+    assert.equal("broken\tfailed: port 0 cannot be reached\n"
+                 .. "web1\thttp://10.0.0.1:80/index.html\n"
+                 .. "web2\thttp://10.0.0.2:8080/index.html\n"
+                 .. "async\tweb1\thttp://10.0.0.1:80/\n"
+                 .. "async\tbroken\tfalse\tport 0 cannot be reached\n",
+                 (example "keyed_arguments.lua"))
+  end)
+
+  it("server_pool.lua", function ()
+    local list = lines((example "server_pool.lua"))
+    assert.equal(11, #list)
+    for i = 1, 10 do
+      local server <const> = "server" .. i
+      if i == 7 then
+        assert.equal("server7\tERROR: does not answer", list[i])
+      else
+        assert.matches("^" .. server .. "\t{", list[i])
+        assert.matches('"name":"srv:' .. server:upper() .. '"', list[i], 1,
+                       true)
+        assert.matches('"up":true', list[i], 1, true)
+      end
+    end
+    assert.equal("9 of 10 servers, up to 5 at a time", list[11])
+  end)
+
+  it("processing.lua", function ()
+    assert.equal([[
+Input  Status     Result  Error
+-----  ---------  ------  --------------
+    1  Success        10
+   20  Error         200  above 100: 200
+   -3  Exception          negative: -3
+    4  Success        40
+3 of 4 succeeded, 1 of them with errors
+]], (example "processing.lua"))
+  end)
+
+  it("job_manager.lua", function ()
+    assert.equal([[
+taken	false	Job with name 'home' already exists
+home	300 files of /home
+home	completed	300 files of /home
+srv	completed	20 files of /srv
+root	failed	permission denied: /root
+left	2
+gone	false	Job 'root' not found
+]], (example "job_manager.lua"))
+  end)
+
+  it("batches.lua", function ()
+    assert.equal([[
+TotalItems	1000
+ProcessedItems	1000
+SuccessfulItems	998
+ErrorItems	2
+Batches	10
+SuccessRate	99.80 %
+  item 500 is a bad one
+  item 1000 is a bad one
+]], (example("batches.lua", "1000")))
+    local text, status = example("batches.lua", "many")
+    assert.matches("whole number", text)
+    assert.equal(1, status)
+    assert.matches("SuccessRate\t100.00 %%", (example("batches.lua", "0")))
+  end)
+
+  it("install_servers.lua", function ()
+    local list = lines((example "install_servers.lua"), true)
+    local text <const> = table.concat(list, "\n")
+    for _, line in ipairs {
+      "  Install-alpha    completed  nginx installed",
+      "  Install-gamma    failed     disk full on gamma",
+      "  warning: delta wants a restart",
+      "  completed\t4", "  failed\t1",
+    } do
+      assert.matches(line, text, 1, true)
+    end
+    for i = 1, 5 do assert.matches("  " .. i .. " of 5: ", text, 1, true) end
+    assert.matches("of 5: gamma failed", text)
+  end)
+
+  it("as_completed.lua", function ()
+    local list = lines((example "as_completed.lua"))
+    assert.matches("^quick +checked quick after 0%.%d+ s$", list[1])
+    assert.matches("^slow +checked slow after 0%.%d+ s$", list[3])
+    assert.matches("^slow +completed +%d$", list[5])
+    assert.equal("3 servers, 3 workers", list[8])
+  end)
+
+  it("thread_jobs.lua", function ()
+    local list = lines((example "thread_jobs.lua"))
+    assert.equal("1\tcompleted\t500500", list[1])
+    assert.equal("4\tfailed\tfour is refused", list[4])
+    assert.equal("8\tcompleted\t32004000", list[8])
+    assert.matches("^7 succeeded, 1 failed, .* workers: up to 5$", list[9])
+  end)
+
+  it("compare_methods.lua", function ()
+    local list = lines((example "compare_methods.lua"))
+    assert.matches("^isolation +seconds +speed%-up$", list[1])
+    for i, word in ipairs { "none", "runspace", "job", "fresh" } do
+      assert.matches("^" .. word .. " +%d", list[i + 2])
+    end
+    assert.is_nil(list[7]:find "none")
+    assert.matches("^fastest: %a+$", list[7])
+  end)
+
+  it("monitor.lua", function ()
+    local list = lines((example("monitor.lua", "1")))
+    assert.matches("^cpu .* memory .* MiB free  load ", list[1])
+    assert.matches("^  pool: %d of 2 workers, .* 20 done", list[3])
+    assert.equal(3, #list)
+  end)
+
+  it("job_events.lua", function ()
+    local text <const> = example "job_events.lua"
+    assert.same({
+      "hundred completed: 5050", "hundred is half way, at 50", "jobs left: 0",
+      "million completed: 500000500000", "million is half way, at 500000",
+      "minus failed: cannot count to -1",
+    }, lines(text, true))
+    assert.matches("hundred is half.*hundred completed", text)
+    assert.matches("million is half.*million completed", text)
+  end)
+
+  for _, how in ipairs { "luv", "poll" } do
+    it("event_loop.lua with " .. how, function ()
+      local text, status = example("event_loop.lua", how)
+      assert.same({ "done by " .. how, "job 1\t1000001", "job 2\t1000002",
+                    "job 3\t1000003" }, lines(text, true))
+      assert.equal(0, status)
+    end)
+  end
+
+  it("streams.lua", function ()
+    local text <const> = example "streams.lua"
+    for _, part in ipairs {
+      "heard: opening the list\n", "printed by the job\n",
+      "result\tresult\nstate\tcompleted_with_errors\terror_stream\n"
+      .. "error\tunreadable\tline 3\nwarnings\t1\tthe list is old\n"
+      .. "1\tverbose\topening the list\n2\toutput\tfirst\n",
+      "5\tprogress\treading: list 50 %\n", "\n1 4 9 16 25 end\n",
+    } do
+      assert.matches(part, text, 1, true)
+    end
+  end)
+end)
+
+describe("the example network_scan.lua", function ()
+  --- A listener on loopback.
+  local function listen (backlog)
+    local server = assert(socket.tcp4())
+    assert(server:bind("127.0.0.1", 0))
+    assert(server:listen(backlog))
+    local _, port = server:getsockname()
+    return server, math.tointeger(tonumber(port))
+  end
+
+  --- One whose queue is full, so that it answers nobody.
+  local function listen_deaf ()
+    local server, port = listen(0)
+    local clients = {}
+    repeat
+      local client = socket.tcp4()
+      client:settimeout(0)
+      client:connect("127.0.0.1", port)
+      clients[#clients + 1] = client
+      local _, writable = socket.select(nil, { client }, 0.2)
+    until writable[1] == nil or #clients > 50
+    assert(#clients <= 50, "the queue does not fill")
+    return { server, table.unpack(clients) }, port
+  end
+
+  local function close (sockets)
+    for _, s in ipairs(sockets) do s:close() end
+  end
+
+  it("tells open, closed and filtered ports, and names that are none",
+     function ()
+    local open, open_port = listen(8)
+    local closed, closed_port = listen(1)
+    closed:close()
+    local deaf, deaf_port = listen_deaf()
+    local text, status = example("network_scan.lua", (
+      "--all --timeout 150 -p %d,%d,%d 127.0.0.1 no-such-host.invalid")
+      :format(open_port, closed_port, deaf_port))
+    local function row (port, host)
+      local state, ms = text:match((host or "127%.0%.0%.1") .. " +" .. port
+                                   .. "  (%a+) +([%d.]*)")
+      return state, tonumber(ms)
+    end
+    local state, ms = row(open_port)
+    assert.equal("Open", state)
+    assert.is_true(ms >= 0 and ms < 150)
+    state, ms = row(closed_port)
+    assert.equal("Closed", state)
+    assert.is_true(ms >= 0 and ms < 150)
+    state, ms = row(deaf_port)
+    assert.equal("Filtered", state)
+    assert.is_true(ms >= 149)
+    assert.equal("Error", (row(open_port, "no%-such%-host%.invalid")))
+    assert.matches("Hosts 2, ports 6: 1 open, 1 closed, 1 filtered, 3 errors "
+                   .. "in %d+%.%d%d s\n$", text)
+    assert.equal(0, status)
+    open:close()
+    close(deaf)
+  end)
+
+  it("takes ranges of ports and of addresses, and lists what is open",
+     function ()
+    local open, port = listen(8)
+    local text = example("network_scan.lua",
+                         ("-p %d-%d,%d 127.0.0.1-2"):format(port, port, port))
+    assert.matches("127%.0%.0%.1 +" .. port .. "  Open", text)
+    assert.is_nil(text:find "Closed")
+    assert.matches("Hosts 2, ports 2: 1 open, 1 closed, 0 filtered", text)
+    open:close()
+  end)
+
+  for _, row in ipairs {
+    { "-p 0 x", "bad ports '0'" },
+    { "-p 5-4 x", "bad ports '5%-4'" },
+    { "-p 70000 x", "bad ports" },
+    { "-p , x", "no ports" },
+    { "-t soon x", "a number above 0 expected, got 'soon'" },
+    { "-l 0 x", "from 1 to 4096 expected" },
+    { "", "missing argument 'host'" },
+  } do
+    it("refuses '" .. row[1] .. "'", function ()
+      local text, status = example("network_scan.lua", row[1])
+      assert.matches(row[2], text)
+      assert.not_equal(0, status)
+    end)
+  end
+end)
