@@ -79,7 +79,25 @@ local job = parallel.spawn(fib, 15)
 job:wait()
 print("spawn", job.state, job:get())
 
----------------------------------------------------------------- pools
+--------------------------------------------------------------- events
+
+-- Arguments can go by name; a job can tell while it runs.
+local mover = parallel.submit {
+  function (from, to)
+    parallel.task.emit("moving", from .. " to " .. to)
+    parallel.task.verbose "this may take a while"
+    return "moved"
+  end,
+  params = { from = "a", to = "b" },
+  name = "mover",
+}
+parallel.on("moving", function (event)
+  print("event", event.job_name, event.data)
+end)
+print("submit", mover:get())
+print("streams", mover.state, mover.streams.verbose[1].message)
+
+----------------------------------------------------------------- pools
 
 -- A pool has runspaces of its own; leaving the block closes it.
 do

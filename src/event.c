@@ -206,6 +206,21 @@ rs_events_leave (rs_events *e, rs_notice *n)
 }
 
 bool
+rs_events_finish (rs_events *e, rs_notice *n, bool post)
+{
+  pthread_mutex_lock(&e->lock);
+  rs_list_remove(&n->live);
+  post = post && !rs_events_closed(e) && rs_list_empty(&n->queued);
+  if (post)
+    rs_list_push(&e->queue, &n->queued);
+  e->woken = true;
+  pthread_cond_signal(&e->ready);
+  light_locked(e);
+  pthread_mutex_unlock(&e->lock);
+  return post;
+}
+
+bool
 rs_events_has (rs_events *e, const rs_notice *n)
 {
   pthread_mutex_lock(&e->lock);

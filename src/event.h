@@ -35,6 +35,10 @@ rs_notice *rs_events_take (rs_events *e);
 void rs_events_enter (rs_events *e, rs_notice *n);
 void rs_events_leave (rs_events *e, rs_notice *n);
 
+/* Its job has ended, all at once: out of 'live', into the queue if 'post', and
+   wake the host.  True when it was queued. */
+bool rs_events_finish (rs_events *e, rs_notice *n, bool post);
+
 /* Is it in 'live'? */
 bool rs_events_has (rs_events *e, const rs_notice *n);
 

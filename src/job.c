@@ -410,16 +410,16 @@ rs_job_end (rs_job *job, rs_job_state state)
   if (!first)
     return;
   count(job, state);
-  if (job->events != NULL) {
-    if (job->batch == NULL
-        && (report || wanted(job, listen, RS_LISTEN_FINISHED)))
-      notify(job);
-    rs_events_leave(job->events, &job->notice);
-    if (job->batch == NULL)  /* a batch does it itself */
-      rs_events_wake(job->events);
-  }
-  if (job->on_end != NULL)
+  if (job->on_end != NULL)  /* a batch wakes the host itself */
     job->on_end(job);
+  if (job->events != NULL && job->batch != NULL)
+    rs_events_leave(job->events, &job->notice);
+  else if (job->events != NULL) {
+    rs_job_ref(job);
+    if (!rs_events_finish(job->events, &job->notice, report
+                          || wanted(job, listen, RS_LISTEN_FINISHED)))
+      rs_job_unref(job);
+  }
 }
 
 void

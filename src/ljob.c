@@ -298,9 +298,13 @@ wait (lua_State *L)
   rs_lua_dispatch(L);
   while (!rs_job_settled(job)) {
     double left = timeout;
-    if (timeout != RS_FOREVER)
+    rs_job_info i;
+    rs_job_info_get(job, &i);
+    if (i.finished > 0)  /* it settles at once */
+      left = RS_FOREVER;
+    else if (timeout != RS_FOREVER)
       left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
-    if (left == 0 && timeout != RS_FOREVER) {
+    if (left == 0) {
       lua_pushnil(L);
       lua_pushliteral(L, "timeout");
       return 2;
