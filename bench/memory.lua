@@ -93,6 +93,12 @@ function memory.lifecycle (harness)
       jobs = {}
     end
   end)
+  local last
+  repeated(harness, "1e6 finished jobs whose handles were dropped", 1000000,
+           function (i)
+    last = pool:spawn("parallel.task.verbose(...)", i)
+    if i % 500 == 0 then last:wait() end  -- bounds what is in flight
+  end)
 end
 
 return memory

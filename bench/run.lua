@@ -123,6 +123,38 @@ add("roundtrip", function ()
   })
 end)
 
+add("events", function ()
+  local pool <close> = parallel.pool { max = 1 }
+  local function empty () end
+  -- A thousand events, so far apart that the host waits for each.
+  local function emit (n)
+    for _ = 1, n do
+      parallel.task.emit "tick"
+      local till = parallel.now() + 200e-6
+      repeat until parallel.now() > till
+    end
+  end
+  local function latency ()
+    local times = {}
+    local function note (event)
+      times[#times + 1] = parallel.now() - event.time
+    end
+    parallel.on("tick", note)
+    pool:run(emit, 1000)
+    parallel.off("tick", note)
+    table.sort(times)
+    return times[#times // 2] * 1e6
+  end
+  compare("an event from a job to its handler in a waiting host", "us", {
+    { measure = latency },
+    { name = "round trip of an empty job", measure = function ()
+        return median(5, function ()
+          for _ = 1, 1000 do pool:run(empty) end
+        end) / 1000 * 1e6
+      end },
+  })
+end)
+
 add("start", function ()
   local function one ()
     local pool <close> = parallel.pool { max = 1 }

@@ -5,6 +5,7 @@
 #include "support/check.h"
 
 #include <errno.h>
+#include <poll.h>
 
 /* ---------------------------------------------- threads that cannot be had */
 
@@ -355,6 +356,115 @@ check_names (void)
   CHECK(rs_cpus() >= 1);
 }
 
+/* --------------------------------------------------------- streams, events */
+
+/* A C function that tells while it runs; it travels as a pointer. */
+static int
+talk (lua_State *L)
+{
+  lua_pushinteger(L, 1);
+  rs_task_send(L, RS_STREAM_WARNING, 1);
+  lua_pushinteger(L, 2);
+  lua_pushliteral(L, "two");
+  rs_task_emit(L, "tick", 2);
+  lua_pushinteger(L, 3);
+  rs_task_send(L, RS_STREAM_ERROR, 1);
+  return 0;
+}
+
+static bool
+readable (int fd)
+{
+  struct pollfd p = { .fd = fd, .events = POLLIN };
+  return poll(&p, 1, 0) == 1;
+}
+
+/* The next thing to be delivered is this one, with 'value' first. */
+static void
+check_delivery (rs_job *job, lua_State *L, rs_stream stream,
+                uint64_t sequence, const char *name, lua_Integer value)
+{
+  rs_stream_record *const record = rs_job_deliver(job);
+  rs_stream_record_info i;
+  REQUIRE(record != NULL);
+  rs_stream_record_info_get(record, &i);
+  CHECK(i.stream == stream);
+  CHECK(i.sequence == sequence);
+  CHECK(i.source == RS_SOURCE_NONE && i.index == 0 && i.time > 0);
+  CHECK(name == NULL ? i.name == NULL : strcmp(i.name, name) == 0);
+  const int n = rs_decode(L, i.values);
+  CHECK(n >= 1 && lua_tointeger(L, -n) == value);
+  lua_pop(L, n);
+  CHECK(rs_job_delivered(job) == sequence);
+  rs_stream_record_unref(record);
+}
+
+static void
+check_events (lua_State *L)
+{
+  rs_pool *pool = NULL;
+  rs_job *job = NULL;
+  rs_error err;
+  rs_job_info info;
+  rs_stream stream;
+  rs_events *const events = rs_events_new();
+  REQUIRE(events != NULL && rs_pool_open(NULL, &pool, &err) == RS_OK);
+  CHECK(rs_stream_find("debug", &stream) && stream == RS_STREAM_DEBUG);
+  CHECK(!rs_stream_find("event", &stream));
+  CHECK(strcmp(rs_stream_name(RS_STREAM_EVENT), "event") == 0);
+  const int fd = rs_events_fileno(events);
+  CHECK(fd >= 0 && rs_events_fileno(events) == fd && !readable(fd));
+  CHECK(rs_events_wait(events, 0) == RS_ETIMEOUT);
+  rs_events_wake(events);
+  CHECK(readable(fd));
+  CHECK(rs_events_wait(events, RS_FOREVER) == RS_OK && !readable(fd));
+
+  const rs_job_options o = {
+    .name = "talker",
+    .events = events,
+    .listen = RS_LISTEN_FINISHED | RS_LISTEN_OWN << 3,
+  };
+  lua_pushcfunction(L, talk);
+  REQUIRE(rs_submit(pool, L, 0, &o, &job, &err) == RS_OK);
+  while (!rs_job_settled(job))
+    CHECK(rs_events_wait(events, 60) == RS_OK);
+  CHECK(rs_events_pending(events) && readable(fd));
+  rs_job *const queued = rs_events_next(events);
+  CHECK(queued == job && !rs_events_pending(events));
+  rs_job_unref(queued);
+  CHECK(rs_events_next(events) == NULL);
+  rs_job_info_get(job, &info);
+  CHECK(info.state == RS_JOB_COMPLETED_WITH_ERRORS);
+  CHECK(strcmp(info.reason, "error_stream") == 0);
+  CHECK(info.sent == 3 && !info.chunk && !info.seen);
+  CHECK((info.listen & RS_LISTEN_OWN << 3) != 0);
+  check_delivery(job, L, RS_STREAM_WARNING, 1, NULL, 1);
+  check_delivery(job, L, RS_STREAM_EVENT, 2, "tick", 2);
+  check_delivery(job, L, RS_STREAM_ERROR, 3, NULL, 3);
+  CHECK(rs_job_deliver(job) == NULL);
+  rs_stream_record *const kept = rs_job_record(job, 1);
+  rs_stream_record_info i;
+  REQUIRE(kept != NULL);
+  rs_stream_record_info_get(kept, &i);
+  CHECK(i.sequence == 3);  /* events are not kept */
+  rs_stream_record_unref(kept);
+  CHECK(rs_job_record(job, 3) == NULL);
+  CHECK(rs_events_jobs(events, NULL, 0) == 0);
+
+  rs_job_listen(job, 1u << RS_STREAM_WARNING);  /* some may have happened */
+  CHECK(rs_events_pending(events));
+  rs_events_close(events);
+  CHECK(!rs_events_pending(events));
+  rs_job_listen(job, 1u << RS_STREAM_DEBUG);
+  CHECK(!rs_events_pending(events));
+  rs_job_forget(job);
+  CHECK(rs_pool_shut(pool, NULL) != RS_EINVAL);
+  CHECK(rs_pool_close(pool, RS_FOREVER) == RS_OK);
+  CHECK(rs_pool_shut(pool, NULL) == RS_OK);
+  rs_pool_unref(pool);
+  rs_events_unref(events);
+}
+
 int
 main (void)
 {
@@ -368,6 +478,7 @@ main (void)
   check_closed_batch(L);
   check_initial_state(L);
   check_thread_failure(L);
+  check_events(L);
   lua_close(L);
   return report();
 }

@@ -20,7 +20,7 @@ describe("the report of collect", function ()
     assert.equal(0, report.cancelled)
     assert.equal(0.8, report.success_rate)
     assert.equal(3, report.batches)
-    assert.equal(2, report.batch_size)  -- the last one
+    assert.equal(4, report.batch_size)
     assert.is_true(report.duration > 0)
     local busy = 0
     for worker, seconds in pairs(report.busy) do

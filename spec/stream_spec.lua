@@ -267,6 +267,25 @@ describe("the option streams", function ()
     assert.same({ 11, 21 }, got)
   end)
 
+  it("may be a pool's, for all its calls that have none", function ()
+    local got = {}
+    local pool <close> = parallel.pool { max = 1, streams = {
+      verbose = function (record) got[#got + 1] = record.value end,
+    } }
+    local function talk (x) parallel.task.verbose(x) end
+    pool:spawn(talk, 1):wait()
+    pool:submit { talk, arguments = { 2 } }:wait()
+    pool:map({ 3 }, talk)
+    pool:collect({ 4 }, talk)
+    for _ in pool:each({ 5 }, talk) do end
+    pool:invoke(talk, { a = { 6 } })
+    pool:map({ 7 }, talk, { streams = {} })
+    assert.same({ 1, 2, 3, 4, 5, 6 }, got)
+    assert.error_matches(function ()
+      parallel.pool { streams = { loud = true } }
+    end, "the name 'loud'")
+  end)
+
   it("refuses unknown streams and what is no way to show one", function ()
     assert.error_matches(function ()
       parallel.map({ 1 }, print, { streams = { warnings = true } })

@@ -53,6 +53,72 @@ function core.initial_state (spec) end
 ---@return parallel.Pool
 function core.pool (options) end
 
+--- A value with a table of values: a record, or an event's.
+---@class parallel.StreamRecord
+---@field stream string    "output", "warning", ...; "event"
+---@field sequence integer  over all streams and events of the job, from 1
+---@field time number       instant
+---@field value any         the first value that was sent
+---@field values table      all of them, with `n`
+---@field message string    the value as text
+---@field index? integer    of the item, in a map
+---@field source? "stdout"|"stderr"  it was printed there
+---@field name? string      of an event
+
+--- Jobs that report to this state and have not ended, and those whose handle
+--- is held.
+---@return table<integer, parallel.Job>  by id
+function core.jobs () end
+
+--- Pools of this state that are open.
+---@return parallel.Pool[]
+function core.pools () end
+
+--- Workers of the default pool, at most.
+---@return integer
+function core.workers () end
+
+---@return boolean
+function core.in_runspace () end
+
+---@param value any
+---@return boolean
+function core.is_job (value) end
+
+--- Hand what is queued to `parallel.event`, after waiting for it.
+---@param timeout? number
+---@return integer calls  of handlers
+function core.poll (timeout) end
+
+--- Wait until something happens that somebody may wait for, and hand it out.
+---@param timeout? number
+function core.wait (timeout) end
+
+--- Readable while `core.wait` would not wait.
+---@return integer descriptor
+function core.fileno () end
+
+--- Be told of these things by all jobs: bits as in `parallel.event`.
+---@param mask integer
+function core.listen (mask) end
+
+--- Write lines to standard output (1) or error (2), above the status line.
+---@param fd 1|2
+---@param text string
+function core.write (fd, text) end
+
+--- Show a text as the last line of the terminal, nil for none.
+---@param text? string
+function core.status (text) end
+
+---@param fd integer
+---@return boolean
+function core.is_terminal (fd) end
+
+---@param fd? integer  default 2
+---@return integer? columns
+function core.terminal_width (fd) end
+
 --- The pool of calls that name none: made on first use; in a runspace, the
 --- pool that the runspace belongs to.
 ---@return parallel.Pool
@@ -71,6 +137,8 @@ function core.default_pool () end
 ---@field failed_workers integer   threads or states that could not be made
 ---@field closed boolean
 ---@field failure? string   the last reason for a failed worker
+---@field done table<string, integer>  jobs and items by final state
+---@field bytes integer     memory of the runspaces, as of their last job
 
 --- Workers, each with a runspace, and the jobs that wait for them.  Collecting
 --- or closing a pool ends its workers.
@@ -90,10 +158,10 @@ function pool:info () end
 
 --- Queue a call of `fn` with the arguments.  Never waits.
 ---@param fn function|string
----@param name? string
+---@param options? {name?: string, streams?: table}
 ---@param ... any
 ---@return parallel.Job
-function pool:submit (fn, name, ...) end
+function pool:start (fn, options, ...) end
 
 ---@class parallel.JobInfo
 ---@field id integer        unique in the process, from 1
@@ -101,13 +169,50 @@ function pool:submit (fn, name, ...) end
 ---@field state parallel.JobState
 ---@field worker integer    number of the worker in its pool, from 1; or 0
 ---@field attempts integer  times that it was started
+---@field reason? string    why it ended otherwise than completed
+---@field queued number     seconds
+---@field duration number
+---@field ended boolean     `info` only, as the next three
+---@field listen integer    bits as in `parallel.event`
+---@field chunk boolean     it is a part of a map
+---@field unseen boolean    it was dropped, and nobody looked at its end
 ---@field created number    instants on the monotonic clock; 0 until reached
 ---@field started number
 ---@field finished number
 
 --- One call in a runspace.  Its fields are looked up when they are asked for.
 ---@class parallel.Job: parallel.JobInfo, userdata
+---@field error any      what it raised, or the first of its stream of errors
+---@field streams table  a copy of what it sent, by stream, and in `all`
 local job = {}
+
+--- Queue it at this state's events for these things too.
+---@param mask integer
+function job:listen (mask) end
+
+--- The next record or event that this was not called for yet.
+---@return parallel.StreamRecord?
+function job:deliver () end
+
+--- The sequence up to which `deliver` came.
+---@return integer
+function job:delivered () end
+
+--- The first record kept above a sequence.
+---@param after integer
+---@return parallel.StreamRecord?
+function job:record (after) end
+
+--- It has ended, and is queued if somebody listens to that.
+---@return boolean
+function job:settled () end
+
+--- In a runspace: run it here, if its pool has not started it.
+---@return boolean ran
+function job:help () end
+
+--- Its end was looked at.
+function job:see () end
 
 ---@return parallel.JobInfo
 function job:info () end
@@ -136,6 +241,7 @@ function job:fetch () end
 ---@field continue? boolean a failed item does not stop the others
 ---@field eager? boolean    chunks stay small: results matter early
 ---@field name? string
+---@field streams? table<string, boolean|function>
 
 --- A map in flight.
 ---@class parallel.Batch: userdata
@@ -154,6 +260,16 @@ function core.batch (owner, fn, options, ...) end
 ---@param last integer
 ---@return integer next  the first that was not added
 function batch:feed_array (items, from, last) end
+
+--- The same for tables of arguments, each with `n`.
+---@param items table[]
+---@param from integer
+---@param last integer
+---@return integer next
+function batch:feed_packed (items, from, last) end
+
+---@return integer id
+function batch:id () end
 
 --- The same for the integers `first + (k - 1) * step`, k from `from`.
 ---@param first integer

@@ -105,7 +105,7 @@ local function collect (pool, items, fn, opts)
     chunk = read.chunk,
     total = source.total,
     name = read.name,
-    streams = read.streams,
+    streams = options.streams_of(where, read.streams),
     records = true,
     continue = not stop,
   }, table.unpack(list, 1, list.n))
@@ -113,7 +113,7 @@ local function collect (pool, items, fn, opts)
   local total <const> = source.total or source.count()
   complete(records, source, total)
   return records, report.new(records, total, started, core.now(),
-                             batch:info())
+                             batch:info().chunks, read.chunk)
 end
 
 --- Apply `fn` to each item and return a record of each, in the order of the

@@ -148,7 +148,7 @@ local function each (pool, items, fn, opts)
     chunk = read.chunk,
     total = source.total,
     name = read.name,
-    streams = read.streams,
+    streams = options.streams_of(where, read.streams),
     records = true,
     continue = not self.stop,
     eager = true,

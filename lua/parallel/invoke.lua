@@ -127,7 +127,7 @@ local function run (where, body, keys, lists, read, progress, results, errors)
     chunk = 1,
     total = #items,
     name = read.name,
-    streams = read.streams,
+    streams = options.streams_of(where, read.streams),
     continue = true,
   })
   local values, at, finished = {}, 1, false

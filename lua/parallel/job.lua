@@ -139,7 +139,11 @@ end
 ---@return parallel.Job
 local function spawn (verb, pool, fn, ...)
   check.is_code(verb, "fn", fn)
-  return pool:start(fn, nil, ...)
+  local streams <const> = options.streams_of(pool)
+  if streams == nil then return pool:start(fn, nil, ...) end
+  local job = pool:start(fn, { streams = streams }, ...)
+  event.add_streams(job.id, streams)
+  return job
 end
 
 ---@class parallel.SubmitOptions
@@ -197,8 +201,10 @@ local function submit (pool, given)
     arguments = list
   end
   local list = { arguments = arguments }
-  local job = pool:start(fn, given, options.arguments("submit", list))
-  event.add_streams(job.id, given.streams)
+  local streams <const> = options.streams_of(pool, given.streams)
+  local job = pool:start(fn, { name = given.name, streams = streams },
+                         options.arguments("submit", list))
+  event.add_streams(job.id, streams)
   return job
 end
 

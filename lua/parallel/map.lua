@@ -80,7 +80,7 @@ local function run (pool, source, fn, opts, keep, ...)
     chunk = opts.chunk,
     total = source.total,
     name = opts.name,
-    streams = opts.streams,
+    streams = options.streams_of(pool, opts.streams),
     continue = go_on,
   }, ...)
   local results = table_for(source.total)

@@ -13,6 +13,8 @@ local math, next = math, next
 ---@field max? integer  workers at most; default, one for each CPU
 ---@field idle? number  seconds before a worker above `min` that has nothing to
 ---                     do ends; default 10; math.huge: never
+---@field streams? table<string, boolean|function>  which streams of its jobs
+---       are shown or handed to functions, unless a call says otherwise
 
 --- More threads than any machine gives.
 local MOST <const> = 65536
@@ -25,7 +27,12 @@ local function workers (value)
   end
 end
 
-local OWN <const> = { idle = check.seconds, max = workers, min = workers }
+local OWN <const> = {
+  idle = check.seconds,
+  max = workers,
+  min = workers,
+  streams = options.streams,
+}
 
 --- Workers of a pool unless told otherwise.
 ---@return integer
@@ -41,13 +48,15 @@ end
 local function open (verb, min, max, given)
   local idle = given.idle
   if idle == 0 then idle = 1e-9 end  -- at once, where 0 means the default
-  return core.pool {
+  local pool = core.pool {
     min = min or 1,
     max = max or math.max(min or 1, default_max()),
     idle = idle,
     reset = given.reset or "globals",
     initial_state = initial_state.of(verb, given),
   }
+  options.set_streams(pool, given.streams)
+  return pool
 end
 
 --- A pool for one call of 'verb', as its options describe it.

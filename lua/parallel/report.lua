@@ -17,7 +17,7 @@ local getmetatable, ipairs, math, next, setmetatable, string, table, tostring,
 ---@field cancelled integer    were never started, or were stopped
 ---@field success_rate number  succeeded / total; 1 when there were no items
 ---@field batches integer      chunks in which the items travelled
----@field batch_size integer   items in the largest one that was asked for
+---@field batch_size? integer  items in each, where the call said so
 ---@field duration number      seconds that the call took
 ---@field busy table<integer, number>  seconds of work by worker
 ---@field records parallel.Record[]
@@ -36,13 +36,14 @@ local FIELDS <const> = {
 ---@param total integer
 ---@param started number   instant
 ---@param ended number     instant
----@param info table       of the batch
+---@param batches integer
+---@param batch_size integer?
 ---@return parallel.Report
-function report.new (records, total, started, ended, info)
+function report.new (records, total, started, ended, batches, batch_size)
   local self = setmetatable({
     total = total, processed = 0, succeeded = 0, with_errors = 0, failed = 0,
-    cancelled = 0, success_rate = 1, batches = info.chunks,
-    batch_size = info.chunk, duration = ended - started, busy = {},
+    cancelled = 0, success_rate = 1, batches = batches,
+    batch_size = batch_size, duration = ended - started, busy = {},
     records = records,
   }, report)
   for i = 1, total do
