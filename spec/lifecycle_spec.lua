@@ -87,6 +87,18 @@ describe("pools", function ()
     assert.is_true(pool:info().workers <= 2)
   end)
 
+  it("collect what their jobs leave, whatever these are sent", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local had
+    for i = 1, sanitized and 3000 or 60000 do
+      pool:run(string.len, "x")  -- the host allocates nothing but handles
+      pool:run(function () end)  -- the runspace nothing but functions
+      if i == 2000 then had = memory() end
+    end
+    assert.is_true(pool:info().bytes < 1 << 20)
+    if not sanitized then assert.is_true(memory() - had < 4096) end
+  end)
+
   it("run jobs whose handles were dropped, and free their results",
      function ()
     local pool <close> = parallel.pool { max = 1 }

@@ -175,6 +175,9 @@ rs_decode_function (rs_decoder *d, lua_State *L)
   if (ar.nups != upvalues)
     rs_decoder_bad(d, L, "wrong number of upvalues");
   rs_decoder_register(d, L, id);
+  /* Loading bytecode allocates without a look at what there is to collect; a
+     runspace that is sent nothing but functions would never collect them. */
+  lua_gc(L, LUA_GCSTEP, 1);
   const int function = lua_gettop(L);
   for (int i = 1; i <= ar.nups; i++) {
     rs_decoder_need(d, L, 1);

@@ -48,6 +48,9 @@ rs_fill_job (lua_State *L, int index, rs_job *job)
   lua_pushvalue(L, index);
   lua_rawsetp(L, -2, job);
   lua_pop(L, 1);
+  /* The collector sees a pointer; let it know of the kilobyte behind it, or
+     dropped handles would pile up. */
+  lua_gc(L, LUA_GCSTEP, 1);
 }
 
 void
