@@ -566,6 +566,24 @@ stack traceback:
     expect "\nstatus 0\n$"
   end)
 
+  it("runs handlers of events while a line is edited", function ()
+    local gate <const> = os.tmpname()
+    os.remove(gate)
+    shell("mkfifo " .. gate)
+    start()
+    enter "_ = parallel.on('t', function (e) print('heard ' .. e.data) end)"
+    enter "function wait_and_tell (path) io.open(path):close()"
+    enter "parallel.task.emit('t', 7) end"
+    enter("job = parallel.submit{wait_and_tell, arguments = {'" .. gate
+          .. "'}}")
+    type_text "half typed"
+    expect "> half typed"
+    shell("echo > " .. gate)
+    expect "\nheard 7\n> half typed"
+    press("C-u")
+    os.remove(gate)
+  end)
+
   it("can read while jobs run", function ()
     start()
     enter "job = parallel.spawn(function () local p = io.popen 'echo there'"

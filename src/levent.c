@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lparallel.h"
+
 #define EVENTS_TYPE "parallel.events"
 
 /* Key in the registry, by address: the events. */
@@ -100,6 +102,26 @@ rs_lua_dispatch (lua_State *L)
   }
   lua_pop(L, 2);
   return n;
+}
+
+int
+rs_parallel_fileno (lua_State *L)
+{
+  return rs_events_fileno(rs_lua_events(L));
+}
+
+bool
+rs_parallel_pending (lua_State *L)
+{
+  rs_events *const e = rs_lua_events(L);
+  rs_events_wait(e, 0);
+  return rs_events_pending(e);
+}
+
+void
+rs_parallel_dispatch (lua_State *L)
+{
+  rs_lua_dispatch(L);
 }
 
 /* core.wait([timeout]): until something happens that somebody may wait for */

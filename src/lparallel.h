@@ -20,6 +20,21 @@ RS_API int luaopen_parallel (lua_State *L);
  */
 RS_API void rs_parallel_set_workers (lua_State *L, unsigned workers);
 
+/* [-0, +0, m]  Let 'warn' speak in the runspaces of pools that 'L' opens from
+   now on. */
+RS_API void rs_parallel_set_warnings (lua_State *L, bool on);
+
+/*
+ * For programs that wait for other things than this module does: a
+ * descriptor that poll(2) finds readable when something is new, -1 if there
+ * is none [-0, +0, m]; whether jobs have something to tell, which makes the
+ * descriptor quiet otherwise [-0, +0, m]; and the handing out of that to the
+ * script's handlers [-0, +0, e].
+ */
+RS_API int rs_parallel_fileno (lua_State *L);
+RS_API bool rs_parallel_pending (lua_State *L);
+RS_API void rs_parallel_dispatch (lua_State *L);
+
 /* [-0, +0, -]  Workers that the default pool of 'L' has at most. */
 RS_API unsigned rs_parallel_workers (lua_State *L);
 

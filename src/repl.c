@@ -45,6 +45,7 @@
 #include <lauxlib.h>
 
 #include "cli.h"
+#include "lparallel.h"
 
 /* What came of asking for a line. */
 typedef enum {
@@ -60,6 +61,23 @@ note_interrupt (int signal)
 {
   (void) signal;
   interrupted = 1;
+}
+
+/* ------------------------------------------------------ what jobs tell */
+
+static int
+dispatch_body (lua_State *L)
+{
+  rs_parallel_dispatch(L);
+  return 0;
+}
+
+/* [-0, +0, -]  Run the handlers of what jobs have told. */
+static void
+dispatch (lua_State *L)
+{
+  lua_pushcfunction(L, dispatch_body);
+  rs_cli_report(L, rs_cli_call(L, 0, 0), NULL);
 }
 
 /* --------------------------------------------------------- a plain line */
@@ -138,10 +156,24 @@ take_line (char *line)
   rl_callback_handler_remove();  /* or the prompt is printed again */
 }
 
+/* Run handlers while a line is being edited: what they print stands above
+   it. */
+static void
+dispatch_above_line (lua_State *L)
+{
+  if (!rs_parallel_pending(L))
+    return;
+  rl_clear_visible_line();
+  fflush(rl_outstream);
+  dispatch(L);
+  fflush(stdout);
+  rl_forced_update_display();
+}
+
 /*
- * Wait for a key or a signal.  All signals are blocked between the look at
- * what has come and the wait, so that none is slept over.  False when stdin
- * cannot be read any more.
+ * Wait for a key, a signal, or what jobs tell.  All signals are blocked
+ * between the look at what has come and the wait, so that none is slept over.
+ * False when stdin cannot be read any more.
  */
 static bool
 edit_step (void)
@@ -150,18 +182,27 @@ edit_step (void)
   fd_set input;
   int ready = 0;
 
+  const int jobs = rs_parallel_fileno(editor.L);
+  const bool watched = jobs > STDIN_FILENO && jobs < FD_SETSIZE;
   FD_ZERO(&input);
   FD_SET(STDIN_FILENO, &input);
+  if (watched)
+    FD_SET(jobs, &input);
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &normal);
   const bool pending = interrupted || rl_pending_signal() != 0;
   if (!pending)
-    ready = pselect(STDIN_FILENO + 1, &input, NULL, NULL, NULL, &normal);
+    ready = pselect((watched ? jobs : STDIN_FILENO) + 1, &input, NULL, NULL,
+                    NULL, &normal);
   const int error = errno;
   pthread_sigmask(SIG_SETMASK, &normal, NULL);
 
-  if (ready > 0)
-    rl_callback_read_char();
+  if (ready > 0) {
+    if (watched && FD_ISSET(jobs, &input))
+      dispatch_above_line(editor.L);
+    if (FD_ISSET(STDIN_FILENO, &input))
+      rl_callback_read_char();
+  }
   else {
     const bool stop = rl_pending_signal() == SIGTSTP;
     rl_check_signals();
@@ -656,6 +697,7 @@ rs_repl_run (lua_State *L)
         print_results(L, &r);
     }
     lua_settop(L, 0);
+    dispatch(L);
   }
   if (r.edit)
     stop_editor();
