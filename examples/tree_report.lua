@@ -321,8 +321,8 @@ local function main (...)
   print_kinds(kinds)
   print_largest(largest)
   print_failures(failures)
-  print(("\nWalked in %.2f s, read in %.2f s by %d %s."):format(
-    walked - started, counted - walked, shared,
+  print(("\n%.2f s: walked in %.2f s, read in %.2f s by %d %s."):format(
+    now() - started, walked - started, counted - walked, shared,
     shared == 1 and "worker" or "workers"))
   return #failures == 0 and 0 or 1
 end

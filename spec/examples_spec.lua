@@ -231,8 +231,8 @@ describe("tree_report.lua", function ()
 
   it("reports the same for every number of workers", function ()
     local one, _, tail = report(1, dir)
-    assert.matches("^Walked in [%d.]+ s, read in [%d.]+ s by 1 worker%.$",
-                   tail)
+    assert.matches("^[%d.]+ s: walked in [%d.]+ s, "
+                   .. "read in [%d.]+ s by 1 worker%.$", tail)
     assert.equal(one, (report(2, dir)))
     assert.equal(one, (report(3, dir)))
   end)

@@ -2,6 +2,24 @@
 local modules <const> = require "support.modules"
 local parallel <const> = require "parallel"
 
+describe("warn", function ()
+  local tree <const> = require "support.tree"
+  local function run (options)
+    local pipe = assert(io.popen(tree.runspace .. options .. " 2>&1"))
+    local text = pipe:read "a"
+    pipe:close()
+    return text
+  end
+
+  it("speaks in runspaces where it is switched on", function ()
+    local job <const> = "parallel.run(function () warn 'w' end)"
+    assert.equal("", run((' -e "%s"'):format(job)))
+    assert.equal("Lua warning: w\n", run((' -W -e "%s"'):format(job)))
+    assert.equal("Lua warning: w\n", run(
+      [[ -e "parallel.run(function () warn '@on' warn 'w' end)"]]))
+  end)
+end)
+
 describe("a job", function ()
   it("does not see the globals of the host", function ()
     rawset(_G, "host_only", "here")

@@ -13,6 +13,14 @@ local function raised (fn, ...)
   return value
 end
 
+describe("map's items", function ()
+  it("are not what ipairs returns", function ()
+    assert.error_matches(function ()
+      parallel.map(ipairs { 1 }, print)
+    end, "bad argument 'items' to 'map' %(of what 'ipairs' returns")
+  end)
+end)
+
 describe("map", function ()
   it("gives the values of an array in its order", function ()
     assert.same({ 1, 4, 9, 16, n = 4 }, parallel.map({ 1, 2, 3, 4 }, square))

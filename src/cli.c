@@ -17,7 +17,6 @@
 #include "cli.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +25,8 @@
 
 #include <lauxlib.h>
 #include <lualib.h>
+
+#include "lparallel.h"
 
 #include "runspace.h"
 
@@ -71,7 +72,10 @@ option_argument (const rs_cli *cli, int *i)
   return cli->argv[++*i];
 }
 
-/* A positive integer in decimal digits, or 0. */
+/* More threads than any machine gives; a pool's 'max' has the same limit. */
+#define MAX_WORKERS 65536
+
+/* A number of workers in decimal digits, or 0. */
 static unsigned
 parse_workers (const char *text)
 {
@@ -80,7 +84,7 @@ parse_workers (const char *text)
     return 0;
   errno = 0;
   const unsigned long n = strtoul(text, &end, 10);
-  return (errno != 0 || n > INT_MAX) ? 0 : (unsigned) n;
+  return (errno != 0 || n > MAX_WORKERS) ? 0 : (unsigned) n;
 }
 
 bool
@@ -207,8 +211,7 @@ rs_cli_pcall (lua_State *L, int nargs, int nresults, int handler)
 {
   struct sigaction before;
   sigaction(SIGINT, NULL, &before);
-  /* Ignored, as in a background job, or taken by the caller? */
-  if (running.L != NULL || before.sa_handler == SIG_IGN)
+  if (running.L != NULL)  /* taken by the caller? */
     return lua_pcall(L, nargs, nresults, handler);
 
   /* Blocking calls return when the signal comes: no SA_RESTART. */
@@ -335,6 +338,7 @@ rs_cli_run_options (lua_State *L, const rs_cli *cli)
         break;
       case 'W':
         lua_warning(L, "@on", 0);
+        rs_parallel_set_warnings(L, true);
         break;
     }
   return status;

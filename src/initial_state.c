@@ -105,6 +105,15 @@ rs_initial_state_set_libs (rs_initial_state *is, unsigned libs)
   return RS_OK;
 }
 
+int
+rs_initial_state_set_warnings (rs_initial_state *is, bool on)
+{
+  if (atomic_load(&is->sealed))
+    return RS_EINVAL;
+  is->warnings = on;
+  return RS_OK;
+}
+
 static int
 set_text (rs_initial_state *is, char **where, const char *text)
 {

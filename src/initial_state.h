@@ -34,6 +34,7 @@ struct rs_initial_state {
   _Atomic unsigned refs;
   _Atomic bool sealed;   /* set by the thread that opens a pool with it */
   unsigned libs;         /* RS_LIB_ */
+  bool warnings;         /* 'warn' speaks */
   char *path, *cpath;    /* owned, or NULL */
   rs_list entries;       /* rs_entry, owned */
 };

@@ -14,6 +14,7 @@
 
 /* Keys in the registry, by address. */
 static const char workers_key;  /* of the default pool, at most; or nil */
+static const char warnings_key; /* 'warn' speaks in runspaces; or nil */
 static const char default_key;  /* the default pool */
 static const char pools_key;    /* handles of open pools, weak keys */
 
@@ -106,6 +107,10 @@ push_initial_state (lua_State *L)
   *handle = rs_initial_state_new();
   if (*handle == NULL)
     rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &warnings_key);
+  check_status(L, rs_initial_state_set_warnings(*handle,
+                                                lua_toboolean(L, -1)));
+  lua_pop(L, 1);
   rs_add_parallel(L, *handle);
   return *handle;
 }
@@ -255,6 +260,13 @@ rs_parallel_set_workers (lua_State *L, unsigned workers)
 {
   lua_pushinteger(L, (lua_Integer) workers);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &workers_key);
+}
+
+void
+rs_parallel_set_warnings (lua_State *L, bool on)
+{
+  lua_pushboolean(L, on);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &warnings_key);
 }
 
 unsigned

@@ -163,6 +163,9 @@ RS_API void rs_initial_state_unref (rs_initial_state *is);
 /* Open these of Lua's libraries, RS_LIB_ bits; default RS_LIB_ALL. */
 RS_API int rs_initial_state_set_libs (rs_initial_state *is, unsigned libs);
 
+/* Let 'warn' speak from the beginning; default false, as in Lua. */
+RS_API int rs_initial_state_set_warnings (rs_initial_state *is, bool on);
+
 /* 'package.path' and 'package.cpath'; NULL leaves Lua's default. */
 RS_API int rs_initial_state_set_path (rs_initial_state *is, const char *path);
 RS_API int rs_initial_state_set_cpath (rs_initial_state *is,

@@ -863,6 +863,8 @@ seed (lua_State *L)
   rs_env_set(L);
   rs_base_open(L);
   rs_output_open(L, &output);
+  if (is->warnings)
+    lua_warning(L, "@on", 0);
   make_metatable(L);
   lua_pushliteral(L, LUA_GNAME);
   s->name_of_globals = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -883,7 +885,12 @@ seed (lua_State *L)
 static int
 describe (lua_State *L)
 {
-  luaL_tolstring(L, 1, NULL);
+  if (lua_type(L, 1) == LUA_TSTRING)
+    return 1;
+  if (luaL_getmetafield(L, 1, "__tostring") != LUA_TNIL)
+    luaL_tolstring(L, 1, NULL);
+  else
+    lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
   return 1;
 }
 

@@ -142,7 +142,8 @@ end
 ---@return string?
 local function size (value)
   local n = type(value) == "number" and math.tointeger(value)
-  if not n or n < 1 or n > 0x7fffffff then return "a positive integer" end
+  if not n or n < 1 then return "a positive integer" end
+  if n > 0x7fffffff then return "an integer from 1 to 2147483647" end
 end
 
 ---@param value any

@@ -5,8 +5,11 @@
 local check = require "parallel.check"
 local range = require "parallel.range"
 
-local getmetatable, math, next, rawlen, type =
-  getmetatable, math, next, rawlen, type
+local getmetatable, ipairs, math, next, rawlen, type =
+  getmetatable, ipairs, math, next, rawlen, type
+
+--- What `ipairs` returns first.
+local INEXT <const> = ipairs {}
 
 ---@class parallel.Input
 ---@field total? integer  how many there are, where that is known
@@ -128,6 +131,11 @@ local function open (verb, value)
     check.misuse("bad argument 'items' to '" .. verb .. "' (got 'next' alone: "
                  .. "of what 'pairs' returns only the first value arrives; "
                  .. "pass an iterator that knows its table)")
+  end
+  if value == INEXT then
+    check.misuse("bad argument 'items' to '" .. verb .. "' (of what 'ipairs' "
+                 .. "returns only the first value arrives; pass the array "
+                 .. "itself)")
   end
   if is_callable(value) then return of_iterator(value) end
   if type(value) ~= "table" then

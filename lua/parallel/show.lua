@@ -23,6 +23,7 @@ local limits <const> = {
   total = 300,    -- of all tables of one result
   depth = 5,
   string = 200,   -- bytes of a string inside a table
+  text = 4000,    -- bytes of a string that is a result itself
   sorted = 10000  -- keys; more are shown in no order
 }
 
@@ -244,7 +245,10 @@ local function results (width, ...)
   local tall = false
   for i = 1, values.n do
     local value <const> = values[i]
-    if not is_plain(value) then
+    if type(value) == "string" and #value > limits.text then
+      values[i] = ("%s... (%d more bytes)"):format(value:sub(1, limits.text),
+                                                   #value - limits.text)
+    elseif not is_plain(value) then
       values[i] = format(value, width)
       tall = tall or values[i]:find("\n", 1, true) ~= nil
     end

@@ -22,6 +22,12 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/runspace-installed.XXXXXX") || exit 99
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 99' HUP INT TERM
 
+if test ! -f "$module"; then
+  echo "$module is not there: run 'make install' with the same DESTDIR first"
+  echo "0 passed, 1 failed"
+  exit 1
+fi
+
 # expect NAME WANTED COMMAND... - what it prints, whole, and its status.
 expect () {
   name=$1
