@@ -87,7 +87,10 @@ static struct {
   rs_pool *pool;
   rs_job *job;
   rs_batch *batch;
+  rs_job *talker;
+  rs_events *events;
   lua_Integer sum;      /* what came back */
+  unsigned heard;       /* what the talker sent */
   bool hung;
 } run;
 
@@ -146,6 +149,40 @@ one_map (lua_State *L)
   }
 }
 
+/* In a runspace: a record, an event, and another record. */
+static int
+talk (lua_State *L)
+{
+  lua_pushliteral(L, "a record");
+  rs_task_send(L, RS_STREAM_VERBOSE, 1);
+  lua_pushinteger(L, 1);
+  rs_task_emit(L, "event", 1);
+  lua_pushliteral(L, "another");
+  rs_task_send(L, RS_STREAM_DEBUG, 1);
+  return 0;
+}
+
+static void
+one_talk (lua_State *L)
+{
+  rs_stream_record *record;
+  run.events = rs_events_new();
+  if (run.events == NULL)
+    return;
+  const rs_job_options o = { .events = run.events,
+                             .listen = RS_LISTEN_FINISHED };
+  lua_pushcfunction(L, talk);
+  if (rs_submit(run.pool, L, 0, &o, &run.talker, NULL) != RS_OK)
+    return;
+  while (!rs_job_settled(run.talker) && !run.hung)
+    run.hung |= rs_events_wait(run.events, 60) != RS_OK;
+  rs_job_unref(rs_events_next(run.events));
+  while ((record = rs_job_deliver(run.talker)) != NULL) {
+    run.heard++;
+    rs_stream_record_unref(record);
+  }
+}
+
 static int
 everything (lua_State *L)
 {
@@ -163,6 +200,7 @@ everything (lua_State *L)
     return 0;
   one_job(L);
   one_map(L);
+  one_talk(L);
   return 0;
 }
 
@@ -181,8 +219,10 @@ once (int m, long n)
   CHECK(code == LUA_OK || code == LUA_ERRMEM);
   rs_batch_close(run.batch, L);
   rs_job_unref(run.job);
+  rs_job_unref(run.talker);
   rs_pool_unref(run.pool);
   rs_initial_state_unref(run.is);
+  rs_events_unref(run.events);
   atomic_store(&mode, OFF);
   lua_close(L);
   return m != OFF && atomic_load(&count) >= n;
@@ -200,6 +240,7 @@ main (void)
     printf("%ld places to refuse\n", n);
     once(OFF, 0);
     CHECK(run.sum == 42 + 1 + 2);
+    CHECK(run.heard == 3);
   }
   return report();
 }
