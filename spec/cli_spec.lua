@@ -324,6 +324,39 @@ local modules <const> = {
   "term", "zlib",
 }
 
+describe("SIGINT", function ()
+  local tree <const> = require "support.tree"
+
+  --- Jobs that run until a pipe is closed, and each way to wait for them.
+  for _, wait in ipairs {
+    "parallel.run(job, path)", "parallel.map({path}, job)",
+    "parallel.collect({path}, job)", "parallel.spawn(job, path):wait()",
+    "for _ in parallel.each({path}, job) do end", "parallel.poll(100)",
+    "parallel.wait(parallel.spawn(job, path))",
+    "for _ in parallel.spawn(job, path):records() do end",
+  } do
+    it("ends the wait of " .. wait, function ()
+      local script <const> = ([[
+        path = os.tmpname()
+        os.remove(path)
+        os.execute("mkfifo " .. path)
+        function job (path) io.open(path):close() end
+        pid = io.open "/proc/self/stat":read "n"
+        os.execute("{ sleep 0.3; kill -INT " .. pid .. "; } &")
+        print(pcall(function () %s end))
+        io.open(path, "r+"):close()
+        os.remove(path)
+        print(parallel.run "return 'alive'")
+      ]]):format(wait)
+      local pipe = assert(io.popen(("%s - 2>&1 <<'END'\n%s\nEND"):format(
+        tree.runspace, script)))
+      local text = pipe:read "a"
+      pipe:close()
+      assert.matches("^false\tinterrupted!\nalive\n$", text)
+    end)
+  end
+end)
+
 describe("the command line", function ()
   local dir
 

@@ -438,6 +438,15 @@ take_ended (rs_batch *batch)
   return link;
 }
 
+static bool
+has_ended (rs_batch *batch)
+{
+  pthread_mutex_lock(&batch->lock);
+  const bool any = !rs_list_empty(&batch->ended);
+  pthread_mutex_unlock(&batch->lock);
+  return any;
+}
+
 /* Nothing is in flight. */
 static bool
 idle (rs_batch *batch)
@@ -471,6 +480,8 @@ rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
     else
       over = rs_events_wait(batch->events, timeout == 0 ? 0
                             : rs_remaining(deadline)) == RS_ETIMEOUT;
+    if (job == NULL && !over && batch->shared && !has_ended(batch))
+      return RS_EEVENT;  /* woken for something else: it may matter */
   }
   rs_job_info info;
   batch->current = RS_LIST_ENTRY(link, rs_job, batch_link);

@@ -180,7 +180,15 @@ static struct {
   lua_State *volatile L;    /* NULL: none */
   pthread_t thread;         /* that runs 'L' */
   struct sigaction before;  /* what SIGINT did before the call */
+  rs_events *events;        /* where 'L' waits, or NULL */
 } running;
+
+void
+rs_cli_set_events (rs_events *events)
+{
+  rs_events_set_pokable(events);
+  running.events = events;
+}
 
 /* [-0, +0, e]  The hook: raise, once. */
 static void
@@ -191,7 +199,8 @@ raise_interrupted (lua_State *L, lua_Debug *ar)
   luaL_error(L, "interrupted!");
 }
 
-/* 'lua_sethook' is the one function of Lua that a signal may call. */
+/* 'lua_sethook' is the one function of Lua that a signal may call; the poke
+   ends a wait for jobs, in which no hook would run. */
 static void
 on_interrupt (int signal)
 {
@@ -202,6 +211,8 @@ on_interrupt (int signal)
     sigaction(SIGINT, &running.before, NULL);
     lua_sethook(running.L, raise_interrupted,
                 LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+    if (running.events != NULL)
+      rs_events_poke(running.events);
   }
   errno = saved;
 }

@@ -13,6 +13,8 @@
 
 #include <lua.h>
 
+#include "runspace.h"
+
 /* The command line, parsed.  It borrows 'argv'. */
 typedef struct rs_cli {
   int argc;
@@ -41,6 +43,9 @@ void rs_cli_message (const char *name, const char *message);
 /* [-(status != LUA_OK), +0, -]  Print the error on top, if it is one, and
    return 'status'. */
 int rs_cli_report (lua_State *L, int status, const char *name);
+
+/* Where the state waits for its jobs: SIGINT ends such a wait. */
+void rs_cli_set_events (rs_events *events);
 
 /*
  * [-(nargs + 1), +(nresults|1), -]  'lua_pcall' during which the first

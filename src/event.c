@@ -7,7 +7,9 @@
  * what it waits for, finds nothing, and then waits, misses none.
  *
  * The descriptor is the reading end of a pipe that holds one byte while
- * 'woken' is set or the queue has something.
+ * 'woken' is set or the queue has something, as far as anybody looks at it:
+ * another event loop, or the host itself, which sleeps there, and not at the
+ * condition, where signal handlers shall be able to wake it.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* pipe2 */
@@ -16,6 +18,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -27,13 +31,17 @@ struct rs_events {
   _Atomic unsigned refs;
   _Atomic unsigned listening;  /* set by the host, read by workers */
   _Atomic bool closed;         /* the same */
+  _Atomic bool poked;          /* set by a signal handler */
   pthread_t owner;             /* constant */
 
   pthread_mutex_t lock;        /* guards down to the blank line */
   rs_list queue;               /* notices, oldest first */
   rs_list live;                /* notices of jobs that have not ended */
   bool woken;
-  bool lit;                    /* a byte is in the pipe */
+  bool pokable;                /* the host shall sleep at the pipe */
+  bool watched;                /* the descriptor was given away */
+  bool sleeping;               /* the host waits at it */
+  bool lit;                    /* our byte is in the pipe */
   int fds[2];                  /* of the pipe; -1 until it is asked for */
   pthread_cond_t ready;        /* woken || !empty(queue) */
 };
@@ -78,27 +86,80 @@ rs_events_unref (rs_events *e)
   free(e);
 }
 
-/* The byte in the pipe follows what there is to do.  It is one at most, so
-   neither call can block. */
+/* Our byte in the pipe follows what there is to do. */
 static void
 light_locked (rs_events *e)
 {
-  const bool want = e->woken || !rs_list_empty(&e->queue);
-  char byte = 1;
+  const bool want = (e->woken || !rs_list_empty(&e->queue))
+                 && (e->watched || e->sleeping);
+  char bytes[64] = { 1 };
   if (e->fds[0] < 0 || want == e->lit)
     return;
-  const ssize_t n = want ? write(e->fds[1], &byte, 1)
-                         : read(e->fds[0], &byte, 1);
-  if (n == 1)
-    e->lit = want;
+  if (want)
+    e->lit = write(e->fds[1], bytes, 1) == 1;
+  else {  /* with those of signal handlers */
+    while (read(e->fds[0], bytes, sizeof bytes) == sizeof bytes)
+      ;
+    e->lit = false;
+  }
+}
+
+/* Move 'fd' above those of the standard files, which may be closed. */
+static int
+move_up (int fd)
+{
+  if (fd > STDERR_FILENO)
+    return fd;
+  const int higher = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  close(fd);
+  return higher;
+}
+
+/* Make the pipe, if it is not there and can be had. */
+static void
+make_pipe_locked (rs_events *e)
+{
+  int fds[2];
+  if (e->fds[0] >= 0 || pipe2(fds, O_CLOEXEC | O_NONBLOCK) != 0)
+    return;
+  const int out = move_up(fds[0]), in = move_up(fds[1]);
+  if (out >= 0 && in >= 0) {
+    e->fds[1] = in;
+    e->fds[0] = out;
+  }
+  else {
+    if (out >= 0)
+      close(out);
+    if (in >= 0)
+      close(in);
+  }
+}
+
+void
+rs_events_set_pokable (rs_events *e)
+{
+  pthread_mutex_lock(&e->lock);
+  e->pokable = true;
+  pthread_mutex_unlock(&e->lock);
+}
+
+void
+rs_events_poke (rs_events *e)
+{
+  /* The byte comes second: who finds it finds the flag.  Without a pipe
+     nobody sleeps there, and the flag is looked at before. */
+  static const char byte = 1;
+  atomic_store(&e->poked, true);
+  const ssize_t n = e->fds[1] >= 0 ? write(e->fds[1], &byte, 1) : 0;
+  (void) n;  /* a full pipe wakes as well */
 }
 
 int
 rs_events_fileno (rs_events *e)
 {
   pthread_mutex_lock(&e->lock);
-  if (e->fds[0] < 0 && pipe2(e->fds, O_CLOEXEC | O_NONBLOCK) != 0)
-    e->fds[0] = e->fds[1] = -1;
+  make_pipe_locked(e);
+  e->watched = true;
   light_locked(e);
   const int fd = e->fds[0];
   pthread_mutex_unlock(&e->lock);
@@ -119,18 +180,45 @@ rs_events_wake (rs_events *e)
   pthread_mutex_unlock(&e->lock);
 }
 
+/* Sleep at the pipe, without the lock.  RS_OK, which may be spurious, or
+   RS_ETIMEOUT. */
+static int
+sleep_locked (rs_events *e, double deadline)
+{
+  struct pollfd end = { .fd = e->fds[0], .events = POLLIN };
+  const double left = rs_remaining(deadline);
+  /* Rounded up: what wakes early goes round in a circle. */
+  const int ms = left < 0 ? -1 : left > 1e6 ? 1000000000
+               : (int) ceil(left * 1e3);
+  e->sleeping = true;
+  light_locked(e);
+  pthread_mutex_unlock(&e->lock);
+  const int n = poll(&end, 1, ms);
+  pthread_mutex_lock(&e->lock);
+  e->sleeping = false;
+  return n == 0 && rs_remaining(deadline) == 0 ? RS_ETIMEOUT : RS_OK;
+}
+
 int
 rs_events_wait (rs_events *e, double timeout)
 {
   const double deadline = rs_deadline(timeout);
   int status = RS_OK;
   pthread_mutex_lock(&e->lock);
-  while (!e->woken && rs_list_empty(&e->queue) && status == RS_OK)
+  if (e->pokable && timeout != 0)
+    make_pipe_locked(e);
+  while (!e->woken && rs_list_empty(&e->queue) && status == RS_OK
+         && !atomic_load(&e->poked))
     status = timeout == 0 ? RS_ETIMEOUT
+           : e->fds[0] >= 0 ? sleep_locked(e, deadline)
            : rs_cond_wait_until(&e->ready, &e->lock, deadline);
   if (e->woken || !rs_list_empty(&e->queue))
     status = RS_OK;
   e->woken = false;
+  if (atomic_exchange(&e->poked, false)) {
+    status = RS_OK;
+    e->lit = true;  /* the handler's byte goes the way of ours */
+  }
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
   return status;

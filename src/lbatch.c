@@ -255,6 +255,7 @@ wait (lua_State *L)
   int status;
   rs_lua_dispatch(L);
   while ((status = rs_batch_wait(check(L), L, left)) == RS_EEVENT) {
+    rs_lua_run_hook(L);
     rs_lua_dispatch(L);
     if (timeout != RS_FOREVER)
       left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;

@@ -104,10 +104,34 @@ rs_lua_dispatch (lua_State *L)
   return n;
 }
 
-int
-rs_parallel_fileno (lua_State *L)
+static int
+do_nothing (lua_State *L)
 {
-  return rs_events_fileno(rs_lua_events(L));
+  (void) L;
+  return 0;
+}
+
+void
+rs_lua_run_hook (lua_State *L)
+{
+  if (lua_gethook(L) == NULL)
+    return;
+  lua_pushcfunction(L, do_nothing);
+  lua_call(L, 0, 0);
+}
+
+int
+rs_lua_sleep (lua_State *L, double timeout)
+{
+  const int status = rs_events_wait(rs_lua_events(L), timeout);
+  rs_lua_run_hook(L);
+  return status;
+}
+
+rs_events *
+rs_parallel_events (lua_State *L)
+{
+  return rs_lua_events(L);
 }
 
 bool
@@ -130,7 +154,7 @@ rs_lua_wait (lua_State *L)
 {
   const double timeout = rs_handle_timeout(L, 1);
   if (rs_lua_dispatch(L) == 0) {
-    rs_events_wait(rs_lua_events(L), timeout);
+    rs_lua_sleep(L, timeout);
     rs_lua_dispatch(L);
   }
   return 0;
@@ -142,10 +166,9 @@ rs_lua_poll (lua_State *L)
 {
   const double timeout = rs_handle_timeout(L, 1);
   const double deadline = rs_now() + timeout;
-  rs_events *const e = rs_lua_events(L);
   lua_Integer n = rs_lua_dispatch(L);
   double left = timeout;
-  while (n == 0 && rs_events_wait(e, left) == RS_OK) {
+  while (n == 0 && rs_lua_sleep(L, left) == RS_OK) {
     n = rs_lua_dispatch(L);
     if (timeout != RS_FOREVER)
       left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;

@@ -95,6 +95,13 @@ unsigned rs_check_streams (lua_State *L, int index);
 /* [-0, +0, m]  Where this state hears of its jobs; lent. */
 rs_events *rs_lua_events (lua_State *L);
 
+/* [-0, +0, e]  Wait there.  A hook that a signal handler has set meanwhile
+   runs before this returns. */
+int rs_lua_sleep (lua_State *L, double timeout);
+
+/* [-0, +0, e]  The last part of it, for who has waited otherwise. */
+void rs_lua_run_hook (lua_State *L);
+
 /* [-0, +0, e]  Hand what is queued there to the Lua part.  How much. */
 lua_Integer rs_lua_dispatch (lua_State *L);
 

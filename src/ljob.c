@@ -297,7 +297,6 @@ wait (lua_State *L)
   rs_job *const job = check(L);  /* the handle stays on the stack */
   const double timeout = rs_handle_timeout(L, 2);
   const double deadline = timeout == RS_FOREVER ? 0 : rs_now() + timeout;
-  rs_events *const e = rs_lua_events(L);
   rs_lua_dispatch(L);
   while (!rs_job_settled(job)) {
     double left = timeout;
@@ -313,7 +312,7 @@ wait (lua_State *L)
       return 2;
     }
     if (!rs_job_help(job, L))
-      rs_events_wait(e, left);
+      rs_lua_sleep(L, left);
     rs_lua_dispatch(L);
   }
   rs_lua_dispatch(L);  /* its handlers have run when this returns */

@@ -25,13 +25,12 @@ RS_API void rs_parallel_set_workers (lua_State *L, unsigned workers);
 RS_API void rs_parallel_set_warnings (lua_State *L, bool on);
 
 /*
- * For programs that wait for other things than this module does: a
- * descriptor that poll(2) finds readable when something is new, -1 if there
- * is none [-0, +0, m]; whether jobs have something to tell, which makes the
- * descriptor quiet otherwise [-0, +0, m]; and the handing out of that to the
- * script's handlers [-0, +0, e].
+ * For programs that wait for other things than this module does: where 'L'
+ * hears of its jobs, lent [-0, +0, m]; whether jobs have something to tell,
+ * which makes the descriptor there quiet otherwise [-0, +0, m]; and the
+ * handing out of that to the script's handlers [-0, +0, e].
  */
-RS_API int rs_parallel_fileno (lua_State *L);
+RS_API rs_events *rs_parallel_events (lua_State *L);
 RS_API bool rs_parallel_pending (lua_State *L);
 RS_API void rs_parallel_dispatch (lua_State *L);
 

@@ -345,7 +345,7 @@ close (lua_State *L, double timeout)
     status = rs_pool_shut(pool, e);
     if (status != RS_EBUSY)
       break;
-    rs_events_wait(e, left);
+    rs_lua_sleep(L, left);
     rs_lua_dispatch(L);
     if (timeout != RS_FOREVER)
       left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;

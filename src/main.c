@@ -37,6 +37,7 @@ open_libraries (lua_State *L, const rs_cli *cli)
   luaL_requiref(L, "parallel", luaopen_parallel, 1);
   lua_pop(L, 1);
   rs_parallel_set_workers(L, cli->workers);
+  rs_cli_set_events(rs_parallel_events(L));
 }
 
 /* Everything that can raise.  Takes the rs_cli, returns whether all of it

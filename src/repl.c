@@ -182,7 +182,7 @@ edit_step (void)
   fd_set input;
   int ready = 0;
 
-  const int jobs = rs_parallel_fileno(editor.L);
+  const int jobs = rs_events_fileno(rs_parallel_events(editor.L));
   const bool watched = jobs > STDIN_FILENO && jobs < FD_SETSIZE;
   FD_ZERO(&input);
   FD_SET(STDIN_FILENO, &input);

@@ -295,13 +295,21 @@ RS_API void rs_events_unref (rs_events *events);
 RS_API void rs_events_close (rs_events *events);
 
 /*
- * Wait until a job is queued, or a job or batch has ended, since the last
- * call.  RS_OK or RS_ETIMEOUT.
+ * Wait until a job is queued, or a job or batch has ended, or somebody poked,
+ * since the last call.  RS_OK or RS_ETIMEOUT.
  */
 RS_API int rs_events_wait (rs_events *events, double timeout);
 
 /* Let 'rs_events_wait' return. */
 RS_API void rs_events_wake (rs_events *events);
+
+/*
+ * Let 'rs_events_wait' return, from a signal handler that runs on the host's
+ * thread.  It can once 'rs_events_set_pokable' was called, before the first
+ * wait.
+ */
+RS_API void rs_events_poke (rs_events *events);
+RS_API void rs_events_set_pokable (rs_events *events);
 
 /* Jobs are queued. */
 RS_API bool rs_events_pending (rs_events *events);
@@ -621,7 +629,8 @@ RS_API int rs_batch_finish (rs_batch *batch, rs_error *err);
  * Wait for a finished chunk and make it the current one.  'L' as in
  * 'rs_job_wait'.  RS_OK, RS_ETIMEOUT, RS_EDONE (all was taken and no more
  * will come), RS_EBUSY (nothing is in flight, but items could be added),
- * RS_EEVENT (jobs are queued at the events that its options named).
+ * RS_EEVENT (something else woke the events that its options named: jobs may
+ * be queued there).
  */
 RS_API int rs_batch_wait (rs_batch *batch, lua_State *L, double timeout);
 
