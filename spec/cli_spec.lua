@@ -325,7 +325,6 @@ local modules <const> = {
 }
 
 describe("SIGINT", function ()
-  local tree <const> = require "support.tree"
 
   --- Jobs that run until a pipe is closed, and each way to wait for them.
   for _, wait in ipairs {

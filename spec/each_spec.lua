@@ -218,6 +218,15 @@ describe("each", function ()
     assert.is_true(most < 2048, most .. " KiB more than at the start")
   end)
 
+  it("leaves no pool behind when it cannot begin", function ()
+    local before <const> = #parallel.stats().pools
+    local file <const> = io.stdout
+    assert.error_matches(function ()
+      parallel.each({ 1 }, function () return file end, { reset = "none" })
+    end, "cannot transfer")
+    assert.equal(before, #parallel.stats().pools)
+  end)
+
   it("is a method of pools, several loops at a time", function ()
     local pool <close> = parallel.pool { max = 2 }
     local sum = 0

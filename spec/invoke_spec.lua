@@ -68,6 +68,28 @@ describe("invoke", function ()
     for i = 1, n do assert.equal(i, jobs[i]:get()) end
   end)
 
+  it("keeps to its limit with async", function ()
+    local gate <close> = gates.new()
+    local pass <const> = gate.pass
+    local jobs = parallel.invoke(function (x) pass() return x end,
+                                 { { 1 }, { 2 }, { 3 } },
+                                 { async = true, limit = 1 })
+    gate:await(1)
+    assert.equal("queued", jobs[2].state)
+    assert.equal("queued", jobs[3].state)
+    gate:open()
+    for i = 1, 3 do assert.equal(i, jobs[i]:get()) end
+    local pool <close> = parallel.pool { max = 2 }
+    for _, row in ipairs {
+      { { async = true, limit = 1 }, "bad option 'limit' to 'invoke'" },
+      { { async = true, progress = true }, "bad option 'progress'" },
+    } do
+      assert.error_matches(function ()
+        pool:invoke(join, {}, row[1])
+      end, row[2])
+    end
+  end)
+
   it("has nothing to do for no keys", function ()
     assert.same({}, (parallel.invoke(join, {})))
     assert.same({}, parallel.invoke(join, {}, { async = true }))

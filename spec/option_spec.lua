@@ -25,6 +25,9 @@ local BAD_OPTIONS <const> = {
     "unknown option 'module' to 'map' (did you mean 'modules'?)" },
   { { Limit = 3 }, "unknown option 'Limit' to 'map' (did you mean 'limit'?)" },
   { { frobnicate = 3 }, "unknown option 'frobnicate' to 'map'" },
+  { { params = 5 },
+    "bad option 'params' to 'map' (a table of values by name expected, got 5)"
+  },
   { { ordered = true }, "unknown option 'ordered' to 'map'" },
   { { timeout = 3 }, "unknown option 'timeout' to 'map'" },
   { { 3 }, "bad options to 'map' (named options expected, got the key 1)" },

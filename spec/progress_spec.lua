@@ -61,6 +61,29 @@ describe("progress", function ()
     assert.equal(1, last.done)
   end)
 
+  it("tells of the failure that ends a map, and hides it not", function ()
+    local last
+    assert.error_matches(function ()
+      parallel.map({ 1 }, function () error "bad" end, {
+        progress = function (state)
+          last = state
+        end
+      })
+    end, "item 1")
+    assert.equal(1, last.failed)
+  end)
+
+  it("calls a function that raised no more", function ()
+    local calls = 0
+    assert.error_matches(function ()
+      parallel.collect({ 1, 2 }, tostring, { progress = function ()
+        calls = calls + 1
+        error("call " .. calls, 0)
+      end })
+    end, "^call 1$")
+    assert.equal(1, calls)
+  end)
+
   it("shows nothing where the standard error is no terminal", function ()
     local path <const> = script [[
       parallel.map(parallel.range(10), function (x) return x end,
@@ -165,6 +188,74 @@ describe("progress", function ()
       io.open(gate, "w"):close()
       shown = expect "status 0$"
       assert.is_nil(shown:find "/5")
+      os.remove(gate)
+      os.remove(path)
+    end)
+
+    --- What a terminal shows while all but one of 's' items have ended.
+    local function screen (width, options, prologue)
+      local gate <const> = fifo()
+      local path = start(width, "NO_COLOR=1", ([[
+        local path = %q
+        %s
+        parallel.collect(items or {1, 2, 3}, function (x)
+          parallel.task.warning("w" .. x)
+          if x == 3 then
+            local file <close> = io.open(path)
+            file:read(0)
+          end
+        end, {chunk = 1, %s})
+      ]]):format(gate, prologue or "", options))
+      local shown = expect "2/?[3…]?[^\n]*$"
+      io.open(gate, "w"):close()
+      local rest <const> = expect "status 0$"
+      os.remove(gate)
+      os.remove(path)
+      return shown, rest
+    end
+
+    it("is out of the way of handlers that print", function ()
+      local _, rest = screen(70, [[progress = "Scanning", streams = {
+        warning = function (record) print("got " .. record.message) end}]])
+      assert.matches("^got w%d\ngot w%d\ngot w%d\nstatus 0$", rest)
+    end)
+
+    it("is out of the way of iterators that print", function ()
+      local _, rest = screen(70, [[progress = "Scanning",
+                                   streams = {warning = false}]], [[
+        local i = 0
+        local function items ()
+          i = i + 1
+          if i > 3 then return nil end
+          print("pulled " .. i)
+          return i
+        end
+      ]])
+      assert.matches("^pulled 1\npulled 2\npulled 3\nstatus 0$", rest)
+    end)
+
+    it("takes one row, whatever the title has", function ()
+      local _, rest = screen(30, [[progress = "日本語のタイトルを表示",
+                                   streams = {warning = false}]])
+      assert.equal("status 0", rest)
+      tmux("kill-server")
+      local shown
+      shown, rest = screen(60, [[progress = "a\tb\nc\27[2Jd",
+                                 streams = {warning = false}]])
+      assert.matches("^a b c %[2Jd", shown)
+      assert.equal("status 0", rest)
+    end)
+
+    it("leaves nothing when the terminal becomes narrower", function ()
+      local gate <const> = fifo()
+      local path = start(70, "NO_COLOR=1", SOURCE:format(gate))
+      expect "4/5"
+      tmux("resize-window", "-x", "30")
+      local shown = expect "\nScann[^\n]*4/5[^\n]*$"
+      assert.equal(1, select(2, shown:gsub("Scann", "")))
+      io.open(gate, "w"):close()
+      shown = expect "status 0$"
+      assert.is_nil(shown:find "Scann")
       os.remove(gate)
       os.remove(path)
     end)

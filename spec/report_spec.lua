@@ -66,9 +66,44 @@ describe("the report of collect", function ()
       "    3  10            completed",
     }, "\n") .. "\n", report:table({ "index", { "what", "result" }, "state" },
                                    { width = 30 }))
-    for line in report:table(nil, { width = 40 }):gmatch "[^\n]+" do
-      assert.is_true(utf8.len(line) <= 60)
+    for _, width in ipairs { 60, 46, 40, 20, 7, 1 } do
+      for line in report:table(nil, { width = width }):gmatch "[^\n]+" do
+        assert.is_true(utf8.len(line) <= width)
+      end
     end
+  end)
+
+  it("has nothing in its table that a terminal would obey", function ()
+    local _, report = parallel.collect({ "a\27[2J", "b\u{9b}2J", "\xffc" },
+      function (x) return x end)
+    assert.equal(table.concat({
+      "what now",
+      "--------",
+      "a [2J",
+      "b?2J",
+      "?c",
+    }, "\n") .. "\n", report:table { { "what\nnow", "result" } })
+  end)
+
+  it("tells the part that succeeded as it is", function ()
+    local _, report = parallel.collect(parallel.range(100), function (i)
+      if i > 29 then error "x" end
+    end)
+    assert.matches("; 29 %% in ", tostring(report))
+  end)
+
+  it("reads all results and the streams too", function ()
+    local _, report = parallel.collect({ 1, 2 }, function (x)
+      if x == 2 then parallel.task.verbose "even" end
+      return x, x
+    end, { chunk = 2.0 })
+    assert.same({ [2] = 2 }, report:count "results.n")
+    assert.equal(2, report:group(function (record)
+      return record.streams ~= nil
+    end)[true][1].index)
+    assert.equal(1, #report:group "streams.all"
+                 [report.records[2].streams.all])
+    assert.equal("integer", math.type(report.batch_size))
   end)
 
   it("refuses fields that are none", function ()
@@ -78,7 +113,8 @@ describe("the report of collect", function ()
       { function () report:count() end, "bad argument 'key' to 'count'" },
       { function () report:group {} end, "bad argument 'key' to 'group'" },
       { function () report:table "state" end, "bad argument 'columns'" },
-      { function () report:table({ "x" }) end, "unknown option 'x'" },
+      { function () report:table({ "x" }) end, "unknown field 'x'" },
+      { function () report:table {} end, "bad argument 'columns'" },
       { function () report:table(nil, { width = 0 }) end, "'width'" },
       { function () report:table(nil, { with = 10 }) end,
         "did you mean 'width'" },
@@ -119,8 +155,13 @@ describe("compare", function ()
   it("refuses ways that it does not know", function ()
     for _, row in ipairs {
       { { fn = square, items = {}, isolation = { "process" } },
-        "a way 'process' is not known" },
+        "none, runspace, job, fresh expected, got the way 'process'" },
       { { fn = square, items = {}, isolation = "none" }, "'isolation'" },
+      { { fn = square, items = { a = 1 }, isolation = { "none" } },
+        "bad argument 'items' to 'compare'" },
+      { { fn = square, items = { n = -1 } }, "to 'compare'" },
+      { { fn = square, items = {}, limit = 70000 },
+        "bad option 'limit' to 'compare'" },
       { { items = {} }, "bad argument 'fn' to 'compare'" },
       { { fn = square }, "bad option 'items' to 'compare'" },
       { { fn = square, items = {}, repeat_ = 1 }, "did you mean 'repeats'" },
@@ -132,6 +173,16 @@ describe("compare", function ()
 end)
 
 describe("stats", function ()
+  it("have the CPUs' busy part at each call but the first", function ()
+    parallel.stats()
+    local before <const> = os.clock()
+    while os.clock() - before < 0.05 do end
+    for _ = 1, 5 do
+      local part <const> = parallel.stats().machine.cpu
+      assert.is_true(part >= 0 and part <= 1)
+    end
+  end)
+
   it("tell of the pools and the machine", function ()
     local pool <close> = parallel.pool { max = 2 }
     pool:map(parallel.range(10), function (x) return x end)

@@ -93,6 +93,7 @@ rs_lua_dispatch (lua_State *L)
   luaL_checkstack(L, LUA_MINSTACK, NULL);
   rs_lua_require(L, "parallel.event");
   lua_getfield(L, -1, "deliver");
+  const bool aside = rs_console_pause();  /* handlers may print */
   while ((job = rs_events_next(e)) != NULL) {
     lua_pushvalue(L, -1);
     rs_push_job(L, job);
@@ -100,6 +101,8 @@ rs_lua_dispatch (lua_State *L)
     n += lua_tointeger(L, -1);
     lua_pop(L, 1);
   }
+  if (aside)
+    rs_console_resume();
   lua_pop(L, 2);
   return n;
 }

@@ -276,6 +276,15 @@ RS_API void rs_console_write (int fd, const char *line, size_t size);
  */
 RS_API void rs_console_status (const char *text);
 
+/*
+ * Take the status away while code of the host runs that may print, and show
+ * it again.  Lines that jobs print meanwhile go out as they are.  True if it
+ * was there; only then is 'resume' called.  A new status ends the pause.
+ * Any thread.
+ */
+RS_API bool rs_console_pause (void);
+RS_API void rs_console_resume (void);
+
 /* ---------------------------------------------------------------- events */
 
 /*

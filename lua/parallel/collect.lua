@@ -7,7 +7,7 @@ local input = require "parallel.input"
 local options = require "parallel.options"
 local report = require "parallel.report"
 
-local require, table = require, table
+local math, require, table = math, require, table
 
 ---@class parallel.Record
 ---@field index integer     of the item, from 1
@@ -40,7 +40,11 @@ local function run (batch, source, stop, progress)
   local records = {}
   local more, finished = true, false
   while true do
-    if more then more = source.feed(batch) end
+    if more and progress ~= nil then
+      more = progress:feed(source, batch)
+    elseif more then
+      more = source.feed(batch)
+    end
     if not more and not finished then
       batch:finish()
       finished = true
@@ -113,7 +117,8 @@ local function collect (pool, items, fn, opts)
   local total <const> = source.total or source.count()
   complete(records, source, total)
   return records, report.new(records, total, started, core.now(),
-                             batch:info().chunks, read.chunk)
+                             batch:info().chunks,
+                             read.chunk and math.tointeger(read.chunk))
 end
 
 --- Apply `fn` to each item and return a record of each, in the order of the

@@ -3,9 +3,10 @@
 
 local check = require "parallel.check"
 local core = require "parallel.core"
+local input = require "parallel.input"
 
-local ipairs, load, next, require, setmetatable, string, type =
-  ipairs, load, next, require, setmetatable, string, type
+local error, ipairs, load, next, require, setmetatable, string, type =
+  error, ipairs, load, next, require, setmetatable, string, type
 
 ---@class parallel.CompareOptions
 ---@field fn function|string  called with each item
@@ -33,13 +34,15 @@ local function open (limit, reset)
   }
 end
 
---- Each way: (fn, items, limit) -> seconds.  Opening a pool does not count.
----@type table<string, fun(fn: any, items: table, limit: integer): number>
+--- Each way: (fn, items, limit, n) -> seconds, of 'n' items.  Opening a pool
+--- does not count.
+---@type table<string, fun(fn: any, items: table, limit: integer,
+---                         n: integer): number>
 local WAYS <const> = {
-  none = function (fn, items)
+  none = function (fn, items, _, n)
     if type(fn) == "string" then fn = load(fn, "=(chunk)", "t") end
     local started <const> = core.now()
-    for i = 1, items.n or #items do fn(items[i]) end
+    for i = 1, n do fn(items[i]) end
     return core.now() - started
   end,
   runspace = function (fn, items, limit)
@@ -48,12 +51,16 @@ local WAYS <const> = {
     pool:map(items, fn)
     return core.now() - started
   end,
-  job = function (fn, items, limit)
+  job = function (fn, items, limit, n)
     local pool <close> = open(limit)
     local started <const> = core.now()
-    local jobs = {}
-    for i = 1, items.n or #items do jobs[i] = pool:spawn(fn, items[i]) end
-    for _, job in ipairs(jobs) do job:get() end
+    local jobs, failure = {}, nil
+    for i = 1, n do jobs[i] = pool:spawn(fn, items[i]) end
+    for _, job in ipairs(jobs) do  -- look at them all: none is to be reported
+      local ok, problem = job:join()
+      if not ok then failure = failure or problem end
+    end
+    if failure ~= nil then error(failure, 0) end
     return core.now() - started
   end,
   fresh = function (fn, items, limit)
@@ -67,16 +74,24 @@ local WAYS <const> = {
 local ORDER <const> = { "none", "runspace", "job", "fresh" }
 
 ---@param value any
----@return string?
+---@return string? expected
+---@return string? wrong
 local function isolation (value)
-  if type(value) ~= "table" or #value == 0 then
-    return "an array of the words none, runspace, job, fresh"
-  end
+  local expected <const> = "an array of the words none, runspace, job, fresh"
+  if type(value) ~= "table" or #value == 0 then return expected end
   for _, word in ipairs(value) do
     if WAYS[word] == nil then
-      return "the words none, runspace, job, fresh; a way "
-             .. check.describe(word) .. " is not known"
+      return expected, "the way " .. check.describe(word)
     end
+  end
+end
+
+--- As many as a pool can have.
+---@param value any
+---@return string?
+local function workers (value)
+  if check.size(value) ~= nil or value > 65536 then
+    return "an integer from 1 to 65536"
   end
 end
 
@@ -84,7 +99,7 @@ local OWN <const> = {
   fn = check.code,
   isolation = isolation,
   items = check.list,
-  limit = check.size,
+  limit = workers,
   repeats = check.size,
 }
 
@@ -123,12 +138,13 @@ local function compare (given)
   if given.items == nil then
     check.bad_option("compare", "items", "an array", nil)
   end
+  local n <const> = input.length("compare", given.items)
   local limit <const> = given.limit or core.workers()
   local result, plain = setmetatable({}, comparison), nil
   for i, word in ipairs(given.isolation or ORDER) do
     local best
     for _ = 1, given.repeats or 1 do
-      local seconds = WAYS[word](given.fn, given.items, limit)
+      local seconds = WAYS[word](given.fn, given.items, limit, n)
       if best == nil or seconds < best then best = seconds end
     end
     result[i] = { isolation = word, seconds = best }

@@ -44,10 +44,17 @@ function loop:close ()
   self.ended, self.more = true, false
   local _ <close> = self.pool
   local _ <close> = self.progress
-  self.batch:close()
+  if self.batch ~= nil then self.batch:close() end
 end
 
 loop.__close = loop.close
+
+--- Ends a loop whose batch could not be opened.
+local OPENING <const> = {
+  __close = function (self, problem)
+    if problem ~= nil then self.loop:close() end
+  end,
+}
 
 --- The next finished record, in the order of completion.
 ---@param held integer  records that wait for an earlier one
@@ -75,7 +82,10 @@ function loop:take (held)
     if event ~= "ready" then
       local full = held >= HELD_RECORDS
         and held >= HELD_CHUNKS * batch:info().chunk
-      if self.more and not full then self.more = self.source.feed(batch) end
+      if self.more and not full then
+        self.more = progress ~= nil and progress:feed(self.source, batch)
+                    or progress == nil and self.source.feed(batch)
+      end
       if not self.more and not self.finished then
         batch:finish()
         self.finished = true
@@ -143,6 +153,7 @@ local function each (pool, items, fn, opts)
       and require("parallel.progress").start(read.progress, source.total,
                                              read.name) or nil,
   }, loop)
+  local _ <close> = setmetatable({ loop = self }, OPENING)
   self.batch = core.batch(where, bound, {
     limit = read.limit,
     chunk = read.chunk,

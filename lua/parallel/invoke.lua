@@ -182,8 +182,18 @@ local function invoke (pool, fn, calls, opts)
     check.bad_argument("invoke", "calls", "a table of arguments by key", calls)
   end
   local read, placed = options.read("invoke", pool, opts, OWN)
+  if read.async and read.progress then
+    check.misuse("bad option 'progress' to 'invoke' (with async nobody waits: "
+                 .. "leave it out, or wait for the jobs)")
+  elseif read.async and pool ~= nil and read.limit ~= nil then
+    check.misuse("bad option 'limit' to 'invoke' (with async the pool's own "
+                 .. "workers are the limit: open a pool of " .. read.limit
+                 .. ", or call parallel.invoke)")
+  end
   local keys, lists, bodies = prepare(fn, calls, read.params or {})
-  local where, temporary = options.place("invoke", pool, read, placed)
+  -- Jobs that nobody waits for here are limited by their pool.
+  local own <const> = placed or read.async and read.limit ~= nil
+  local where, temporary = options.place("invoke", pool, read, own)
   if read.async then
     local jobs = {}
     for _, key in ipairs(keys) do

@@ -51,14 +51,22 @@ local function show (opts, total)
   return require("parallel.progress").start(opts.progress, total, opts.name)
 end
 
+--- Bring the progress's counts up to date.
+---@param shown parallel.Progress?
+---@param batch parallel.Batch
+local function count (shown, batch)
+  if shown == nil then return end
+  local info <const> = batch:info()
+  shown.done, shown.failed = info.finished, info.failed
+end
+
 --- Bring the progress up to date.
 ---@param shown parallel.Progress
 ---@param batch parallel.Batch
 ---@param patience number?
 ---@return number patience
 local function advance (shown, batch, patience)
-  local info <const> = batch:info()
-  shown.done, shown.failed = info.finished, info.failed
+  count(shown, batch)
   return shown:patience(patience)
 end
 
@@ -89,7 +97,11 @@ local function run (pool, source, fn, opts, keep, ...)
   local failures, cancelled
   local more, finished = true, false
   while true do
-    if more then more = source.feed(batch) end
+    if more and shown ~= nil then
+      more = shown:feed(source, batch)
+    elseif more then
+      more = source.feed(batch)
+    end
     if not more and not finished then
       batch:finish()
       finished = true
@@ -107,6 +119,7 @@ local function run (pool, source, fn, opts, keep, ...)
           failures = failures or {}
           failures[index] = failure
         elseif state ~= "cancelled" then
+          count(shown, batch)
           error(failure, 0)
         else  -- its chunk overtook the failure that stopped it
           cancelled = cancelled or failure

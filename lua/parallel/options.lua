@@ -9,10 +9,10 @@ local next, require, setmetatable, table, type =
 
 --- What every verb over items accepts.
 ---@class parallel.CallOptions: parallel.InitialStateFields
----@field limit? integer    jobs in flight; default: what keeps the pool busy
+---@field limit? integer    jobs in flight; default: what keeps the pool busy;
+---       more than the default pool has workers opens a pool of that many for
+---       the call
 ---@field chunk? integer    items to a job; default: by their measured cost
----       at once; more than the default pool has workers opens a pool of
----       that many for the call
 ---@field arguments? any[]  passed to the function behind each item
 ---@field params? table<string, any>  the same by the names of the function's
 ---       parameters; variables of a chunk of source
@@ -52,13 +52,19 @@ local function progress (value)
   return require("parallel.progress").test(value)
 end
 
+---@param value any
+---@return string?
+local function by_name (value)
+  if type(value) ~= "table" then return "a table of values by name" end
+end
+
 ---@type table<string, fun(value: any): string?, string?>
 local COMMON <const> = {
   arguments = check.list,
   chunk = check.size,
   limit = check.size,
   name = check.text,
-  params = check.list,
+  params = by_name,
   progress = progress,
   streams = streams,
 }

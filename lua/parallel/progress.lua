@@ -71,7 +71,8 @@ function progress.start (wanted, total, name)
   if call == nil and not core.is_terminal(2) then return nil end
   local now = core.now()
   local self = setmetatable({
-    title = type(wanted) == "string" and wanted or name or "",
+    title = call and (name or "") or text_table.plain(
+      type(wanted) == "string" and wanted or name or ""),
     call = call, total = total, started = now, drawn = -math.huge,
     done = 0, failed = 0,
   }, progress)
@@ -113,7 +114,7 @@ end
 local function short (n)
   if n >= 1e6 then return string.format("%.1fM", n / 1e6) end
   if n >= 1e4 then return string.format("%.0fk", n / 1e3) end
-  return string.format(n >= 10 and "%.0f" or "%.1f", n)
+  return string.format(n >= 10 and "%.0f" or n >= 1 and "%.1f" or "%.2g", n)
 end
 
 --- What stands behind the bar, the most important first: the count, the rate,
@@ -152,7 +153,7 @@ local function line (self, width)
   if needed() > width then
     local room = width - (needed() - title_width)
     title = room > 0 and text_table.cut(title, room) or ""
-    if room <= 0 then fault = "" end
+    if needed() - title_width - 1 > width then fault = "" end
   end
   local bar, room = "", width - needed() - 3
   if s.total ~= nil and title == s.title and room >= 8 then
@@ -162,7 +163,7 @@ local function line (self, width)
           .. self.reset .. string.rep(" ", cells - full) .. "] "
   end
   local text = (title ~= "" and title .. " " or "") .. bar
-               .. table.concat(list, "  ")
+               .. text_table.cut(table.concat(list, "  "), width)
   if fault ~= "" then
     text = text .. "  " .. self.bad .. fault .. self.reset
   end
@@ -176,10 +177,13 @@ function progress:draw (force)
   if not force and now - self.drawn < OFTEN then return end
   self.drawn = now
   if self.call ~= nil then
+    self.calling = true  -- and it stays so when the function raises
     self.call(state_of(self))
+    self.calling = false
   else
     local width = core.terminal_width(2) or 80
-    core.status(line(self, width - 1))
+    self.text = line(self, width - 1)
+    core.status(self.text)
     self.shown = true
   end
 end
@@ -206,6 +210,19 @@ function progress:patience (timeout)
   return timeout == nil and most or math.min(timeout, most)
 end
 
+--- Let the input add items; the line is away while an iterator runs, since
+--- that is code of the host, which may print.
+---@param source parallel.Input
+---@param batch parallel.Batch
+---@return boolean more
+function progress:feed (source, batch)
+  if not self.shown or source.inputs == nil then return source.feed(batch) end
+  core.status(nil)
+  local more = source.feed(batch)
+  core.status(self.text)
+  return more
+end
+
 --- Take the line away; the next drawing brings it back.
 function progress:hide ()
   if self.shown then
@@ -214,11 +231,19 @@ function progress:hide ()
   end
 end
 
---- The call is over.
-function progress:finish ()
+--- The call is over.  What ended it, if it failed, is not hidden by what the
+--- function raises now.
+---@param problem any
+function progress:finish (problem)
   if self.over then return end
   self.over = true
-  if self.call ~= nil then self:draw(true) end
+  if self.call ~= nil and not self.calling then
+    if problem ~= nil then
+      pcall(self.draw, self, true)
+    else
+      self:draw(true)
+    end
+  end
   self:hide()
 end
 

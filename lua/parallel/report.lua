@@ -3,10 +3,8 @@
 
 local check = require "parallel.check"
 
-local getmetatable, ipairs, math, next, setmetatable, string, table, tostring,
-  type =
-  getmetatable, ipairs, math, next, setmetatable, string, table, tostring,
-  type
+local getmetatable, ipairs, next, setmetatable, string, table, tostring, type =
+  getmetatable, ipairs, next, setmetatable, string, table, tostring, type
 
 ---@class parallel.Report
 ---@field total integer        items
@@ -27,8 +25,9 @@ report.__index = report
 --- What the methods read from a record.
 ---@type table<string, boolean>
 local FIELDS <const> = {
-  index = true, input = true, state = true, result = true, error = true,
-  queued = true, duration = true, worker = true, traceback = true,
+  index = true, input = true, state = true, result = true, results = true,
+  error = true, streams = true, queued = true, duration = true,
+  worker = true, traceback = true,
 }
 
 --- Make a report of records.
@@ -85,7 +84,9 @@ local function reader (verb, key)
   end
   local first = key:match "^[^.]+"
   if not FIELDS[first] then
-    check.unknown_option(verb, first or key, FIELDS)
+    local near = check.nearest(first or key, FIELDS)
+    check.misuse("unknown field '" .. key .. "' of records in '" .. verb .. "'"
+                 .. (near and " (did you mean '" .. near .. "'?)" or ""))
   end
   return function (record)
     local value = record
@@ -144,7 +145,7 @@ local COLUMNS <const> = { "index", "input", "state", "result", "error",
 ---@return string
 function report:table (columns, opts)
   is_report("table", self)
-  if columns ~= nil and type(columns) ~= "table" then
+  if columns ~= nil and (type(columns) ~= "table" or columns[1] == nil) then
     check.bad_argument("table", "columns", "an array of fields", columns)
   end
   check.is_options(opts, "table")
@@ -159,7 +160,8 @@ function report:table (columns, opts)
   for i, column in ipairs(columns or COLUMNS) do
     local title, key = column, column
     if type(column) == "table" then title, key = column[1], column[2] end
-    titles[i], readers[i] = tostring(title), reader("table", key)
+    titles[i] = type(title) == "function" and "" or tostring(title)
+    readers[i] = reader("table", key)
   end
   for r, record in ipairs(self.records) do
     rows[r] = {}
@@ -180,7 +182,8 @@ function report:__tostring ()
   return string.format("%d item%s: %s; %d %% in %.2f s", self.total,
                        self.total == 1 and "" or "s",
                        table.concat(parts, ", "),
-                       math.floor(100 * self.success_rate), self.duration)
+                       self.total == 0 and 100
+                       or 100 * self.succeeded // self.total, self.duration)
 end
 
 return report

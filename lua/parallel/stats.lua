@@ -9,7 +9,7 @@ local io, ipairs, math, next, string, tonumber =
 ---@class parallel.Machine
 ---@field cpus integer     that this process may use
 ---@field cpu? number      busy part of all CPUs since the last call, 0 to 1;
----       nil at the first one
+---       nil at the first one; the same again within a tick of the clock
 ---@field memory? {total: integer, available: integer}  bytes
 ---@field load? number[]   processes that run or want to, mean of the last 1, 5
 ---       and 15 minutes
@@ -33,8 +33,8 @@ local function read (path)
   return file and file:read "a" or nil
 end
 
---- Ticks of all CPUs at the last call: busy ones, and all.
-local busy_before, all_before
+--- Ticks of all CPUs at the last call: busy ones, and all; what it gave.
+local busy_before, all_before, part_before
 
 ---@return number?
 local function cpu ()
@@ -46,12 +46,14 @@ local function cpu ()
   local all = 0
   for i = 1, math.min(#ticks, 8) do all = all + ticks[i] end
   local busy = all - (ticks[4] or 0) - (ticks[5] or 0)  -- idle, iowait
-  local part
+  if all == all_before then return part_before end  -- within one tick
   if all_before ~= nil and all > all_before then
-    part = (busy - busy_before) / (all - all_before)
+    -- The kernel may take back some of the time of waiting for devices.
+    part_before = math.max(0, math.min(1, (busy - busy_before)
+                                          / (all - all_before)))
   end
   busy_before, all_before = busy, all
-  return part
+  return part_before
 end
 
 ---@return parallel.Machine

@@ -8,7 +8,7 @@ local ipairs, math, os, string, table, tonumber, type, utf8 =
 
 --- Between columns.
 local GAP <const> = "  "
---- No column is cut below this.
+--- No column is cut below this, as long as there is room.
 local NARROWEST <const> = 5
 
 --- Columns that a text takes; bytes where it is no UTF-8.
@@ -24,6 +24,7 @@ end
 ---@return string
 local function cut (text, width)
   if width_of(text) <= width then return text end
+  if width < 1 then return "" end
   local at = utf8 and utf8.len(text) and utf8.offset(text, width) or width
   return text:sub(1, at - 1) .. "…"
 end
@@ -40,8 +41,23 @@ end
 --- The terminal's width: that of standard output or error, or COLUMNS, or 80.
 ---@return integer
 local function terminal_width ()
-  return core.terminal_width(1) or core.terminal_width(2)
-         or tonumber(os and os.getenv and os.getenv "COLUMNS") or 80
+  local width = core.terminal_width(1) or core.terminal_width(2)
+  if width ~= nil then return width end
+  local columns = math.tointeger(tonumber(os and os.getenv
+                                          and os.getenv "COLUMNS"))
+  return columns ~= nil and columns > 0 and columns or 80
+end
+
+--- A text on one line, without what a terminal would obey: control
+--- characters, those of the C1 set too, and bytes that are no UTF-8.
+---@param text string
+---@return string
+local function plain (text)
+  text = text:gsub("%c+", " ")
+  if width_of(text) == #text then  -- ASCII, or no UTF-8?
+    return (text:gsub("[\x80-\xff]", "?"))
+  end
+  return (text:gsub("\xC2[\x80-\x9f]", "?"))
 end
 
 --- A cell as one line of text.
@@ -55,23 +71,26 @@ local function cell (value)
     end
     return string.format("%.4g", value)
   end
-  local text = type(value) == "string" and value
-               or require("parallel.failure").text(value)
-  return (text:gsub("%c+", " "))
+  return plain(type(value) == "string" and value
+               or require("parallel.failure").text(value))
 end
 
---- Shrink the widest columns until the row fits.
+--- Shrink the widest columns until the row fits, or all have 'narrowest'.
 ---@param widths integer[]
 ---@param room integer
-local function fit (widths, room)
+---@param narrowest integer
+local function fit (widths, room, narrowest)
   local sum = (#widths - 1) * #GAP
-  for i = 1, #widths do sum = sum + widths[i] end
+  for i = 1, #widths do
+    widths[i] = math.min(widths[i], math.max(room, narrowest))
+    sum = sum + widths[i]
+  end
   while sum > room do
     local widest = 1
     for i = 2, #widths do
       if widths[i] > widths[widest] then widest = i end
     end
-    if widths[widest] <= NARROWEST then return end
+    if widths[widest] <= narrowest then return end
     widths[widest] = widths[widest] - 1
     sum = sum - 1
   end
@@ -83,9 +102,11 @@ end
 ---@param width? integer   default: the terminal's
 ---@return string
 local function format (titles, rows, width)
-  local texts, widths, right = {}, {}, {}
+  local texts, heads, widths, right = {}, {}, {}, {}
+  width = width or terminal_width()
   for c, title in ipairs(titles) do
-    widths[c], right[c] = width_of(title), #rows > 0
+    heads[c] = plain(title)
+    widths[c], right[c] = width_of(heads[c]), #rows > 0
   end
   for r, row in ipairs(rows) do
     texts[r] = {}
@@ -96,18 +117,19 @@ local function format (titles, rows, width)
       if row[c] ~= nil and type(row[c]) ~= "number" then right[c] = false end
     end
   end
-  fit(widths, width or terminal_width())
+  fit(widths, width, NARROWEST)
+  fit(widths, width, 1)
   local lines = {}
   local function add (cells)
     local parts = {}
     for c = 1, #titles do
       parts[c] = pad(cut(cells[c], widths[c]), widths[c], right[c])
     end
-    lines[#lines + 1] = table.concat(parts, GAP):gsub("%s+$", "")
+    lines[#lines + 1] = cut(table.concat(parts, GAP):gsub("%s+$", ""), width)
   end
   local rules = {}
   for c = 1, #titles do rules[c] = string.rep("-", widths[c]) end
-  add(titles)
+  add(heads)
   add(rules)
   for _, row in ipairs(texts) do add(row) end
   return table.concat(lines, "\n") .. "\n"
@@ -116,6 +138,7 @@ end
 return {
   cut = cut,
   format = format,
+  plain = plain,
   terminal_width = terminal_width,
   width_of = width_of,
 }
