@@ -355,9 +355,13 @@ close (lua_State *L, double timeout)
   if (status == RS_EINVAL)
     return status;
   rs_lua_dispatch(L);
-  lua_pushcfunction(L, last_look);
-  rs_visit_jobs(L, pool);
-  lua_pop(L, 1);
+  rs_pool_info info;
+  rs_pool_info_get(pool, &info);
+  if (info.ended[RS_JOB_FAILED] > 0) {  /* or why look at all handles? */
+    lua_pushcfunction(L, last_look);
+    rs_visit_jobs(L, pool);
+    lua_pop(L, 1);
+  }
   return status;
 }
 
