@@ -1,20 +1,7 @@
 -- SPDX-License-Identifier: MIT
 local gates <const> = require "support.gate"
 local parallel <const> = require "parallel"
-local tree <const> = require "support.tree"
-
---- Run a script in a process of its own: both outputs, and the status.
-local function run (source)
-  local path <const> = os.tmpname()
-  local file <close> = assert(io.open(path, "w"))
-  file:write(source)
-  file:flush()
-  local pipe = assert(io.popen(tree.runspace .. " " .. path .. " 2>&1"))
-  local text = pipe:read "a"
-  local _, _, status = pipe:close()
-  os.remove(path)
-  return text, status
-end
+local run <const> = require "support.script"
 
 --- The field 'name' of each record.
 local function column (records, name)
