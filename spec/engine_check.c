@@ -113,12 +113,12 @@ check_cancel (lua_State *L)
   CHECK(rs_job_push(first, L, &n) == RS_EBUSY);
   CHECK(rs_job_wait(first, L, 0) == RS_ETIMEOUT);
   CHECK(rs_job_wait(first, L, 0.001) == RS_ETIMEOUT);
-  CHECK(rs_job_cancel(second) == RS_OK);
+  CHECK(rs_job_cancel(second, -1) == RS_OK);
   CHECK(state_of(second) == RS_JOB_CANCELLED);
-  CHECK(rs_job_cancel(second) == RS_EDONE);
+  CHECK(rs_job_cancel(second, -1) == RS_EDONE);
   CHECK(rs_job_push(second, L, &n) == RS_EFAILED && n == 2);
   lua_settop(L, 0);
-  CHECK(rs_job_cancel(first) == RS_OK);
+  CHECK(rs_job_cancel(first, -1) == RS_OK);
   CHECK(state_of(first) == RS_JOB_STOPPING);
   gate_open();
   CHECK(rs_job_wait(first, L, RS_FOREVER) == RS_OK);
@@ -141,13 +141,20 @@ check_left_behind (lua_State *L)
   gate_await(1);
   CHECK(rs_pool_close(pool, 0) == RS_ETIMEOUT);
   rs_pool_info_get(pool, &info);
-  CHECK(info.stuck == 1);
+  CHECK(info.stuck == 1 && info.lost_workers == 1);
   CHECK(info.queued == 0);
   CHECK(state_of(second) == RS_JOB_CANCELLED);
-  rs_pool_unref(pool);
+  CHECK(state_of(first) == RS_JOB_LOST);
+  CHECK(rs_job_cancel(first, -1) == RS_EDONE);
+  rs_events *const events = rs_events_new();
+  CHECK(rs_pool_shut(pool, events) == RS_OK);
   gate_open();
-  CHECK(rs_job_wait(first, L, RS_FOREVER) == RS_OK);
-  CHECK(state_of(first) == RS_JOB_CANCELLED);
+  do {
+    CHECK(rs_events_wait(events, 60) == RS_OK);
+    rs_pool_info_get(pool, &info);
+  } while (info.stuck > 0 && failed == 0);
+  rs_events_unref(events);
+  rs_pool_unref(pool);
   rs_job_unref(first);
   rs_job_unref(second);
 }

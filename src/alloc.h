@@ -13,10 +13,18 @@
 typedef struct rs_alloc {
   size_t used;    /* bytes */
   size_t limit;   /* bytes; SIZE_MAX: none */
-  bool refused;   /* a request was over the limit */
+  const _Atomic bool *refuse;  /* while it is set nothing grows; or NULL */
+  void (*exhausted) (void *ud);  /* a request was over the limit, and no
+                                    garbage could make room; or NULL */
+  void *ud;
+  const void *block;  /* what was refused last, for the limit: Lua collects all */
+  size_t size;    /*   garbage then and asks again; 0: nothing was */
 } rs_alloc;
 
-#define RS_ALLOC_INIT { 0, (size_t) -1, false }
+#define RS_ALLOC_INIT { .limit = (size_t) -1 }
+
+/* What was refused last was not asked for again: it is wanting. */
+void rs_alloc_settle (rs_alloc *a);
 
 /* The allocation function (lua_newstate); 'ud' is the 'rs_alloc'. */
 void *rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize);

@@ -33,6 +33,7 @@
 #include "job.h"
 #include "marshal.h"
 #include "status.h"
+#include "timer.h"
 
 #define TARGET 0.5e-3   /* seconds of work in a chunk */
 #define BUDGET 4e-3     /* seconds before a chunk is cut */
@@ -51,12 +52,17 @@ struct rs_batch {
   size_t chunk;             /* items; 0: by cost */
   size_t total;             /* items; 0: not known */
   size_t window;            /* chunks in flight at most */
+  bool limited;             /* in its failures */
   rs_events *events;        /* a reference */
   bool shared;              /* they are the caller's */
   unsigned listen;
+  rs_job_options options;   /* of its chunks: timeout, retries, priority */
+  rs_timer timer;           /* its deadline */
 
   _Atomic bool stop;        /* start nothing more; read by workers */
-  _Atomic bool failed;      /* set by a worker, unless RS_BATCH_CONTINUE */
+  _Atomic bool failed;      /* the same, set by a worker */
+  _Atomic size_t allowed;   /* failures until then, if they are limited */
+  _Atomic int reason;       /* rs_reason, before 'stop' is set */
 
   rs_encoder items;         /* the open chunk; the opener's from here on */
   size_t want;              /* items it shall have */
@@ -95,6 +101,7 @@ unref (rs_batch *batch)
       || atomic_fetch_sub_explicit(&batch->refs, 1, memory_order_acq_rel)
          != 1)
     return;
+  rs_timer_clear(&batch->timer);
   rs_message_unref(batch->function);
   rs_encoder_fini(&batch->items);
   pthread_mutex_destroy(&batch->lock);
@@ -111,6 +118,8 @@ choose_window (unsigned limit, unsigned width)
 {
   return limit != 0 && limit < width ? limit : 2 * (size_t) width;
 }
+
+static void on_deadline (rs_timer *timer);
 
 int
 rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
@@ -145,11 +154,28 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   batch->name = rs_job_make_name(options->name, "batch", batch->id);
   batch->shared = options->events != NULL;
   batch->listen = options->listen;
+  batch->options = (rs_job_options) {
+    .timeout = options->timeout,
+    .retries = options->retries,
+    .retry_on = options->retry_on,
+    .priority = options->priority,
+  };
+  atomic_init(&batch->allowed, options->max_failures != 0
+                               ? options->max_failures
+                               : !(options->flags & RS_BATCH_CONTINUE));
+  batch->limited = atomic_load(&batch->allowed) != 0;
+  rs_timer_init(&batch->timer, on_deadline);
   batch->events = batch->shared ? rs_events_ref(options->events)
                                 : rs_events_new();
   if (batch->name == NULL || batch->events == NULL) {
     unref(batch);
     return rs_fail_plain(err, RS_ENOMEM);
+  }
+  if (options->deadline > 0
+      && !rs_timer_set(&batch->timer, rs_deadline(options->deadline))) {
+    unref(batch);
+    return rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
+                                    "see to the deadline");
   }
   *out = batch;
   return RS_OK;
@@ -172,11 +198,10 @@ static void on_free (rs_job *chunk);
 static rs_job *
 new_chunk (rs_batch *batch, rs_message *items)
 {
-  const rs_job_options options = {
-    .name = batch->name,
-    .events = batch->events,
-    .listen = batch->shared ? batch->listen : 0,
-  };
+  rs_job_options options = batch->options;
+  options.name = batch->name;
+  options.events = batch->events;
+  options.listen = batch->shared ? batch->listen : 0;
   rs_job *const job = rs_job_new(batch->queue, batch->function, items,
                                  &options, "batch");
   if (job == NULL)
@@ -188,8 +213,10 @@ new_chunk (rs_batch *batch, rs_message *items)
   job->call.id = batch->id;
   job->call.flags = batch->flags;
   job->call.batch_stop = &batch->stop;
-  if (!(batch->flags & RS_BATCH_CONTINUE))
+  if (batch->limited) {
     job->call.failed = &batch->failed;
+    job->call.allowed = &batch->allowed;
+  }
   if (batch->chunk == 0)
     job->call.budget = BUDGET;
   return job;
@@ -204,32 +231,74 @@ change_in_flight (rs_batch *batch, int by)
 }
 
 /*
- * A chunk was cut: its rest becomes another one, queued like any other.  Out
- * of memory, or in a pool that is closed, the rest stays with the chunk as
- * items that were not started.
+ * The items of a chunk from 'rest' on were not started: they become another
+ * chunk, queued like any other.  Out of memory, or in a pool that is closed,
+ * they stay with the chunk as items that were not.
  */
 static void
-go_on (rs_batch *batch, rs_job *chunk)
+go_on (rs_batch *batch, rs_job *chunk, rs_place rest, unsigned attempt)
 {
-  rs_call *const call = &chunk->call;
-  rs_job *const rest = new_chunk(batch, call->arguments);
-  if (rest == NULL)
+  /* Of a lost chunk only what is constant may be read. */
+  const rs_call *const call = &chunk->call;
+  rs_job *const job = new_chunk(batch, call->arguments);
+  if (job == NULL)
     return;
-  rest->created = chunk->created;
-  rest->call.count = call->count - call->started;
-  rest->call.arity = call->arity;
-  rest->call.index = call->index + (lua_Integer) call->started;
-  rest->call.first = call->first
-                   + (lua_Integer) call->started * call->step;
-  rest->call.step = call->step;
-  rest->call.at = call->at;
-  rest->call.next_id = call->next_id;
+  job->created = chunk->created;
+  job->items = job->call.count = call->count - rest.item;
+  job->call.arity = call->arity;
+  job->call.index = call->index + (lua_Integer) rest.item;
+  job->call.first = call->first + (lua_Integer) rest.item * call->step;
+  job->call.step = call->step;
+  job->call.from = rest;
+  job->call.from.item = 0;
+  job->call.attempt = attempt;
   change_in_flight(batch, +1);
-  if (batch->queue->push(batch->queue, rest, NULL) == RS_OK)
-    call->count = call->started;
+  if (batch->queue->push(batch->queue, job, NULL) == RS_OK)
+    chunk->items = rest.item;
   else
     change_in_flight(batch, -1);
-  rs_job_unref(rest);
+  rs_job_unref(job);
+}
+
+/* What a chunk has left, for the counts of the batch. */
+typedef struct tally {
+  size_t started, failed;
+  double took;
+} tally;
+
+/* It ran: count what became of its items, and go on behind them. */
+static tally
+tally_run (rs_batch *batch, rs_job *chunk)
+{
+  const rs_call *const call = &chunk->call;
+  tally t = { .took = call->took };
+  for (int i = RS_JOB_COMPLETED; i <= RS_JOB_LOST; i++)
+    t.started += call->ended[i];
+  t.failed = t.started - call->ended[RS_JOB_COMPLETED]
+           - call->ended[RS_JOB_COMPLETED_WITH_ERRORS];
+  if (chunk->state == RS_JOB_COMPLETED && call->rest.item < call->count
+      && !stopped(batch))
+    go_on(batch, chunk, call->rest, call->attempt);
+  return t;
+}
+
+/* It is lost, and what it did with it: the items up to the one it was at. */
+static tally
+tally_lost (rs_batch *batch, rs_job *chunk)
+{
+  const rs_call *const call = &chunk->call;
+  size_t begun[3];
+  for (int i = 0; i < 3; i++)
+    begun[i] = atomic_load_explicit(&call->begun[i], memory_order_relaxed);
+  const rs_place rest = {
+    .item = begun[0], .at = begun[1], .next_id = (unsigned) begun[2]
+  };
+  if (batch->limited && atomic_fetch_sub(&batch->allowed, 1) <= 1)
+    atomic_store_explicit(&batch->failed, true, memory_order_relaxed);
+  if (rest.item > 0 && rest.item < call->count && !stopped(batch))
+    go_on(batch, chunk, rest, 1);
+  batch->queue->ended(batch->queue, RS_JOB_LOST, chunk->items);
+  return (tally) { .started = chunk->items, .failed = chunk->items };
 }
 
 /* A chunk has ended: the thread that ended it adds a reference of ours. */
@@ -237,16 +306,14 @@ static void
 on_end (rs_job *chunk)
 {
   rs_batch *const batch = chunk->batch;
-  const rs_call *const call = &chunk->call;
-  if (chunk->state == RS_JOB_COMPLETED && call->started < call->count
-      && !stopped(batch))
-    go_on(batch, chunk);
+  const tally t = chunk->state == RS_JOB_LOST ? tally_lost(batch, chunk)
+                                              : tally_run(batch, chunk);
   pthread_mutex_lock(&batch->lock);
-  batch->items_started += call->started;
-  batch->items_finished += call->started;
-  batch->items_failed += call->failures;
-  if (call->started > 0) {
-    const double cost = call->took / (double) call->started;
+  batch->items_started += t.started;
+  batch->items_finished += t.started;
+  batch->items_failed += t.failed;
+  if (t.started > 0 && t.took > 0) {
+    const double cost = t.took / (double) t.started;
     batch->cost = batch->cost < 0 ? cost : 0.5 * (batch->cost + cost);
   }
   if (!batch->closed) {
@@ -331,7 +398,7 @@ rs_batch_flush (rs_batch *batch, rs_error *err)
   batch->range = false;
   if (job == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
-  job->call.count = count;
+  job->items = job->call.count = count;
   job->call.arity = batch->arity;
   job->call.index = (lua_Integer) (batch->added - count) + 1;
   if (range) {
@@ -457,8 +524,8 @@ idle (rs_batch *batch)
   return none;
 }
 
-int
-rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
+static int
+wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
 {
   const double deadline = rs_deadline(timeout);
   rs_state *const s = rs_job_helper(batch->queue, L);
@@ -468,12 +535,15 @@ rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
   while ((link = take_ended(batch)) == NULL) {
     if (idle(batch))
       return batch->finished || stopped(batch) ? RS_EDONE : RS_EBUSY;
+    if (rs_cancel_pending(rs_cancel_mine()))
+      return RS_ESTOPPED;
     if (batch->shared && rs_events_pending(batch->events))
       return RS_EEVENT;
     if (over)
       return RS_ETIMEOUT;
     rs_job *job = NULL;
-    if (s != NULL && timeout != 0)  /* in a runspace: do it here? */
+    if (s != NULL && timeout != 0  /* in a runspace: do it here? */
+        && rs_job_can_help(batch->queue, s))
       job = batch->queue->claim_of(batch->queue, batch);
     if (job != NULL)
       rs_job_run(job, s, L);
@@ -491,6 +561,15 @@ rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
   batch->created = info.created;
   batch->worker = info.worker;
   return RS_OK;
+}
+
+int
+rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
+{
+  const int status = wait_for_chunk(batch, L, timeout);
+  if (L != NULL)
+    rs_job_unblock(L);
+  return status;
 }
 
 /* [-0, +(0|1), e]  Make 'reader' ready; pushes the table of objects, if the
@@ -513,6 +592,19 @@ open_reader (rs_batch *batch, lua_State *L)
   }
 }
 
+/* As in rs_job_info. */
+static const char *
+reason_of (rs_job_state state, rs_reason reason)
+{
+  if (state == RS_JOB_COMPLETED)
+    return NULL;
+  if (state == RS_JOB_COMPLETED_WITH_ERRORS)
+    return "error_stream";
+  if (state == RS_JOB_LOST)
+    return "lost";
+  return reason == RS_REASON_NONE ? "error" : rs_reason_name(reason);
+}
+
 /* [-0, +rec->n, e]  Read the record of an item (state.h). */
 static void
 read_record (rs_batch *batch, lua_State *L, rs_record *rec)
@@ -523,12 +615,16 @@ read_record (rs_batch *batch, lua_State *L, rs_record *rec)
   rs_decoder d = batch->reader;  /* taken over when nothing was raised */
   unsigned char state;
   rs_decoder_raw(&d, L, &state, 1);
-  rec->state = (rs_job_state) state;
+  rec->state = (rs_job_state) (state & 0xf);
+  rec->reason = reason_of(rec->state, (rs_reason) (state >> 4));
   uint32_t n = rs_job_state_good(rec->state) ? 1 : 2;
   if (batch->flags & RS_BATCH_RECORDS) {
     double times[2];
+    uint32_t counts[2];
     rs_decoder_raw(&d, L, times, sizeof times);
-    rs_decoder_raw(&d, L, &n, sizeof n);
+    rs_decoder_raw(&d, L, counts, sizeof counts);
+    n = counts[0];
+    rec->attempts = counts[1];
     rec->queued = times[0] - batch->created;
     rec->duration = times[1];
   }
@@ -548,24 +644,34 @@ rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec)
     return RS_EDONE;
   const rs_job *const job = batch->current;
   const rs_call *const call = &job->call;
-  if (batch->position == call->count) {
+  if (batch->position == job->items) {
     leave(batch, L);
     return RS_EDONE;
   }
-  /* After its end nobody writes to the job. */
+  /* After its end nobody writes to the job; but for a lost one. */
+  const bool ran = job->state != RS_JOB_LOST && call->result != NULL
+                && batch->position < call->rest.item;
   rec->index = call->index + (lua_Integer) batch->position;
   rec->worker = batch->worker;
   rec->queued = rec->duration = 0;
   rec->n = 0;
-  if (job->state == RS_JOB_FAILED) {  /* no item was reached? */
+  rec->attempts = job->state == RS_JOB_LOST;
+  if (ran)
+    read_record(batch, L, rec);
+  else if (job->state == RS_JOB_FAILED) {  /* no item was reached? */
     rec->state = RS_JOB_FAILED;
+    rec->reason = rs_job_reason(job);
     rs_job_push(batch->current, L, &rec->n);
   }
-  else if (job->state == RS_JOB_COMPLETED && batch->position < call->started)
-    read_record(batch, L, rec);
-  else
-    rec->state = job->state == RS_JOB_COMPLETED ? RS_JOB_CANCELLED
-                                                : job->state;
+  else {
+    const rs_reason reason = job->reason != RS_REASON_NONE ? job->reason
+      : (rs_reason) atomic_load_explicit(&batch->reason, memory_order_relaxed);
+    rec->state = job->state != RS_JOB_COMPLETED ? job->state
+               : reason != RS_REASON_NONE ? rs_reason_state(reason)
+               : RS_JOB_CANCELLED;
+    rec->reason = reason_of(rec->state, reason != RS_REASON_NONE ? reason
+                                        : RS_REASON_CANCELLED);
+  }
   batch->position++;
   return RS_OK;
 }
@@ -600,16 +706,40 @@ rs_batch_id (const rs_batch *batch)
   return batch->id;
 }
 
-void
-rs_batch_stop (rs_batch *batch)
+/* Start nothing more; with a reason stop what runs, too. */
+static void
+stop (rs_batch *batch, rs_reason reason, double grace)
 {
+  int none = RS_REASON_NONE;
+  atomic_compare_exchange_strong(&batch->reason, &none, (int) reason);
   atomic_store_explicit(&batch->stop, true, memory_order_relaxed);
   rs_job *job;
   while ((job = batch->queue->claim_of(batch->queue, batch)) != NULL) {
-    rs_job_end(job, RS_JOB_CANCELLED);
+    rs_job_end_queued(job, reason != RS_REASON_NONE ? reason
+                                                    : RS_REASON_CANCELLED);
     rs_job_unref(job);
   }
-  rs_job_stir(batch->events, batch);
+  rs_job_stop_chunks(batch->events, batch, reason, grace);
+  rs_events_wake(batch->events);
+}
+
+void
+rs_batch_stop (rs_batch *batch)
+{
+  stop(batch, RS_REASON_NONE, 0);
+}
+
+void
+rs_batch_cancel (rs_batch *batch, double grace)
+{
+  stop(batch, RS_REASON_CANCELLED, grace);
+}
+
+/* rs_timer: the deadline has passed. */
+static void
+on_deadline (rs_timer *timer)
+{
+  stop(RS_LIST_ENTRY(timer, rs_batch, timer), RS_REASON_DEADLINE, RS_GRACE);
 }
 
 void
@@ -620,6 +750,8 @@ rs_batch_info_get (rs_batch *batch, rs_batch_info *out)
   out->finished = batch->items_finished;
   out->failed = batch->items_failed;
   pthread_mutex_unlock(&batch->lock);
+  const rs_reason reason = (rs_reason) atomic_load(&batch->reason);
+  out->reason = reason != RS_REASON_NONE ? rs_reason_name(reason) : NULL;
   out->added = batch->added;
   out->chunks = batch->chunks;
   out->chunk = batch->last_size;
@@ -630,6 +762,7 @@ rs_batch_close (rs_batch *batch, lua_State *L)
 {
   if (batch == NULL)
     return;
+  rs_timer_clear(&batch->timer);
   rs_batch_stop(batch);
   leave(batch, L);
   rs_list ended;

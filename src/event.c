@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "cancel.h"
 #include "clock.h"
 
 struct rs_events {
@@ -199,8 +200,8 @@ sleep_locked (rs_events *e, double deadline)
   return n == 0 && rs_remaining(deadline) == 0 ? RS_ETIMEOUT : RS_OK;
 }
 
-int
-rs_events_wait (rs_events *e, double timeout)
+static int
+wait_here (rs_events *e, double timeout)
 {
   const double deadline = rs_deadline(timeout);
   int status = RS_OK;
@@ -221,6 +222,37 @@ rs_events_wait (rs_events *e, double timeout)
   }
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
+  return status;
+}
+
+static void
+wake_object (void *object)
+{
+  rs_events_wake(object);
+}
+
+static void
+ref_object (void *object)
+{
+  rs_events_ref(object);
+}
+
+static void
+unref_object (void *object)
+{
+  rs_events_unref(object);
+}
+
+int
+rs_events_wait (rs_events *e, double timeout)
+{
+  rs_cancel *const mine = timeout != 0 ? rs_cancel_mine() : NULL;
+  const rs_sleeper sleeper = {
+    .wake = wake_object, .ref = ref_object, .unref = unref_object, .object = e
+  };
+  rs_cancel_sleeps(mine, &sleeper);
+  const int status = rs_cancel_pending(mine) ? RS_OK : wait_here(e, timeout);
+  rs_cancel_wakes(mine);
   return status;
 }
 

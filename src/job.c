@@ -52,6 +52,7 @@ rs_job_make_name (const char *name, const char *prefix, uint64_t id)
 }
 
 static const rs_call_sink sink;
+static void on_deadline (rs_timer *timer);
 
 rs_job *
 rs_job_new (rs_queue *queue, rs_message *function, rs_message *arguments,
@@ -77,8 +78,17 @@ rs_job_new (rs_queue *queue, rs_message *function, rs_message *arguments,
   job->call.id = rs_job_next_id();
   job->call.function = rs_message_ref(function);
   job->call.arguments = rs_message_ref(arguments);
-  job->call.stop = &job->stop;
   job->call.sink = &sink;
+  job->call.attempt = 1;
+  job->call.timeout = options->timeout;
+  job->call.retries = options->retries;
+  job->call.retry_on = options->retry_on != RS_RETRY_DEFAULT
+                     ? options->retry_on
+                     : RS_RETRY_ERROR | RS_RETRY_TIMEOUT;
+  job->priority = options->priority;
+  job->bytes = rs_message_size(function)
+             + (arguments != NULL ? rs_message_size(arguments) : 0);
+  rs_timer_init(&job->timer, on_deadline);
   job->created = rs_now();
   job->listen = options->listen;
   job->events = rs_events_ref(options->events);
@@ -110,6 +120,7 @@ rs_job_unref (rs_job *job)
     return;
   if (job->events != NULL)
     rs_events_leave(job->events, &job->notice);
+  rs_timer_clear(&job->timer);
   if (job->on_free != NULL)
     job->on_free(job);
   rs_message_unref(job->call.function);
@@ -144,6 +155,46 @@ static rs_job *
 job_of (rs_call *call)
 {
   return RS_LIST_ENTRY(call, rs_job, call);
+}
+
+/* Who waits at the job looks again. */
+static void
+stir (void *object)
+{
+  rs_job *const job = object;
+  pthread_mutex_lock(&job->lock);
+  pthread_cond_broadcast(&job->room);
+  pthread_cond_broadcast(&job->ended);
+  pthread_mutex_unlock(&job->lock);
+}
+
+static void
+ref_object (void *object)
+{
+  rs_job_ref(object);
+}
+
+static void
+unref_object (void *object)
+{
+  rs_job_unref(object);
+}
+
+/* For a thread that waits at 'job' and may be stopped there. */
+static rs_sleeper
+sleeper_at (rs_job *job)
+{
+  return (rs_sleeper) {
+    .wake = stir, .ref = ref_object, .unref = unref_object, .object = job
+  };
+}
+
+/* Somebody should hear that it ended so. */
+static bool
+is_bad (rs_job_state state)
+{
+  return state == RS_JOB_FAILED || state == RS_JOB_TIMED_OUT
+      || state == RS_JOB_LOST;
 }
 
 /* Does the host want to hear of 'what'? */
@@ -186,15 +237,19 @@ on_emit (rs_call *call, rs_stream_record *record)
     rs_stream_record_unref(record);
     return;
   }
+  rs_cancel *const mine = rs_cancel_mine();
+  const rs_sleeper sleeper = sleeper_at(job);
+  rs_cancel_sleeps(mine, &sleeper);
   pthread_mutex_lock(&job->lock);
   while (job->waiting >= RS_EVENTS_MAX && !rs_events_mine(e)
-         && !is_set(call->stop) && !is_set(call->batch_stop)
+         && !rs_cancel_stopping(mine) && !is_set(call->batch_stop)
          && !rs_events_closed(e))
     pthread_cond_wait(&job->room, &job->lock);
   record->info.sequence = rs_stream_log_skip(&job->log);
   rs_list_push(&job->emitted, &record->link);
   job->waiting++;
   pthread_mutex_unlock(&job->lock);
+  rs_cancel_wakes(mine);
   notify(job);
 }
 
@@ -275,7 +330,7 @@ rs_job_forget (rs_job *job)
     return;
   pthread_mutex_lock(&job->lock);
   job->forgotten = true;
-  const bool report = job->state == RS_JOB_FAILED && !is_set(&job->seen);
+  const bool report = is_bad(job->state) && !is_set(&job->seen);
   pthread_mutex_unlock(&job->lock);
   if (report && job->events != NULL)
     notify(job);
@@ -329,17 +384,9 @@ rs_events_jobs (rs_events *events, rs_job **out, size_t room)
   return some.n;
 }
 
-/* Wake the job if it waits for room. */
-static void
-stir (rs_job *job)
-{
-  pthread_mutex_lock(&job->lock);
-  pthread_cond_broadcast(&job->room);
-  pthread_mutex_unlock(&job->lock);
-}
-
 void
-rs_job_stir (rs_events *events, const rs_batch *batch)
+rs_job_stop_chunks (rs_events *events, const rs_batch *batch,
+                    rs_reason reason, double grace)
 {
   rs_job *jobs[64];
   size_t n, room = sizeof jobs / sizeof jobs[0];
@@ -357,7 +404,10 @@ rs_job_stir (rs_events *events, const rs_batch *batch)
     room = 2 * n;
   }
   for (size_t i = 0; i < n; i++) {
-    if (batch == NULL || list[i]->batch == batch)
+    const bool ours = batch == NULL || list[i]->batch == batch;
+    if (ours && reason != RS_REASON_NONE)
+      rs_job_stop(list[i], reason, grace);
+    else if (ours)
       stir(list[i]);
     rs_job_unref(list[i]);
   }
@@ -372,7 +422,7 @@ rs_events_close (rs_events *events)
   rs_events_set_closed(events);
   while ((job = rs_events_next(events)) != NULL)
     rs_job_unref(job);
-  rs_job_stir(events, NULL);
+  rs_job_stop_chunks(events, NULL, RS_REASON_NONE, 0);
 }
 
 /* ----------------------------------------------------------------- running */
@@ -382,33 +432,43 @@ static void
 count (rs_job *job, rs_job_state state)
 {
   rs_queue *const q = job->queue;
-  const rs_call *const call = &job->call;
   if (job->batch == NULL)
     q->ended(q, state, 1);
-  else if (call->started > 0) {
-    q->ended(q, RS_JOB_FAILED, call->failures);
-    q->ended(q, RS_JOB_COMPLETED_WITH_ERRORS, call->errors);
-    q->ended(q, RS_JOB_COMPLETED,
-             call->started - call->failures - call->errors);
+  else if (state != RS_JOB_LOST) {
+    for (int i = RS_JOB_COMPLETED; i <= RS_JOB_LOST; i++)
+      q->ended(q, (rs_job_state) i, job->call.ended[i]);
   }
 }
 
-void
-rs_job_end (rs_job *job, rs_job_state state)
+/* End it, since 'reason'; only the first end counts.  What was asked to stop
+   has stopped, whatever it made of that. */
+static void
+end (rs_job *job, rs_job_state state, rs_reason reason)
 {
   pthread_mutex_lock(&job->lock);
   const bool first = !rs_job_state_final(job->state);
+  rs_cancel *const runner = job->runner;
+  job->runner = NULL;
   if (first) {
+    /* Who asked it to stop was told that it had not ended. */
+    const rs_reason wish = rs_wish_reason(&job->call.wish);
+    if (wish != RS_REASON_NONE && state != RS_JOB_LOST) {
+      state = rs_reason_state(wish);
+      reason = wish;
+    }
     job->state = state;
+    job->reason = reason;
     job->finished = rs_now();
     pthread_cond_broadcast(&job->ended);
   }
   const unsigned listen = job->listen;
-  const bool report = job->forgotten && state == RS_JOB_FAILED
+  const bool report = job->forgotten && is_bad(state)
                    && !is_set(&job->seen);
   pthread_mutex_unlock(&job->lock);
+  rs_cancel_unref(runner);
   if (!first)
     return;
+  rs_timer_clear(&job->timer);
   count(job, state);
   if (job->on_end != NULL)  /* a batch wakes the host itself */
     job->on_end(job);
@@ -423,36 +483,96 @@ rs_job_end (rs_job *job, rs_job_state state)
 }
 
 void
-rs_job_fail (rs_job *job, const char *failure)
+rs_job_end (rs_job *job, rs_job_state state)
 {
-  job->failure = strdup(failure);
-  rs_job_end(job, RS_JOB_FAILED);
+  end(job, state, job->call.reason);
 }
 
 void
-rs_job_ask_to_stop (rs_job *job)
+rs_job_end_queued (rs_job *job, rs_reason reason)
 {
-  /* Read by the runner between items; it publishes nothing else. */
-  atomic_store_explicit(&job->stop, true, memory_order_relaxed);
-  stir(job);
+  end(job, rs_reason_state(reason), reason);
+}
+
+void
+rs_job_fail (rs_job *job, const char *failure)
+{
+  job->failure = strdup(failure);
+  end(job, RS_JOB_FAILED, RS_REASON_NONE);
+}
+
+void
+rs_job_hold_call (void *call)
+{
+  rs_job_ref(job_of(call));
+}
+
+void
+rs_job_lose_call (void *call)
+{
+  rs_job *const job = job_of(call);
+  end(job, RS_JOB_LOST, RS_REASON_NONE);
+  rs_job_unref(job);
+}
+
+int
+rs_job_stop (rs_job *job, rs_reason reason, double grace)
+{
+  if (!(grace >= 0))
+    grace = RS_GRACE;
+  pthread_mutex_lock(&job->lock);
+  const bool ended = rs_job_state_final(job->state);
+  if (!ended)
+    rs_wish_make(&job->call.wish, reason, grace);
+  if (job->state == RS_JOB_RUNNING)
+    job->state = RS_JOB_STOPPING;
+  rs_cancel *const runner = rs_cancel_ref(job->runner);
+  pthread_mutex_unlock(&job->lock);
+  if (ended)
+    return RS_EDONE;
+  const bool ok = runner == NULL
+               || rs_cancel_request(runner, &job->call, reason, grace);
+  rs_cancel_unref(runner);
+  if (runner == NULL && job->queue->claim(job->queue, job)) {
+    rs_job_end_queued(job, reason);
+    rs_job_unref(job);
+  }
+  return ok ? RS_OK : RS_ETHREAD;
+}
+
+int
+rs_job_cancel (rs_job *job, double grace)
+{
+  return rs_job_stop(job, RS_REASON_CANCELLED, grace);
+}
+
+/* rs_timer: the deadline has passed. */
+static void
+on_deadline (rs_timer *timer)
+{
+  rs_job_stop(RS_LIST_ENTRY(timer, rs_job, timer), RS_REASON_DEADLINE,
+              RS_GRACE);
 }
 
 /* queued -> running; false when it was asked to stop before. */
 static bool
-begin (rs_job *job, unsigned worker)
+begin (rs_job *job, const rs_state *s)
 {
   pthread_mutex_lock(&job->lock);
-  const bool go = !atomic_load_explicit(&job->stop, memory_order_relaxed);
+  const bool go = rs_wish_reason(&job->call.wish) == RS_REASON_NONE;
   if (go) {
     job->state = RS_JOB_RUNNING;
-    job->started = rs_now();
-    job->worker = worker;
+    if (job->runner == NULL)
+      job->runner = rs_cancel_ref(rs_state_cancel(s));
+    if (job->started == 0)
+      job->started = rs_now();
+    job->worker = rs_state_worker(s);
     job->attempts++;
-    job->call.attempt = job->attempts;
   }
   const unsigned listen = job->listen;
+  const bool first = job->attempts == 1;
   pthread_mutex_unlock(&job->lock);
-  if (go && wanted(job, listen, RS_LISTEN_STARTED))
+  if (go && first && wanted(job, listen, RS_LISTEN_STARTED))
     notify(job);
   return go;
 }
@@ -460,19 +580,26 @@ begin (rs_job *job, unsigned worker)
 rs_job_state
 rs_job_execute (rs_job *job, rs_state *s, lua_State *L)
 {
-  if (!begin(job, rs_state_worker(s)))
-    return RS_JOB_CANCELLED;
-  rs_state_run(s, L, &job->call);
-  /* What was asked to stop is cancelled, whatever it made of that. */
-  const bool stop = job->batch == NULL
-                 && atomic_load_explicit(&job->stop, memory_order_relaxed);
-  return stop ? RS_JOB_CANCELLED : job->call.state;
+  rs_call *const call = &job->call;
+  do {
+    if (!begin(job, s))
+      return rs_reason_state(rs_wish_reason(&call->wish));
+    rs_state_run(s, L, call);
+    if (job->blocked)  /* its wait was broken off */
+      job->queue->unblock(job->queue);
+    job->blocked = false;
+  } while (call->state == RS_JOB_QUEUED && !rs_state_spent(s));
+  return call->state;
 }
 
 void
 rs_job_run (rs_job *job, rs_state *s, lua_State *L)
 {
-  rs_job_end(job, rs_job_execute(job, s, L));
+  rs_job_state state;
+  /* In a state that others wait in it cannot have another one. */
+  while ((state = rs_job_execute(job, s, L)) == RS_JOB_QUEUED)
+    ;
+  rs_job_end(job, state);
   rs_job_unref(job);
 }
 
@@ -564,13 +691,17 @@ rs_job_push (rs_job *job, lua_State *L, int *n)
   /* After the end nobody writes to the job. */
   const int top = lua_gettop(L);
   rs_job_see(job);
+  const rs_call *const call = &job->call;
   if (rs_job_state_good(state)) {
-    *n = rs_decode(L, job->call.result);
+    *n = rs_decode(L, call->result);
     return RS_OK;
   }
   luaL_checkstack(L, 2, NULL);
-  if (state == RS_JOB_FAILED && job->call.result != NULL)
-    rs_decode(L, job->call.result);
+  /* The call of a lost job is its runner's. */
+  if (state != RS_JOB_LOST && call->result != NULL
+      && (state == RS_JOB_FAILED
+          || (call->count == 0 && call->reason != RS_REASON_NONE)))
+    rs_decode(L, call->result);
   else if (state == RS_JOB_FAILED)
     lua_pushstring(L, job->failure != NULL ? job->failure
                                            : rs_status_message(RS_ENOMEM));
@@ -588,11 +719,40 @@ rs_job_helper (const rs_queue *queue, lua_State *L)
   return s != NULL && rs_state_pool(s) == queue->pool ? s : NULL;
 }
 
+/* Jobs that wait for one another in one runspace: more would be too many
+   calls for Lua, and for the stack of the thread. */
+enum { MAX_DEPTH = 16 };
+
+bool
+rs_job_can_help (const rs_queue *queue, rs_state *s)
+{
+  if (rs_state_depth(s) < MAX_DEPTH)
+    return true;
+  rs_job *const waiting = job_of(rs_state_call(s));
+  if (!waiting->blocked)
+    queue->block(waiting->queue);
+  waiting->blocked = true;
+  return false;
+}
+
+void
+rs_job_unblock (lua_State *L)
+{
+  const rs_state *const s = rs_state_of(L);
+  rs_call *const call = s != NULL ? rs_state_call(s) : NULL;
+  if (call == NULL || !job_of(call)->blocked)
+    return;
+  job_of(call)->blocked = false;
+  job_of(call)->queue->unblock(job_of(call)->queue);
+}
+
 bool
 rs_job_help (rs_job *job, lua_State *L)
 {
   rs_state *const s = rs_job_helper(job->queue, L);
-  const bool claimed = s != NULL && job->queue->claim(job->queue, job);
+  if (s == NULL || !rs_job_can_help(job->queue, s))
+    return false;
+  const bool claimed = job->queue->claim(job->queue, job);
   if (claimed)
     rs_job_run(job, s, L);
   return claimed;
@@ -610,53 +770,50 @@ rs_job_wait (rs_job *job, lua_State *L, double timeout)
   const double deadline = rs_deadline(timeout);
   if (timeout != 0)
     rs_job_help(job, L);
+  rs_cancel *const mine = rs_cancel_mine();
+  const rs_sleeper sleeper = sleeper_at(job);
+  rs_cancel_sleeps(mine, &sleeper);
   int status = RS_OK;
   pthread_mutex_lock(&job->lock);
   while (!rs_job_state_final(job->state) && status == RS_OK) {
     status = timeout == 0 ? RS_ETIMEOUT
+           : rs_cancel_pending(mine) ? RS_ESTOPPED
            : rs_cond_wait_until(&job->ended, &job->lock, deadline);
   }
   if (rs_job_state_final(job->state))
     status = RS_OK;
   pthread_mutex_unlock(&job->lock);
+  rs_cancel_wakes(mine);
+  if (L != NULL)
+    rs_job_unblock(L);
   return status;
-}
-
-int
-rs_job_cancel (rs_job *job)
-{
-  rs_job_ask_to_stop(job);
-  if (job->queue->claim(job->queue, job)) {
-    rs_job_end(job, RS_JOB_CANCELLED);
-    rs_job_unref(job);
-    return RS_OK;
-  }
-  pthread_mutex_lock(&job->lock);
-  const bool ended = rs_job_state_final(job->state);
-  if (job->state == RS_JOB_RUNNING)
-    job->state = RS_JOB_STOPPING;
-  pthread_mutex_unlock(&job->lock);
-  return ended ? RS_EDONE : RS_OK;
 }
 
 /* Why it ended as it did; NULL when it completed, or did not end. */
 static const char *
-reason_of (const rs_job *job, rs_job_state state)
+reason_of (const rs_job *job, rs_job_state state, rs_reason reason)
 {
   switch (state) {
     case RS_JOB_COMPLETED_WITH_ERRORS:
       return "error_stream";
-    case RS_JOB_FAILED:
-      return job->failure != NULL ? "worker" : "error";
-    case RS_JOB_TIMED_OUT:
-      return "timeout";
-    case RS_JOB_CANCELLED:
-      return "cancelled";
     case RS_JOB_LOST:
       return "lost";
+    case RS_JOB_FAILED:
+      if (job->failure != NULL)
+        return "worker";
+      return reason == RS_REASON_NONE ? "error" : rs_reason_name(reason);
+    case RS_JOB_TIMED_OUT:
+    case RS_JOB_CANCELLED:
+      return rs_reason_name(reason);
     default:
       return NULL;
   }
+}
+
+const char *
+rs_job_reason (const rs_job *job)
+{
+  return reason_of(job, job->state, job->reason);
 }
 
 void
@@ -673,11 +830,13 @@ rs_job_info_get (rs_job *job, rs_job_info *out)
   memcpy(out->dropped, job->log.dropped, sizeof out->dropped);
   out->listen = job->listen;
   const bool forgotten = job->forgotten;
+  const rs_reason reason = job->reason;
   pthread_mutex_unlock(&job->lock);
   out->id = job->call.id;
   out->name = job->name;
-  out->reason = reason_of(job, out->state);
+  out->reason = reason_of(job, out->state, reason);
   out->chunk = job->batch != NULL;
   out->seen = is_set(&job->seen);
   out->forgotten = forgotten;
+  out->unseen = is_bad(out->state) && !out->seen;
 }

@@ -2,13 +2,14 @@
 /*
  * job.h - a job: one call, its state, its result.
  *
- *     queued --> running --> completed | failed | cancelled | ...
- *        \          \-> stopping -> cancelled
- *         \-> cancelled | lost
+ *     queued --> running --> completed | failed | timed_out | lost | ...
+ *        \          \-> stopping -> cancelled | timed_out | lost
+ *         \-> cancelled | timed_out | failed
  *
  * Who holds a reference: the handle that 'rs_submit' returned, and the queue
  * or the worker that the job is with.  A final state is set once, by
- * 'rs_job_end', and nothing changes afterwards.
+ * 'rs_job_end', and nothing changes afterwards; but the call of a lost job is
+ * its runner's for ever, and nobody else may look at it.
  *
  * The thread that takes a job out of its queue is the one that runs it or
  * ends it: 'claim' decides between a worker, a waiting parent and 'cancel'.
@@ -18,11 +19,13 @@
 
 #include <pthread.h>
 
+#include "cancel.h"
 #include "event.h"
 #include "list.h"
 #include "runspace.h"
 #include "state.h"
 #include "stream.h"
+#include "timer.h"
 
 typedef struct rs_queue rs_queue;
 
@@ -50,6 +53,11 @@ struct rs_queue {
   /* Workers at most. */
   unsigned (*width) (rs_queue *q);
 
+  /* A worker waits for a job that it cannot run itself: there may be one more
+     of them, until it does not wait any more. */
+  void (*block) (rs_queue *q);
+  void (*unblock) (rs_queue *q);
+
   /* The memory of the queue stays while somebody holds it. */
   void (*hold) (rs_queue *q);
   void (*drop) (rs_queue *q);
@@ -67,7 +75,12 @@ struct rs_job {
                               set before the end */
   rs_events *events;       /* a reference, or NULL; constant */
   rs_notice notice;        /* there; a reference while it is queued */
-  _Atomic bool stop;       /* set by any thread, read by the runner */
+  rs_timer timer;          /* its deadline */
+  bool blocked;            /* its worker waits for another job, and is counted
+                              as that; the runner's own */
+  size_t items;            /* of a chunk, that end with it; the batch's */
+  size_t bytes;            /* of its messages; constant, as the next one */
+  int priority;
   _Atomic bool seen;       /* somebody looked at its end */
 
   rs_list link;            /* in the queue; guarded by the queue's lock */
@@ -75,6 +88,8 @@ struct rs_job {
 
   pthread_mutex_t lock;    /* guards down to the blank line */
   rs_job_state state;
+  rs_reason reason;        /* why it was stopped; set with the final state */
+  rs_cancel *runner;       /* a reference while it runs, or NULL */
   unsigned worker, attempts;
   double created, started, finished;
   unsigned listen;         /* what queues the notice */
@@ -104,12 +119,16 @@ char *rs_job_make_name (const char *name, const char *prefix, uint64_t id);
 
 /*
  * Run a job that was taken out of its queue, on 's' and its coroutine 'L'
- * (NULL: the main one).  Returns the state that it is to end in.
+ * (NULL: the main one).  Returns the state that it is to end in;
+ * RS_JOB_QUEUED when it is to be run again, in another state.
  */
 rs_job_state rs_job_execute (rs_job *job, rs_state *s, lua_State *L);
 
 /* End it.  Harmless when it has ended. */
 void rs_job_end (rs_job *job, rs_job_state state);
+
+/* End what was taken out of its queue and not run. */
+void rs_job_end_queued (rs_job *job, rs_reason reason);
 
 /* Execute and end it; the caller's reference is given back. */
 void rs_job_run (rs_job *job, rs_state *s, lua_State *L);
@@ -118,25 +137,17 @@ void rs_job_run (rs_job *job, rs_state *s, lua_State *L);
    taken it out of its queue. */
 void rs_job_fail (rs_job *job, const char *reason);
 
-/* A running job shall look up; any thread. */
-void rs_job_ask_to_stop (rs_job *job);
+/* Stop it, for 'reason'; 'rs_job_cancel' tells the rest.  Any thread. */
+int rs_job_stop (rs_job *job, rs_reason reason, double grace);
 
-/* Ask those of 'events' that are chunks of 'batch' to look at its flag. */
-void rs_job_stir (rs_events *events, const rs_batch *batch);
+/* Those of 'events' that are chunks of 'batch' shall look at its flag; or
+   stop, when there is a reason. */
+void rs_job_stop_chunks (rs_events *events, const rs_batch *batch,
+                         rs_reason reason, double grace);
 
-/* True when it has results. */
-static inline bool
-rs_job_state_good (rs_job_state state)
-{
-  return state == RS_JOB_COMPLETED || state == RS_JOB_COMPLETED_WITH_ERRORS;
-}
-
-/* True for the states from RS_JOB_COMPLETED on. */
-static inline bool
-rs_job_state_final (rs_job_state state)
-{
-  return state >= RS_JOB_COMPLETED;
-}
+/* For the owner of an rs_cancel: its calls are those of jobs. */
+void rs_job_hold_call (void *call);
+void rs_job_lose_call (void *call);
 
 /*
  * [-(nargs+1), +0, -]  Encode the function, or source, below 'nargs' values
@@ -147,7 +158,14 @@ rs_job_state_final (rs_job_state state)
 int rs_job_encode (lua_State *L, int nargs, rs_message **function,
                    rs_message **arguments, rs_error *err);
 
+/* Why a job that has ended did so, as 'rs_job_info' has it. */
+const char *rs_job_reason (const rs_job *job);
+
 /* The runspace 'L' belongs to if its pool is the one of 'queue', or NULL. */
 rs_state *rs_job_helper (const rs_queue *queue, lua_State *L);
+
+/* It can run one more job inside those that wait there; or else it is counted
+   as one that waits (rs_job_unblock). */
+bool rs_job_can_help (const rs_queue *queue, rs_state *s);
 
 #endif

@@ -39,7 +39,7 @@ gc (lua_State *L)
   while (e != NULL && (job = rs_events_next(e)) != NULL) {
     rs_job_info info;
     rs_job_info_get(job, &info);
-    if (info.forgotten && !info.seen && info.state == RS_JOB_FAILED) {
+    if (info.forgotten && info.unseen) {
       rs_push_job(L, job);
       rs_job **const object = lua_touserdata(L, -1);
       lua_pushcfunction(L, report);

@@ -285,7 +285,7 @@ info (lua_State *L)
   lua_setfield(L, -2, "chunk");
   lua_pushboolean(L, i.finished > 0);
   lua_setfield(L, -2, "ended");
-  lua_pushboolean(L, i.forgotten && !i.seen);
+  lua_pushboolean(L, i.forgotten && i.unseen);
   lua_setfield(L, -2, "unseen");
   return 1;
 }
@@ -424,7 +424,7 @@ fetch (lua_State *L)
 static int
 cancel (lua_State *L)
 {
-  lua_pushboolean(L, rs_job_cancel(check(L)) == RS_OK);
+  lua_pushboolean(L, rs_job_cancel(check(L), -1) == RS_OK);
   return 1;
 }
 

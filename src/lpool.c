@@ -322,7 +322,7 @@ last_look (lua_State *L)
   rs_job *const job = rs_handle_check(L, 1, RS_JOB_TYPE);
   rs_job_info info;
   rs_job_info_get(job, &info);
-  if (info.state != RS_JOB_FAILED || info.seen)
+  if (!info.unseen)
     return 0;
   rs_lua_require(L, "parallel.event");
   lua_getfield(L, -1, "report_unseen");
@@ -357,7 +357,8 @@ close (lua_State *L, double timeout)
   rs_lua_dispatch(L);
   rs_pool_info info;
   rs_pool_info_get(pool, &info);
-  if (info.ended[RS_JOB_FAILED] > 0) {  /* or why look at all handles? */
+  if (info.ended[RS_JOB_FAILED] + info.ended[RS_JOB_TIMED_OUT]
+      + info.ended[RS_JOB_LOST] > 0) {  /* or why look at all handles? */
     lua_pushcfunction(L, last_look);
     rs_visit_jobs(L, pool);
     lua_pop(L, 1);

@@ -18,8 +18,12 @@
  *
  * All threads run here.  'sched.lock' is the pool's only lock.
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* NSIG */
+#endif
 #include <assert.h>
 #include <math.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,10 +32,15 @@
 #include "clock.h"
 #include "sched.h"
 #include "status.h"
+#include "timer.h"
 #include "transport.h"
 
 #define IDLE 10.0    /* seconds, by default */
-#define GRACE 0.25   /* seconds for running jobs when a pool is dropped */
+#define LATE 0.5     /* seconds that lost workers may be told of late */
+
+/* Workers that may be stuck, and be replaced, at least; or twice as many as
+   the pool has. */
+enum { MAX_STUCK = 8 };
 
 typedef struct worker {
   rs_slot slot;
@@ -43,14 +52,24 @@ typedef struct worker {
   bool abandoned;    /* nobody will join it */
 } worker;
 
+/* Who waits for room in the queue. */
+typedef struct waiter {
+  rs_list link;
+  rs_events *events; /* a reference */
+} waiter;
+
 struct rs_pool {
   rs_queue queue;    /* what jobs and batches see */
   _Atomic unsigned refs;
   _Atomic unsigned holds;
-  unsigned min, max; /* constant, as the next three */
+  unsigned min, max; /* constant, as the next ones */
   double idle;
   int reset;
+  int signal;        /* that stops jobs; 0: none */
+  size_t queue_jobs, queue_bytes;   /* at most; SIZE_MAX */
+  rs_limits limits;
   rs_initial_state *initial_state;  /* a reference */
+  _Atomic bool full; /* 'waiters' has some; set under the lock */
   _Atomic uint64_t ended[RS_JOB_LOST + 1];  /* jobs and items, counted by
                                                who ends them */
 
@@ -60,8 +79,11 @@ struct rs_pool {
   unsigned alive;    /* of 'workers', not 'leaving' */
   unsigned opening;  /* of 'workers', not 'opened' */
   unsigned stuck;    /* abandoned, and not ended */
+  unsigned blocked;  /* wait for jobs that they cannot run themselves */
   bool closing;
-  uint64_t started_workers, failed_workers;
+  bool timed;        /* it holds the timers */
+  uint64_t started_workers, failed_workers, lost_workers, renewed;
+  rs_list waiters;   /* owned */
   rs_error failure;  /* of the last failed worker */
   rs_events *closer; /* wakes when a worker ends; a reference, or NULL */
   pthread_cond_t changed;  /* 'workers' or 'opening' got less */
@@ -121,6 +143,29 @@ worker_free (worker *w)
 
 /* ------------------------------------------------- what workers ask (slot) */
 
+/* There may be room in the queue: whoever waits for it looks. */
+static void
+tell_room (rs_pool *pool)
+{
+  /* Set by a waiter under the lock, before which it has looked for room. */
+  if (!atomic_load_explicit(&pool->full, memory_order_relaxed))
+    return;
+  rs_list *link;
+  do {
+    lock(pool);
+    link = rs_list_shift(&pool->waiters);
+    atomic_store_explicit(&pool->full, !rs_list_empty(&pool->waiters),
+                          memory_order_relaxed);
+    unlock(pool);
+    if (link != NULL) {
+      waiter *const w = RS_LIST_ENTRY(link, waiter, link);
+      rs_events_wake(w->events);
+      rs_events_unref(w->events);
+      free(w);
+    }
+  } while (link != NULL);
+}
+
 /* Nobody can run what is queued: it fails, and says why. */
 static void
 fail_queued (rs_pool *pool, const rs_error *err)
@@ -169,25 +214,33 @@ worker_opened (rs_slot *slot, int status, const rs_error *err)
   unlock(pool);
 }
 
+/* More than there may be: the reason for the last one is over. */
+static bool
+is_surplus_locked (const rs_pool *pool)
+{
+  return pool->alive > pool->max + pool->blocked;
+}
+
 static rs_job *
 worker_take (rs_slot *slot)
 {
   rs_pool *const pool = slot->pool;
   worker *const w = worker_of(slot);
-  rs_job *job;
-  bool stay;
+  rs_job *job = NULL;
+  bool stay = true;
   lock(pool);
-  do {
+  while (stay && !w->abandoned && !is_surplus_locked(pool)) {
     const double deadline = pool->alive > pool->min ? rs_deadline(pool->idle)
                                                     : RS_NEVER;
     job = rs_sched_take_locked(&pool->sched, &w->seat, deadline);
     stay = job == NULL && !pool->sched.closed && pool->alive <= pool->min;
-  } while (stay);
-  if (job == NULL) {
+  }
+  if (job == NULL && !w->leaving) {
     w->leaving = true;
     pool->alive--;
   }
   unlock(pool);
+  tell_room(pool);
   return job;
 }
 
@@ -195,8 +248,19 @@ static void
 worker_done (rs_slot *slot)
 {
   rs_pool *const pool = slot->pool;
+  worker *const w = worker_of(slot);
   lock(pool);
-  rs_sched_done_locked(&pool->sched, &worker_of(slot)->seat);
+  if (w->seat.job != NULL)  /* not taken from it, as from a lost one? */
+    rs_sched_done_locked(&pool->sched, &w->seat);
+  unlock(pool);
+}
+
+static void
+worker_renewed (rs_slot *slot)
+{
+  rs_pool *const pool = slot->pool;
+  lock(pool);
+  pool->renewed++;
   unlock(pool);
 }
 
@@ -237,11 +301,15 @@ worker_left (rs_slot *slot)
   drop(pool);
 }
 
+static void worker_lost (rs_slot *slot);
+
 static const rs_slot_owner owner = {
   .began = worker_began,
   .opened = worker_opened,
   .take = worker_take,
   .done = worker_done,
+  .renewed = worker_renewed,
+  .lost = worker_lost,
   .left = worker_left,
 };
 
@@ -276,7 +344,9 @@ reserve_locked (rs_pool *pool)
   w->slot.transport = &rs_thread_transport;
   w->slot.pool = pool;
   w->slot.initial_state = pool->initial_state;
+  w->slot.limits = &pool->limits;
   w->slot.reset = pool->reset;
+  w->slot.signal = pool->signal;
   w->slot.number = free_number_locked(pool);
   rs_list_push(&pool->workers, &w->link);
   pool->alive++;
@@ -313,20 +383,108 @@ start (rs_pool *pool, worker *w, rs_error *err)
   return rs_fail(err, status, "%s", failure.text);
 }
 
-/* ----------------------------------------- what jobs and batches ask of us */
+/* ----------------------------------------------------------------- losing */
+
+/* So many are stuck that no more are replaced. */
+static bool
+has_lost_too_many_locked (const rs_pool *pool)
+{
+  return pool->stuck >= MAX_STUCK && pool->stuck >= 2 * pool->max;
+}
 
 static int
-queue_push (rs_queue *q, rs_job *job, rs_error *err)
+fail_lost (rs_error *err, unsigned stuck)
 {
-  rs_pool *const pool = pool_of(q);
+  return rs_fail(err, RS_ETHREAD, "the pool has lost %u workers, which never "
+                                  "came back from their jobs, and replaces no "
+                                  "more of them", stuck);
+}
+
+static bool
+may_grow_locked (const rs_pool *pool)
+{
+  return pool->alive < pool->max + pool->blocked
+      && !has_lost_too_many_locked(pool);
+}
+
+/* It is left to itself. */
+static void
+abandon_one_locked (rs_pool *pool, worker *w)
+{
+  rs_list_remove(&w->link);
+  w->abandoned = true;
+  pool->stuck++;
+  if (w->began)
+    pthread_detach(w->slot.thread);
+  if (!w->leaving) {
+    w->leaving = true;
+    pool->alive--;
+  }
+}
+
+/* rs_slot_owner: any thread */
+static void
+worker_lost (rs_slot *slot)
+{
+  rs_pool *const pool = slot->pool;
+  worker *const w = worker_of(slot);
+  rs_error err;
   lock(pool);
+  if (!w->abandoned)
+    abandon_one_locked(pool, w);
+  pool->lost_workers++;
+  if (w->seat.job != NULL)
+    rs_sched_done_locked(&pool->sched, &w->seat);
+  const bool wanted = pool->sched.queued > 0
+                   || (!pool->sched.closed && pool->alive < pool->min);
+  const bool again = wanted && may_grow_locked(pool);
+  worker *const next = again ? reserve_locked(pool) : NULL;
+  const unsigned stuck = pool->stuck;
+  pthread_cond_broadcast(&pool->changed);
+  rs_events *const closer = rs_events_ref(pool->closer);
+  unlock(pool);
+  if (again ? start(pool, next, &err) != RS_OK
+            : fail_lost(&err, stuck) != RS_OK)
+    fail_queued(pool, &err);
+  if (closer != NULL)
+    rs_events_wake(closer);
+  rs_events_unref(closer);
+}
+
+/* ----------------------------------------- what jobs and batches ask of us */
+
+/* The queue takes no more of this. */
+static bool
+is_full_locked (const rs_pool *pool, size_t bytes)
+{
+  const rs_sched *const s = &pool->sched;
+  return rs_list_empty(&s->idle)
+      && (s->calls >= pool->queue_jobs
+          || (s->calls > 0 && (s->bytes >= pool->queue_bytes
+                               || bytes > pool->queue_bytes - s->bytes)));
+}
+
+/* 'limited': not if the queue is full. */
+static int
+push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
+{
+  lock(pool);
+  const unsigned stuck = pool->stuck;
   if (pool->sched.closed) {
     unlock(pool);
     return rs_fail(err, RS_ECLOSED, "the pool is closed");
   }
+  if (limited && is_full_locked(pool, job->bytes)) {
+    unlock(pool);
+    return rs_fail(err, RS_EFULL, "the queue of the pool is full");
+  }
+  if (pool->alive == 0 && has_lost_too_many_locked(pool)) {
+    unlock(pool);
+    return fail_lost(err, stuck);
+  }
   const bool handed = rs_sched_push_locked(&pool->sched, rs_job_ref(job));
   /* A worker that is neither running nor seated is about to take one. */
-  const bool grow = !handed && pool->alive < pool->max
+  const bool grow = !handed && may_grow_locked(pool)
                  && pool->sched.queued > pool->alive - pool->sched.running;
   worker *const w = grow ? reserve_locked(pool) : NULL;
   unlock(pool);
@@ -345,6 +503,12 @@ queue_push (rs_queue *q, rs_job *job, rs_error *err)
   return status;
 }
 
+static int
+queue_push (rs_queue *q, rs_job *job, rs_error *err)
+{
+  return push(pool_of(q), job, false, err);
+}
+
 static bool
 queue_claim (rs_queue *q, rs_job *job)
 {
@@ -352,6 +516,8 @@ queue_claim (rs_queue *q, rs_job *job)
   lock(pool);
   const bool found = rs_sched_claim_locked(&pool->sched, job);
   unlock(pool);
+  if (found)
+    tell_room(pool);
   return found;
 }
 
@@ -362,6 +528,7 @@ queue_claim_of (rs_queue *q, const rs_batch *batch)
   lock(pool);
   rs_job *const job = rs_sched_claim_of_locked(&pool->sched, batch);
   unlock(pool);
+  tell_room(pool);
   return job;
 }
 
@@ -380,6 +547,30 @@ queue_width (rs_queue *q)
 }
 
 static void
+queue_block (rs_queue *q)
+{
+  rs_pool *const pool = pool_of(q);
+  rs_error err;
+  lock(pool);
+  pool->blocked++;
+  const bool grow = pool->sched.queued > 0 && !pool->sched.closed
+                 && rs_list_empty(&pool->sched.idle) && may_grow_locked(pool);
+  worker *const w = grow ? reserve_locked(pool) : NULL;
+  unlock(pool);
+  if (grow)  /* if not, the pool's info tells why */
+    start(pool, w, &err);
+}
+
+static void
+queue_unblock (rs_queue *q)
+{
+  rs_pool *const pool = pool_of(q);
+  lock(pool);
+  pool->blocked--;
+  unlock(pool);
+}
+
+static void
 queue_hold (rs_queue *q)
 {
   hold(pool_of(q));
@@ -392,6 +583,26 @@ queue_drop (rs_queue *q)
 }
 
 /* ----------------------------------------------------------------- opening */
+
+/* A signal that a worker may leave open; 0 then stands for none. */
+static int
+check_signal (int *signal, rs_error *err)
+{
+  static const int faults[] = {
+    SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT,
+    SIGSYS, SIGPROF
+  };
+  if (*signal == 0)
+    *signal = SIGURG;
+  else if (*signal == RS_NO_SIGNAL)
+    *signal = 0;
+  bool bad = *signal < 0 || *signal >= NSIG;
+  for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
+    bad |= *signal == faults[i];
+  return bad ? rs_fail(err, RS_EINVAL, "signal (%d) cannot be used to stop "
+                                       "jobs", *signal)
+             : RS_OK;
+}
 
 /* Workers, seconds and flags that make sense; fills in defaults. */
 static int
@@ -413,7 +624,7 @@ check_options (const rs_pool_options *given, rs_pool_options *out,
   if (out->reset < RS_RESET_GLOBALS || out->reset > RS_RESET_FRESH)
     return rs_fail(err, RS_EINVAL, "reset (%d) is none of RS_RESET_",
                    out->reset);
-  return RS_OK;
+  return check_signal(&out->signal, err);
 }
 
 static rs_pool *
@@ -432,6 +643,8 @@ pool_new (const rs_pool_options *o)
     .claim_of = queue_claim_of,
     .ended = queue_ended,
     .width = queue_width,
+    .block = queue_block,
+    .unblock = queue_unblock,
     .hold = queue_hold,
     .drop = queue_drop,
   };
@@ -439,6 +652,18 @@ pool_new (const rs_pool_options *o)
   pool->max = o->max;
   pool->idle = o->idle;
   pool->reset = o->reset;
+  pool->signal = o->signal;
+  pool->queue_jobs = o->queue_jobs != 0 ? o->queue_jobs : SIZE_MAX;
+  pool->queue_bytes = o->queue_bytes != 0 ? o->queue_bytes : SIZE_MAX;
+  pool->limits = (rs_limits) {
+    .memory = o->memory,
+    .instructions = o->instructions,
+    .max_tasks = o->max_tasks,
+    .max_bytes = o->max_bytes,
+  };
+  rs_list_init(&pool->waiters);
+  rs_timers_hold();
+  pool->timed = true;
   pool->initial_state = o->initial_state != NULL
                       ? rs_initial_state_ref(o->initial_state)
                       : rs_initial_state_new();
@@ -447,6 +672,7 @@ pool_new (const rs_pool_options *o)
   rs_list_init(&pool->gone);
   rs_cond_init(&pool->changed);
   if (pool->initial_state == NULL) {
+    rs_timers_drop();
     drop(pool);
     return NULL;
   }
@@ -503,49 +729,43 @@ wait_for_workers_locked (rs_pool *pool, double deadline)
   return rs_list_empty(&pool->workers);
 }
 
-/* What is queued ends as cancelled; what is running is told. */
+/* What is queued ends as cancelled; what is running is stopped. */
 static void
-cancel_all (rs_pool *pool)
+cancel_all (rs_pool *pool, rs_reason reason, double grace)
 {
   rs_job *job;
   while ((job = queue_claim_of(&pool->queue, NULL)) != NULL) {
-    rs_job_end(job, RS_JOB_CANCELLED);
+    rs_job_end_queued(job, reason);
     rs_job_unref(job);
   }
-  /* A job that was told is not taken again. */
-  do {
-    job = NULL;
-    lock(pool);
-    for (rs_list *link = pool->workers.next;
-         job == NULL && link != &pool->workers; link = link->next) {
-      rs_job *const running = RS_LIST_ENTRY(link, worker, link)->seat.job;
-      if (running != NULL
-          && !atomic_load_explicit(&running->stop, memory_order_relaxed))
-        job = rs_job_ref(running);
-    }
-    unlock(pool);
-    if (job != NULL)
-      rs_job_ask_to_stop(job);
-    rs_job_unref(job);
-  } while (job != NULL);
+  rs_job *some[64];
+  size_t n = 0;
+  lock(pool);
+  const size_t most = pool->sched.running;
+  rs_job **const list = most <= sizeof some / sizeof some[0] ? some
+                      : malloc(most * sizeof *list);
+  for (rs_list *link = pool->workers.next;
+       list != NULL && n < most && link != &pool->workers;
+       link = link->next) {
+    rs_job *const running = RS_LIST_ENTRY(link, worker, link)->seat.job;
+    if (running != NULL)
+      list[n++] = rs_job_ref(running);
+  }
+  unlock(pool);
+  for (size_t i = 0; i < n; i++) {
+    rs_job_stop(list[i], reason, grace);
+    rs_job_unref(list[i]);
+  }
+  if (list != some)
+    free(list);
 }
 
 /* Who does not come back from a job is left to itself. */
 static void
 abandon_locked (rs_pool *pool)
 {
-  rs_list *link;
-  while ((link = rs_list_shift(&pool->workers)) != NULL) {
-    worker *const w = RS_LIST_ENTRY(link, worker, link);
-    w->abandoned = true;
-    pool->stuck++;
-    if (w->began)
-      pthread_detach(w->slot.thread);
-    if (!w->leaving) {
-      w->leaving = true;
-      pool->alive--;
-    }
-  }
+  while (!rs_list_empty(&pool->workers))
+    abandon_one_locked(pool, RS_LIST_ENTRY(pool->workers.next, worker, link));
 }
 
 static bool
@@ -574,9 +794,12 @@ rs_pool_close (rs_pool *pool, double timeout)
   const bool ended = wait_for_workers_locked(pool, deadline);
   if (!ended) {
     unlock(pool);
-    cancel_all(pool);
+    cancel_all(pool, RS_REASON_CLOSED, RS_GRACE);
     lock(pool);
-    if (!wait_for_workers_locked(pool, rs_deadline(GRACE)))
+    /* Lost ones are abandoned on the way; the others, if there is nobody to
+       find them lost, or if they close their state, here. */
+    if (!wait_for_workers_locked(pool, rs_deadline(RS_GRACE + RS_KILL
+                                                   + LATE)))
       abandon_locked(pool);
   }
   rs_list *link;
@@ -587,8 +810,36 @@ rs_pool_close (rs_pool *pool, double timeout)
     worker_free(w);
     lock(pool);
   }
+  const bool timed = pool->timed;
+  pool->timed = false;
   unlock(pool);
+  tell_room(pool);
+  if (timed)
+    rs_timers_drop();
   return ended ? RS_OK : RS_ETIMEOUT;
+}
+
+void
+rs_pool_cancel (rs_pool *pool, double grace)
+{
+  cancel_all(pool, RS_REASON_CANCELLED, grace);
+}
+
+int
+rs_pool_await_room (rs_pool *pool, rs_events *events)
+{
+  waiter *const w = calloc(1, sizeof *w);
+  if (w == NULL)
+    return RS_ENOMEM;
+  w->events = rs_events_ref(events);
+  lock(pool);
+  rs_list_push(&pool->waiters, &w->link);
+  atomic_store_explicit(&pool->full, true, memory_order_relaxed);
+  const bool room = pool->sched.closed || !is_full_locked(pool, 0);
+  unlock(pool);
+  if (room)
+    tell_room(pool);
+  return RS_OK;
 }
 
 int
@@ -605,6 +856,7 @@ rs_pool_shut (rs_pool *pool, rs_events *events)
   rs_sched_close_locked(&pool->sched);
   const bool none = rs_list_empty(&pool->workers);
   unlock(pool);
+  tell_room(pool);
   rs_events_unref(old);
   return none ? RS_OK : RS_EBUSY;
 }
@@ -644,6 +896,8 @@ rs_pool_info_get (rs_pool *pool, rs_pool_info *out)
   out->finished = pool->sched.finished;
   out->started_workers = pool->started_workers;
   out->failed_workers = pool->failed_workers;
+  out->lost_workers = pool->lost_workers;
+  out->renewed = pool->renewed;
   out->closed = pool->sched.closed;
   for (rs_list *link = pool->workers.next; link != &pool->workers;
        link = link->next)
@@ -664,12 +918,50 @@ rs_pool_current (lua_State *L)
   return s != NULL ? rs_state_pool(s) : NULL;
 }
 
+static int
+check_job_options (const rs_job_options *o, rs_error *err)
+{
+  if (o == NULL)
+    return RS_OK;
+  if (!(o->timeout >= 0))
+    return rs_fail(err, RS_EINVAL, "timeout (%g) is no time", o->timeout);
+  if (!(o->deadline >= 0))
+    return rs_fail(err, RS_EINVAL, "deadline (%g) is no time", o->deadline);
+  if (o->priority < -RS_PRIORITY_MAX || o->priority > RS_PRIORITY_MAX)
+    return rs_fail(err, RS_EINVAL, "priority (%d) is not from %d to %d",
+                   o->priority, -RS_PRIORITY_MAX, RS_PRIORITY_MAX);
+  if ((o->retry_on & ~(unsigned) RS_RETRY_ALL) != 0)
+    return rs_fail(err, RS_EINVAL, "retry_on (%u) is none of RS_RETRY_",
+                   o->retry_on);
+  return RS_OK;
+}
+
+/* Queue it; a worker of the pool itself, which cannot wait for room that it
+   would have to make, runs it at once. */
+static int
+submit (rs_pool *pool, rs_job *job, lua_State *L, rs_error *err)
+{
+  const int status = push(pool, job, true, err);
+  rs_state *const s = status == RS_EFULL ? rs_job_helper(&pool->queue, L)
+                                         : NULL;
+  if (s == NULL)
+    return status;
+  if (!rs_job_can_help(&pool->queue, s))
+    return push(pool, job, false, err);
+  rs_job_run(rs_job_ref(job), s, L);
+  return RS_OK;
+}
+
 int
 rs_submit (rs_pool *pool, lua_State *L, int nargs,
            const rs_job_options *options, rs_job **out, rs_error *err)
 {
   rs_message *function, *arguments;
-  int status = rs_job_encode(L, nargs, &function, &arguments, err);
+  int status = check_job_options(options, err);
+  if (status != RS_OK)
+    lua_pop(L, nargs + 1);
+  else
+    status = rs_job_encode(L, nargs, &function, &arguments, err);
   if (status != RS_OK)
     return status;
   rs_job *const job = rs_job_new(&pool->queue, function, arguments, options,
@@ -678,7 +970,20 @@ rs_submit (rs_pool *pool, lua_State *L, int nargs,
   rs_message_unref(arguments);
   if (job == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
-  status = queue_push(&pool->queue, job, err);
+  const double deadline = options != NULL && options->deadline > 0
+                        ? rs_deadline(options->deadline) : RS_NEVER;
+  if (deadline != RS_NEVER && !rs_timer_set(&job->timer, deadline))
+    status = rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
+                                      "see to the deadline");
+  if (status == RS_OK)
+    status = submit(pool, job, L, err);
+  /* The deadline may have passed before it was there. */
+  if (status == RS_OK
+      && rs_wish_reason(&job->call.wish) != RS_REASON_NONE
+      && queue_claim(&pool->queue, job)) {
+    rs_job_end_queued(job, rs_wish_reason(&job->call.wish));
+    rs_job_unref(job);
+  }
   if (status == RS_OK && out != NULL)
     *out = job;
   else

@@ -74,7 +74,8 @@ enum {
   RS_EFAILED,   /* code that ran in a runspace raised an error */
   RS_ETHREAD,   /* the system gave no thread */
   RS_EDONE,     /* nothing is left to take */
-  RS_EEVENT     /* events are to be dispatched before waiting goes on */
+  RS_EEVENT,    /* events are to be dispatched before waiting goes on */
+  RS_ESTOPPED   /* the job that waits is to stop */
 };
 
 /* Storage for the text of a failure; long texts are cut with "...". */
@@ -305,7 +306,8 @@ RS_API void rs_events_close (rs_events *events);
 
 /*
  * Wait until a job is queued, or a job or batch has ended, or somebody poked,
- * since the last call.  RS_OK or RS_ETIMEOUT.
+ * since the last call; or until the job that waits is to stop.  RS_OK or
+ * RS_ETIMEOUT.
  */
 RS_API int rs_events_wait (rs_events *events, double timeout);
 
@@ -367,6 +369,12 @@ enum {
   RS_RESET_FRESH         /* each job gets a new state */
 };
 
+/* How work is taken back; see 'rs_job_cancel'. */
+#define RS_GRACE_DEFAULT 0.1  /* seconds */
+
+/* For 'rs_pool_options.signal'. */
+#define RS_NO_SIGNAL (-1)
+
 typedef struct rs_pool_options {
   unsigned min;           /* workers that are always there; default 1 */
   unsigned max;           /* workers at most; default 'rs_cpus()' */
@@ -374,6 +382,19 @@ typedef struct rs_pool_options {
                              nothing to do ends; 0 means 10; RS_FOREVER */
   int reset;              /* RS_RESET_ */
   rs_initial_state *initial_state;  /* lent; default: Lua's libraries */
+  size_t memory;          /* bytes that a runspace may take; 0: any */
+  uint64_t instructions;  /* of Lua that a job or item may execute; 0: any.
+                             Counting them costs up to half of the speed. */
+  uint64_t max_tasks;     /* jobs and items after which a runspace is renewed;
+                             0: never */
+  size_t max_bytes;       /* bytes kept after a job at which it is; 0: never */
+  size_t queue_jobs;      /* jobs that may be queued; 0: any number.  Chunks
+                             of maps, which are few, do not count. */
+  size_t queue_bytes;     /* bytes of their messages; 0: any.  A job that is
+                             alone may have more. */
+  int signal;             /* sent to a worker whose job shall stop; default
+                             SIGURG; RS_NO_SIGNAL: jobs stop where they look
+                             themselves ('rs_task_checkpoint') */
 } rs_pool_options;
 
 /*
@@ -389,8 +410,8 @@ RS_API int rs_pool_open (const rs_pool_options *options, rs_pool **out,
 /*
  * Close: take no new work, let what is queued and running end, join the
  * workers.  After 'timeout' seconds what is still queued is cancelled, and
- * what is running is asked to stop; workers that do not end within a grace
- * time are left behind (they free themselves if they ever end).  A second
+ * what is running is stopped as 'rs_job_cancel' does it; workers whose jobs
+ * are lost are left behind (they free themselves if they ever end).  A second
  * close is harmless.
  * RS_OK, or RS_ETIMEOUT when work was cancelled or a worker left behind.
  * Any thread but the pool's own workers (RS_EINVAL).
@@ -403,6 +424,15 @@ RS_API int rs_pool_close (rs_pool *pool, double timeout);
  * RS_EBUSY, or RS_EINVAL as 'rs_pool_close'.
  */
 RS_API int rs_pool_shut (rs_pool *pool, rs_events *events);
+
+/* Cancel all its jobs, and stop its maps.  Any thread. */
+RS_API void rs_pool_cancel (rs_pool *pool, double grace);
+
+/*
+ * Let 'events' wake once, when a job leaves the queue or the pool is closed;
+ * for who was told RS_EFULL, and looks again now.  Any thread.
+ */
+RS_API int rs_pool_await_room (rs_pool *pool, rs_events *events);
 
 /* The last reference closes the pool, with a 'timeout' of 0. */
 RS_API rs_pool *rs_pool_ref (rs_pool *pool);
@@ -425,6 +455,8 @@ typedef struct rs_pool_info {
   size_t bytes;             /* memory of the runspaces after their last job */
   uint64_t started_workers; /* threads since opening */
   uint64_t failed_workers;  /* threads or states that could not be made */
+  uint64_t lost_workers;    /* that were left behind, since opening */
+  uint64_t renewed;         /* states replaced by new ones */
   bool closed;
   char failure[256];        /* the last reason for a failed worker, or "" */
 } rs_pool_info;
@@ -453,10 +485,28 @@ typedef enum rs_job_state {
 /* "completed_with_errors" and so on: the words of the Lua interface. */
 RS_API const char *rs_job_state_name (rs_job_state state);
 
+/* What is tried again, for 'retry_on'. */
+enum {
+  RS_RETRY_ERROR = 1,        /* it raised */
+  RS_RETRY_TIMEOUT = 2,      /* it took too long */
+  RS_RETRY_MEMORY = 4,       /* it reached a limit */
+  RS_RETRY_INSTRUCTIONS = 8,
+  RS_RETRY_DEFAULT = 0,      /* the first two */
+  RS_RETRY_ALL = 15
+};
+
+/* Jobs of a higher priority start first; of one, in their order. */
+#define RS_PRIORITY_MAX 10   /* and its negative */
+
 typedef struct rs_job_options {
   const char *name;   /* copied; default "job-" and the id */
   rs_events *events;  /* where the job reports; a reference is taken */
   unsigned listen;    /* what queues it there, see RS_LISTEN_ */
+  double timeout;     /* seconds it may run, each time; 0: any */
+  double deadline;    /* seconds from now to its end; 0: any */
+  unsigned retries;   /* further attempts when it fails */
+  unsigned retry_on;  /* RS_RETRY_ */
+  int priority;       /* -RS_PRIORITY_MAX to RS_PRIORITY_MAX */
 } rs_job_options;
 
 typedef struct rs_job_info {
@@ -476,6 +526,8 @@ typedef struct rs_job_info {
   bool chunk;            /* no job of its own, but a part of a batch */
   bool seen;             /* somebody looked at its end */
   bool forgotten;        /* nobody will */
+  bool unseen;           /* it ended badly, not as cancelled, and nobody has
+                            looked yet */
 } rs_job_info;
 
 /*
@@ -484,7 +536,9 @@ typedef struct rs_job_info {
  * them.  Never waits.  The reference that is returned may be dropped at
  * once: the job runs all the same.  With 'out' NULL none is returned.
  * RS_OK, RS_EREFUSED, RS_ECLOSED, RS_ENOMEM, RS_EINVAL (no function, bad
- * source), RS_ETHREAD (the pool has no worker and none can be made).
+ * source, an option), RS_ETHREAD (the pool has no worker and none can be
+ * made), RS_EFULL (its queue is).  In a runspace of the same pool a job runs
+ * here and now rather than not: pass the running 'L'.
  * The stack is popped in each case.  Any thread that owns 'L'.
  */
 RS_API int rs_submit (rs_pool *pool, lua_State *L, int nargs,
@@ -496,16 +550,24 @@ RS_API int rs_submit (rs_pool *pool, lua_State *L, int nargs,
  * pass the running 'L': a job that is still queued at the runspace's own
  * pool is then run here, so that jobs that wait for jobs cannot starve a
  * pool.  Elsewhere 'L' may be NULL and is not used.
- * RS_OK or RS_ETIMEOUT.
+ * RS_OK, RS_ETIMEOUT, or RS_ESTOPPED when the job that waits shall stop.
  */
 RS_API int rs_job_wait (rs_job *job, lua_State *L, double timeout);
 
 /*
- * Ask a job to stop.  A queued one ends as cancelled at once; a running one
- * is told, and ends when it next looks.  RS_OK, or RS_EDONE when it has
- * ended already.  Any thread.
+ * Stop a job.  A queued one ends at once.  In a running one an error is raised
+ * where it is, once, so that its '<close>' variables and what stands behind
+ * 'pcall' can clean up; 'grace' seconds later (below 0: RS_GRACE_DEFAULT) it
+ * is raised at every instruction, until the job has ended.  Blocking system
+ * calls are interrupted.  What does not end within a second even so, since it
+ * is in C code that takes long, is lost: its worker is left behind and
+ * replaced.  Whatever the job makes of it, it ends as cancelled (or lost).
+ * May be called again, with less grace.
+ * RS_OK; RS_EDONE when it has ended already; RS_ETHREAD when the system gives
+ * no thread to see to the second half: it was asked to stop, once.
+ * Any thread.
  */
-RS_API int rs_job_cancel (rs_job *job);
+RS_API int rs_job_cancel (rs_job *job, double grace);
 
 RS_API void rs_job_info_get (rs_job *job, rs_job_info *out);
 
@@ -518,10 +580,15 @@ RS_API void rs_job_info_get (rs_job *job, rs_job_info *out);
 RS_API int rs_job_push (rs_job *job, lua_State *L, int *n);
 
 /*
- * In a runspace: run the job here if it is still queued at the runspace's
- * own pool.  True when it was run.
+ * In a runspace: run the job here if it is still queued at the runspace's own
+ * pool.  True when it was run.  Where many jobs wait for one another in this
+ * runspace already, the pool may have one more worker instead, until
+ * 'rs_job_unblock'.
  */
 RS_API bool rs_job_help (rs_job *job, lua_State *L);
+
+/* The wait for which 'rs_job_help' was called is over. */
+RS_API void rs_job_unblock (lua_State *L);
 
 /* The pool that it was submitted to.  Lent, for as long as that is open. */
 RS_API rs_pool *rs_job_pool (rs_job *job);
@@ -552,8 +619,8 @@ RS_API void rs_job_listen (rs_job *job, unsigned mask);
 RS_API void rs_job_see (rs_job *job);
 
 /*
- * Nobody will look any more: when it fails, or has, and was not seen, it is
- * queued at its events.  Gives the reference back.
+ * Nobody will look any more: when it ends badly, or has, and was not seen, it
+ * is queued at its events.  Gives the reference back.
  */
 RS_API void rs_job_forget (rs_job *job);
 
@@ -593,6 +660,13 @@ typedef struct rs_batch_options {
   const char *name; /* copied; default "batch-" and the id */
   rs_events *events;  /* where its chunks report; a reference is taken */
   unsigned listen;    /* what queues them there; their id is the batch's */
+  double timeout;     /* seconds an item may take; 0: any */
+  double deadline;    /* seconds from now to the end of the last; 0: any */
+  unsigned retries;   /* further attempts of an item that fails */
+  unsigned retry_on;  /* RS_RETRY_ */
+  size_t max_failures;  /* items that fail until no more start; default: 1, or
+                           with RS_BATCH_CONTINUE any number */
+  int priority;       /* of its chunks, as of jobs */
 } rs_batch_options;
 
 typedef struct rs_record {
@@ -600,6 +674,8 @@ typedef struct rs_record {
   rs_job_state state;
   int n;               /* values pushed */
   unsigned worker;
+  unsigned attempts;   /* how often it was started */
+  const char *reason;  /* why it ended as it did, as in 'rs_job_info' */
   double queued;       /* seconds from adding to start */
   double duration;     /* seconds from start to end */
 } rs_record;
@@ -639,7 +715,7 @@ RS_API int rs_batch_finish (rs_batch *batch, rs_error *err);
  * 'rs_job_wait'.  RS_OK, RS_ETIMEOUT, RS_EDONE (all was taken and no more
  * will come), RS_EBUSY (nothing is in flight, but items could be added),
  * RS_EEVENT (something else woke the events that its options named: jobs may
- * be queued there).
+ * be queued there), RS_ESTOPPED (the job that waits shall stop).
  */
 RS_API int rs_batch_wait (rs_batch *batch, lua_State *L, double timeout);
 
@@ -663,11 +739,15 @@ RS_API uint64_t rs_batch_id (const rs_batch *batch);
 /* Start nothing more; what runs goes on to its end, and is dropped. */
 RS_API void rs_batch_stop (rs_batch *batch);
 
+/* Start nothing more, and stop what runs as 'rs_job_cancel' does. */
+RS_API void rs_batch_cancel (rs_batch *batch, double grace);
+
 /* Chunks, items and time so far. */
 typedef struct rs_batch_info {
   size_t added, started, finished, failed;   /* items */
   size_t chunks;                             /* submitted */
   size_t chunk;                              /* items in the last one */
+  const char *reason;  /* why it was stopped: "cancelled", "deadline"; NULL */
 } rs_batch_info;
 
 RS_API void rs_batch_info_get (rs_batch *batch, rs_batch_info *out);
@@ -692,6 +772,12 @@ typedef struct rs_task {
 
 /* True, and '*out' filled, when 'L' is running a job. */
 RS_API bool rs_task_get (lua_State *L, rs_task *out);
+
+/*
+ * [-0, +0, v]  Raise if the job that 'L' runs shall stop.  C code that takes
+ * long calls it now and then; so does whatever waits, after each EINTR.
+ */
+RS_API void rs_task_checkpoint (lua_State *L);
 
 /*
  * [-n, +0, e]  Send the 'n' values on top of the stack as a record of

@@ -12,9 +12,10 @@ void
 rs_sched_init (rs_sched *s)
 {
   pthread_mutex_init(&s->lock, NULL);
-  rs_list_init(&s->queue);
+  for (int i = 0; i < RS_LANES; i++)
+    rs_list_init(&s->lanes[i]);
   rs_list_init(&s->idle);
-  s->queued = s->running = s->seated = 0;
+  s->queued = s->calls = s->bytes = s->running = s->seated = 0;
   s->finished = 0;
   s->closed = false;
 }
@@ -22,7 +23,7 @@ rs_sched_init (rs_sched *s)
 void
 rs_sched_fini (rs_sched *s)
 {
-  assert(rs_list_empty(&s->queue) && rs_list_empty(&s->idle));
+  assert(s->queued == 0 && rs_list_empty(&s->idle));
   pthread_mutex_destroy(&s->lock);
 }
 
@@ -46,8 +47,12 @@ rs_sched_push_locked (rs_sched *s, rs_job *job)
 {
   rs_list *const link = rs_list_shift(&s->idle);
   if (link == NULL) {  /* nobody idle? */
-    rs_list_push(&s->queue, &job->link);
+    rs_list_push(&s->lanes[RS_PRIORITY_MAX - job->priority], &job->link);
     s->queued++;
+    if (job->batch == NULL) {
+      s->calls++;
+      s->bytes += job->bytes;
+    }
     return false;
   }
   rs_seat *const seat = RS_LIST_ENTRY(link, rs_seat, link);
@@ -100,20 +105,34 @@ rs_sched_claim_locked (rs_sched *s, rs_job *job)
     return false;
   rs_list_remove(&job->link);
   s->queued--;
+  if (job->batch == NULL) {
+    s->calls--;
+    s->bytes -= job->bytes;
+  }
   return true;
+}
+
+/* The oldest job of 'batch', of any with NULL, in this lane; or NULL. */
+static rs_job *
+find (rs_list *lane, const rs_batch *batch)
+{
+  for (rs_list *link = lane->next; link != lane; link = link->next) {
+    rs_job *const job = RS_LIST_ENTRY(link, rs_job, link);
+    if (batch == NULL || job->batch == batch)
+      return job;
+  }
+  return NULL;
 }
 
 rs_job *
 rs_sched_claim_of_locked (rs_sched *s, const rs_batch *batch)
 {
-  for (rs_list *link = s->queue.next; link != &s->queue; link = link->next) {
-    rs_job *const job = RS_LIST_ENTRY(link, rs_job, link);
-    if (batch == NULL || job->batch == batch) {
-      rs_sched_claim_locked(s, job);
-      return job;
-    }
-  }
-  return NULL;
+  rs_job *job = NULL;
+  for (int i = 0; s->queued > 0 && job == NULL && i < RS_LANES; i++)
+    job = find(&s->lanes[i], batch);
+  if (job != NULL)
+    rs_sched_claim_locked(s, job);
+  return job;
 }
 
 void

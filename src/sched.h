@@ -6,7 +6,7 @@
  *
  *     push:  an idle seat?  hand the job to the one that sat down last
  *            none?          queue it
- *     take:  a queued job?  take the oldest
+ *     take:  a queued job?  take the oldest of the highest priority
  *            none?          sit down and wait to be handed one
  *
  * The last seat first, since its state is warm, and the others can time out.
@@ -19,12 +19,17 @@
 #include "job.h"
 #include "list.h"
 
+enum { RS_LANES = 2 * RS_PRIORITY_MAX + 1 };
+
 typedef struct rs_sched {
   pthread_mutex_t lock;  /* guards down to the blank line, and what the pool
                             keeps behind it */
-  rs_list queue;         /* jobs, references, oldest first */
+  rs_list lanes[RS_LANES];  /* jobs, references, by priority, the highest one
+                               first; oldest first */
   rs_list idle;          /* seats, the last one first */
-  size_t queued;         /* jobs in 'queue' */
+  size_t queued;         /* jobs in 'lanes' */
+  size_t calls;          /* of these, no chunks */
+  size_t bytes;          /* of the messages of those */
   size_t running;        /* jobs handed out and not done */
   size_t seated;         /* seats in 'idle' */
   uint64_t finished;     /* jobs done */
@@ -62,8 +67,8 @@ void rs_sched_done_locked (rs_sched *s, rs_seat *seat);
 /* Take 'job' out of the queue; false when it is not there. */
 bool rs_sched_claim_locked (rs_sched *s, rs_job *job);
 
-/* Take out the oldest job of 'batch', the oldest of all with NULL; NULL when
-   there is none. */
+/* Take out the next job of 'batch', of all with NULL; NULL when there is
+   none. */
 rs_job *rs_sched_claim_of_locked (rs_sched *s, const rs_batch *batch);
 
 /* No more jobs come: whoever is idle wakes up, and 'take' ends with the

@@ -37,6 +37,7 @@
 
 #include "base.h"
 #include "clock.h"
+#include "control.h"
 #include "output.h"
 #include "status.h"
 
@@ -51,14 +52,20 @@ typedef struct run {
   struct run *outer;      /* the call that waits for this one, or NULL */
   rs_state *state;
   rs_call *call;
+  rs_token token;
   lua_Integer index;      /* of the item that runs now; 0: none */
+  unsigned attempt;       /* of the item, or the call */
   rs_encoder out;         /* the result */
   rs_decoder in;          /* the items */
+  rs_place place;         /* of the next item */
+  rs_place again;         /* of the item that runs */
   size_t mark;            /* where the record of the item begins in 'out' */
   unsigned mark_id;       /* the id of its first object */
-  size_t done;            /* items taken from 'in' */
   bool decoding;          /* an item is being taken from 'in' */
+  bool open;              /* the record of the item is */
   bool reported;          /* the handler has encoded the error */
+  rs_reason told;         /* it is this one */
+  rs_reason ended;        /* why the item was stopped, found at its end */
   bool errors;            /* a record of the stream 'error' was sent */
   double began;           /* instant at which the item started */
   double late;            /* instant at which the budget is spent */
@@ -67,12 +74,18 @@ typedef struct run {
 struct rs_state {
   lua_State *L;           /* the main coroutine */
   rs_alloc alloc;
+  rs_limits limits;       /* constant, as the next four */
   rs_pool *pool;          /* lent */
+  rs_cancel *cancel;      /* lent */
   unsigned worker;
   int reset;              /* RS_RESET_ */
   int name_of_globals;    /* registry: the string "_G" */
   bool dirty;             /* the environment was assigned to */
+  bool exhausted;         /* it wanted more memory than its limit */
+  bool forced;            /* something was stopped by force */
+  uint64_t tasks;         /* items and plain calls that it ran */
   run *run;               /* the innermost one */
+  unsigned depth;         /* how many there are */
   rs_buf lines[2];        /* begun and not ended, on standard output, error */
   rs_encoder spare;       /* memory for the next result */
   struct {
@@ -105,6 +118,24 @@ unsigned
 rs_state_worker (const rs_state *s)
 {
   return s->worker;
+}
+
+rs_cancel *
+rs_state_cancel (const rs_state *s)
+{
+  return s->cancel;
+}
+
+unsigned
+rs_state_depth (const rs_state *s)
+{
+  return s->depth;
+}
+
+rs_call *
+rs_state_call (const rs_state *s)
+{
+  return s->run != NULL ? s->run->call : NULL;
 }
 
 /* ------------------------------------------------------------ environment */
@@ -279,6 +310,7 @@ make_record (lua_State *L, run **out, rs_stream stream, const char *name,
   run *const r = s != NULL ? s->run : NULL;
   if (r == NULL || r->call->sink == NULL)
     luaL_error(L, "there is no job here that could send anything");
+  rs_cancel_check(s->cancel, L);
   rs_error err;
   rs_message *message;
   if (rs_encode(L, n, &message, &err) != RS_OK)
@@ -402,32 +434,60 @@ static void
 open_record (run *r)
 {
   static const double times[TIMES];
-  static const uint32_t count;
+  static const uint32_t counts[2];
   const unsigned char state = RS_JOB_COMPLETED;
   r->errors = false;
+  r->open = true;
   r->mark = r->out.buf.size;
   r->mark_id = r->out.next_id;
   rs_encoder_raw(&r->out, &state, 1);
   if (r->call->flags & RS_BATCH_RECORDS) {
     rs_encoder_raw(&r->out, times, sizeof times);
-    rs_encoder_raw(&r->out, &count, sizeof count);
+    rs_encoder_raw(&r->out, counts, sizeof counts);
     r->began = rs_now();
   }
 }
 
+/* Empty it: nothing of the item was written. */
+static void
+rewind_record (run *r)
+{
+  r->out.buf.size = r->mark;
+  r->out.next_id = r->mark_id;
+  r->open = false;
+  rs_encoder_forget(&r->out);
+}
+
 /* End it: 'count' values were encoded. */
 static void
-close_record (run *r, rs_job_state state, uint32_t count)
+close_record (run *r, rs_job_state state, rs_reason reason, uint32_t count)
 {
+  r->call->ended[state]++;
+  r->open = false;
   if (r->out.buf.failed)
     return;
   unsigned char *at = r->out.buf.data + r->mark;
-  *at++ = (unsigned char) state;
+  *at++ = (unsigned char) ((unsigned) state | (unsigned) reason << 4);
   if (r->call->flags & RS_BATCH_RECORDS) {
     const double now = rs_now();
     const double times[TIMES] = { r->began, now - r->began };
+    const uint32_t counts[] = { count, r->attempt };
     memcpy(at, times, sizeof times);
-    memcpy(at + sizeof times, &count, sizeof count);
+    memcpy(at + sizeof times, counts, sizeof counts);
+  }
+}
+
+/* The result, or the record of the item, begins anew. */
+static void
+restart (run *r)
+{
+  if (r->index == 0)
+    rs_encoder_clear(&r->out);
+  else {
+    const double began = r->began;
+    rewind_record(r);
+    open_record(r);
+    r->began = began;
   }
 }
 
@@ -439,24 +499,28 @@ close_record (run *r, rs_job_state state, uint32_t count)
 static bool
 report (lua_State *L, run *r, int error, int traceback)
 {
-  const bool item = r->index != 0;
-  if (!item)
-    rs_encoder_clear(&r->out);
-  else {
-    const double began = r->began;
-    r->out.buf.size = r->mark;
-    r->out.next_id = r->mark_id;
-    rs_encoder_forget(&r->out);
-    open_record(r);
-    r->began = began;
-  }
+  restart(r);
   if (rs_encode_value(&r->out, L, error, "error") != RS_OK)
     return false;
   rs_encode_value(&r->out, L, traceback, "traceback");
-  if (item)
-    close_record(r, RS_JOB_FAILED, 2);
   r->reported = true;
+  r->told = RS_REASON_NONE;
   return true;
+}
+
+/* [-0, +0, -]  The same for what was stopped; the traceback, or NULL. */
+static void
+report_stop (run *r, rs_reason reason, const char *traceback)
+{
+  const char *const text = rs_reason_text(reason);
+  restart(r);
+  rs_encoder_string(&r->out, text, strlen(text));
+  if (traceback != NULL)
+    rs_encoder_string(&r->out, traceback, strlen(traceback));
+  else
+    rs_encoder_raw(&r->out, (const unsigned char[]) { RS_TAG_NIL }, 1);
+  r->reported = true;
+  r->told = reason;
 }
 
 /* The message handler.  When it raises (no memory for the traceback, or
@@ -466,21 +530,33 @@ on_error (lua_State *L)
 {
   run *const r = rs_state_of(L)->run;
   lua_settop(L, 1);
+  if (rs_token_forced(&r->token))
+    return 1;
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
   luaL_traceback(L, L, NULL, 1);
-  if (!report(L, r, 1, 2)) {  /* a coroutine, or a userdata? */
+  if (rs_token_stopped(&r->token))
+    report_stop(r, rs_token_reason(r->state->cancel, &r->token),
+                lua_tostring(L, 2));
+  else if (!report(L, r, 1, 2)) {  /* a coroutine, or a userdata? */
     luaL_tolstring(L, 1, NULL);
     report(L, r, 3, 2);
   }
-  lua_settop(L, 1);
+  lua_pop(L, lua_gettop(L) - 1);
   return 1;
 }
 
-/* [-1, +0, -]  After a protected call that failed: the error is on top. */
+/*
+ * [-1, +0, -]  After a protected call that failed: the error is on top.
+ * 'reason' tells whether that was since it was stopped.
+ */
 static void
-settle (lua_State *L, run *r)
+settle (lua_State *L, run *r, rs_reason reason)
 {
-  if (!r->reported) {
-    const int error = lua_gettop(L);
+  const int error = lua_gettop(L);
+  const bool told = r->reported && r->told == reason;
+  if (reason != RS_REASON_NONE && !told)
+    report_stop(r, reason, NULL);
+  else if (!told) {
     lua_pushnil(L);
     report(L, r, error, error + 1);
     lua_pop(L, 1);
@@ -508,6 +584,64 @@ good_state (const run *r)
   return r->errors ? RS_JOB_COMPLETED_WITH_ERRORS : RS_JOB_COMPLETED;
 }
 
+/* ---------------------------------------------------------------- stopping */
+
+/* rs_alloc: the limit of memory was reached. */
+static void
+on_exhausted (void *ud)
+{
+  rs_state *const s = ud;
+  s->exhausted = true;
+  if (s->run != NULL)
+    rs_cancel_limit(s->cancel, RS_REASON_MEMORY);
+}
+
+/* An item, or the call that has none, ends.  Why it was stopped, if it was. */
+static rs_reason
+end_task (lua_State *L, run *r)
+{
+  rs_state *const s = r->state;
+  s->tasks++;
+  rs_alloc_settle(&s->alloc);
+  const rs_reason reason = rs_token_end(s->cancel, &r->token, L);
+  s->forced |= r->token.forced;
+  return reason;
+}
+
+/* Is what ended like this to be tried again? */
+static bool
+tries_again (const run *r, rs_reason reason)
+{
+  static const unsigned bits[RS_REASONS] = {
+    [RS_REASON_NONE] = RS_RETRY_ERROR,
+    [RS_REASON_TIMEOUT] = RS_RETRY_TIMEOUT,
+    [RS_REASON_MEMORY] = RS_RETRY_MEMORY,
+    [RS_REASON_INSTRUCTIONS] = RS_RETRY_INSTRUCTIONS,
+  };
+  const rs_call *const call = r->call;
+  return r->attempt <= call->retries && (call->retry_on & bits[reason]) != 0
+      && !rs_token_stopped(&r->token);
+}
+
+static rs_job_state
+bad_state (rs_reason reason)
+{
+  return reason == RS_REASON_NONE ? RS_JOB_FAILED : rs_reason_state(reason);
+}
+
+bool
+rs_state_spent (rs_state *s)
+{
+  const rs_limits *const l = &s->limits;
+  if (s->forced || s->exhausted
+      || (l->max_tasks != 0 && s->tasks >= l->max_tasks))
+    return true;
+  if (l->max_bytes == 0 || s->alloc.used <= l->max_bytes || s->run != NULL)
+    return false;
+  lua_gc(s->L, LUA_GCCOLLECT);
+  return s->alloc.used > l->max_bytes;
+}
+
 /* ------------------------------------------------------------ a plain call */
 
 /* The body of a plain call: (run). */
@@ -530,14 +664,24 @@ call_body (lua_State *L)
 static void
 run_plain (lua_State *L, run *r)
 {
+  rs_call *const call = r->call;
+  rs_token_begin(r->state->cancel, &r->token, call->timeout);
   lua_pushcfunction(L, on_error);
   lua_pushcfunction(L, call_body);
   lua_pushlightuserdata(L, r);
-  if (lua_pcall(L, 1, 0, -3) == LUA_OK)
-    r->call->state = good_state(r);
-  else {
-    settle(L, r);
-    r->call->state = RS_JOB_FAILED;
+  const int status = lua_pcall(L, 1, 0, -3);
+  call->reason = end_task(L, r);
+  if (status != LUA_OK)
+    settle(L, r, call->reason);
+  else if (call->reason != RS_REASON_NONE)
+    report_stop(r, call->reason, NULL);
+  if (status != LUA_OK || call->reason != RS_REASON_NONE)
+    call->state = bad_state(call->reason);
+  else
+    call->state = good_state(r);
+  if (!rs_job_state_good(call->state) && tries_again(r, call->reason)) {
+    call->attempt++;
+    call->state = RS_JOB_QUEUED;
   }
 }
 
@@ -560,10 +704,12 @@ chunk_prepare (lua_State *L)
     lua_pushnil(L);
   lua_insert(L, OBJECTS);
   r->in.objects = r->in.objects == 0 ? 0 : OBJECTS;
-  if (r->call->at != 0) {  /* the rest of a chunk? */
-    r->in.at = r->call->at;
-    r->in.next_id = r->call->next_id;
+  if (r->call->from.at == 0) {
+    r->place.at = r->in.at;
+    r->place.next_id = r->in.next_id;
   }
+  else  /* the rest of another chunk */
+    r->place = r->call->from;
   return lua_gettop(L);
 }
 
@@ -573,19 +719,23 @@ is_set (const _Atomic bool *flag)
   return flag != NULL && atomic_load_explicit(flag, memory_order_relaxed);
 }
 
+/* Shall no further item begin? */
 static bool
-stopped (const rs_call *call)
+stopped (const run *r)
 {
-  return is_set(call->stop) || is_set(call->batch_stop)
-      || is_set(call->failed);
+  return rs_token_stopped(&r->token) || is_set(r->call->batch_stop)
+      || is_set(r->call->failed);
 }
 
-/* Shall the loop over the items go on?  At least one is run. */
+/* Shall the loop over the items go on?  At least one is run, unless the call
+   is stopped. */
 static bool
 goes_on (const run *r)
 {
-  return r->done < r->call->count && !stopped(r->call)
-      && (r->done == 0 || r->late == RS_NEVER || rs_now_coarse() < r->late);
+  return r->place.item < r->call->count && !stopped(r)
+      && (r->place.item == 0 || r->late == RS_NEVER
+          || rs_now_coarse() < r->late)
+      && (r->place.item == 0 || !rs_state_spent(r->state));
 }
 
 /* [-0, +arity, e]  Push the values of the next item. */
@@ -593,15 +743,31 @@ static void
 push_item (lua_State *L, run *r)
 {
   const rs_call *const call = r->call;
-  if (call->arguments == NULL)  /* a range? */
-    lua_pushinteger(L, call->first + (lua_Integer) r->done * call->step);
-  else {
-    r->decoding = true;
-    for (unsigned i = 0; i < call->arity; i++)
-      rs_decode_value(&r->in, L);
-    r->decoding = false;
+  r->again = r->place;
+  r->place.item++;
+  if (call->arguments == NULL) {  /* a range? */
+    lua_pushinteger(L, call->first
+                       + (lua_Integer) r->again.item * call->step);
+    return;
   }
-  r->done++;
+  r->in.at = r->place.at;
+  r->in.next_id = r->place.next_id;
+  r->decoding = true;
+  for (unsigned i = 0; i < call->arity; i++)
+    rs_decode_value(&r->in, L);
+  r->decoding = false;
+  r->place.at = r->in.at;
+  r->place.next_id = r->in.next_id;
+}
+
+/* Tell who may find it lost where the items behind this one begin. */
+static void
+publish (run *r)
+{
+  rs_call *const call = r->call;
+  const size_t values[] = { r->place.item, r->place.at, r->place.next_id };
+  for (int i = 0; i < 3; i++)
+    atomic_store_explicit(&call->begun[i], values[i], memory_order_relaxed);
 }
 
 /* (function, objects, extra arguments..., run)  Loop over the items. */
@@ -616,20 +782,26 @@ chunk_body (lua_State *L)
   luaL_checkstack(L, (int) call->arity + extras + 4, "too many arguments");
   lua_settop(L, top);
   while (goes_on(r)) {
-    r->index = call->index + (lua_Integer) r->done;
+    r->index = call->index + (lua_Integer) r->place.item;
     open_record(r);
     renew_environment(L, r->state);
     lua_pushvalue(L, FUNCTION);
     push_item(L, r);
     for (int i = 0; i < extras; i++)
       lua_pushvalue(L, EXTRAS + i);
+    if (call->timeout > 0)
+      publish(r);
+    rs_token_begin(r->state->cancel, &r->token, call->timeout);
     lua_call(L, (int) call->arity + extras, records ? LUA_MULTRET : 1);
     const int n = lua_gettop(L) - top;
     for (int i = 1; i <= n; i++)
       encode_result(L, r, top + i, i);
+    r->ended = end_task(L, r);
+    if (r->ended != RS_REASON_NONE)
+      return luaL_error(L, "%s", rs_reason_text(r->ended));
     end_lines(r->state);
-    close_record(r, good_state(r), (uint32_t) n);
-    call->errors += r->errors;
+    close_record(r, good_state(r), RS_REASON_NONE, (uint32_t) n);
+    r->attempt = 1;
     rs_encoder_forget(&r->out);
     lua_settop(L, top);
   }
@@ -643,15 +815,105 @@ fail_rest (lua_State *L, run *r)
 {
   const int error = lua_gettop(L);
   lua_pushnil(L);
-  while (r->done < r->call->count) {
-    r->done++;
-    r->call->failures++;
+  while (r->place.item < r->call->count) {
+    r->place.item++;
     r->index++;
     open_record(r);
     report(L, r, error, error + 1);
+    close_record(r, RS_JOB_FAILED, RS_REASON_NONE, 2);
   }
   r->reported = false;
   lua_pop(L, 1);
+}
+
+/* An item has failed: are that too many? */
+static void
+count_failure (rs_call *call)
+{
+  if (call->allowed == NULL)
+    return;
+  /* Whoever takes the last one tells the others; nothing else is published. */
+  const size_t left = atomic_load_explicit(call->allowed,
+                                           memory_order_relaxed);
+  if (left == 0 || atomic_fetch_sub_explicit(call->allowed, 1,
+                                             memory_order_relaxed) == 1)
+    atomic_store_explicit(call->failed, true, memory_order_relaxed);
+}
+
+/* [-1, +0, -]  An item has raised the error on top. */
+static void
+end_item (lua_State *L, run *r)
+{
+  const rs_reason reason = r->ended != RS_REASON_NONE ? r->ended
+                                                      : end_task(L, r);
+  const bool lost = r->decoding;  /* the place of the next one is not known */
+  r->ended = RS_REASON_NONE;
+  r->decoding = false;
+  end_lines(r->state);
+  if (!lost && tries_again(r, reason)) {
+    rewind_record(r);
+    r->reported = false;
+    r->place = r->again;
+    r->attempt++;
+    lua_pop(L, 1);
+    return;
+  }
+  lua_pushvalue(L, -1);
+  settle(L, r, reason);
+  close_record(r, bad_state(reason), reason, 2);
+  r->attempt = 1;
+  count_failure(r->call);
+  if (lost)
+    fail_rest(L, r);
+  lua_pop(L, 1);
+}
+
+/*
+ * [-(0|1), +0, -]  Something was raised before the item was taken.  If the
+ * call was stopped there, false, and nothing of the item is left; otherwise
+ * the items cannot be reached, and this one is as one that cannot be read.
+ */
+static bool
+skip_item (lua_State *L, run *r)
+{
+  if (r->open)
+    rewind_record(r);
+  r->reported = false;
+  if (rs_token_stopped(&r->token)) {
+    lua_pop(L, 1);
+    return false;
+  }
+  r->index = r->call->index + (lua_Integer) r->place.item++;
+  r->decoding = true;
+  open_record(r);
+  return true;
+}
+
+/* [-n, +0, -]  What was prepared is on top of the handler. */
+static void
+run_items (lua_State *L, run *r, int handler)
+{
+  rs_call *const call = r->call;
+  const int n = lua_gettop(L) - handler;  /* function, objects, extras */
+  const double began = rs_now();
+  r->late = call->budget > 0 ? rs_now_coarse() + call->budget : RS_NEVER;
+  while (goes_on(r)) {
+    const size_t items = r->place.item;
+    r->open = false;
+    lua_pushcfunction(L, chunk_body);
+    for (int i = 1; i <= n; i++)
+      lua_pushvalue(L, handler + i);
+    lua_pushlightuserdata(L, r);
+    if (lua_pcall(L, n + 1, 0, handler) == LUA_OK)
+      break;
+    if (r->place.item == items && !skip_item(L, r))
+      continue;
+    end_item(L, r);
+  }
+  call->took = rs_now() - began;
+  call->rest = r->place;
+  call->attempt = r->attempt;
+  call->state = RS_JOB_COMPLETED;
 }
 
 static void
@@ -662,82 +924,45 @@ run_chunk (lua_State *L, run *r)
   const int handler = lua_gettop(L);
   lua_pushcfunction(L, chunk_prepare);
   lua_pushlightuserdata(L, r);
-  if (lua_pcall(L, 1, LUA_MULTRET, handler) != LUA_OK) {
-    settle(L, r);
-    call->state = RS_JOB_FAILED;
-    return;
-  }
-  const int n = lua_gettop(L) - handler;  /* function, objects, extras */
-  if (!lua_checkstack(L, n + LUA_MINSTACK)) {
+  int status = lua_pcall(L, 1, LUA_MULTRET, handler);
+  if (status == LUA_OK
+      && !lua_checkstack(L, lua_gettop(L) - handler + LUA_MINSTACK)) {
     lua_pushliteral(L, "not enough memory");
-    settle(L, r);
-    call->state = RS_JOB_FAILED;
-    return;
+    status = LUA_ERRMEM;
   }
-  const double began = rs_now();
-  r->late = call->budget > 0 ? rs_now_coarse() + call->budget : RS_NEVER;
-  while (goes_on(r)) {
-    lua_pushcfunction(L, chunk_body);
-    for (int i = 1; i <= n; i++)
-      lua_pushvalue(L, handler + i);
-    lua_pushlightuserdata(L, r);
-    if (lua_pcall(L, n + 1, 0, handler) == LUA_OK)
-      break;
-    call->failures++;
-    end_lines(r->state);
-    lua_pushvalue(L, -1);
-    settle(L, r);
-    if (call->failed != NULL)
-      atomic_store_explicit(call->failed, true, memory_order_relaxed);
-    if (r->decoding) {  /* the place of the next item is not known? */
-      r->done++;        /* this one has its record */
-      fail_rest(L, r);
-    }
-    lua_pop(L, 1);
+  if (status == LUA_OK)
+    run_items(L, r, handler);
+  else {
+    call->reason = end_task(L, r);
+    settle(L, r, call->reason);
+    call->state = bad_state(call->reason);
   }
-  call->took = rs_now() - began;
-  call->started = r->done;
-  call->at = r->in.at;
-  call->next_id = r->in.next_id;
-  call->state = RS_JOB_COMPLETED;
 }
 
 /* --------------------------------------------------------------------- run */
 
-void
-rs_state_run (rs_state *s, lua_State *L, rs_call *call)
+/* Run it, inside its token. */
+static void
+run_call (rs_state *s, lua_State *L, run *r)
 {
-  run r = { .outer = s->run, .state = s, .call = call };
-  if (L == NULL)
-    L = s->L;
-  const int top = lua_gettop(L);
-  const bool nested = r.outer != NULL;
+  rs_call *const call = r->call;
+  const bool nested = r->outer != NULL;
   const bool dirty = s->dirty;
-  r.out = s->spare;
-  rs_encoder_init(&s->spare, 0);
-  call->result = NULL;
-  if (!lua_checkstack(L, LUA_MINSTACK)) {
-    call->state = RS_JOB_FAILED;
-    goto done;
-  }
-  if (nested)
-    end_lines(s);
-  s->run = &r;
   if (nested) {  /* the outer call keeps its environment */
     rs_env_push(L);
     s->dirty = true;
   }
   const int base = lua_gettop(L);
-  rs_encoder_start(&r.out);
+  rs_encoder_start(&r->out);
   if (call->count == 0)
-    run_plain(L, &r);
+    run_plain(L, r);
   else
-    run_chunk(L, &r);
+    run_chunk(L, r);
   end_lines(s);
   check_environment(L, s);
-  call->result = rs_encoder_message(&r.out);
+  call->result = rs_encoder_message(&r->out);
   lua_settop(L, base);
-  s->run = r.outer;
+  s->run = r->outer;
   if (nested) {
     rs_env_set(L);
     s->dirty = dirty;
@@ -746,7 +971,35 @@ rs_state_run (rs_state *s, lua_State *L, rs_call *call)
     lua_pushglobaltable(L);  /* let go of what the job assigned */
     rs_env_set(L);
   }
- done:
+}
+
+void
+rs_state_run (rs_state *s, lua_State *L, rs_call *call)
+{
+  run r = { .outer = s->run, .state = s, .call = call };
+  if (L == NULL)
+    L = s->L;
+  const int top = lua_gettop(L);
+  r.out = s->spare;
+  r.attempt = call->attempt;
+  rs_encoder_init(&s->spare, 0);
+  rs_message_unref(call->result);  /* of an earlier attempt */
+  call->result = NULL;
+  call->reason = RS_REASON_NONE;
+  if (lua_checkstack(L, LUA_MINSTACK)) {
+    if (r.outer != NULL)
+      end_lines(s);
+    s->run = &r;
+    s->depth++;
+    rs_token_enter(s->cancel, &r.token, L, call, &call->wish);
+    run_call(s, L, &r);
+    const rs_reason reason = rs_token_leave(s->cancel, &r.token, L);
+    s->depth--;
+    if (call->count > 0 && reason != RS_REASON_NONE) {
+      call->reason = reason;
+      call->state = rs_reason_state(reason);
+    }
+  }
   if (call->result == NULL)
     call->state = RS_JOB_FAILED;
   lua_settop(L, top);
@@ -766,9 +1019,17 @@ rs_task_get (lua_State *L, rs_task *out)
   out->name = call->name;
   out->index = s->run->index;
   out->worker = s->worker;
-  out->attempt = call->attempt;
-  out->stopping = stopped(call);
+  out->attempt = s->run->attempt;
+  out->stopping = stopped(s->run);
   return true;
+}
+
+void
+rs_task_checkpoint (lua_State *L)
+{
+  const rs_state *const s = rs_state_of(L);
+  if (s != NULL)
+    rs_cancel_check(s->cancel, L);
 }
 
 /* ----------------------------------------------------------------- seeding */
@@ -863,6 +1124,10 @@ seed (lua_State *L)
   rs_env_set(L);
   rs_base_open(L);
   rs_output_open(L, &output);
+  rs_cancel_open(s->cancel, L, s->limits.instructions);
+  rs_control_open(L, s->cancel, s->limits.instructions > 0);
+  if (s->limits.memory != 0)  /* garbage takes room that is scarce */
+    lua_gc(L, LUA_GCINC, 150, 0, 0);
   if (is->warnings)
     lua_warning(L, "@on", 0);
   make_metatable(L);
@@ -894,36 +1159,60 @@ describe (lua_State *L)
   return 1;
 }
 
+/* Why seeding did not end well: the error is on top of the stack. */
+static int
+fail_open (const rs_state *s, int code, rs_error *err)
+{
+  const char *const text = lua_tostring(s->L, -1);
+  if (s->exhausted)
+    return rs_fail(err, RS_EFAILED, "the limit of memory, %zu bytes, is less "
+                                    "than the initial state takes",
+                   s->limits.memory);
+  if (code == LUA_ERRMEM)
+    return rs_fail_plain(err, RS_ENOMEM);
+  return rs_fail(err, RS_EFAILED, "%s", text != NULL ? text : "(no message)");
+}
+
 int
-rs_state_open (const rs_initial_state *is, int reset, rs_pool *pool,
-               unsigned worker, rs_state **out, rs_error *err)
+rs_state_open (const rs_state_options *o, rs_state **out, rs_error *err)
 {
   rs_state *const s = calloc(1, sizeof *s);
   if (s == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
   s->alloc = (rs_alloc) RS_ALLOC_INIT;
-  s->pool = pool;
-  s->worker = worker;
-  s->reset = reset;
+  s->limits = *o->limits;
+  s->pool = o->pool;
+  s->cancel = o->cancel;
+  s->worker = o->worker;
+  s->reset = o->reset;
   s->dirty = true;
+  s->alloc.refuse = rs_cancel_refusal(s->cancel);
+  s->alloc.exhausted = on_exhausted;
+  s->alloc.ud = s;
+  if (s->limits.memory != 0)
+    s->alloc.limit = s->limits.memory;
   rs_encoder_init(&s->spare, 0);
   s->L = lua_newstate(rs_alloc_resize, &s->alloc);
   if (s->L == NULL) {
+    const int status = s->limits.memory == 0
+      ? rs_fail_plain(err, RS_ENOMEM)
+      : rs_fail(err, RS_EFAILED, "the limit of memory, %zu bytes, is less "
+                                 "than a state takes", s->limits.memory);
     rs_state_close(s);
-    return rs_fail_plain(err, RS_ENOMEM);
+    return status;
   }
   lua_pushcfunction(s->L, describe);
   lua_pushcfunction(s->L, seed);
   lua_pushlightuserdata(s->L, s);
-  lua_pushlightuserdata(s->L, (void *) (uintptr_t) is);
+  lua_pushlightuserdata(s->L, (void *) (uintptr_t) o->initial_state);
   const int code = lua_pcall(s->L, 2, 0, 1);
   if (code != LUA_OK) {
-    const char *const text = lua_tostring(s->L, -1);
-    const int status = code == LUA_ERRMEM ? RS_ENOMEM : RS_EFAILED;
-    rs_fail(err, status, "%s", text != NULL ? text : "(no message)");
+    const int status = fail_open(s, code, err);
     rs_state_close(s);
     return status;
   }
+  rs_alloc_settle(&s->alloc);
+  s->exhausted = false;
   lua_settop(s->L, 0);
   *out = s;
   return RS_OK;

@@ -25,6 +25,7 @@ static const struct {
   [RS_ETHREAD] = { "RS_ETHREAD", "the system gave no thread" },
   [RS_EDONE] = { "RS_EDONE", "nothing is left" },
   [RS_EEVENT] = { "RS_EEVENT", "events are to be dispatched" },
+  [RS_ESTOPPED] = { "RS_ESTOPPED", "the job that waits is to stop" },
 };
 
 static bool

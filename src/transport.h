@@ -12,6 +12,7 @@
  *
  * 'began', 'opened', 'take' and 'left' are called by the slot's own thread,
  * in this order; 'left' is its last word, after which the slot may be freed.
+ * 'lost' may come from outside while a job runs.
  */
 #ifndef RS_TRANSPORT_H
 #define RS_TRANSPORT_H
@@ -44,16 +45,28 @@ typedef struct rs_slot_owner {
    */
   void (*done) (rs_slot *slot);
 
+  /* The runspace was replaced by a new one. */
+  void (*renewed) (rs_slot *slot);
+
+  /*
+   * The slot does not come back from its job, which is about to end as lost.
+   * Called by any thread; if the slot ever comes back, 'done', 'take' (which
+   * gives nothing) and 'left' follow.
+   */
+  void (*lost) (rs_slot *slot);
+
   /* The slot's thread ends. */
   void (*left) (rs_slot *slot);
 } rs_slot_owner;
 
 struct rs_slot {
-  const rs_slot_owner *owner;     /* constant, as are the next four */
+  const rs_slot_owner *owner;     /* constant, as are the next six */
   const struct rs_transport *transport;
   rs_pool *pool;
   rs_initial_state *initial_state;
+  const rs_limits *limits;
   int reset;                      /* RS_RESET_ */
+  int signal;                     /* that stops a job; 0: none */
   unsigned number;                /* of the worker in its pool, from 1 */
   pthread_t thread;               /* set by 'began' */
   _Atomic size_t bytes;           /* that its runspace takes; set by its

@@ -4,11 +4,11 @@
  *
  * The thread opens its state, runs what it is given, and closes the state.
  * With RS_RESET_FRESH it has a new state for each job, opened ahead, while
- * nobody waits for it.
+ * nobody waits for it; otherwise it has a new one when the old one is spent.
  *
  * A worker blocks the signals that are the host's business; those that tell
  * of its own faults stay open, since a blocked SIGSEGV ends the process
- * without a handler or a report.
+ * without a handler or a report.  So does the one that stops its job.
  */
 #include "transport.h"
 
@@ -33,16 +33,19 @@ static const int open_signals[] = {
   SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF
 };
 
-/* Replace the state after a job.  NULL, and 'err' filled, on failure. */
-static rs_state *
-renew (const rs_slot *slot, rs_state *old, rs_error *err)
+/* How the thread is stopped: its calls are those of jobs. */
+static void
+on_lost (void *ud)
 {
-  rs_state_close(old);
-  rs_state *s = NULL;
-  rs_state_open(slot->initial_state, slot->reset, slot->pool, slot->number,
-                &s, err);
-  return s;
+  rs_slot *const slot = ud;
+  slot->owner->lost(slot);
 }
+
+static const rs_cancel_owner cancel_owner = {
+  .lost_thread = on_lost,
+  .hold_call = rs_job_hold_call,
+  .lost_call = rs_job_lose_call,
+};
 
 static void
 tell_bytes (rs_slot *slot, const rs_state *s)
@@ -51,32 +54,85 @@ tell_bytes (rs_slot *slot, const rs_state *s)
                         memory_order_relaxed);
 }
 
+/* A state in place of 'old', which may be NULL.  NULL, and 'err' filled, on
+   failure. */
+static rs_state *
+renew (rs_slot *slot, rs_cancel *cancel, rs_state *old, rs_error *err)
+{
+  const rs_state_options options = {
+    .initial_state = slot->initial_state,
+    .limits = slot->limits,
+    .reset = slot->reset,
+    .pool = slot->pool,
+    .worker = slot->number,
+    .cancel = cancel,
+  };
+  rs_state *s = NULL;
+  rs_state_close(old);
+  if (rs_state_open(&options, &s, err) != RS_OK)
+    return NULL;
+  if (old != NULL)
+    slot->owner->renewed(slot);
+  tell_bytes(slot, s);
+  return s;
+}
+
+/* Run the job, and end it.  Returns the state, NULL when it could not be
+   renewed on the way. */
+static rs_state *
+run (rs_slot *slot, rs_cancel *cancel, rs_state *s, rs_job *job,
+     rs_error *err)
+{
+  rs_job_state state = RS_JOB_FAILED;
+  while (s != NULL
+         && (state = rs_job_execute(job, s, NULL)) == RS_JOB_QUEUED)
+    s = renew(slot, cancel, s, err);
+  if (s != NULL)
+    tell_bytes(slot, s);
+  slot->owner->done(slot);
+  if (s != NULL)
+    rs_job_end(job, state);
+  else
+    rs_job_fail(job, err->text);
+  rs_job_unref(job);
+  return s;
+}
+
+static void
+serve (rs_slot *slot, rs_cancel *cancel)
+{
+  rs_error err = { .status = RS_OK };
+  rs_state *s = renew(slot, cancel, NULL, &err);
+  slot->owner->opened(slot, s != NULL ? RS_OK : err.status, &err);
+  rs_job *job;
+  while (s != NULL && (job = slot->owner->take(slot)) != NULL) {
+    s = run(slot, cancel, s, job, &err);
+    if (s != NULL && (slot->reset == RS_RESET_FRESH || rs_state_spent(s)))
+      s = renew(slot, cancel, s, &err);
+    else if (s != NULL)
+      rs_state_trim(s);
+    if (s == NULL)
+      slot->owner->opened(slot, err.status, &err);
+  }
+  rs_state_close(s);
+}
+
 static void *
 work (void *arg)
 {
   rs_slot *const slot = arg;
-  rs_error err = { .status = RS_OK };
   slot->owner->began(slot);
-  rs_state *s = renew(slot, NULL, &err);
-  if (s != NULL)
-    tell_bytes(slot, s);
-  slot->owner->opened(slot, s != NULL ? RS_OK : err.status, &err);
-  rs_job *job;
-  while (s != NULL && (job = slot->owner->take(slot)) != NULL) {
-    const rs_job_state state = rs_job_execute(job, s, NULL);
-    tell_bytes(slot, s);
-    slot->owner->done(slot);
-    rs_job_end(job, state);
-    rs_job_unref(job);
-    if (slot->reset == RS_RESET_FRESH) {
-      s = renew(slot, s, &err);
-      if (s == NULL)
-        slot->owner->opened(slot, err.status, &err);
-    }
-    else
-      rs_state_trim(s);
+  rs_cancel *const cancel = rs_cancel_new(slot->signal, &cancel_owner, slot);
+  if (cancel != NULL) {
+    serve(slot, cancel);
+    rs_cancel_leave(cancel);
+    rs_cancel_unref(cancel);
   }
-  rs_state_close(s);
+  else {
+    rs_error err;
+    rs_fail_plain(&err, RS_ENOMEM);
+    slot->owner->opened(slot, RS_ENOMEM, &err);
+  }
   slot->owner->left(slot);
   return NULL;
 }
@@ -92,6 +148,8 @@ start (rs_slot *slot, rs_error *err)
   sigfillset(&mask);
   for (size_t i = 0; i < sizeof open_signals / sizeof open_signals[0]; i++)
     sigdelset(&mask, open_signals[i]);
+  if (slot->signal != 0)
+    sigdelset(&mask, slot->signal);
   pthread_sigmask(SIG_SETMASK, &mask, &old);
   pthread_t thread;  /* 'slot' may be gone when this returns */
   const int code = pthread_create(&thread, &attr, work, slot);

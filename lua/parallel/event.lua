@@ -222,8 +222,10 @@ local function report_unseen (job)
   local event = make_event(job, job:info(), "unseen_failure")
   event.data = problem
   if call_all("unseen_failure", event) > 0 then return end
-  core.write(2, "parallel: nobody looked at the failure of "
-             .. tostring(problem) .. "\n")
+  local words <const> = problem.state == "failed"
+    and "parallel: nobody looked at the failure of "
+    or "parallel: nobody has seen that "
+  core.write(2, words .. tostring(problem) .. "\n")
 end
 
 ---@param job parallel.Job
@@ -275,7 +277,7 @@ local function deliver (job)
   end
   if info.ended and not info.chunk then
     calls = calls + tell_end(job, info, list)
-    if info.state == "failed" and job:info().unseen then report_unseen(job) end
+    if job:info().unseen then report_unseen(job) end
   end
   return calls
 end

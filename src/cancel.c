@@ -1,0 +1,712 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cancel.c - how what runs in a runspace is stopped.
+ *
+ * Three threads meet here: the one that runs the calls, whoever asks, and the
+ * thread of the timers, which sends signals again, goes from soft to hard, and
+ * says that a thread is lost.  'lock' is held while a signal is sent, so the
+ * thread is there to get it.
+ *
+ * The handler runs on the thread of the calls, anywhere in Lua or in C.  It
+ * reads atomics and calls 'lua_sethook', which the manual allows there; it
+ * takes no lock and allocates nothing.  The hook that it plants does the
+ * rest.
+ *
+ * A time-out costs two atomic operations an item: 'due' moves on, and the
+ * timer stays where it is, if that is not too late; when it fires too early
+ * it is set again.  Whoever takes 'due' by an exchange decides whether an
+ * item has ended in time.
+ */
+#include "cancel.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "timer.h"
+
+#define AGAIN 5e-3         /* seconds after which a signal is sent again */
+#define FIRED (-1.0)       /* 'due' of what has run out of time */
+
+enum {
+  ALL = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
+  MAX_STEP = 1000,         /* instructions between two looks at a limit */
+  MAX_CALLS = 64           /* that are told of a loss */
+};
+
+struct rs_cancel {
+  _Atomic unsigned refs;
+  const rs_cancel_owner *owner;  /* constant, as the next three */
+  void *ud;
+  int signal;              /* 0: none */
+  pthread_t thread;
+
+  _Atomic(lua_State *) L;  /* the coroutine that runs, or NULL; the thread's
+                              own, as the next three; its signal handler
+                              reads them */
+  _Atomic(rs_token *) top; /* the innermost call; written under the lock */
+  uint64_t limit;          /* instructions of an item; 0: none */
+  _Atomic bool planted;    /* the hook was */
+  _Atomic unsigned seen;   /* signals that came; read by any thread */
+  _Atomic bool refuse;     /* memory */
+  _Atomic double armed;    /* instant at which the timer fires, or earlier;
+                              of any thread */
+  rs_timer timer;
+
+  pthread_mutex_t lock;    /* guards down to the blank line */
+  unsigned sent;           /* signals */
+  bool lost;               /* it does not come back */
+  bool telling;            /* the owner is being told */
+  bool left;               /* the thread has ended */
+  const rs_sleeper *sleeper;  /* while it waits, or NULL */
+  pthread_cond_t told;     /* !telling */
+};
+
+/* The one of the calling thread, for its signal handler and its hook. */
+static _Thread_local rs_cancel *mine;
+
+/* ----------------------------------------------------------------- reasons */
+
+static const struct {
+  const char *name;
+  const char *text;
+  rs_job_state state;
+} reasons[RS_REASONS] = {
+  [RS_REASON_NONE] = { "none", "it was not stopped", RS_JOB_COMPLETED },
+  [RS_REASON_CANCELLED] = { "cancelled", "the job was cancelled",
+                            RS_JOB_CANCELLED },
+  [RS_REASON_CLOSED] = { "closed", "the pool of the job was closed",
+                         RS_JOB_CANCELLED },
+  [RS_REASON_PARENT] = { "parent", "the job that waits for this one was "
+                         "stopped", RS_JOB_CANCELLED },
+  [RS_REASON_TIMEOUT] = { "timeout", "the job ran out of time",
+                          RS_JOB_TIMED_OUT },
+  [RS_REASON_DEADLINE] = { "deadline", "the deadline of the call has passed",
+                           RS_JOB_TIMED_OUT },
+  [RS_REASON_MEMORY] = { "memory_limit", "the runspace has reached its limit "
+                         "of memory", RS_JOB_FAILED },
+  [RS_REASON_INSTRUCTIONS] = { "instruction_limit", "the job has reached its "
+                               "limit of instructions", RS_JOB_FAILED },
+};
+
+const char *
+rs_reason_name (rs_reason reason)
+{
+  return reasons[reason].name;
+}
+
+const char *
+rs_reason_text (rs_reason reason)
+{
+  return reasons[reason].text;
+}
+
+rs_job_state
+rs_reason_state (rs_reason reason)
+{
+  return reasons[reason].state;
+}
+
+bool
+rs_wish_make (rs_wish *wish, rs_reason reason, double grace)
+{
+  if (rs_wish_reason(wish) != RS_REASON_NONE)
+    return false;
+  wish->grace = grace;
+  atomic_store_explicit(&wish->reason, (int) reason, memory_order_release);
+  return true;
+}
+
+/* ---------------------------------------------------- the hook, the handler */
+
+static rs_token *
+top_of (const rs_cancel *c)
+{
+  return atomic_load_explicit(&c->top, memory_order_relaxed);
+}
+
+static int
+level_of (const rs_token *t)
+{
+  return atomic_load_explicit(&t->level, memory_order_relaxed);
+}
+
+static bool
+has_raised (const rs_token *t)
+{
+  return atomic_load_explicit(&t->raised, memory_order_relaxed);
+}
+
+static void
+set_raised (rs_token *t, bool raised)
+{
+  atomic_store_explicit(&t->raised, raised, memory_order_relaxed);
+}
+
+/* Shall its code raise? */
+static bool
+pending (const rs_token *t)
+{
+  return t != NULL && level_of(t) != RS_GOING
+      && (level_of(t) == RS_HARD || !has_raised(t));
+}
+
+bool
+rs_cancel_pending (const rs_cancel *c)
+{
+  return c != NULL && pending(top_of(c));
+}
+
+bool
+rs_cancel_stopping (const rs_cancel *c)
+{
+  const rs_token *const t = c != NULL ? top_of(c) : NULL;
+  return t != NULL && level_of(t) != RS_GOING;
+}
+
+static void on_hook (lua_State *L, lua_Debug *ar);
+
+/* Instructions between two calls of the hook that counts them. */
+static int
+step_of (const rs_cancel *c)
+{
+  return c->limit < MAX_STEP ? (int) c->limit : MAX_STEP;
+}
+
+static void
+plant (rs_cancel *c, lua_State *L)
+{
+  atomic_store_explicit(&c->planted, true, memory_order_relaxed);
+  lua_sethook(L, on_hook, ALL, 1);
+}
+
+static void
+unplant (rs_cancel *c, lua_State *L)
+{
+  if (c->limit > 0)
+    lua_sethook(L, on_hook, LUA_MASKCOUNT, step_of(c));
+  else
+    lua_sethook(L, NULL, 0, 0);
+}
+
+/* What is raised, made when the state was opened, since memory may be
+   refused: keys in the registry, by address. */
+static const char texts[RS_REASONS];
+
+rs_reason
+rs_token_reason (rs_cancel *c, const rs_token *t)
+{
+  pthread_mutex_lock(&c->lock);
+  const rs_reason reason = t->item != RS_REASON_NONE ? t->item : t->reason;
+  pthread_mutex_unlock(&c->lock);
+  return reason;
+}
+
+/* [-0, +0, v]  Raise for the innermost call. */
+static int
+stop (rs_cancel *c, lua_State *L, rs_token *t)
+{
+  if (level_of(t) == RS_SOFT) {
+    set_raised(t, true);
+    unplant(c, L);
+  }
+  else
+    plant(c, L);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &texts[rs_token_reason(c, t)]);
+  return lua_error(L);
+}
+
+static void
+on_hook (lua_State *L, lua_Debug *ar)
+{
+  rs_cancel *const c = mine;
+  rs_token *const t = c != NULL ? top_of(c) : NULL;
+  if (pending(t))
+    stop(c, L, t);
+  else if (c == NULL)
+    lua_sethook(L, NULL, 0, 0);
+  else if (c->limit == 0 || lua_gethookmask(L) != LUA_MASKCOUNT)
+    unplant(c, L);  /* it is late: what it was planted for has ended */
+  else if (t != NULL && ar->event == LUA_HOOKCOUNT) {
+    t->spent += (uint64_t) step_of(c);
+    if (t->spent >= c->limit) {
+      rs_cancel_limit(c, RS_REASON_INSTRUCTIONS);
+      stop(c, L, t);
+    }
+  }
+}
+
+void
+rs_cancel_check (rs_cancel *c, lua_State *L)
+{
+  if (rs_cancel_pending(c))
+    stop(c, L, top_of(c));
+}
+
+/* What did with the signal before. */
+static struct sigaction before[NSIG];
+
+static void
+on_signal (int signal, siginfo_t *info, void *context)
+{
+  rs_cancel *const c = mine;
+  if (c != NULL && info->si_code == SI_TKILL && info->si_pid == getpid()) {
+    lua_State *const L = atomic_load_explicit(&c->L, memory_order_relaxed);
+    if (L != NULL && pending(top_of(c)))
+      plant(c, L);
+    /* Publishes nothing but that it came. */
+    atomic_fetch_add_explicit(&c->seen, 1, memory_order_release);
+    return;
+  }
+  const struct sigaction *const next = &before[signal];
+  if (next->sa_flags & SA_SIGINFO)
+    next->sa_sigaction(signal, info, context);
+  else if (next->sa_handler != SIG_DFL && next->sa_handler != SIG_IGN)
+    next->sa_handler(signal);
+}
+
+/* Take the signal, once in the process; it is never given back, since one
+   may be on its way. */
+static void
+take_signal (int signal)
+{
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  static bool taken[NSIG];
+  pthread_mutex_lock(&lock);
+  if (!taken[signal]) {
+    /* Blocking calls return when it comes: no SA_RESTART. */
+    struct sigaction action = { .sa_flags = SA_SIGINFO | SA_ONSTACK };
+    action.sa_sigaction = on_signal;
+    sigemptyset(&action.sa_mask);
+    sigaction(signal, NULL, &before[signal]);
+    sigaction(signal, &action, NULL);
+    taken[signal] = true;
+  }
+  pthread_mutex_unlock(&lock);
+}
+
+/* -------------------------------------------------------------- life cycle */
+
+static void fire (rs_timer *timer);
+
+rs_cancel *
+rs_cancel_new (int signal, const rs_cancel_owner *owner, void *ud)
+{
+  rs_cancel *const c = calloc(1, sizeof *c);
+  if (c == NULL)
+    return NULL;
+  atomic_init(&c->refs, 1);
+  c->owner = owner;
+  c->ud = ud;
+  c->signal = signal;
+  c->thread = pthread_self();
+  atomic_init(&c->armed, RS_NEVER);
+  rs_timer_init(&c->timer, fire);
+  pthread_mutex_init(&c->lock, NULL);
+  rs_cond_init(&c->told);
+  mine = c;
+  return c;
+}
+
+rs_cancel *
+rs_cancel_ref (rs_cancel *c)
+{
+  if (c != NULL)
+    atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+  return c;
+}
+
+void
+rs_cancel_unref (rs_cancel *c)
+{
+  /* Release our reads and writes to the thread that frees. */
+  if (c == NULL
+      || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
+    return;
+  rs_timer_clear(&c->timer);  /* who asked last may have set it */
+  pthread_mutex_destroy(&c->lock);
+  pthread_cond_destroy(&c->told);
+  free(c);
+}
+
+void
+rs_cancel_leave (rs_cancel *c)
+{
+  pthread_mutex_lock(&c->lock);
+  c->left = true;
+  pthread_mutex_unlock(&c->lock);
+  rs_timer_clear(&c->timer);
+  mine = NULL;
+}
+
+bool
+rs_cancel_lost (const rs_cancel *c)
+{
+  return c->lost;  /* the thread itself was made to wait for it */
+}
+
+const _Atomic bool *
+rs_cancel_refusal (const rs_cancel *c)
+{
+  return &c->refuse;
+}
+
+rs_cancel *
+rs_cancel_mine (void)
+{
+  return mine;
+}
+
+void
+rs_cancel_open (rs_cancel *c, lua_State *L, uint64_t instructions)
+{
+  for (int i = 0; i < RS_REASONS; i++) {
+    lua_pushstring(L, reasons[i].text);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &texts[i]);
+  }
+  c->limit = instructions;
+}
+
+/* -------------------------------------------------------------- stopping */
+
+static void
+set_level_locked (rs_cancel *c, rs_token *t, int level)
+{
+  atomic_store_explicit(&t->level, level, memory_order_relaxed);
+  if (level == RS_HARD)
+    t->forced = true;
+  if (t == top_of(c))
+    atomic_store_explicit(&c->refuse, level == RS_HARD, memory_order_relaxed);
+}
+
+/* The item of 't' is to be stopped, or all of it. */
+static void
+request_locked (rs_cancel *c, rs_token *t, rs_reason reason, bool item,
+                double grace)
+{
+  const double hard_at = rs_now() + grace;
+  rs_reason *const why = item ? &t->item : &t->reason;
+  if (*why == RS_REASON_NONE)
+    *why = reason;
+  if (level_of(t) == RS_GOING) {
+    t->hard_at = hard_at;
+    set_raised(t, false);
+    set_level_locked(c, t, RS_SOFT);
+  }
+  else if (level_of(t) == RS_SOFT && hard_at < t->hard_at)
+    t->hard_at = hard_at;
+}
+
+/* The same, and the calls inside it. */
+static void
+request_all_locked (rs_cancel *c, rs_token *t, rs_reason reason, bool item,
+                    double grace)
+{
+  for (rs_token *inner = top_of(c); inner != t; inner = inner->outer)
+    request_locked(c, inner, RS_REASON_PARENT, false, grace);
+  request_locked(c, t, reason, item, grace);
+}
+
+static void
+force_locked (rs_cancel *c, rs_token *t, double now)
+{
+  for (rs_token *inner = top_of(c); ; inner = inner->outer) {
+    if (inner != t && inner->reason == RS_REASON_NONE)
+      inner->reason = RS_REASON_PARENT;
+    if (level_of(inner) != RS_HARD) {
+      inner->lost_at = now + RS_KILL;
+      set_level_locked(c, inner, RS_HARD);
+    }
+    if (inner == t)
+      break;
+  }
+}
+
+/* One signal at a time is on its way. */
+static void
+send_locked (rs_cancel *c)
+{
+  if (c->signal == 0 || c->left
+      || c->sent != atomic_load_explicit(&c->seen, memory_order_acquire))
+    return;
+  take_signal(c->signal);
+  c->sent++;
+  pthread_kill(c->thread, c->signal);
+}
+
+/* Bring every call up to the present.  Returns when to look again. */
+static double
+advance_locked (rs_cancel *c, double now)
+{
+  double next = RS_NEVER;
+  for (rs_token *t = top_of(c); t != NULL; t = t->outer) {
+    double due = atomic_load(&t->due);
+    /* Who takes it decides whether the item has ended in time. */
+    if (due >= 0 && due <= now && atomic_compare_exchange_strong(&t->due, &due,
+                                                                 FIRED))
+      request_all_locked(c, t, RS_REASON_TIMEOUT, true, RS_GRACE);
+    due = atomic_load(&t->due);
+    if (due >= 0 && due < next)
+      next = due;
+    if (level_of(t) == RS_SOFT && t->hard_at <= now)
+      force_locked(c, t, now);
+    if (level_of(t) == RS_SOFT && t->hard_at < next)
+      next = t->hard_at;
+    else if (level_of(t) == RS_HARD && t->lost_at <= now)
+      c->lost = true;
+  }
+  if (pending(top_of(c)) && !c->lost) {
+    send_locked(c);
+    if (now + AGAIN < next)
+      next = now + AGAIN;
+  }
+  return c->lost ? RS_NEVER : next;
+}
+
+/* All calls on the thread end as lost, the innermost one first. */
+static void
+tell_locked (rs_cancel *c)
+{
+  void *calls[MAX_CALLS];
+  int n = 0;
+  c->telling = true;
+  for (rs_token *t = top_of(c); t != NULL; t = t->outer) {
+    t->lost_at = RS_NEVER;
+    if (n < MAX_CALLS) {
+      c->owner->hold_call(t->owner);
+      calls[n++] = t->owner;
+    }
+    if (t->outer == NULL)  /* if it ever comes back it shall end */
+      force_locked(c, t, rs_now());
+  }
+  pthread_mutex_unlock(&c->lock);
+  c->owner->lost_thread(c->ud);
+  for (int i = 0; i < n; i++)
+    c->owner->lost_call(calls[i]);
+  pthread_mutex_lock(&c->lock);
+  c->telling = false;
+  pthread_cond_broadcast(&c->told);
+}
+
+/* Let the timer fire at 'due' at the latest. */
+static bool
+arm (rs_cancel *c, double due)
+{
+  double armed = atomic_load(&c->armed);
+  while (armed > due) {
+    if (!atomic_compare_exchange_weak(&c->armed, &armed, due))
+      continue;
+    const bool ok = rs_timer_set(&c->timer, due);
+    if (!ok)
+      atomic_store(&c->armed, RS_NEVER);
+    return ok;
+  }
+  return true;
+}
+
+/* Bring it up to the present.  Releases the lock. */
+static bool
+step_locked (rs_cancel *c)
+{
+  const bool lost = c->lost;
+  const double next = advance_locked(c, rs_now());
+  rs_sleeper sleeper = { NULL };
+  if (c->sleeper != NULL && pending(top_of(c))) {
+    sleeper = *c->sleeper;
+    sleeper.ref(sleeper.object);
+  }
+  if (c->lost && !lost)
+    tell_locked(c);
+  pthread_mutex_unlock(&c->lock);
+  if (sleeper.wake != NULL) {
+    sleeper.wake(sleeper.object);
+    sleeper.unref(sleeper.object);
+  }
+  return arm(c, next);
+}
+
+static void
+fire (rs_timer *timer)
+{
+  rs_cancel *const c = RS_LIST_ENTRY(timer, rs_cancel, timer);
+  /* Whoever sets 'due' looks at 'armed' afterwards; here it is the other way
+     round, so one of the two sees what the other did. */
+  atomic_store(&c->armed, RS_NEVER);
+  pthread_mutex_lock(&c->lock);
+  step_locked(c);
+}
+
+bool
+rs_cancel_request (rs_cancel *c, const void *owner, rs_reason reason,
+                   double grace)
+{
+  pthread_mutex_lock(&c->lock);
+  rs_token *t = top_of(c);
+  while (t != NULL && t->owner != owner)
+    t = t->outer;
+  if (t == NULL) {  /* not begun, and will see its wish; or ended */
+    pthread_mutex_unlock(&c->lock);
+    return true;
+  }
+  request_all_locked(c, t, reason, false, grace);
+  return step_locked(c);
+}
+
+void
+rs_cancel_limit (rs_cancel *c, rs_reason reason)
+{
+  rs_token *const t = top_of(c);
+  if (t == NULL || level_of(t) != RS_GOING)
+    return;
+  pthread_mutex_lock(&c->lock);
+  request_locked(c, t, reason, true, RS_GRACE);
+  set_raised(t, true);  /* whoever found the limit raises */
+  const double hard_at = t->hard_at;
+  pthread_mutex_unlock(&c->lock);
+  arm(c, hard_at);
+}
+
+/* ------------------------------------------- the thread that runs the calls */
+
+/* Wait until all signals that were sent have come. */
+static void
+drain (rs_cancel *c, unsigned sent)
+{
+  const struct timespec moment = { .tv_nsec = 1000 };
+  while ((int) (sent - atomic_load_explicit(&c->seen, memory_order_acquire))
+         > 0)
+    nanosleep(&moment, NULL);
+}
+
+/* Nothing is planted any more. */
+static void
+clean (rs_cancel *c, lua_State *L)
+{
+  if (atomic_exchange_explicit(&c->planted, false, memory_order_relaxed))
+    unplant(c, L);
+}
+
+void
+rs_token_enter (rs_cancel *c, rs_token *t, lua_State *L, void *owner,
+                const rs_wish *wish)
+{
+  rs_token *const outer = top_of(c);
+  *t = (rs_token) { .outer = outer, .owner = owner };
+  atomic_init(&t->due, RS_NEVER);
+  if (outer == NULL) {
+    atomic_store_explicit(&c->L, L, memory_order_relaxed);
+    if (c->limit > 0)
+      unplant(c, L);
+  }
+  pthread_mutex_lock(&c->lock);
+  atomic_store_explicit(&c->top, t, memory_order_relaxed);
+  if (outer != NULL && pending(outer))
+    request_locked(c, t, RS_REASON_PARENT, false,
+                   outer->hard_at - rs_now());
+  pthread_mutex_unlock(&c->lock);
+  if (rs_wish_reason(wish) != RS_REASON_NONE)
+    rs_cancel_request(c, owner, rs_wish_reason(wish), wish->grace);
+}
+
+void
+rs_token_begin (rs_cancel *c, rs_token *t, double timeout)
+{
+  t->spent = 0;
+  if (timeout <= 0)
+    return;
+  const double due = rs_deadline(timeout);
+  atomic_store(&t->due, due);
+  arm(c, due);
+}
+
+rs_reason
+rs_token_end (rs_cancel *c, rs_token *t, lua_State *L)
+{
+  bool fired = false;
+  if (atomic_load_explicit(&t->due, memory_order_relaxed) != RS_NEVER)
+    fired = atomic_exchange(&t->due, RS_NEVER) < 0;
+  if (!fired && level_of(t) == RS_GOING)
+    return RS_REASON_NONE;
+  pthread_mutex_lock(&c->lock);
+  const rs_reason reason = t->item != RS_REASON_NONE ? t->item : t->reason;
+  t->item = RS_REASON_NONE;
+  if (t->reason == RS_REASON_NONE)
+    set_level_locked(c, t, RS_GOING);
+  const unsigned sent = c->sent;
+  pthread_mutex_unlock(&c->lock);
+  drain(c, sent);
+  clean(c, L);
+  return reason;
+}
+
+rs_reason
+rs_token_leave (rs_cancel *c, rs_token *t, lua_State *L)
+{
+  assert(top_of(c) == t);
+  rs_token *const outer = t->outer;
+  pthread_mutex_lock(&c->lock);
+  while (c->telling)
+    pthread_cond_wait(&c->told, &c->lock);
+  atomic_store_explicit(&c->top, outer, memory_order_relaxed);
+  atomic_store_explicit(&c->refuse, outer != NULL
+                                    && level_of(outer) == RS_HARD,
+                        memory_order_relaxed);
+  const rs_reason reason = t->reason;
+  const unsigned sent = c->sent;
+  pthread_mutex_unlock(&c->lock);
+  drain(c, sent);
+  clean(c, L);
+  if (outer == NULL) {
+    atomic_store_explicit(&c->L, NULL, memory_order_relaxed);
+    if (lua_gethook(L) != NULL)  /* the script's own? */
+      lua_sethook(L, NULL, 0, 0);
+  }
+  else if (pending(outer))
+    plant(c, L);
+  return reason;
+}
+
+lua_State *
+rs_cancel_switch (rs_cancel *c, lua_State *L)
+{
+  lua_State *const from = atomic_load_explicit(&c->L, memory_order_relaxed);
+  atomic_store_explicit(&c->L, L, memory_order_relaxed);
+  /* The handler may have come before: then it planted on the other one. */
+  atomic_signal_fence(memory_order_seq_cst);
+  if (pending(top_of(c)))
+    plant(c, L);
+  return from;
+}
+
+void
+rs_cancel_again (rs_cancel *c)
+{
+  rs_token *const t = top_of(c);
+  if (t == NULL || level_of(t) != RS_SOFT)
+    return;
+  set_raised(t, false);
+  plant(c, atomic_load_explicit(&c->L, memory_order_relaxed));
+}
+
+/* ------------------------------------------------------------------- waits */
+
+void
+rs_cancel_sleeps (rs_cancel *c, const rs_sleeper *sleeper)
+{
+  if (c == NULL)
+    return;
+  pthread_mutex_lock(&c->lock);
+  c->sleeper = sleeper;
+  pthread_mutex_unlock(&c->lock);
+}
+
+void
+rs_cancel_wakes (rs_cancel *c)
+{
+  rs_cancel_sleeps(c, NULL);
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * control.h - library functions that move control about, in versions that
+ * can be stopped.
+ */
+#ifndef RS_CONTROL_H
+#define RS_CONTROL_H
+
+#include <lua.h>
+
+#include "cancel.h"
+
+/*
+ * [-0, +0, m]  Replace, where they are there:
+ *
+ *   coroutine.resume,  tell 'c' which coroutine runs, since a hook belongs to
+ *   wrap, close        one
+ *   xpcall             leaves out a handler in Lua once the call is to be
+ *                      stopped: handlers run without hooks
+ *   setmetatable       lets '__gc' in Lua run in a coroutine of its own:
+ *                      finalizers run without hooks
+ *   debug.sethook      stops, too; refuses where instructions are counted
+ */
+void rs_control_open (lua_State *L, rs_cancel *c, bool counted);
+
+#endif
