@@ -29,7 +29,40 @@ local BAD_OPTIONS <const> = {
     "bad option 'params' to 'map' (a table of values by name expected, got 5)"
   },
   { { ordered = true }, "unknown option 'ordered' to 'map'" },
-  { { timeout = 3 }, "unknown option 'timeout' to 'map'" },
+  { { timeout = 0 }, "bad option 'timeout' to 'map' (a positive number of "
+    .. "seconds expected, got 0)" },
+  { { timeout = "3" }, "bad option 'timeout' to 'map' (a positive number of "
+    .. "seconds expected, got '3')" },
+  { { deadline = -1 }, "bad option 'deadline' to 'map' (a positive number of "
+    .. "seconds expected, got -1)" },
+  { { deadline = 0 / 0 }, "bad option 'deadline' to 'map' (a positive number "
+    .. "of seconds expected, got " .. tostring(0 / 0) .. ")" },
+  { { retries = -1 }, "bad option 'retries' to 'map' (a non-negative integer "
+    .. "expected, got -1)" },
+  { { retries = 0.5 }, "bad option 'retries' to 'map' (a non-negative integer "
+    .. "expected, got 0.5)" },
+  { { retry_on = "always" }, "bad option 'retry_on' to 'map' ('error', "
+    .. "'failed', 'instruction_limit', 'memory_limit', 'timed_out' or "
+    .. "'timeout', or an array of them expected, got 'always')" },
+  { { retry_on = { "error", "lost" } }, "bad option 'retry_on' to 'map' (an "
+    .. "array of 'error', 'failed', 'instruction_limit', 'memory_limit', "
+    .. "'timed_out' or 'timeout' expected, got 'lost')" },
+  { { priority = 11 }, "bad option 'priority' to 'map' (an integer from -10 "
+    .. "to 10 expected, got 11)" },
+  { { max_failures = 0 }, "bad option 'max_failures' to 'map' (a positive "
+    .. "integer expected, got 0)" },
+  { { memory = "64X" }, "bad option 'memory' to 'map' (a size in bytes, such "
+    .. "as 1048576 or '64M', expected, got '64X')" },
+  { { memory = -1 }, "bad option 'memory' to 'map' (a size in bytes, such as "
+    .. "1048576 or '64M', expected, got -1)" },
+  { { memory = 0 / 0 }, "bad option 'memory' to 'map' (a size in bytes, such "
+    .. "as 1048576 or '64M', expected, got " .. tostring(0 / 0) .. ")" },
+  { { max_bytes = "lots" }, "bad option 'max_bytes' to 'map' (a size in "
+    .. "bytes, such as 1048576 or '64M', expected, got 'lots')" },
+  { { instructions = 0 }, "bad option 'instructions' to 'map' (a positive "
+    .. "integer expected, got 0)" },
+  { { max_tasks = 1.5 }, "bad option 'max_tasks' to 'map' (a positive integer "
+    .. "expected, got 1.5)" },
   { { 3 }, "bad options to 'map' (named options expected, got the key 1)" },
   { { limit = 0 },
     "bad option 'limit' to 'map' (a positive integer expected, got 0)" },

@@ -751,6 +751,7 @@ rs_batch_info_get (rs_batch *batch, rs_batch_info *out)
   out->failed = batch->items_failed;
   pthread_mutex_unlock(&batch->lock);
   const rs_reason reason = (rs_reason) atomic_load(&batch->reason);
+  out->stopped = stopped(batch);
   out->reason = reason != RS_REASON_NONE ? rs_reason_name(reason) : NULL;
   out->added = batch->added;
   out->chunks = batch->chunks;

@@ -380,7 +380,7 @@ set_level_locked (rs_cancel *c, rs_token *t, int level)
   atomic_store_explicit(&t->level, level, memory_order_relaxed);
   if (level == RS_HARD)
     t->forced = true;
-  if (t == top_of(c))
+  if (t == top_of(c) && t->owner != NULL)
     atomic_store_explicit(&c->refuse, level == RS_HARD, memory_order_relaxed);
 }
 
@@ -477,7 +477,7 @@ tell_locked (rs_cancel *c)
   c->telling = true;
   for (rs_token *t = top_of(c); t != NULL; t = t->outer) {
     t->lost_at = RS_NEVER;
-    if (n < MAX_CALLS) {
+    if (n < MAX_CALLS && t->owner != NULL) {
       c->owner->hold_call(t->owner);
       calls[n++] = t->owner;
     }
@@ -660,10 +660,11 @@ rs_token_leave (rs_cancel *c, rs_token *t, lua_State *L)
   const unsigned sent = c->sent;
   pthread_mutex_unlock(&c->lock);
   drain(c, sent);
-  clean(c, L);
+  if (L != NULL)
+    clean(c, L);
   if (outer == NULL) {
     atomic_store_explicit(&c->L, NULL, memory_order_relaxed);
-    if (lua_gethook(L) != NULL)  /* the script's own? */
+    if (L != NULL && lua_gethook(L) != NULL)  /* the script's own? */
       lua_sethook(L, NULL, 0, 0);
   }
   else if (pending(outer))
@@ -684,13 +685,22 @@ rs_cancel_switch (rs_cancel *c, lua_State *L)
 }
 
 void
+rs_cancel_forget (rs_cancel *c)
+{
+  atomic_store_explicit(&c->L, NULL, memory_order_relaxed);
+  atomic_signal_fence(memory_order_seq_cst);
+}
+
+void
 rs_cancel_again (rs_cancel *c)
 {
   rs_token *const t = top_of(c);
   if (t == NULL || level_of(t) != RS_SOFT)
     return;
   set_raised(t, false);
-  plant(c, atomic_load_explicit(&c->L, memory_order_relaxed));
+  lua_State *const L = atomic_load_explicit(&c->L, memory_order_relaxed);
+  if (L != NULL)
+    plant(c, L);
 }
 
 /* ------------------------------------------------------------------- waits */

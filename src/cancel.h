@@ -81,7 +81,7 @@ typedef struct rs_cancel rs_cancel;
    looks inside. */
 typedef struct rs_token {
   struct rs_token *outer;  /* constant, as the next one */
-  void *owner;             /* the rs_call */
+  void *owner;             /* the rs_call; NULL: the end of a state */
   _Atomic int level;       /* RS_GOING, RS_SOFT, RS_HARD; set under the lock */
   _Atomic bool raised;     /* since it is soft; set by the thread itself */
   _Atomic double due;      /* instant at which the item, or the call, has run
@@ -170,7 +170,7 @@ rs_token_forced (const rs_token *t)
 }
 
 /* The call ends, and all signals have come.  Returns why it was stopped, if
-   it was. */
+   it was.  'L' is NULL when the state has ended with it. */
 rs_reason rs_token_leave (rs_cancel *c, rs_token *t, lua_State *L);
 
 /* [-0, +0, v]  Raise if the innermost call is to be stopped and has not
@@ -188,6 +188,9 @@ void rs_cancel_limit (rs_cancel *c, rs_reason reason);
 
 /* Another coroutine runs from here on; returns the one that did. */
 lua_State *rs_cancel_switch (rs_cancel *c, lua_State *L);
+
+/* No coroutine of the state may be touched any more. */
+void rs_cancel_forget (rs_cancel *c);
 
 /* What was raised softly has gone where nobody saw it: raise it again. */
 void rs_cancel_again (rs_cancel *c);

@@ -5,8 +5,8 @@
  * SIGINT: while a chunk runs, the handler plants a hook in the host's state,
  * and the hook raises "interrupted!".  The handler runs on the main thread,
  * the only one that may touch that state, and passes on what another thread
- * received.  'on_interrupt' is the one place that decides what a first
- * Ctrl-C means.
+ * received.  The error goes through the verb that waits, which stops its
+ * jobs.  A second one within a second ends the program, whatever it is at.
  */
 #ifdef HAVE_CONFIG_H
 #include <config.h>
@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <lauxlib.h>
 #include <lualib.h>
@@ -179,9 +180,12 @@ rs_cli_report (lua_State *L, int status, const char *name)
 static struct {
   lua_State *volatile L;    /* NULL: none */
   pthread_t thread;         /* that runs 'L' */
-  struct sigaction before;  /* what SIGINT did before the call */
   rs_events *events;        /* where 'L' waits, or NULL */
+  volatile double last;     /* instant of the last SIGINT */
 } running;
+
+/* A second SIGINT within so many seconds ends the program. */
+#define IMPATIENCE 1.0
 
 void
 rs_cli_set_events (rs_events *events)
@@ -207,8 +211,14 @@ on_interrupt (int signal)
   const int saved = errno;
   if (!pthread_equal(pthread_self(), running.thread))
     pthread_kill(running.thread, signal);
-  else if (running.L != NULL) {
-    sigaction(SIGINT, &running.before, NULL);
+  else {
+    const double now = rs_now();
+    const bool again = now - running.last < IMPATIENCE;
+    running.last = now;
+    if (again)  /* 128 + SIGINT, as shells tell it */
+      _exit(130);
+  }
+  if (running.L != NULL && pthread_equal(pthread_self(), running.thread)) {
     lua_sethook(running.L, raise_interrupted,
                 LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
     if (running.events != NULL)
@@ -228,13 +238,13 @@ rs_cli_pcall (lua_State *L, int nargs, int nresults, int handler)
   /* Blocking calls return when the signal comes: no SA_RESTART. */
   struct sigaction action = { .sa_handler = on_interrupt };
   sigemptyset(&action.sa_mask);
-  running.before = before;
   running.thread = pthread_self();
   running.L = L;
   sigaction(SIGINT, &action, NULL);
   const int status = lua_pcall(L, nargs, nresults, handler);
-  sigaction(SIGINT, &before, NULL);
   running.L = NULL;
+  if (running.last == 0)  /* or the next one may be a second one */
+    sigaction(SIGINT, &before, NULL);
   return status;
 }
 

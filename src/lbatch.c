@@ -59,6 +59,16 @@ call_event (lua_State *L, const char *function, rs_batch *batch, int handle)
   lua_settop(L, value - 1);
 }
 
+/* [-0, +0, e]  An optional number in the field 'name' of the options at 3. */
+static double
+number_field (lua_State *L, const char *name)
+{
+  lua_getfield(L, 3, name);
+  const double n = luaL_optnumber(L, -1, 0);
+  lua_pop(L, 1);
+  return n;
+}
+
 int
 rs_lua_batch (lua_State *L)
 {
@@ -76,6 +86,12 @@ rs_lua_batch (lua_State *L)
     .flags = flag_field(L, "records", RS_BATCH_RECORDS)
            | flag_field(L, "continue", RS_BATCH_CONTINUE)
            | flag_field(L, "eager", RS_BATCH_EAGER),
+    .timeout = number_field(L, "timeout"),
+    .deadline = number_field(L, "deadline"),
+    .retries = (unsigned) count_field(L, "retries"),
+    .retry_on = (unsigned) count_field(L, "retry_on"),
+    .max_failures = count_field(L, "max_failures"),
+    .priority = (int) number_field(L, "priority"),
   };
   o.events = rs_lua_events(L);
   lua_getfield(L, OPTIONS, "streams");
@@ -254,7 +270,9 @@ wait (lua_State *L)
   double left = timeout;
   int status;
   rs_lua_dispatch(L);
-  while ((status = rs_batch_wait(check(L), L, left)) == RS_EEVENT) {
+  while ((status = rs_batch_wait(check(L), L, left)) == RS_EEVENT
+         || status == RS_ESTOPPED) {
+    rs_task_checkpoint(L);
     rs_lua_run_hook(L);
     rs_lua_dispatch(L);
     if (timeout != RS_FOREVER)
@@ -280,7 +298,8 @@ wait (lua_State *L)
 
 /*
  * batch:take_values(results, [inputs])
- *   -> nothing at the end of the chunk | index, state, error, traceback
+ *   -> nothing at the end of the chunk
+ *      | index, state, error, traceback, reason
  *
  * Values go to results[index]; inputs[index] is dropped with them.
  */
@@ -296,11 +315,12 @@ take_values (lua_State *L)
   while (rs_batch_next(batch, L, &rec) == RS_OK) {
     if (rec.state != RS_JOB_COMPLETED
         && rec.state != RS_JOB_COMPLETED_WITH_ERRORS) {
-      lua_settop(L, INPUTS + rec.n);
+      lua_settop(L, INPUTS + 2);  /* error, traceback, or nil */
       lua_pushinteger(L, rec.index);
       lua_pushstring(L, rs_job_state_name(rec.state));
       lua_rotate(L, INPUTS + 1, 2);
-      return 2 + rec.n;
+      lua_pushstring(L, rec.reason);
+      return 5;
     }
     lua_rawseti(L, RESULTS, rec.index);
     if (forget) {
@@ -349,7 +369,7 @@ take_record (lua_State *L)
   rs_batch *const batch = check(L);
   rs_record rec;
   lua_settop(L, BATCH);
-  lua_createtable(L, 0, 10);
+  lua_createtable(L, 0, 12);
   if (rs_batch_next(batch, L, &rec) != RS_OK)
     return 0;
   const bool errors = rec.state == RS_JOB_COMPLETED_WITH_ERRORS;
@@ -378,6 +398,10 @@ take_record (lua_State *L)
   lua_setfield(L, RECORD, "index");
   lua_pushstring(L, rs_job_state_name(rec.state));
   lua_setfield(L, RECORD, "state");
+  lua_pushstring(L, rec.reason);
+  lua_setfield(L, RECORD, "reason");
+  lua_pushinteger(L, (lua_Integer) rec.attempts);
+  lua_setfield(L, RECORD, "attempts");
   lua_pushnumber(L, rec.queued);
   lua_setfield(L, RECORD, "queued");
   lua_pushnumber(L, rec.duration);
@@ -399,7 +423,15 @@ stop (lua_State *L)
   return 0;
 }
 
-/* batch:info() -> table of counts */
+/* batch:cancel() */
+static int
+cancel (lua_State *L)
+{
+  rs_batch_cancel(check(L), -1);
+  return 0;
+}
+
+/* batch:info() -> table of counts, and the reason why it was stopped */
 static int
 info (lua_State *L)
 {
@@ -413,21 +445,32 @@ info (lua_State *L)
     { "chunks", i.chunks },
     { "chunk", i.chunk },
   };
-  lua_createtable(L, 0, 6);
+  lua_createtable(L, 0, 7);
   for (size_t k = 0; k < sizeof counts / sizeof counts[0]; k++) {
     lua_pushinteger(L, (lua_Integer) counts[k].value);
     lua_setfield(L, -2, counts[k].name);
   }
+  lua_pushstring(L, i.reason);
+  lua_setfield(L, -2, "reason");
   return 1;
 }
 
-/* batch:close(), the end of its scope, and its collection */
+/*
+ * batch:close(), the end of its scope, and its collection.  When an error ends
+ * the scope, which is not that of an item, such as an interrupt, what still
+ * runs is of no use to anybody.
+ */
 static int
 close (lua_State *L)
 {
   rs_batch **const handle = luaL_checkudata(L, 1, RS_BATCH_TYPE);
   rs_batch *const batch = *handle;
+  rs_batch_info i = { .stopped = true };
   *handle = NULL;
+  if (batch != NULL && !lua_isnoneornil(L, 2))
+    rs_batch_info_get(batch, &i);
+  if (!i.stopped)
+    rs_batch_cancel(batch, -1);
   lua_getiuservalue(L, 1, 1);
   if (batch != NULL && lua_toboolean(L, -1)) {
     lua_pushnil(L);
@@ -458,6 +501,7 @@ rs_open_batch_type (lua_State *L)
     { "take_record", take_record },
     { "stop", stop },
     { "info", info },
+    { "cancel", cancel },
     { "close", close },
     { NULL, NULL }
   };

@@ -127,6 +127,7 @@ int
 rs_lua_sleep (lua_State *L, double timeout)
 {
   const int status = rs_events_wait(rs_lua_events(L), timeout);
+  rs_task_checkpoint(L);
   rs_lua_run_hook(L);
   return status;
 }

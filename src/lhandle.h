@@ -96,7 +96,7 @@ unsigned rs_check_streams (lua_State *L, int index);
 rs_events *rs_lua_events (lua_State *L);
 
 /* [-0, +0, e]  Wait there.  A hook that a signal handler has set meanwhile
-   runs before this returns. */
+   runs before this returns; and in a job that is to stop it raises. */
 int rs_lua_sleep (lua_State *L, double timeout);
 
 /* [-0, +0, e]  The last part of it, for who has waited otherwise. */

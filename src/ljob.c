@@ -307,6 +307,7 @@ wait (lua_State *L)
     else if (timeout != RS_FOREVER)
       left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
     if (left == 0) {
+      rs_job_unblock(L);
       lua_pushnil(L);
       lua_pushliteral(L, "timeout");
       return 2;
@@ -315,6 +316,7 @@ wait (lua_State *L)
       rs_lua_sleep(L, left);
     rs_lua_dispatch(L);
   }
+  rs_job_unblock(L);
   rs_lua_dispatch(L);  /* its handlers have run when this returns */
   rs_job_info i;
   rs_job_info_get(job, &i);
@@ -420,11 +422,15 @@ fetch (lua_State *L)
   }
 }
 
-/* job:cancel() -> true when it had not ended */
+/* job:stop(grace or nil) -> true when it had not ended */
 static int
-cancel (lua_State *L)
+stop (lua_State *L)
 {
-  lua_pushboolean(L, rs_job_cancel(check(L), -1) == RS_OK);
+  const int status = rs_job_cancel(check(L), luaL_optnumber(L, 2, -1));
+  if (status == RS_ETHREAD)
+    return rs_handle_error(L, "the system gives no thread to see to the end "
+                              "of the job: it was asked to stop, once");
+  lua_pushboolean(L, status == RS_OK);
   return 1;
 }
 
@@ -461,7 +467,6 @@ rs_open_job_type (lua_State *L)
     { "info", info },
     { "wait", wait },
     { "fetch", fetch },
-    { "cancel", cancel },
     { "deliver", deliver },
     { "delivered", delivered },
     { "help", help },
@@ -469,6 +474,7 @@ rs_open_job_type (lua_State *L)
     { "record", record },
     { "see", see },
     { "settled", settled },
+    { "stop", stop },
     { NULL, NULL }
   };
   rs_handle_type(L, RS_JOB_TYPE, meta, methods);

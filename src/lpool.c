@@ -234,6 +234,16 @@ open (lua_State *L, const rs_pool_options *options)
   return 1;
 }
 
+/* [-0, +0, e]  The same, up to any size. */
+static uint64_t
+size_field (lua_State *L, const char *name)
+{
+  lua_getfield(L, 1, name);
+  const lua_Integer n = luaL_optinteger(L, -1, 0);
+  lua_pop(L, 1);
+  return (uint64_t) n;
+}
+
 int
 rs_lua_pool (lua_State *L)
 {
@@ -245,6 +255,14 @@ rs_lua_pool (lua_State *L)
   lua_getfield(L, 1, "idle");
   const double idle = luaL_optnumber(L, -1, 0);
   o.idle = isinf(idle) ? RS_FOREVER : idle;
+  o.memory = size_field(L, "memory");
+  o.instructions = size_field(L, "instructions");
+  o.max_tasks = size_field(L, "max_tasks");
+  o.max_bytes = size_field(L, "max_bytes");
+  o.queue_jobs = size_field(L, "queue_jobs");
+  o.queue_bytes = size_field(L, "queue_bytes");
+  lua_getfield(L, 1, "signal");
+  o.signal = (int) luaL_optinteger(L, -1, 0);
   lua_getfield(L, 1, "reset");
   o.reset = luaL_checkoption(L, lua_gettop(L), "globals", resets);
   if (lua_getfield(L, 1, "initial_state") != LUA_TNIL)
@@ -408,8 +426,10 @@ pool_info (lua_State *L)
     { "finished", i.finished },
     { "started_workers", i.started_workers },
     { "failed_workers", i.failed_workers },
+    { "lost_workers", i.lost_workers },
+    { "renewed", i.renewed },
   };
-  lua_createtable(L, 0, 12);
+  lua_createtable(L, 0, 16);
   for (size_t k = 0; k < sizeof counts / sizeof counts[0]; k++) {
     lua_pushinteger(L, (lua_Integer) counts[k].value);
     lua_setfield(L, -2, counts[k].name);
@@ -431,8 +451,45 @@ pool_info (lua_State *L)
   return 1;
 }
 
-/* pool:start(function or source, options or nil, ...) -> job
-   options: name, streams */
+/* pool:stop(grace or nil): all that is queued and runs */
+static int
+pool_stop (lua_State *L)
+{
+  rs_pool_cancel(check(L), luaL_optnumber(L, 2, -1));
+  return 0;
+}
+
+/* pool:await_room(): the next wait of this state ends when its queue has
+   some. */
+static int
+pool_await_room (lua_State *L)
+{
+  check_status(L, rs_pool_await_room(check(L), rs_lua_events(L)));
+  return 0;
+}
+
+/* [-0, +0, e]  The plain options of a job, of the table at 'index'. */
+static void
+read_job_options (lua_State *L, int index, rs_job_options *o)
+{
+  lua_getfield(L, index, "timeout");
+  o->timeout = luaL_optnumber(L, -1, 0);
+  lua_getfield(L, index, "deadline");
+  o->deadline = luaL_optnumber(L, -1, 0);
+  lua_getfield(L, index, "retries");
+  o->retries = (unsigned) luaL_optinteger(L, -1, 0);
+  lua_getfield(L, index, "retry_on");
+  o->retry_on = (unsigned) luaL_optinteger(L, -1, 0);
+  lua_getfield(L, index, "priority");
+  o->priority = (int) luaL_optinteger(L, -1, 0);
+  lua_getfield(L, index, "streams");
+  o->listen = rs_check_streams(L, lua_gettop(L));
+  lua_pop(L, 6);
+}
+
+/* pool:start(function or source, options or nil, ...)
+     -> job | nil, "full"
+   options: name, streams, timeout, deadline, retries, retry_on, priority */
 static int
 pool_start (lua_State *L)
 {
@@ -448,9 +505,7 @@ pool_start (lua_State *L)
   rs_push_empty_job(L);
   lua_insert(L, HANDLE);
   if (lua_istable(L, OPTIONS)) {
-    lua_getfield(L, OPTIONS, "streams");
-    o.listen = rs_check_streams(L, lua_gettop(L));
-    lua_pop(L, 1);
+    read_job_options(L, OPTIONS, &o);
     lua_getfield(L, OPTIONS, "name");
     o.name = luaL_optstring(L, -1, NULL);
     lua_replace(L, OPTIONS);  /* keeps the name */
@@ -459,7 +514,13 @@ pool_start (lua_State *L)
     o.listen = rs_check_streams(L, OPTIONS);
   lua_pushvalue(L, FUNCTION);
   lua_insert(L, HANDLE + 1);
-  if (rs_submit(pool, L, nargs, &o, &job, &err) != RS_OK)
+  const int status = rs_submit(pool, L, nargs, &o, &job, &err);
+  if (status == RS_EFULL) {
+    lua_pushnil(L);
+    lua_pushliteral(L, "full");
+    return 2;
+  }
+  if (status != RS_OK)
     return rs_handle_raise(L, &err);
   rs_fill_job(L, HANDLE, job);
   return 1;
@@ -498,7 +559,9 @@ rs_open_pool_type (lua_State *L)
   static const luaL_Reg methods[] = {
     { "close", pool_close },
     { "info", pool_info },
+    { "await_room", pool_await_room },
     { "start", pool_start },
+    { "stop", pool_stop },
     { NULL, NULL }
   };
   rs_handle_type(L, RS_POOL_TYPE, meta, methods);

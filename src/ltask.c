@@ -104,6 +104,34 @@ emit (lua_State *L)
   return 0;
 }
 
+/* task.sleep(seconds) */
+static int
+sleep_for (lua_State *L)
+{
+  const double seconds = luaL_checknumber(L, 1);
+  if (!(seconds >= 0))
+    return rs_handle_error(L, "bad argument 'seconds' to 'sleep' (a "
+                              "non-negative number of seconds expected, got "
+                              "%f)", (LUAI_UACNUMBER) seconds);
+  const double until = rs_now() + seconds;
+  double left = seconds;
+  rs_task_checkpoint(L);
+  while (left > 0) {
+    rs_lua_sleep(L, left < 1e9 ? left : RS_FOREVER);
+    rs_lua_dispatch(L);
+    left = until - rs_now();
+  }
+  return 0;
+}
+
+/* task.checkpoint() */
+static int
+checkpoint (lua_State *L)
+{
+  rs_task_checkpoint(L);
+  return 0;
+}
+
 /* Light C functions: a runspace that uses none of them pays for none. */
 static const luaL_Reg functions[] = {
   { "output", send_output },
@@ -114,6 +142,8 @@ static const luaL_Reg functions[] = {
   { "information", send_information },
   { "progress", send_progress },
   { "emit", emit },
+  { "sleep", sleep_for },
+  { "checkpoint", checkpoint },
   { NULL, NULL }
 };
 

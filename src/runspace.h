@@ -747,7 +747,9 @@ typedef struct rs_batch_info {
   size_t added, started, finished, failed;   /* items */
   size_t chunks;                             /* submitted */
   size_t chunk;                              /* items in the last one */
-  const char *reason;  /* why it was stopped: "cancelled", "deadline"; NULL */
+  bool stopped;        /* nothing more is started */
+  const char *reason;  /* why what ran was stopped: "cancelled", "deadline";
+                          or NULL */
 } rs_batch_info;
 
 RS_API void rs_batch_info_get (rs_batch *batch, rs_batch_info *out);

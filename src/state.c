@@ -41,6 +41,8 @@
 #include "output.h"
 #include "status.h"
 
+#define FINALIZING 0.5  /* seconds that finalizers have at the end */
+
 enum {
   KEPT = 4,       /* functions of batches kept in a runspace */
   TIMES = 2,      /* doubles in a record: began, took */
@@ -1106,12 +1108,40 @@ seed_entry (lua_State *L, const rs_entry *entry)
   lua_settop(L, top);
 }
 
+/* All other finalizers have run: nothing of the state may be stopped. */
+static int
+on_last (lua_State *L)
+{
+  rs_state *const *const box = lua_touserdata(L, 1);
+  rs_cancel_forget((*box)->cancel);
+  return 0;
+}
+
+/*
+ * [-0, +0, m]  Finalizers run in the order opposite to that in which they were
+ * set, so that of the first object that has one is the last one when the
+ * state is closed.
+ */
+static void
+set_last (lua_State *L, rs_state *s)
+{
+  static const char key = 0;
+  rs_state **const box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = s;
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, on_last);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
+}
+
 /* Kinds are established in the order of their declaration. */
 static int
 seed (lua_State *L)
 {
   rs_state *const s = lua_touserdata(L, 1);
   const rs_initial_state *const is = lua_touserdata(L, 2);
+  set_last(L, s);
   lua_pushlightuserdata(L, s);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
   for (size_t i = 0; i < sizeof libraries / sizeof libraries[0]; i++) {
@@ -1224,13 +1254,29 @@ rs_state_bytes (const rs_state *s)
   return s->alloc.used;
 }
 
+/* Close it: finalizers of the script run once more, for a while; for none if
+   the state is here because something in it had to be forced. */
+static void
+close_state (rs_state *s)
+{
+  rs_token token;
+  rs_wish wish = { .reason = RS_REASON_NONE };
+  if (s->forced)
+    rs_wish_make(&wish, RS_REASON_CLOSED, 0);
+  s->alloc.limit = SIZE_MAX;
+  rs_token_enter(s->cancel, &token, s->L, NULL, &wish);
+  rs_token_begin(s->cancel, &token, FINALIZING);
+  lua_close(s->L);
+  rs_token_leave(s->cancel, &token, NULL);
+}
+
 void
 rs_state_close (rs_state *s)
 {
   if (s == NULL)
     return;
   if (s->L != NULL)
-    lua_close(s->L);
+    close_state(s);
   for (int i = 0; i < KEPT; i++)
     rs_message_unref(s->kept[i].function);
   rs_buf_fini(&s->lines[0]);

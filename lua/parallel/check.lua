@@ -1,8 +1,10 @@
 -- SPDX-License-Identifier: MIT
 --- Say what is wrong with an argument, at the place that passed it.
 
-local error, getmetatable, load, math, next, string, table, tostring, type =
-  error, getmetatable, load, math, next, string, table, tostring, type
+local error, getmetatable, load, math, next, string, table, tonumber, tostring,
+      type =
+  error, getmetatable, load, math, next, string, table, tonumber, tostring,
+  type
 local getinfo <const> = debug and debug.getinfo
 
 --- Whether a function that runs belongs to this module, by its source.
@@ -166,6 +168,56 @@ local function seconds (value)
   return "a non-negative number of seconds"
 end
 
+--- A time in which something has to be done.
+---@param value any
+---@return string?
+local function limit (value)
+  if type(value) == "number" and value > 0 then return nil end
+  return "a positive number of seconds"
+end
+
+---@param value any
+---@return string?
+local function count (value)
+  local n = type(value) == "number" and math.tointeger(value)
+  if not n or n < 0 or n > 0x7fffffff then return "a non-negative integer" end
+end
+
+--- Bytes, from the letter that ends a size.
+---@type table<string, integer>
+local UNITS <const> = { [""] = 1, K = 1 << 10, M = 1 << 20, G = 1 << 30 }
+
+--- A size in bytes; nil if it is none.
+---@param value any  an integer, or a text such as "64M"
+---@return integer?
+local function to_bytes (value)
+  local n, unit = value, ""
+  if type(value) == "string" then
+    n, unit = value:match "^%s*(%d+%.?%d*)%s*([KMG]?)i?B?%s*$"
+    n = tonumber(n)
+  end
+  if type(n) ~= "number" or not (n > 0 and n * UNITS[unit] < 2^62) then
+    return nil
+  end
+  local bytes = type(value) == "string" and math.floor(n * UNITS[unit]) or n
+  return math.tointeger(bytes)
+end
+
+---@param value any
+---@return string?
+local function bytes (value)
+  if to_bytes(value) == nil then
+    return "a size in bytes, such as 1048576 or '64M',"
+  end
+end
+
+---@param value any
+---@return string?
+local function priority (value)
+  local n = type(value) == "number" and math.tointeger(value)
+  if not n or n < -10 or n > 10 then return "an integer from -10 to 10" end
+end
+
 --- A test for one of a few words.
 ---@param ... string
 ---@return fun(value: any): string?
@@ -218,6 +270,11 @@ end
 
 local check = {
   bad_argument = bad_argument,
+  bytes = bytes,
+  count = count,
+  limit = limit,
+  priority = priority,
+  to_bytes = to_bytes,
   bad_option = bad_option,
   bad_self = bad_self,
   code = code,

@@ -24,11 +24,17 @@ local math, require, table = math, require, table
 ---@field queued number     seconds from adding the item to its start
 ---@field duration number   seconds from its start to its end
 ---@field worker integer    which worker of the pool ran it; 0 for none
+---@field attempts integer  how often it was started
+---@field reason? string     why it ended as it did, where it did not complete
 
 ---@class parallel.CollectOptions: parallel.CallOptions
 ---@field on_error? "stop"|"continue"  default "continue"
+---@field max_failures? integer  start nothing more once so many items failed
 
-local OWN <const> = { on_error = check.one_of("stop", "continue") }
+local OWN <const> = {
+  max_failures = check.size,
+  on_error = check.one_of("stop", "continue"),
+}
 
 --- Run a batch to its end, or to its first failure.
 ---@param batch parallel.Batch
@@ -36,6 +42,7 @@ local OWN <const> = { on_error = check.one_of("stop", "continue") }
 ---@param stop boolean  at the first failure
 ---@param progress? parallel.Progress
 ---@return table records
+---@return table info
 local function run (batch, source, stop, progress)
   local records = {}
   local more, finished = true, false
@@ -62,12 +69,15 @@ local function run (batch, source, stop, progress)
         local state <const> = record.state
         local good <const> = state == "completed"
                              or state == "completed_with_errors"
-        if state == "cancelled" or stop and not good then more = false end
+        if state == "cancelled" or record.reason == "deadline"
+           or stop and not good then
+          more = false
+        end
         if progress ~= nil then progress:add(not good) end
         record = batch:take_record()
       end
     elseif event == "done" then
-      return records
+      return records, batch:info()
     end
   end
 end
@@ -76,10 +86,14 @@ end
 ---@param records table
 ---@param source parallel.Input
 ---@param total integer
-local function complete (records, source, total)
+---@param reason string?  why the batch was stopped
+local function complete (records, source, total, reason)
+  local late <const> = reason == "deadline"
   for i = 1, total do
     if records[i] == nil then
-      records[i] = { index = i, input = source.take(i), state = "cancelled",
+      records[i] = { index = i, input = source.take(i),
+                     state = late and "timed_out" or "cancelled",
+                     reason = reason or "cancelled", attempts = 0,
                      results = { n = 0 }, queued = 0.0, duration = 0.0,
                      worker = 0 }
     end
@@ -104,20 +118,16 @@ local function collect (pool, items, fn, opts)
   local progress <close> = read.progress
     and require("parallel.progress").start(read.progress, source.total,
                                            read.name) or nil
-  local batch <close> = core.batch(where, bound, {
-    limit = read.limit,
-    chunk = read.chunk,
+  local batch <close> = options.batch(where, bound, read, {
     total = source.total,
-    name = read.name,
-    streams = options.streams_of(where, read.streams),
     records = true,
     continue = not stop,
   }, table.unpack(list, 1, list.n))
-  local records = run(batch, source, stop, progress)
+  local records, info = run(batch, source, stop, progress)
   local total <const> = source.total or source.count()
-  complete(records, source, total)
+  complete(records, source, total, info.reason)
   return records, report.new(records, total, started, core.now(),
-                             batch:info().chunks,
+                             info.chunks,
                              read.chunk and math.tointeger(read.chunk))
 end
 

@@ -6,7 +6,6 @@
 -- so an endless input, a slow consumer, or both, take constant memory.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
 local input = require "parallel.input"
 local options = require "parallel.options"
 
@@ -15,8 +14,10 @@ local require, setmetatable, table = require, setmetatable, table
 ---@class parallel.EachOptions: parallel.CallOptions
 ---@field ordered? boolean  in the order of the items; default, of completion
 ---@field on_error? "stop"|"continue"  default "continue"
+---@field max_failures? integer  start nothing more once so many items failed
 
 local OWN <const> = {
+  max_failures = check.size,
   on_error = check.one_of("stop", "continue"),
   ordered = check.flag,
 }
@@ -38,13 +39,18 @@ local HELD_RECORDS <const>, HELD_CHUNKS <const> = 256, 8
 local loop = { __name = "parallel.loop" }
 loop.__index = loop
 
---- End the loop: start nothing more, give everything back.
-function loop:close ()
+--- End the loop: start nothing more, give everything back.  When an error
+--- ends it, what still runs is stopped.
+---@param problem any
+function loop:close (problem)
   if self.ended then return end
   self.ended, self.more = true, false
   local _ <close> = self.pool
   local _ <close> = self.progress
-  if self.batch ~= nil then self.batch:close() end
+  if self.batch ~= nil then
+    if problem ~= nil then self.batch:cancel() end
+    self.batch:close()
+  end
 end
 
 loop.__close = loop.close
@@ -69,7 +75,8 @@ function loop:take (held)
       local state <const> = record.state
       local good <const> = state == "completed"
                            or state == "completed_with_errors"
-      if state == "cancelled" or self.stop and not good then
+      if state == "cancelled" or record.reason == "deadline"
+         or self.stop and not good then
         self.more = false
       end
       if progress ~= nil then
@@ -154,12 +161,8 @@ local function each (pool, items, fn, opts)
                                              read.name) or nil,
   }, loop)
   local _ <close> = setmetatable({ loop = self }, OPENING)
-  self.batch = core.batch(where, bound, {
-    limit = read.limit,
-    chunk = read.chunk,
+  self.batch = options.batch(where, bound, read, {
     total = source.total,
-    name = read.name,
-    streams = options.streams_of(where, read.streams),
     records = true,
     continue = not self.stop,
     eager = true,

@@ -13,6 +13,7 @@ local globals <const> = _G
 ---@field error any       what was raised; a table comes as a copy
 ---@field traceback? string  of the runspace
 ---@field state string    how it ended: "failed", "cancelled", "lost", ...
+---@field reason? string  why: "error", "timeout", "memory_limit", ...
 ---@field name? string    of the job or the call
 ---@field hint? string    what may help
 local failure = { __name = "parallel.failure" }
@@ -140,6 +141,9 @@ local ENDED <const> = {
   timed_out = "ran out of time",
 }
 
+--- Reasons that the state has told.
+local PLAIN <const> = { cancelled = true, lost = true, timeout = true }
+
 --- "item 3 ("web1"): scan.lua:12: no route", the runspace's traceback, and a
 --- hint where there is one.
 ---@param self parallel.Failure
@@ -159,7 +163,7 @@ function failure.__tostring (self)
   local ended = ENDED[self.state]
   if ended == nil then
     lines[1] = who .. ": " .. message_of(self.error)
-  elseif self.error == nil then
+  elseif self.error == nil or PLAIN[self.reason] then
     lines[1] = who .. " " .. ended
   else
     lines[1] = who .. " " .. ended .. ": " .. message_of(self.error)

@@ -37,6 +37,7 @@ local FUNCTIONS <const> = {
 
 ---@type table<string, string>
 local POOL_METHODS <const> = {
+  cancel = "parallel.job",
   collect = "parallel.collect",
   each = "parallel.each",
   filter = "parallel.map",
@@ -46,10 +47,12 @@ local POOL_METHODS <const> = {
   run = "parallel.job",
   spawn = "parallel.job",
   submit = "parallel.job",
+  try_submit = "parallel.job",
 }
 
 ---@type table<string, string>
 local JOB_METHODS <const> = {
+  cancel = "parallel.job",
   get = "parallel.job",
   join = "parallel.job",
   off = "parallel.job",

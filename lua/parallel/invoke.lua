@@ -6,10 +6,10 @@ local core = require "parallel.core"
 local options = require "parallel.options"
 local params = require "parallel.params"
 
-local ipairs, next, require, setmetatable, table, tostring, type =
-  ipairs, next, require, setmetatable, table, tostring, type
+local ipairs, math, next, require, setmetatable, table, tostring, type =
+  ipairs, math, next, require, setmetatable, table, tostring, type
 
----@class parallel.InvokeOptions: parallel.InitialStateFields
+---@class parallel.InvokeOptions: parallel.InitialStateFields, parallel.Limits
 ---@field async? boolean  return jobs by key at once
 ---@field limit? integer  calls at once
 ---@field name? string    of the call, in messages
@@ -98,12 +98,13 @@ end
 ---@param value any
 ---@param traceback string?
 ---@return parallel.Failure
-local function fail (key, name, list, state, value, traceback)
+local function fail (key, name, list, state, value, traceback, reason)
   local failure = require("parallel.failure").new {
     input = list,
     error = value,
     traceback = traceback,
     state = state,
+    reason = reason,
     name = (name and name .. ", " or "") .. tostring(key),
   }
   failure.key = key
@@ -122,12 +123,9 @@ end
 local function run (where, body, keys, lists, read, progress, results, errors)
   local items = {}
   for i, key in ipairs(keys) do items[i] = lists[key] end
-  local batch <close> = core.batch(where, body, {
-    limit = read.limit,
+  local batch <close> = options.batch(where, body, read, {
     chunk = 1,
     total = #items,
-    name = read.name,
-    streams = options.streams_of(where, read.streams),
     continue = true,
   })
   local values, at, finished = {}, 1, false
@@ -140,15 +138,21 @@ local function run (where, body, keys, lists, read, progress, results, errors)
     end
     local event = batch:wait(progress and progress:patience())
     if event == "ready" then
-      local index, state, value, traceback = batch:take_values(values)
+      local index, state, value, traceback, reason = batch:take_values(values)
       if progress ~= nil then progress:add(index ~= nil) end
       while index ~= nil do
         local key = keys[index]
         errors[key] = fail(key, read.name, items[index], state, value,
-                           traceback)
-        index, state, value, traceback = batch:take_values(values)
+                           traceback, reason)
+        index, state, value, traceback, reason = batch:take_values(values)
       end
     elseif event == "done" then
+      if not finished then  -- the deadline has passed
+        for i = at, #items do
+          errors[keys[i]] = fail(keys[i], read.name, items[i], "timed_out",
+                                 nil, nil, batch:info().reason)
+        end
+      end
       break
     end
   end
@@ -199,7 +203,12 @@ local function invoke (pool, fn, calls, opts)
     for _, key in ipairs(keys) do
       local job = where:submit { bodies[key], arguments = lists[key],
                                  name = tostring(key),
-                                 streams = read.streams }
+                                 streams = read.streams,
+                                 timeout = read.timeout,
+                                 deadline = read.deadline,
+                                 retries = read.retries,
+                                 retry_on = read.retry_on,
+                                 priority = read.priority }
       pools[job] = temporary
       jobs[key] = job
     end
@@ -210,8 +219,11 @@ local function invoke (pool, fn, calls, opts)
     and require("parallel.progress").start(read.progress, #keys, read.name)
     or nil
   local results, errors = {}, {}
+  local deadline <const> = core.now() + (read.deadline or math.huge)
   for _, group in ipairs(by_body(keys, bodies)) do
-    run(where, group.body, group.keys, lists, read, progress, results, errors)
+    local left <const> = math.max(1e-6, deadline - core.now())
+    local rest <const> = setmetatable({ deadline = left }, { __index = read })
+    run(where, group.body, group.keys, lists, rest, progress, results, errors)
   end
   return results, errors
 end

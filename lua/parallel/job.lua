@@ -4,6 +4,7 @@
 local check = require "parallel.check"
 local core = require "parallel.core"
 local event = require "parallel.event"
+local limits = require "parallel.limits"
 local options = require "parallel.options"
 
 local error, math, next, setmetatable, table, type =
@@ -19,6 +20,7 @@ local function fail (job, value, traceback, state)
     error = value,
     traceback = traceback,
     state = state,
+    reason = job.reason,
     name = job.name,
   }
 end
@@ -84,6 +86,17 @@ function job_methods:get (timeout)
   return got(self, self:fetch())
 end
 
+--- Stop the job: an error is raised where it is, once, so that it can clean
+--- up; `grace` seconds later it is forced to end.  However it takes that, its
+--- state will be "cancelled"; or "lost", when it is in C code that does not
+--- come back within a second.
+---@param opts? parallel.CancelOptions
+---@return boolean asked  false when it had ended
+function job_methods:cancel (opts)
+  if type(self) ~= "userdata" then check.bad_self("job", "cancel", self) end
+  return self:stop(options.grace("cancel", opts))
+end
+
 job_methods.on, job_methods.off = event.job_methods.on, event.job_methods.off
 
 --- All that the job sends to its streams, in order, for a generic `for`: what
@@ -132,6 +145,26 @@ local function jobs ()
   return list
 end
 
+--- Queue a job; wait for room in the queue, if asked to.
+---@param pool parallel.Pool
+---@param wait boolean
+---@param streams table?  the option
+---@param fn function|string
+---@param described table?  what `pool:start` takes
+---@param ... any
+---@return parallel.Job?
+---@return string? why  "full"
+local function start (pool, wait, streams, fn, described, ...)
+  local job, why = pool:start(fn, described, ...)
+  while job == nil and wait do
+    pool:await_room()
+    core.wait()
+    job, why = pool:start(fn, described, ...)
+  end
+  if job ~= nil and streams ~= nil then event.add_streams(job.id, streams) end
+  return job, why
+end
+
 ---@param verb string
 ---@param pool parallel.Pool
 ---@param fn function|string
@@ -140,13 +173,29 @@ end
 local function spawn (verb, pool, fn, ...)
   check.is_code(verb, "fn", fn)
   local streams <const> = options.streams_of(pool)
-  if streams == nil then return pool:start(fn, nil, ...) end
-  local job = pool:start(fn, { streams = streams }, ...)
-  event.add_streams(job.id, streams)
-  return job
+  local described <const> = streams and { streams = streams } or nil
+  return (start(pool, true, streams, fn, described, ...))
 end
 
----@class parallel.SubmitOptions
+--- Stops the job of a call that an error ends, such as an interrupt.
+local RUNNING <const> = {
+  __close = function (self, problem)
+    if problem ~= nil then self.job:stop() end
+  end,
+}
+
+--- Call a function in a runspace, and wait for it.
+---@param pool parallel.Pool
+---@param fn function|string
+---@param ... any
+---@return any ...
+local function run (pool, fn, ...)
+  local job <const> = spawn("run", pool, fn, ...)
+  local _ <close> = setmetatable({ job = job }, RUNNING)
+  return job:get()
+end
+
+---@class parallel.SubmitOptions: parallel.Limits
 ---@field [1]? function|string  what is to be called
 ---@field fn? function|string   the same
 ---@field arguments? any[]      its first arguments
@@ -157,7 +206,7 @@ end
 ---       on the standard error (default: warning and error), or handed to a
 ---       function
 
----@type table<string, fun(value: any): string?>
+---@type table<string, fun(value: any): string?, string?>
 local SUBMIT <const> = {
   [1] = check.code,
   fn = check.code,
@@ -166,35 +215,40 @@ local SUBMIT <const> = {
   params = check.list,
   streams = options.streams,
 }
+for name, test in next, limits.CALL do SUBMIT[name] = test end
 
 --- Start a job as a table describes it.
+---@param verb string
 ---@param pool parallel.Pool
 ---@param given parallel.SubmitOptions
----@return parallel.Job
-local function submit (pool, given)
+---@param wait boolean  for room in the queue
+---@return parallel.Job?
+---@return string? why  "full"
+local function submit (verb, pool, given, wait)
   if type(given) ~= "table" then
-    check.bad_argument("submit", "options", "a table", given)
+    check.bad_argument(verb, "options", "a table", given)
   end
   for name, value in next, given do
     local test = SUBMIT[name]
-    if test == nil then check.unknown_option("submit", name, SUBMIT) end
+    if test == nil then check.unknown_option(verb, name, SUBMIT) end
     local expected, wrong = test(value)
     if expected ~= nil then
-      check.misuse("bad option '" .. name .. "' to 'submit' (" .. expected
-                   .. " expected, got " .. (wrong or check.describe(value))
-                   .. ")")
+      check.misuse("bad option '" .. name .. "' to '" .. verb .. "' ("
+                   .. expected .. " expected, got "
+                   .. (wrong or check.describe(value)) .. ")")
     end
   end
   local fn = given[1] or given.fn
-  check.is_code("submit", "fn", fn)
+  check.is_code(verb, "fn", fn)
   if given[1] ~= nil and given.fn ~= nil then
-    check.misuse("bad option 'fn' to 'submit' (the function is given twice)")
+    check.misuse("bad option 'fn' to '" .. verb
+                 .. "' (the function is given twice)")
   end
   local arguments = given.arguments
   if given.params ~= nil then
-    local list = table.pack(options.arguments("submit", given))
+    local list = table.pack(options.arguments(verb, given))
     local bound
-    fn, bound = require("parallel.params").bind("submit", fn, given.params,
+    fn, bound = require("parallel.params").bind(verb, fn, given.params,
                                                 list.n)
     table.move(bound, 1, bound.n, list.n + 1, list)
     list.n = list.n + bound.n
@@ -202,14 +256,14 @@ local function submit (pool, given)
   end
   local list = { arguments = arguments }
   local streams <const> = options.streams_of(pool, given.streams)
-  local job = pool:start(fn, { name = given.name, streams = streams },
-                         options.arguments("submit", list))
-  event.add_streams(job.id, streams)
-  return job
+  local described <const> = { name = given.name, streams = streams }
+  limits.add(described, given)
+  return start(pool, wait, streams, fn, described,
+               options.arguments(verb, list))
 end
 
---- Call `fn` in a runspace of the default pool.  Never waits: the job is
---- asked for its results later, or not at all.
+--- Call `fn` in a runspace of the default pool.  Does not wait for it: the job
+--- is asked for its results later, or not at all.
 ---@param fn function|string
 ---@param ... any  its arguments
 ---@return parallel.Job
@@ -223,27 +277,43 @@ end
 ---@param ... any  its arguments
 ---@return any ...
 local function call_run (fn, ...)
-  return spawn("run", core.default_pool(), fn, ...):get()
+  return run(core.default_pool(), fn, ...)
 end
 
 --- Start a job as a table describes it, in a runspace of the default pool.
---- Never waits.
 ---
 ---     local job = parallel.submit{probe, params = {host = "a", port = 80}}
 ---@param given parallel.SubmitOptions
 ---@return parallel.Job
 local function call_submit (given)
-  return submit(core.default_pool(), given)
+  return submit("submit", core.default_pool(), given, true)
 end
 
 local methods = {}
 
---- `parallel.submit` in this pool.
+--- `parallel.submit` in this pool.  Waits while its queue is full.
 ---@param given parallel.SubmitOptions
 ---@return parallel.Job
 function methods:submit (given)
   options.is_pool(self, "submit")
-  return submit(self, given)
+  return (submit("submit", self, given, true))
+end
+
+--- The same, without waiting.
+---@param given parallel.SubmitOptions
+---@return parallel.Job?
+---@return string? why  "full"
+function methods:try_submit (given)
+  options.is_pool(self, "try_submit")
+  return submit("try_submit", self, given, false)
+end
+
+--- Stop all jobs and calls that are queued and run in this pool, as
+--- `job:cancel` does it.  The pool stays open.
+---@param opts? parallel.CancelOptions
+function methods:cancel (opts)
+  options.is_pool(self, "cancel")
+  self:stop(options.grace("cancel", opts))
 end
 
 --- `parallel.spawn` in this pool.
@@ -261,7 +331,7 @@ end
 ---@return any ...
 function methods:run (fn, ...)
   options.is_pool(self, "run")
-  return spawn("run", self, fn, ...):get()
+  return run(self, fn, ...)
 end
 
 return {

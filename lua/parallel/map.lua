@@ -10,8 +10,13 @@ local error, require, table = error, require, table
 
 ---@class parallel.MapOptions: parallel.CallOptions
 ---@field on_error? "stop"|"continue"  default "stop": raise the first failure
+---@field max_failures? integer  with "continue": raise once so many items have
+---       failed
 
-local OWN <const> = { on_error = check.one_of("stop", "continue") }
+local OWN <const> = {
+  max_failures = check.size,
+  on_error = check.one_of("stop", "continue"),
+}
 
 --- A table with room for 'n' items.
 ---@param n? integer
@@ -27,8 +32,9 @@ end
 ---@param state string
 ---@param value any  what was raised
 ---@param traceback string?
+---@param reason string?
 ---@return parallel.Failure
-local function fail (source, name, index, state, value, traceback)
+local function fail (source, name, index, state, value, traceback, reason)
   local item, first, last = source.item(index), index, nil
   if source.span ~= nil then first, last = source.span(index) end
   return require("parallel.failure").new {
@@ -38,6 +44,7 @@ local function fail (source, name, index, state, value, traceback)
     error = value,
     traceback = traceback,
     state = state,
+    reason = reason,
     name = name,
   }
 end
@@ -83,18 +90,15 @@ end
 ---@return table<integer, parallel.Failure>? failures
 local function run (pool, source, fn, opts, keep, ...)
   local go_on <const> = opts.on_error == "continue"
-  local batch <close> = core.batch(pool, fn, {
-    limit = opts.limit,
-    chunk = opts.chunk,
+  local batch <close> = options.batch(pool, fn, opts, {
     total = source.total,
-    name = opts.name,
-    streams = options.streams_of(pool, opts.streams),
     continue = go_on,
   }, ...)
   local results = table_for(source.total)
   local forget = not keep and source.inputs or nil
   local shown <close> = show(opts, source.total)
   local failures, cancelled
+  local failed = 0
   local more, finished = true, false
   while true do
     if more and shown ~= nil then
@@ -111,28 +115,38 @@ local function run (pool, source, fn, opts, keep, ...)
     if shown ~= nil then patience = advance(shown, batch, patience) end
     local event = batch:wait(patience)
     if event == "ready" then
-      local index, state, value, traceback = batch:take_values(results, forget)
+      local index, state, value, traceback, reason =
+        batch:take_values(results, forget)
       while index ~= nil do
-        local failure = fail(source, opts.name, index, state, value, traceback)
-        if state == "cancelled" then more = false end
+        local failure = fail(source, opts.name, index, state, value, traceback,
+                             reason)
+        local stopped <const> = state == "cancelled"
+        if stopped or reason == "deadline" then more = false end
         if go_on then
           failures = failures or {}
           failures[index] = failure
-        elseif state ~= "cancelled" then
+          if not stopped then failed = failed + 1 end
+        end
+        if stopped then  -- its chunk overtook the failure that stopped it
+          cancelled = cancelled or failure
+        elseif not go_on or failed == opts.max_failures then
           count(shown, batch)
           error(failure, 0)
-        else  -- its chunk overtook the failure that stopped it
-          cancelled = cancelled or failure
         end
-        index, state, value, traceback = batch:take_values(results, forget)
+        index, state, value, traceback, reason =
+          batch:take_values(results, forget)
       end
     elseif event == "done" then
       break
     end
   end
   if shown ~= nil then advance(shown, batch) end
-  if cancelled ~= nil then error(cancelled, 0) end
+  if cancelled ~= nil and not go_on then error(cancelled, 0) end
   results.n = source.count()
+  if more then  -- the deadline came between two items
+    error(fail(source, opts.name, results.n + 1, "timed_out",
+               "the deadline of the call has passed", nil, "deadline"), 0)
+  end
   if failures == nil then return results end
   return results, failures
 end

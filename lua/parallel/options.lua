@@ -3,12 +3,13 @@
 
 local check = require "parallel.check"
 local core = require "parallel.core"
+local limits = require "parallel.limits"
 
 local next, require, setmetatable, table, type =
   next, require, setmetatable, table, type
 
 --- What every verb over items accepts.
----@class parallel.CallOptions: parallel.InitialStateFields
+---@class parallel.CallOptions: parallel.InitialStateFields, parallel.Limits
 ---@field limit? integer    jobs in flight; default: what keeps the pool busy;
 ---       more than the default pool has workers opens a pool of that many for
 ---       the call
@@ -68,6 +69,7 @@ local COMMON <const> = {
   progress = progress,
   streams = streams,
 }
+for name, test in next, limits.CALL do COMMON[name] = test end
 
 ---@type table<string, fun(value: any): string?>
 local PLACE <const> = {
@@ -86,6 +88,7 @@ local PLACE <const> = {
   reset = check.one_of("globals", "none", "fresh"),
   variables = check.list,
 }
+for name, test in next, limits.RUNSPACE do PLACE[name] = test end
 
 ---@type {}
 local NONE <const> = {}
@@ -201,6 +204,41 @@ local function bind (verb, fn, options, leading)
   return require("parallel.params").bind(verb, fn, options.params, leading)
 end
 
+--- The batch of a call over items, with its options.
+---@param pool parallel.Pool
+---@param fn function|string
+---@param given table      the options of the call
+---@param own table        what the verb has to say itself
+---@param ... any          further arguments
+---@return parallel.Batch
+local function batch (pool, fn, given, own, ...)
+  own.limit = given.limit
+  own.chunk = own.chunk or given.chunk
+  own.name = given.name
+  own.streams = streams_of(pool, given.streams)
+  own.max_failures = own.max_failures or given.max_failures
+  return core.batch(pool, fn, limits.add(own, given), ...)
+end
+
+---@class parallel.CancelOptions
+---@field grace? number  seconds to clean up, before it is forced; default 0.1
+
+local GRACE <const> = { grace = check.seconds }
+
+--- The option `grace` of 'verb'.
+---@param verb string
+---@param given any
+---@return number?
+local function grace (verb, given)
+  check.is_options(given, verb)
+  for name, value in next, given or NONE do
+    if GRACE[name] == nil then check.unknown_option(verb, name, GRACE) end
+    local expected = GRACE[name](value)
+    if expected ~= nil then check.bad_option(verb, name, expected, value) end
+  end
+  return given and given.grace
+end
+
 --- Check that a method was called on a pool, with a colon.
 ---@param self any
 ---@param verb string
@@ -211,7 +249,9 @@ end
 local options = {
   PLACE = PLACE,
   arguments = arguments,
+  batch = batch,
   bind = bind,
+  grace = grace,
   is_pool = is_pool,
   place = place,
   read = read,

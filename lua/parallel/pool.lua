@@ -4,17 +4,27 @@
 local check = require "parallel.check"
 local core = require "parallel.core"
 local initial_state = require "parallel.initial_state"
+local limits = require "parallel.limits"
 local options = require "parallel.options"
 
-local math, next = math, next
+local math, next, type = math, next, type
 
----@class parallel.PoolOptions: parallel.InitialStateFields
+--- RS_NO_SIGNAL
+local NO_SIGNAL <const> = -1
+
+-- luacheck: no max comment line length
+---@class parallel.PoolOptions: parallel.InitialStateFields, parallel.RunspaceLimits
 ---@field min? integer  workers that are always there; default 1
 ---@field max? integer  workers at most; default, one for each CPU
 ---@field idle? number  seconds before a worker above `min` that has nothing to
 ---                     do ends; default 10; math.huge: never
 ---@field streams? table<string, boolean|function>  which streams of its jobs
 ---       are shown or handed to functions, unless a call says otherwise
+---@field queue? integer|{jobs?: integer, bytes?: integer|string}  how many
+---       jobs may be queued, and bytes of their functions and arguments:
+---       `submit` and `spawn` wait for room then
+---@field signal? integer|"none"  that stops a job; default SIGURG; with "none"
+---       a job stops where it looks itself
 
 --- More threads than any machine gives.
 local MOST <const> = 65536
@@ -27,10 +37,42 @@ local function workers (value)
   end
 end
 
+local QUEUE <const> = { bytes = check.bytes, jobs = check.size }
+
+--- A number of jobs, or limits of both kinds.
+---@param value any
+---@return string? expected
+---@return string? wrong
+local function queue (value)
+  if check.size(value) == nil then return nil end
+  local expected <const> = "a positive integer, or a table of jobs and bytes,"
+  if type(value) ~= "table" then return expected end
+  for name, limit in next, value do
+    if QUEUE[name] == nil then
+      return expected, "the field " .. check.describe(name)
+    end
+    local wanted <const> = QUEUE[name](limit)
+    if wanted ~= nil then
+      return wanted .. " for " .. name, check.describe(limit)
+    end
+  end
+end
+
+---@param value any
+---@return string?
+local function signal (value)
+  local n = math.type(value) == "integer" and value
+  if value ~= "none" and not (n and n >= 1 and n <= 64) then
+    return "the number of a signal, or 'none',"
+  end
+end
+
 local OWN <const> = {
   idle = check.seconds,
   max = workers,
   min = workers,
+  queue = queue,
+  signal = signal,
   streams = options.streams,
 }
 
@@ -48,13 +90,18 @@ end
 local function open (verb, min, max, given)
   local idle = given.idle
   if idle == 0 then idle = 1e-9 end  -- at once, where 0 means the default
-  local pool = core.pool {
+  local limit = given.queue
+  if type(limit) ~= "table" then limit = { jobs = limit } end
+  local pool = core.pool(limits.add_runspace({
     min = min or 1,
     max = max or math.max(min or 1, default_max()),
     idle = idle,
     reset = given.reset or "globals",
     initial_state = initial_state.of(verb, given),
-  }
+    queue_jobs = limit.jobs,
+    queue_bytes = check.to_bytes(limit.bytes),
+    signal = given.signal == "none" and NO_SIGNAL or given.signal,
+  }, given))
   options.set_streams(pool, given.streams)
   return pool
 end

@@ -7,6 +7,7 @@
 -- not be commutative: strings are joined in the order of the items.
 
 local check = require "parallel.check"
+local core = require "parallel.core"
 local input = require "parallel.input"
 local map = require "parallel.map"
 local options = require "parallel.options"
@@ -15,7 +16,7 @@ local range = require "parallel.range"
 local getmetatable, load, math, table, type =
   getmetatable, load, math, table, type
 
----@class parallel.ReduceOptions: parallel.InitialStateFields
+---@class parallel.ReduceOptions: parallel.InitialStateFields, parallel.Limits
 ---@field limit? integer    jobs in flight; default: what keeps the pool busy
 ---@field chunk? integer    items to a job; default: a share of them
 ---@field arguments? any[]  passed to the function behind both values
@@ -162,8 +163,7 @@ local function pass (pool, parts, ends, opts, fn, ...)
     return index == 1 and 1 or marks[index - 1] + 1, marks[index]
   end
   local results = map.run(pool, source, fold,
-                          { limit = opts.limit, name = opts.name, chunk = 1,
-                            streams = opts.streams },
+                          opts,
                           false, fn, ...)
   return results, marks
 end
@@ -205,11 +205,20 @@ local function reduce (pool, items, fn, init, opts)
   local parts = cut(source, items, read.chunk, workers)
   if init ~= nil then parts = begin_with(init, parts) end
   local values, ends
+  local left <const> = read.deadline and core.now() + read.deadline
+  local parts_opts <const> = {
+    chunk = 1, deadline = read.deadline, limit = read.limit, name = read.name,
+    priority = read.priority, retries = read.retries,
+    retry_on = read.retry_on, streams = read.streams, timeout = read.timeout,
+  }
   repeat
-    values, ends = pass(where, parts, ends, read, bound,
+    values, ends = pass(where, parts, ends, parts_opts, bound,
                         table.unpack(list, 1, list.n))
     if values.n == 0 then return init end
     parts = cut_array(values, values.n, math.max(2, -(-values.n // workers)))
+    if left ~= nil then
+      parts_opts.deadline = math.max(1e-6, left - core.now())
+    end
   until values.n == 1
   return values[1]
 end

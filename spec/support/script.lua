@@ -12,7 +12,8 @@ local function run (source)
   local file <close> = assert(io.open(path, "w"))
   file:write(source)
   file:flush()
-  local pipe = assert(io.popen(tree.runspace .. " " .. path .. " 2>&1"))
+  local pipe = assert(io.popen("timeout -k 1 20 " .. tree.runspace .. " "
+                               .. path .. " 2>&1"))
   local text = pipe:read "a"
   local _, _, status = pipe:close()
   os.remove(path)

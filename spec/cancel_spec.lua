@@ -1,0 +1,208 @@
+-- SPDX-License-Identifier: MIT
+--- Stopping: every way in which a script can be busy, and in which it can
+--- wait.  Each row runs in a process of its own, so that a crash is a failed
+--- row.
+
+local run <const> = require "support.script"
+
+--- What the process of a row does.  The job says that it has begun, and is
+--- then told to stop; the best of a few attempts counts, since the machine may
+--- be busy with something else.
+local HARNESS <const> = [[
+local parallel = require "parallel"
+local code, grace, wanted = %q, %s, %s
+local pool = parallel.pool { max = 1 }
+local begun = 0
+parallel.on("begun", function () begun = begun + 1 end)
+local best = math.huge
+local state, reason
+for attempt = 1, 5 do
+  local job = pool:spawn("parallel.task.emit 'begun' " .. code)
+  while begun < attempt do parallel.poll(1) end
+  local started <const> = parallel.now()
+  assert(job:cancel { grace = grace })
+  state, reason = job:wait(), job.reason
+  best = math.min(best, parallel.now() - started)
+  if best <= wanted or state ~= "cancelled" then break end
+end
+local after = pool:run "return 'the next one is well'"
+print(state, reason, best <= wanted and "in time"
+      or ("late: %%.1f ms"):format(best * 1e3), after,
+      pool:info().lost_workers)
+]]
+
+--- Seconds in which a job of a class ends.
+local CLASSES <const> = { at_once = 0.010, soon = 1, lost = 2.5 }
+
+local SPIN <const> = "local function spin () while true do end end "
+
+--- Each row: what is busy, its class, the code of the job.
+local BUSY <const> = {
+  { "an empty loop", "at_once", "while true do end" },
+  { "a numeric loop", "at_once", "local n = 0 for i = 1, math.huge do n = i end" },
+  { "a loop of repeat", "at_once", "local n = 0 repeat n = n + 1 until false" },
+  { "a loop of goto", "at_once", "::again:: goto again" },
+  { "a generic loop", "at_once",
+    "for _ in function () return true end do end" },
+  { "tail calls", "at_once",
+    "local function f (n) return f(n + 1) end f(1)" },
+  { "recursion that overflows, again and again", "soon",
+    "local function f (n) return 1 + f(n + 1) end "
+    .. "while true do pcall(f, 1) end" },
+  { "strings", "at_once",
+    "while true do local s = '' for i = 1, 100 do s = s .. i end end" },
+  { "tables", "at_once",
+    "while true do local t = {} for i = 1, 1000 do t[i] = {} end end" },
+  { "a metamethod", "at_once", SPIN
+    .. "return setmetatable({}, { __index = spin }).x" },
+  { "a comparison", "at_once", SPIN
+    .. "return setmetatable({}, { __lt = spin }) < {}" },
+  { "a conversion to text", "at_once", SPIN
+    .. "return ('%s'):format(setmetatable({}, { __tostring = spin }))" },
+  { "a function under pcall", "at_once", SPIN .. "pcall(spin)" },
+  { "a loop that swallows errors", "soon", SPIN
+    .. "while true do pcall(spin) end" },
+  { "errors that are swallowed ten times over", "soon", SPIN
+    .. "local f = spin for _ = 1, 10 do local g = f "
+    .. "f = function () while true do pcall(g) end end end f()" },
+  { "a loop of pcall(error)", "soon",
+    "while true do pcall(error, {}) end" },
+  { "a function under xpcall, with debug.traceback", "at_once", SPIN
+    .. "xpcall(spin, debug.traceback)" },
+  { "a busy message handler", "at_once", SPIN .. "xpcall(error, spin)" },
+  { "busy handlers in a loop", "soon", SPIN
+    .. "while true do xpcall(spin, spin) end" },
+  { "a coroutine", "at_once", SPIN .. "coroutine.wrap(spin)()" },
+  { "a coroutine that is resumed", "at_once", SPIN
+    .. "coroutine.resume(coroutine.create(spin))" },
+  { "coroutines in coroutines", "at_once", SPIN
+    .. "local f = spin for _ = 1, 20 do local g = f "
+    .. "f = function () coroutine.wrap(g)() end end f()" },
+  { "coroutines in a loop that swallows errors", "soon", SPIN
+    .. "while true do pcall(coroutine.wrap(spin)) end" },
+  { "pcall in a coroutine", "soon", SPIN .. "coroutine.wrap(function () "
+    .. "while true do pcall(spin) end end)()" },
+  { "a coroutine that yields for ever", "at_once",
+    "local co = coroutine.wrap(function () while true do coroutine.yield() end "
+    .. "end) while true do co() end" },
+  { "coroutines without number", "at_once",
+    "while true do coroutine.wrap(function () coroutine.yield() end)() end" },
+  { "coroutine.close with a busy __close", "at_once", SPIN
+    .. "local co = coroutine.create(function () "
+    .. "local x <close> = setmetatable({}, { __close = spin }) "
+    .. "coroutine.yield() end) coroutine.resume(co) coroutine.close(co)" },
+  { "a busy __close", "at_once", SPIN
+    .. "local x <close> = setmetatable({}, { __close = spin })" },
+  { "a busy __gc", "at_once", SPIN
+    .. "setmetatable({}, { __gc = spin }) collectgarbage()" },
+  { "busy finalizers without number", "at_once", SPIN
+    .. "while true do setmetatable({}, { __gc = spin }) end" },
+  { "a callback of gsub", "at_once", SPIN .. "('x'):gsub('x', spin)" },
+  { "many callbacks of gsub", "at_once",
+    "local s = ('x'):rep(1e6) "
+    .. "while true do s:gsub('x', function () end) end" },
+  { "a comparison of sort", "at_once", SPIN .. "table.sort({ 1, 2, 3 }, spin)" },
+  { "many comparisons of sort", "at_once",
+    "local t = {} for i = 1, 1e5 do t[i] = i * 7919 % 100003 end "
+    .. "while true do table.sort(t, function (a, b) return a < b end) "
+    .. "table.sort(t, function (a, b) return a > b end) end" },
+  { "the reader of load", "at_once", SPIN .. "load(spin)" },
+  { "a chunk that is loaded", "at_once", "load 'while true do end' ()" },
+  { "a module that does not end", "at_once", SPIN
+    .. "package.preload.spin = spin require 'spin'" },
+  { "debug.sethook in a loop", "soon", "while true do debug.sethook() end" },
+  { "hooks of the script", "soon",
+    "debug.sethook(function () end, 'l') while true do end" },
+  { "a hook that does not end", "lost", SPIN .. "debug.sethook(spin, '', 1)" },
+  { "huge strings", "soon",
+    "while true do local s = ('x'):rep(1 << 25) end" },
+  { "table.concat", "soon",
+    "local t = {} for i = 1, 1e6 do t[i] = 'x' end "
+    .. "while true do table.concat(t) end" },
+  { "table.sort without a function", "soon",
+    "local t = {} while true do for i = 1, 1e5 do t[i] = i * 7919 % 100003 end "
+    .. "table.sort(t) end" },
+  { "a catastrophic pattern", "lost",
+    "return (('a'):rep(40)):find(('.-'):rep(20) .. 'b')" },
+  { "a catastrophic pattern under pcall", "lost",
+    "while true do pcall(string.find, ('a'):rep(40), ('.-'):rep(20) .. 'b') "
+    .. "end" },
+}
+
+--- A pipe with a name, where nobody writes: 'path'.
+local PIPE <const> = "local path = os.tmpname() os.remove(path) "
+  .. "local p = io.popen('mkfifo ' .. path) p:close() "
+  .. "local function at_end () os.remove(path) end "
+  .. "local _ <close> = setmetatable({}, { __close = at_end }) "
+
+--- Each row: what waits, its class, the code of the job.
+local WAITING <const> = {
+  { "task.sleep", "at_once", "parallel.task.sleep(100)" },
+  { "task.sleep in a coroutine", "at_once",
+    "coroutine.wrap(function () parallel.task.sleep(100) end)()" },
+  { "io.open of a pipe", "at_once", PIPE .. "io.open(path)" },
+  { "file:read", "at_once", PIPE .. "io.open(path, 'r+'):read(1)" },
+  { "io.lines", "at_once", PIPE .. "io.open(path, 'r+'):lines()()" },
+  { "file:read under pcall, in a loop", "soon", PIPE
+    .. "local f = io.open(path, 'r+') while true do pcall(f.read, f, 1) end" },
+  { "reading from a program", "at_once",
+    "io.popen('exec sleep 2'):read 'a'" },
+  { "os.execute", "soon", "os.execute 'exec sleep 0.2'" },
+  { "job:wait", "at_once",
+    "local pool = parallel.pool { max = 1 } "
+    .. "pool:spawn(function () parallel.task.sleep(100) end):wait()" },
+  { "a job of its own pool", "at_once",
+    "parallel.run(function () parallel.task.sleep(100) end)" },
+  { "parallel.map", "at_once",
+    "parallel.map({ 1, 2, 3 }, function () parallel.task.sleep(100) end)" },
+  { "parallel.map in a pool of its own", "at_once",
+    "parallel.map({ 1, 2 }, function () parallel.task.sleep(100) end, "
+    .. "{ limit = 2, reset = 'none' })" },
+  { "parallel.wait", "at_once",
+    "local pool = parallel.pool { max = 1 } "
+    .. "parallel.wait { pool:spawn(function () parallel.task.sleep(100) end) }"
+  },
+  { "parallel.poll", "at_once", "parallel.poll(100)" },
+  { "the records of a job", "at_once",
+    "local pool = parallel.pool { max = 1 } local job = "
+    .. "pool:spawn(function () parallel.task.sleep(100) end) "
+    .. "for _ in job:records() do end" },
+  { "room in a queue", "at_once",
+    "local pool = parallel.pool { max = 1, queue = 1 } "
+    .. "while true do pool:spawn(function () parallel.task.sleep(100) end) "
+    .. "end" },
+  { "a socket that accepts", "at_once",
+    "local server = require 'socket'.bind('127.0.0.1', 0) server:accept()" },
+  { "a sleep in C", "at_once", "require 'socket'.sleep(100)" },
+  { "os.execute, too long", "lost", "os.execute 'exec sleep 3'" },
+}
+
+---@param rows table[]
+---@param grace number?
+local function check (rows, grace)
+  for _, row in ipairs(rows) do
+    local what <const>, class <const>, code <const> = table.unpack(row)
+    it(what .. (grace and ", by force" or ""), function ()
+      local wanted = CLASSES[class]
+      if grace ~= nil and class == "soon" then wanted = 0.5 end
+      local text <const> = run(HARNESS:format(code, grace, wanted))
+      local lost <const> = class == "lost"
+      assert.equal(table.concat({
+        lost and "lost" or "cancelled", lost and "lost" or "cancelled",
+        "in time", "the next one is well", lost and 1 or 0,
+      }, "\t") .. "\n", text)
+    end)
+  end
+end
+
+describe("job:cancel stops", function ()
+  check(BUSY)
+end)
+
+describe("job:cancel ends the wait of", function ()
+  check(WAITING)
+end)
+
+describe("job:cancel without grace stops", function ()
+  check({ BUSY[1], BUSY[14], BUSY[15], BUSY[19], BUSY[23], BUSY[30] }, 0)
+end)
