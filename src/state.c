@@ -828,11 +828,13 @@ fail_rest (lua_State *L, run *r)
   lua_pop(L, 1);
 }
 
-/* An item has failed: are that too many? */
+/* An item has failed: are that too many?  What was stopped with all others did
+   not fail. */
 static void
-count_failure (rs_call *call)
+count_failure (rs_call *call, rs_reason reason)
 {
-  if (call->allowed == NULL)
+  if (call->allowed == NULL || reason == RS_REASON_DEADLINE
+      || rs_reason_state(reason) == RS_JOB_CANCELLED)
     return;
   /* Whoever takes the last one tells the others; nothing else is published. */
   const size_t left = atomic_load_explicit(call->allowed,
@@ -864,7 +866,7 @@ end_item (lua_State *L, run *r)
   settle(L, r, reason);
   close_record(r, bad_state(reason), reason, 2);
   r->attempt = 1;
-  count_failure(r->call);
+  count_failure(r->call, reason);
   if (lost)
     fail_rest(L, r);
   lua_pop(L, 1);
@@ -1191,8 +1193,9 @@ describe (lua_State *L)
 
 /* Why seeding did not end well: the error is on top of the stack. */
 static int
-fail_open (const rs_state *s, int code, rs_error *err)
+fail_open (rs_state *s, int code, rs_error *err)
 {
+  rs_alloc_settle(&s->alloc);
   const char *const text = lua_tostring(s->L, -1);
   if (s->exhausted)
     return rs_fail(err, RS_EFAILED, "the limit of memory, %zu bytes, is less "
