@@ -39,8 +39,10 @@ local SPIN <const> = "local function spin () while true do end end "
 --- Each row: what is busy, its class, the code of the job.
 local BUSY <const> = {
   { "an empty loop", "at_once", "while true do end" },
-  { "a numeric loop", "at_once", "local n = 0 for i = 1, math.huge do n = i end" },
-  { "a loop of repeat", "at_once", "local n = 0 repeat n = n + 1 until false" },
+  { "a numeric loop", "at_once",
+    "local n = 0 for i = 1, math.huge do n = i end" },
+  { "a loop of repeat", "at_once",
+    "local n = 0 repeat n = n + 1 until false" },
   { "a loop of goto", "at_once", "::again:: goto again" },
   { "a generic loop", "at_once",
     "for _ in function () return true end do end" },
@@ -83,8 +85,8 @@ local BUSY <const> = {
   { "pcall in a coroutine", "soon", SPIN .. "coroutine.wrap(function () "
     .. "while true do pcall(spin) end end)()" },
   { "a coroutine that yields for ever", "at_once",
-    "local co = coroutine.wrap(function () while true do coroutine.yield() end "
-    .. "end) while true do co() end" },
+    "local co = coroutine.wrap(function () "
+    .. "while true do coroutine.yield() end end) while true do co() end" },
   { "coroutines without number", "at_once",
     "while true do coroutine.wrap(function () coroutine.yield() end)() end" },
   { "coroutine.close with a busy __close", "at_once", SPIN
@@ -101,7 +103,8 @@ local BUSY <const> = {
   { "many callbacks of gsub", "at_once",
     "local s = ('x'):rep(1e6) "
     .. "while true do s:gsub('x', function () end) end" },
-  { "a comparison of sort", "at_once", SPIN .. "table.sort({ 1, 2, 3 }, spin)" },
+  { "a comparison of sort", "at_once",
+    SPIN .. "table.sort({ 1, 2, 3 }, spin)" },
   { "many comparisons of sort", "at_once",
     "local t = {} for i = 1, 1e5 do t[i] = i * 7919 % 100003 end "
     .. "while true do table.sort(t, function (a, b) return a < b end) "
@@ -120,8 +123,8 @@ local BUSY <const> = {
     "local t = {} for i = 1, 1e6 do t[i] = 'x' end "
     .. "while true do table.concat(t) end" },
   { "table.sort without a function", "soon",
-    "local t = {} while true do for i = 1, 1e5 do t[i] = i * 7919 % 100003 end "
-    .. "table.sort(t) end" },
+    "local t = {} while true do "
+    .. "for i = 1, 1e5 do t[i] = i * 7919 % 100003 end table.sort(t) end" },
   { "a catastrophic pattern", "lost",
     "return (('a'):rep(40)):find(('.-'):rep(20) .. 'b')" },
   { "a catastrophic pattern under pcall", "lost",
@@ -148,6 +151,9 @@ local WAITING <const> = {
   { "reading from a program", "at_once",
     "io.popen('exec sleep 2'):read 'a'" },
   { "os.execute", "soon", "os.execute 'exec sleep 0.2'" },
+  { "task.execute", "at_once", "parallel.task.execute 'exec sleep 100'" },
+  { "task.execute of what ignores SIGTERM", "soon",
+    "parallel.task.execute \"trap '' TERM; while true; do sleep 1; done\"" },
   { "job:wait", "at_once",
     "local pool = parallel.pool { max = 1 } "
     .. "pool:spawn(function () parallel.task.sleep(100) end):wait()" },

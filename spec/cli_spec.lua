@@ -3,6 +3,7 @@
 --- both, under the same name, and what they print and how they end is the
 --- same but for what runspace adds.
 
+local run <const> = require "support.script"
 local tree <const> = require "support.tree"
 
 local function quote (text)
@@ -358,6 +359,54 @@ describe("SIGINT", function ()
       assert.matches("^false\t[^\n]*interrupted!\nalive\n$", text)
     end)
   end
+
+  --- What a job does to interrupt its host.
+  local INTERRUPT <const> = [[
+    local pid = io.open "/proc/self/stat":read "n"
+    local function interrupt () io.popen("kill -INT " .. pid):close() end
+    local function spin () while true do pcall(function () end) end end
+  ]]
+
+  for _, call in ipairs {
+    "parallel.run(function () interrupt() spin() end)",
+    "parallel.map({1, 2}, function (x) if x == 2 then interrupt() end spin() "
+    .. "end, {chunk = 1})",
+    "parallel.collect({1}, function () interrupt() spin() end)",
+    "for _ in parallel.each({1}, function () interrupt() spin() end) do end",
+    "parallel.reduce({1, 2}, function () interrupt() spin() end)",
+    "parallel.invoke(function () interrupt() spin() end, {a = {}})",
+  } do
+    it("stops the jobs of " .. call:match "[%w.]+%(", function ()
+      local text <const> = run(INTERRUPT .. "print(pcall(function () " .. call
+        .. " end)) while parallel.stats().running > 0 do parallel.poll(0.01) "
+        .. "end print(parallel.stats().done.cancelled)")
+      assert.matches("^false\t[^\n]*interrupted!\n[12]\n$", text)
+    end)
+  end
+
+  it("leaves jobs alone that nobody waits for", function ()
+    local text <const> = run(INTERRUPT .. [[
+      local job = parallel.spawn(function ()
+        interrupt()
+        parallel.task.emit "sent"
+        return "well"
+      end)
+      print(pcall(function () while true do end end))
+      print(job:get())
+    ]])
+    assert.matches("^false\t[^\n]*interrupted!\nwell\n$", text)
+  end)
+
+  it("ends the program when it comes again within a second", function ()
+    local text, status = run(INTERRUPT .. [[
+      parallel.spawn(spin)
+      print(pcall(function () interrupt() spin() end))
+      interrupt()
+      spin()
+    ]])
+    assert.matches("^false\t[^\n]*interrupted!\n$", text)
+    assert.equal(130, status)
+  end)
 end)
 
 describe("the command line", function ()

@@ -39,7 +39,9 @@ describe("timeout", function ()
 
   it("lets an item clean up", function ()
     local closed = {}
-    parallel.on("closed", function (event) closed[#closed + 1] = event.data end)
+    parallel.on("closed", function (event)
+      closed[#closed + 1] = event.data
+    end)
     parallel.collect({ 1 }, function ()
       local _ <close> = setmetatable({}, { __close = function ()
         parallel.task.emit("closed", "here")
@@ -127,7 +129,8 @@ end)
 describe("deadline", function ()
   it("ends a whole map, and says so", function ()
     local started <const> = parallel.now()
-    local ok, failure = pcall(parallel.map, parallel.range(1, 1000), function ()
+    local items <const> = parallel.range(1, 1000)
+    local ok, failure = pcall(parallel.map, items, function ()
       parallel.task.sleep(10)
     end, { deadline = 0.05 })
     assert.is_false(ok)
@@ -192,6 +195,7 @@ describe("deadline", function ()
   end)
 end)
 
+-- luacheck: push ignore 241
 describe("memory", function ()
   --- Ways to want more than there is.
   local GREEDY <const> = {
@@ -292,6 +296,7 @@ describe("memory", function ()
     end
   end)
 end)
+-- luacheck: pop
 
 describe("instructions", function ()
   it("end what executes more", function ()
@@ -312,7 +317,8 @@ describe("instructions", function ()
   end)
 
   it("are counted for each item", function ()
-    local records <const> = parallel.collect(parallel.range(1, 20), function (x)
+    local items <const> = parallel.range(1, 20)
+    local records <const> = parallel.collect(items, function (x)
       for _ = 1, 3000 do end
       while x == 7 do end
       return x
@@ -512,7 +518,8 @@ describe("the queue of a pool", function ()
     pool:spawn(function () pass() end)
     gate:await(1)
     local big <const> = ("x"):rep(2 << 20)
-    local first <const> = pool:try_submit { "return #...", arguments = { big } }
+    local first <const> = pool:try_submit { "return #...",
+                                            arguments = { big } }
     assert.is_not_nil(first)
     assert.same({ n = 2, nil, "full" },
                 table.pack(pool:try_submit { "return 1" }))

@@ -31,6 +31,31 @@ rs_initial_state_ref (rs_initial_state *is)
 }
 
 static void
+free_names (char **names)
+{
+  for (size_t i = 0; names != NULL && names[i] != NULL; i++)
+    free(names[i]);
+  free(names);
+}
+
+/* A copy of the array; NULL when out of memory. */
+static char **
+copy_names (const char *const *names)
+{
+  size_t n = 0;
+  while (names[n] != NULL)
+    n++;
+  char **const copy = calloc(n + 1, sizeof *copy);
+  for (size_t i = 0; copy != NULL && i < n; i++) {
+    if ((copy[i] = strdup(names[i])) == NULL) {
+      free_names(copy);
+      return NULL;
+    }
+  }
+  return copy;
+}
+
+static void
 entry_free (rs_entry *entry)
 {
   rs_message_unref(entry->message);
@@ -47,6 +72,7 @@ rs_initial_state_unref (rs_initial_state *is)
   rs_list *link;
   while ((link = rs_list_shift(&is->entries)) != NULL)
     entry_free(RS_LIST_ENTRY(link, rs_entry, link));
+  free_names((char **) (uintptr_t) is->sandbox.c_modules);
   free(is->path);
   free(is->cpath);
   free(is);
@@ -111,6 +137,24 @@ rs_initial_state_set_warnings (rs_initial_state *is, bool on)
   if (atomic_load(&is->sealed))
     return RS_EINVAL;
   is->warnings = on;
+  return RS_OK;
+}
+
+int
+rs_initial_state_set_sandbox (rs_initial_state *is, const rs_sandbox *sandbox)
+{
+  if (atomic_load(&is->sealed) || sandbox->files < RS_FILES_ALL
+      || sandbox->files > RS_FILES_NONE
+      || (sandbox->forbid & ~(unsigned) RS_FORBID_ALL) != 0)
+    return RS_EINVAL;
+  char **names = NULL;
+  if (sandbox->c_modules != NULL
+      && (names = copy_names(sandbox->c_modules)) == NULL)
+    return RS_ENOMEM;
+  free_names((char **) (uintptr_t) is->sandbox.c_modules);
+  is->sandbox = *sandbox;
+  is->sandbox.c_modules = (const char *const *) names;
+  is->contained = true;
   return RS_OK;
 }
 

@@ -35,6 +35,8 @@ struct rs_initial_state {
   _Atomic bool sealed;   /* set by the thread that opens a pool with it */
   unsigned libs;         /* RS_LIB_ */
   bool warnings;         /* 'warn' speaks */
+  bool contained;        /* it has a sandbox: */
+  rs_sandbox sandbox;    /* its names are owned */
   char *path, *cpath;    /* owned, or NULL */
   rs_list entries;       /* rs_entry, owned */
 };

@@ -120,6 +120,9 @@ int rs_lua_jobs (lua_State *L);
 /* () -> array of pools */
 int rs_lua_pools (lua_State *L);
 
+/* (options) -> status, output, errors | nil, message, ... */
+int rs_lua_execute (lua_State *L);
+
 /* [-0, +1, m]  Push 'parallel.task': what a job can know of itself. */
 void rs_push_task (lua_State *L);
 

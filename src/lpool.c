@@ -7,6 +7,7 @@
 #include "lhandle.h"
 
 #include <math.h>
+#include <string.h>
 
 #include <lualib.h>
 
@@ -99,6 +100,65 @@ set_libs (lua_State *L, rs_initial_state *is)
   check_status(L, rs_initial_state_set_libs(is, libs));
 }
 
+/* Is the name in the array?  Any name is in no array. */
+static bool
+has_name (const char *const *names, const char *name)
+{
+  if (names == NULL)
+    return true;
+  while (*names != NULL && strcmp(*names, name) != 0)
+    names++;
+  return *names != NULL;
+}
+
+/*
+ * [-0, +0, e]  The sandbox of an initial state: that of spec.sandbox, which is
+ * at 'index' or nil, and that of the runspace that this is, the stricter one
+ * of each thing.
+ */
+static void
+set_sandbox (lua_State *L, rs_initial_state *is, int index)
+{
+  rs_sandbox own = { .files = RS_FILES_ALL }, outer = own;
+  const bool contained = rs_sandbox_get(L, &outer);
+  const bool given = lua_istable(L, index);
+  const int top = lua_gettop(L);
+  if (!given && !contained)
+    return;
+  luaL_checkstack(L, 6, NULL);
+  if (given) {
+    lua_getfield(L, index, "files");
+    own.files = (int) lua_tointeger(L, -1);
+    lua_getfield(L, index, "forbid");
+    own.forbid = (unsigned) lua_tointeger(L, -1);
+    lua_getfield(L, index, "c_modules");
+  }
+  else
+    lua_pushnil(L);
+  const int names = lua_gettop(L);
+  const bool open = !(own.forbid & RS_FORBID_C_MODULES);
+  const lua_Integer n = lua_istable(L, names) ? luaL_len(L, names) : 0;
+  const char **const list =
+    lua_newuserdatauv(L, ((size_t) n + 1) * sizeof *list, 0);
+  size_t used = 0;
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_rawgeti(L, names, i);
+    const char *const name = lua_tostring(L, -1);
+    if (!(outer.forbid & RS_FORBID_C_MODULES)
+        || (outer.c_modules != NULL && has_name(outer.c_modules, name)))
+      list[used++] = name;
+    lua_pop(L, 1);
+  }
+  list[used] = NULL;
+  const rs_sandbox both = {
+    .files = own.files > outer.files ? own.files : outer.files,
+    .forbid = own.forbid | outer.forbid,
+    .c_modules = open ? outer.c_modules : list,
+  };
+  check_status(L, rs_initial_state_set_sandbox(is, &both));
+  lua_settop(L, top);
+}
+
 /* [-0, +1, m]  An empty initial state behind a handle. */
 static rs_initial_state *
 push_initial_state (lua_State *L)
@@ -110,6 +170,9 @@ push_initial_state (lua_State *L)
   lua_rawgetp(L, LUA_REGISTRYINDEX, &warnings_key);
   check_status(L, rs_initial_state_set_warnings(*handle,
                                                 lua_toboolean(L, -1)));
+  lua_pop(L, 1);
+  lua_pushnil(L);
+  set_sandbox(L, *handle, lua_gettop(L));
   lua_pop(L, 1);
   rs_add_parallel(L, *handle);
   return *handle;
@@ -124,6 +187,8 @@ rs_lua_initial_state (lua_State *L)
   rs_initial_state *const is = push_initial_state(L);
   if (lua_getfield(L, 1, "libs") == LUA_TTABLE)
     set_libs(L, is);
+  lua_getfield(L, 1, "sandbox");
+  set_sandbox(L, is, lua_gettop(L));
   lua_getfield(L, 1, "path");
   check_status(L, rs_initial_state_set_path(is, lua_tostring(L, -1)));
   lua_getfield(L, 1, "cpath");

@@ -144,6 +144,7 @@ static const luaL_Reg functions[] = {
   { "emit", emit },
   { "sleep", sleep_for },
   { "checkpoint", checkpoint },
+  { "execute", rs_lua_execute },
   { NULL, NULL }
 };
 

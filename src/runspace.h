@@ -167,6 +167,38 @@ RS_API int rs_initial_state_set_libs (rs_initial_state *is, unsigned libs);
 /* Let 'warn' speak from the beginning; default false, as in Lua. */
 RS_API int rs_initial_state_set_warnings (rs_initial_state *is, bool on);
 
+/*
+ * What code in a runspace may not do, against scripts that are not trusted to
+ * be right.  It is no protection against hostile ones: a thread shares its
+ * memory with the process, a process does not.  It holds from the end of
+ * seeding on: modules and init run without it.
+ */
+enum { RS_FILES_ALL = 0, RS_FILES_READ, RS_FILES_NONE };
+enum {
+  RS_FORBID_PROGRAMS = 1,   /* os.execute, io.popen, task.execute */
+  RS_FORBID_BYTECODE = 2,   /* load and its like take source only */
+  RS_FORBID_DEBUG = 4,      /* the library 'debug' is gone */
+  RS_FORBID_C_MODULES = 8,  /* 'require' loads no more of them */
+  RS_FORBID_ALL = 15
+};
+typedef struct rs_sandbox {
+  int files;                /* RS_FILES_: what io and os do with files */
+  unsigned forbid;          /* RS_FORBID_ */
+  const char *const *c_modules;  /* names that may be loaded all the same,
+                               then NULL; or NULL */
+} rs_sandbox;
+
+/* Copies 'sandbox'. */
+RS_API int rs_initial_state_set_sandbox (rs_initial_state *is,
+                                         const rs_sandbox *sandbox);
+
+/* [-0, +0, -]  'L' is a runspace whose sandbox forbids this, RS_FORBID_. */
+RS_API bool rs_sandbox_forbids (lua_State *L, unsigned what);
+
+/* [-0, +0, -]  True, and '*out' filled, when 'L' is a runspace with a
+   sandbox; its names are lent, for as long as 'L' is there. */
+RS_API bool rs_sandbox_get (lua_State *L, rs_sandbox *out);
+
 /* 'package.path' and 'package.cpath'; NULL leaves Lua's default. */
 RS_API int rs_initial_state_set_path (rs_initial_state *is, const char *path);
 RS_API int rs_initial_state_set_cpath (rs_initial_state *is,

@@ -39,6 +39,7 @@
 #include "clock.h"
 #include "control.h"
 #include "output.h"
+#include "sandbox.h"
 #include "status.h"
 
 #define FINALIZING 0.5  /* seconds that finalizers have at the end */
@@ -1175,6 +1176,8 @@ seed (lua_State *L)
         seed_entry(L, entry);
     }
   }
+  if (is->contained)
+    rs_sandbox_close(L, &is->sandbox);
   return 0;
 }
 

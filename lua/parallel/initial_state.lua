@@ -4,7 +4,7 @@
 local check = require "parallel.check"
 local core = require "parallel.core"
 
-local math, next, package, type = math, next, package, type
+local math, next, package, tostring, type = math, next, package, tostring, type
 
 --- Seeded in this order: libraries, path and cpath, preloads, variables and
 --- functions, modules, init.
@@ -18,6 +18,15 @@ local math, next, package, type = math, next, package, type
 ---@field functions? table<string, function>  globals that are functions
 ---@field modules? string[]  required before the first job
 ---@field init? function|string  runs last, with the runspace's own globals
+---@field sandbox? true|parallel.Sandbox  what jobs may not do, from then on
+
+--- What jobs may do; `sandbox = true` allows none of it.
+---@class parallel.Sandbox
+---@field files? "none"|"read"|"all"  default "none"
+---@field programs? boolean   os.execute, io.popen, task.execute
+---@field bytecode? boolean   compiled chunks
+---@field debug? boolean      the library
+---@field c_modules? boolean|string[]  which C modules `require` may load
 
 --- The same, and what a verb accepts beside it.
 ---@class parallel.InitialStateFields: parallel.InitialStateOptions
@@ -123,8 +132,55 @@ local function a_loader (value)
   return expected, wrong
 end
 
+--- RS_FILES_ of runspace.h
+---@type table<string, integer>
+local FILES <const> = { all = 0, read = 1, none = 2 }
+
+--- RS_FORBID_ of runspace.h, by what is allowed otherwise.
+---@type table<string, integer>
+local FORBID <const> = { programs = 1, bytecode = 2, debug = 4,
+                         c_modules = 8 }
+
+--- The sandbox as `core` takes it.
+---@param verb string
+---@param what string
+---@param value any
+---@return table
+local function sandbox (verb, what, value)
+  if value == true then value = {} end
+  if type(value) ~= "table" then
+    bad(verb, what, "true, or a table of what is allowed,",
+        check.describe(value))
+  end
+  local result = { files = FILES.none, forbid = 0 }
+  for name, given in next, value do
+    local field <const> = what .. "." .. tostring(name)
+    if name == "files" then
+      result.files = FILES[given]
+        or bad(verb, field, "'none', 'read' or 'all'", check.describe(given))
+    elseif name == "c_modules" and type(given) == "table" then
+      result.c_modules = names(verb, field, given)
+    elseif FORBID[name] == nil then
+      check.unknown_option(verb, what .. "." .. tostring(name), {
+        ["sandbox.files"] = 1, ["sandbox.programs"] = 1,
+        ["sandbox.bytecode"] = 1, ["sandbox.debug"] = 1,
+        ["sandbox.c_modules"] = 1,
+      })
+    elseif type(given) ~= "boolean" then
+      bad(verb, field, name == "c_modules"
+          and "true, false or an array of names" or "true or false",
+          check.describe(given))
+    end
+  end
+  for name, bit in next, FORBID do
+    if value[name] ~= true then result.forbid = result.forbid | bit end
+  end
+  return result
+end
+
 ---@type table<string, fun(verb: string, what: string, value: any): any>
 local FIELDS <const> = {
+  sandbox = sandbox,
   libs = function (verb, _, value) return libraries(verb, value) end,
   modules = names,
   variables = named,

@@ -86,6 +86,7 @@ local PLACE <const> = {
   path = check.text,
   preload = check.list,
   reset = check.one_of("globals", "none", "fresh"),
+  sandbox = function () end,  -- as the initial state reads it
   variables = check.list,
 }
 for name, test in next, limits.RUNSPACE do PLACE[name] = test end

@@ -1,0 +1,173 @@
+-- SPDX-License-Identifier: MIT
+local parallel <const> = require "parallel"
+
+local execute <const> = parallel.task.execute
+
+--- Descriptors of this process.
+local function descriptors ()
+  local pipe <close> = assert(io.popen "ls /proc/$PPID/fd | wc -l")
+  return pipe:read "n"
+end
+
+--- Children of this process that have ended and were not waited for.
+local function zombies ()
+  local _, text = execute {
+    "ps -o stat= --ppid " .. io.open("/proc/self/stat"):read "n"
+  }
+  local _, n = text:gsub("Z", "")
+  return n
+end
+
+describe("task.execute", function ()
+  it("gives the status and both outputs", function ()
+    assert.same({ 3, "out\n", "bad\n", n = 3 },
+                table.pack(execute "echo out; echo bad >&2; exit 3"))
+    assert.same({ 0, "", "", n = 3 }, table.pack(execute { "true" }))
+    assert.same({ 0, "x\n", "", n = 3 },
+                table.pack(execute { command = "echo x" }))
+  end)
+
+  it("runs words without a shell", function ()
+    local words <const> = { "printf", "%s|", "a b", "$HOME", "*" }
+    assert.same({ 0, "a b|$HOME|*|", "", n = 3 },
+                table.pack(execute { words }))
+  end)
+
+  it("tells a signal as shells do", function ()
+    assert.equal(128 + 9, (execute "kill -9 $$"))
+    assert.equal(128 + 15, (execute "kill -15 $$"))
+  end)
+
+  it("says what cannot be run", function ()
+    local status, message = execute { { "no-such-program" } }
+    assert.is_nil(status)
+    assert.equal("cannot run 'no-such-program': No such file or directory",
+                 message)
+    status, message = execute { "true", cwd = "/no/such/place" }
+    assert.is_nil(status)
+    assert.equal("cannot run '/bin/sh' in '/no/such/place': No such file or "
+                 .. "directory", message)
+  end)
+
+  it("feeds the standard input, however much", function ()
+    local text <const> = ("0123456789abcde\n"):rep(640 * 1024)
+    local status, out = execute { "cat", stdin = text }
+    assert.equal(0, status)
+    assert.is_true(out == text)
+    assert.same({ 0, "0\n", "", n = 3 }, table.pack(execute "wc -c"))
+    assert.same({ 0, "0\n", "", n = 3 },
+                table.pack(execute { "wc -c", stdin = "" }))
+  end)
+
+  it("survives a program that does not read", function ()
+    assert.equal(7, (execute { "exit 7", stdin = ("x"):rep(1 << 20) }))
+  end)
+
+  it("takes both outputs at once", function ()
+    local status, out, err = execute "head -c 1000000 /dev/zero >&2; \z
+                                      head -c 1000000 /dev/zero"
+    assert.same({ 0, 1000000, 1000000 }, { status, #out, #err })
+  end)
+
+  it("sets the directory and variables", function ()
+    local status, out = execute {
+      "pwd; echo \"$ONE $TWO ${HOME:+home}\"", cwd = "/usr",
+      env = { ONE = "1", TWO = "a=b" },
+    }
+    assert.same({ 0, "/usr\n1 a=b home\n" }, { status, out })
+  end)
+
+  it("ends all of its group when its time is over", function ()
+    local path <const> = os.tmpname()
+    local started <const> = parallel.now()
+    local status, why, out = execute {
+      "echo begun; sleep 100 & echo $! > " .. path .. "; wait",
+      timeout = 0.2,
+    }
+    assert.same({ nil, "timeout", "begun\n" }, { status, why, out })
+    assert.is_true(parallel.now() - started < 10)
+    local file <close> = io.open(path)
+    local pid <const> = file:read "n"
+    -- It may be there for a moment yet, until somebody has waited for it.
+    local _, state = execute("ps -o stat= -p " .. pid)
+    assert.is_true(state == "" or state:find "^Z" ~= nil, state)
+    os.remove(path)
+  end)
+
+  it("gives it no descriptors but three", function ()
+    local held = {}
+    for i = 1, 20 do held[i] = io.open "/dev/null" end
+    local _, out = execute { { "ls", "/proc/self/fd" } }
+    local _, n = out:gsub("\n", "")
+    assert.is_true(n <= 4, out)  -- with that of the directory
+    for _, file in ipairs(held) do file:close() end
+  end)
+
+  it("leaves nothing behind", function ()
+    parallel.run(execute, "true")
+    local before <const> = descriptors()
+    for i = 1, 100 do
+      execute { i % 2 == 0 and "true" or "cat", stdin = "x" }
+      execute { { "no-such-program" } }
+    end
+    execute { "sleep 100", timeout = 0.01 }
+    pcall(parallel.run, execute, { "true", timeout = -1 })
+    assert.equal(before, descriptors())
+    assert.equal(0, zombies())
+  end)
+
+  it("runs many at once in jobs", function ()
+    local results <const> = parallel.map(parallel.range(1, 20), function (i)
+      return select(2, parallel.task.execute("echo " .. i))
+    end, { limit = 5 })
+    for i = 1, 20 do assert.equal(i .. "\n", results[i]) end
+  end)
+
+  it("ends with its job", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local path <const> = os.tmpname()
+    os.remove(path)
+    execute { { "mkfifo", path } }
+    local job <const> = pool:spawn(function ()
+      parallel.task.execute("echo $$ > " .. path .. "; exec sleep 100")
+    end)
+    local file <close> = io.open(path)  -- until it writes there
+    local pid <const> = file:read "n"
+    job:cancel()
+    assert.equal("cancelled", job:wait())
+    assert.equal(1, (execute("kill -0 " .. pid .. " 2> /dev/null")))
+    os.remove(path)
+  end)
+
+  --- Each row: what is passed, what is said.
+  for _, row in ipairs {
+    { { "x", timeout = -1 }, "bad option 'timeout' to 'execute' (a positive "
+      .. "number of seconds expected, got -1)" },
+    { { "x", timeout = 0 / 0 }, "(a positive number of seconds expected" },
+    { { "x", timeout = "1" },
+      "(a positive number of seconds expected, got 1)" },
+    { { "x", timout = 1 }, "unknown option 'timout' to 'execute'" },
+    { { "x", stdin = 5 }, "bad option 'stdin' to 'execute' (a string "
+      .. "expected, got number)" },
+    { { "x", cwd = true }, "bad option 'cwd' to 'execute'" },
+    { { "x", env = "A=1" }, "bad option 'env' to 'execute' (a table of "
+      .. "variables expected, got string)" },
+    { { "x", env = { ["A=B"] = "1" } }, "the name of a variable expected, got "
+      .. "'A=B'" },
+    { { "x", env = { A = 1 } }, "bad option 'env' to 'execute' (a string "
+      .. "expected, got number)" },
+    { { "a\0b" }, "a string without zero bytes expected" },
+    { { { "a", "b\0" } }, "a string without zero bytes expected" },
+    { { {} }, "the name of a program expected, got an empty array" },
+    { { { 1 } }, "bad option 'command' to 'execute' (a string expected, got "
+      .. "number)" },
+    { {}, "bad option 'command' to 'execute' (a string expected, got nil)" },
+    { 5, "table expected, got number" },
+  } do
+    it("refuses " .. row[2], function ()
+      local ok, message = pcall(execute, row[1])
+      assert.is_false(ok)
+      assert.is_truthy(message:find(row[2], 1, true), message)
+    end)
+  end
+end)
