@@ -379,7 +379,7 @@ set_level_locked (rs_cancel *c, rs_token *t, int level)
 {
   atomic_store_explicit(&t->level, level, memory_order_relaxed);
   if (level == RS_HARD)
-    t->forced = true;
+    atomic_store_explicit(&t->forced, true, memory_order_relaxed);
   if (t == top_of(c) && t->owner != NULL)
     atomic_store_explicit(&c->refuse, level == RS_HARD, memory_order_relaxed);
 }

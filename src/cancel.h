@@ -86,12 +86,12 @@ typedef struct rs_token {
   _Atomic bool raised;     /* since it is soft; set by the thread itself */
   _Atomic double due;      /* instant at which the item, or the call, has run
                               out of time; RS_NEVER; or below 0: it has */
+  _Atomic bool forced;     /* it was hard once; set under the lock */
   uint64_t spent;          /* instructions of the item; the thread's own */
 
   rs_reason reason;        /* of the call; guarded by the lock of the
                               rs_cancel, as the rest */
   rs_reason item;          /* of the item alone */
-  bool forced;             /* it was hard once */
   double hard_at;          /* instant; while soft */
   double lost_at;          /* instant; while hard */
 } rs_token;

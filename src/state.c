@@ -607,7 +607,7 @@ end_task (lua_State *L, run *r)
   s->tasks++;
   rs_alloc_settle(&s->alloc);
   const rs_reason reason = rs_token_end(s->cancel, &r->token, L);
-  s->forced |= r->token.forced;
+  s->forced |= atomic_load_explicit(&r->token.forced, memory_order_relaxed);
   return reason;
 }
 
