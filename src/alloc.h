@@ -17,8 +17,9 @@ typedef struct rs_alloc {
   void (*exhausted) (void *ud);  /* a request was over the limit, and no
                                     garbage could make room; or NULL */
   void *ud;
-  const void *block;  /* what was refused last, for the limit: Lua collects all */
-  size_t size;    /*   garbage then and asks again; 0: nothing was */
+  const void *block;  /* what was refused last, over the limit: Lua collects
+                         its garbage then, and asks again */
+  size_t size;    /* of it; 0: nothing was refused */
 } rs_alloc;
 
 #define RS_ALLOC_INIT { .limit = (size_t) -1 }

@@ -122,7 +122,7 @@ rs_wish_make (rs_wish *wish, rs_reason reason, double grace)
   return true;
 }
 
-/* ---------------------------------------------------- the hook, the handler */
+/* --------------------------------------------------- the hook, the handler */
 
 static rs_token *
 top_of (const rs_cancel *c)
@@ -571,7 +571,7 @@ rs_cancel_limit (rs_cancel *c, rs_reason reason)
   arm(c, hard_at);
 }
 
-/* ------------------------------------------- the thread that runs the calls */
+/* ------------------------------------------ the thread that runs the calls */
 
 /* Wait until all signals that were sent have come. */
 static void

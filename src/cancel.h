@@ -127,7 +127,7 @@ bool rs_cancel_lost (const rs_cancel *c);
 /* Set while memory is refused; for the allocator. */
 const _Atomic bool *rs_cancel_refusal (const rs_cancel *c);
 
-/* ------------------------------------------- the thread that runs the calls */
+/* ------------------------------------------ the thread that runs the calls */
 
 /* The calling thread's, or NULL. */
 rs_cancel *rs_cancel_mine (void);

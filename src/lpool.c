@@ -554,7 +554,9 @@ read_job_options (lua_State *L, int index, rs_job_options *o)
 
 /* pool:start(function or source, options or nil, ...)
      -> job | nil, "full"
-   options: name, streams, timeout, deadline, retries, retry_on, priority */
+   options: name, streams, timeout, deadline, retries, retry_on, priority;
+     guard: a table whose 'job' the job becomes at once, so that an error which
+       is raised from outside finds it there */
 static int
 pool_start (lua_State *L)
 {
@@ -573,7 +575,7 @@ pool_start (lua_State *L)
     read_job_options(L, OPTIONS, &o);
     lua_getfield(L, OPTIONS, "name");
     o.name = luaL_optstring(L, -1, NULL);
-    lua_replace(L, OPTIONS);  /* keeps the name */
+    lua_pop(L, 1);  /* the options keep it */
   }
   else
     o.listen = rs_check_streams(L, OPTIONS);
@@ -588,6 +590,12 @@ pool_start (lua_State *L)
   if (status != RS_OK)
     return rs_handle_raise(L, &err);
   rs_fill_job(L, HANDLE, job);
+  if (lua_istable(L, OPTIONS)
+      && lua_getfield(L, OPTIONS, "guard") == LUA_TTABLE) {
+    lua_pushvalue(L, HANDLE);
+    lua_setfield(L, -2, "job");
+  }
+  lua_settop(L, HANDLE);
   return 1;
 }
 

@@ -40,7 +40,7 @@ rs_sandbox_forbids (lua_State *L, unsigned what)
   return rs_sandbox_get(L, &sandbox) && (sandbox.forbid & what) != 0;
 }
 
-/* ----------------------------------------------------------------- refusals */
+/* ---------------------------------------------------------------- refusals */
 
 /* The upvalues of a refusal: what was called, what is forbidden, what allows
    it; the others belong to the function. */
@@ -103,7 +103,7 @@ use_open_file (lua_State *L)
   return lua_type(L, 1) == LUA_TSTRING ? refuse(L) : call_original(L);
 }
 
-/* ------------------------------------------------------------------- chunks */
+/* ------------------------------------------------------------------ chunks */
 
 /* load(chunk, name, mode, env), loadfile(name, mode, env): source only; the
    position of 'mode' is the second of the function's own upvalues */
@@ -130,7 +130,7 @@ dofile_text (lua_State *L)
   return call_original(L);
 }
 
-/* ------------------------------------------------------------------ modules */
+/* ----------------------------------------------------------------- modules */
 
 /* A searcher that finds nothing, and says why. */
 static int
@@ -178,7 +178,7 @@ load_no_library (lua_State *L)
   return 3;
 }
 
-/* ------------------------------------------------------------------ closing */
+/* ----------------------------------------------------------------- closing */
 
 /*
  * [-own, +0, m]  Put 'f' into the field 'name' of the library at 'index'

@@ -165,13 +165,12 @@ local function start (pool, wait, streams, fn, described, ...)
   return job, why
 end
 
----@param verb string
 ---@param pool parallel.Pool
 ---@param fn function|string
 ---@param ... any
 ---@return parallel.Job
-local function spawn (verb, pool, fn, ...)
-  check.is_code(verb, "fn", fn)
+local function spawn (pool, fn, ...)
+  check.is_code("spawn", "fn", fn)
   local streams <const> = options.streams_of(pool)
   local described <const> = streams and { streams = streams } or nil
   return (start(pool, true, streams, fn, described, ...))
@@ -180,7 +179,7 @@ end
 --- Stops the job of a call that an error ends, such as an interrupt.
 local RUNNING <const> = {
   __close = function (self, problem)
-    if problem ~= nil then self.job:stop() end
+    if problem ~= nil and self.job ~= nil then self.job:stop() end
   end,
 }
 
@@ -190,9 +189,11 @@ local RUNNING <const> = {
 ---@param ... any
 ---@return any ...
 local function run (pool, fn, ...)
-  local job <const> = spawn("run", pool, fn, ...)
-  local _ <close> = setmetatable({ job = job }, RUNNING)
-  return job:get()
+  check.is_code("run", "fn", fn)
+  local streams <const> = options.streams_of(pool)
+  local guard <close> = setmetatable({}, RUNNING)
+  start(pool, true, streams, fn, { streams = streams, guard = guard }, ...)
+  return guard.job:get()
 end
 
 ---@class parallel.SubmitOptions: parallel.Limits
@@ -268,7 +269,7 @@ end
 ---@param ... any  its arguments
 ---@return parallel.Job
 local function call_spawn (fn, ...)
-  return spawn("spawn", core.default_pool(), fn, ...)
+  return spawn(core.default_pool(), fn, ...)
 end
 
 --- Call `fn` in a runspace of the default pool and return its results, or
@@ -322,7 +323,7 @@ end
 ---@return parallel.Job
 function methods:spawn (fn, ...)
   options.is_pool(self, "spawn")
-  return spawn("spawn", self, fn, ...)
+  return spawn(self, fn, ...)
 end
 
 --- `parallel.run` in this pool.
