@@ -243,13 +243,12 @@ luaopen_parallel (lua_State *L)
 
 /* ----------------------------------------------------------- in a runspace */
 
-/* __index of the module that is not loaded yet: (module, name) */
+/* __index of the module that is not loaded yet: (module, name).  Until it is
+   loaded whole it stays as it was, since a job may be stopped meanwhile. */
 static int
 load_lazily (lua_State *L)
 {
   lua_settop(L, 2);
-  lua_pushnil(L);
-  lua_setmetatable(L, 1);
   rs_lua_require(L, "parallel.init");
   lua_pushnil(L);
   while (lua_next(L, 3)) {  /* become it */
