@@ -215,6 +215,29 @@ add("echo", function ()
 end)
 
 
+-- Computing in a runspace and in stock Lua, the same text.
+add("tax", function ()
+  local file <close> = assert(io.open(beside .. "tax.lua"))
+  local text <const> = file:read "a"
+  for _, row in ipairs {
+    { "fannkuch", "1.02" }, { "nbody", "1.02" }, { "trees", "1.02" },
+    { "coroutines", "1.2" },
+  } do
+    local name, most = row[1], row[2]
+    local pool <close> = parallel.pool { max = 1 }
+    local function measure ()
+      return pool:run(function (source, which)
+        return load(source)().measure(which)
+      end, text, name)
+    end
+    compare(("%s in a runspace: at most %s"):format(name, most), "s", {
+      { measure = measure },
+      stock("stock lua5.4", "tax.lua", "math", name, name),
+    })
+  end
+end)
+
+
 local function usage (message)
   local names = {}
   for i, entry in ipairs(benchmarks) do names[i] = entry[1] end

@@ -16,6 +16,8 @@
 
 #include "support/check.h"
 
+#include "alloc.h"
+
 enum mode { OFF, ONLY, TWO, FROM, MODES };
 
 static _Atomic int mode;        /* set between runs, read by all threads */
@@ -231,6 +233,7 @@ once (int m, long n)
 int
 main (void)
 {
+  rs_alloc_all_plain = true;
   for (int m = ONLY; m < MODES; m++) {
     long n = 1;
     while (once(m, n) && !run.hung)

@@ -11,18 +11,32 @@ local tree <const> = require "support.tree"
 --- be busy with something else.
 local HARNESS <const> = [[
 local parallel = require "parallel"
-local code, grace, wanted, expected = %q, %s, %s, %q
-if not code:find("begun", 1, true) then
-  code = "parallel.task.emit 'begun' " .. code
+local code, grace, wanted, expected, asleep = %q, %s, %s, %q, %s
+local prefix <const> = "parallel.task.emit('begun', "
+  .. "io.open '/proc/thread-self/stat':read 'n') "
+if code:find "BEGUN" then
+  code = code:gsub("BEGUN", function () return prefix end)
+else
+  code = prefix .. code
 end
 local pool = parallel.pool { max = 1 }
-local begun = 0
-parallel.on("begun", function () begun = begun + 1 end)
+local begun, thread = 0, nil
+parallel.on("begun", function (event)
+  begun, thread = begun + 1, event.data
+end)
+-- What waits does so when its thread sleeps.
+local function await_sleep ()
+  local path = ("/proc/self/task/%%d/stat"):format(thread)
+  repeat
+    local file <close> = io.open(path)
+  until file:read "a":match "%%) (%%a)" == "S"
+end
 local best = math.huge
 local state, reason
 for attempt = 1, 5 do
   local job = pool:spawn(code)
   while begun < attempt do parallel.poll(1) end
+  if asleep then await_sleep() end
   local started <const> = parallel.now()
   assert(job:cancel { grace = grace })
   state, reason = job:wait(), job.reason
@@ -195,17 +209,18 @@ local WAITING <const> = {
     .. "end" },
   { "a socket that accepts", "lost",
     "local server = require 'socket'.bind('127.0.0.1', 0) "
-    .. "parallel.task.emit 'begun' server:accept()" },
+    .. "BEGUN server:accept()" },
   { "C that goes on with its sleep after a signal", "lost",
     "local sleep = require 'socket'.sleep "
-    .. "parallel.task.emit 'begun' sleep(100)" },
+    .. "BEGUN sleep(100)" },
   { "os.execute, too long", "lost", "os.execute 'exec sleep 3'",
     true },
 }
 
 ---@param rows table[]
+---@param asleep boolean  they wait
 ---@param grace number?
-local function check (rows, grace)
+local function check (rows, asleep, grace)
   for _, row in ipairs(rows) do
     local what <const>, class <const>, code <const> = table.unpack(row)
     local test = row[4] and HELD_BACK and pending or it
@@ -214,7 +229,8 @@ local function check (rows, grace)
       if grace ~= nil and class == "soon" then wanted = 0.5 end
       local lost <const> = class == "lost"
       local expected <const> = lost and "lost" or "cancelled"
-      local text <const> = run(HARNESS:format(code, grace, wanted, expected))
+      local text <const> = run(HARNESS:format(code, grace, wanted, expected,
+                                              asleep))
       assert.equal(table.concat({
         expected, expected, "in time", "the next one is well", lost and 1 or 0,
       }, "\t") .. "\n", text)
@@ -223,13 +239,14 @@ local function check (rows, grace)
 end
 
 describe("job:cancel stops", function ()
-  check(BUSY)
+  check(BUSY, false)
 end)
 
 describe("job:cancel ends the wait of", function ()
-  check(WAITING)
+  check(WAITING, true)
 end)
 
 describe("job:cancel without grace stops", function ()
-  check({ BUSY[1], BUSY[14], BUSY[15], BUSY[19], BUSY[23], BUSY[30] }, 0)
+  check({ BUSY[1], BUSY[14], BUSY[15], BUSY[19], BUSY[23], BUSY[30] },
+        false, 0)
 end)

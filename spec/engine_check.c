@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <poll.h>
 
+#include "slab.h"
+
 /* ---------------------------------------------- threads that cannot be had */
 
 /* Creations that succeed before the system gives no more; the linker puts
@@ -157,6 +159,50 @@ check_left_behind (lua_State *L)
   rs_pool_unref(pool);
   rs_job_unref(first);
   rs_job_unref(second);
+}
+
+/* ------------------------------------------------------------ small blocks */
+
+/* Blocks of random sizes, taken and given back in any order, keep what is
+   written to them, and leave one region at most. */
+static void
+check_slab (void)
+{
+  enum { BLOCKS = 4000, TURNS = 200000 };
+  static struct {
+    unsigned char *at, mark;
+    size_t size;
+  } b[BLOCKS];
+  unsigned seed = 7;
+  size_t wrong = 0;
+  rs_slab slab;
+  rs_slab_init(&slab);
+  for (int turn = 0; turn < TURNS; turn++) {
+    seed = seed * 1664525 + 1013904223;
+    const unsigned i = (seed >> 8) % BLOCKS;
+    if (b[i].at != NULL) {
+      for (size_t k = 0; k < b[i].size; k++)
+        wrong += b[i].at[k] != b[i].mark;
+      rs_slab_give(&slab, b[i].at, b[i].size);
+      b[i].at = NULL;
+    }
+    else {
+      b[i].size = 1 + (seed >> 20) % RS_SLAB_MAX;
+      b[i].mark = (unsigned char) turn;
+      b[i].at = rs_slab_take(&slab, b[i].size);
+      REQUIRE(b[i].at != NULL);
+      wrong += ((size_t) b[i].at & (RS_SLAB_STEP - 1)) != 0;
+      memset(b[i].at, b[i].mark, b[i].size);
+    }
+  }
+  CHECK(wrong == 0);
+  CHECK(slab.count > 4);
+  for (int i = 0; i < BLOCKS; i++) {
+    if (b[i].at != NULL)
+      rs_slab_give(&slab, b[i].at, b[i].size);
+  }
+  CHECK(slab.vacant == slab.count && slab.count <= 2);
+  rs_slab_fini(&slab);
 }
 
 /* ------------------------------------------------------- many host threads */
@@ -476,6 +522,7 @@ int
 main (void)
 {
   lua_State *const L = luaL_newstate();
+  check_slab();
   check_names();
   check_jobs(L);
   check_cancel(L);

@@ -5,7 +5,63 @@
 #include "alloc.h"
 
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* The sanitizers want to see each block. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+bool rs_alloc_all_plain = true;
+#else
+bool rs_alloc_all_plain = false;
+#endif
+
+void
+rs_alloc_init (rs_alloc *a)
+{
+  *a = (rs_alloc) { .limit = SIZE_MAX, .plain = rs_alloc_all_plain };
+  rs_slab_init(&a->slab);
+}
+
+void
+rs_alloc_fini (rs_alloc *a)
+{
+  rs_slab_fini(&a->slab);
+}
+
+static bool
+is_small (const rs_alloc *a, size_t size)
+{
+  return size <= RS_SLAB_MAX && !a->plain;
+}
+
+static void
+give (rs_alloc *a, void *ptr, size_t size)
+{
+  if (ptr != NULL && size > 0 && is_small(a, size))
+    rs_slab_give(&a->slab, ptr, size);
+  else
+    free(ptr);
+}
+
+/* 'realloc', for a block of 'osize' bytes; 0: none. */
+static void *
+resize (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
+{
+  const bool small = is_small(a, nsize);
+  if (osize > 0 && small == is_small(a, osize)) {
+    if (!small)
+      return realloc(ptr, nsize);
+    if (rs_slab_same(osize, nsize))
+      return ptr;
+  }
+  void *const block = small ? rs_slab_take(&a->slab, nsize) : malloc(nsize);
+  if (block != NULL && osize > 0) {
+    memcpy(block, ptr, osize < nsize ? osize : nsize);
+    give(a, ptr, osize);
+  }
+  return block;
+}
 
 void
 rs_alloc_settle (rs_alloc *a)
@@ -48,7 +104,7 @@ rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize)
   if (ptr == NULL)
     osize = 0;  /* it is a type tag then (lua_Alloc) */
   if (nsize == 0) {
-    free(ptr);
+    give(a, ptr, osize);
     a->used -= osize;
     return NULL;
   }
@@ -63,7 +119,7 @@ rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize)
     }
     a->size = 0;
   }
-  void *const block = realloc(ptr, nsize);
+  void *const block = resize(a, ptr, osize, nsize);
   if (block != NULL)
     a->used += nsize - osize;
   return block;

@@ -10,7 +10,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "slab.h"
+
 typedef struct rs_alloc {
+  rs_slab slab;   /* small blocks */
+  bool plain;     /* all blocks are malloc's */
   size_t used;    /* bytes */
   size_t limit;   /* bytes; SIZE_MAX: none */
   const _Atomic bool *refuse;  /* while it is set nothing grows; or NULL */
@@ -22,7 +26,14 @@ typedef struct rs_alloc {
   size_t size;    /* of it; 0: nothing was refused */
 } rs_alloc;
 
-#define RS_ALLOC_INIT { .limit = (size_t) -1 }
+void rs_alloc_init (rs_alloc *a);
+
+/* Give back what the state has left. */
+void rs_alloc_fini (rs_alloc *a);
+
+/* Set by checks that let 'malloc' fail, before the first state: all blocks are
+   its then. */
+extern bool rs_alloc_all_plain;
 
 /* What was refused last was not asked for again: it is wanting. */
 void rs_alloc_settle (rs_alloc *a);

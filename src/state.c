@@ -1145,6 +1145,10 @@ seed (lua_State *L)
   rs_state *const s = lua_touserdata(L, 1);
   const rs_initial_state *const is = lua_touserdata(L, 2);
   set_last(L, s);
+  if (s->limits.memory == 0)  /* as in lua5.4; cheap while there is little */
+    lua_gc(L, LUA_GCGEN, 0, 0);
+  else  /* garbage takes room that is scarce */
+    lua_gc(L, LUA_GCINC, 150, 0, 0);
   lua_pushlightuserdata(L, s);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
   for (size_t i = 0; i < sizeof libraries / sizeof libraries[0]; i++) {
@@ -1159,8 +1163,6 @@ seed (lua_State *L)
   rs_output_open(L, &output);
   rs_cancel_open(s->cancel, L, s->limits.instructions);
   rs_control_open(L, s->cancel, s->limits.instructions > 0);
-  if (s->limits.memory != 0)  /* garbage takes room that is scarce */
-    lua_gc(L, LUA_GCINC, 150, 0, 0);
   if (is->warnings)
     lua_warning(L, "@on", 0);
   make_metatable(L);
@@ -1215,7 +1217,7 @@ rs_state_open (const rs_state_options *o, rs_state **out, rs_error *err)
   rs_state *const s = calloc(1, sizeof *s);
   if (s == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
-  s->alloc = (rs_alloc) RS_ALLOC_INIT;
+  rs_alloc_init(&s->alloc);
   s->limits = *o->limits;
   s->pool = o->pool;
   s->cancel = o->cancel;
@@ -1288,5 +1290,6 @@ rs_state_close (rs_state *s)
   rs_buf_fini(&s->lines[0]);
   rs_buf_fini(&s->lines[1]);
   rs_encoder_fini(&s->spare);
+  rs_alloc_fini(&s->alloc);
   free(s);
 }
