@@ -97,6 +97,24 @@ end)
 print("submit", mover:get())
 print("streams", mover.state, mover.streams.verbose[1].message)
 
+-------------------------------------------------------------- stopping
+
+-- Whatever a job does can be stopped, timed and limited.
+local function busy (x)
+  while x == 2 do pcall(error) end
+  return x
+end
+for _, record in ipairs(parallel.collect({ 1, 2, 3 }, busy,
+                                         { timeout = 0.05 })) do
+  print("timeout", record.input, record.state)
+end
+do
+  local pool <close> = parallel.pool { max = 1, memory = "8M" }
+  local job = pool:spawn "local t = {} for i = 1, 1e9 do t[i] = i end"
+  print("memory", job:wait(), job.reason)
+end
+print("cancel", parallel.spawn("while true do end"):cancel())
+
 ----------------------------------------------------------------- pools
 
 -- A pool has runspaces of its own; leaving the block closes it.

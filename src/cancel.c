@@ -276,7 +276,9 @@ static void
 take_signal (int signal)
 {
   static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-  static bool taken[NSIG];
+  static bool taken[NSIG];  /* guarded by it */
+  if (signal == 0)
+    return;
   pthread_mutex_lock(&lock);
   if (!taken[signal]) {
     /* Blocking calls return when it comes: no SA_RESTART. */
@@ -434,7 +436,6 @@ send_locked (rs_cancel *c)
   if (c->signal == 0 || c->left
       || c->sent != atomic_load_explicit(&c->seen, memory_order_acquire))
     return;
-  take_signal(c->signal);
   c->sent++;
   pthread_kill(c->thread, c->signal);
 }
@@ -537,6 +538,7 @@ fire (rs_timer *timer)
   /* Whoever sets 'due' looks at 'armed' afterwards; here it is the other way
      round, so one of the two sees what the other did. */
   atomic_store(&c->armed, RS_NEVER);
+  take_signal(c->signal);
   pthread_mutex_lock(&c->lock);
   step_locked(c);
 }
@@ -545,6 +547,7 @@ bool
 rs_cancel_request (rs_cancel *c, const void *owner, rs_reason reason,
                    double grace)
 {
+  take_signal(c->signal);
   pthread_mutex_lock(&c->lock);
   rs_token *t = top_of(c);
   while (t != NULL && t->owner != owner)

@@ -48,6 +48,13 @@ function core.initial_state (spec) end
 ---@field idle? number
 ---@field reset "globals"|"none"|"fresh"
 ---@field initial_state? parallel.InitialState
+---@field memory? integer       bytes
+---@field instructions? integer
+---@field max_tasks? integer
+---@field max_bytes? integer
+---@field queue_jobs? integer
+---@field queue_bytes? integer
+---@field signal? integer       -1: none
 
 ---@param options parallel.core.PoolOptions  checked before
 ---@return parallel.Pool
@@ -135,6 +142,8 @@ function core.default_pool () end
 ---@field finished integer  jobs and chunks of maps, since opening
 ---@field started_workers integer  threads since opening
 ---@field failed_workers integer   threads or states that could not be made
+---@field lost_workers integer     left behind since opening
+---@field renewed integer          runspaces replaced by new ones
 ---@field closed boolean
 ---@field failure? string   the last reason for a failed worker
 ---@field done table<string, integer>  jobs and items by final state
@@ -147,7 +156,7 @@ local pool = {}
 
 --- Take no new work, let what is queued and running end, end the workers.
 --- After `timeout` seconds what is still queued is cancelled, and what runs is
---- asked to stop.  A second close is harmless.
+--- stopped.  A second close is harmless.
 ---@param timeout? number
 ---@return boolean ok
 ---@return "timeout"? reason
@@ -156,12 +165,30 @@ function pool:close (timeout) end
 ---@return parallel.PoolInfo
 function pool:info () end
 
+---@class parallel.core.JobOptions
+---@field name? string
+---@field streams? table
+---@field timeout? number    seconds
+---@field deadline? number   seconds
+---@field retries? integer
+---@field retry_on? integer  bits as in `parallel.limits`
+---@field priority? integer
+---@field guard? table       whose field `job` it becomes at once
+
 --- Queue a call of `fn` with the arguments.  Never waits.
 ---@param fn function|string
----@param options? {name?: string, streams?: table}
+---@param options? parallel.core.JobOptions
 ---@param ... any
----@return parallel.Job
+---@return parallel.Job?
+---@return "full"? why
 function pool:start (fn, options, ...) end
+
+--- Stop all that is queued and runs.
+---@param grace? number  seconds
+function pool:stop (grace) end
+
+--- Let the next wait of this state end when the queue may have room.
+function pool:await_room () end
 
 ---@class parallel.JobInfo
 ---@field id integer        unique in the process, from 1
@@ -223,9 +250,10 @@ function job:info () end
 ---@return "timeout"? reason
 function job:wait (timeout) end
 
---- Ask the job to stop.  A queued one ends as cancelled at once.
+--- Stop the job.  A queued one ends at once.
+---@param grace? number  seconds
 ---@return boolean asked  false when it had ended already
-function job:cancel () end
+function job:stop (grace) end
 
 --- What the job left: true and its results; false, the error value, the
 --- runspace's traceback and the final state; nil and "not finished".
@@ -242,6 +270,12 @@ function job:fetch () end
 ---@field eager? boolean    chunks stay small: results matter early
 ---@field name? string
 ---@field streams? table<string, boolean|function>
+---@field timeout? number    seconds, of an item
+---@field deadline? number   seconds, of all of it
+---@field retries? integer
+---@field retry_on? integer  bits as in `parallel.limits`
+---@field max_failures? integer
+---@field priority? integer
 
 --- A map in flight.
 ---@class parallel.Batch: userdata
@@ -314,6 +348,7 @@ function batch:wait (timeout) end
 ---@return parallel.JobState? state
 ---@return any error
 ---@return string? traceback
+---@return string? reason
 function batch:take_values (results, inputs) end
 
 --- The next record of the current chunk; nil when it is used up.
@@ -322,6 +357,9 @@ function batch:take_record () end
 
 --- Start nothing more.
 function batch:stop () end
+
+--- Start nothing more, and stop what runs.
+function batch:cancel () end
 
 ---@class parallel.BatchInfo
 ---@field added integer     items
