@@ -110,8 +110,8 @@ for _, record in ipairs(parallel.collect({ 1, 2, 3 }, busy,
 end
 do
   local pool <close> = parallel.pool { max = 1, memory = "8M" }
-  local job = pool:spawn "local t = {} for i = 1, 1e9 do t[i] = i end"
-  print("memory", job:wait(), job.reason)
+  local greedy = pool:spawn "local t = {} for i = 1, 1e9 do t[i] = i end"
+  print("memory", greedy:wait(), greedy.reason)
 end
 print("cancel", parallel.spawn("while true do end"):cancel())
 

@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
+#include <signal.h>
 
 #include "slab.h"
 
@@ -159,6 +161,102 @@ check_left_behind (lua_State *L)
   rs_pool_unref(pool);
   rs_job_unref(first);
   rs_job_unref(second);
+}
+
+/* ---------------------------------------------------------------- stopping */
+
+static volatile sig_atomic_t heard;
+
+static void
+hear (int signal)
+{
+  (void) signal;
+  heard++;
+}
+
+static bool
+refuses (lua_State *L, const rs_job_options *o, rs_pool *pool, int expected,
+        const char *text)
+{
+  rs_error err = { .text = "" };
+  rs_job *job = NULL;
+  lua_pushliteral(L, "return 1");
+  const int status = rs_submit(pool, L, 0, o, &job, &err);
+  return status == expected && job == NULL && lua_gettop(L) == 0
+      && strstr(err.text, text) != NULL;
+}
+
+/* Options that make no sense, a full queue, a signal that the program has a
+   handler for, batches that are cancelled. */
+static void
+check_stopping (lua_State *L)
+{
+  rs_pool *pool = NULL;
+  rs_error err;
+  const struct sigaction action = { .sa_handler = hear };
+  sigaction(SIGUSR1, &action, NULL);
+  const rs_pool_options bad = { .signal = SIGKILL };
+  CHECK(rs_pool_open(&bad, &pool, &err) == RS_EINVAL);
+  CHECK(strstr(err.text, "signal (9)") != NULL);
+  const rs_pool_options o = {
+    .max = 1, .signal = SIGUSR1, .queue_jobs = 1
+  };
+  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+
+  const rs_job_options times[] = {
+    { .timeout = -1 }, { .deadline = -1 }, { .priority = 11 },
+    { .retry_on = 16 }
+  };
+  const char *const texts[] = {
+    "timeout", "deadline", "priority", "retry_on"
+  };
+  for (int i = 0; i < 4; i++)
+    CHECK(refuses(L, &times[i], pool, RS_EINVAL, texts[i]));
+
+  rs_job *const busy = submit(pool, L, "while true do tostring {} end", 0);
+  while (state_of(busy) == RS_JOB_QUEUED)
+    sched_yield();
+  rs_job *const next = submit(pool, L, "return 7", 0);
+  CHECK(refuses(L, NULL, pool, RS_EFULL, "full"));
+  rs_events *const events = rs_events_new();
+  CHECK(rs_pool_await_room(pool, events) == RS_OK);
+  CHECK(rs_events_wait(events, 0) == RS_ETIMEOUT);
+  CHECK(rs_job_cancel(busy, -1) == RS_OK);
+  CHECK(rs_events_wait(events, RS_FOREVER) == RS_OK);
+  rs_job_wait(busy, NULL, RS_FOREVER);
+  CHECK(state_of(busy) == RS_JOB_CANCELLED);
+  CHECK(result_of(next, L) == 7);
+  CHECK(heard == 0);
+  raise(SIGUSR1);
+  CHECK(heard == 1);
+  rs_job_unref(busy);
+
+  rs_batch *batch = NULL;
+  rs_record record;
+  const rs_batch_options many = { .flags = RS_BATCH_CONTINUE, .chunk = 1 };
+  lua_pushliteral(L, "while true do tostring {} end");
+  REQUIRE(rs_batch_open(pool, L, 0, &many, &batch, &err) == RS_OK);
+  for (int i = 0; i < 2; i++) {
+    lua_pushinteger(L, i);
+    CHECK(rs_batch_add(batch, L, 1, &err) == RS_OK);
+    CHECK(rs_batch_flush(batch, &err) == RS_OK);
+  }
+  rs_batch_cancel(batch, 0);
+  CHECK(rs_batch_room(batch) == 0);
+  CHECK(rs_batch_finish(batch, &err) == RS_OK);
+  int cancelled = 0;
+  while (rs_batch_wait(batch, L, RS_FOREVER) == RS_OK) {
+    while (rs_batch_next(batch, L, &record) == RS_OK)
+      cancelled += record.state == RS_JOB_CANCELLED
+                && strcmp(record.reason, "cancelled") == 0;
+  }
+  CHECK(cancelled == 2);
+  lua_settop(L, 0);
+  rs_batch_close(batch, L);
+  rs_pool_cancel(pool, 0);
+  rs_pool_unref(pool);
+  rs_events_unref(events);
+  signal(SIGUSR1, SIG_DFL);
 }
 
 /* ------------------------------------------------------------ small blocks */
@@ -523,6 +621,7 @@ main (void)
 {
   lua_State *const L = luaL_newstate();
   check_slab();
+  check_stopping(L);
   check_names();
   check_jobs(L);
   check_cancel(L);

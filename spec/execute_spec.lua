@@ -1,12 +1,14 @@
 -- SPDX-License-Identifier: MIT
+local lfs <const> = require "lfs"
 local parallel <const> = require "parallel"
 
 local execute <const> = parallel.task.execute
 
 --- Descriptors of this process.
 local function descriptors ()
-  local pipe <close> = assert(io.popen "ls /proc/$PPID/fd | wc -l")
-  return pipe:read "n"
+  local n = 0
+  for _ in lfs.dir "/proc/self/fd" do n = n + 1 end
+  return n
 end
 
 --- Children of this process that have ended and were not waited for.

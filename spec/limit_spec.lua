@@ -541,6 +541,78 @@ describe("the queue of a pool", function ()
   end)
 end)
 
+describe("signal = 'none'", function ()
+  it("leaves it to the job to look", function ()
+    local pool <close> = parallel.pool { max = 1, signal = "none" }
+    for _, code in ipairs {
+      "while true do parallel.task.checkpoint() end",
+      "while true do parallel.task.verbose 'here' end",
+      "parallel.task.sleep(100)",
+      "while true do pcall(parallel.task.checkpoint) end",
+    } do
+      local job <const> = pool:submit { code, timeout = 0.02 }
+      assert.equal("timed_out", job:wait(), code)
+    end
+    local deaf <const> = pool:submit { "while true do end", timeout = 0.02 }
+    assert.equal("lost", deaf:wait())
+    assert.equal("next", pool:run "return 'next'")
+  end)
+end)
+
+describe("a limit is refused:", function ()
+  local pool
+  setup(function () pool = parallel.pool { max = 1 } end)
+  teardown(function () pool:close() end)
+
+  --- Each row: what is opened or called, what is said.
+  for _, row in ipairs {
+    { function () parallel.pool { queue = 0 } end,
+      "bad option 'queue' to 'pool' (a positive integer, or a table of jobs "
+      .. "and bytes, expected, got 0)" },
+    { function () parallel.pool { queue = { jobs = -1 } } end,
+      "(a positive integer for jobs expected, got -1)" },
+    { function () parallel.pool { queue = { bytes = "many" } } end,
+      "or '64M', for bytes expected, got 'many')" },
+    { function () parallel.pool { queue = { items = 3 } } end,
+      "expected, got the field 'items')" },
+    { function () parallel.pool { signal = "SIGUSR1" } end,
+      "bad option 'signal' to 'pool' (the number of a signal, or 'none', "
+      .. "expected, got 'SIGUSR1')" },
+    { function () parallel.pool { signal = 9 } end,
+      "signal (9) cannot be used to stop jobs" },
+    { function () parallel.pool { memory = 0 } end, "got 0)" },
+    { function () parallel.pool { memory = math.huge } end, "got inf)" },
+    { function () pool:submit { "return 1", timeout = -1 } end,
+      "bad option 'timeout' to 'submit' (a positive number of seconds "
+      .. "expected, got -1)" },
+    { function () pool:submit { "return 1", deadline = "soon" } end,
+      "bad option 'deadline' to 'submit'" },
+    { function () pool:try_submit { "return 1", priority = 99 } end,
+      "bad option 'priority' to 'try_submit' (an integer from -10 to 10 "
+      .. "expected, got 99)" },
+    { function () pool:spawn("return 1"):cancel { grace = -1 } end,
+      "bad option 'grace' to 'cancel' (a non-negative number of seconds "
+      .. "expected, got -1)" },
+    { function () pool:spawn("return 1"):cancel { grace = 0 / 0 } end,
+      "bad option 'grace' to 'cancel'" },
+    { function () pool:cancel { garce = 1 } end,
+      "unknown option 'garce' to 'cancel' (did you mean 'grace'?)" },
+    { function () pool:cancel(5) end,
+      "bad argument 'options' to 'cancel' (a table expected, got 5)" },
+    { function () parallel.task.sleep(-1) end,
+      "bad argument 'seconds' to 'sleep' (a non-negative number of seconds "
+      .. "expected, got -1" },
+    { function () parallel.task.sleep(0 / 0) end,
+      "bad argument 'seconds' to 'sleep'" },
+  } do
+    it(row[2], function ()
+      local ok, message = pcall(row[1])
+      assert.is_false(ok)
+      assert.is_truthy(message:find(row[2], 1, true), message)
+    end)
+  end
+end)
+
 describe("pool:cancel", function ()
   it("stops what runs and what is queued, and leaves the pool", function ()
     local pool <close> = parallel.pool { max = 2 }
