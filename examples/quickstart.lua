@@ -113,7 +113,7 @@ do
   local greedy = pool:spawn "local t = {} for i = 1, 1e9 do t[i] = i end"
   print("memory", greedy:wait(), greedy.reason)
 end
-print("cancel", parallel.spawn("while true do end"):cancel())
+print("cancel", parallel.spawn("while true do local t = {} end"):cancel())
 
 ----------------------------------------------------------------- pools
 

@@ -141,7 +141,7 @@ end)
 describe("a host state that is closed", function ()
   it("does not wait for a job that goes on for ever", function ()
     local text, status, seconds = child [[
-      local job = parallel.spawn("while true do end")
+      local job = parallel.spawn("while true do tostring {} end")
       while job.state ~= "running" do end
       print "end"
     ]]

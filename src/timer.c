@@ -124,7 +124,8 @@ bool
 rs_timer_set (rs_timer *timer, double due)
 {
   pthread_mutex_lock(&timers.lock);
-  const bool ok = timers.started || start_locked();
+  /* Without holders there is only a thread that was left behind. */
+  const bool ok = timers.started || (timers.holders > 0 && start_locked());
   const bool set = !rs_list_empty(&timer->link);
   if (ok && due != RS_NEVER && !(set && timer->due <= due)) {
     rs_list_remove(&timer->link);
