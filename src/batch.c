@@ -605,7 +605,7 @@ reason_of (rs_job_state state, rs_reason reason)
   return reason == RS_REASON_NONE ? "error" : rs_reason_name(reason);
 }
 
-/* [-0, +rec->n, e]  Read the record of an item (state.h). */
+/* [-0, +rec->n, e]  Read the record of an item (call.h). */
 static void
 read_record (rs_batch *batch, lua_State *L, rs_record *rec)
 {

@@ -584,7 +584,7 @@ rs_job_execute (rs_job *job, rs_state *s, lua_State *L)
   do {
     if (!begin(job, s))
       return rs_reason_state(rs_wish_reason(&call->wish));
-    rs_state_run(s, L, call);
+    rs_call_run(s, L, call);
     if (job->blocked)  /* its wait was broken off */
       job->queue->unblock(job->queue);
     job->blocked = false;
@@ -728,7 +728,7 @@ rs_job_can_help (const rs_queue *queue, rs_state *s)
 {
   if (rs_state_depth(s) < MAX_DEPTH)
     return true;
-  rs_job *const waiting = job_of(rs_state_call(s));
+  rs_job *const waiting = job_of(rs_call_current(s));
   if (!waiting->blocked)
     queue->block(waiting->queue);
   waiting->blocked = true;
@@ -739,7 +739,7 @@ void
 rs_job_unblock (lua_State *L)
 {
   const rs_state *const s = rs_state_of(L);
-  rs_call *const call = s != NULL ? rs_state_call(s) : NULL;
+  rs_call *const call = s != NULL ? rs_call_current(s) : NULL;
   if (call == NULL || !job_of(call)->blocked)
     return;
   job_of(call)->blocked = false;

@@ -19,6 +19,7 @@
 
 #include <pthread.h>
 
+#include "call.h"
 #include "cancel.h"
 #include "event.h"
 #include "list.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * state.c - one runspace: open, run, close.
+ * state.c - one runspace: a 'lua_State', from its seeding to its end.
  *
  * Environments.  With RS_RESET_GLOBALS a call runs in a table of its own
  * that inherits from the runspace's globals:
@@ -14,21 +14,12 @@
  * nothing.  The one name that is there before, '_G', is looked at when the
  * call has ended.
  *
- * Running.  Everything that can raise happens inside 'lua_pcall'.  Its
- * message handler, which runs where the error was raised, encodes the error
- * value and the traceback at once.
- *
  * Printing.  What the code prints is collected until it is a line; a line goes
  * to the terminal at once, and to the call's sink as a record.
- *
- * A chunk is run by one protected call that loops over its items.  When an
- * item raises, the loop has ended; its record is written and the loop is
- * entered again behind it.
  */
 #include "state.h"
 
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,59 +35,7 @@
 
 #define FINALIZING 0.5  /* seconds that finalizers have at the end */
 
-enum {
-  KEPT = 4,       /* functions of batches kept in a runspace */
-  TIMES = 2,      /* doubles in a record: began, took */
-  MAX_LINE = 65536  /* bytes of a line that are held back */
-};
-
-/* One entry into 'rs_state_run'; they nest. */
-typedef struct run {
-  struct run *outer;      /* the call that waits for this one, or NULL */
-  rs_state *state;
-  rs_call *call;
-  rs_token token;
-  lua_Integer index;      /* of the item that runs now; 0: none */
-  unsigned attempt;       /* of the item, or the call */
-  rs_encoder out;         /* the result */
-  rs_decoder in;          /* the items */
-  rs_place place;         /* of the next item */
-  rs_place again;         /* of the item that runs */
-  size_t mark;            /* where the record of the item begins in 'out' */
-  unsigned mark_id;       /* the id of its first object */
-  bool decoding;          /* an item is being taken from 'in' */
-  bool open;              /* the record of the item is */
-  bool reported;          /* the handler has encoded the error */
-  rs_reason told;         /* it is this one */
-  rs_reason ended;        /* why the item was stopped, found at its end */
-  bool errors;            /* a record of the stream 'error' was sent */
-  double began;           /* instant at which the item started */
-  double late;            /* instant at which the budget is spent */
-} run;
-
-struct rs_state {
-  lua_State *L;           /* the main coroutine */
-  rs_alloc alloc;
-  rs_limits limits;       /* constant, as the next four */
-  rs_pool *pool;          /* lent */
-  rs_cancel *cancel;      /* lent */
-  unsigned worker;
-  int reset;              /* RS_RESET_ */
-  int name_of_globals;    /* registry: the string "_G" */
-  bool dirty;             /* the environment was assigned to */
-  bool exhausted;         /* it wanted more memory than its limit */
-  bool forced;            /* something was stopped by force */
-  uint64_t tasks;         /* items and plain calls that it ran */
-  run *run;               /* the innermost one */
-  unsigned depth;         /* how many there are */
-  rs_buf lines[2];        /* begun and not ended, on standard output, error */
-  rs_encoder spare;       /* memory for the next result */
-  struct {
-    rs_message *function; /* a reference, or NULL */
-    int ref;              /* registry: { n = , function, extra arguments } */
-  } kept[KEPT];
-  unsigned next_kept;     /* the slot to be used next */
-};
+enum { MAX_LINE = 65536 };  /* bytes of a line that are held back */
 
 /* Keys in the registry, by address. */
 static const char state_key;     /* light userdata: the rs_state */
@@ -133,12 +72,6 @@ unsigned
 rs_state_depth (const rs_state *s)
 {
   return s->depth;
-}
-
-rs_call *
-rs_state_call (const rs_state *s)
-{
-  return s->run != NULL ? s->run->call : NULL;
 }
 
 /* ------------------------------------------------------------ environment */
@@ -196,8 +129,8 @@ make_metatable (lua_State *L)
 }
 
 /* [-0, +0, m]  An environment that nobody has assigned to. */
-static void
-renew_environment (lua_State *L, rs_state *s)
+void
+rs_state_renew_environment (lua_State *L, rs_state *s)
 {
   if (!s->dirty || s->reset != RS_RESET_GLOBALS)
     return;
@@ -211,8 +144,8 @@ renew_environment (lua_State *L, rs_state *s)
 }
 
 /* [-0, +0, -]  A call has ended: '_G' may have been assigned to. */
-static void
-check_environment (lua_State *L, rs_state *s)
+void
+rs_state_check_environment (lua_State *L, rs_state *s)
 {
   if (s->dirty || s->reset != RS_RESET_GLOBALS)
     return;
@@ -223,38 +156,19 @@ check_environment (lua_State *L, rs_state *s)
   lua_pop(L, 2);
 }
 
-/* ------------------------------------------------------ what a call sends */
-
-/* A record of the string, as far as there is memory. */
-static void
-send_line (rs_call *call, lua_Integer index, int source, const char *text,
-           size_t size)
-{
-  rs_encoder e;
-  rs_encoder_init(&e, 0);
-  rs_encoder_string(&e, text, size);
-  rs_message *const message = rs_encoder_message(&e);
-  rs_encoder_fini(&e);
-  if (message == NULL)
-    return;
-  rs_stream_record *const record =
-    rs_stream_record_new(RS_STREAM_INFORMATION, NULL, index, source, message);
-  if (record != NULL)
-    call->sink->record(call, record);
-}
+/* ------------------------------------------------------- what it prints */
 
 /* These lines are whole. */
 static void
 put_lines (rs_state *s, int fd, const char *text, size_t size)
 {
   rs_console_write(fd, text, size);
-  run *const r = s->run;
-  if (r == NULL || r->call->sink == NULL)  /* while it is seeded? */
+  if (s->on_line == NULL)  /* while it is seeded? */
     return;
   const char *const end = text + size;
   while (text < end) {
     const char *const stop = memchr(text, '\n', (size_t) (end - text));
-    send_line(r->call, r->index, fd, text, (size_t) (stop - text));
+    s->on_line(s, fd, text, (size_t) (stop - text));
     text = stop + 1;
   }
 }
@@ -290,8 +204,8 @@ write_text (lua_State *L, int fd, const char *text, size_t size)
 static const rs_output output = { .write = write_text };
 
 /* A call or an item has ended: so have its lines. */
-static void
-end_lines (rs_state *s)
+void
+rs_state_end_lines (rs_state *s)
 {
   for (int fd = 1; fd <= 2; fd++) {
     rs_buf *const line = &s->lines[fd - 1];
@@ -302,49 +216,6 @@ end_lines (rs_state *s)
       put_lines(s, fd, (const char *) line->data, line->size);
     rs_buf_clear(line);
   }
-}
-
-/* [-n, +0, e]  A record of the 'n' values on top. */
-static rs_stream_record *
-make_record (lua_State *L, run **out, rs_stream stream, const char *name,
-             int n)
-{
-  const rs_state *const s = rs_state_of(L);
-  run *const r = s != NULL ? s->run : NULL;
-  if (r == NULL || r->call->sink == NULL)
-    luaL_error(L, "there is no job here that could send anything");
-  rs_cancel_check(s->cancel, L);
-  rs_error err;
-  rs_message *message;
-  if (rs_encode(L, n, &message, &err) != RS_OK)
-    luaL_error(L, "%s: %s", name != NULL ? name : rs_stream_name(stream),
-               err.text);
-  rs_stream_record *const record =
-    rs_stream_record_new(stream, name, r->index, RS_SOURCE_NONE, message);
-  if (record == NULL)
-    luaL_error(L, "%s", rs_status_message(RS_ENOMEM));
-  lua_pop(L, n);
-  *out = r;
-  return record;
-}
-
-void
-rs_task_send (lua_State *L, rs_stream stream, int n)
-{
-  run *r;
-  rs_stream_record *const record = make_record(L, &r, stream, NULL, n);
-  if (stream == RS_STREAM_ERROR)
-    r->errors = true;
-  r->call->sink->record(r->call, record);
-}
-
-void
-rs_task_emit (lua_State *L, const char *name, int n)
-{
-  run *r;
-  rs_stream_record *const record = make_record(L, &r, RS_STREAM_EVENT, name,
-                                               n);
-  r->call->sink->emit(r->call, record);
 }
 
 /* --------------------------------------------------------------- functions */
@@ -363,8 +234,8 @@ compile (lua_State *L)
 
 /* [-0, +n, e]  Push the values of 'message', of which the first is a
    function or a source text that becomes one. */
-static int
-push_function (lua_State *L, rs_message *message)
+int
+rs_state_push_function (lua_State *L, rs_message *message)
 {
   const int base = lua_gettop(L);
   rs_decode(L, message);
@@ -377,48 +248,10 @@ push_function (lua_State *L, rs_message *message)
   return n;
 }
 
-/* [-0, +n, e]  'push_function' for a message that comes again and again. */
-static void
-push_kept (lua_State *L, rs_state *s, rs_message *message)
-{
-  for (int i = 0; i < KEPT; i++) {
-    if (s->kept[i].function != message)
-      continue;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, s->kept[i].ref);
-    const int list = lua_gettop(L);
-    lua_rawgeti(L, list, 0);
-    const int n = (int) lua_tointeger(L, -1);
-    lua_pop(L, 1);
-    luaL_checkstack(L, n + 1, "too many arguments");
-    for (int k = 1; k <= n; k++)
-      lua_rawgeti(L, list, k);
-    lua_remove(L, list);
-    return;
-  }
-  const int base = lua_gettop(L);
-  const int n = push_function(L, message);
-  luaL_checkstack(L, n + 2, "too many arguments");
-  lua_createtable(L, n, 1);
-  lua_pushinteger(L, n);
-  lua_rawseti(L, -2, 0);
-  for (int k = 1; k <= n; k++) {
-    lua_pushvalue(L, base + k);
-    lua_rawseti(L, -2, k);
-  }
-  const int ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  const unsigned slot = s->next_kept++ % KEPT;
-  if (s->kept[slot].function != NULL) {
-    luaL_unref(L, LUA_REGISTRYINDEX, s->kept[slot].ref);
-    rs_message_unref(s->kept[slot].function);
-  }
-  s->kept[slot].function = rs_message_ref(message);
-  s->kept[slot].ref = ref;
-}
-
 void
 rs_state_trim (rs_state *s)
 {
-  for (int i = 0; i < KEPT; i++) {
+  for (int i = 0; i < RS_STATE_KEPT; i++) {
     rs_message *const function = s->kept[i].function;
     /* Ours is the last reference: no batch can send it again. */
     if (function != NULL
@@ -430,164 +263,7 @@ rs_state_trim (rs_state *s)
   }
 }
 
-/* ------------------------------------------------------------------ errors */
-
-/* Begin the record of an item. */
-static void
-open_record (run *r)
-{
-  static const double times[TIMES];
-  static const uint32_t counts[2];
-  const unsigned char state = RS_JOB_COMPLETED;
-  r->errors = false;
-  r->open = true;
-  r->mark = r->out.buf.size;
-  r->mark_id = r->out.next_id;
-  rs_encoder_raw(&r->out, &state, 1);
-  if (r->call->flags & RS_BATCH_RECORDS) {
-    rs_encoder_raw(&r->out, times, sizeof times);
-    rs_encoder_raw(&r->out, counts, sizeof counts);
-    r->began = rs_now();
-  }
-}
-
-/* Empty it: nothing of the item was written. */
-static void
-rewind_record (run *r)
-{
-  r->out.buf.size = r->mark;
-  r->out.next_id = r->mark_id;
-  r->open = false;
-  rs_encoder_forget(&r->out);
-}
-
-/* End it: 'count' values were encoded. */
-static void
-close_record (run *r, rs_job_state state, rs_reason reason, uint32_t count)
-{
-  r->call->ended[state]++;
-  r->open = false;
-  if (r->out.buf.failed)
-    return;
-  unsigned char *at = r->out.buf.data + r->mark;
-  *at++ = (unsigned char) ((unsigned) state | (unsigned) reason << 4);
-  if (r->call->flags & RS_BATCH_RECORDS) {
-    const double now = rs_now();
-    const double times[TIMES] = { r->began, now - r->began };
-    const uint32_t counts[] = { count, r->attempt };
-    memcpy(at, times, sizeof times);
-    memcpy(at + sizeof times, counts, sizeof counts);
-  }
-}
-
-/* The result, or the record of the item, begins anew. */
-static void
-restart (run *r)
-{
-  if (r->index == 0)
-    rs_encoder_clear(&r->out);
-  else {
-    const double began = r->began;
-    rewind_record(r);
-    open_record(r);
-    r->began = began;
-  }
-}
-
-/*
- * [-0, +0, -]  The result becomes the error value and the traceback at these
- * indices; while an item runs, only the record of that item is replaced.
- * False when the error value cannot travel.
- */
-static bool
-report (lua_State *L, run *r, int error, int traceback)
-{
-  restart(r);
-  if (rs_encode_value(&r->out, L, error, "error") != RS_OK)
-    return false;
-  rs_encode_value(&r->out, L, traceback, "traceback");
-  r->reported = true;
-  r->told = RS_REASON_NONE;
-  return true;
-}
-
-/* [-0, +0, -]  The same for what was stopped; the traceback, or NULL. */
-static void
-report_stop (run *r, rs_reason reason, const char *traceback)
-{
-  const char *const text = rs_reason_text(reason);
-  restart(r);
-  rs_encoder_string(&r->out, text, strlen(text));
-  if (traceback != NULL)
-    rs_encoder_string(&r->out, traceback, strlen(traceback));
-  else
-    rs_encoder_raw(&r->out, (const unsigned char[]) { RS_TAG_NIL }, 1);
-  r->reported = true;
-  r->told = reason;
-}
-
-/* The message handler.  When it raises (no memory for the traceback, or
-   '__tostring' raises), 'settle' reports what Lua then says. */
-static int
-on_error (lua_State *L)
-{
-  run *const r = rs_state_of(L)->run;
-  lua_settop(L, 1);
-  if (rs_token_forced(&r->token))
-    return 1;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
-  luaL_traceback(L, L, NULL, 1);
-  if (rs_token_stopped(&r->token))
-    report_stop(r, rs_token_reason(r->state->cancel, &r->token),
-                lua_tostring(L, 2));
-  else if (!report(L, r, 1, 2)) {  /* a coroutine, or a userdata? */
-    luaL_tolstring(L, 1, NULL);
-    report(L, r, 3, 2);
-  }
-  lua_pop(L, lua_gettop(L) - 1);
-  return 1;
-}
-
-/*
- * [-1, +0, -]  After a protected call that failed: the error is on top.
- * 'reason' tells whether that was since it was stopped.
- */
-static void
-settle (lua_State *L, run *r, rs_reason reason)
-{
-  const int error = lua_gettop(L);
-  const bool told = r->reported && r->told == reason;
-  if (reason != RS_REASON_NONE && !told)
-    report_stop(r, reason, NULL);
-  else if (!told) {
-    lua_pushnil(L);
-    report(L, r, error, error + 1);
-    lua_pop(L, 1);
-  }
-  r->reported = false;
-  lua_pop(L, 1);
-}
-
-/* [-0, +0, e]  Append a result of the job. */
-static void
-encode_result (lua_State *L, run *r, int index, int number)
-{
-  char root[32];
-  snprintf(root, sizeof root, "result %d", number);
-  const int status = rs_encode_value(&r->out, L, index, root);
-  if (status != RS_OK)
-    luaL_error(L, "%s", status == RS_ENOMEM ? rs_status_message(status)
-                                            : r->out.error);
-}
-
-/* The state of what ended without raising. */
-static rs_job_state
-good_state (const run *r)
-{
-  return r->errors ? RS_JOB_COMPLETED_WITH_ERRORS : RS_JOB_COMPLETED;
-}
-
-/* ---------------------------------------------------------------- stopping */
+/* ------------------------------------------------------------------ limits */
 
 /* rs_alloc: the limit of memory was reached. */
 static void
@@ -595,41 +271,8 @@ on_exhausted (void *ud)
 {
   rs_state *const s = ud;
   s->exhausted = true;
-  if (s->run != NULL)
+  if (s->depth > 0)
     rs_cancel_limit(s->cancel, RS_REASON_MEMORY);
-}
-
-/* An item, or the call that has none, ends.  Why it was stopped, if it was. */
-static rs_reason
-end_task (lua_State *L, run *r)
-{
-  rs_state *const s = r->state;
-  s->tasks++;
-  rs_alloc_settle(&s->alloc);
-  const rs_reason reason = rs_token_end(s->cancel, &r->token, L);
-  s->forced |= atomic_load_explicit(&r->token.forced, memory_order_relaxed);
-  return reason;
-}
-
-/* Is what ended like this to be tried again? */
-static bool
-tries_again (const run *r, rs_reason reason)
-{
-  static const unsigned bits[RS_REASONS] = {
-    [RS_REASON_NONE] = RS_RETRY_ERROR,
-    [RS_REASON_TIMEOUT] = RS_RETRY_TIMEOUT,
-    [RS_REASON_MEMORY] = RS_RETRY_MEMORY,
-    [RS_REASON_INSTRUCTIONS] = RS_RETRY_INSTRUCTIONS,
-  };
-  const rs_call *const call = r->call;
-  return r->attempt <= call->retries && (call->retry_on & bits[reason]) != 0
-      && !rs_token_stopped(&r->token);
-}
-
-static rs_job_state
-bad_state (rs_reason reason)
-{
-  return reason == RS_REASON_NONE ? RS_JOB_FAILED : rs_reason_state(reason);
 }
 
 bool
@@ -639,402 +282,10 @@ rs_state_spent (rs_state *s)
   if (s->forced || s->exhausted
       || (l->max_tasks != 0 && s->tasks >= l->max_tasks))
     return true;
-  if (l->max_bytes == 0 || s->alloc.used <= l->max_bytes || s->run != NULL)
+  if (l->max_bytes == 0 || s->alloc.used <= l->max_bytes || s->depth > 0)
     return false;
   lua_gc(s->L, LUA_GCCOLLECT);
   return s->alloc.used > l->max_bytes;
-}
-
-/* ------------------------------------------------------------ a plain call */
-
-/* The body of a plain call: (run). */
-static int
-call_body (lua_State *L)
-{
-  run *const r = lua_touserdata(L, 1);
-  lua_settop(L, 0);
-  renew_environment(L, r->state);
-  push_function(L, r->call->function);
-  if (r->call->arguments != NULL)
-    rs_decode(L, r->call->arguments);
-  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-  const int n = lua_gettop(L);
-  for (int i = 1; i <= n; i++)
-    encode_result(L, r, i, i);
-  return 0;
-}
-
-static void
-run_plain (lua_State *L, run *r)
-{
-  rs_call *const call = r->call;
-  rs_token_begin(r->state->cancel, &r->token, call->timeout);
-  lua_pushcfunction(L, on_error);
-  lua_pushcfunction(L, call_body);
-  lua_pushlightuserdata(L, r);
-  const int status = lua_pcall(L, 1, 0, -3);
-  call->reason = end_task(L, r);
-  if (status != LUA_OK)
-    settle(L, r, call->reason);
-  else if (call->reason != RS_REASON_NONE)
-    report_stop(r, call->reason, NULL);
-  if (status != LUA_OK || call->reason != RS_REASON_NONE)
-    call->state = bad_state(call->reason);
-  else
-    call->state = good_state(r);
-  if (!rs_job_state_good(call->state) && tries_again(r, call->reason)) {
-    call->attempt++;
-    call->state = RS_JOB_QUEUED;
-  }
-}
-
-/* ----------------------------------------------------------------- a chunk */
-
-/* Slots of the bodies of a chunk. */
-enum { RUN = 1, FUNCTION = 1, OBJECTS, EXTRAS };
-
-/* (run) -> function, table of the decoder's objects or nil, extra arguments */
-static int
-chunk_prepare (lua_State *L)
-{
-  run *const r = lua_touserdata(L, RUN);
-  lua_settop(L, 0);
-  renew_environment(L, r->state);
-  push_kept(L, r->state, r->call->function);
-  if (r->call->arguments != NULL)
-    rs_decoder_init(&r->in, L, r->call->arguments, 0);
-  if (r->in.objects == 0)
-    lua_pushnil(L);
-  lua_insert(L, OBJECTS);
-  r->in.objects = r->in.objects == 0 ? 0 : OBJECTS;
-  if (r->call->from.at == 0) {
-    r->place.at = r->in.at;
-    r->place.next_id = r->in.next_id;
-  }
-  else  /* the rest of another chunk */
-    r->place = r->call->from;
-  return lua_gettop(L);
-}
-
-static bool
-is_set (const _Atomic bool *flag)
-{
-  return flag != NULL && atomic_load_explicit(flag, memory_order_relaxed);
-}
-
-/* Shall no further item begin? */
-static bool
-stopped (const run *r)
-{
-  return rs_token_stopped(&r->token) || is_set(r->call->batch_stop)
-      || is_set(r->call->failed);
-}
-
-/* Shall the loop over the items go on?  At least one is run, unless the call
-   is stopped. */
-static bool
-goes_on (const run *r)
-{
-  return r->place.item < r->call->count && !stopped(r)
-      && (r->place.item == 0 || r->late == RS_NEVER
-          || rs_now_coarse() < r->late)
-      && (r->place.item == 0 || !rs_state_spent(r->state));
-}
-
-/* [-0, +arity, e]  Push the values of the next item. */
-static void
-push_item (lua_State *L, run *r)
-{
-  const rs_call *const call = r->call;
-  r->again = r->place;
-  r->place.item++;
-  if (call->arguments == NULL) {  /* a range? */
-    lua_pushinteger(L, call->first
-                       + (lua_Integer) r->again.item * call->step);
-    return;
-  }
-  r->in.at = r->place.at;
-  r->in.next_id = r->place.next_id;
-  r->decoding = true;
-  for (unsigned i = 0; i < call->arity; i++)
-    rs_decode_value(&r->in, L);
-  r->decoding = false;
-  r->place.at = r->in.at;
-  r->place.next_id = r->in.next_id;
-}
-
-/* Tell who may find it lost where the items behind this one begin. */
-static void
-publish (run *r)
-{
-  rs_call *const call = r->call;
-  const size_t values[] = { r->place.item, r->place.at, r->place.next_id };
-  for (int i = 0; i < 3; i++)
-    atomic_store_explicit(&call->begun[i], values[i], memory_order_relaxed);
-}
-
-/* (function, objects, extra arguments..., run)  Loop over the items. */
-static int
-chunk_body (lua_State *L)
-{
-  const int top = lua_gettop(L) - 1;
-  run *const r = lua_touserdata(L, top + 1);
-  rs_call *const call = r->call;
-  const bool records = (call->flags & RS_BATCH_RECORDS) != 0;
-  const int extras = top - OBJECTS;
-  luaL_checkstack(L, (int) call->arity + extras + 4, "too many arguments");
-  lua_settop(L, top);
-  while (goes_on(r)) {
-    r->index = call->index + (lua_Integer) r->place.item;
-    open_record(r);
-    renew_environment(L, r->state);
-    lua_pushvalue(L, FUNCTION);
-    push_item(L, r);
-    for (int i = 0; i < extras; i++)
-      lua_pushvalue(L, EXTRAS + i);
-    if (call->timeout > 0)
-      publish(r);
-    rs_token_begin(r->state->cancel, &r->token, call->timeout);
-    lua_call(L, (int) call->arity + extras, records ? LUA_MULTRET : 1);
-    const int n = lua_gettop(L) - top;
-    for (int i = 1; i <= n; i++)
-      encode_result(L, r, top + i, i);
-    r->ended = end_task(L, r);
-    if (r->ended != RS_REASON_NONE)
-      return luaL_error(L, "%s", rs_reason_text(r->ended));
-    end_lines(r->state);
-    close_record(r, good_state(r), RS_REASON_NONE, (uint32_t) n);
-    r->attempt = 1;
-    rs_encoder_forget(&r->out);
-    lua_settop(L, top);
-  }
-  return 0;
-}
-
-/* [-0, +0, -]  The rest of the items cannot be read: each fails with the
-   error on top of the stack. */
-static void
-fail_rest (lua_State *L, run *r)
-{
-  const int error = lua_gettop(L);
-  lua_pushnil(L);
-  while (r->place.item < r->call->count) {
-    r->place.item++;
-    r->index++;
-    open_record(r);
-    report(L, r, error, error + 1);
-    close_record(r, RS_JOB_FAILED, RS_REASON_NONE, 2);
-  }
-  r->reported = false;
-  lua_pop(L, 1);
-}
-
-/* An item has failed: are that too many?  What was stopped with all others did
-   not fail. */
-static void
-count_failure (rs_call *call, rs_reason reason)
-{
-  if (call->allowed == NULL || reason == RS_REASON_DEADLINE
-      || rs_reason_state(reason) == RS_JOB_CANCELLED)
-    return;
-  /* Whoever takes the last one tells the others; nothing else is published. */
-  const size_t left = atomic_load_explicit(call->allowed,
-                                           memory_order_relaxed);
-  if (left == 0 || atomic_fetch_sub_explicit(call->allowed, 1,
-                                             memory_order_relaxed) == 1)
-    atomic_store_explicit(call->failed, true, memory_order_relaxed);
-}
-
-/* [-1, +0, -]  An item has raised the error on top. */
-static void
-end_item (lua_State *L, run *r)
-{
-  const rs_reason reason = r->ended != RS_REASON_NONE ? r->ended
-                                                      : end_task(L, r);
-  const bool lost = r->decoding;  /* the place of the next one is not known */
-  r->ended = RS_REASON_NONE;
-  r->decoding = false;
-  end_lines(r->state);
-  if (!lost && tries_again(r, reason)) {
-    rewind_record(r);
-    r->reported = false;
-    r->place = r->again;
-    r->attempt++;
-    lua_pop(L, 1);
-    return;
-  }
-  lua_pushvalue(L, -1);
-  settle(L, r, reason);
-  close_record(r, bad_state(reason), reason, 2);
-  r->attempt = 1;
-  count_failure(r->call, reason);
-  if (lost)
-    fail_rest(L, r);
-  lua_pop(L, 1);
-}
-
-/*
- * [-(0|1), +0, -]  Something was raised before the item was taken.  If the
- * call was stopped there, false, and nothing of the item is left; otherwise
- * the items cannot be reached, and this one is as one that cannot be read.
- */
-static bool
-skip_item (lua_State *L, run *r)
-{
-  if (r->open)
-    rewind_record(r);
-  r->reported = false;
-  if (rs_token_stopped(&r->token)) {
-    lua_pop(L, 1);
-    return false;
-  }
-  r->index = r->call->index + (lua_Integer) r->place.item++;
-  r->decoding = true;
-  open_record(r);
-  return true;
-}
-
-/* [-n, +0, -]  What was prepared is on top of the handler. */
-static void
-run_items (lua_State *L, run *r, int handler)
-{
-  rs_call *const call = r->call;
-  const int n = lua_gettop(L) - handler;  /* function, objects, extras */
-  const double began = rs_now();
-  r->late = call->budget > 0 ? rs_now_coarse() + call->budget : RS_NEVER;
-  while (goes_on(r)) {
-    const size_t items = r->place.item;
-    r->open = false;
-    lua_pushcfunction(L, chunk_body);
-    for (int i = 1; i <= n; i++)
-      lua_pushvalue(L, handler + i);
-    lua_pushlightuserdata(L, r);
-    if (lua_pcall(L, n + 1, 0, handler) == LUA_OK)
-      break;
-    if (r->place.item == items && !skip_item(L, r))
-      continue;
-    end_item(L, r);
-  }
-  call->took = rs_now() - began;
-  call->rest = r->place;
-  call->attempt = r->attempt;
-  call->state = RS_JOB_COMPLETED;
-}
-
-static void
-run_chunk (lua_State *L, run *r)
-{
-  rs_call *const call = r->call;
-  lua_pushcfunction(L, on_error);
-  const int handler = lua_gettop(L);
-  lua_pushcfunction(L, chunk_prepare);
-  lua_pushlightuserdata(L, r);
-  int status = lua_pcall(L, 1, LUA_MULTRET, handler);
-  if (status == LUA_OK
-      && !lua_checkstack(L, lua_gettop(L) - handler + LUA_MINSTACK)) {
-    lua_pushliteral(L, "not enough memory");
-    status = LUA_ERRMEM;
-  }
-  if (status == LUA_OK)
-    run_items(L, r, handler);
-  else {
-    call->reason = end_task(L, r);
-    settle(L, r, call->reason);
-    call->state = bad_state(call->reason);
-  }
-}
-
-/* --------------------------------------------------------------------- run */
-
-/* Run it, inside its token. */
-static void
-run_call (rs_state *s, lua_State *L, run *r)
-{
-  rs_call *const call = r->call;
-  const bool nested = r->outer != NULL;
-  const bool dirty = s->dirty;
-  if (nested) {  /* the outer call keeps its environment */
-    rs_env_push(L);
-    s->dirty = true;
-  }
-  const int base = lua_gettop(L);
-  rs_encoder_start(&r->out);
-  if (call->count == 0)
-    run_plain(L, r);
-  else
-    run_chunk(L, r);
-  end_lines(s);
-  check_environment(L, s);
-  call->result = rs_encoder_message(&r->out);
-  lua_settop(L, base);
-  s->run = r->outer;
-  if (nested) {
-    rs_env_set(L);
-    s->dirty = dirty;
-  }
-  else if (s->dirty && s->reset == RS_RESET_GLOBALS) {
-    lua_pushglobaltable(L);  /* let go of what the job assigned */
-    rs_env_set(L);
-  }
-}
-
-void
-rs_state_run (rs_state *s, lua_State *L, rs_call *call)
-{
-  run r = { .outer = s->run, .state = s, .call = call };
-  if (L == NULL)
-    L = s->L;
-  const int top = lua_gettop(L);
-  r.out = s->spare;
-  r.attempt = call->attempt;
-  rs_encoder_init(&s->spare, 0);
-  rs_message_unref(call->result);  /* of an earlier attempt */
-  call->result = NULL;
-  call->reason = RS_REASON_NONE;
-  if (lua_checkstack(L, LUA_MINSTACK)) {
-    if (r.outer != NULL)
-      end_lines(s);
-    s->run = &r;
-    s->depth++;
-    rs_token_enter(s->cancel, &r.token, L, call, &call->wish);
-    run_call(s, L, &r);
-    const rs_reason reason = rs_token_leave(s->cancel, &r.token, L);
-    s->depth--;
-    if (call->count > 0 && reason != RS_REASON_NONE) {
-      call->reason = reason;
-      call->state = rs_reason_state(reason);
-    }
-  }
-  if (call->result == NULL)
-    call->state = RS_JOB_FAILED;
-  lua_settop(L, top);
-  rs_encoder_clear(&r.out);
-  rs_encoder_fini(&s->spare);
-  s->spare = r.out;
-}
-
-bool
-rs_task_get (lua_State *L, rs_task *out)
-{
-  const rs_state *const s = rs_state_of(L);
-  if (s == NULL || s->run == NULL)
-    return false;
-  const rs_call *const call = s->run->call;
-  out->id = call->id;
-  out->name = call->name;
-  out->index = s->run->index;
-  out->worker = s->worker;
-  out->attempt = s->run->attempt;
-  out->stopping = stopped(s->run);
-  return true;
-}
-
-void
-rs_task_checkpoint (lua_State *L)
-{
-  const rs_state *const s = rs_state_of(L);
-  if (s != NULL)
-    rs_cancel_check(s->cancel, L);
 }
 
 /* ----------------------------------------------------------------- seeding */
@@ -1089,7 +340,7 @@ seed_entry (lua_State *L, const rs_entry *entry)
         luaL_requiref(L, entry->name, entry->open, 1);
       break;
     case RS_ENTRY_LOADER:
-      push_function(L, entry->message);
+      rs_state_push_function(L, entry->message);
       set_preload(L, entry->name);
       break;
     case RS_ENTRY_VARIABLE:
@@ -1104,7 +355,7 @@ seed_entry (lua_State *L, const rs_entry *entry)
       lua_call(L, 1, 0);
       break;
     case RS_ENTRY_INIT:
-      push_function(L, entry->message);
+      rs_state_push_function(L, entry->message);
       lua_call(L, 0, 0);
       break;
   }
@@ -1285,7 +536,7 @@ rs_state_close (rs_state *s)
     return;
   if (s->L != NULL)
     close_state(s);
-  for (int i = 0; i < KEPT; i++)
+  for (int i = 0; i < RS_STATE_KEPT; i++)
     rs_message_unref(s->kept[i].function);
   rs_buf_fini(&s->lines[0]);
   rs_buf_fini(&s->lines[1]);

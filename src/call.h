@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * call.h - run a call, or a chunk of them, in a state.
+ *
+ * A call is bytes in, bytes out: a message with the function, one with its
+ * arguments (or with the items of a chunk), and afterwards one with what is
+ * left.  Each call ends in a final state, whatever its code does; nothing is
+ * raised past 'rs_call_run'.
+ *
+ * Calls nest: a call that waits for another one may run it in the same state.
+ */
+#ifndef RS_CALL_H
+#define RS_CALL_H
+
+#include "cancel.h"
+#include "marshal.h"
+#include "runspace.h"
+#include "state.h"
+#include "stream.h"
+
+/*
+ * One call, or one call for each item of a chunk.
+ *
+ * The result of a plain call is a message of its values, or of the error
+ * value and the traceback.  The result of a chunk is a message in which each
+ * item that was started has a record:
+ *
+ *     state       1 byte: rs_job_state, and rs_reason in the upper half
+ *     began, took 2 doubles, only with RS_BATCH_RECORDS
+ *     count       4 bytes, of values, only with RS_BATCH_RECORDS
+ *     attempts    4 bytes, only with RS_BATCH_RECORDS
+ *     values      the first result, or all of them (RS_BATCH_RECORDS),
+ *                 or, when it failed, the error value and the traceback
+ */
+typedef struct rs_call rs_call;
+
+/* Where a call sends what it has to tell while it runs; each function takes
+   over the record. */
+typedef struct rs_call_sink {
+  void (*record) (rs_call *call, rs_stream_record *record);
+  void (*emit) (rs_call *call, rs_stream_record *record);  /* may wait */
+} rs_call_sink;
+
+/* Where in its message the items of a chunk begin. */
+typedef struct rs_place {
+  size_t item;       /* how many stand before it */
+  size_t at;         /* its bytes; 0: the beginning of the message */
+  unsigned next_id;  /* of the first object there */
+} rs_place;
+
+struct rs_call {
+  const rs_call_sink *sink;   /* constant */
+  uint64_t id;                /* what is asked: lent, constant */
+  const char *name;
+  unsigned flags;             /* RS_BATCH_ */
+  rs_message *function;       /* function or source, then what follows the
+                                 arguments */
+  rs_message *arguments;      /* or NULL: none, or a range */
+  size_t count;               /* items; 0: a plain call */
+  unsigned arity;             /* values of an item */
+  lua_Integer index;          /* of the first item */
+  lua_Integer first, step;    /* of a range */
+  rs_place from;              /* 'item' is 0 here */
+  double budget;              /* seconds after which no further item is
+                                 started; 0: none */
+  double timeout;             /* seconds an item may take; 0: any time */
+  unsigned retries;           /* further attempts of an item */
+  unsigned retry_on;          /* RS_RETRY_ */
+  unsigned attempt;           /* of the first item, or of the call; from 1 */
+  rs_wish wish;               /* it shall stop */
+  const _Atomic bool *batch_stop;  /* start nothing more; or NULL */
+  _Atomic bool *failed;       /* the same, set when 'allowed' is used up; or
+                                 NULL */
+  _Atomic size_t *allowed;    /* failures until then; or NULL */
+
+  rs_job_state state;         /* what is left */
+  rs_reason reason;           /* why it was stopped, if it was */
+  rs_message *result;         /* owned by the caller, or NULL: no memory */
+  rs_place rest;              /* where the items begin that were not started;
+                                 'attempt' is that of the first then */
+  size_t ended[RS_JOB_LOST + 1];  /* items, by state */
+  double took;                /* seconds spent on items */
+
+  _Atomic size_t begun[3];    /* the place behind the item that runs, for who
+                                 finds it lost; set with a timeout only */
+};
+
+/* True when it has results. */
+static inline bool
+rs_job_state_good (rs_job_state state)
+{
+  return state == RS_JOB_COMPLETED || state == RS_JOB_COMPLETED_WITH_ERRORS;
+}
+
+/* True for the states from RS_JOB_COMPLETED on. */
+static inline bool
+rs_job_state_final (rs_job_state state)
+{
+  return state >= RS_JOB_COMPLETED;
+}
+
+/*
+ * Run 'call' on 'L', a coroutine of the state that is running, or the main
+ * one when L is NULL.  Fills what is left in 'call'; its state is
+ * RS_JOB_QUEUED when it is to be tried again.
+ */
+void rs_call_run (rs_state *s, lua_State *L, rs_call *call);
+
+/* The innermost call that runs in the state, or NULL. */
+rs_call *rs_call_current (const rs_state *s);
+
+#endif
