@@ -246,6 +246,28 @@ describe("job:cancel ends the wait of", function ()
   check(WAITING, true)
 end)
 
+describe("coroutines that close one another", function ()
+  it("nest as deep as the stack of a worker allows, and no deeper", function ()
+    local text <const> = run [[
+      local pool <close> = parallel.pool { max = 1 }
+      local job = pool:spawn(function ()
+        local function nest ()
+          local co = coroutine.create(function ()
+            local _ <close> = setmetatable({}, { __close = nest })
+            coroutine.yield()
+          end)
+          coroutine.resume(co)
+          assert(coroutine.close(co))
+        end
+        nest()
+      end)
+      print(job:wait(), job.error:match "C stack overflow")
+      print(pool:run "return 'well'")
+    ]]
+    assert.equal("failed\tC stack overflow\nwell\n", text)
+  end)
+end)
+
 describe("job:cancel without grace stops", function ()
   check({ BUSY[1], BUSY[14], BUSY[15], BUSY[19], BUSY[23], BUSY[30] },
         false, 0)

@@ -259,6 +259,53 @@ check_stopping (lua_State *L)
   signal(SIGUSR1, SIG_DFL);
 }
 
+/* resume(f): as a C module does it that knows nothing of us */
+static int
+resume_alone (lua_State *L)
+{
+  int n;
+  lua_State *const co = lua_newthread(L);
+  lua_pushvalue(L, 1);
+  lua_xmove(L, co, 1);
+  lua_pushinteger(L, lua_resume(co, L, 0, &n));
+  return 1;
+}
+
+static int
+open_resume (lua_State *L)
+{
+  lua_register(L, "resume_alone", resume_alone);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* Coroutines that C code resumes by itself are stopped by the allocator. */
+static void
+check_foreign_coroutine (lua_State *L)
+{
+  rs_pool *pool = NULL;
+  rs_pool_info info;
+  rs_initial_state *const is = rs_initial_state_new();
+  REQUIRE(rs_initial_state_add_preload(is, "alone", open_resume,
+                                       RS_PRELOAD_GLOBAL) == RS_OK);
+  const rs_pool_options o = { .max = 1, .initial_state = is };
+  REQUIRE(rs_pool_open(&o, &pool, NULL) == RS_OK);
+  rs_initial_state_unref(is);
+  rs_job *const job = submit(pool, L, "resume_alone(function () while true do "
+                             "tostring {} end end) return 1", 0);
+  while (state_of(job) == RS_JOB_QUEUED)
+    sched_yield();
+  const double began = rs_now();
+  CHECK(rs_job_cancel(job, 0.01) == RS_OK);
+  rs_job_wait(job, NULL, RS_FOREVER);
+  CHECK(state_of(job) == RS_JOB_CANCELLED);
+  CHECK(rs_now() - began < 1);
+  rs_pool_info_get(pool, &info);
+  CHECK(info.lost_workers == 0);
+  rs_job_unref(job);
+  rs_pool_unref(pool);
+}
+
 /* ------------------------------------------------------------ small blocks */
 
 /* Blocks of random sizes, taken and given back in any order, keep what is
@@ -622,6 +669,7 @@ main (void)
   lua_State *const L = luaL_newstate();
   check_slab();
   check_stopping(L);
+  check_foreign_coroutine(L);
   check_names();
   check_jobs(L);
   check_cancel(L);

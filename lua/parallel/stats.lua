@@ -22,6 +22,9 @@ local io, ipairs, math, next, string, tonumber =
 ---@field queued integer
 ---@field running integer
 ---@field bytes integer
+---@field stuck integer         workers left behind, still running
+---@field lost_workers integer  those that ever were
+---@field renewed integer       runspaces replaced by new ones
 ---@field done table<string, integer>  jobs and items by final state
 ---@field machine parallel.Machine
 
@@ -56,6 +59,12 @@ local function cpu ()
   return part_before
 end
 
+--- What is summed up over the pools.
+local SUMS <const> = {
+  "workers", "idle", "stuck", "queued", "running", "bytes", "lost_workers",
+  "renewed",
+}
+
 ---@return parallel.Machine
 local function machine ()
   local result = { cpus = core.cpus(), cpu = cpu() }
@@ -82,13 +91,12 @@ end
 --- `machine` that the system does not tell are nil.
 ---@return parallel.Stats
 local function stats ()
-  local result = { pools = {}, workers = 0, idle = 0, queued = 0, running = 0,
-                   bytes = 0, done = {} }
+  local result = { pools = {}, done = {} }
+  for _, name in ipairs(SUMS) do result[name] = 0 end
   for i, pool in ipairs(core.pools()) do
     local info = pool:info()
     result.pools[i] = info
-    for _, name in ipairs { "workers", "idle", "queued", "running", "bytes" }
-    do
+    for _, name in ipairs(SUMS) do
       result[name] = result[name] + info[name]
     end
     for state, n in next, info.done do
