@@ -151,7 +151,8 @@ one_map (lua_State *L)
   }
 }
 
-/* In a runspace: a record, an event, and another record. */
+/* In a runspace: a record, an event, and another record; and an initial state
+   that takes over the sandbox. */
 static int
 talk (lua_State *L)
 {
@@ -161,6 +162,9 @@ talk (lua_State *L)
   rs_task_emit(L, "event", 1);
   lua_pushliteral(L, "another");
   rs_task_send(L, RS_STREAM_DEBUG, 1);
+  rs_initial_state *const is = rs_initial_state_new();
+  CHECK(is == NULL || allowed(rs_initial_state_inherit(is, L)));
+  rs_initial_state_unref(is);
   return 0;
 }
 
@@ -194,6 +198,11 @@ everything (lua_State *L)
     return 0;
   lua_pushinteger(L, 2);
   if (rs_initial_state_add_variable(run.is, "value", L, &err) != RS_OK)
+    return 0;
+  static const char *const names[] = { "one", "two", NULL };
+  const rs_sandbox sandbox = { .files = RS_FILES_NONE,
+                               .forbid = RS_FORBID_ALL, .c_modules = names };
+  if (rs_initial_state_set_sandbox(run.is, &sandbox) != RS_OK)
     return 0;
   const rs_pool_options o = { .max = 1, .initial_state = run.is };
   const int status = rs_pool_open(&o, &run.pool, &err);

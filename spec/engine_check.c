@@ -543,6 +543,133 @@ check_initial_state (lua_State *L)
     CHECK(rs_pool_open(&odd[i], &pool, &err) == RS_EINVAL);
 }
 
+/* --------------------------------------------------------------- sandboxes */
+
+/* In a runspace: the sandbox there, as numbers. */
+static int
+tell_sandbox (lua_State *L)
+{
+  rs_sandbox s = { .files = -1 };
+  lua_pushboolean(L, rs_sandbox_get(L, &s));
+  lua_pushinteger(L, s.files);
+  lua_pushinteger(L, s.forbid);
+  lua_pushboolean(L, rs_sandbox_forbids(L, RS_FORBID_PROGRAMS));
+  lua_pushstring(L, s.c_modules != NULL ? s.c_modules[0] : NULL);
+  return 5;
+}
+
+/* In a runspace: a pool for the code there, whose init tries to read and whose
+   own sandbox forbids something else. */
+static int
+open_inner_pool (lua_State *L)
+{
+  static const char *const names[] = { "more", "lpeg", NULL };
+  const rs_sandbox inner = {
+    .forbid = RS_FORBID_DEBUG | RS_FORBID_C_MODULES, .c_modules = names,
+  };
+  rs_initial_state *const is = rs_initial_state_new();
+  rs_pool *pool = NULL;
+  rs_job *job = NULL;
+  rs_error err;
+  REQUIRE(is != NULL);
+  CHECK(rs_initial_state_inherit(is, L) == RS_OK);
+  CHECK(rs_initial_state_set_sandbox(is, &inner) == RS_OK);
+  CHECK(rs_initial_state_inherit(is, L) == RS_OK);  /* in any order */
+  lua_pushliteral(L, "code = select(3, io.open '/dev/null')\n"
+                     "assert(debug, 'debug is gone already')");
+  CHECK(rs_initial_state_set_init(is, L, &err) == RS_OK);
+  const rs_pool_options o = { .initial_state = is };
+  if (rs_pool_open(&o, &pool, &err) != RS_OK)
+    fprintf(stderr, "%s\n", err.text);
+  REQUIRE(pool != NULL);
+  rs_initial_state_unref(is);
+  CHECK(result_of(submit(pool, L, "return code", 0), L) == EACCES);
+  CHECK(result_of(submit(pool, L, "return debug and 1 or 2", 0), L) == 2);
+  lua_pushcfunction(L, tell_sandbox);
+  REQUIRE(rs_submit(pool, L, 0, NULL, &job, &err) == RS_OK);
+  rs_pool_unref(pool);
+  int n = 0;
+  CHECK(rs_job_wait(job, NULL, RS_FOREVER) == RS_OK);
+  CHECK(rs_job_push(job, L, &n) == RS_OK && n == 5);
+  rs_job_unref(job);
+  return n;
+}
+
+/* The five results of 'tell_sandbox', which are popped. */
+static void
+check_told (rs_job *job, lua_State *L, int files, unsigned forbid,
+            const char *name)
+{
+  int n = 0;
+  CHECK(rs_job_wait(job, L, RS_FOREVER) == RS_OK);
+  REQUIRE(rs_job_push(job, L, &n) == RS_OK && n == 5);
+  CHECK(lua_toboolean(L, 1) == (forbid != 0));
+  CHECK(lua_tointeger(L, 2) == files);
+  CHECK(lua_tointeger(L, 3) == (lua_Integer) forbid);
+  CHECK(lua_toboolean(L, 4) == ((forbid & RS_FORBID_PROGRAMS) != 0));
+  CHECK(name == NULL ? lua_isnil(L, 5)
+                     : strcmp(luaL_optstring(L, 5, ""), name) == 0);
+  lua_settop(L, 0);
+  rs_job_unref(job);
+}
+
+static void
+check_sandbox (lua_State *L)
+{
+  char name[] = "cjson";
+  const char *names[] = { name, "lpeg", NULL };
+  rs_sandbox s = { .files = RS_FILES_READ, .forbid = 16 };
+  rs_initial_state *const is = rs_initial_state_new();
+  rs_pool *pool = NULL;
+  rs_job *job = NULL;
+  rs_error err;
+  REQUIRE(is != NULL);
+  CHECK(rs_initial_state_set_sandbox(is, NULL) == RS_EINVAL);
+  CHECK(rs_initial_state_set_sandbox(is, &s) == RS_EINVAL);
+  s.forbid = RS_FORBID_ALL;
+  s.files = 3;
+  CHECK(rs_initial_state_set_sandbox(is, &s) == RS_EINVAL);
+  s.files = -1;
+  CHECK(rs_initial_state_set_sandbox(is, &s) == RS_EINVAL);
+  s.files = RS_FILES_READ;
+  CHECK(rs_initial_state_set_sandbox(is, &s) == RS_OK);
+
+  /* The last one counts, and is copied. */
+  s.files = RS_FILES_NONE;
+  s.forbid = RS_FORBID_PROGRAMS | RS_FORBID_C_MODULES;
+  s.c_modules = names;
+  CHECK(rs_initial_state_set_sandbox(is, &s) == RS_OK);
+  CHECK(rs_initial_state_inherit(is, L) == RS_OK);  /* nothing, in a host */
+  names[1] = NULL;
+  name[0] = 'X';
+  const rs_pool_options o = { .initial_state = is };
+  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+  CHECK(rs_initial_state_set_sandbox(is, &s) == RS_EINVAL);
+  CHECK(rs_initial_state_inherit(is, L) == RS_EINVAL);
+  rs_initial_state_unref(is);
+  CHECK(result_of(submit(pool, L, "return (select(3, io.open 'x'))", 0), L)
+        == EACCES);
+  CHECK(result_of(submit(pool, L, "return debug and 1 or 2", 0), L) == 1);
+  lua_pushcfunction(L, tell_sandbox);
+  REQUIRE(rs_submit(pool, L, 0, NULL, &job, &err) == RS_OK);
+  check_told(job, L, RS_FILES_NONE, RS_FORBID_PROGRAMS | RS_FORBID_C_MODULES,
+             "cjson");
+  lua_pushcfunction(L, open_inner_pool);
+  REQUIRE(rs_submit(pool, L, 0, NULL, &job, &err) == RS_OK);
+  check_told(job, L, RS_FILES_NONE,
+             RS_FORBID_PROGRAMS | RS_FORBID_C_MODULES | RS_FORBID_DEBUG,
+             "lpeg");
+  rs_pool_unref(pool);
+
+  REQUIRE(rs_pool_open(NULL, &pool, &err) == RS_OK);
+  lua_pushcfunction(L, tell_sandbox);
+  REQUIRE(rs_submit(pool, L, 0, NULL, &job, &err) == RS_OK);
+  check_told(job, L, -1, 0, NULL);
+  rs_pool_unref(pool);
+  CHECK(!rs_sandbox_get(L, &s) && s.files == RS_FILES_NONE);
+  CHECK(!rs_sandbox_forbids(L, RS_FORBID_ALL));
+}
+
 static void
 check_names (void)
 {
@@ -678,6 +805,7 @@ main (void)
   check_batches(L);
   check_closed_batch(L);
   check_initial_state(L);
+  check_sandbox(L);
   check_thread_failure(L);
   check_events(L);
   lua_close(L);

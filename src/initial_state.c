@@ -30,30 +30,61 @@ rs_initial_state_ref (rs_initial_state *is)
   return is;
 }
 
+/* --------------------------------------------------------------- sandboxes */
+
+/* Frees the names. */
 static void
-free_names (char **names)
+fini_sandbox (rs_sandbox *sandbox)
 {
+  char **const names = (char **) (uintptr_t) sandbox->c_modules;
   for (size_t i = 0; names != NULL && names[i] != NULL; i++)
     free(names[i]);
   free(names);
+  sandbox->c_modules = NULL;
 }
 
-/* A copy of the array; NULL when out of memory. */
-static char **
-copy_names (const char *const *names)
+/* May the C module be loaded? */
+static bool
+allows (const rs_sandbox *sandbox, const char *name)
 {
+  const char *const *names = sandbox->c_modules;
+  if (!(sandbox->forbid & RS_FORBID_C_MODULES))
+    return true;
+  while (names != NULL && *names != NULL && strcmp(*names, name) != 0)
+    names++;
+  return names != NULL && *names != NULL;
+}
+
+/* '*out', whose names are to be freed, forbids what one of them forbids. */
+static int
+combine (const rs_sandbox *a, const rs_sandbox *b, rs_sandbox *out)
+{
+  const char *const *const list =
+    a->forbid & RS_FORBID_C_MODULES ? a->c_modules : b->c_modules;
+  rs_sandbox both = {
+    .files = a->files > b->files ? a->files : b->files,
+    .forbid = a->forbid | b->forbid,
+  };
   size_t n = 0;
-  while (names[n] != NULL)
+  while (list != NULL && list[n] != NULL)
     n++;
-  char **const copy = calloc(n + 1, sizeof *copy);
-  for (size_t i = 0; copy != NULL && i < n; i++) {
-    if ((copy[i] = strdup(names[i])) == NULL) {
-      free_names(copy);
-      return NULL;
+  char **const names = n > 0 ? calloc(n + 1, sizeof *names) : NULL;
+  both.c_modules = (const char *const *) names;
+  if (n > 0 && names == NULL)
+    return RS_ENOMEM;
+  for (size_t i = 0, used = 0; i < n; i++) {
+    if (!allows(a, list[i]) || !allows(b, list[i]))
+      continue;
+    if ((names[used++] = strdup(list[i])) == NULL) {
+      fini_sandbox(&both);
+      return RS_ENOMEM;
     }
   }
-  return copy;
+  *out = both;
+  return RS_OK;
 }
+
+/* -------------------------------------------------------------- life cycle */
 
 static void
 entry_free (rs_entry *entry)
@@ -72,7 +103,8 @@ rs_initial_state_unref (rs_initial_state *is)
   rs_list *link;
   while ((link = rs_list_shift(&is->entries)) != NULL)
     entry_free(RS_LIST_ENTRY(link, rs_entry, link));
-  free_names((char **) (uintptr_t) is->sandbox.c_modules);
+  fini_sandbox(&is->outer);
+  fini_sandbox(&is->sandbox);
   free(is->path);
   free(is->cpath);
   free(is);
@@ -143,18 +175,41 @@ rs_initial_state_set_warnings (rs_initial_state *is, bool on)
 int
 rs_initial_state_set_sandbox (rs_initial_state *is, const rs_sandbox *sandbox)
 {
-  if (atomic_load(&is->sealed) || sandbox->files < RS_FILES_ALL
-      || sandbox->files > RS_FILES_NONE
+  rs_sandbox both;
+  if (atomic_load(&is->sealed) || sandbox == NULL
+      || sandbox->files < RS_FILES_ALL || sandbox->files > RS_FILES_NONE
       || (sandbox->forbid & ~(unsigned) RS_FORBID_ALL) != 0)
     return RS_EINVAL;
-  char **names = NULL;
-  if (sandbox->c_modules != NULL
-      && (names = copy_names(sandbox->c_modules)) == NULL)
-    return RS_ENOMEM;
-  free_names((char **) (uintptr_t) is->sandbox.c_modules);
-  is->sandbox = *sandbox;
-  is->sandbox.c_modules = (const char *const *) names;
+  const int status = combine(&is->outer, sandbox, &both);
+  if (status != RS_OK)
+    return status;
+  fini_sandbox(&is->sandbox);
+  is->sandbox = both;
   is->contained = true;
+  return RS_OK;
+}
+
+int
+rs_initial_state_inherit (rs_initial_state *is, lua_State *L)
+{
+  rs_sandbox given, outer, both;
+  if (atomic_load(&is->sealed))
+    return RS_EINVAL;
+  if (!rs_sandbox_get(L, &given))
+    return RS_OK;
+  int status = combine(&given, &is->outer, &outer);
+  if (status != RS_OK)
+    return status;
+  status = combine(&outer, &is->sandbox, &both);
+  if (status != RS_OK) {
+    fini_sandbox(&outer);
+    return status;
+  }
+  fini_sandbox(&is->outer);
+  fini_sandbox(&is->sandbox);
+  is->outer = outer;
+  is->sandbox = both;
+  is->inherited = is->contained = true;
   return RS_OK;
 }
 

@@ -2,7 +2,7 @@
 /*
  * initial_state.h - what a runspace starts with.
  *
- * A list of entries in the order of adding, and four plain settings.  An
+ * A list of entries in the order of adding, and a few plain settings.  An
  * initial state is built by one thread; 'rs_initial_state_seal' makes it
  * constant, and from then on any thread may read it.
  */
@@ -35,7 +35,9 @@ struct rs_initial_state {
   _Atomic bool sealed;   /* set by the thread that opens a pool with it */
   unsigned libs;         /* RS_LIB_ */
   bool warnings;         /* 'warn' speaks */
-  bool contained;        /* it has a sandbox: */
+  bool inherited;        /* a sandbox holds from the beginning: */
+  rs_sandbox outer;      /* its names are owned */
+  bool contained;        /* one holds at the end, and not less strictly: */
   rs_sandbox sandbox;    /* its names are owned */
   char *path, *cpath;    /* owned, or NULL */
   rs_list entries;       /* rs_entry, owned */

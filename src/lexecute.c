@@ -493,7 +493,8 @@ rs_lua_execute (lua_State *L)
   check_fields(L);
   if (rs_sandbox_forbids(L, RS_FORBID_PROGRAMS))
     return luaL_error(L, "task.execute: the sandbox of this runspace forbids "
-                         "programs: open it with sandbox = {programs = true}");
+                         "programs: give the initial state "
+                         "sandbox = {programs = true}");
   execution *const e = new_execution(L);
   lua_toclose(L, EXECUTION);
   read_timeout(L, e);

@@ -100,63 +100,30 @@ set_libs (lua_State *L, rs_initial_state *is)
   check_status(L, rs_initial_state_set_libs(is, libs));
 }
 
-/* Is the name in the array?  Any name is in no array. */
-static bool
-has_name (const char *const *names, const char *name)
-{
-  if (names == NULL)
-    return true;
-  while (*names != NULL && strcmp(*names, name) != 0)
-    names++;
-  return *names != NULL;
-}
-
-/*
- * [-0, +0, e]  The sandbox of an initial state: that of spec.sandbox, which is
- * at 'index' or nil, and that of the runspace that this is, the stricter one
- * of each thing.
- */
+/* [-0, +0, e]  spec.sandbox at the top of the stack */
 static void
-set_sandbox (lua_State *L, rs_initial_state *is, int index)
+set_sandbox (lua_State *L, rs_initial_state *is)
 {
-  rs_sandbox own = { .files = RS_FILES_ALL }, outer = own;
-  const bool contained = rs_sandbox_get(L, &outer);
-  const bool given = lua_istable(L, index);
-  const int top = lua_gettop(L);
-  if (!given && !contained)
-    return;
-  luaL_checkstack(L, 6, NULL);
-  if (given) {
-    lua_getfield(L, index, "files");
-    own.files = (int) lua_tointeger(L, -1);
-    lua_getfield(L, index, "forbid");
-    own.forbid = (unsigned) lua_tointeger(L, -1);
-    lua_getfield(L, index, "c_modules");
+  const int spec = lua_gettop(L);
+  rs_sandbox sandbox = { .files = RS_FILES_ALL };
+  lua_getfield(L, spec, "files");
+  sandbox.files = (int) luaL_checkinteger(L, -1);
+  lua_getfield(L, spec, "forbid");
+  sandbox.forbid = (unsigned) luaL_checkinteger(L, -1);
+  if (lua_getfield(L, spec, "c_modules") == LUA_TTABLE) {  /* it keeps them */
+    const lua_Integer n = luaL_len(L, -1);
+    const char **const names =
+      lua_newuserdatauv(L, ((size_t) n + 1) * sizeof *names, 0);
+    for (lua_Integer i = 1; i <= n; i++) {
+      lua_rawgeti(L, -2, i);
+      names[i - 1] = luaL_checkstring(L, -1);
+      lua_pop(L, 1);
+    }
+    names[n] = NULL;
+    sandbox.c_modules = names;
   }
-  else
-    lua_pushnil(L);
-  const int names = lua_gettop(L);
-  const bool open = !(own.forbid & RS_FORBID_C_MODULES);
-  const lua_Integer n = lua_istable(L, names) ? luaL_len(L, names) : 0;
-  const char **const list =
-    lua_newuserdatauv(L, ((size_t) n + 1) * sizeof *list, 0);
-  size_t used = 0;
-  for (lua_Integer i = 1; i <= n; i++) {
-    lua_rawgeti(L, names, i);
-    const char *const name = lua_tostring(L, -1);
-    if (!(outer.forbid & RS_FORBID_C_MODULES)
-        || (outer.c_modules != NULL && has_name(outer.c_modules, name)))
-      list[used++] = name;
-    lua_pop(L, 1);
-  }
-  list[used] = NULL;
-  const rs_sandbox both = {
-    .files = own.files > outer.files ? own.files : outer.files,
-    .forbid = own.forbid | outer.forbid,
-    .c_modules = open ? outer.c_modules : list,
-  };
-  check_status(L, rs_initial_state_set_sandbox(is, &both));
-  lua_settop(L, top);
+  check_status(L, rs_initial_state_set_sandbox(is, &sandbox));
+  lua_settop(L, spec);
 }
 
 /* [-0, +1, m]  An empty initial state behind a handle. */
@@ -171,9 +138,7 @@ push_initial_state (lua_State *L)
   check_status(L, rs_initial_state_set_warnings(*handle,
                                                 lua_toboolean(L, -1)));
   lua_pop(L, 1);
-  lua_pushnil(L);
-  set_sandbox(L, *handle, lua_gettop(L));
-  lua_pop(L, 1);
+  check_status(L, rs_initial_state_inherit(*handle, L));
   rs_add_parallel(L, *handle);
   return *handle;
 }
@@ -187,8 +152,8 @@ rs_lua_initial_state (lua_State *L)
   rs_initial_state *const is = push_initial_state(L);
   if (lua_getfield(L, 1, "libs") == LUA_TTABLE)
     set_libs(L, is);
-  lua_getfield(L, 1, "sandbox");
-  set_sandbox(L, is, lua_gettop(L));
+  if (lua_getfield(L, 1, "sandbox") == LUA_TTABLE)
+    set_sandbox(L, is);
   lua_getfield(L, 1, "path");
   check_status(L, rs_initial_state_set_path(is, lua_tostring(L, -1)));
   lua_getfield(L, 1, "cpath");

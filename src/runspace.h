@@ -182,15 +182,23 @@ enum {
   RS_FORBID_ALL = 15
 };
 typedef struct rs_sandbox {
-  int files;                /* RS_FILES_: what io and os do with files */
+  int files;                /* RS_FILES_: what io, os, require do with them */
   unsigned forbid;          /* RS_FORBID_ */
   const char *const *c_modules;  /* names that may be loaded all the same,
                                then NULL; or NULL */
 } rs_sandbox;
 
-/* Copies 'sandbox'. */
+/* Copies 'sandbox', which takes the place of an earlier one. */
 RS_API int rs_initial_state_set_sandbox (rs_initial_state *is,
                                          const rs_sandbox *sandbox);
+
+/*
+ * [-0, +0, -]  'is' is made for code that runs in 'L'.  If 'L' is a runspace
+ * with a sandbox, its runspaces have that from the beginning of seeding on,
+ * modules and init included, and one that is set for 'is' can only forbid
+ * more.  Otherwise it changes nothing.
+ */
+RS_API int rs_initial_state_inherit (rs_initial_state *is, lua_State *L);
 
 /* [-0, +0, -]  'L' is a runspace whose sandbox forbids this, RS_FORBID_. */
 RS_API bool rs_sandbox_forbids (lua_State *L, unsigned what);

@@ -421,6 +421,8 @@ seed (lua_State *L)
   s->name_of_globals = luaL_ref(L, LUA_REGISTRYINDEX);
   set_package_field(L, "path", is->path);
   set_package_field(L, "cpath", is->cpath);
+  if (is->contained)
+    rs_sandbox_open(L, is->inherited ? &is->outer : NULL);
   for (int kind = RS_ENTRY_PRELOAD; kind <= RS_ENTRY_INIT; kind++) {
     for (rs_list *link = is->entries.next; link != &is->entries;
          link = link->next) {

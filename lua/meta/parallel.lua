@@ -38,7 +38,14 @@ function core.copy (...) end
 --- What runspaces start with; constant, and good for any number of pools.
 ---@class parallel.InitialState: userdata
 
----@param spec parallel.InitialStateOptions  checked before
+---@class parallel.core.Sandbox
+---@field files integer         RS_FILES_ of runspace.h
+---@field forbid integer        RS_FORBID_
+---@field c_modules? string[]
+
+--- In a runspace with a sandbox, what it describes has at least that one.
+---@param spec parallel.InitialStateOptions  checked before; its `sandbox` is a
+---       parallel.core.Sandbox
 ---@return parallel.InitialState
 function core.initial_state (spec) end
 

@@ -4,7 +4,7 @@
 local check = require "parallel.check"
 local core = require "parallel.core"
 
-local math, next, package, tostring, type = math, next, package, tostring, type
+local math, next, package, type = math, next, package, type
 
 --- Seeded in this order: libraries, path and cpath, preloads, variables and
 --- functions, modules, init.
@@ -20,13 +20,15 @@ local math, next, package, tostring, type = math, next, package, tostring, type
 ---@field init? function|string  runs last, with the runspace's own globals
 ---@field sandbox? true|parallel.Sandbox  what jobs may not do, from then on
 
---- What jobs may do; `sandbox = true` allows none of it.
+--- What jobs may do; `sandbox = true` allows none of it. It guards against
+--- mistakes: a thread is no security boundary.
 ---@class parallel.Sandbox
 ---@field files? "none"|"read"|"all"  default "none"
 ---@field programs? boolean   os.execute, io.popen, task.execute
 ---@field bytecode? boolean   compiled chunks
 ---@field debug? boolean      the library
 ---@field c_modules? boolean|string[]  which C modules `require` may load
+---       beyond those that are loaded
 
 --- The same, and what a verb accepts beside it.
 ---@class parallel.InitialStateFields: parallel.InitialStateOptions
@@ -98,6 +100,15 @@ local function named (verb, what, map, test)
   return copy
 end
 
+--- The word that was probably meant, to be put behind what was given.
+---@param given any
+---@param ... table<string, any>
+---@return string
+local function hint (given, ...)
+  local near <const> = type(given) == "string" and check.nearest(given, ...)
+  return near and "; did you mean '" .. near .. "'?" or ""
+end
+
 ---@param verb string
 ---@param list any
 ---@return string[]
@@ -105,11 +116,9 @@ local function libraries (verb, list)
   local copy <const> = names(verb, "libs", list)
   for i = 1, #copy do
     if not LIBRARIES[copy[i]] then
-      local near = check.nearest(copy[i], LIBRARIES)
-      local hint = near and "; did you mean '" .. near .. "'?" or ""
       check.misuse("bad option 'libs' to '" .. verb
-                   .. "' (Lua has no library '" .. copy[i] .. "'" .. hint
-                   .. ")")
+                   .. "' (Lua has no library '" .. copy[i] .. "'"
+                   .. hint(copy[i], LIBRARIES) .. ")")
     end
   end
   return copy
@@ -141,35 +150,40 @@ local FILES <const> = { all = 0, read = 1, none = 2 }
 local FORBID <const> = { programs = 1, bytecode = 2, debug = 4,
                          c_modules = 8 }
 
+--- What a field of a sandbox takes, where that is not true or false.
+---@type table<string, string>
+local SANDBOX <const> = {
+  files = "'none', 'read' or 'all'",
+  c_modules = "true, false or an array of names",
+}
+
 --- The sandbox as `core` takes it.
 ---@param verb string
 ---@param what string
 ---@param value any
----@return table
+---@return parallel.core.Sandbox
 local function sandbox (verb, what, value)
   if value == true then value = {} end
   if type(value) ~= "table" then
     bad(verb, what, "true, or a table of what is allowed,",
         check.describe(value))
   end
-  local result = { files = FILES.none, forbid = 0 }
+  local result <const> = { files = FILES.none, forbid = 0 }
   for name, given in next, value do
-    local field <const> = what .. "." .. tostring(name)
+    if name ~= "files" and FORBID[name] == nil then
+      bad(verb, what, "a table of what is allowed", "the field "
+          .. check.describe(name) .. hint(name, FORBID, SANDBOX)
+          .. "; they are bytecode, c_modules, debug, files and programs")
+    end
+    local field <const> = what .. "." .. name
     if name == "files" then
       result.files = FILES[given]
-        or bad(verb, field, "'none', 'read' or 'all'", check.describe(given))
+        or bad(verb, field, SANDBOX.files,
+               check.describe(given) .. hint(given, FILES))
     elseif name == "c_modules" and type(given) == "table" then
       result.c_modules = names(verb, field, given)
-    elseif FORBID[name] == nil then
-      check.unknown_option(verb, what .. "." .. tostring(name), {
-        ["sandbox.files"] = 1, ["sandbox.programs"] = 1,
-        ["sandbox.bytecode"] = 1, ["sandbox.debug"] = 1,
-        ["sandbox.c_modules"] = 1,
-      })
     elseif type(given) ~= "boolean" then
-      bad(verb, field, name == "c_modules"
-          and "true, false or an array of names" or "true or false",
-          check.describe(given))
+      bad(verb, field, SANDBOX[name] or "true or false", check.describe(given))
     end
   end
   for name, bit in next, FORBID do

@@ -27,7 +27,7 @@ local limits <const> = {
   sorted = 10000  -- keys; more are shown in no order
 }
 
-local raw_metatable <const> = debug.getmetatable
+local raw_metatable <const> = debug and debug.getmetatable or getmetatable
 
 local keywords <const> = {}
 for word in ([[and break do else elseif end false for function goto if in
@@ -71,7 +71,7 @@ end
 local function is_plain (value)
   if type(value) ~= "table" then return true end
   local mt = raw_metatable(value)
-  if not mt then return false end
+  if type(mt) ~= "table" then return false end
   return rawget(mt, "__tostring") ~= nil
     or type(rawget(mt, "__name")) == "string"
 end
