@@ -346,12 +346,6 @@ rs_cancel_leave (rs_cancel *c)
   mine = NULL;
 }
 
-bool
-rs_cancel_lost (const rs_cancel *c)
-{
-  return c->lost;  /* the thread itself was made to wait for it */
-}
-
 const _Atomic bool *
 rs_cancel_refusal (const rs_cancel *c)
 {
@@ -576,13 +570,21 @@ rs_cancel_limit (rs_cancel *c, rs_reason reason)
 
 /* ------------------------------------------ the thread that runs the calls */
 
-/* Wait until all signals that were sent have come. */
+/* Signals that were sent have not come. */
+static bool
+on_its_way (const rs_cancel *c, unsigned sent)
+{
+  return (int) (sent - atomic_load_explicit(&c->seen, memory_order_acquire))
+         > 0;
+}
+
+/* Wait until all signals that were sent have come; for a while, since code in
+   C may have blocked them.  One that comes later finds nothing to do. */
 static void
-drain (rs_cancel *c, unsigned sent)
+drain (const rs_cancel *c, unsigned sent)
 {
   const struct timespec moment = { .tv_nsec = 1000 };
-  while ((int) (sent - atomic_load_explicit(&c->seen, memory_order_acquire))
-         > 0)
+  for (int i = 0; i < 1000 && on_its_way(c, sent); i++)
     nanosleep(&moment, NULL);
 }
 

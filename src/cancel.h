@@ -121,9 +121,6 @@ void rs_cancel_unref (rs_cancel *c);
 /* The thread ends: nothing is sent to it any more.  That thread. */
 void rs_cancel_leave (rs_cancel *c);
 
-/* It was said to be lost.  That thread. */
-bool rs_cancel_lost (const rs_cancel *c);
-
 /* Set while memory is refused; for the allocator. */
 const _Atomic bool *rs_cancel_refusal (const rs_cancel *c);
 
