@@ -27,6 +27,7 @@
 
 #include "cancel.h"
 #include "clock.h"
+#include "spin.h"
 
 struct rs_events {
   _Atomic unsigned refs;
@@ -38,7 +39,8 @@ struct rs_events {
   pthread_mutex_t lock;        /* guards down to the blank line */
   rs_list queue;               /* notices, oldest first */
   rs_list live;                /* notices of jobs that have not ended */
-  bool woken;
+  _Atomic bool woken;          /* also read by who spins, as the next one */
+  _Atomic bool some;           /* 'queue' is not empty */
   bool pokable;                /* the host shall sleep at the pipe */
   bool watched;                /* the descriptor was given away */
   bool sleeping;               /* the host waits at it */
@@ -200,11 +202,23 @@ sleep_locked (rs_events *e, double deadline)
   return n == 0 && rs_remaining(deadline) == 0 ? RS_ETIMEOUT : RS_OK;
 }
 
+static bool
+is_stirred (const void *ud)
+{
+  /* What is there is seen under the lock. */
+  const rs_events *const e = ud;
+  return atomic_load_explicit(&e->woken, memory_order_relaxed)
+      || atomic_load_explicit(&e->some, memory_order_relaxed)
+      || atomic_load_explicit(&e->poked, memory_order_relaxed);
+}
+
 static int
 wait_here (rs_events *e, double timeout)
 {
   const double deadline = rs_deadline(timeout);
   int status = RS_OK;
+  if (timeout != 0)
+    rs_spin(is_stirred, e, rs_cancel_mine() != NULL);
   pthread_mutex_lock(&e->lock);
   if (e->pokable && timeout != 0)
     make_pipe_locked(e);
@@ -292,6 +306,7 @@ rs_events_post (rs_events *e, rs_notice *n)
   const bool post = !rs_events_closed(e) && rs_list_empty(&n->queued);
   if (post) {
     rs_list_push(&e->queue, &n->queued);
+    e->some = true;
     pthread_cond_signal(&e->ready);
     light_locked(e);
   }
@@ -304,6 +319,7 @@ rs_events_take (rs_events *e)
 {
   pthread_mutex_lock(&e->lock);
   rs_list *const link = rs_list_shift(&e->queue);
+  e->some = !rs_list_empty(&e->queue);
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
   return link != NULL ? RS_LIST_ENTRY(link, rs_notice, queued) : NULL;
@@ -331,8 +347,10 @@ rs_events_finish (rs_events *e, rs_notice *n, bool post)
   pthread_mutex_lock(&e->lock);
   rs_list_remove(&n->live);
   post = post && !rs_events_closed(e) && rs_list_empty(&n->queued);
-  if (post)
+  if (post) {
     rs_list_push(&e->queue, &n->queued);
+    e->some = true;
+  }
   e->woken = true;
   pthread_cond_signal(&e->ready);
   light_locked(e);

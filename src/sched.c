@@ -5,8 +5,10 @@
 #include "sched.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 
 #include "clock.h"
+#include "spin.h"
 
 void
 rs_sched_init (rs_sched *s)
@@ -64,6 +66,21 @@ rs_sched_push_locked (rs_sched *s, rs_job *job)
   return true;
 }
 
+/* What a seat and its scheduler are to who spins. */
+typedef struct place {
+  const rs_sched *sched;
+  const rs_seat *seat;
+} place;
+
+static bool
+is_served (const void *ud)
+{
+  /* What is there is picked up under the lock. */
+  const place *const p = ud;
+  return atomic_load_explicit(&p->seat->handed, memory_order_relaxed)
+      || atomic_load_explicit(&p->sched->closed, memory_order_relaxed);
+}
+
 rs_job *
 rs_sched_take_locked (rs_sched *s, rs_seat *seat, double deadline)
 {
@@ -78,6 +95,10 @@ rs_sched_take_locked (rs_sched *s, rs_seat *seat, double deadline)
     return NULL;
   rs_list_push_front(&s->idle, &seat->link);
   s->seated++;
+  const place here = { s, seat };
+  pthread_mutex_unlock(&s->lock);
+  rs_spin(is_served, &here, true);
+  pthread_mutex_lock(&s->lock);
   int status = RS_OK;
   while (!seat->handed && !s->closed && status == RS_OK)
     status = rs_cond_wait_until(&seat->wake, &s->lock, deadline);

@@ -33,7 +33,7 @@ typedef struct rs_sched {
   size_t running;        /* jobs handed out and not done */
   size_t seated;         /* seats in 'idle' */
   uint64_t finished;     /* jobs done */
-  bool closed;           /* no more jobs come */
+  _Atomic bool closed;   /* no more jobs come; also read by who spins */
 
 } rs_sched;
 
@@ -41,7 +41,8 @@ typedef struct rs_sched {
 typedef struct rs_seat {
   rs_list link;          /* in 'idle' */
   rs_job *job;           /* handed or running, the worker's reference */
-  bool handed;           /* it was handed and not picked up */
+  _Atomic bool handed;   /* it was handed and not picked up; also read by
+                            who spins */
   pthread_cond_t wake;   /* handed || closed */
 } rs_seat;
 

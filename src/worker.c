@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "spin.h"
 #include "state.h"
 #include "status.h"
 
@@ -84,11 +85,13 @@ run (rs_slot *slot, rs_cancel *cancel, rs_state *s, rs_job *job,
      rs_error *err)
 {
   rs_job_state state = RS_JOB_FAILED;
+  rs_spin_busy();
   while (s != NULL
          && (state = rs_job_execute(job, s, NULL)) == RS_JOB_QUEUED)
     s = renew(slot, cancel, s, err);
   if (s != NULL)
     tell_bytes(slot, s);
+  rs_spin_free();
   slot->owner->done(slot);
   if (s != NULL)
     rs_job_end(job, state);

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * spin.c - wait a little before sleeping.
+ *
+ * The counts are of the process, since its CPUs are.  They order nothing: too
+ * many that spin for a moment do no harm.
+ */
+#include "spin.h"
+
+#include <stdatomic.h>
+
+#include "clock.h"
+
+#define PATIENCE 250e-6  /* seconds */
+
+enum { LOOKS = 32 };    /* between two looks at the clock */
+
+static _Atomic int busy, spinning, cpus;
+
+static int
+cpus_of_process (void)
+{
+  int n = atomic_load_explicit(&cpus, memory_order_relaxed);
+  if (n == 0) {
+    n = (int) rs_cpus();
+    atomic_store_explicit(&cpus, n, memory_order_relaxed);
+  }
+  return n;
+}
+
+void
+rs_spin_busy (void)
+{
+  atomic_fetch_add_explicit(&busy, 1, memory_order_relaxed);
+}
+
+void
+rs_spin_free (void)
+{
+  atomic_fetch_sub_explicit(&busy, 1, memory_order_relaxed);
+}
+
+/* Let the other thread of this core run, where there is one. */
+static void
+relax (void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+  __asm__ volatile ("yield");
+#endif
+}
+
+void
+rs_spin (bool (*ready) (const void *ud), const void *ud, bool worker)
+{
+  const int others = worker + atomic_fetch_add_explicit(&spinning, 1,
+                                                        memory_order_relaxed)
+                   + atomic_load_explicit(&busy, memory_order_relaxed);
+  if (others < cpus_of_process()) {
+    const double until = rs_now() + PATIENCE;
+    bool done = ready(ud);
+    while (!done && rs_now() < until) {
+      for (int i = 0; i < LOOKS && !done; i++) {
+        relax();
+        done = ready(ud);
+      }
+    }
+  }
+  atomic_fetch_sub_explicit(&spinning, 1, memory_order_relaxed);
+}
