@@ -63,16 +63,6 @@ resize (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
   return block;
 }
 
-void
-rs_alloc_settle (rs_alloc *a)
-{
-  if (a->size == 0)
-    return;
-  a->size = 0;
-  if (a->exhausted != NULL)
-    a->exhausted(a->ud);
-}
-
 /*
  * Something was refused before this request.  If it is the same one, Lua has
  * collected its garbage and tries again; if it is not, whoever asked has given

@@ -36,7 +36,15 @@ void rs_alloc_fini (rs_alloc *a);
 extern bool rs_alloc_all_plain;
 
 /* What was refused last was not asked for again: it is wanting. */
-void rs_alloc_settle (rs_alloc *a);
+static inline void
+rs_alloc_settle (rs_alloc *a)
+{
+  if (a->size == 0)
+    return;
+  a->size = 0;
+  if (a->exhausted != NULL)
+    a->exhausted(a->ud);
+}
 
 /* The allocation function (lua_newstate); 'ud' is the 'rs_alloc'. */
 void *rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize);

@@ -34,6 +34,7 @@
 #include "marshal.h"
 #include "status.h"
 #include "timer.h"
+#include "wire.h"
 
 #define TARGET 0.5e-3   /* seconds of work in a chunk */
 #define BUDGET 4e-3     /* seconds before a chunk is cut */
@@ -59,10 +60,14 @@ struct rs_batch {
   rs_job_options options;   /* of its chunks: timeout, retries, priority */
   rs_timer timer;           /* its deadline */
 
-  _Atomic bool stop;        /* start nothing more; read by workers */
+  /* Workers look at the flags for each item, so they stay away from what the
+     opener writes for each item: it took 8 ns to look. */
+  char before[64];
+  _Atomic bool stop;        /* start nothing more */
   _Atomic bool failed;      /* the same, set by a worker */
   _Atomic size_t allowed;   /* failures until then, if they are limited */
   _Atomic int reason;       /* rs_reason, before 'stop' is set */
+  char behind[64];
 
   rs_encoder items;         /* the open chunk; the opener's from here on */
   size_t want;              /* items it shall have */
@@ -79,6 +84,7 @@ struct rs_batch {
   rs_decoder reader;        /* of its result */
   bool reading;             /* 'reader' is ready */
   size_t position;          /* items of it that were read */
+  size_t good;              /* items behind it that share its record */
   uint64_t after;           /* sequence of its last record that was read */
   double created;           /* instant at which it was submitted */
   unsigned worker;
@@ -287,11 +293,13 @@ static tally
 tally_lost (rs_batch *batch, rs_job *chunk)
 {
   const rs_call *const call = &chunk->call;
-  size_t begun[3];
-  for (int i = 0; i < 3; i++)
+  size_t begun[5];
+  for (int i = 0; i < 5; i++)
     begun[i] = atomic_load_explicit(&call->begun[i], memory_order_relaxed);
   const rs_place rest = {
-    .item = begun[0], .at = begun[1], .next_id = (unsigned) begun[2]
+    .item = begun[0],
+    .in = { .at = begun[1], .next_id = (unsigned) begun[2],
+            .run = (unsigned) begun[3], .left = begun[4] },
   };
   if (batch->limited && atomic_fetch_sub(&batch->allowed, 1) <= 1)
     atomic_store_explicit(&batch->failed, true, memory_order_relaxed);
@@ -417,17 +425,28 @@ rs_batch_flush (rs_batch *batch, rs_error *err)
   return RS_OK;
 }
 
+/* An item of 'n' values will be added to the open chunk. */
+static int
+open_item (rs_batch *batch, int n, rs_error *err)
+{
+  if (batch->finished)
+    return rs_fail_plain(err, RS_ECLOSED);
+  int status = RS_OK;
+  if (batch->count > 0 && (batch->range || batch->arity != (unsigned) n))
+    status = rs_batch_flush(batch, err);
+  if (batch->count == 0)
+    batch->items.packs = batch->want >= RS_WIRE_RUN_FROM;
+  batch->arity = (unsigned) n;
+  return status;
+}
+
 int
 rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err)
 {
   const int base = lua_gettop(L) - n;
-  int status = batch->finished ? rs_fail_plain(err, RS_ECLOSED) : RS_OK;
-  if (status == RS_OK && batch->count > 0
-      && (batch->range || batch->arity != (unsigned) n))
-    status = rs_batch_flush(batch, err);
+  int status = open_item(batch, n, err);
   rs_encoder_start(&batch->items);
-  const size_t mark = batch->items.buf.size;
-  const unsigned mark_id = batch->items.next_id;
+  const rs_mark mark = rs_encoder_mark(&batch->items);
   for (int i = 1; i <= n && status == RS_OK; i++) {
     status = rs_encode_value(&batch->items, L, base + i, "");
     if (status == RS_ENOMEM)
@@ -439,14 +458,44 @@ rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err)
   lua_settop(L, base);
   rs_encoder_forget(&batch->items);
   if (status != RS_OK) {
-    batch->items.buf.size = mark;
-    batch->items.next_id = mark_id;
+    rs_encoder_rewind(&batch->items, &mark);
     return status;
   }
-  batch->arity = (unsigned) n;
   batch->count++;
   batch->added++;
   return RS_OK;
+}
+
+int
+rs_batch_add_array (rs_batch *batch, lua_State *L, int index, lua_Integer from,
+                    size_t n, size_t *added, rs_error *err)
+{
+  index = lua_absindex(L, index);
+  const bool plain = lua_type(L, index) == LUA_TTABLE;
+  *added = 0;
+  size_t room;
+  while (*added < n && (room = rs_batch_room(batch)) > 0) {
+    if (room > n - *added)
+      room = n - *added;
+    int status = open_item(batch, 1, err);
+    size_t done = 0;
+    if (status == RS_OK && plain)
+      done = rs_encode_scalars(&batch->items, L, index,
+                               from + (lua_Integer) *added, room, MAX_BYTES);
+    batch->count += done;
+    batch->added += done;
+    if (status == RS_OK && done < room && batch->items.buf.size < MAX_BYTES) {
+      lua_geti(L, index, from + (lua_Integer) (*added + done));
+      status = rs_batch_add(batch, L, 1, err);
+      done += status == RS_OK;
+    }
+    *added += done;
+    if (status == RS_OK && rs_batch_room(batch) == 0)
+      status = rs_batch_flush(batch, err);
+    if (status != RS_OK)
+      return status;
+  }
+  return rs_batch_flush(batch, err);
 }
 
 int
@@ -556,6 +605,7 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
   rs_job_info info;
   batch->current = RS_LIST_ENTRY(link, rs_job, batch_link);
   batch->position = 0;
+  batch->good = 0;
   batch->after = 0;
   rs_job_info_get(batch->current, &info);
   batch->created = info.created;
@@ -613,8 +663,16 @@ read_record (rs_batch *batch, lua_State *L, rs_record *rec)
   open_reader(batch, L);
   const bool objects = lua_gettop(L) > top;
   rs_decoder d = batch->reader;  /* taken over when nothing was raised */
-  unsigned char state;
-  rs_decoder_raw(&d, L, &state, 1);
+  size_t good = batch->good;
+  unsigned char state = RS_JOB_COMPLETED;
+  if (good == 0)
+    rs_decoder_raw(&d, L, &state, 1);
+  if (state == RS_RECORD_RUN) {
+    uint32_t count;
+    state = RS_JOB_COMPLETED;
+    rs_decoder_raw(&d, L, &count, sizeof count);
+    good = count;
+  }
   rec->state = (rs_job_state) (state & 0xf);
   rec->reason = reason_of(rec->state, (rs_reason) (state >> 4));
   uint32_t n = rs_job_state_good(rec->state) ? 1 : 2;
@@ -632,9 +690,38 @@ read_record (rs_batch *batch, lua_State *L, rs_record *rec)
   for (uint32_t i = 0; i < n; i++)
     rs_decode_value(&d, L);
   batch->reader = d;
+  batch->good = good > 0 ? good - 1 : 0;
   if (objects)
     lua_remove(L, top + 1);
   rec->n = (int) n;
+}
+
+/* A chunk is read, and the item at 'position' was run. */
+static bool
+has_record (const rs_batch *batch)
+{
+  const rs_job *const job = batch->current;
+  return job != NULL && batch->position < job->items
+      && job->state != RS_JOB_LOST && job->call.result != NULL
+      && batch->position < job->call.rest.item;
+}
+
+size_t
+rs_batch_take (rs_batch *batch, lua_State *L, int index)
+{
+  size_t taken = 0;
+  if (batch->good == 0 || !has_record(batch))
+    return 0;
+  const int top = lua_gettop(L);
+  index = lua_absindex(L, index);
+  open_reader(batch, L);
+  taken = rs_decode_scalars(&batch->reader, L, index,
+                            batch->current->call.index
+                            + (lua_Integer) batch->position, batch->good);
+  batch->position += taken;
+  batch->good -= taken;
+  lua_settop(L, top);
+  return taken;
 }
 
 int
@@ -649,8 +736,7 @@ rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec)
     return RS_EDONE;
   }
   /* After its end nobody writes to the job; but for a lost one. */
-  const bool ran = job->state != RS_JOB_LOST && call->result != NULL
-                && batch->position < call->rest.item;
+  const bool ran = has_record(batch);
   rec->index = call->index + (lua_Integer) batch->position;
   rec->worker = batch->worker;
   rec->queued = rec->duration = 0;

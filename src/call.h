@@ -31,7 +31,16 @@
  *     attempts    4 bytes, only with RS_BATCH_RECORDS
  *     values      the first result, or all of them (RS_BATCH_RECORDS),
  *                 or, when it failed, the error value and the traceback
+ *
+ * Without RS_BATCH_RECORDS items in a row that completed share one record, so
+ * that their results stand side by side:
+ *
+ *     RS_RECORD_RUN  1 byte
+ *     count          4 bytes, of items
+ *     values         the first result of each
  */
+enum { RS_RECORD_RUN = 0x0f };
+
 typedef struct rs_call rs_call;
 
 /* Where a call sends what it has to tell while it runs; each function takes
@@ -43,9 +52,8 @@ typedef struct rs_call_sink {
 
 /* Where in its message the items of a chunk begin. */
 typedef struct rs_place {
-  size_t item;       /* how many stand before it */
-  size_t at;         /* its bytes; 0: the beginning of the message */
-  unsigned next_id;  /* of the first object there */
+  size_t item;            /* how many stand before it */
+  rs_decoder_place in;    /* 'at' is 0: the beginning of the message */
 } rs_place;
 
 struct rs_call {
@@ -81,7 +89,7 @@ struct rs_call {
   size_t ended[RS_JOB_LOST + 1];  /* items, by state */
   double took;                /* seconds spent on items */
 
-  _Atomic size_t begun[3];    /* the place behind the item that runs, for who
+  _Atomic size_t begun[5];    /* the place behind the item that runs, for who
                                  finds it lost; set with a timeout only */
 };
 

@@ -619,18 +619,15 @@ rs_token_enter (rs_cancel *c, rs_token *t, lua_State *L, void *owner,
 }
 
 void
-rs_token_begin (rs_cancel *c, rs_token *t, double timeout)
+rs_token_set_due (rs_cancel *c, rs_token *t, double timeout)
 {
-  t->spent = 0;
-  if (timeout <= 0)
-    return;
   const double due = rs_deadline(timeout);
   atomic_store(&t->due, due);
   arm(c, due);
 }
 
 rs_reason
-rs_token_end (rs_cancel *c, rs_token *t, lua_State *L)
+rs_token_settle (rs_cancel *c, rs_token *t, lua_State *L)
 {
   bool fired = false;
   if (atomic_load_explicit(&t->due, memory_order_relaxed) != RS_NEVER)

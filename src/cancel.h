@@ -31,6 +31,7 @@
 
 #include <lua.h>
 
+#include "clock.h"
 #include "runspace.h"
 
 /* Why something is stopped. */
@@ -139,15 +140,34 @@ void rs_cancel_open (rs_cancel *c, lua_State *L, uint64_t instructions);
 void rs_token_enter (rs_cancel *c, rs_token *t, lua_State *L, void *owner,
                      const rs_wish *wish);
 
+/* The item that begins, or the call, may take 'timeout' seconds. */
+void rs_token_set_due (rs_cancel *c, rs_token *t, double timeout);
+
 /* An item begins, or the call that has none, which may take 'timeout' seconds;
    0: without limit. */
-void rs_token_begin (rs_cancel *c, rs_token *t, double timeout);
+static inline void
+rs_token_begin (rs_cancel *c, rs_token *t, double timeout)
+{
+  t->spent = 0;
+  if (timeout > 0)
+    rs_token_set_due(c, t, timeout);
+}
+
+/* It has ended, and was to be stopped, or had a time limit. */
+rs_reason rs_token_settle (rs_cancel *c, rs_token *t, lua_State *L);
 
 /*
  * It has ended.  Returns why it was stopped, if it was; when only the item
  * was, the call goes on.
  */
-rs_reason rs_token_end (rs_cancel *c, rs_token *t, lua_State *L);
+static inline rs_reason
+rs_token_end (rs_cancel *c, rs_token *t, lua_State *L)
+{
+  if (atomic_load_explicit(&t->due, memory_order_relaxed) == RS_NEVER
+      && atomic_load_explicit(&t->level, memory_order_relaxed) == RS_GOING)
+    return RS_REASON_NONE;
+  return rs_token_settle(c, t, L);
+}
 
 /* Why that is, so far. */
 rs_reason rs_token_reason (rs_cancel *c, const rs_token *t);

@@ -152,6 +152,60 @@ rs_decoder_ref (rs_decoder *d, lua_State *L)
     rs_decoder_bad(d, L, "a reference to nothing");
 }
 
+/* ------------------------------------------------------------------- runs */
+
+/* Behind the tag of a run: how many numbers it has. */
+static size_t
+begin_run (rs_decoder *d, lua_State *L)
+{
+  need(d, L, 4);
+  const size_t n = rs_wire_get32(d->data + d->at);
+  d->at += 4;
+  if (n == 0)
+    rs_decoder_bad(d, L, "a run of no numbers");
+  if (n > (d->size - d->at) / 8)
+    rs_decoder_bad(d, L, "cut short");
+  return n;
+}
+
+static inline bool
+is_run (unsigned tag)
+{
+  return tag == RS_TAG_INTEGERS || tag == RS_TAG_FLOATS;
+}
+
+static inline void
+push_packed (lua_State *L, unsigned tag, uint64_t bits)
+{
+  if (tag == RS_TAG_INTEGERS)
+    lua_pushinteger(L, (lua_Integer) bits);
+  else {
+    lua_Number v;
+    memcpy(&v, &bits, sizeof v);
+    lua_pushnumber(L, v);
+  }
+}
+
+/* [-0, +0, m]  Assign 'n' numbers of a run, which are there, to the fields
+   from 'first' on of the table at 'index'. */
+static void
+assign_run (rs_decoder *d, lua_State *L, unsigned tag, int index,
+            lua_Integer first, size_t n)
+{
+  const unsigned char *from = d->data + d->at;
+  if (tag == RS_TAG_INTEGERS)
+    for (size_t i = 0; i < n; i++, from += 8) {
+      lua_pushinteger(L, (lua_Integer) rs_wire_get64(from));
+      lua_rawseti(L, index, first + (lua_Integer) i);
+    }
+  else
+    for (size_t i = 0; i < n; i++, from += 8) {
+      push_packed(L, tag, rs_wire_get64(from));
+      lua_rawseti(L, index, first + (lua_Integer) i);
+    }
+  d->at += 8 * n;
+}
+
 /* ----------------------------------------------------------------- values */
 
 static void
@@ -246,9 +300,19 @@ decode_table (rs_decoder *d, lua_State *L, unsigned tag)
   rs_decoder_register(d, L, id);
   const int table = lua_gettop(L);
   d->upvalue = 0;
-  for (size_t i = 1; i <= array; i++) {
-    rs_decode_any(d, L);
-    lua_rawseti(L, table, (lua_Integer) i);
+  for (size_t i = 1; i <= array; ) {
+    need(d, L, 1);
+    if (!is_run(d->data[d->at])) {
+      rs_decode_any(d, L);
+      lua_rawseti(L, table, (lua_Integer) i++);
+      continue;
+    }
+    const unsigned run = d->data[d->at++];
+    const size_t n = begin_run(d, L);
+    if (n > array - i + 1)
+      rs_decoder_bad(d, L, "a run longer than its table");
+    assign_run(d, L, run, table, (lua_Integer) i, n);
+    i += n;
   }
   for (size_t i = 0; i < hash; i++) {
     decode_key(d, L);
@@ -419,7 +483,7 @@ rs_decoder_init (rs_decoder *d, lua_State *L, const rs_message *msg,
 bool
 rs_decoder_at_end (const rs_decoder *d)
 {
-  return d->at == d->size;
+  return d->at == d->size;  /* the numbers of a run that are left, too */
 }
 
 void
@@ -430,13 +494,64 @@ rs_decoder_raw (rs_decoder *d, lua_State *L, void *bytes, size_t n)
   d->at += n;
 }
 
+/* The next value is a number of a run. */
+static inline bool
+in_run (rs_decoder *d, lua_State *L)
+{
+  if (d->left > 0)
+    return true;
+  need(d, L, 1);
+  if (!is_run(d->data[d->at]))
+    return false;
+  d->run = d->data[d->at++];
+  d->left = begin_run(d, L);
+  return true;
+}
+
 void
 rs_decode_value (rs_decoder *d, lua_State *L)
 {
+  if (in_run(d, L)) {
+    push_packed(L, d->run, rs_wire_get64(d->data + d->at));
+    d->at += 8;
+    d->left--;
+    return;
+  }
   d->upvalue = 0;
   rs_decode_any(d, L);
   if (d->late > 0)
     set_late_metatables(d, L);
+}
+
+/* Its decoding needs nothing but memory, and leaves nothing half done. */
+static bool
+is_scalar (unsigned tag)
+{
+  return tag <= RS_TAG_STRING || (tag & ~7u) == RS_TAG_INTEGER;
+}
+
+size_t
+rs_decode_scalars (rs_decoder *d, lua_State *L, int index, lua_Integer first,
+                   size_t n)
+{
+  size_t i = 0;
+  while (i < n) {
+    const lua_Integer field = first + (lua_Integer) i;
+    if (in_run(d, L)) {
+      const size_t count = d->left < n - i ? d->left : n - i;
+      assign_run(d, L, d->run, index, field, count);
+      d->left -= count;
+      i += count;
+    }
+    else if (is_scalar(d->data[d->at])) {
+      rs_decode_any(d, L);
+      lua_rawseti(L, index, field);
+      i++;
+    }
+    else
+      break;
+  }
+  return i;
 }
 
 int

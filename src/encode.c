@@ -142,6 +142,46 @@ put_eight (rs_encoder *e, unsigned tag, uint64_t bits)
   e->buf.size += 9;
 }
 
+/* End the run, if there is one: what comes is no number of its kind. */
+static inline void
+end_run (rs_encoder *e, rs_packed *p)
+{
+  if (p->tag == 0)
+    return;
+  if (!e->buf.failed)
+    rs_wire_put32(e->buf.data + p->at + 1, p->count);
+  p->off = p->count < RS_WIRE_RUN_FROM;
+  p->tag = 0;
+}
+
+static bool
+begin_run (rs_encoder *e, rs_packed *p, unsigned tag)
+{
+  end_run(e, p);
+  unsigned char *const at = p->off ? NULL : room_for(e, RS_WIRE_RUN);
+  if (at == NULL)
+    return false;
+  at[0] = (unsigned char) tag;
+  *p = (rs_packed) { .tag = tag, .at = e->buf.size };
+  e->buf.size += RS_WIRE_RUN;
+  return true;
+}
+
+/* Append a number to the run of its kind.  False when it shall stand alone. */
+static inline bool
+put_packed (rs_encoder *e, rs_packed *p, unsigned tag, uint64_t bits)
+{
+  if ((p->tag != tag || p->count == UINT32_MAX) && !begin_run(e, p, tag))
+    return false;
+  unsigned char *const at = room_for(e, 8);
+  if (at != NULL) {
+    rs_wire_put64(at, bits);
+    e->buf.size += 8;
+    p->count++;
+  }
+  return true;
+}
+
 static inline void
 put_string (rs_encoder *e, const char *s, size_t size)
 {
@@ -159,22 +199,33 @@ put_string (rs_encoder *e, const char *s, size_t size)
   e->buf.size += (size_t) (at - start) + size;
 }
 
-/* [-0, +0, -]  Append the value at 'index' unless it is made of others. */
-static inline bool
-put_scalar (rs_encoder *e, lua_State *L, int index)
+/* [-0, +0, -]  Append the number at 'index', to a run if 'p' is given. */
+static inline void
+put_number (rs_encoder *e, rs_packed *p, lua_State *L, int index)
 {
   if (lua_isinteger(L, index)) {
-    put_integer(e, lua_tointegerx(L, index, NULL));
-    return true;
+    const lua_Integer v = lua_tointegerx(L, index, NULL);
+    if (p == NULL || !put_packed(e, p, RS_TAG_INTEGERS, (uint64_t) v))
+      put_integer(e, v);
   }
-  switch (lua_type(L, index)) {
-    case LUA_TNUMBER: {
-      const lua_Number v = lua_tonumberx(L, index, NULL);
-      uint64_t bits;
-      memcpy(&bits, &v, sizeof bits);
+  else {
+    const lua_Number v = lua_tonumberx(L, index, NULL);
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    if (p == NULL || !put_packed(e, p, RS_TAG_FLOATS, bits))
       put_eight(e, RS_TAG_FLOAT, bits);
+  }
+}
+
+/* [-0, +0, -]  Append the value at 'index', of this type, unless it is made of
+   others. */
+static inline bool
+put_scalar (rs_encoder *e, lua_State *L, int index, int type)
+{
+  switch (type) {
+    case LUA_TNUMBER:
+      put_number(e, NULL, L, index);
       return true;
-    }
     case LUA_TSTRING: {
       size_t size;
       const char *const s = lua_tolstring(L, index, &size);
@@ -599,7 +650,7 @@ encode_key (rs_encoder *e, lua_State *L, int index, bool *class)
     put_string(e, s, size);
     return RS_OK;
   }
-  if (put_scalar(e, L, index))
+  if (put_scalar(e, L, index, lua_type(L, index)))
     return RS_OK;
   const int status = rs_encode_any(e, L, index);
   if (status == RS_EREFUSED)
@@ -620,16 +671,25 @@ encode_fields (rs_encoder *e, lua_State *L, int index, uint32_t *array,
   const int value = key + 1;
   size_t n = 0, pairs = 0;
   bool leading = true;  /* the keys were 1, 2, ... so far */
+  rs_packed packed = { .off = lua_rawlen(L, index) < RS_WIRE_RUN_FROM };
   int status;
   *named = false;
   lua_pushnil(L);
   while (lua_next(L, index)) {
+    const int type = lua_type(L, value);
     if (leading) {
       if (lua_isinteger(L, key)
-          && (size_t) lua_tointegerx(L, key, NULL) == n + 1)
+          && (size_t) lua_tointegerx(L, key, NULL) == n + 1) {
         n++;
+        if (type == LUA_TNUMBER && !packed.off) {
+          put_number(e, &packed, L, value);
+          lua_settop(L, key);
+          continue;
+        }
+      }
       else
         leading = false;
+      end_run(e, &packed);
     }
     if (!leading) {
       pairs++;
@@ -640,7 +700,7 @@ encode_fields (rs_encoder *e, lua_State *L, int index, uint32_t *array,
       if (status != RS_OK || *named)
         return status;
     }
-    if (!put_scalar(e, L, value)) {
+    if (!put_scalar(e, L, value, type)) {
       status = rs_encode_any(e, L, value);
       if (status != RS_OK) {
         if (status == RS_EREFUSED)
@@ -650,6 +710,7 @@ encode_fields (rs_encoder *e, lua_State *L, int index, uint32_t *array,
     }
     lua_settop(L, key);
   }
+  end_run(e, &packed);
   if (n > UINT32_MAX || pairs > UINT32_MAX)
     return RS_ENOMEM;
   *array = (uint32_t) n;
@@ -824,9 +885,9 @@ encode_pointer (rs_encoder *e, lua_State *L, int index)
 int
 rs_encode_any (rs_encoder *e, lua_State *L, int index)
 {
-  if (put_scalar(e, L, index))
-    return RS_OK;
   const int type = lua_type(L, index);
+  if (put_scalar(e, L, index, type))
+    return RS_OK;
   if (type == LUA_TTABLE)
     return encode_table(e, L, index);
   if (type == LUA_TLIGHTUSERDATA)
@@ -908,6 +969,8 @@ void
 rs_encoder_clear (rs_encoder *e)
 {
   rs_buf_clear(&e->buf);
+  e->packed = (rs_packed) { .tag = 0 };
+  e->packs = false;
   e->flags = 0;
   e->next_id = 0;
   e->careful = false;
@@ -945,8 +1008,18 @@ rs_encoder_start (rs_encoder *e)
 }
 
 void
+rs_encoder_rewind (rs_encoder *e, const rs_mark *mark)
+{
+  e->buf.size = mark->size;
+  e->next_id = mark->next_id;
+  e->packed = mark->packed;
+  rs_encoder_forget(e);
+}
+
+void
 rs_encoder_raw (rs_encoder *e, const void *bytes, size_t n)
 {
+  end_run(e, &e->packed);
   rs_buf_add(&e->buf, bytes, n);
 }
 
@@ -954,6 +1027,7 @@ void
 rs_encoder_string (rs_encoder *e, const char *text, size_t size)
 {
   rs_encoder_start(e);
+  end_run(e, &e->packed);
   put_string(e, text, size);
 }
 
@@ -1014,13 +1088,22 @@ rs_encode_value (rs_encoder *e, lua_State *L, int index, const char *root)
   rs_encoder_start(e);
   e->status = RS_ENOMEM;
   if (!e->buf.failed) {
-    const size_t size = e->buf.size;
-    if (!put_scalar(e, L, index))
+    const rs_mark mark = rs_encoder_mark(e);
+    const int type = lua_type(L, index);
+    bool scalar = true;
+    if (type == LUA_TNUMBER && e->packs)
+      put_number(e, &e->packed, L, index);
+    else {
+      end_run(e, &e->packed);
+      scalar = put_scalar(e, L, index, type);
+    }
+    if (!scalar)
       e->status = encode_composite(e, L, index);
     else if (!e->buf.failed)
       e->status = RS_OK;
     else {
-      e->buf.size = size;
+      e->buf.size = mark.size;
+      e->packed = mark.packed;
       e->buf.failed = false;
     }
   }
@@ -1035,10 +1118,35 @@ rs_encode_value (rs_encoder *e, lua_State *L, int index, const char *root)
   return e->status;
 }
 
+size_t
+rs_encode_scalars (rs_encoder *e, lua_State *L, int index, lua_Integer from,
+                   size_t n, size_t bytes)
+{
+  const int top = lua_gettop(L);
+  size_t i = 0;
+  rs_encoder_start(e);
+  for (; i < n && e->buf.size < bytes; i++) {
+    const int type = lua_rawgeti(L, index, from + (lua_Integer) i);
+    if (type == LUA_TNUMBER && e->packs)
+      put_number(e, &e->packed, L, -1);
+    else {
+      end_run(e, &e->packed);
+      if (type == LUA_TNIL || !put_scalar(e, L, -1, type))
+        break;
+    }
+    if (e->buf.failed)
+      break;
+    lua_settop(L, top);
+  }
+  lua_settop(L, top);
+  return i;
+}
+
 rs_message *
 rs_encoder_message (rs_encoder *e)
 {
   rs_encoder_start(e);
+  end_run(e, &e->packed);
   if (e->buf.failed)
     return NULL;
   unsigned char *const header = e->buf.data + PREFIX;

@@ -119,21 +119,16 @@ static int
 feed_array (lua_State *L)
 {
   rs_batch *const batch = check(L);
-  lua_Integer i = luaL_checkinteger(L, 3);
+  const lua_Integer from = luaL_checkinteger(L, 3);
   const lua_Integer last = luaL_checkinteger(L, 4);
   rs_error err;
-  size_t room;
+  size_t added = 0;
   luaL_checkany(L, 2);
-  while (i <= last && (room = rs_batch_room(batch)) > 0) {
-    for (; room > 0 && i <= last; room--, i++) {
-      lua_geti(L, 2, i);
-      check_status(L, rs_batch_add(batch, L, 1, &err), &err);
-      if (room % 64 == 0)  /* many bytes? */
-        room = rs_batch_room(batch) + 1;
-    }
-    check_status(L, rs_batch_flush(batch, &err), &err);
-  }
-  lua_pushinteger(L, i);
+  if (from <= last)
+    check_status(L, rs_batch_add_array(batch, L, 2, from,
+                                       (size_t) (last - from) + 1, &added,
+                                       &err), &err);
+  lua_pushinteger(L, from + (lua_Integer) added);
   return 1;
 }
 
@@ -323,10 +318,12 @@ take_values (lua_State *L)
       return 5;
     }
     lua_rawseti(L, RESULTS, rec.index);
-    if (forget) {
-      lua_pushnil(L);
-      lua_rawseti(L, INPUTS, rec.index);
+    if (!forget) {
+      rs_batch_take(batch, L, RESULTS);
+      continue;
     }
+    lua_pushnil(L);
+    lua_rawseti(L, INPUTS, rec.index);
   }
   return 0;
 }

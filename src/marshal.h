@@ -59,8 +59,18 @@ struct rs_open {
   bool rebuilt;             /* it comes to be when its contents are there */
 };
 
+/* Numbers of one kind in a row, which need a tag only once. */
+typedef struct rs_packed {
+  unsigned tag;           /* RS_TAG_INTEGERS, RS_TAG_FLOATS; 0: none is open */
+  uint32_t count;
+  size_t at;              /* where it begins in the buffer */
+  bool off;               /* they vary too much */
+} rs_packed;
+
 typedef struct rs_encoder {
   rs_buf buf;             /* header, then what was encoded */
+  rs_packed packed;       /* the last of the values, if they are numbers */
+  bool packs;             /* numbers are packed: many values will come */
   unsigned flags;         /* RS_MESSAGE_ of what was encoded so far */
   unsigned forbidden;     /* RS_MESSAGE_ that are refused */
   unsigned next_id;       /* of the next object */
@@ -102,6 +112,22 @@ void rs_encoder_forget (rs_encoder *e);
 /* Write the header, unless it is written: before the first raw bytes. */
 void rs_encoder_start (rs_encoder *e);
 
+/* How far it has come, to return there. */
+typedef struct rs_mark {
+  size_t size;
+  unsigned next_id;
+  rs_packed packed;
+} rs_mark;
+
+static inline rs_mark
+rs_encoder_mark (const rs_encoder *e)
+{
+  return (rs_mark) { e->buf.size, e->next_id, e->packed };
+}
+
+/* Take back what came since; what comes shares no objects with it. */
+void rs_encoder_rewind (rs_encoder *e, const rs_mark *mark);
+
 /* Append bytes that are no value; their reader knows what they are. */
 void rs_encoder_raw (rs_encoder *e, const void *bytes, size_t n);
 
@@ -119,6 +145,14 @@ int rs_encode_value (rs_encoder *e, lua_State *L, int index,
                      const char *root);
 
 /*
+ * [-0, +0, -]  Append the fields 'from', from + 1, ... of the table at 'index'
+ * with raw access: 'n' of them, or those in front of the first that is nil or
+ * made of others, or as many as fit into 'bytes'.  Returns how many.
+ */
+size_t rs_encode_scalars (rs_encoder *e, lua_State *L, int index,
+                          lua_Integer from, size_t n, size_t bytes);
+
+/*
  * A message of all that was encoded, as 'rs_message_new'.  The encoder is
  * clear then (a large message takes its memory along); on failure, NULL, it
  * is as it was.
@@ -134,6 +168,8 @@ typedef struct rs_decoder {
   unsigned flags;         /* RS_MESSAGE_ from the header */
   unsigned forbidden;     /* RS_MESSAGE_ that are refused */
   unsigned next_id;
+  unsigned run;           /* the tag of the run that is read; */
+  size_t left;            /* its numbers that were not read */
   size_t claimed;         /* fields of all tables; each takes a byte */
   int depth;
   int objects;            /* stack index of the table of objects, or 0 */
@@ -151,6 +187,34 @@ typedef struct rs_decoder {
 void rs_decoder_init (rs_decoder *d, lua_State *L, const rs_message *msg,
                       unsigned forbidden);
 
+/* Where it is, to return there. */
+typedef struct rs_decoder_place {
+  size_t at;
+  unsigned next_id;
+  unsigned run;
+  size_t left;
+  size_t claimed;
+} rs_decoder_place;
+
+static inline rs_decoder_place
+rs_decoder_tell (const rs_decoder *d)
+{
+  return (rs_decoder_place) { d->at, d->next_id, d->run, d->left, d->claimed };
+}
+
+/* Go on at a place of the same message; all values before it are gone. */
+static inline void
+rs_decoder_seek (rs_decoder *d, const rs_decoder_place *place)
+{
+  d->at = place->at;
+  d->next_id = place->next_id;
+  d->run = place->run;
+  d->left = place->left;
+  d->claimed = place->claimed;
+  d->late = 0;
+  d->depth = 0;
+}
+
 /* True when all values were read. */
 bool rs_decoder_at_end (const rs_decoder *d);
 
@@ -162,6 +226,14 @@ void rs_decoder_raw (rs_decoder *d, lua_State *L, void *bytes, size_t n);
  * bytes that are no value, and what 'require' raises.
  */
 void rs_decode_value (rs_decoder *d, lua_State *L);
+
+/*
+ * [-0, +0, e]  Assign the next values to the fields 'first', first + 1, ... of
+ * the table at 'index' with raw access: 'n' of them, or those in front of the
+ * first that is made of others.  Returns how many.
+ */
+size_t rs_decode_scalars (rs_decoder *d, lua_State *L, int index,
+                          lua_Integer first, size_t n);
 
 /* ------------------------- between encode.c, decode.c and function.c only */
 

@@ -740,6 +740,16 @@ RS_API size_t rs_batch_room (rs_batch *batch);
  */
 RS_API int rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err);
 
+/*
+ * [-0, +0, e]  Add 't[from]', t[from + 1], ..., at most 'n' of them, as items
+ * of one value, and submit them, in as many chunks as the batch takes now.
+ * 't' is what is at 'index'; 'added' says how many were added, also when the
+ * next one could not be.  Raises only what a metamethod of 't' raises.
+ */
+RS_API int rs_batch_add_array (rs_batch *batch, lua_State *L, int index,
+                               lua_Integer from, size_t n, size_t *added,
+                               rs_error *err);
+
 /* Add the 'count' integers first, first + step, ...  Nothing is encoded. */
 RS_API int rs_batch_add_range (rs_batch *batch, lua_Integer first,
                                lua_Integer step, size_t count, rs_error *err);
@@ -766,6 +776,14 @@ RS_API int rs_batch_wait (rs_batch *batch, lua_State *L, double timeout);
  * come as cancelled with n = 0.  RS_OK or RS_EDONE.
  */
 RS_API int rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec);
+
+/*
+ * [-0, +0, m]  A short way for numbers, strings and booleans: store those that
+ * the next items of the current chunk have left at their indices in the table
+ * at 'index', with raw access.  Returns how many; 0 says that 'rs_batch_next'
+ * has to be asked, for whatever reason.
+ */
+RS_API size_t rs_batch_take (rs_batch *batch, lua_State *L, int index);
 
 /*
  * The next record that the item which 'rs_batch_next' gave last has sent, a

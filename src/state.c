@@ -130,10 +130,8 @@ make_metatable (lua_State *L)
 
 /* [-0, +0, m]  An environment that nobody has assigned to. */
 void
-rs_state_renew_environment (lua_State *L, rs_state *s)
+rs_state_set_environment (lua_State *L, rs_state *s)
 {
-  if (!s->dirty || s->reset != RS_RESET_GLOBALS)
-    return;
   lua_createtable(L, 0, 4);
   lua_pushvalue(L, -1);
   lua_setfield(L, -2, LUA_GNAME);
@@ -205,7 +203,7 @@ static const rs_output output = { .write = write_text };
 
 /* A call or an item has ended: so have its lines. */
 void
-rs_state_end_lines (rs_state *s)
+rs_state_write_lines (rs_state *s)
 {
   for (int fd = 1; fd <= 2; fd++) {
     rs_buf *const line = &s->lines[fd - 1];
@@ -276,11 +274,10 @@ on_exhausted (void *ud)
 }
 
 bool
-rs_state_spent (rs_state *s)
+rs_state_used_up (rs_state *s)
 {
   const rs_limits *const l = &s->limits;
-  if (s->forced || s->exhausted
-      || (l->max_tasks != 0 && s->tasks >= l->max_tasks))
+  if (l->max_tasks != 0 && s->tasks >= l->max_tasks)
     return true;
   if (l->max_bytes == 0 || s->alloc.used <= l->max_bytes || s->depth > 0)
     return false;

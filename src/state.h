@@ -42,10 +42,6 @@ int rs_state_open (const rs_state_options *options, rs_state **out,
                    rs_error *err);
 void rs_state_close (rs_state *s);
 
-/* It is to be replaced: something was forced to stop in it, it had too little
-   memory, or it has reached a limit. */
-bool rs_state_spent (rs_state *s);
-
 /* Calls that wait for one another in it. */
 unsigned rs_state_depth (const rs_state *s);
 
@@ -65,14 +61,10 @@ size_t rs_state_bytes (const rs_state *s);
 
 /* ------------------------------------------------------------- for call.c */
 
-/* [-0, +0, m]  An environment that nobody has assigned to. */
-void rs_state_renew_environment (lua_State *L, rs_state *s);
 
 /* [-0, +0, -]  A call has ended: '_G' may have been assigned to. */
 void rs_state_check_environment (lua_State *L, rs_state *s);
 
-/* A call or an item has ended: so have its lines. */
-void rs_state_end_lines (rs_state *s);
 
 /* [-0, +n, e]  Push the values of 'message', of which the first is a function
    or a source text that becomes one.  How many. */
@@ -108,5 +100,42 @@ struct rs_state {
   } kept[RS_STATE_KEPT];
   unsigned next_kept;     /* the slot to be used next */
 };
+
+/* These have parts that are asked for each item, and are quick then. */
+
+/* [-0, +0, m]  Give it a new environment. */
+void rs_state_set_environment (lua_State *L, rs_state *s);
+
+/* [-0, +0, m]  An environment that nobody has assigned to. */
+static inline void
+rs_state_renew_environment (lua_State *L, rs_state *s)
+{
+  if (s->dirty && s->reset == RS_RESET_GLOBALS)
+    rs_state_set_environment(L, s);
+}
+
+/* Write the lines that it has begun. */
+void rs_state_write_lines (rs_state *s);
+
+/* A call or an item has ended: so have its lines. */
+static inline void
+rs_state_end_lines (rs_state *s)
+{
+  if (s->lines[0].size > 0 || s->lines[1].size > 0)
+    rs_state_write_lines(s);
+}
+
+/* It has reached a limit of what a state may be used for. */
+bool rs_state_used_up (rs_state *s);
+
+/* It is to be replaced: something was forced to stop in it, it had too little
+   memory, or it has reached a limit. */
+static inline bool
+rs_state_spent (rs_state *s)
+{
+  return s->forced || s->exhausted
+      || ((s->limits.max_tasks != 0 || s->limits.max_bytes != 0)
+          && rs_state_used_up(s));
+}
 
 #endif

@@ -22,6 +22,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum {
   RS_WIRE_VERSION = 1,
@@ -34,14 +35,16 @@ enum {
   RS_WIRE_DEPTH = 200,      /* tables and functions inside each other */
   RS_WIRE_RESULTS = 250,    /* values that rebuild one object */
   RS_WIRE_NAME_PARTS = 3,   /* module, field, field */
-  RS_WIRE_VARINT = 10       /* bytes of the longest length */
+  RS_WIRE_VARINT = 10,      /* bytes of the longest length */
+  RS_WIRE_RUN = 5,          /* bytes in front of the numbers of a run */
+  RS_WIRE_RUN_FROM = 8      /* shorter sequences are sent one by one */
 };
 
 /*
  *  00-7f  the integer 0 to 127
  *  80-bf  a string of 0 to 63 bytes, which follow
- *  c0-df  below
- *  e0-ff  free, for packed runs of numbers and for shapes of records
+ *  c0-e1  below
+ *  e2-ff  free, for shapes of records
  */
 enum {
   RS_TAG_INTEGER_SMALL = 0x00,
@@ -72,7 +75,12 @@ enum {
   RS_TAG_CFUNCTION,         /* pointer, 8 bytes */
   RS_TAG_POINTER,           /* light userdata, 8 bytes; no object */
   RS_TAG_REBUILD,           /* n (one byte), function, n values: call it */
-  RS_TAG_REPLACED           /* a value that stands for the object */
+  RS_TAG_REPLACED,          /* a value that stands for the object */
+
+  /* Where several values follow one another (the first of a table, those
+     between two that are none): count (4 bytes), then so many of 8 bytes. */
+  RS_TAG_INTEGERS = 0xe0,
+  RS_TAG_FLOATS
 };
 
 enum {
@@ -80,38 +88,47 @@ enum {
   RS_WIRE_SHORT_MAX = 63    /* longest RS_TAG_STRING_SHORT */
 };
 
-/* Both are one instruction where the machine is little-endian. */
+/*
+ * Numbers are little-endian, and lie anywhere.  The loops over bytes that would
+ * say so are not seen through by compilers inside larger functions: a store
+ * took 4 ns.
+ */
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define RS_WIRE_ORDER64(v) __builtin_bswap64(v)
+#define RS_WIRE_ORDER32(v) __builtin_bswap32(v)
+#else
+#define RS_WIRE_ORDER64(v) (v)
+#define RS_WIRE_ORDER32(v) (v)
+#endif
 
 static inline void
 rs_wire_put64 (unsigned char *to, uint64_t v)
 {
-  for (int i = 0; i < 8; i++)
-    to[i] = (unsigned char) (v >> (8 * i));
+  v = RS_WIRE_ORDER64(v);
+  memcpy(to, &v, sizeof v);
 }
 
 static inline uint64_t
 rs_wire_get64 (const unsigned char *from)
 {
-  uint64_t v = 0;
-  for (int i = 0; i < 8; i++)
-    v |= (uint64_t) from[i] << (8 * i);
-  return v;
+  uint64_t v;
+  memcpy(&v, from, sizeof v);
+  return RS_WIRE_ORDER64(v);
 }
 
 static inline void
 rs_wire_put32 (unsigned char *to, uint32_t v)
 {
-  for (int i = 0; i < 4; i++)
-    to[i] = (unsigned char) (v >> (8 * i));
+  v = RS_WIRE_ORDER32(v);
+  memcpy(to, &v, sizeof v);
 }
 
 static inline uint32_t
 rs_wire_get32 (const unsigned char *from)
 {
-  uint32_t v = 0;
-  for (int i = 0; i < 4; i++)
-    v |= (uint32_t) from[i] << (8 * i);
-  return v;
+  uint32_t v;
+  memcpy(&v, from, sizeof v);
+  return RS_WIRE_ORDER32(v);
 }
 
 /* Bytes that the integer 'v' takes in two's complement, 1 to 8. */
