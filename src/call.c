@@ -330,7 +330,7 @@ settle (lua_State *L, run *r, rs_reason reason)
 }
 
 /* [-0, +0, e]  Append a result of the job. */
-static void
+static inline void
 encode_result (lua_State *L, run *r, int index, int number)
 {
   const int status = rs_encode_value(&r->out, L, index, NULL);
@@ -491,7 +491,7 @@ is_set (const _Atomic bool *flag)
 }
 
 /* Shall no further item begin? */
-static bool
+static inline bool
 stopped (const run *r)
 {
   return rs_token_stopped(&r->token) || is_set(r->call->batch_stop)
@@ -503,7 +503,7 @@ stopped (const run *r)
  * takes, so while it stands still (it ticks some hundred times a second) only
  * one item in STRIDE looks.
  */
-static bool
+static inline bool
 in_time (run *r)
 {
   if (r->late == RS_NEVER)
@@ -524,7 +524,7 @@ in_time (run *r)
 
 /* Shall the loop over the items go on?  At least one is run, unless the call
    is stopped. */
-static bool
+static inline bool
 goes_on (run *r)
 {
   return r->item < r->call->count && !stopped(r)

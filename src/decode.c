@@ -174,36 +174,16 @@ is_run (unsigned tag)
   return tag == RS_TAG_INTEGERS || tag == RS_TAG_FLOATS;
 }
 
-static inline void
-push_packed (lua_State *L, unsigned tag, uint64_t bits)
-{
-  if (tag == RS_TAG_INTEGERS)
-    lua_pushinteger(L, (lua_Integer) bits);
-  else {
-    lua_Number v;
-    memcpy(&v, &bits, sizeof v);
-    lua_pushnumber(L, v);
-  }
-}
-
-/* [-0, +0, m]  Assign 'n' numbers of a run, which are there, to the fields
-   from 'first' on of the table at 'index'. */
+/* [-0, +0, m]  Assign 'n' numbers of the run to the fields from 'first' on of
+   the table at 'index'. */
 static void
-assign_run (rs_decoder *d, lua_State *L, unsigned tag, int index,
-            lua_Integer first, size_t n)
+assign_run (rs_decoder *d, lua_State *L, int index, lua_Integer first,
+            size_t n)
 {
-  const unsigned char *from = d->data + d->at;
-  if (tag == RS_TAG_INTEGERS)
-    for (size_t i = 0; i < n; i++, from += 8) {
-      lua_pushinteger(L, (lua_Integer) rs_wire_get64(from));
-      lua_rawseti(L, index, first + (lua_Integer) i);
-    }
-  else
-    for (size_t i = 0; i < n; i++, from += 8) {
-      push_packed(L, tag, rs_wire_get64(from));
-      lua_rawseti(L, index, first + (lua_Integer) i);
-    }
-  d->at += 8 * n;
+  for (size_t i = 0; i < n; i++) {
+    rs_decode_packed(d, L);
+    lua_rawseti(L, index, first + (lua_Integer) i);
+  }
 }
 
 /* ----------------------------------------------------------------- values */
@@ -307,11 +287,12 @@ decode_table (rs_decoder *d, lua_State *L, unsigned tag)
       lua_rawseti(L, table, (lua_Integer) i++);
       continue;
     }
-    const unsigned run = d->data[d->at++];
-    const size_t n = begin_run(d, L);
+    d->run = d->data[d->at++];
+    d->left = begin_run(d, L);
+    const size_t n = d->left;
     if (n > array - i + 1)
       rs_decoder_bad(d, L, "a run longer than its table");
-    assign_run(d, L, run, table, (lua_Integer) i, n);
+    assign_run(d, L, table, (lua_Integer) i, n);
     i += n;
   }
   for (size_t i = 0; i < hash; i++) {
@@ -509,12 +490,10 @@ in_run (rs_decoder *d, lua_State *L)
 }
 
 void
-rs_decode_value (rs_decoder *d, lua_State *L)
+rs_decode_one (rs_decoder *d, lua_State *L)
 {
   if (in_run(d, L)) {
-    push_packed(L, d->run, rs_wire_get64(d->data + d->at));
-    d->at += 8;
-    d->left--;
+    rs_decode_packed(d, L);
     return;
   }
   d->upvalue = 0;
@@ -539,8 +518,7 @@ rs_decode_scalars (rs_decoder *d, lua_State *L, int index, lua_Integer first,
     const lua_Integer field = first + (lua_Integer) i;
     if (in_run(d, L)) {
       const size_t count = d->left < n - i ? d->left : n - i;
-      assign_run(d, L, d->run, index, field, count);
-      d->left -= count;
+      assign_run(d, L, index, field, count);
       i += count;
     }
     else if (is_scalar(d->data[d->at])) {

@@ -1078,7 +1078,7 @@ encode_composite (rs_encoder *e, lua_State *L, int index)
 }
 
 int
-rs_encode_value (rs_encoder *e, lua_State *L, int index, const char *root)
+rs_encode_one (rs_encoder *e, lua_State *L, int index, const char *root)
 {
   if (e->home != 0) {  /* called by '__transfer' of what it encodes? */
     snprintf(e->error, sizeof e->error, "cannot transfer a value inside the"

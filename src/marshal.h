@@ -19,6 +19,7 @@
 #include "buf.h"
 #include "names.h"
 #include "runspace.h"
+#include "wire.h"
 
 /* What a message may hold, told by its encoder and asked by transports. */
 enum {
@@ -141,8 +142,41 @@ void rs_encoder_string (rs_encoder *e, const char *text, size_t size);
  * taken back and 'e->error' tells the path and the reason.
  * RS_OK, RS_EREFUSED or RS_ENOMEM.
  */
-int rs_encode_value (rs_encoder *e, lua_State *L, int index,
-                     const char *root);
+int rs_encode_one (rs_encoder *e, lua_State *L, int index, const char *root);
+
+/* [-0, +0, -]  Append the number at 'index' to the run that is open, if it is
+   one of its kind. */
+static inline bool
+rs_encode_packed (rs_encoder *e, lua_State *L, int index)
+{
+  uint64_t bits;
+  if (e->packed.tag == RS_TAG_INTEGERS) {
+    if (!lua_isinteger(L, index))
+      return false;
+    bits = (uint64_t) lua_tointegerx(L, index, NULL);
+  }
+  else {
+    if (e->packed.tag == 0 || lua_type(L, index) != LUA_TNUMBER
+        || lua_isinteger(L, index))
+      return false;
+    const lua_Number v = lua_tonumberx(L, index, NULL);
+    memcpy(&bits, &v, sizeof bits);
+  }
+  if (e->packed.count == UINT32_MAX || e->buf.room - e->buf.size < 8)
+    return false;
+  rs_wire_put64(e->buf.data + e->buf.size, bits);
+  e->buf.size += 8;
+  e->packed.count++;
+  return true;
+}
+
+/* The same as 'rs_encode_one', quicker for one more number of a run. */
+static inline int
+rs_encode_value (rs_encoder *e, lua_State *L, int index, const char *root)
+{
+  return rs_encode_packed(e, L, index) ? RS_OK
+                                       : rs_encode_one(e, L, index, root);
+}
 
 /*
  * [-0, +0, -]  Append the fields 'from', from + 1, ... of the table at 'index'
@@ -221,11 +255,37 @@ bool rs_decoder_at_end (const rs_decoder *d);
 /* [-0, +0, v]  Copy the next 'n' bytes, which are no value, to 'bytes'. */
 void rs_decoder_raw (rs_decoder *d, lua_State *L, void *bytes, size_t n);
 
+/* [-0, +1, -]  Push the next number of the run that is read. */
+static inline void
+rs_decode_packed (rs_decoder *d, lua_State *L)
+{
+  const uint64_t bits = rs_wire_get64(d->data + d->at);
+  if (d->run == RS_TAG_INTEGERS)
+    lua_pushinteger(L, (lua_Integer) bits);
+  else {
+    lua_Number v;
+    memcpy(&v, &bits, sizeof v);
+    lua_pushnumber(L, v);
+  }
+  d->at += 8;
+  d->left--;
+}
+
 /*
  * [-0, +1, e]  Push the next value.  Raises "bad message at byte N: ..." for
  * bytes that are no value, and what 'require' raises.
  */
-void rs_decode_value (rs_decoder *d, lua_State *L);
+void rs_decode_one (rs_decoder *d, lua_State *L);
+
+/* The same, quicker for one more number of a run. */
+static inline void
+rs_decode_value (rs_decoder *d, lua_State *L)
+{
+  if (d->left > 0)
+    rs_decode_packed(d, L);
+  else
+    rs_decode_one(d, L);
+}
 
 /*
  * [-0, +0, e]  Assign the next values to the fields 'first', first + 1, ... of

@@ -100,7 +100,7 @@ local function run (pool, source, fn, opts, keep, ...)
   local failures, cancelled
   local failed = 0
   local more, finished = true, false
-  while true do
+  local function feed ()
     if more and shown ~= nil then
       more = shown:feed(source, batch)
     elseif more then
@@ -110,11 +110,15 @@ local function run (pool, source, fn, opts, keep, ...)
       batch:finish()
       finished = true
     end
+  end
+  while true do
+    feed()
     -- An iterator may have been cut short though there is room: look only.
     local patience = more and batch:room() > 0 and 0 or nil
     if shown ~= nil then patience = advance(shown, batch, patience) end
     local event = batch:wait(patience)
     if event == "ready" then
+      feed()  -- the workers first
       local index, state, value, traceback, reason =
         batch:take_values(results, forget)
       while index ~= nil do
