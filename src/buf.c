@@ -3,7 +3,7 @@
  * buf.c - growable bytes with a latched failure.
  *
  * Room at least doubles, so that appending costs a constant amount for each
- * byte; a single large write gets exactly the room that it needs.
+ * byte; a single large write gets the room that it needs, and an eighth more.
  */
 #include "buf.h"
 
@@ -37,7 +37,7 @@ rs_buf_reserve (rs_buf *b, size_t n)
   if (n > SIZE_MAX / 4 - b->size)
     goto fail;
   if (room < b->size + n)
-    room = b->size + n;
+    room = b->size + n + (b->size + n) / 8;
   unsigned char *const data = realloc(b->data, room);
   if (data == NULL)
     goto fail;

@@ -1142,6 +1142,18 @@ rs_encode_scalars (rs_encoder *e, lua_State *L, int index, lua_Integer from,
   return i;
 }
 
+/*
+ * The bytes in a block of their size, or NULL.  A little too much is left as it
+ * is: glibc keeps freed memory up to twice the largest block that it has seen,
+ * so that a message and the string that is made of it, both of 16 MiB, took 15
+ * ms for page faults each time, and 4 ms when the message is a little larger.
+ */
+static void *
+fit (rs_buf *b)
+{
+  return b->room - b->size <= b->size / 4 ? b->data : realloc(b->data, b->size);
+}
+
 rs_message *
 rs_encoder_message (rs_encoder *e)
 {
@@ -1161,7 +1173,7 @@ rs_encoder_message (rs_encoder *e)
       return NULL;
   }
   else {
-    void *const fitting = realloc(e->buf.data, e->buf.size);
+    void *const fitting = fit(&e->buf);
     msg = fitting != NULL ? fitting : (void *) e->buf.data;
     init_message(msg, size, e->flags);
     e->buf = (rs_buf) RS_BUF_INIT;
