@@ -533,7 +533,7 @@ leave (rs_batch *batch, lua_State *L)
   if (batch->current == NULL)
     return;
   if (L != NULL && batch->reading
-      && (batch->reader.flags & RS_MESSAGE_REFS)) {
+      && batch->reader.objects != 0) {
     lua_pushnil(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, batch);
   }
@@ -630,13 +630,13 @@ open_reader (rs_batch *batch, lua_State *L)
   rs_decoder *const d = &batch->reader;
   if (!batch->reading) {
     rs_decoder_init(d, L, batch->current->call.result, 0);
-    if (d->flags & RS_MESSAGE_REFS) {
+    if (d->objects != 0) {
       lua_pushvalue(L, -1);
       lua_rawsetp(L, LUA_REGISTRYINDEX, batch);
     }
     batch->reading = true;
   }
-  else if (d->flags & RS_MESSAGE_REFS) {
+  else if (d->objects != 0) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, batch);
     d->objects = lua_gettop(L);
   }

@@ -137,7 +137,7 @@ rs_decoder_leave (rs_decoder *d)
 void
 rs_decoder_register (rs_decoder *d, lua_State *L, unsigned id)
 {
-  if (d->objects != 0) {
+  if (d->flags & RS_MESSAGE_REFS) {
     lua_pushvalue(L, -1);
     lua_rawseti(L, d->objects, (lua_Integer) id + 1);
   }
@@ -147,7 +147,7 @@ void
 rs_decoder_ref (rs_decoder *d, lua_State *L)
 {
   const size_t id = rs_decoder_length(d, L);
-  if (d->objects == 0 || id >= d->next_id
+  if (!(d->flags & RS_MESSAGE_REFS) || id >= d->next_id
       || lua_rawgeti(L, d->objects, (lua_Integer) id + 1) == LUA_TNIL)
     rs_decoder_bad(d, L, "a reference to nothing");
 }
@@ -237,7 +237,8 @@ decode_metatable (rs_decoder *d, lua_State *L, int table, unsigned tag)
   rs_decode_any(d, L);
   if (lua_type(L, -1) != LUA_TTABLE)
     rs_decoder_bad(d, L, "a metatable that is no table");
-  if (tag == RS_TAG_TABLE_META || d->objects == 0) {
+  if (tag == RS_TAG_TABLE_META || tag == RS_TAG_RECORD_META
+      || d->objects == 0) {
     lua_setmetatable(L, table);
     return;
   }
@@ -261,6 +262,34 @@ set_late_metatables (rs_decoder *d, lua_State *L)
   }
 }
 
+/* [-0, +1, e]  Push a table with room for 'single' values and 'pairs' of
+   others, of which 'named' have their keys elsewhere. */
+static void
+push_table (rs_decoder *d, lua_State *L, size_t array, size_t named,
+            size_t pairs)
+{
+  const size_t left = d->size - d->at;
+  const size_t single = array + named;
+  if (single > left || pairs > (left - single) / 2
+      || single + 2 * pairs > d->size - d->claimed)
+    rs_decoder_bad(d, L, "a table larger than its message");
+  d->claimed += single + 2 * pairs;
+  if (array > INT32_MAX / 2 || named + pairs > INT32_MAX / 2)
+    rs_decoder_bad(d, L, "a table too large for Lua");
+  lua_createtable(L, (int) array, (int) (named + pairs));
+}
+
+/* [-0, +0, e]  Assign the fields whose keys come with them. */
+static void
+decode_pairs (rs_decoder *d, lua_State *L, int table, size_t n)
+{
+  for (size_t i = 0; i < n; i++) {
+    decode_key(d, L);
+    rs_decode_any(d, L);
+    lua_rawset(L, table);
+  }
+}
+
 static void
 decode_table (rs_decoder *d, lua_State *L, unsigned tag)
 {
@@ -269,14 +298,7 @@ decode_table (rs_decoder *d, lua_State *L, unsigned tag)
   const size_t array = rs_wire_get32(d->data + d->at);
   const size_t hash = rs_wire_get32(d->data + d->at + 4);
   d->at += 8;
-  const size_t left = d->size - d->at;
-  if (array > left || hash > (left - array) / 2
-      || array + 2 * hash > d->size - d->claimed)
-    rs_decoder_bad(d, L, "a table larger than its message");
-  d->claimed += array + 2 * hash;
-  if (array > INT32_MAX / 2 || hash > INT32_MAX / 2)
-    rs_decoder_bad(d, L, "a table too large for Lua");
-  lua_createtable(L, (int) array, (int) hash);
+  push_table(d, L, array, 0, hash);
   rs_decoder_register(d, L, id);
   const int table = lua_gettop(L);
   d->upvalue = 0;
@@ -295,12 +317,79 @@ decode_table (rs_decoder *d, lua_State *L, unsigned tag)
     assign_run(d, L, table, (lua_Integer) i, n);
     i += n;
   }
-  for (size_t i = 0; i < hash; i++) {
-    decode_key(d, L);
+  decode_pairs(d, L, table, hash);
+  if (tag != RS_TAG_TABLE)
+    decode_metatable(d, L, table, tag);
+  rs_decoder_leave(d);
+}
+
+/* The field in the table of objects where the keys of a shape begin. */
+static lua_Integer
+keys_of (const rs_decoder *d, const rs_shape_read *s)
+{
+  return (lua_Integer) d->count + 1 + (s - d->shapes) * RS_SHAPE_KEYS;
+}
+
+/* [-0, +0, e]  Read the definition at 'at', which is behind its tag. */
+static rs_shape_read *
+read_shape (rs_decoder *d, lua_State *L, size_t at)
+{
+  rs_shape_read *const s = &d->shapes[at / 2 % RS_SHAPES];
+  const size_t back = d->at;
+  if (!(d->flags & RS_MESSAGE_SHAPES))
+    rs_decoder_bad(d, L, "a shape where none is announced");
+  d->at = at;
+  const unsigned n = rs_decoder_byte(d, L);
+  if (n == 0 || n > RS_SHAPE_KEYS)
+    rs_decoder_bad(d, L, "a shape with too many keys, or none");
+  s->at = 0;
+  for (unsigned i = 0; i < n; i++) {
+    const size_t size = rs_decoder_byte(d, L);
+    need(d, L, size);
+    push_bytes(d, L, size);
+    lua_rawseti(L, d->objects, keys_of(d, s) + (lua_Integer) i);
+  }
+  s->at = at;
+  s->n = n;
+  if (back > at)
+    d->at = back;
+  return s;
+}
+
+/* [-0, +0, e]  The shape that is defined at 'at'. */
+static inline rs_shape_read *
+find_shape (rs_decoder *d, lua_State *L, size_t at)
+{
+  rs_shape_read *const s = &d->shapes[at / 2 % RS_SHAPES];
+  return s->at == at ? s : read_shape(d, L, at);
+}
+
+static void
+decode_record (rs_decoder *d, lua_State *L, unsigned tag)
+{
+  const unsigned id = rs_decoder_enter(d, L);
+  need(d, L, 9);
+  const size_t at = rs_wire_get32(d->data + d->at);
+  const unsigned n = d->data[d->at + 4];
+  const size_t hash = rs_wire_get32(d->data + d->at + 5);
+  if (at < RS_WIRE_HEADER || at >= d->at || d->data[at] != RS_TAG_SHAPE)
+    rs_decoder_bad(d, L, "no shape where one should be");
+  d->at += 9;
+  if (n > find_shape(d, L, at + 1)->n)
+    rs_decoder_bad(d, L, "more fields than its shape has");
+  push_table(d, L, 0, n, hash);
+  rs_decoder_register(d, L, id);
+  const int table = lua_gettop(L);
+  d->upvalue = 0;
+  for (unsigned i = 0; i < n; i++) {
+    /* A value may have put another shape in its place. */
+    const rs_shape_read *const s = find_shape(d, L, at + 1);
+    lua_rawgeti(L, d->objects, keys_of(d, s) + (lua_Integer) i);
     rs_decode_any(d, L);
     lua_rawset(L, table);
   }
-  if (tag != RS_TAG_TABLE)
+  decode_pairs(d, L, table, hash);
+  if (tag != RS_TAG_RECORD)
     decode_metatable(d, L, table, tag);
   rs_decoder_leave(d);
 }
@@ -357,7 +446,11 @@ void
 rs_decode_any (rs_decoder *d, lua_State *L)
 {
   need(d, L, 1);
-  const unsigned tag = d->data[d->at++];
+  unsigned tag = d->data[d->at++];
+  while (tag == RS_TAG_SHAPE) {
+    read_shape(d, L, d->at);
+    tag = rs_decoder_byte(d, L);
+  }
   if (tag <= RS_WIRE_SMALL_MAX) {
     lua_pushinteger(L, (lua_Integer) tag);
     return;
@@ -398,6 +491,11 @@ rs_decode_any (rs_decoder *d, lua_State *L)
     case RS_TAG_TABLE_META:
     case RS_TAG_TABLE_META_OPEN:
       decode_table(d, L, tag);
+      return;
+    case RS_TAG_RECORD:
+    case RS_TAG_RECORD_META:
+    case RS_TAG_RECORD_META_OPEN:
+      decode_record(d, L, tag);
       return;
     case RS_TAG_REF:
       rs_decoder_ref(d, L);
@@ -450,14 +548,19 @@ rs_decoder_init (rs_decoder *d, lua_State *L, const rs_message *msg,
                          ? "bytecode is not accepted here"
                          : "pointers are not accepted here");
   d->at = RS_WIRE_AT_OBJECTS;
-  const size_t objects = rs_wire_get32(d->data + d->at);
+  const size_t objects = d->flags & RS_MESSAGE_REFS
+                       ? rs_wire_get32(d->data + d->at) : 0;
   if (objects > d->size)
     rs_decoder_bad(d, L, "more objects than bytes");
   d->at = RS_WIRE_HEADER;
-  if (d->flags & RS_MESSAGE_REFS) {
+  if (d->flags & (RS_MESSAGE_REFS | RS_MESSAGE_SHAPES)) {
+    const size_t keys = d->flags & RS_MESSAGE_SHAPES
+                      ? RS_SHAPES * RS_SHAPE_KEYS : 0;
     luaL_checkstack(L, LUA_MINSTACK, "message");
-    lua_createtable(L, objects > INT32_MAX / 2 ? 0 : (int) objects, 0);
+    lua_createtable(L, objects > INT32_MAX / 2 ? 0 : (int) (objects + keys),
+                    0);
     d->objects = lua_gettop(L);
+    d->count = objects;
   }
 }
 

@@ -83,6 +83,14 @@ rs_message_size (const rs_message *msg)
 
 /* ----------------------------------------------------------- appending */
 
+/* Take back the bytes from 'size' on. */
+static void
+truncate (rs_encoder *e, size_t size)
+{
+  e->buf.size = size;
+  rs_shapes_truncate(e->shapes, size);
+}
+
 /* Where 'n' bytes can be written, or NULL. */
 static inline unsigned char *
 room_for (rs_encoder *e, size_t n)
@@ -543,6 +551,7 @@ encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
   const int base = lua_gettop(L) - 1;
   lua_pushvalue(L, index);
   const int code = lua_pcall(L, 1, LUA_MULTRET, 0);
+  e->walk++;  /* strings may have been freed */
   if (code == LUA_ERRMEM)
     return RS_ENOMEM;
   if (code != LUA_OK)
@@ -618,7 +627,7 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
     return RS_ENOMEM;
   if (found) {
     if (is_open(e, seen->id) && !e->buf.failed)
-      e->buf.data[header] = RS_TAG_TABLE_META_OPEN;
+      e->buf.data[header]++;  /* to the tag that tells so */
     return encode_ref(e, seen->id);
   }
   bool done;
@@ -636,21 +645,44 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
   return status;
 }
 
-/* [-0, +0, -]  Append the key at 'index'.  'class' tells that it is the one
-   that classes have. */
+/* The fields of a table, while they are appended. */
+typedef struct fields {
+  uint32_t array, hash;   /* how many: 1, 2, ..., and others */
+  size_t header;          /* where its tag is */
+  bool named;             /* it proved to be a class that has a name */
+  rs_shape shape;         /* of its keys, as far as they can be of one */
+  bool learn;             /* they can */
+} fields;
+
+/* The key is the string at 'index', whose 'size' bytes end the buffer. */
+static inline void
+learn_key (rs_encoder *e, lua_State *L, int index, fields *f, size_t size)
+{
+  rs_shape *const s = &f->shape;
+  f->learn = f->learn && s->n < RS_SHAPE_KEYS && size <= RS_SHAPE_KEY_MAX;
+  if (f->learn)
+    s->keys[s->n++] = (rs_shape_key) { e->buf.size - size, size,
+                                       lua_topointer(L, index) };
+}
+
+/* [-0, +0, -]  Append the key at 'index' of the table at 'table'. */
 static int
-encode_key (rs_encoder *e, lua_State *L, int index, bool *class)
+encode_key (rs_encoder *e, lua_State *L, int table, int index, fields *f)
 {
   static const char mark[] = "__index";
-  *class = false;
-  if (lua_type(L, index) == LUA_TSTRING) {
+  const int type = lua_type(L, index);
+  if (type == LUA_TSTRING) {
     size_t size;
     const char *const s = lua_tolstring(L, index, &size);
-    *class = size == sizeof mark - 1 && memcmp(s, mark, size) == 0;
     put_string(e, s, size);
-    return RS_OK;
+    learn_key(e, L, index, f, size);
+    if (size != sizeof mark - 1 || memcmp(s, mark, size) != 0)
+      return RS_OK;
+    f->learn = false;  /* classes have it */
+    return encode_name(e, L, table, RS_NAMES_TABLE, &f->named);
   }
-  if (put_scalar(e, L, index, lua_type(L, index)))
+  f->learn = false;
+  if (put_scalar(e, L, index, type))
     return RS_OK;
   const int status = rs_encode_any(e, L, index);
   if (status == RS_EREFUSED)
@@ -658,63 +690,227 @@ encode_key (rs_encoder *e, lua_State *L, int index, bool *class)
   return status;
 }
 
-/*
- * [-0, +?, -]  Append the fields of the table at 'index' and set how many
- * there are.  'named' is set, and the walk ends, when the table proves to be
- * a class that has a name.
- */
-static int
-encode_fields (rs_encoder *e, lua_State *L, int index, uint32_t *array,
-               uint32_t *hash, bool *named)
+/* [-0, +?, -]  Append the value at 'key' + 1, whose key is at 'key'. */
+static inline int
+encode_field (rs_encoder *e, lua_State *L, int key)
 {
-  const int key = lua_gettop(L) + 1;
+  if (put_scalar(e, L, key + 1, lua_type(L, key + 1)))
+    return RS_OK;
+  const int status = rs_encode_any(e, L, key + 1);
+  if (status == RS_EREFUSED)
+    inside_field(e, L, key);
+  return status;
+}
+
+/* [-2, +(0|2), -]  Append the fields that have the keys 1, 2, ..., from the
+   one on top of the stack on; on to the first that has not. */
+static int
+encode_array (rs_encoder *e, lua_State *L, int index, fields *f)
+{
+  const int key = lua_gettop(L) - 1;
   const int value = key + 1;
-  size_t n = 0, pairs = 0;
-  bool leading = true;  /* the keys were 1, 2, ... so far */
   rs_packed packed = { .off = lua_rawlen(L, index) < RS_WIRE_RUN_FROM };
-  int status;
-  *named = false;
-  lua_pushnil(L);
-  while (lua_next(L, index)) {
-    const int type = lua_type(L, value);
-    if (leading) {
-      if (lua_isinteger(L, key)
-          && (size_t) lua_tointegerx(L, key, NULL) == n + 1) {
-        n++;
-        if (type == LUA_TNUMBER && !packed.off) {
-          put_number(e, &packed, L, value);
-          lua_settop(L, key);
-          continue;
-        }
-      }
-      else
-        leading = false;
+  size_t n = 0;
+  do {
+    if (!lua_isinteger(L, key)
+        || (size_t) lua_tointegerx(L, key, NULL) != n + 1)
+      break;
+    n++;
+    if (!packed.off && lua_type(L, value) == LUA_TNUMBER)
+      put_number(e, &packed, L, value);
+    else {
       end_run(e, &packed);
-    }
-    if (!leading) {
-      pairs++;
-      bool class;
-      status = encode_key(e, L, key, &class);
-      if (status == RS_OK && class)
-        status = encode_name(e, L, index, RS_NAMES_TABLE, named);
-      if (status != RS_OK || *named)
+      const int status = encode_field(e, L, key);
+      if (status != RS_OK)
         return status;
-    }
-    if (!put_scalar(e, L, value, type)) {
-      status = rs_encode_any(e, L, value);
-      if (status != RS_OK) {
-        if (status == RS_EREFUSED)
-          inside_field(e, L, key);
-        return status;
-      }
     }
     lua_settop(L, key);
-  }
+  } while (lua_next(L, index));
   end_run(e, &packed);
-  if (n > UINT32_MAX || pairs > UINT32_MAX)
+  if (n > UINT32_MAX)
     return RS_ENOMEM;
-  *array = (uint32_t) n;
-  *hash = (uint32_t) pairs;
+  f->array = (uint32_t) n;
+  return RS_OK;
+}
+
+/* [-2, +0, -]  Append the keys and values from those on top of the stack on,
+   until the table proves to be a class that has a name. */
+static int
+encode_pairs (rs_encoder *e, lua_State *L, int index, fields *f)
+{
+  const int key = lua_gettop(L) - 1;
+  size_t n = 0;
+  do {
+    n++;
+    int status = encode_key(e, L, index, key, f);
+    if (status == RS_OK && !f->named)
+      status = encode_field(e, L, key);
+    if (status != RS_OK || f->named)
+      return status;
+    lua_settop(L, key);
+  } while (lua_next(L, index));
+  if (n > UINT32_MAX)
+    return RS_ENOMEM;
+  f->hash = (uint32_t) n;
+  return RS_OK;
+}
+
+/* The shape that the table may have whose first key is at 'key'; or NULL. */
+static rs_shape *
+find_shape (const rs_encoder *e, lua_State *L, int key)
+{
+  size_t size;
+  if (e->shapes == NULL || lua_type(L, key) != LUA_TSTRING)
+    return NULL;
+  const char *const s = lua_tolstring(L, key, &size);
+  rs_shape *const shape = rs_shape_slot(e->shapes, s, size);
+  return rs_shape_has(shape, 0, e->buf.data, s, size) ? shape : NULL;
+}
+
+/* Is the key at 'key' number 'i' of the shape? */
+static inline bool
+has_key (const rs_encoder *e, lua_State *L, rs_shape *shape, unsigned i,
+         int key)
+{
+  const void *const string = lua_topointer(L, key);
+  if (i < shape->n && shape->walk == e->walk
+      && shape->keys[i].string == string)
+    return true;
+  size_t size;
+  if (lua_type(L, key) != LUA_TSTRING)
+    return false;
+  const char *const text = lua_tolstring(L, key, &size);
+  if (!rs_shape_has(shape, i, e->buf.data, text, size))
+    return false;
+  shape->keys[i].string = string;
+  return true;
+}
+
+/* The table had these keys. */
+static void
+learn_shape (rs_encoder *e, const fields *f)
+{
+  if (!f->learn || f->shape.n < 2 || f->array > 0 || e->next_id < 2
+      || e->buf.failed || e->buf.size > UINT32_MAX)
+    return;
+  if (e->shapes == NULL
+      && (e->shapes = calloc(RS_SHAPES, sizeof *e->shapes)) == NULL)
+    return;  /* they only save time */
+  const rs_shape_key *const first = &f->shape.keys[0];
+  rs_shape *const s =
+    rs_shape_slot(e->shapes, (const char *) e->buf.data + first->at,
+                  first->size);
+  *s = f->shape;
+  s->end = e->buf.size;
+  s->walk = e->walk;
+}
+
+/* Append its definition, unless that was done. */
+static bool
+define_shape (rs_encoder *e, rs_shape *s)
+{
+  if (s->defined != 0)
+    return true;
+  unsigned char *at = room_for(e, 2 + s->n * (1u + RS_SHAPE_KEY_MAX));
+  if (at == NULL)
+    return false;
+  s->defined = e->buf.size;
+  *at++ = RS_TAG_SHAPE;
+  *at++ = (unsigned char) s->n;
+  for (unsigned i = 0; i < s->n; i++) {
+    *at++ = (unsigned char) s->keys[i].size;
+    memcpy(at, e->buf.data + s->keys[i].at, s->keys[i].size);
+    at += s->keys[i].size;
+  }
+  e->buf.size = (size_t) (at - e->buf.data);
+  e->flags |= RS_MESSAGE_SHAPES;
+  return true;
+}
+
+/* [-2, +0, -]  Append a table whose first key and value are on top of the
+   stack; it begins as 'shape' does. */
+static int
+encode_record (rs_encoder *e, lua_State *L, int index, rs_shape *shape,
+               bool meta, fields *f)
+{
+  enum { SIZE = 10 };
+  const int key = lua_gettop(L) - 1;
+  unsigned char *at;
+  if (!define_shape(e, shape) || (at = room_for(e, SIZE)) == NULL)
+    return RS_ENOMEM;
+  const size_t defined = shape->defined;
+  f->header = e->buf.size;
+  at[0] = meta ? RS_TAG_RECORD_META : RS_TAG_RECORD;
+  rs_wire_put32(at + 1, (uint32_t) (defined - PREFIX));
+  e->buf.size += SIZE;
+  unsigned n = 0;
+  bool more;
+  do {
+    if (shape->defined != defined  /* has it made room? */
+        || !has_key(e, L, shape, n, key))
+      break;
+    n++;
+    const int status = encode_field(e, L, key);
+    if (status != RS_OK)
+      return status;
+    lua_settop(L, key);
+    more = lua_next(L, index);
+  } while (more);
+  if (shape->defined == defined && (more || n < shape->n)) {
+    memcpy(f->shape.keys, shape->keys, n * sizeof *shape->keys);
+    f->shape.n = n;  /* it was another one */
+  }
+  else if (shape->defined == defined)
+    shape->walk = e->walk;
+  else
+    f->learn = false;
+  if (more) {
+    const int status = encode_pairs(e, L, index, f);
+    if (status != RS_OK || f->named)
+      return status;
+  }
+  if (e->buf.failed)
+    return RS_ENOMEM;
+  at = e->buf.data + f->header;
+  at[5] = (unsigned char) n;
+  rs_wire_put32(at + 6, f->hash);
+  learn_shape(e, f);
+  return RS_OK;
+}
+
+/* [-0, +?, -]  Append the table at 'index', without its metatable. */
+static int
+encode_fields (rs_encoder *e, lua_State *L, int index, bool meta, fields *f)
+{
+  enum { SIZE = 9 };
+  const int key = lua_gettop(L) + 1;
+  f->array = f->hash = 0;
+  f->named = false;
+  f->shape.n = 0;
+  f->shape.defined = 0;
+  f->learn = true;
+  lua_pushnil(L);
+  const bool any = lua_next(L, index);
+  rs_shape *const shape = any ? find_shape(e, L, key) : NULL;
+  if (shape != NULL)
+    return encode_record(e, L, index, shape, meta, f);
+  unsigned char *at = room_for(e, SIZE);
+  if (at == NULL)
+    return RS_ENOMEM;
+  at[0] = meta ? RS_TAG_TABLE_META : RS_TAG_TABLE;
+  f->header = e->buf.size;
+  e->buf.size += SIZE;
+  int status = any ? encode_array(e, L, index, f) : RS_OK;
+  if (status == RS_OK && lua_gettop(L) > key)
+    status = encode_pairs(e, L, index, f);
+  if (status != RS_OK || f->named)
+    return status;
+  if (e->buf.failed)
+    return RS_ENOMEM;
+  at = e->buf.data + f->header;
+  rs_wire_put32(at + 1, f->array);
+  rs_wire_put32(at + 5, f->hash);
+  learn_shape(e, f);
   return RS_OK;
 }
 
@@ -750,31 +946,18 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id)
       goto done;
   }
   const unsigned flags = e->flags;
-  const size_t header = e->buf.size;
-  unsigned char *at = room_for(e, 9);
-  if (at == NULL)
-    return RS_ENOMEM;
-  at[0] = meta ? RS_TAG_TABLE_META : RS_TAG_TABLE;
-  e->buf.size += 9;
-  uint32_t array = 0, hash = 0;
-  bool named;
-  status = encode_fields(e, L, index, &array, &hash, &named);
-  if (status == RS_OK && !named) {
-    if (e->buf.failed)
-      return RS_ENOMEM;
-    at = e->buf.data + header;
-    rs_wire_put32(at + 1, array);
-    rs_wire_put32(at + 5, hash);
-    if (meta)
-      status = encode_metatable(e, L, top + 1, header);
-  }
+  const size_t start = e->buf.size;
+  fields f;
+  status = encode_fields(e, L, index, meta, &f);
+  if (status == RS_OK && !f.named && meta)
+    status = encode_metatable(e, L, top + 1, f.header);
   if (status == RS_EREFUSED) {
     lua_settop(L, top);
-    const int found = rescue_class(e, L, index, &named);
+    const int found = rescue_class(e, L, index, &f.named);
     if (found != RS_OK)
       return found;
   }
-  if (named) {  /* take back the fields, put the name in their place */
+  if (f.named) {  /* take back the fields, put the name in their place */
     lua_settop(L, top);
     e->open = &open;
     e->depth = depth;
@@ -782,8 +965,8 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id)
     e->flags = flags;
     e->next_id = id + 1;
     drop_from(e, id + 1);
-    e->buf.size = header;
-    status = encode_name(e, L, index, RS_NAMES_TABLE, &named);
+    truncate(e, start);
+    status = encode_name(e, L, index, RS_NAMES_TABLE, &f.named);
   }
   if (status != RS_OK)
     return status;
@@ -948,6 +1131,8 @@ rs_encoder_init (rs_encoder *e, unsigned forbidden)
 {
   e->buf = (rs_buf) RS_BUF_INIT;
   e->forbidden = forbidden;
+  e->walk = 0;
+  e->shapes = NULL;
   e->seen = NULL;
   e->seen_room = e->seen_count = 0;
   e->generation = 0;
@@ -960,6 +1145,7 @@ void
 rs_encoder_fini (rs_encoder *e)
 {
   rs_buf_fini(&e->buf);
+  free(e->shapes);
   free(e->seen);
   rs_names_fini(&e->names);
   rs_encoder_init(e, e->forbidden);
@@ -969,6 +1155,7 @@ void
 rs_encoder_clear (rs_encoder *e)
 {
   rs_buf_clear(&e->buf);
+  rs_shapes_truncate(e->shapes, 0);
   e->packed = (rs_packed) { .tag = 0 };
   e->packs = false;
   e->flags = 0;
@@ -1010,7 +1197,7 @@ rs_encoder_start (rs_encoder *e)
 void
 rs_encoder_rewind (rs_encoder *e, const rs_mark *mark)
 {
-  e->buf.size = mark->size;
+  truncate(e, mark->size);
   e->next_id = mark->next_id;
   e->packed = mark->packed;
   rs_encoder_forget(e);
@@ -1044,6 +1231,7 @@ encode_composite (rs_encoder *e, lua_State *L, int index)
   const size_t size = e->buf.size;
   const unsigned flags = e->flags;
   const unsigned id = e->next_id;
+  e->walk++;
   e->home = top + 1;
   e->keep = 0;
   e->env = rs_home_env(L, e->home);
@@ -1062,7 +1250,7 @@ encode_composite (rs_encoder *e, lua_State *L, int index)
     lua_settop(L, top + 1);
     if (status == RS_OK)
       break;
-    e->buf.size = size;
+    truncate(e, size);
     e->buf.failed = false;
     e->flags = flags;
     e->next_id = id;
@@ -1102,7 +1290,7 @@ rs_encode_one (rs_encoder *e, lua_State *L, int index, const char *root)
     else if (!e->buf.failed)
       e->status = RS_OK;
     else {
-      e->buf.size = mark.size;
+      truncate(e, mark.size);
       e->packed = mark.packed;
       e->buf.failed = false;
     }

@@ -81,7 +81,7 @@ main (int argc, char **argv)
   rs_cli cli;
   if (!rs_cli_parse(&cli, argc, argv))
     return EXIT_FAILURE;
-  lua_State *L = luaL_newstate();
+  lua_State *L = rs_host_open();
   if (L == NULL) {
     rs_cli_message(cli.name, "cannot create state: not enough memory");
     return EXIT_FAILURE;
@@ -91,6 +91,6 @@ main (int argc, char **argv)
   const int status = lua_pcall(L, 1, 1, 0);
   const bool done = lua_toboolean(L, -1);
   rs_cli_report(L, status, cli.name);
-  lua_close(L);
+  rs_host_close(L);
   return (status == LUA_OK && done) ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -19,13 +19,15 @@
 #include "buf.h"
 #include "names.h"
 #include "runspace.h"
+#include "shape.h"
 #include "wire.h"
 
 /* What a message may hold, told by its encoder and asked by transports. */
 enum {
   RS_MESSAGE_REFS = 1,   /* back references: the decoder keeps objects */
   RS_MESSAGE_LOCAL = 2,  /* pointers: only inside this process */
-  RS_MESSAGE_CODE = 4    /* bytecode, or calls that rebuild an object */
+  RS_MESSAGE_CODE = 4,   /* bytecode, or calls that rebuild an object */
+  RS_MESSAGE_SHAPES = 8  /* definitions of keys: the decoder keeps them */
 };
 
 struct rs_message {
@@ -76,6 +78,8 @@ typedef struct rs_encoder {
   unsigned forbidden;     /* RS_MESSAGE_ that are refused */
   unsigned next_id;       /* of the next object */
 
+  unsigned walk;          /* counts walks, in which no string is freed */
+  rs_shape *shapes;       /* RS_SHAPES of them; NULL until first needed */
   rs_seen *seen;          /* hash by address; NULL until first needed */
   size_t seen_room;       /* a power of two, or 0 */
   size_t seen_count;      /* of the current generation */
@@ -207,6 +211,8 @@ typedef struct rs_decoder {
   size_t claimed;         /* fields of all tables; each takes a byte */
   int depth;
   int objects;            /* stack index of the table of objects, or 0 */
+  size_t count;           /* objects in it, at most; then come the keys */
+  rs_shape_read shapes[RS_SHAPES];
   unsigned late;          /* metatables to be set when the value is whole */
   int function;           /* stack index of the one that gets upvalues */
   int upvalue;            /* which one it gets, or 0 */
@@ -214,8 +220,8 @@ typedef struct rs_decoder {
 
 /*
  * [-0, +(0|1), m]  Begin to read 'msg', which must outlive the decoder.
- * Pushes the table of objects if the message has back references, and keeps
- * its index: it must stay where it is until the last value is decoded.
+ * Pushes the table of objects if the message has back references or shapes,
+ * and keeps its index: it must stay where it is until the last value is decoded.
  * Raises an error with the byte offset for a header that is not ours.
  */
 void rs_decoder_init (rs_decoder *d, lua_State *L, const rs_message *msg,

@@ -99,6 +99,17 @@ RS_API double rs_now (void);
 /* CPUs that this process may use, sched_getaffinity(2); at least 1. */
 RS_API unsigned rs_cpus (void);
 
+/* ------------------------------------------------------------------ host */
+
+/*
+ * A state for a host, as 'luaL_newstate' makes it, and quicker where it
+ * allocates: its memory is made for a state that one thread at a time runs.
+ * NULL when out of memory.  Any 'lua_State' can be a host; this one has to be
+ * closed with 'rs_host_close', which accepts NULL.
+ */
+RS_API lua_State *rs_host_open (void);
+RS_API void rs_host_close (lua_State *L);
+
 /* --------------------------------------------------------------- message */
 
 /*

@@ -31,7 +31,7 @@ enum {
   RS_WIRE_AT_FLAGS = 3,
   RS_WIRE_AT_OBJECTS = 4,
 
-  RS_WIRE_FLAGS = 7,        /* RS_MESSAGE_ that a header may have */
+  RS_WIRE_FLAGS = 15,        /* RS_MESSAGE_ that a header may have */
   RS_WIRE_DEPTH = 200,      /* tables and functions inside each other */
   RS_WIRE_RESULTS = 250,    /* values that rebuild one object */
   RS_WIRE_NAME_PARTS = 3,   /* module, field, field */
@@ -43,8 +43,8 @@ enum {
 /*
  *  00-7f  the integer 0 to 127
  *  80-bf  a string of 0 to 63 bytes, which follow
- *  c0-e1  below
- *  e2-ff  free, for shapes of records
+ *  c0-e5  below
+ *  e6-ff  free
  */
 enum {
   RS_TAG_INTEGER_SMALL = 0x00,
@@ -80,7 +80,16 @@ enum {
   /* Where several values follow one another (the first of a table, those
      between two that are none): count (4 bytes), then so many of 8 bytes. */
   RS_TAG_INTEGERS = 0xe0,
-  RS_TAG_FLOATS
+  RS_TAG_FLOATS,
+
+  /* A definition, then the value it stands before: n (one byte), n keys:
+     length (one byte), bytes. */
+  RS_TAG_SHAPE,
+  RS_TAG_RECORD,            /* offset of a SHAPE in the message (4 bytes), n
+                               (one byte), hash (4 bytes); the values of the
+                               first n keys; 'hash' keys and values */
+  RS_TAG_RECORD_META,       /* the same, then the metatable; */
+  RS_TAG_RECORD_META_OPEN   /* as RS_TAG_TABLE_META_OPEN */
 };
 
 enum {
