@@ -26,10 +26,12 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <lauxlib.h>
 
 #include "clock.h"
+#include "code.h"
 #include "job.h"
 #include "marshal.h"
 #include "status.h"
@@ -48,7 +50,9 @@ struct rs_batch {
   rs_queue *queue;          /* held; constant from here to 'listen' */
   rs_message *function;     /* a reference */
   uint64_t id;
-  char *name;               /* owned */
+  const char *name;         /* one of these two: */
+  char *given;              /*   owned, or NULL */
+  char text[RS_JOB_NAME];
   unsigned flags;           /* RS_BATCH_ */
   size_t chunk;             /* items; 0: by cost */
   size_t total;             /* items; 0: not known */
@@ -113,7 +117,7 @@ unref (rs_batch *batch)
   pthread_mutex_destroy(&batch->lock);
   rs_events_unref(batch->events);
   batch->queue->drop(batch->queue);
-  free(batch->name);
+  free(batch->given);
   free(batch);
 }
 
@@ -136,7 +140,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   if (options == NULL)
     options = &defaults;
   rs_message *function;
-  int status = rs_job_encode(L, nargs, &function, NULL, err);
+  int status = rs_code_encode(L, nargs, &function, NULL, err);
   if (status != RS_OK)
     return status;
   rs_batch *const batch = calloc(1, sizeof *batch);
@@ -145,7 +149,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
     return rs_fail_plain(err, RS_ENOMEM);
   }
   atomic_init(&batch->refs, 1);
-  pthread_mutex_init(&batch->lock, NULL);
+  rs_mutex_init(&batch->lock);
   rs_list_init(&batch->ended);
   rs_encoder_init(&batch->items, 0);
   batch->queue = queue;
@@ -157,7 +161,10 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   batch->window = choose_window(options->limit, queue->width(queue));
   batch->cost = -1;
   batch->id = rs_job_next_id();
-  batch->name = rs_job_make_name(options->name, "batch", batch->id);
+  if (options->name == NULL)
+    batch->name = rs_job_make_name(batch->text, "batch", batch->id);
+  else
+    batch->name = batch->given = strdup(options->name);
   batch->shared = options->events != NULL;
   batch->listen = options->listen;
   batch->options = (rs_job_options) {

@@ -426,7 +426,10 @@ call_body (lua_State *L)
   run *const r = lua_touserdata(L, 1);
   lua_settop(L, 0);
   rs_state_renew_environment(L, r->state);
-  rs_state_push_function(L, r->call->function);
+  if (r->call->function->constant)
+    push_kept(L, r->state, r->call->function);
+  else
+    rs_state_push_function(L, r->call->function);
   if (r->call->arguments != NULL)
     rs_decode(L, r->call->arguments);
   lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);

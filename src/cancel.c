@@ -309,7 +309,7 @@ rs_cancel_new (int signal, const rs_cancel_owner *owner, void *ud)
   c->thread = pthread_self();
   atomic_init(&c->armed, RS_NEVER);
   rs_timer_init(&c->timer, fire);
-  pthread_mutex_init(&c->lock, NULL);
+  rs_mutex_init(&c->lock);
   rs_cond_init(&c->told);
   mine = c;
   return c;

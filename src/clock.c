@@ -56,6 +56,18 @@ rs_cpus (void)
 }
 
 void
+rs_mutex_init (pthread_mutex_t *lock)
+{
+  pthread_mutexattr_t attr;
+  pthread_mutexattr_init(&attr);
+#ifdef PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP
+  pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+#endif
+  pthread_mutex_init(lock, &attr);
+  pthread_mutexattr_destroy(&attr);
+}
+
+void
 rs_cond_init (pthread_cond_t *cond)
 {
   pthread_condattr_t attr;

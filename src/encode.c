@@ -41,6 +41,7 @@ init_message (rs_message *msg, size_t size, unsigned flags)
   atomic_init(&msg->refs, 1);
   msg->id = atomic_fetch_add_explicit(&ids, 1, memory_order_relaxed) + 1;
   msg->flags = flags;
+  msg->constant = false;
   msg->size = size;
 }
 

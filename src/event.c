@@ -57,7 +57,7 @@ rs_events_new (void)
     return NULL;
   atomic_init(&e->refs, 1);
   e->owner = pthread_self();
-  pthread_mutex_init(&e->lock, NULL);
+  rs_mutex_init(&e->lock);
   rs_cond_init(&e->ready);
   rs_list_init(&e->queue);
   rs_list_init(&e->live);

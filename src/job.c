@@ -4,7 +4,6 @@
  */
 #include "job.h"
 
-#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,14 +40,17 @@ rs_job_next_id (void)
   return atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
 }
 
-char *
-rs_job_make_name (const char *name, const char *prefix, uint64_t id)
+const char *
+rs_job_make_name (char *text, const char *prefix, uint64_t id)
 {
-  if (name != NULL)
-    return strdup(name);
-  char text[48];
-  snprintf(text, sizeof text, "%s-%" PRIu64, prefix, id);
-  return strdup(text);
+  char *at = text + RS_JOB_NAME - 1;
+  *at = '\0';
+  do
+    *--at = (char) ('0' + id % 10);
+  while ((id /= 10) > 0);
+  *--at = '-';
+  const size_t size = strlen(prefix);
+  return memcpy(at - size, prefix, size);
 }
 
 static const rs_call_sink sink;
@@ -65,7 +67,7 @@ rs_job_new (rs_queue *queue, rs_message *function, rs_message *arguments,
   if (options == NULL)
     options = &defaults;
   atomic_init(&job->refs, 1);
-  pthread_mutex_init(&job->lock, NULL);
+  rs_mutex_init(&job->lock);
   rs_cond_init(&job->ended);
   rs_cond_init(&job->room);
   rs_list_init(&job->link);
@@ -94,12 +96,13 @@ rs_job_new (rs_queue *queue, rs_message *function, rs_message *arguments,
   job->events = rs_events_ref(options->events);
   if (job->events != NULL)
     rs_events_enter(job->events, &job->notice);
-  job->name = rs_job_make_name(options->name, prefix, job->call.id);
-  job->call.name = job->name;
-  if (job->name == NULL) {
+  if (options->name == NULL)
+    job->name = rs_job_make_name(job->text, prefix, job->call.id);
+  else if ((job->name = job->given = strdup(options->name)) == NULL) {
     rs_job_unref(job);
     return NULL;
   }
+  job->call.name = job->name;
   return job;
 }
 
@@ -135,7 +138,7 @@ rs_job_unref (rs_job *job)
     rs_stream_record_unref(RS_LIST_ENTRY(link, rs_stream_record, link));
   rs_events_unref(job->events);
   job->queue->drop(job->queue);
-  free(job->name);
+  free(job->given);
   free(job->failure);
   free(job);
 }
@@ -603,82 +606,7 @@ rs_job_run (rs_job *job, rs_state *s, lua_State *L)
   rs_job_unref(job);
 }
 
-/* ----------------------------------------------------------------- calling */
-
-/* [-0, +0, -]  Is the value at 'index' something to call? */
-static int
-check_function (lua_State *L, int index, rs_error *err)
-{
-  if (lua_type(L, index) == LUA_TFUNCTION)
-    return RS_OK;
-  if (lua_type(L, index) != LUA_TSTRING)
-    return rs_fail(err, RS_EINVAL, "function or source text expected, got %s",
-                   lua_typename(L, lua_type(L, index)));
-  size_t size;
-  const char *const source = lua_tolstring(L, index, &size);
-  if (size > 0 && source[0] == LUA_SIGNATURE[0])
-    return rs_fail(err, RS_EINVAL, "bytecode in a string is refused: pass "
-                                   "the function itself, or source text");
-  const int code = luaL_loadbufferx(L, source, size, "=(chunk)", "t");
-  int status = RS_OK;
-  if (code == LUA_ERRMEM)
-    status = rs_fail_plain(err, RS_ENOMEM);
-  else if (code != LUA_OK)
-    status = rs_fail(err, RS_EINVAL, "%s", lua_tostring(L, -1));
-  lua_pop(L, 1);
-  return status;
-}
-
-/*
- * [-0, +0, -]  A message of the 'n' values from 'first' on; the first
- * 'unnamed' of them say themselves what they are, the others are arguments.
- */
-static int
-encode (lua_State *L, int first, int n, int unnamed, rs_message **out,
-        rs_error *err)
-{
-  rs_encoder e;
-  int status = RS_OK;
-  rs_encoder_init(&e, 0);
-  for (int i = 0; i < n && status == RS_OK; i++) {
-    char root[32];
-    snprintf(root, sizeof root, "argument %d", i + 1 - unnamed);
-    status = rs_encode_value(&e, L, first + i, i < unnamed ? NULL : root);
-  }
-  if (status == RS_OK && (*out = rs_encoder_message(&e)) == NULL)
-    status = RS_ENOMEM;
-  if (status == RS_ENOMEM)
-    rs_fail_plain(err, status);
-  else if (status != RS_OK)
-    rs_fail(err, status, "%s", e.error);
-  rs_encoder_fini(&e);
-  return status;
-}
-
-int
-rs_job_encode (lua_State *L, int nargs, rs_message **function,
-               rs_message **arguments, rs_error *err)
-{
-  const int base = lua_gettop(L) - nargs - 1;
-  rs_message *first = NULL, *rest = NULL;
-  int status = lua_checkstack(L, LUA_MINSTACK)
-             ? check_function(L, base + 1, err)
-             : rs_fail_plain(err, RS_ENOMEM);
-  if (status == RS_OK && arguments != NULL && nargs > 0)
-    status = encode(L, base + 2, nargs, 0, &rest, err);
-  if (status == RS_OK)
-    status = encode(L, base + 1, arguments == NULL ? nargs + 1 : 1, 1,
-                    &first, err);
-  if (status == RS_OK) {
-    *function = first;
-    if (arguments != NULL)
-      *arguments = rest;
-  }
-  else
-    rs_message_unref(rest);
-  lua_settop(L, base);
-  return status;
-}
+/* ----------------------------------------------------------------- results */
 
 int
 rs_job_push (rs_job *job, lua_State *L, int *n)

@@ -64,6 +64,8 @@ struct rs_queue {
   void (*drop) (rs_queue *q);
 };
 
+enum { RS_JOB_NAME = 32 };  /* bytes of "batch-" and a number */
+
 struct rs_job {
   _Atomic unsigned refs;
   rs_call call;            /* constant while queued; then its runner's */
@@ -71,7 +73,9 @@ struct rs_job {
   rs_batch *batch;         /* whose chunk it is, or NULL; for the next two */
   void (*on_end) (rs_job *job);   /* it has ended; called once; or NULL */
   void (*on_free) (rs_job *job);  /* it will be freed; or NULL */
-  char *name;              /* owned */
+  const char *name;        /* one of these two: */
+  char *given;             /*   owned, or NULL */
+  char text[RS_JOB_NAME];
   char *failure;           /* owned: why it failed without a result; or NULL;
                               set before the end */
   rs_events *events;       /* a reference, or NULL; constant */
@@ -115,8 +119,8 @@ rs_job *rs_job_new (rs_queue *queue, rs_message *function,
 /* A number for a job or a batch, unique in the process. */
 uint64_t rs_job_next_id (void);
 
-/* A copy of 'name', or 'prefix' and 'id'; the caller frees it. */
-char *rs_job_make_name (const char *name, const char *prefix, uint64_t id);
+/* 'prefix' and 'id', somewhere in 'text', which has RS_JOB_NAME bytes. */
+const char *rs_job_make_name (char *text, const char *prefix, uint64_t id);
 
 /*
  * Run a job that was taken out of its queue, on 's' and its coroutine 'L'
@@ -149,15 +153,6 @@ void rs_job_stop_chunks (rs_events *events, const rs_batch *batch,
 /* For the owner of an rs_cancel: its calls are those of jobs. */
 void rs_job_hold_call (void *call);
 void rs_job_lose_call (void *call);
-
-/*
- * [-(nargs+1), +0, -]  Encode the function, or source, below 'nargs' values
- * on top of the stack; with 'arguments' the values become a message of their
- * own, otherwise they follow the function in its message.
- * RS_OK, RS_EINVAL, RS_EREFUSED, RS_ENOMEM.
- */
-int rs_job_encode (lua_State *L, int nargs, rs_message **function,
-                   rs_message **arguments, rs_error *err);
 
 /* Why a job that has ended did so, as 'rs_job_info' has it. */
 const char *rs_job_reason (const rs_job *job);

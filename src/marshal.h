@@ -34,6 +34,8 @@ struct rs_message {
   _Atomic unsigned refs;
   uint64_t id;           /* unique in the process */
   unsigned flags;        /* RS_MESSAGE_ */
+  bool constant;         /* a function in it has no state of its own, and will
+                            come again; set before it is sent */
   size_t size;           /* bytes in 'data' */
   unsigned char data[];  /* header and values */
 };

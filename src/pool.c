@@ -30,6 +30,7 @@
 
 #include "batch.h"
 #include "clock.h"
+#include "code.h"
 #include "sched.h"
 #include "status.h"
 #include "timer.h"
@@ -961,7 +962,7 @@ rs_submit (rs_pool *pool, lua_State *L, int nargs,
   if (status != RS_OK)
     lua_pop(L, nargs + 1);
   else
-    status = rs_job_encode(L, nargs, &function, &arguments, err);
+    status = rs_code_encode(L, nargs, &function, &arguments, err);
   if (status != RS_OK)
     return status;
   rs_job *const job = rs_job_new(&pool->queue, function, arguments, options,

@@ -13,7 +13,7 @@
 void
 rs_sched_init (rs_sched *s)
 {
-  pthread_mutex_init(&s->lock, NULL);
+  rs_mutex_init(&s->lock);
   for (int i = 0; i < RS_LANES; i++)
     rs_list_init(&s->lanes[i]);
   rs_list_init(&s->idle);
