@@ -39,14 +39,20 @@ struct rs_events {
   pthread_mutex_t lock;        /* guards down to the blank line */
   rs_list queue;               /* notices, oldest first */
   rs_list live;                /* notices of jobs that have not ended */
-  _Atomic bool woken;          /* also read by who spins, as the next one */
-  _Atomic bool some;           /* 'queue' is not empty */
+  bool woken;
   bool pokable;                /* the host shall sleep at the pipe */
   bool watched;                /* the descriptor was given away */
   bool sleeping;               /* the host waits at it */
   bool lit;                    /* our byte is in the pipe */
   int fds[2];                  /* of the pipe; -1 until it is asked for */
   pthread_cond_t ready;        /* woken || !empty(queue) */
+
+  /* Who spins looks at these and at nothing near them, or it would take the
+     lock away from who is about to tell it something. */
+  char before[64];
+  _Atomic bool stirred;        /* woken || some || poked */
+  _Atomic bool some;           /* 'queue' is not empty */
+  char behind[64];
 };
 
 rs_events *
@@ -89,13 +95,16 @@ rs_events_unref (rs_events *e)
   free(e);
 }
 
-/* Our byte in the pipe follows what there is to do. */
+/* 'some', 'stirred' and our byte in the pipe follow what there is to do. */
 static void
 light_locked (rs_events *e)
 {
-  const bool want = (e->woken || !rs_list_empty(&e->queue))
-                 && (e->watched || e->sleeping);
+  const bool some = !rs_list_empty(&e->queue);
+  const bool want = (e->woken || some) && (e->watched || e->sleeping);
   char bytes[64] = { 1 };
+  atomic_store_explicit(&e->some, some, memory_order_release);
+  atomic_store_explicit(&e->stirred, e->woken || some,
+                        memory_order_relaxed);
   if (e->fds[0] < 0 || want == e->lit)
     return;
   if (want)
@@ -153,6 +162,7 @@ rs_events_poke (rs_events *e)
      nobody sleeps there, and the flag is looked at before. */
   static const char byte = 1;
   atomic_store(&e->poked, true);
+  atomic_store_explicit(&e->stirred, true, memory_order_relaxed);
   const ssize_t n = e->fds[1] >= 0 ? write(e->fds[1], &byte, 1) : 0;
   (void) n;  /* a full pipe wakes as well */
 }
@@ -205,11 +215,8 @@ sleep_locked (rs_events *e, double deadline)
 static bool
 is_stirred (const void *ud)
 {
-  /* What is there is seen under the lock. */
   const rs_events *const e = ud;
-  return atomic_load_explicit(&e->woken, memory_order_relaxed)
-      || atomic_load_explicit(&e->some, memory_order_relaxed)
-      || atomic_load_explicit(&e->poked, memory_order_relaxed);
+  return atomic_load_explicit(&e->stirred, memory_order_relaxed);
 }
 
 static int
@@ -273,10 +280,8 @@ rs_events_wait (rs_events *e, double timeout)
 bool
 rs_events_pending (rs_events *e)
 {
-  pthread_mutex_lock(&e->lock);
-  const bool pending = !rs_list_empty(&e->queue);
-  pthread_mutex_unlock(&e->lock);
-  return pending;
+  /* Who has to see it was told so under the lock. */
+  return atomic_load_explicit(&e->some, memory_order_acquire);
 }
 
 void
@@ -306,7 +311,6 @@ rs_events_post (rs_events *e, rs_notice *n)
   const bool post = !rs_events_closed(e) && rs_list_empty(&n->queued);
   if (post) {
     rs_list_push(&e->queue, &n->queued);
-    e->some = true;
     pthread_cond_signal(&e->ready);
     light_locked(e);
   }
@@ -319,7 +323,6 @@ rs_events_take (rs_events *e)
 {
   pthread_mutex_lock(&e->lock);
   rs_list *const link = rs_list_shift(&e->queue);
-  e->some = !rs_list_empty(&e->queue);
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
   return link != NULL ? RS_LIST_ENTRY(link, rs_notice, queued) : NULL;
@@ -338,6 +341,7 @@ rs_events_leave (rs_events *e, rs_notice *n)
 {
   pthread_mutex_lock(&e->lock);
   rs_list_remove(&n->live);
+  atomic_store_explicit(&n->gone, true, memory_order_release);
   pthread_mutex_unlock(&e->lock);
 }
 
@@ -346,25 +350,16 @@ rs_events_finish (rs_events *e, rs_notice *n, bool post)
 {
   pthread_mutex_lock(&e->lock);
   rs_list_remove(&n->live);
+  atomic_store_explicit(&n->gone, true, memory_order_release);
   post = post && !rs_events_closed(e) && rs_list_empty(&n->queued);
   if (post) {
     rs_list_push(&e->queue, &n->queued);
-    e->some = true;
   }
   e->woken = true;
   pthread_cond_signal(&e->ready);
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
   return post;
-}
-
-bool
-rs_events_has (rs_events *e, const rs_notice *n)
-{
-  pthread_mutex_lock(&e->lock);
-  const bool has = !rs_list_empty(&n->live);
-  pthread_mutex_unlock(&e->lock);
-  return has;
 }
 
 void

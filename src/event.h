@@ -10,12 +10,16 @@
 #ifndef RS_EVENT_H
 #define RS_EVENT_H
 
+#include <stdatomic.h>
+
 #include "list.h"
 #include "runspace.h"
 
 typedef struct rs_notice {
-  rs_list queued;  /* both guarded by the lock of the events */
+  rs_list queued;     /* both guarded by the lock of the events */
   rs_list live;
+  _Atomic bool gone;  /* it is not in 'live' any more; set under the lock, after
+                         all that its job has to show */
 } rs_notice;
 
 static inline void
@@ -23,6 +27,7 @@ rs_notice_init (rs_notice *n)
 {
   rs_list_init(&n->queued);
   rs_list_init(&n->live);
+  atomic_init(&n->gone, false);
 }
 
 /* Queue it; false when it is queued already, or the events are closed. */
@@ -38,9 +43,6 @@ void rs_events_leave (rs_events *e, rs_notice *n);
 /* Its job has ended, all at once: out of 'live', into the queue if 'post', and
    wake the host.  True when it was queued. */
 bool rs_events_finish (rs_events *e, rs_notice *n, bool post);
-
-/* Is it in 'live'? */
-bool rs_events_has (rs_events *e, const rs_notice *n);
 
 /* Call 'f', which may not lock anything, for each notice in 'live'. */
 void rs_events_visit (rs_events *e, void (*f) (rs_notice *n, void *ud),

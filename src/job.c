@@ -300,11 +300,12 @@ rs_job_delivered (const rs_job *job)
 bool
 rs_job_settled (rs_job *job)
 {
+  if (job->events != NULL)
+    return atomic_load_explicit(&job->notice.gone, memory_order_acquire);
   pthread_mutex_lock(&job->lock);
   const bool ended = rs_job_state_final(job->state);
   pthread_mutex_unlock(&job->lock);
-  return ended && (job->events == NULL
-                   || !rs_events_has(job->events, &job->notice));
+  return ended;
 }
 
 void

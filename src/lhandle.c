@@ -8,19 +8,40 @@
 #include <stdarg.h>
 #include <string.h>
 
+const char rs_type_pool[] = "parallel.pool";
+const char rs_type_job[] = "parallel.job";
+const char rs_type_batch[] = "parallel.batch";
+const char rs_type_initial_state[] = "parallel.initial_state";
+
 void **
 rs_handle_new (lua_State *L, const char *type)
 {
-  void **const handle = lua_newuserdatauv(L, sizeof *handle, 1);
+  void **const handle = lua_newuserdatauv(L, sizeof *handle, 2);
   *handle = NULL;
-  luaL_setmetatable(L, type);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, type);
+  lua_setmetatable(L, -2);
   return handle;
+}
+
+void **
+rs_handle_test (lua_State *L, int index, const char *type)
+{
+  void **const handle = lua_touserdata(L, index);
+  if (handle == NULL || !lua_getmetatable(L, index))
+    return NULL;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, type);
+  const bool same = lua_rawequal(L, -1, -2);
+  lua_pop(L, 2);
+  return same ? handle : NULL;
 }
 
 void *
 rs_handle_get (lua_State *L, int arg, const char *type)
 {
-  return *(void **) luaL_checkudata(L, arg, type);
+  void **const handle = rs_handle_test(L, arg, type);
+  if (handle == NULL)
+    luaL_checkudata(L, arg, type);  /* raises */
+  return *handle;
 }
 
 void *
@@ -37,6 +58,8 @@ rs_handle_type (lua_State *L, const char *type, const luaL_Reg *meta,
                 const luaL_Reg *methods)
 {
   luaL_newmetatable(L, type);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, type);
   luaL_setfuncs(L, meta, 0);
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);
@@ -51,15 +74,17 @@ rs_handle_type (lua_State *L, const char *type, const luaL_Reg *meta,
 }
 
 int
-rs_handle_method (lua_State *L, const char *type)
+rs_handle_call (lua_State *L, const char *file, const char *field,
+                const char *name)
 {
-  luaL_getmetatable(L, type);
-  lua_getfield(L, -1, "methods");
-  lua_pushvalue(L, 2);
-  const int t = lua_gettable(L, -2);  /* a file may be loaded now */
-  lua_replace(L, -3);
-  lua_pop(L, 1);
-  return t;
+  const int n = lua_gettop(L);
+  rs_lua_require(L, file);
+  lua_getfield(L, -1, field);
+  lua_getfield(L, -1, name);
+  lua_insert(L, 1);
+  lua_pop(L, 2);
+  lua_call(L, n, LUA_MULTRET);
+  return lua_gettop(L);
 }
 
 /* [-0, +1, m]  Push "file:line: " of the caller of the module, or "". */

@@ -13,16 +13,25 @@
 
 #include "runspace.h"
 
-#define RS_POOL_TYPE "parallel.pool"
-#define RS_JOB_TYPE "parallel.job"
-#define RS_BATCH_TYPE "parallel.batch"
-#define RS_INITIAL_STATE_TYPE "parallel.initial_state"
+/* Their names; the metatable of a type is in the registry by its name, and by
+   the address of that, where it is found in a fifth of the time. */
+extern const char rs_type_pool[], rs_type_job[], rs_type_batch[],
+                  rs_type_initial_state[];
+
+#define RS_POOL_TYPE rs_type_pool
+#define RS_JOB_TYPE rs_type_job
+#define RS_BATCH_TYPE rs_type_batch
+#define RS_INITIAL_STATE_TYPE rs_type_initial_state
 
 /*
  * [-0, +1, m]  Push a new, empty handle of 'type'; store the pointer through
  * the result.
  */
 void **rs_handle_new (lua_State *L, const char *type);
+
+/* [-0, +0, -]  Where the pointer is in the handle at 'index'; NULL for what is
+   no handle of the type. */
+void **rs_handle_test (lua_State *L, int index, const char *type);
 
 /* [-0, +0, v]  The pointer in the handle at argument 'arg', NULL if closed. */
 void *rs_handle_get (lua_State *L, int arg, const char *type);
@@ -38,8 +47,10 @@ void *rs_handle_check (lua_State *L, int arg, const char *type);
 void rs_handle_type (lua_State *L, const char *type, const luaL_Reg *meta,
                      const luaL_Reg *methods);
 
-/* [-0, +1, e]  Push the method at index 2 of the handle at 1, or nil. */
-int rs_handle_method (lua_State *L, const char *type);
+/* [-n, +r, e]  Call the function 'name' in the table 'field' of a file of the
+   Lua part with all that is on the stack; how many results are there. */
+int rs_handle_call (lua_State *L, const char *file, const char *field,
+                    const char *name);
 
 /*
  * [-0, +0, v]  Raise a message, behind the position of the code that called
@@ -68,6 +79,10 @@ int rs_lua_pool (lua_State *L);
 int rs_lua_default_pool (lua_State *L);
 int rs_lua_initial_state (lua_State *L);
 int rs_lua_batch (lua_State *L);
+
+/* [-0, +0, e]  Wait for the job, of which somebody holds a reference.  False:
+   the time is over. */
+bool rs_await_job (lua_State *L, rs_job *job, double timeout);
 
 /* [-0, +1, m]  Push the handle for 'job', whose reference it takes; the same
    one while somebody holds it. */

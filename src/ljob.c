@@ -4,8 +4,6 @@
  */
 #include "lhandle.h"
 
-#include <string.h>
-
 static rs_job *
 check (lua_State *L)
 {
@@ -141,38 +139,62 @@ push_instant (lua_State *L, double t)
     lua_pushnil(L);
 }
 
-/* [-0, +1, m]  Push the field 'name' of a job; nil if it has none such. */
+/* The fields of a job, in the order of 'job:info'. */
+enum {
+  ID, NAME, STATE, REASON, WORKER, ATTEMPTS, CREATED, STARTED, FINISHED,
+  QUEUED, DURATION, INFO_FIELDS, ERROR = INFO_FIELDS, STREAMS, FIELDS
+};
+
+static const char *const field_names[FIELDS] = {
+  "id", "name", "state", "reason", "worker", "attempts", "created", "started",
+  "finished", "queued", "duration", "error", "streams"
+};
+
+/* [-0, +1, m]  Push a field of 'info'; nil where it has none yet. */
 static void
-push_field (lua_State *L, const rs_job_info *info, const char *name)
+push_field (lua_State *L, const rs_job_info *info, int field)
 {
-  if (strcmp(name, "id") == 0)
-    lua_pushinteger(L, (lua_Integer) info->id);
-  else if (strcmp(name, "name") == 0)
-    lua_pushstring(L, info->name);
-  else if (strcmp(name, "state") == 0)
-    lua_pushstring(L, rs_job_state_name(info->state));
-  else if (strcmp(name, "worker") == 0 && info->worker != 0)
-    lua_pushinteger(L, (lua_Integer) info->worker);
-  else if (strcmp(name, "attempts") == 0)
-    lua_pushinteger(L, (lua_Integer) info->attempts);
-  else if (strcmp(name, "reason") == 0 && info->reason != NULL)
-    lua_pushstring(L, info->reason);
-  else if (strcmp(name, "queued") == 0)
-    lua_pushnumber(L, (info->started > 0 ? info->started
-                       : info->finished > 0 ? info->finished : rs_now())
-                      - info->created);
-  else if (strcmp(name, "duration") == 0)
-    lua_pushnumber(L, info->started == 0 ? 0
-                      : (info->finished > 0 ? info->finished : rs_now())
-                        - info->started);
-  else if (strcmp(name, "created") == 0)
-    push_instant(L, info->created);
-  else if (strcmp(name, "started") == 0)
-    push_instant(L, info->started);
-  else if (strcmp(name, "finished") == 0)
-    push_instant(L, info->finished);
-  else
-    lua_pushnil(L);
+  switch (field) {
+    case ID:
+      lua_pushinteger(L, (lua_Integer) info->id);
+      return;
+    case NAME:
+      lua_pushstring(L, info->name);
+      return;
+    case STATE:
+      lua_pushstring(L, rs_job_state_name(info->state));
+      return;
+    case REASON:
+      lua_pushstring(L, info->reason);
+      return;
+    case WORKER:
+      if (info->worker != 0)
+        lua_pushinteger(L, (lua_Integer) info->worker);
+      else
+        lua_pushnil(L);
+      return;
+    case ATTEMPTS:
+      lua_pushinteger(L, (lua_Integer) info->attempts);
+      return;
+    case CREATED:
+      push_instant(L, info->created);
+      return;
+    case STARTED:
+      push_instant(L, info->started);
+      return;
+    case FINISHED:
+      push_instant(L, info->finished);
+      return;
+    case QUEUED:
+      lua_pushnumber(L, (info->started > 0 ? info->started
+                         : info->finished > 0 ? info->finished : rs_now())
+                        - info->created);
+      return;
+    default:
+      lua_pushnumber(L, info->started == 0 ? 0
+                        : (info->finished > 0 ? info->finished : rs_now())
+                          - info->started);
+  }
 }
 
 /* [-0, +1, e]  What the job raised, or the first that it sent to its stream
@@ -237,30 +259,29 @@ push_streams (lua_State *L, rs_job *job, const rs_job_info *info)
   }
 }
 
-/* job.name, job:method */
+/* job.name, job:method; upvalues: numbers of fields by name, the methods */
 static int
 get_field (lua_State *L)
 {
   rs_job *const job = check(L);
+  lua_settop(L, 2);
+  lua_pushvalue(L, 2);
+  if (lua_rawget(L, lua_upvalueindex(1)) == LUA_TNIL) {
+    lua_settop(L, 2);
+    lua_gettable(L, lua_upvalueindex(2));  /* a file may be loaded now */
+    return 1;
+  }
+  const int field = (int) lua_tointeger(L, 3);
   rs_job_info i;
   rs_job_info_get(job, &i);
-  if (lua_type(L, 2) == LUA_TSTRING) {
-    const char *const name = lua_tostring(L, 2);
-    if (strcmp(name, "error") == 0) {
-      push_error(L, job, i.state);
-      return 1;
-    }
-    if (strcmp(name, "streams") == 0) {
-      push_streams(L, job, &i);
-      return 1;
-    }
-    if (strcmp(name, "state") == 0 && i.finished > 0)
-      rs_job_see(job);
-    push_field(L, &i, name);
-    if (!lua_isnil(L, -1))
-      return 1;
-  }
-  rs_handle_method(L, RS_JOB_TYPE);
+  if (field == STATE && i.finished > 0)
+    rs_job_see(job);
+  if (field == ERROR)
+    push_error(L, job, i.state);
+  else if (field == STREAMS)
+    push_streams(L, job, &i);
+  else
+    push_field(L, &i, field);
   return 1;
 }
 
@@ -268,16 +289,12 @@ get_field (lua_State *L)
 static int
 info (lua_State *L)
 {
-  static const char *const fields[] = {
-    "id", "name", "state", "reason", "worker", "attempts", "created",
-    "started", "finished", "queued", "duration"
-  };
   rs_job_info i;
   rs_job_info_get(check(L), &i);
   lua_newtable(L);
-  for (size_t k = 0; k < sizeof fields / sizeof fields[0]; k++) {
-    push_field(L, &i, fields[k]);
-    lua_setfield(L, -2, fields[k]);
+  for (int k = 0; k < INFO_FIELDS; k++) {
+    push_field(L, &i, k);
+    lua_setfield(L, -2, field_names[k]);
   }
   lua_pushinteger(L, i.listen);
   lua_setfield(L, -2, "listen");
@@ -290,27 +307,24 @@ info (lua_State *L)
   return 1;
 }
 
-/* job:wait([timeout]) -> state | nil, "timeout" */
-static int
-wait (lua_State *L)
+bool
+rs_await_job (lua_State *L, rs_job *job, double timeout)
 {
-  rs_job *const job = check(L);  /* the handle stays on the stack */
-  const double timeout = rs_handle_timeout(L, 2);
   const double deadline = timeout == RS_FOREVER ? 0 : rs_now() + timeout;
   rs_lua_dispatch(L);
   while (!rs_job_settled(job)) {
     double left = timeout;
-    rs_job_info i;
-    rs_job_info_get(job, &i);
-    if (i.finished > 0)  /* it settles at once */
-      left = RS_FOREVER;
-    else if (timeout != RS_FOREVER)
-      left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
+    if (timeout != RS_FOREVER) {
+      rs_job_info i;
+      rs_job_info_get(job, &i);
+      if (i.finished > 0)  /* it settles at once */
+        left = RS_FOREVER;
+      else
+        left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
+    }
     if (left == 0) {
       rs_job_unblock(L);
-      lua_pushnil(L);
-      lua_pushliteral(L, "timeout");
-      return 2;
+      return false;
     }
     if (!rs_job_help(job, L))
       rs_lua_sleep(L, left);
@@ -318,11 +332,40 @@ wait (lua_State *L)
   }
   rs_job_unblock(L);
   rs_lua_dispatch(L);  /* its handlers have run when this returns */
+  rs_job_see(job);
+  return true;
+}
+
+/* job:wait([timeout]) -> state | nil, "timeout" */
+static int
+wait (lua_State *L)
+{
+  rs_job *const job = check(L);  /* the handle stays on the stack */
+  if (!rs_await_job(L, job, rs_handle_timeout(L, 2))) {
+    lua_pushnil(L);
+    lua_pushliteral(L, "timeout");
+    return 2;
+  }
   rs_job_info i;
   rs_job_info_get(job, &i);
-  rs_job_see(job);
   lua_pushstring(L, rs_job_state_name(i.state));
   return 1;
+}
+
+/* job:get([timeout]) -> results...  The Lua part does what is not plain. */
+static int
+get (lua_State *L)
+{
+  rs_job **const handle = (rs_job **) rs_handle_test(L, 1, RS_JOB_TYPE);
+  if (handle != NULL && *handle != NULL && lua_isnoneornil(L, 2)) {
+    int n;
+    rs_await_job(L, *handle, RS_FOREVER);
+    lua_settop(L, 1);
+    if (rs_job_push(*handle, L, &n) == RS_OK)
+      return n;
+    lua_settop(L, 1);
+  }
+  return rs_handle_call(L, "parallel.job", "job_methods", "get");
 }
 
 /* job:listen(mask) */
@@ -458,12 +501,12 @@ void
 rs_open_job_type (lua_State *L)
 {
   static const luaL_Reg meta[] = {
-    { "__index", get_field },
     { "__tostring", to_string },
     { "__gc", gc },
     { NULL, NULL }
   };
   static const luaL_Reg methods[] = {
+    { "get", get },
     { "info", info },
     { "wait", wait },
     { "fetch", fetch },
@@ -478,4 +521,14 @@ rs_open_job_type (lua_State *L)
     { NULL, NULL }
   };
   rs_handle_type(L, RS_JOB_TYPE, meta, methods);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, RS_JOB_TYPE);
+  lua_createtable(L, 0, FIELDS);
+  for (int i = 0; i < FIELDS; i++) {
+    lua_pushinteger(L, i);
+    lua_setfield(L, -2, field_names[i]);
+  }
+  lua_pushvalue(L, -3);  /* methods, metatable, numbers */
+  lua_pushcclosure(L, get_field, 2);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
 }

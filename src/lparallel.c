@@ -68,7 +68,7 @@ in_runspace (lua_State *L)
 static int
 is_job (lua_State *L)
 {
-  lua_pushboolean(L, luaL_testudata(L, 1, RS_JOB_TYPE) != NULL);
+  lua_pushboolean(L, rs_handle_test(L, 1, RS_JOB_TYPE) != NULL);
   return 1;
 }
 

@@ -19,6 +19,9 @@ static const char warnings_key; /* 'warn' speaks in runspaces; or nil */
 static const char default_key;  /* the default pool */
 static const char pools_key;    /* handles of open pools, weak keys */
 
+/* User values of a pool: it is not ours to release; its option 'streams'. */
+enum { LENT = 1, STREAMS };
+
 static rs_pool *
 check (lua_State *L)
 {
@@ -350,7 +353,7 @@ rs_lua_default_pool (lua_State *L)
   if (own != NULL) {  /* in a runspace: its own pool, which outlives it */
     *rs_handle_new(L, RS_POOL_TYPE) = own;
     lua_pushboolean(L, 1);
-    lua_setiuservalue(L, -2, 1);
+    lua_setiuservalue(L, -2, LENT);
   }
   else {
     rs_pool_options o = { .max = rs_parallel_workers(L) };
@@ -481,6 +484,24 @@ pool_info (lua_State *L)
   return 1;
 }
 
+/* pool:set_streams(table or nil), pool:streams(): the option 'streams' */
+static int
+pool_set_streams (lua_State *L)
+{
+  check(L);
+  lua_settop(L, 2);
+  lua_setiuservalue(L, 1, STREAMS);
+  return 0;
+}
+
+static int
+pool_streams (lua_State *L)
+{
+  rs_handle_get(L, 1, RS_POOL_TYPE);
+  lua_getiuservalue(L, 1, STREAMS);
+  return 1;
+}
+
 /* pool:stop(grace or nil): all that is queued and runs */
 static int
 pool_stop (lua_State *L)
@@ -564,6 +585,102 @@ pool_start (lua_State *L)
   return 1;
 }
 
+/*
+ * [-0, +0, -]  The pool of a call of a method that a stranger might make, like
+ * pool:spawn(function or source, ...), when nothing about it is special; NULL
+ * when the Lua part has to see to it.
+ */
+static rs_pool *
+plain_pool (lua_State *L)
+{
+  rs_pool **const handle = (rs_pool **) rs_handle_test(L, 1, RS_POOL_TYPE);
+  const int type = lua_type(L, 2);
+  if (handle == NULL || *handle == NULL
+      || (type != LUA_TFUNCTION && type != LUA_TSTRING))
+    return NULL;
+  const bool special = lua_getiuservalue(L, 1, STREAMS) != LUA_TNIL;
+  lua_pop(L, 1);
+  return special || rs_pool_is_limited(*handle) ? NULL : *handle;
+}
+
+/* pool:spawn(function or source, ...) -> job */
+static int
+pool_spawn (lua_State *L)
+{
+  enum { HANDLE = 2 };
+  rs_pool *const pool = plain_pool(L);
+  if (pool != NULL) {
+    rs_error err;
+    rs_job *job;
+    const rs_job_options o = { .events = rs_lua_events(L) };
+    const int nargs = lua_gettop(L) - 2;
+    rs_push_empty_job(L);
+    lua_insert(L, HANDLE);
+    if (rs_submit(pool, L, nargs, &o, &job, &err) != RS_OK)
+      return rs_handle_raise(L, &err);
+    rs_fill_job(L, HANDLE, job);
+    lua_settop(L, HANDLE);
+    return 1;
+  }
+  return rs_handle_call(L, "parallel.job", "methods", "spawn");
+}
+
+/* What holds the job of a 'pool:run' while it is waited for. */
+static const char run_type[] = "parallel.run";
+
+/* (run, error)  An error that ends the wait, such as an interrupt, ends the
+   job. */
+static int
+run_close (lua_State *L)
+{
+  rs_job **const run = (rs_job **) rs_handle_test(L, 1, run_type);
+  if (run == NULL || *run == NULL)
+    return 0;
+  if (!lua_isnil(L, 2))
+    rs_job_cancel(*run, -1);
+  rs_job_forget(*run);
+  *run = NULL;
+  return 0;
+}
+
+static int
+run_gc (lua_State *L)
+{
+  lua_settop(L, 1);
+  lua_pushnil(L);
+  return run_close(L);
+}
+
+/* pool:run(function or source, ...) -> results... */
+static int
+pool_run (lua_State *L)
+{
+  enum { RUN = 2 };
+  rs_pool *const pool = plain_pool(L);
+  if (pool == NULL)
+    return rs_handle_call(L, "parallel.job", "methods", "run");
+  rs_error err;
+  const rs_job_options o = { .events = rs_lua_events(L) };
+  const int nargs = lua_gettop(L) - 2;
+  int n;
+  rs_job **const run = (rs_job **) rs_handle_new(L, run_type);
+  lua_insert(L, RUN);
+  if (rs_submit(pool, L, nargs, &o, run, &err) != RS_OK)
+    return rs_handle_raise(L, &err);
+  lua_toclose(L, RUN);
+  rs_await_job(L, *run, RS_FOREVER);
+  if (rs_job_push(*run, L, &n) == RS_OK)
+    return n;
+  lua_settop(L, RUN);
+  rs_push_job(L, rs_job_ref(*run));
+  lua_replace(L, 1);  /* the slot of the run stays its own */
+  rs_lua_require(L, "parallel.job");
+  lua_getfield(L, -1, "fail");
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 0);
+  return 0;
+}
+
 static int
 pool_to_string (lua_State *L)
 {
@@ -578,7 +695,7 @@ static int
 pool_gc (lua_State *L)
 {
   rs_pool **const handle = luaL_checkudata(L, 1, RS_POOL_TYPE);
-  lua_getiuservalue(L, 1, 1);
+  lua_getiuservalue(L, 1, LENT);
   if (!lua_toboolean(L, -1))  /* ours? */
     rs_pool_unref(*handle);
   *handle = NULL;
@@ -598,9 +715,21 @@ rs_open_pool_type (lua_State *L)
     { "close", pool_close },
     { "info", pool_info },
     { "await_room", pool_await_room },
+    { "run", pool_run },
+    { "set_streams", pool_set_streams },
+    { "spawn", pool_spawn },
     { "start", pool_start },
     { "stop", pool_stop },
+    { "streams", pool_streams },
     { NULL, NULL }
   };
+  static const luaL_Reg run_meta[] = {
+    { "__close", run_close },
+    { "__gc", run_gc },
+    { NULL, NULL }
+  };
+  static const luaL_Reg none[] = { { NULL, NULL } };
+  rs_handle_type(L, run_type, run_meta, none);
+  lua_pop(L, 1);
   rs_handle_type(L, RS_POOL_TYPE, meta, methods);
 }

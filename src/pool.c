@@ -826,6 +826,12 @@ rs_pool_cancel (rs_pool *pool, double grace)
   cancel_all(pool, RS_REASON_CANCELLED, grace);
 }
 
+bool
+rs_pool_is_limited (const rs_pool *pool)
+{
+  return pool->queue_jobs != SIZE_MAX || pool->queue_bytes != SIZE_MAX;
+}
+
 int
 rs_pool_await_room (rs_pool *pool, rs_events *events)
 {

@@ -479,6 +479,9 @@ RS_API int rs_pool_shut (rs_pool *pool, rs_events *events);
 /* Cancel all its jobs, and stop its maps.  Any thread. */
 RS_API void rs_pool_cancel (rs_pool *pool, double grace);
 
+/* Its queue is limited: RS_EFULL may come.  Constant. */
+RS_API bool rs_pool_is_limited (const rs_pool *pool);
+
 /*
  * Let 'events' wake once, when a job leaves the queue or the pool is closed;
  * for who was told RS_EFULL, and looks again now.  Any thread.

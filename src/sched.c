@@ -44,6 +44,20 @@ rs_seat_fini (rs_seat *seat)
   pthread_cond_destroy(&seat->wake);
 }
 
+static bool
+is_called (const void *ud)
+{
+  const rs_seat *const seat = ud;
+  return atomic_load_explicit(&seat->called, memory_order_relaxed);
+}
+
+static void
+call_locked (rs_seat *seat)
+{
+  atomic_store_explicit(&seat->called, true, memory_order_relaxed);
+  pthread_cond_signal(&seat->wake);
+}
+
 bool
 rs_sched_push_locked (rs_sched *s, rs_job *job)
 {
@@ -62,23 +76,8 @@ rs_sched_push_locked (rs_sched *s, rs_job *job)
   s->running++;
   seat->job = job;
   seat->handed = true;
-  pthread_cond_signal(&seat->wake);
+  call_locked(seat);
   return true;
-}
-
-/* What a seat and its scheduler are to who spins. */
-typedef struct place {
-  const rs_sched *sched;
-  const rs_seat *seat;
-} place;
-
-static bool
-is_served (const void *ud)
-{
-  /* What is there is picked up under the lock. */
-  const place *const p = ud;
-  return atomic_load_explicit(&p->seat->handed, memory_order_relaxed)
-      || atomic_load_explicit(&p->sched->closed, memory_order_relaxed);
 }
 
 rs_job *
@@ -95,9 +94,9 @@ rs_sched_take_locked (rs_sched *s, rs_seat *seat, double deadline)
     return NULL;
   rs_list_push_front(&s->idle, &seat->link);
   s->seated++;
-  const place here = { s, seat };
+  atomic_store_explicit(&seat->called, false, memory_order_relaxed);
   pthread_mutex_unlock(&s->lock);
-  rs_spin(is_served, &here, true);
+  rs_spin(is_called, seat, true);
   pthread_mutex_lock(&s->lock);
   int status = RS_OK;
   while (!seat->handed && !s->closed && status == RS_OK)
@@ -161,5 +160,5 @@ rs_sched_close_locked (rs_sched *s)
 {
   s->closed = true;
   for (rs_list *link = s->idle.next; link != &s->idle; link = link->next)
-    pthread_cond_signal(&RS_LIST_ENTRY(link, rs_seat, link)->wake);
+    call_locked(RS_LIST_ENTRY(link, rs_seat, link));
 }

@@ -33,7 +33,7 @@ typedef struct rs_sched {
   size_t running;        /* jobs handed out and not done */
   size_t seated;         /* seats in 'idle' */
   uint64_t finished;     /* jobs done */
-  _Atomic bool closed;   /* no more jobs come; also read by who spins */
+  bool closed;           /* no more jobs come */
 
 } rs_sched;
 
@@ -41,9 +41,14 @@ typedef struct rs_sched {
 typedef struct rs_seat {
   rs_list link;          /* in 'idle' */
   rs_job *job;           /* handed or running, the worker's reference */
-  _Atomic bool handed;   /* it was handed and not picked up; also read by
-                            who spins */
+  bool handed;           /* it was handed and not picked up */
   pthread_cond_t wake;   /* handed || closed */
+
+  /* Who spins looks at this and at nothing near it, or it would take the lock
+     and the job away from the thread that is about to hand it over. */
+  char before[64];
+  _Atomic bool called;   /* look under the lock */
+  char behind[64];
 } rs_seat;
 
 void rs_sched_init (rs_sched *s);

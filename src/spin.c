@@ -15,7 +15,9 @@
 
 enum { LOOKS = 32 };    /* between two looks at the clock */
 
-static _Atomic int busy, spinning, cpus;
+static _Atomic int busy;      /* workers that run a job */
+static _Atomic int spinning;  /* workers that spin */
+static _Atomic int cpus;
 
 static int
 cpus_of_process (void)
@@ -54,8 +56,9 @@ relax (void)
 void
 rs_spin (bool (*ready) (const void *ud), const void *ud, bool worker)
 {
-  const int others = worker + atomic_fetch_add_explicit(&spinning, 1,
-                                                        memory_order_relaxed)
+  const int before = atomic_fetch_add_explicit(&spinning, worker,
+                                               memory_order_relaxed);
+  const int others = worker + before
                    + atomic_load_explicit(&busy, memory_order_relaxed);
   if (others < cpus_of_process()) {
     const double until = rs_now() + PATIENCE;
@@ -67,5 +70,6 @@ rs_spin (bool (*ready) (const void *ud), const void *ud, bool worker)
       }
     }
   }
-  atomic_fetch_sub_explicit(&spinning, 1, memory_order_relaxed);
+  if (worker)
+    atomic_fetch_sub_explicit(&spinning, 1, memory_order_relaxed);
 }

@@ -176,6 +176,12 @@ local function spawn (pool, fn, ...)
   return (start(pool, true, streams, fn, described, ...))
 end
 
+--- Raise the failure of a job that has ended.
+---@param job parallel.Job
+local function raise (job)
+  got(job, job:fetch())
+end
+
 --- Stops the job of a call that an error ends, such as an interrupt.
 local RUNNING <const> = {
   __close = function (self, problem)
@@ -269,7 +275,7 @@ end
 ---@param ... any  its arguments
 ---@return parallel.Job
 local function call_spawn (fn, ...)
-  return spawn(core.default_pool(), fn, ...)
+  return core.default_pool():spawn(fn, ...)
 end
 
 --- Call `fn` in a runspace of the default pool and return its results, or
@@ -278,7 +284,7 @@ end
 ---@param ... any  its arguments
 ---@return any ...
 local function call_run (fn, ...)
-  return run(core.default_pool(), fn, ...)
+  return core.default_pool():run(fn, ...)
 end
 
 --- Start a job as a table describes it, in a runspace of the default pool.
@@ -336,6 +342,7 @@ function methods:run (fn, ...)
 end
 
 return {
+  fail = raise,
   functions = {
     jobs = jobs,
     run = call_run,

@@ -5,8 +5,7 @@ local check = require "parallel.check"
 local core = require "parallel.core"
 local limits = require "parallel.limits"
 
-local next, require, setmetatable, table, type =
-  next, require, setmetatable, table, type
+local next, require, table, type = next, require, table, type
 
 --- What every verb over items accepts.
 ---@class parallel.CallOptions: parallel.InitialStateFields, parallel.Limits
@@ -151,23 +150,12 @@ local function place (verb, pool, options, placed)
   return temporary, temporary
 end
 
---- The option `streams` of pools, for calls that have none of their own.
----@type table<parallel.Pool, table>
-local pool_streams = setmetatable({}, { __mode = "k" })
-
---- Keep the option `streams` of a pool.
----@param pool parallel.Pool
----@param given table?
-local function set_streams (pool, given)
-  pool_streams[pool] = given
-end
-
 --- The option `streams` of a call: its own, or else its pool's.
 ---@param pool parallel.Pool
 ---@param given table?
 ---@return table?
 local function streams_of (pool, given)
-  return given or pool_streams[pool]
+  return given or pool:streams()
 end
 
 --- The values of the option 'arguments'.
@@ -256,7 +244,6 @@ local options = {
   is_pool = is_pool,
   place = place,
   read = read,
-  set_streams = set_streams,
   streams = streams,
   streams_of = streams_of,
 }

@@ -102,7 +102,7 @@ local function open (verb, min, max, given)
     queue_bytes = check.to_bytes(limit.bytes),
     signal = given.signal == "none" and NO_SIGNAL or given.signal,
   }, given))
-  options.set_streams(pool, given.streams)
+  pool:set_streams(given.streams)
   return pool
 end
 
