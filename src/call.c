@@ -32,7 +32,7 @@ struct rs_run {
   rs_token token;
   lua_Integer index;      /* of the item that runs now; 0: none */
   unsigned attempt;       /* of the item, or the call */
-  rs_encoder out;         /* the result */
+  rs_encoder *out;        /* the result; lent */
   rs_decoder in;          /* the items, at the next one */
   size_t item;            /* the number of that; from 0 */
   rs_decoder_place again; /* where the item that runs began */
@@ -176,7 +176,7 @@ open_record (run *r)
 {
   r->errors = false;
   r->open = true;
-  r->mark = rs_encoder_mark(&r->out);
+  r->mark = rs_encoder_mark(r->out);
   if (r->call->flags & RS_BATCH_RECORDS)
     r->began = rs_now();
 }
@@ -185,7 +185,7 @@ open_record (run *r)
 static void
 rewind_record (run *r)
 {
-  rs_encoder_rewind(&r->out, &r->mark);
+  rs_encoder_rewind(r->out, &r->mark);
   if (r->good >= r->mark.size)
     r->good = 0;
   r->open = false;
@@ -195,8 +195,8 @@ rewind_record (run *r)
 static void
 close_good (run *r)
 {
-  if (r->good != 0 && !r->out.buf.failed)
-    rs_wire_put32(r->out.buf.data + r->good + 1, r->good_count);
+  if (r->good != 0 && !r->out->buf.failed)
+    rs_wire_put32(r->out->buf.data + r->good + 1, r->good_count);
   r->good = 0;
 }
 
@@ -208,7 +208,7 @@ begin_record (run *r)
   static const unsigned char head[1 + sizeof (double[TIMES])
                                   + sizeof (uint32_t[2])];
   close_good(r);
-  rs_encoder_raw(&r->out, head,
+  rs_encoder_raw(r->out, head,
                  r->call->flags & RS_BATCH_RECORDS ? sizeof head : 1);
 }
 
@@ -217,10 +217,10 @@ static void
 begin_good (run *r)
 {
   static const unsigned char head[5] = { RS_RECORD_RUN };
-  rs_encoder_raw(&r->out, head, 0);  /* ends a run of numbers */
-  r->good = r->out.buf.size;
+  rs_encoder_raw(r->out, head, 0);  /* ends a run of numbers */
+  r->good = r->out->buf.size;
   r->good_count = 0;
-  rs_encoder_raw(&r->out, head, sizeof head);
+  rs_encoder_raw(r->out, head, sizeof head);
 }
 
 /* End it: 'count' values were encoded. */
@@ -229,9 +229,9 @@ close_record (run *r, rs_job_state state, rs_reason reason, uint32_t count)
 {
   r->call->ended[state]++;
   r->open = false;
-  if (r->out.buf.failed)
+  if (r->out->buf.failed)
     return;
-  unsigned char *at = r->out.buf.data + r->mark.size;
+  unsigned char *at = r->out->buf.data + r->mark.size;
   *at++ = (unsigned char) ((unsigned) state | (unsigned) reason << 4);
   if (r->call->flags & RS_BATCH_RECORDS) {
     const double now = rs_now();
@@ -247,7 +247,7 @@ static void
 restart (run *r)
 {
   if (r->index == 0)
-    rs_encoder_clear(&r->out);
+    rs_encoder_clear(r->out);
   else {
     rewind_record(r);
     r->open = true;
@@ -264,9 +264,9 @@ static bool
 report (lua_State *L, run *r, int error, int traceback)
 {
   restart(r);
-  if (rs_encode_value(&r->out, L, error, "error") != RS_OK)
+  if (rs_encode_value(r->out, L, error, "error") != RS_OK)
     return false;
-  rs_encode_value(&r->out, L, traceback, "traceback");
+  rs_encode_value(r->out, L, traceback, "traceback");
   r->reported = true;
   r->told = RS_REASON_NONE;
   return true;
@@ -278,11 +278,11 @@ report_stop (run *r, rs_reason reason, const char *traceback)
 {
   const char *const text = rs_reason_text(reason);
   restart(r);
-  rs_encoder_string(&r->out, text, strlen(text));
+  rs_encoder_string(r->out, text, strlen(text));
   if (traceback != NULL)
-    rs_encoder_string(&r->out, traceback, strlen(traceback));
+    rs_encoder_string(r->out, traceback, strlen(traceback));
   else
-    rs_encoder_raw(&r->out, (const unsigned char[]) { RS_TAG_NIL }, 1);
+    rs_encoder_raw(r->out, (const unsigned char[]) { RS_TAG_NIL }, 1);
   r->reported = true;
   r->told = reason;
 }
@@ -333,15 +333,15 @@ settle (lua_State *L, run *r, rs_reason reason)
 static inline void
 encode_result (lua_State *L, run *r, int index, int number)
 {
-  const int status = rs_encode_value(&r->out, L, index, NULL);
+  const int status = rs_encode_value(r->out, L, index, NULL);
   if (status == RS_OK)
     return;
   char root[32];
   snprintf(root, sizeof root, "result %d", number);
   if (status == RS_EREFUSED)
-    rs_encoder_inside(&r->out, root);
+    rs_encoder_inside(r->out, root);
   luaL_error(L, "%s", status == RS_ENOMEM ? rs_status_message(status)
-                                          : r->out.error);
+                                          : r->out->error);
 }
 
 /* [-0, +0, e]  Append the 'n' results of an item from 'index' on: a record. */
@@ -426,7 +426,7 @@ call_body (lua_State *L)
   run *const r = lua_touserdata(L, 1);
   lua_settop(L, 0);
   rs_state_renew_environment(L, r->state);
-  if (r->call->function->constant)
+  if (r->call->keep)
     push_kept(L, r->state, r->call->function);
   else
     rs_state_push_function(L, r->call->function);
@@ -476,6 +476,7 @@ chunk_prepare (lua_State *L)
   lua_settop(L, 0);
   rs_state_renew_environment(L, r->state);
   push_kept(L, r->state, r->call->function);
+  r->in = (rs_decoder) { .at = 0 };
   if (r->call->arguments != NULL)
     rs_decoder_init(&r->in, L, r->call->arguments, 0);
   if (r->in.objects == 0)
@@ -593,7 +594,7 @@ chunk_body (lua_State *L)
     rs_state_end_lines(r->state);
     close_good_record(r, n);
     r->attempt = 1;
-    rs_encoder_forget(&r->out);
+    rs_encoder_forget(r->out);
     lua_settop(L, top);
   }
   return 0;
@@ -694,7 +695,7 @@ run_items (lua_State *L, run *r, int handler)
   r->watched = call->budget > 0 ? rs_now_coarse() : 0;
   r->late = call->budget > 0 ? r->watched + call->budget : RS_NEVER;
   r->stride = 1;
-  r->out.packs = !(call->flags & RS_BATCH_RECORDS)
+  r->out->packs = !(call->flags & RS_BATCH_RECORDS)
               && call->count >= RS_WIRE_RUN_FROM;
   while (goes_on(r)) {
     const size_t items = r->item;
@@ -753,14 +754,15 @@ run_call (rs_state *s, lua_State *L, run *r)
     s->dirty = true;
   }
   const int base = lua_gettop(L);
-  rs_encoder_start(&r->out);
+  rs_encoder_start(r->out);
   if (call->count == 0)
     run_plain(L, r);
   else
     run_chunk(L, r);
   rs_state_end_lines(s);
   rs_state_check_environment(L, s);
-  call->result = rs_encoder_message(&r->out);
+  call->result = rs_encoder_message_at(r->out, call->room,
+                                       sizeof call->room);
   lua_settop(L, base);
   s->run = r->outer;
   s->on_line = s->run != NULL ? on_line : NULL;
@@ -774,19 +776,26 @@ run_call (rs_state *s, lua_State *L, run *r)
   }
 }
 
-void
-rs_call_run (rs_state *s, lua_State *L, rs_call *call)
+/* Run 'call'; the result is put together in 'out', which is clear. */
+static void
+enter (rs_state *s, lua_State *L, rs_call *call, rs_encoder *out)
 {
-  run r = { .outer = s->run, .state = s, .call = call };
-  if (L == NULL)
-    L = s->L;
-  const int top = lua_gettop(L);
-  r.out = s->spare;
+  /* Most of it is for chunks only, and set there: it is large. */
+  run r;
+  r.outer = s->run;
+  r.state = s;
+  r.call = call;
+  r.index = 0;
   r.attempt = call->attempt;
-  rs_encoder_init(&s->spare, 0);
+  r.out = out;
+  r.item = 0;
+  r.good = 0;
+  r.decoding = r.open = r.reported = r.errors = false;
+  r.told = r.ended = RS_REASON_NONE;
   rs_message_unref(call->result);  /* of an earlier attempt */
   call->result = NULL;
   call->reason = RS_REASON_NONE;
+  const int top = lua_gettop(L);
   if (lua_checkstack(L, LUA_MINSTACK)) {
     if (r.outer != NULL)
       rs_state_end_lines(s);
@@ -805,9 +814,22 @@ rs_call_run (rs_state *s, lua_State *L, rs_call *call)
   if (call->result == NULL)
     call->state = RS_JOB_FAILED;
   lua_settop(L, top);
-  rs_encoder_clear(&r.out);
-  rs_encoder_fini(&s->spare);
-  s->spare = r.out;
+  rs_encoder_clear(out);
+}
+
+void
+rs_call_run (rs_state *s, lua_State *L, rs_call *call)
+{
+  if (L == NULL)
+    L = s->L;
+  if (s->run == NULL)
+    enter(s, L, call, &s->spare);
+  else {
+    rs_encoder out;
+    rs_encoder_init(&out, 0);
+    enter(s, L, call, &out);
+    rs_encoder_fini(&out);
+  }
 }
 
 rs_call *

@@ -63,6 +63,7 @@ struct rs_call {
   unsigned flags;             /* RS_BATCH_ */
   rs_message *function;       /* function or source, then what follows the
                                  arguments */
+  bool keep;                  /* 'function' may be kept, rs_message.constant */
   rs_message *arguments;      /* or NULL: none, or a range */
   size_t count;               /* items; 0: a plain call */
   unsigned arity;             /* values of an item */
@@ -84,6 +85,7 @@ struct rs_call {
   rs_job_state state;         /* what is left */
   rs_reason reason;           /* why it was stopped, if it was */
   rs_message *result;         /* owned by the caller, or NULL: no memory */
+  _Alignas(rs_message) unsigned char room[96];  /* for a small one */
   rs_place rest;              /* where the items begin that were not started;
                                  'attempt' is that of the first then */
   size_t ended[RS_JOB_LOST + 1];  /* items, by state */

@@ -37,11 +37,9 @@ enum { HAND_OVER_FROM = 16384 };
 static void
 init_message (rs_message *msg, size_t size, unsigned flags)
 {
-  static _Atomic uint64_t ids;
   atomic_init(&msg->refs, 1);
-  msg->id = atomic_fetch_add_explicit(&ids, 1, memory_order_relaxed) + 1;
   msg->flags = flags;
-  msg->constant = false;
+  msg->constant = msg->lent = false;
   msg->size = size;
 }
 
@@ -72,7 +70,8 @@ rs_message_unref (rs_message *msg)
 {
   /* Whoever frees it sees all that other owners did with it. */
   if (msg != NULL
-      && atomic_fetch_sub_explicit(&msg->refs, 1, memory_order_acq_rel) == 1)
+      && atomic_fetch_sub_explicit(&msg->refs, 1, memory_order_acq_rel) == 1
+      && !msg->lent)
     free(msg);
 }
 
@@ -1343,8 +1342,9 @@ fit (rs_buf *b)
   return b->room - b->size <= b->size / 4 ? b->data : realloc(b->data, b->size);
 }
 
-rs_message *
-rs_encoder_message (rs_encoder *e)
+/* Complete the header.  NULL when something was lost on the way. */
+static unsigned char *
+finish (rs_encoder *e)
 {
   rs_encoder_start(e);
   end_run(e, &e->packed);
@@ -1354,6 +1354,15 @@ rs_encoder_message (rs_encoder *e)
   header[RS_WIRE_AT_FLAGS] = (unsigned char) e->flags;
   if (e->flags & RS_MESSAGE_REFS)
     rs_wire_put32(header + RS_WIRE_AT_OBJECTS, e->next_id);
+  return header;
+}
+
+rs_message *
+rs_encoder_message (rs_encoder *e)
+{
+  const unsigned char *const header = finish(e);
+  if (header == NULL)
+    return NULL;
   const size_t size = e->buf.size - PREFIX;
   rs_message *msg;
   if (size < HAND_OVER_FROM) {
@@ -1367,6 +1376,20 @@ rs_encoder_message (rs_encoder *e)
     init_message(msg, size, e->flags);
     e->buf = (rs_buf) RS_BUF_INIT;
   }
+  rs_encoder_clear(e);
+  return msg;
+}
+
+rs_message *
+rs_encoder_message_at (rs_encoder *e, void *room, size_t size)
+{
+  if (e->buf.failed || e->buf.size > size || e->buf.size < PREFIX)
+    return rs_encoder_message(e);
+  const unsigned char *const header = finish(e);
+  rs_message *const msg = room;
+  init_message(msg, e->buf.size - PREFIX, e->flags);
+  msg->lent = true;
+  memcpy(msg->data, header, msg->size);
   rs_encoder_clear(e);
   return msg;
 }

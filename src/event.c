@@ -30,7 +30,8 @@
 #include "spin.h"
 
 struct rs_events {
-  _Atomic unsigned refs;
+  _Atomic unsigned refs;       /* changes with each job: */
+  char away[64];               /*   away from what workers read */
   _Atomic unsigned listening;  /* set by the host, read by workers */
   _Atomic bool closed;         /* the same */
   _Atomic bool poked;          /* set by a signal handler */
@@ -42,7 +43,8 @@ struct rs_events {
   bool woken;
   bool pokable;                /* the host shall sleep at the pipe */
   bool watched;                /* the descriptor was given away */
-  bool sleeping;               /* the host waits at it */
+  bool sleeping;               /* the host waits at it, */
+  unsigned waiting;            /*   or at 'ready' */
   bool lit;                    /* our byte is in the pipe */
   int fds[2];                  /* of the pipe; -1 until it is asked for */
   pthread_cond_t ready;        /* woken || !empty(queue) */
@@ -181,13 +183,20 @@ rs_events_fileno (rs_events *e)
 
 /* ----------------------------------------------------------------- waiting */
 
+static void
+tell_locked (rs_events *e)
+{
+  if (e->waiting > 0)
+    pthread_cond_signal(&e->ready);
+}
+
 void
 rs_events_wake (rs_events *e)
 {
   pthread_mutex_lock(&e->lock);
   if (!e->woken) {
     e->woken = true;
-    pthread_cond_signal(&e->ready);
+    tell_locked(e);
     light_locked(e);
   }
   pthread_mutex_unlock(&e->lock);
@@ -212,6 +221,16 @@ sleep_locked (rs_events *e, double deadline)
   return n == 0 && rs_remaining(deadline) == 0 ? RS_ETIMEOUT : RS_OK;
 }
 
+/* The same at 'ready'. */
+static int
+doze_locked (rs_events *e, double deadline)
+{
+  e->waiting++;
+  const int status = rs_cond_wait_until(&e->ready, &e->lock, deadline);
+  e->waiting--;
+  return status;
+}
+
 static bool
 is_stirred (const void *ud)
 {
@@ -233,7 +252,7 @@ wait_here (rs_events *e, double timeout)
          && !atomic_load(&e->poked))
     status = timeout == 0 ? RS_ETIMEOUT
            : e->fds[0] >= 0 ? sleep_locked(e, deadline)
-           : rs_cond_wait_until(&e->ready, &e->lock, deadline);
+           : doze_locked(e, deadline);
   if (e->woken || !rs_list_empty(&e->queue))
     status = RS_OK;
   e->woken = false;
@@ -311,7 +330,7 @@ rs_events_post (rs_events *e, rs_notice *n)
   const bool post = !rs_events_closed(e) && rs_list_empty(&n->queued);
   if (post) {
     rs_list_push(&e->queue, &n->queued);
-    pthread_cond_signal(&e->ready);
+    tell_locked(e);
     light_locked(e);
   }
   pthread_mutex_unlock(&e->lock);
@@ -356,7 +375,7 @@ rs_events_finish (rs_events *e, rs_notice *n, bool post)
     rs_list_push(&e->queue, &n->queued);
   }
   e->woken = true;
-  pthread_cond_signal(&e->ready);
+  tell_locked(e);
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
   return post;

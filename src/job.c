@@ -61,15 +61,16 @@ rs_job_new (rs_queue *queue, rs_message *function, rs_message *arguments,
             const rs_job_options *options, const char *prefix)
 {
   static const rs_job_options defaults;
-  rs_job *const job = calloc(1, sizeof *job);
+  /* 'calloc' does not look at what the thread has freed last (glibc). */
+  rs_job *const job = malloc(sizeof *job);
   if (job == NULL)
     return NULL;
+  memset(job, 0, sizeof *job);
   if (options == NULL)
     options = &defaults;
   atomic_init(&job->refs, 1);
   rs_mutex_init(&job->lock);
-  rs_cond_init(&job->ended);
-  rs_cond_init(&job->room);
+  rs_cond_init(&job->changed);
   rs_list_init(&job->link);
   rs_list_init(&job->batch_link);
   rs_list_init(&job->emitted);
@@ -79,6 +80,7 @@ rs_job_new (rs_queue *queue, rs_message *function, rs_message *arguments,
   queue->hold(queue);
   job->call.id = rs_job_next_id();
   job->call.function = rs_message_ref(function);
+  job->call.keep = function->constant;
   job->call.arguments = rs_message_ref(arguments);
   job->call.sink = &sink;
   job->call.attempt = 1;
@@ -130,8 +132,7 @@ rs_job_unref (rs_job *job)
   rs_message_unref(job->call.arguments);
   rs_message_unref(job->call.result);
   pthread_mutex_destroy(&job->lock);
-  pthread_cond_destroy(&job->ended);
-  pthread_cond_destroy(&job->room);
+  pthread_cond_destroy(&job->changed);
   rs_stream_log_fini(&job->log);
   rs_list *link;
   while ((link = rs_list_shift(&job->emitted)) != NULL)
@@ -160,14 +161,30 @@ job_of (rs_call *call)
   return RS_LIST_ENTRY(call, rs_job, call);
 }
 
+/* Most jobs have nobody who waits, and whose condition is cold memory. */
+static void
+tell_locked (rs_job *job)
+{
+  if (job->waiters > 0)
+    pthread_cond_broadcast(&job->changed);
+}
+
+static int
+wait_locked (rs_job *job, double deadline)
+{
+  job->waiters++;
+  const int status = rs_cond_wait_until(&job->changed, &job->lock, deadline);
+  job->waiters--;
+  return status;
+}
+
 /* Who waits at the job looks again. */
 static void
 stir (void *object)
 {
   rs_job *const job = object;
   pthread_mutex_lock(&job->lock);
-  pthread_cond_broadcast(&job->room);
-  pthread_cond_broadcast(&job->ended);
+  tell_locked(job);
   pthread_mutex_unlock(&job->lock);
 }
 
@@ -247,7 +264,7 @@ on_emit (rs_call *call, rs_stream_record *record)
   while (job->waiting >= RS_EVENTS_MAX && !rs_events_mine(e)
          && !rs_cancel_stopping(mine) && !is_set(call->batch_stop)
          && !rs_events_closed(e))
-    pthread_cond_wait(&job->room, &job->lock);
+    wait_locked(job, RS_NEVER);
   record->info.sequence = rs_stream_log_skip(&job->log);
   rs_list_push(&job->emitted, &record->link);
   job->waiting++;
@@ -281,7 +298,7 @@ rs_job_deliver (rs_job *job)
     next = event;
     rs_list_remove(&event->link);
     job->waiting--;
-    pthread_cond_signal(&job->room);
+    tell_locked(job);
   }
   else if (next != NULL)
     rs_stream_record_ref(next);
@@ -463,7 +480,7 @@ end (rs_job *job, rs_job_state state, rs_reason reason)
     job->state = state;
     job->reason = reason;
     job->finished = rs_now();
-    pthread_cond_broadcast(&job->ended);
+    tell_locked(job);
   }
   const unsigned listen = job->listen;
   const bool report = job->forgotten && is_bad(state)
@@ -707,7 +724,7 @@ rs_job_wait (rs_job *job, lua_State *L, double timeout)
   while (!rs_job_state_final(job->state) && status == RS_OK) {
     status = timeout == 0 ? RS_ETIMEOUT
            : rs_cancel_pending(mine) ? RS_ESTOPPED
-           : rs_cond_wait_until(&job->ended, &job->lock, deadline);
+           : wait_locked(job, deadline);
   }
   if (rs_job_state_final(job->state))
     status = RS_OK;

@@ -103,8 +103,9 @@ struct rs_job {
   rs_list emitted;         /* events that nobody took, oldest first */
   unsigned waiting;        /* of these */
   uint64_t delivered;      /* sequence; the host's thread only */
-  pthread_cond_t ended;    /* state >= RS_JOB_COMPLETED */
-  pthread_cond_t room;     /* waiting < RS_EVENTS_MAX, or it shall stop */
+  unsigned waiters;        /* at: */
+  pthread_cond_t changed;  /* it has ended, or shall stop, or 'waiting' got
+                              less */
 };
 
 /*
@@ -115,6 +116,15 @@ struct rs_job {
 rs_job *rs_job_new (rs_queue *queue, rs_message *function,
                     rs_message *arguments, const rs_job_options *options,
                     const char *prefix);
+
+/* The job was filled by another CPU, and all of it will be looked at: let its
+   memory come at once, not line by line. */
+static inline void
+rs_job_prefetch (const rs_job *job)
+{
+  for (size_t at = 0; at < sizeof *job; at += 64)
+    __builtin_prefetch((const char *) job + at);
+}
 
 /* A number for a job or a batch, unique in the process. */
 uint64_t rs_job_next_id (void);

@@ -264,17 +264,18 @@ wait (lua_State *L)
   const double deadline = rs_now() + timeout;
   double left = timeout;
   int status;
-  rs_lua_dispatch(L);
+  rs_events *const e = rs_lua_events(L);
+  rs_lua_dispatch(L, e);
   while ((status = rs_batch_wait(check(L), L, left)) == RS_EEVENT
          || status == RS_ESTOPPED) {
     rs_task_checkpoint(L);
     rs_lua_run_hook(L);
-    rs_lua_dispatch(L);
+    rs_lua_dispatch(L, e);
     if (timeout != RS_FOREVER)
       left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
   }
   if (status == RS_OK)
-    rs_lua_dispatch(L);  /* what its items sent comes before their end */
+    rs_lua_dispatch(L, e);  /* what its items sent comes before their end */
   switch (status) {
     case RS_OK:
       lua_pushliteral(L, "ready");

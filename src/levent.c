@@ -83,9 +83,8 @@ rs_lua_events (lua_State *L)
 }
 
 lua_Integer
-rs_lua_dispatch (lua_State *L)
+rs_lua_dispatch (lua_State *L, rs_events *e)
 {
-  rs_events *const e = rs_lua_events(L);
   lua_Integer n = 0;
   rs_job *job;
   if (!rs_events_pending(e))
@@ -124,9 +123,9 @@ rs_lua_run_hook (lua_State *L)
 }
 
 int
-rs_lua_sleep (lua_State *L, double timeout)
+rs_lua_sleep (lua_State *L, rs_events *e, double timeout)
 {
-  const int status = rs_events_wait(rs_lua_events(L), timeout);
+  const int status = rs_events_wait(e, timeout);
   rs_task_checkpoint(L);
   rs_lua_run_hook(L);
   return status;
@@ -149,7 +148,7 @@ rs_parallel_pending (lua_State *L)
 void
 rs_parallel_dispatch (lua_State *L)
 {
-  rs_lua_dispatch(L);
+  rs_lua_dispatch(L, rs_lua_events(L));
 }
 
 /* core.wait([timeout]): until something happens that somebody may wait for */
@@ -157,9 +156,10 @@ int
 rs_lua_wait (lua_State *L)
 {
   const double timeout = rs_handle_timeout(L, 1);
-  if (rs_lua_dispatch(L) == 0) {
-    rs_lua_sleep(L, timeout);
-    rs_lua_dispatch(L);
+  rs_events *const e = rs_lua_events(L);
+  if (rs_lua_dispatch(L, e) == 0) {
+    rs_lua_sleep(L, e, timeout);
+    rs_lua_dispatch(L, e);
   }
   return 0;
 }
@@ -170,10 +170,11 @@ rs_lua_poll (lua_State *L)
 {
   const double timeout = rs_handle_timeout(L, 1);
   const double deadline = rs_now() + timeout;
-  lua_Integer n = rs_lua_dispatch(L);
+  rs_events *const e = rs_lua_events(L);
+  lua_Integer n = rs_lua_dispatch(L, e);
   double left = timeout;
-  while (n == 0 && rs_lua_sleep(L, left) == RS_OK) {
-    n = rs_lua_dispatch(L);
+  while (n == 0 && rs_lua_sleep(L, e, left) == RS_OK) {
+    n = rs_lua_dispatch(L, e);
     if (timeout != RS_FOREVER)
       left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
   }

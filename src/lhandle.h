@@ -82,7 +82,7 @@ int rs_lua_batch (lua_State *L);
 
 /* [-0, +0, e]  Wait for the job, of which somebody holds a reference.  False:
    the time is over. */
-bool rs_await_job (lua_State *L, rs_job *job, double timeout);
+bool rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout);
 
 /* [-0, +1, m]  Push the handle for 'job', whose reference it takes; the same
    one while somebody holds it. */
@@ -107,18 +107,19 @@ void rs_add_to_streams (lua_State *L);
    table, or nil. */
 unsigned rs_check_streams (lua_State *L, int index);
 
-/* [-0, +0, m]  Where this state hears of its jobs; lent. */
+/* [-0, +0, m]  Where this state hears of its jobs; lent, and the same as long
+   as the state lives. */
 rs_events *rs_lua_events (lua_State *L);
 
 /* [-0, +0, e]  Wait there.  A hook that a signal handler has set meanwhile
    runs before this returns; and in a job that is to stop it raises. */
-int rs_lua_sleep (lua_State *L, double timeout);
+int rs_lua_sleep (lua_State *L, rs_events *e, double timeout);
 
 /* [-0, +0, e]  The last part of it, for who has waited otherwise. */
 void rs_lua_run_hook (lua_State *L);
 
 /* [-0, +0, e]  Hand what is queued there to the Lua part.  How much. */
-lua_Integer rs_lua_dispatch (lua_State *L);
+lua_Integer rs_lua_dispatch (lua_State *L, rs_events *e);
 
 /* [-0, +1, e]  require(name), also without the library 'package'. */
 void rs_lua_require (lua_State *L, const char *name);

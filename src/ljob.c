@@ -308,10 +308,10 @@ info (lua_State *L)
 }
 
 bool
-rs_await_job (lua_State *L, rs_job *job, double timeout)
+rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout)
 {
   const double deadline = timeout == RS_FOREVER ? 0 : rs_now() + timeout;
-  rs_lua_dispatch(L);
+  rs_lua_dispatch(L, e);
   while (!rs_job_settled(job)) {
     double left = timeout;
     if (timeout != RS_FOREVER) {
@@ -327,11 +327,11 @@ rs_await_job (lua_State *L, rs_job *job, double timeout)
       return false;
     }
     if (!rs_job_help(job, L))
-      rs_lua_sleep(L, left);
-    rs_lua_dispatch(L);
+      rs_lua_sleep(L, e, left);
+    rs_lua_dispatch(L, e);
   }
   rs_job_unblock(L);
-  rs_lua_dispatch(L);  /* its handlers have run when this returns */
+  rs_lua_dispatch(L, e);  /* its handlers have run when this returns */
   rs_job_see(job);
   return true;
 }
@@ -341,7 +341,7 @@ static int
 wait (lua_State *L)
 {
   rs_job *const job = check(L);  /* the handle stays on the stack */
-  if (!rs_await_job(L, job, rs_handle_timeout(L, 2))) {
+  if (!rs_await_job(L, rs_lua_events(L), job, rs_handle_timeout(L, 2))) {
     lua_pushnil(L);
     lua_pushliteral(L, "timeout");
     return 2;
@@ -359,7 +359,7 @@ get (lua_State *L)
   rs_job **const handle = (rs_job **) rs_handle_test(L, 1, RS_JOB_TYPE);
   if (handle != NULL && *handle != NULL && lua_isnoneornil(L, 2)) {
     int n;
-    rs_await_job(L, *handle, RS_FOREVER);
+    rs_await_job(L, rs_lua_events(L), *handle, RS_FOREVER);
     lua_settop(L, 1);
     if (rs_job_push(*handle, L, &n) == RS_OK)
       return n;

@@ -396,8 +396,8 @@ close (lua_State *L, double timeout)
     status = rs_pool_shut(pool, e);
     if (status != RS_EBUSY)
       break;
-    rs_lua_sleep(L, left);
-    rs_lua_dispatch(L);
+    rs_lua_sleep(L, e, left);
+    rs_lua_dispatch(L, e);
     if (timeout != RS_FOREVER)
       left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
   }
@@ -405,7 +405,7 @@ close (lua_State *L, double timeout)
     status = rs_pool_close(pool, 0);
   if (status == RS_EINVAL)
     return status;
-  rs_lua_dispatch(L);
+  rs_lua_dispatch(L, e);
   rs_pool_info info;
   rs_pool_info_get(pool, &info);
   if (info.ended[RS_JOB_FAILED] + info.ended[RS_JOB_TIMED_OUT]
@@ -643,14 +643,6 @@ run_close (lua_State *L)
   return 0;
 }
 
-static int
-run_gc (lua_State *L)
-{
-  lua_settop(L, 1);
-  lua_pushnil(L);
-  return run_close(L);
-}
-
 /* pool:run(function or source, ...) -> results... */
 static int
 pool_run (lua_State *L)
@@ -668,7 +660,7 @@ pool_run (lua_State *L)
   if (rs_submit(pool, L, nargs, &o, run, &err) != RS_OK)
     return rs_handle_raise(L, &err);
   lua_toclose(L, RUN);
-  rs_await_job(L, *run, RS_FOREVER);
+  rs_await_job(L, o.events, *run, RS_FOREVER);
   if (rs_job_push(*run, L, &n) == RS_OK)
     return n;
   lua_settop(L, RUN);
@@ -725,7 +717,6 @@ rs_open_pool_type (lua_State *L)
   };
   static const luaL_Reg run_meta[] = {
     { "__close", run_close },
-    { "__gc", run_gc },
     { NULL, NULL }
   };
   static const luaL_Reg none[] = { { NULL, NULL } };

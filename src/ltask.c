@@ -113,12 +113,13 @@ sleep_for (lua_State *L)
     return rs_handle_error(L, "bad argument 'seconds' to 'sleep' (a "
                               "non-negative number of seconds expected, got "
                               "%f)", (LUAI_UACNUMBER) seconds);
+  rs_events *const e = rs_lua_events(L);
   const double until = rs_now() + seconds;
   double left = seconds;
   rs_task_checkpoint(L);
   while (left > 0) {
-    rs_lua_sleep(L, left < 1e9 ? left : RS_FOREVER);
-    rs_lua_dispatch(L);
+    rs_lua_sleep(L, e, left < 1e9 ? left : RS_FOREVER);
+    rs_lua_dispatch(L, e);
     left = until - rs_now();
   }
   return 0;

@@ -32,10 +32,10 @@ enum {
 
 struct rs_message {
   _Atomic unsigned refs;
-  uint64_t id;           /* unique in the process */
   unsigned flags;        /* RS_MESSAGE_ */
   bool constant;         /* a function in it has no state of its own, and will
                             come again; set before it is sent */
+  bool lent;             /* its memory is somebody's; so it has one owner */
   size_t size;           /* bytes in 'data' */
   unsigned char data[];  /* header and values */
 };
@@ -198,6 +198,9 @@ size_t rs_encode_scalars (rs_encoder *e, lua_State *L, int index,
  * is as it was.
  */
 rs_message *rs_encoder_message (rs_encoder *e);
+
+/* The same, in the 'size' bytes at 'room', if it fits there. */
+rs_message *rs_encoder_message_at (rs_encoder *e, void *room, size_t size);
 
 /* --------------------------------------------------------------- decoder */
 

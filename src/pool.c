@@ -61,8 +61,11 @@ typedef struct waiter {
 
 struct rs_pool {
   rs_queue queue;    /* what jobs and batches see */
+  char before[64];   /* what changes with each job is away from what is read
+                        by all */
   _Atomic unsigned refs;
   _Atomic unsigned holds;
+  char between[64];
   unsigned min, max; /* constant, as the next ones */
   double idle;
   int reset;
@@ -71,6 +74,7 @@ struct rs_pool {
   rs_limits limits;
   rs_initial_state *initial_state;  /* a reference */
   _Atomic bool full; /* 'waiters' has some; set under the lock */
+  char behind[64];
   _Atomic uint64_t ended[RS_JOB_LOST + 1];  /* jobs and items, counted by
                                                who ends them */
 

@@ -34,7 +34,8 @@ rs_seat_init (rs_seat *seat)
 {
   rs_list_init(&seat->link);
   seat->job = NULL;
-  seat->handed = false;
+  seat->handed = seat->asleep = false;
+  atomic_init(&seat->called, false);
   rs_cond_init(&seat->wake);
 }
 
@@ -55,7 +56,8 @@ static void
 call_locked (rs_seat *seat)
 {
   atomic_store_explicit(&seat->called, true, memory_order_relaxed);
-  pthread_cond_signal(&seat->wake);
+  if (seat->asleep)
+    pthread_cond_signal(&seat->wake);
 }
 
 bool
@@ -99,8 +101,10 @@ rs_sched_take_locked (rs_sched *s, rs_seat *seat, double deadline)
   rs_spin(is_called, seat, true);
   pthread_mutex_lock(&s->lock);
   int status = RS_OK;
+  seat->asleep = true;
   while (!seat->handed && !s->closed && status == RS_OK)
     status = rs_cond_wait_until(&seat->wake, &s->lock, deadline);
+  seat->asleep = false;
   if (!seat->handed) {  /* time over, or closed? */
     rs_list_remove(&seat->link);
     s->seated--;

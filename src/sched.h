@@ -42,6 +42,7 @@ typedef struct rs_seat {
   rs_list link;          /* in 'idle' */
   rs_job *job;           /* handed or running, the worker's reference */
   bool handed;           /* it was handed and not picked up */
+  bool asleep;           /* it waits at: */
   pthread_cond_t wake;   /* handed || closed */
 
   /* Who spins looks at this and at nothing near it, or it would take the lock

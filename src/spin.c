@@ -56,8 +56,9 @@ relax (void)
 void
 rs_spin (bool (*ready) (const void *ud), const void *ud, bool worker)
 {
-  const int before = atomic_fetch_add_explicit(&spinning, worker,
-                                               memory_order_relaxed);
+  const int before = worker ? atomic_fetch_add_explicit(&spinning, 1,
+                                                        memory_order_relaxed)
+                   : atomic_load_explicit(&spinning, memory_order_relaxed);
   const int others = worker + before
                    + atomic_load_explicit(&busy, memory_order_relaxed);
   if (others < cpus_of_process()) {

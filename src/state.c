@@ -44,6 +44,8 @@ static const char metatable_key; /* of environments */
 rs_state *
 rs_state_of (lua_State *L)
 {
+  if (rs_cancel_mine() == NULL)  /* no thread that runs any? */
+    return NULL;
   lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
   rs_state *const s = lua_touserdata(L, -1);
   lua_pop(L, 1);

@@ -8,6 +8,8 @@
  */
 #include "timer.h"
 
+#include <stdatomic.h>
+
 #include <pthread.h>
 #include <signal.h>
 
@@ -118,11 +120,13 @@ rs_timer_init (rs_timer *timer, void (*fire) (rs_timer *timer))
   timer->fire = fire;
   rs_list_init(&timer->link);
   timer->due = RS_NEVER;
+  atomic_init(&timer->used, false);
 }
 
 bool
 rs_timer_set (rs_timer *timer, double due)
 {
+  atomic_store(&timer->used, true);
   pthread_mutex_lock(&timers.lock);
   /* Without holders there is only a thread that was left behind. */
   const bool ok = timers.started || (timers.holders > 0 && start_locked());
@@ -145,6 +149,8 @@ rs_timer_set (rs_timer *timer, double due)
 void
 rs_timer_clear (rs_timer *timer)
 {
+  if (!atomic_load(&timer->used))  /* as most of them are not */
+    return;
   pthread_mutex_lock(&timers.lock);
   rs_list_remove(&timer->link);
   while (timers.firing == timer

@@ -23,6 +23,7 @@ struct rs_timer {
   rs_list link;                    /* guarded by the lock in timer.c, with
                                       the next one */
   double due;                      /* instant */
+  _Atomic bool used;               /* it was set once */
 };
 
 /* Whoever sets timers holds the thread; the last one to let go of it ends

@@ -85,6 +85,7 @@ run (rs_slot *slot, rs_cancel *cancel, rs_state *s, rs_job *job,
      rs_error *err)
 {
   rs_job_state state = RS_JOB_FAILED;
+  rs_job_prefetch(job);
   rs_spin_busy();
   while (s != NULL
          && (state = rs_job_execute(job, s, NULL)) == RS_JOB_QUEUED)
@@ -101,6 +102,9 @@ run (rs_slot *slot, rs_cancel *cancel, rs_state *s, rs_job *job,
   return s;
 }
 
+/* Plain calls between two looks at what can be let go of. */
+enum { TRIM = 32 };
+
 static void
 serve (rs_slot *slot, rs_cancel *cancel)
 {
@@ -108,11 +112,13 @@ serve (rs_slot *slot, rs_cancel *cancel)
   rs_state *s = renew(slot, cancel, NULL, &err);
   slot->owner->opened(slot, s != NULL ? RS_OK : err.status, &err);
   rs_job *job;
+  unsigned calls = 0;
   while (s != NULL && (job = slot->owner->take(slot)) != NULL) {
+    const bool chunk = job->batch != NULL;
     s = run(slot, cancel, s, job, &err);
     if (s != NULL && (slot->reset == RS_RESET_FRESH || rs_state_spent(s)))
       s = renew(slot, cancel, s, &err);
-    else if (s != NULL)
+    else if (s != NULL && (chunk || ++calls % TRIM == 0))
       rs_state_trim(s);
     if (s == NULL)
       slot->owner->opened(slot, err.status, &err);
