@@ -97,6 +97,14 @@ rs_events_unref (rs_events *e)
   free(e);
 }
 
+/* Who looks at the flag shall not lose it when nothing changes. */
+static void
+set (_Atomic bool *flag, bool value)
+{
+  if (atomic_load_explicit(flag, memory_order_relaxed) != value)
+    atomic_store_explicit(flag, value, memory_order_release);
+}
+
 /* 'some', 'stirred' and our byte in the pipe follow what there is to do. */
 static void
 light_locked (rs_events *e)
@@ -104,9 +112,8 @@ light_locked (rs_events *e)
   const bool some = !rs_list_empty(&e->queue);
   const bool want = (e->woken || some) && (e->watched || e->sleeping);
   char bytes[64] = { 1 };
-  atomic_store_explicit(&e->some, some, memory_order_release);
-  atomic_store_explicit(&e->stirred, e->woken || some,
-                        memory_order_relaxed);
+  set(&e->some, some);
+  set(&e->stirred, e->woken || some);
   if (e->fds[0] < 0 || want == e->lit)
     return;
   if (want)

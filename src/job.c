@@ -61,8 +61,9 @@ rs_job_new (rs_queue *queue, rs_message *function, rs_message *arguments,
             const rs_job_options *options, const char *prefix)
 {
   static const rs_job_options defaults;
-  /* 'calloc' does not look at what the thread has freed last (glibc). */
-  rs_job *const job = malloc(sizeof *job);
+  /* Not 'calloc', nor what compilers take for one: it does not look at what
+     the thread has freed last (glibc). */
+  rs_job *const job = realloc(NULL, sizeof *job);
   if (job == NULL)
     return NULL;
   memset(job, 0, sizeof *job);
