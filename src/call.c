@@ -431,7 +431,7 @@ call_body (lua_State *L)
   else
     rs_state_push_function(L, r->call->function);
   if (r->call->arguments != NULL)
-    rs_decode(L, r->call->arguments);
+    rs_state_decode(L, r->call->arguments);
   lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
   const int n = lua_gettop(L);
   for (int i = 1; i <= n; i++)
@@ -550,6 +550,8 @@ push_item (lua_State *L, run *r)
   for (unsigned i = 0; i < call->arity; i++)
     rs_decode_value(&r->in, L);
   r->decoding = false;
+  if (r->in.metatables)
+    rs_cancel_set_finalizes(r->state->cancel);
 }
 
 /* Tell who may find it lost where the items behind this one begin. */

@@ -47,10 +47,11 @@ struct rs_cancel {
   pthread_t thread;
 
   _Atomic(lua_State *) L;  /* the coroutine that runs, or NULL; the thread's
-                              own, as the next three; its signal handler
+                              own, as the next four; its signal handler
                               reads them */
   _Atomic(rs_token *) top; /* the innermost call; written under the lock */
   uint64_t limit;          /* instructions of an item; 0: none */
+  bool finalizes;          /* rs_cancel_set_finalizes */
   _Atomic bool planted;    /* the hook was */
   _Atomic unsigned seen;   /* signals that came; read by any thread */
   _Atomic bool refuse;     /* memory */
@@ -366,6 +367,19 @@ rs_cancel_open (rs_cancel *c, lua_State *L, uint64_t instructions)
     lua_rawsetp(L, LUA_REGISTRYINDEX, &texts[i]);
   }
   c->limit = instructions;
+  c->finalizes = false;
+}
+
+void
+rs_cancel_set_finalizes (rs_cancel *c)
+{
+  c->finalizes = true;
+}
+
+bool
+rs_cancel_finalizes (const rs_cancel *c)
+{
+  return c->finalizes;
 }
 
 /* -------------------------------------------------------------- stopping */

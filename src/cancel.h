@@ -122,6 +122,11 @@ void rs_cancel_unref (rs_cancel *c);
 /* The thread ends: nothing is sent to it any more.  That thread. */
 void rs_cancel_leave (rs_cancel *c);
 
+/* Code of the script may run when the state is closed, since something in it
+   has a finalizer, or may have; until the next 'rs_cancel_open'. */
+void rs_cancel_set_finalizes (rs_cancel *c);
+bool rs_cancel_finalizes (const rs_cancel *c);
+
 /* Set while memory is refused; for the allocator. */
 const _Atomic bool *rs_cancel_refusal (const rs_cancel *c);
 

@@ -226,7 +226,10 @@ set_metatable (lua_State *L)
   lua_settop(L, 2);
   if (type == LUA_TTABLE) {
     lua_pushvalue(L, lua_upvalueindex(2));
-    if (lua_rawget(L, 2) == LUA_TFUNCTION && !lua_iscfunction(L, 3)) {
+    const int gc = lua_rawget(L, 2);
+    if (gc != LUA_TNIL)
+      rs_cancel_set_finalizes(cancel_of(L));
+    if (gc == LUA_TFUNCTION && !lua_iscfunction(L, 3)) {
       lua_pushvalue(L, lua_upvalueindex(2));
       lua_pushvalue(L, lua_upvalueindex(1));
       lua_pushvalue(L, 3);
@@ -237,6 +240,17 @@ set_metatable (lua_State *L)
   }
   lua_setmetatable(L, 1);
   return 1;
+}
+
+/* debug.setmetatable, whose original is the second upvalue */
+static int
+set_any_metatable (lua_State *L)
+{
+  rs_cancel_set_finalizes(cancel_of(L));
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_insert(L, 1);
+  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+  return lua_gettop(L);
 }
 
 /* ------------------------------------------------------------------- hooks */
@@ -296,6 +310,8 @@ rs_control_open (lua_State *L, rs_cancel *c, bool counted)
     lua_getfield(L, library, "sethook");
     lua_pushboolean(L, counted);
     replace(L, library, "sethook", set_hook, c, 2);
+    lua_getfield(L, library, "setmetatable");
+    replace(L, library, "setmetatable", set_any_metatable, c, 1);
   }
   lua_settop(L, top);
 }

@@ -237,6 +237,7 @@ decode_metatable (rs_decoder *d, lua_State *L, int table, unsigned tag)
   rs_decode_any(d, L);
   if (lua_type(L, -1) != LUA_TTABLE)
     rs_decoder_bad(d, L, "a metatable that is no table");
+  d->metatables = true;
   if (tag == RS_TAG_TABLE_META || tag == RS_TAG_RECORD_META
       || d->objects == 0) {
     lua_setmetatable(L, table);
@@ -638,6 +639,13 @@ rs_decode_scalars (rs_decoder *d, lua_State *L, int index, lua_Integer first,
 int
 rs_decode (lua_State *L, rs_message *msg)
 {
+  bool metatables;
+  return rs_decode_all(L, msg, &metatables);
+}
+
+int
+rs_decode_all (lua_State *L, const rs_message *msg, bool *metatables)
+{
   rs_decoder d;
   rs_decoder_init(&d, L, msg, 0);
   const int base = lua_gettop(L);
@@ -646,6 +654,8 @@ rs_decode (lua_State *L, rs_message *msg)
     rs_decode_value(&d, L);
   }
   const int n = lua_gettop(L) - base;
+  if (d.metatables)
+    *metatables = true;
   if (d.objects != 0)
     lua_remove(L, d.objects);
   return n;

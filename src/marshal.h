@@ -218,6 +218,7 @@ typedef struct rs_decoder {
   int objects;            /* stack index of the table of objects, or 0 */
   size_t count;           /* objects in it, at most; then come the keys */
   rs_shape_read shapes[RS_SHAPES];
+  bool metatables;        /* some were set */
   unsigned late;          /* metatables to be set when the value is whole */
   int function;           /* stack index of the one that gets upvalues */
   int upvalue;            /* which one it gets, or 0 */
@@ -305,6 +306,9 @@ rs_decode_value (rs_decoder *d, lua_State *L)
  */
 size_t rs_decode_scalars (rs_decoder *d, lua_State *L, int index,
                           lua_Integer first, size_t n);
+
+/* 'rs_decode'; sets 'metatables' if some value has got one. */
+int rs_decode_all (lua_State *L, const rs_message *msg, bool *metatables);
 
 /* ------------------------- between encode.c, decode.c and function.c only */
 

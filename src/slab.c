@@ -4,6 +4,7 @@
  */
 #include "slab.h"
 
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -28,6 +29,41 @@ typedef struct region {
 } region;
 
 enum { FIRST = (sizeof(region) + PAGE - 1) / PAGE };
+
+/*
+ * Regions that nobody has, for the next state: to get one from the system, with
+ * its page faults, and to give it back takes longer than to open a state.
+ */
+enum { SPARE = 16 };
+
+static struct {
+  pthread_mutex_t lock;
+  int n;
+  region *regions[SPARE];
+} spare = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static region *
+get_region (void)
+{
+  region *r = NULL;
+  pthread_mutex_lock(&spare.lock);
+  if (spare.n > 0)
+    r = spare.regions[--spare.n];
+  pthread_mutex_unlock(&spare.lock);
+  return r != NULL ? r : aligned_alloc(REGION, REGION);
+}
+
+static void
+put_region (region *r)
+{
+  pthread_mutex_lock(&spare.lock);
+  const bool room = spare.n < SPARE;
+  if (room)
+    spare.regions[spare.n++] = r;
+  pthread_mutex_unlock(&spare.lock);
+  if (!room)
+    free(r);
+}
 
 static region *
 region_of (const void *address)
@@ -64,7 +100,7 @@ rs_slab_fini (rs_slab *s)
 {
   rs_list *link;
   while ((link = rs_list_shift(&s->regions)) != NULL)
-    free(RS_LIST_ENTRY(link, region, link));
+    put_region(RS_LIST_ENTRY(link, region, link));
   rs_slab_init(s);
 }
 
@@ -72,7 +108,7 @@ rs_slab_fini (rs_slab *s)
 static bool
 add_region (rs_slab *s)
 {
-  region *const r = aligned_alloc(REGION, REGION);
+  region *const r = get_region();
   if (r == NULL)
     return false;
   r->used = 0;
@@ -97,7 +133,7 @@ vacate (rs_slab *s, region *r)
   for (int i = FIRST; i < PAGES; i++)
     rs_list_remove(&r->pages[i].link);
   rs_list_remove(&r->link);
-  free(r);
+  put_region(r);
 }
 
 /* A page for blocks of this size, with room. */

@@ -7,11 +7,16 @@
  */
 #include "spin.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "clock.h"
 
 #define PATIENCE 250e-6  /* seconds */
+
+/* After this it lets others have the CPU between two rows of looks: who is
+   waited for may be queued behind it. */
+#define POLITE 5e-6
 
 enum { LOOKS = 32 };    /* between two looks at the clock */
 
@@ -62,13 +67,17 @@ rs_spin (bool (*ready) (const void *ud), const void *ud, bool worker)
   const int others = worker + before
                    + atomic_load_explicit(&busy, memory_order_relaxed);
   if (others < cpus_of_process()) {
-    const double until = rs_now() + PATIENCE;
+    const double began = rs_now();
+    double time = 0;
     bool done = ready(ud);
-    while (!done && rs_now() < until) {
+    while (!done && time < PATIENCE) {
       for (int i = 0; i < LOOKS && !done; i++) {
         relax();
         done = ready(ud);
       }
+      time = rs_now() - began;
+      if (!done && time > POLITE)
+        sched_yield();
     }
   }
   if (worker)

@@ -232,13 +232,21 @@ compile (lua_State *L)
   lua_remove(L, -2);
 }
 
-/* [-0, +n, e]  Push the values of 'message', of which the first is a
-   function or a source text that becomes one. */
+int
+rs_state_decode (lua_State *L, const rs_message *message)
+{
+  bool metatables = false;
+  const int n = rs_decode_all(L, message, &metatables);
+  if (metatables)
+    rs_cancel_set_finalizes(rs_cancel_mine());
+  return n;
+}
+
 int
 rs_state_push_function (lua_State *L, rs_message *message)
 {
   const int base = lua_gettop(L);
-  rs_decode(L, message);
+  rs_state_decode(L, message);
   const int n = lua_gettop(L) - base;
   if (lua_type(L, base + 1) == LUA_TSTRING) {
     lua_pushvalue(L, base + 1);
@@ -343,7 +351,7 @@ seed_entry (lua_State *L, const rs_entry *entry)
       set_preload(L, entry->name);
       break;
     case RS_ENTRY_VARIABLE:
-      rs_decode(L, entry->message);
+      rs_state_decode(L, entry->message);
       lua_setglobal(L, entry->name);
       break;
     case RS_ENTRY_MODULE:
@@ -525,7 +533,9 @@ close_state (rs_state *s)
     rs_wish_make(&wish, RS_REASON_CLOSED, 0);
   s->alloc.limit = SIZE_MAX;
   rs_token_enter(s->cancel, &token, s->L, NULL, &wish);
-  rs_token_begin(s->cancel, &token, FINALIZING);
+  /* The timer is a thread: to start and end it takes longer than all else. */
+  rs_token_begin(s->cancel, &token,
+                 rs_cancel_finalizes(s->cancel) ? FINALIZING : 0);
   lua_close(s->L);
   rs_token_leave(s->cancel, &token, NULL);
 }

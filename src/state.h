@@ -66,8 +66,11 @@ size_t rs_state_bytes (const rs_state *s);
 void rs_state_check_environment (lua_State *L, rs_state *s);
 
 
-/* [-0, +n, e]  Push the values of 'message', of which the first is a function
-   or a source text that becomes one.  How many. */
+/* [-0, +n, e]  Push the values of 'message'.  How many. */
+int rs_state_decode (lua_State *L, const rs_message *message);
+
+/* [-0, +n, e]  The same, when the first is a function or a source text that
+   becomes one. */
 int rs_state_push_function (lua_State *L, rs_message *message);
 
 enum { RS_STATE_KEPT = 4 };  /* functions of batches kept in a runspace */
