@@ -503,9 +503,9 @@ stopped (const run *r)
 }
 
 /*
- * Is the budget not spent?  To read the clock takes a fifth of what a tiny item
- * takes, so while it stands still (it ticks some hundred times a second) only
- * one item in STRIDE looks.
+ * Is the budget not spent?  To read the clock takes a fifth of what a tiny
+ * item takes, so while it stands still (it ticks some hundred times a second)
+ * only one item in STRIDE looks.
  */
 static inline bool
 in_time (run *r)

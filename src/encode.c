@@ -1331,15 +1331,18 @@ rs_encode_scalars (rs_encoder *e, lua_State *L, int index, lua_Integer from,
 }
 
 /*
- * The bytes in a block of their size, or NULL.  A little too much is left as it
- * is: glibc keeps freed memory up to twice the largest block that it has seen,
- * so that a message and the string that is made of it, both of 16 MiB, took 15
- * ms for page faults each time, and 4 ms when the message is a little larger.
+ * The bytes in a block of their size, or NULL.  A little too much is left as
+ * it is: glibc keeps freed memory up to twice the largest block that it has
+ * seen, so that a message and the string that is made of it, both of 16 MiB,
+ * took 15 ms for page faults each time; with a message that is a little larger
+ * it is 3.
  */
 static void *
 fit (rs_buf *b)
 {
-  return b->room - b->size <= b->size / 4 ? b->data : realloc(b->data, b->size);
+  if (b->room - b->size <= b->size / 4)
+    return b->data;
+  return realloc(b->data, b->size);
 }
 
 /* Complete the header.  NULL when something was lost on the way. */

@@ -18,8 +18,8 @@
 typedef struct rs_notice {
   rs_list queued;     /* both guarded by the lock of the events */
   rs_list live;
-  _Atomic bool gone;  /* it is not in 'live' any more; set under the lock, after
-                         all that its job has to show */
+  _Atomic bool gone;  /* it is not in 'live' any more; set under the lock,
+                         after all that its job has to show */
 } rs_notice;
 
 static inline void

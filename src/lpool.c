@@ -596,7 +596,9 @@ plain_pool (lua_State *L)
   rs_pool **const handle = (rs_pool **) rs_handle_test(L, 1, RS_POOL_TYPE);
   const int type = lua_type(L, 2);
   if (handle == NULL || *handle == NULL
-      || (type != LUA_TFUNCTION && type != LUA_TSTRING))
+      || (type != LUA_TFUNCTION && type != LUA_TSTRING)
+      || (type == LUA_TSTRING
+          && lua_tostring(L, 2)[0] == LUA_SIGNATURE[0]))
     return NULL;
   const bool special = lua_getiuservalue(L, 1, STREAMS) != LUA_TNIL;
   lua_pop(L, 1);

@@ -227,7 +227,8 @@ typedef struct rs_decoder {
 /*
  * [-0, +(0|1), m]  Begin to read 'msg', which must outlive the decoder.
  * Pushes the table of objects if the message has back references or shapes,
- * and keeps its index: it must stay where it is until the last value is decoded.
+ * and keeps its index: it must stay where it is until the last value is
+ * decoded.
  * Raises an error with the byte offset for a header that is not ours.
  */
 void rs_decoder_init (rs_decoder *d, lua_State *L, const rs_message *msg,

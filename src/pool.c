@@ -32,6 +32,7 @@
 #include "clock.h"
 #include "code.h"
 #include "sched.h"
+#include "spin.h"
 #include "status.h"
 #include "timer.h"
 #include "transport.h"
@@ -91,7 +92,11 @@ struct rs_pool {
   rs_list waiters;   /* owned */
   rs_error failure;  /* of the last failed worker */
   rs_events *closer; /* wakes when a worker ends; a reference, or NULL */
+  unsigned watching; /* wait at: */
   pthread_cond_t changed;  /* 'workers' or 'opening' got less */
+
+  char away[64];
+  _Atomic unsigned changes;  /* the same, counted, for who spins */
 };
 
 static void
@@ -144,6 +149,50 @@ worker_free (worker *w)
 {
   rs_seat_fini(&w->seat);
   free(w);
+}
+
+/* ------------------------------------------------------ opening and ending */
+
+/* 'workers' or 'opening' got less. */
+static void
+change_locked (rs_pool *pool)
+{
+  atomic_fetch_add_explicit(&pool->changes, 1, memory_order_relaxed);
+  if (pool->watching > 0)
+    pthread_cond_broadcast(&pool->changed);
+}
+
+typedef struct watch {
+  rs_pool *pool;
+  unsigned changes;
+} watch;
+
+static bool
+has_changed (const void *ud)
+{
+  const watch *const w = ud;
+  return atomic_load_explicit(&w->pool->changes, memory_order_relaxed)
+         != w->changes;
+}
+
+/* Wait for that, or 'deadline'.  RS_OK, which may be spurious, or
+   RS_ETIMEOUT. */
+static int
+watch_locked (rs_pool *pool, double deadline)
+{
+  const watch w = {
+    pool, atomic_load_explicit(&pool->changes, memory_order_relaxed)
+  };
+  unlock(pool);
+  rs_spin(has_changed, &w, false);
+  lock(pool);
+  if (has_changed(&w))
+    return RS_OK;
+  pool->watching++;
+  const int status = rs_cond_wait_until(&pool->changed, &pool->sched.lock,
+                                        deadline);
+  pool->watching--;
+  return status;
 }
 
 /* ------------------------------------------------- what workers ask (slot) */
@@ -215,7 +264,7 @@ worker_opened (rs_slot *slot, int status, const rs_error *err)
     pool->failed_workers++;
     pool->failure = *err;
   }
-  pthread_cond_broadcast(&pool->changed);
+  change_locked(pool);
   unlock(pool);
 }
 
@@ -295,7 +344,7 @@ worker_left (rs_slot *slot)
     rs_list_push(&pool->gone, &w->link);
   else if (!w->abandoned)
     pthread_detach(pthread_self());
-  pthread_cond_broadcast(&pool->changed);
+  change_locked(pool);
   rs_events *const closer = rs_events_ref(pool->closer);
   unlock(pool);
   if (closer != NULL)
@@ -379,7 +428,7 @@ start (rs_pool *pool, worker *w, rs_error *err)
   }
   pool->failed_workers++;
   pool->failure = failure;
-  pthread_cond_broadcast(&pool->changed);
+  change_locked(pool);
   unlock(pool);
   if (w != NULL) {
     worker_free(w);
@@ -445,7 +494,7 @@ worker_lost (rs_slot *slot)
   const bool again = wanted && may_grow_locked(pool);
   worker *const next = again ? reserve_locked(pool) : NULL;
   const unsigned stuck = pool->stuck;
-  pthread_cond_broadcast(&pool->changed);
+  change_locked(pool);
   rs_events *const closer = rs_events_ref(pool->closer);
   unlock(pool);
   if (again ? start(pool, next, &err) != RS_OK
@@ -703,7 +752,7 @@ rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
   }
   lock(pool);
   while (pool->opening > 0)
-    pthread_cond_wait(&pool->changed, &pool->sched.lock);
+    watch_locked(pool, RS_NEVER);
   const unsigned alive = pool->alive;
   const rs_error failure = pool->failure;
   unlock(pool);
@@ -730,7 +779,7 @@ wait_for_workers_locked (rs_pool *pool, double deadline)
 {
   int status = RS_OK;
   while (!rs_list_empty(&pool->workers) && status == RS_OK)
-    status = rs_cond_wait_until(&pool->changed, &pool->sched.lock, deadline);
+    status = watch_locked(pool, deadline);
   return rs_list_empty(&pool->workers);
 }
 

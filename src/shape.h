@@ -39,8 +39,8 @@ typedef struct rs_shape {
   unsigned walk;           /* in which the strings of its keys are there: no
                               other string is where they are */
   size_t end;              /* behind the last of them */
-  size_t defined;          /* where its definition stands in the buffer; 0: none
-                              was needed so far */
+  size_t defined;          /* where its definition stands in the buffer; 0:
+                              none was needed so far */
   rs_shape_key keys[RS_SHAPE_KEYS];
 } rs_shape;
 

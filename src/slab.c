@@ -31,8 +31,8 @@ typedef struct region {
 enum { FIRST = (sizeof(region) + PAGE - 1) / PAGE };
 
 /*
- * Regions that nobody has, for the next state: to get one from the system, with
- * its page faults, and to give it back takes longer than to open a state.
+ * Regions that nobody has, for the next state: to get one from the system,
+ * with its page faults, and to give it back takes longer than to open a state.
  */
 enum { SPARE = 16 };
 

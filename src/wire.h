@@ -98,9 +98,9 @@ enum {
 };
 
 /*
- * Numbers are little-endian, and lie anywhere.  The loops over bytes that would
- * say so are not seen through by compilers inside larger functions: a store
- * took 4 ns.
+ * Numbers are little-endian, and lie anywhere.  The loops over bytes that
+ * would say so are not seen through by compilers inside larger functions: a
+ * store took 4 ns.
  */
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 #define RS_WIRE_ORDER64(v) __builtin_bswap64(v)

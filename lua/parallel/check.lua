@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 --- Say what is wrong with an argument, at the place that passed it.
 
+local core = require "parallel.core"
+
 local error, getmetatable, load, math, next, string, table, tonumber, tostring,
       type =
   error, getmetatable, load, math, next, string, table, tonumber, tostring,
@@ -10,16 +12,24 @@ local getinfo <const> = debug and debug.getinfo
 --- Whether a function that runs belongs to this module, by its source.
 local OURS <const> = "^@parallel/[%w_]+%.lua$"
 
+--- The methods in C that call the Lua part for what is not plain.
+local OURS_IN_C <const> = {
+  [core.job_methods.get] = true,
+  [core.pool_methods.run] = true,
+  [core.pool_methods.spawn] = true,
+}
+
 --- Raise 'message' with the position of the code that called into the
 --- module, however deep in the module the mistake was seen.
 ---@param message string
 local function misuse (message)
   local level = 2
   if getinfo ~= nil then
-    local info = getinfo(level, "S")
-    while info ~= nil and string.find(info.source, OURS) do
+    local info = getinfo(level, "Sf")
+    while info ~= nil
+          and (OURS_IN_C[info.func] or string.find(info.source, OURS)) do
       level = level + 1
-      info = getinfo(level, "S")
+      info = getinfo(level, "Sf")
     end
   end
   error(message, level)
