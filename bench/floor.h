@@ -14,6 +14,8 @@
 #ifndef FLOOR_H
 #define FLOOR_H
 
+#include <sched.h>
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -38,6 +40,25 @@ static inline void
 report (const char *name, double value, const char *unit)
 {
   printf("%s %.6g %s\n", name, value, unit);
+}
+
+/* Stay on the CPU of this number, of those that the program may use, if
+   BENCH_PIN is in the environment. */
+static inline void
+pin (unsigned number)
+{
+  cpu_set_t all, one;
+  if (getenv("BENCH_PIN") == NULL
+      || sched_getaffinity(0, sizeof all, &all) != 0)
+    return;
+  number %= (unsigned)CPU_COUNT(&all);
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+    if (CPU_ISSET(cpu, &all) && number-- == 0) {
+      CPU_ZERO(&one);
+      CPU_SET(cpu, &one);
+      pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+      return;
+    }
 }
 
 /* End the program: a floor has nobody to hand an error to. */

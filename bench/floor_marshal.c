@@ -12,6 +12,7 @@
  * thread that decodes the value, passes it through a Lua function, and sends
  * it back.  Prints milliseconds.
  */
+#define _GNU_SOURCE  /* floor.h */
 #include <stdint.h>
 #include <string.h>
 
