@@ -8,10 +8,12 @@
 -- is said of absolute times but in the last columns, as a help.
 
 local core = require "parallel.core"
+local lfs = require "lfs"
 
 local harness = {
   rounds = 7,
   workers = parallel.cpus(),
+  pinned = false,
   now = core.now,
   copy = core.copy,
 }
@@ -19,6 +21,9 @@ local harness = {
 --- Load before measuring, in seconds: a kernel that starts threads on one CPU
 --- has spread them by then.
 local WARM <const> = 0.6
+
+--- How often a comparison is made again when others disturbed it.
+local AGAIN <const> = 2
 
 local here <const> = arg[0]:match "^(.*)/[^/]*$" or "."
 local build <const> = os.getenv "RUNSPACE_BUILDDIR"
@@ -38,7 +43,7 @@ end
 
 harness.spread = spread
 
---- A number in four places.
+--- A number in three places.
 local function short (value)
   if value >= 100 then return ("%.0f"):format(value) end
   return (("%.3g"):format(value))
@@ -46,39 +51,78 @@ end
 
 harness.short = short
 
+--- A pool of so many workers, all of them there, as this run wants them.
+---@param n? integer
+---@param given? table
+function harness.pool (n, given)
+  local options = { min = n or harness.workers, max = n or harness.workers,
+                    pin = harness.pinned or nil }
+  for name, value in pairs(given or {}) do options[name] = value end
+  return parallel.pool(options)
+end
+
 ---------------------------------------------------------- the other side
+
+--- A path beside run.lua.
+function harness.beside (name)
+  return here .. "/" .. name
+end
 
 local function exists (path)
   local file <close> = io.open(path, "rb")
   return file ~= nil
 end
 
---- The command that runs a floor, or nil and why not.
+--- Variables of the environment for a command.
+local function environment ()
+  return ("UV_THREADPOOL_SIZE=%d %s"):format(
+    harness.workers, harness.pinned and "BENCH_PIN=1 " or "")
+end
+
+--- A contender that a floor in C is.
 ---@param name string
-function harness.floor (name)
+---@param program string
+---@param arguments string
+---@param sample string   the name of the samples that it prints
+---@param scale? number   a factor for them
+function harness.floor (name, program, arguments, sample, scale)
+  local contender = { name = name, sample = sample, scale = scale }
   for _, dir in ipairs { build and build .. "/bench" or here, here } do
-    if exists(dir .. "/" .. name) then return dir .. "/" .. name end
+    if exists(dir .. "/" .. program) then
+      contender.command = environment() .. dir .. "/" .. program .. " "
+                          .. arguments
+      return contender
+    end
   end
-  return nil, name .. " is not built (make bench builds it)"
+  contender.missing = program .. " is not built (make bench builds it)"
+  return contender
 end
 
---- The command that runs one of our scripts in the distribution's Lua, or nil
---- when that has not got the module that it needs.
----@param script string
----@param module string
-function harness.stock (script, module)
-  local command = ("%s -e 'require [[%s]]' 2>/dev/null"):format(lua, module)
-  if not os.execute(command) then
-    return nil, ("%s is not installed for %s"):format(module, lua)
+--- A contender that a script in stock Lua is, with a module.
+function harness.stock (name, script, module, arguments, sample, scale)
+  local contender = { name = name, sample = sample, scale = scale }
+  if os.execute(("%s -e 'require [[%s]]' 2>/dev/null"):format(lua, module))
+  then
+    contender.command = ("%s%s %s %s"):format(
+      environment(), lua, harness.beside(script), arguments)
+  else
+    contender.missing = ("%s is not installed for %s"):format(module, lua)
   end
-  return ("UV_THREADPOOL_SIZE=%d %s %s/%s"):format(harness.workers, lua, here,
-                                                  script)
+  return contender
 end
 
---- A path beside this file.
-function harness.beside (name)
-  return here .. "/" .. name
+--- A contender that another program is.
+function harness.program (name, program, command, sample, scale)
+  local contender = { name = name, sample = sample, scale = scale }
+  if os.execute(("command -v %s >/dev/null 2>&1"):format(program)) then
+    contender.command = environment() .. command
+  else
+    contender.missing = program .. " is not installed"
+  end
+  return contender
 end
+
+harness.lua = lua
 
 --- Run a program that prints 'name value unit' lines: samples by name.
 local function samples_of (command)
@@ -118,6 +162,8 @@ local function ticks ()
   return used, stolen, ours
 end
 
+harness.ticks = function () return (select(3, ticks())) end
+
 local watched, disturbances = 0, 0
 
 --- Run 'body'; a line that tells what else the machine did meanwhile, or nil
@@ -141,8 +187,63 @@ end
 ---@return string
 function harness.verdict ()
   if disturbances == 0 then return "The machine was quiet." end
-  return ("The machine was disturbed in %d of %d measurements: repeat them "
-          .. "when it is quiet."):format(disturbances, watched)
+  return ("The machine was disturbed in %d of %d measurements, which were made "
+          .. "again."):format(disturbances, watched)
+end
+
+------------------------------------------------------------------- results
+
+local rows = {}
+local section = ""
+
+function harness.begin_section (name)
+  section = name
+end
+
+--- Keep one figure for the file of results.
+---@param title string
+---@param contender string
+---@param values {ratio?: number, least?: number, most?: number,
+---       ours?: number, theirs?: number, unit?: string, wanted?: string,
+---       met?: boolean, disturbed?: boolean}
+local function keep (title, contender, values)
+  rows[#rows + 1] = { section = section, title = title, contender = contender,
+                      values = values }
+end
+
+local COLUMNS <const> = { "ratio", "least", "most", "ours", "theirs", "unit",
+                          "wanted", "met", "disturbed" }
+
+local function quote (value)
+  if value == nil then return "" end
+  local text = type(value) == "number" and ("%.6g"):format(value)
+               or tostring(value)
+  if text:find '[,"\n]' then text = '"' .. text:gsub('"', '""') .. '"' end
+  return text
+end
+
+local function first_line (command)
+  local pipe <close> = assert(io.popen(command .. " 2>/dev/null"))
+  return pipe:read "l" or "?"
+end
+
+--- Write all figures as CSV: a comment with the machine, a head, rows.
+function harness.write_results (path)
+  local file <close> = assert(io.open(path, "w"))
+  file:write(("# %s, %d CPUs, %d workers%s, %d rounds, %s, %s, runspace %s\n")
+             :format(os.date "!%Y-%m-%d %H:%M UTC", parallel.cpus(),
+                     harness.workers, harness.pinned and " pinned" or "",
+                     harness.rounds, first_line "uname -sr",
+                     first_line(lua .. " -v"), parallel.version))
+  file:write("section,title,contender,", table.concat(COLUMNS, ","), "\n")
+  for _, row in ipairs(rows) do
+    local line = { quote(row.section), quote(row.title),
+                   quote(row.contender) }
+    for i, column in ipairs(COLUMNS) do
+      line[3 + i] = quote(row.values[column])
+    end
+    file:write(table.concat(line, ","), "\n")
+  end
 end
 
 ------------------------------------------------------------- comparisons
@@ -173,29 +274,38 @@ function harness.median (count, work)
   return (spread(times))
 end
 
---- Compare.  A contender is a table with 'name' and 'measure', a function
---- that returns a time; or with 'command', 'sample', the name of the samples
---- that it prints, and 'scale', a factor for them; or with 'missing', why
---- there is none.  With 'speed' the ratio is that of the speeds.
----@param title string
----@param unit string
----@param contenders table[]
-function harness.compare (title, unit, contenders)
-  local ratios, times = {}, {}
+--- One figure of a comparison, in one round.
+local function measure (contender, printed)
+  if contender.measure then return contender.measure() end
+  local command = contender.command
+  if not command then return nil end
+  printed[command] = printed[command] or samples_of(command)
+  local samples = printed[command][contender.sample]
+  if not samples then return nil end  -- it could not do that
+  return spread(samples) * (contender.scale or 1)
+end
+
+--- "at most 1.25" and whether the value is.
+local function judge (contender, value)
+  if contender.most then
+    return "at most " .. contender.most, value <= contender.most
+  elseif contender.least then
+    return "at least " .. contender.least, value >= contender.least
+  end
+end
+
+local function verdict_of (wanted, met)
+  if not wanted then return "" end
+  return ("  [%s: %s]"):format(wanted, met and "ok" or "MISSED")
+end
+
+local function measure_all (contenders, ratios, times)
   for i in ipairs(contenders) do ratios[i], times[i] = {}, {} end
-  local disturbed = harness.watch(function ()
+  return harness.watch(function ()
     for _ = 1, harness.rounds do
       local printed = {}  -- one run of a command serves all who read it
       for i, contender in ipairs(contenders) do
-        local time
-        if contender.measure then
-          time = contender.measure()
-        elseif contender.command then
-          local command = contender.command
-          printed[command] = printed[command] or samples_of(command)
-          time = spread(printed[command][contender.sample])
-                 * (contender.scale or 1)
-        end
+        local time = measure(contender, printed)
         if time then
           table.insert(times[i], time)
           local ratio = times[1][#times[1]] / time
@@ -204,46 +314,81 @@ function harness.compare (title, unit, contenders)
       end
     end
   end)
+end
+
+--- Compare.  A contender is a table with 'name' and 'measure', a function
+--- that returns a time; or with 'command', 'sample', the name of the samples
+--- that it prints, and 'scale', a factor for them; or with 'missing', why
+--- there is none.  With 'speed' the ratio is that of the speeds.  'most' and
+--- 'least' say which ratio is wanted; of ours, which absolute figure.
+---@param title string
+---@param unit string
+---@param contenders table[]
+---@return number ours  the median
+function harness.compare (title, unit, contenders)
+  local ratios, times = {}, {}
+  local disturbed
+  for _ = 0, AGAIN do
+    disturbed = measure_all(contenders, ratios, times)
+    if not disturbed then break end
+  end
   print(title)
   local ours, least, most = spread(times[1])
-  for i = 2, #contenders do
-    local contender = contenders[i]
-    if contender.missing then
+  for i, contender in ipairs(contenders) do
+    if i > 1 and #ratios[i] == 0 then
       print(("  %8s x %-30s %s"):format("-", contender.name,
-                                        contender.missing))
-    else
+            contender.missing or "cannot do it"))
+    elseif i > 1 then
       local ratio, low, high = spread(ratios[i])
-      print(("  %8.2f x %-30s (%.2f .. %.2f)   %s to %s %s"):format(
+      local wanted, met = judge(contender, ratio)
+      print(("  %8.2f x %-30s (%.2f .. %.2f)   %s to %s %s%s"):format(
         ratio, contender.name, low, high, short(ours),
-        short((spread(times[i]))), unit))
+        short((spread(times[i]))), unit, verdict_of(wanted, met)))
+      keep(title, contender.name, {
+        ratio = ratio, least = low, most = high, ours = ours,
+        theirs = (spread(times[i])), unit = unit, wanted = wanted, met = met,
+        disturbed = disturbed ~= nil })
+    elseif #contenders == 1 or contender.most or contender.least then
+      local wanted, met = judge(contender, ours)
+      print(("  %8s   %-30s (%s .. %s)%s"):format(short(ours), unit,
+        short(least), short(most), verdict_of(wanted, met)))
+      keep(title, "", { least = least, most = most, ours = ours, unit = unit,
+                        wanted = wanted, met = met,
+                        disturbed = disturbed ~= nil })
     end
-  end
-  if #contenders == 1 then
-    print(("  %8s   %-30s (%s .. %s) %s"):format(short(ours), "", short(least),
-                                                short(most), unit))
   end
   if disturbed then print("  " .. disturbed) end
   print()
   io.stdout:flush()
+  return ours
 end
 
---- A contender that a floor is.
-function harness.against_floor (name, program, arguments, sample, scale)
-  local command, missing = harness.floor(program)
-  return {
-    name = name, sample = sample, scale = scale, missing = missing,
-    command = command and command .. " " .. arguments,
-  }
+--- Print, and keep, a figure that was taken otherwise.
+---@param title string
+---@param value number
+---@param unit string
+---@param wanted? {most?: number, least?: number}
+function harness.note (title, value, unit, wanted)
+  local word, met = judge(wanted or {}, value)
+  print(("%s: %s %s%s"):format(title, short(value), unit,
+                               verdict_of(word, met)))
+  keep(title, "", { ours = value, unit = unit, wanted = word, met = met })
+  io.stdout:flush()
 end
 
---- A contender that a script in stock Lua is.
-function harness.against_stock (name, script, module, arguments, sample,
-                                scale)
-  local command, missing = harness.stock(script, module)
-  return {
-    name = name, sample = sample, scale = scale, missing = missing,
-    command = command and command .. " " .. arguments,
-  }
+---@return number KiB of this process in memory
+function harness.resident ()
+  collectgarbage()
+  collectgarbage()
+  local status <close> = assert(io.open "/proc/self/status")
+  return tonumber(status:read("a"):match "VmRSS:%s*(%d+) kB")
+end
+
+--- Entries of a directory.
+function harness.entries (path)
+  local n = 0
+  for _ in lfs.dir(path) do n = n + 1 end
+  return n - 2  -- '.' and '..'
 end
 
 return harness

@@ -3,11 +3,14 @@
 ---
 ---     UV_THREADPOOL_SIZE=N lua5.4 luv.lua map NAME ITEMS VALUE CHUNK SAMPLES
 ---                                         [FUNCTION]
+---     UV_THREADPOOL_SIZE=N lua5.4 luv.lua json NAME ITEMS VALUE CHUNK SAMPLES
 ---     UV_THREADPOOL_SIZE=N lua5.4 luv.lua roundtrip SAMPLES
+---     UV_THREADPOOL_SIZE=N lua5.4 luv.lua jobs COUNT
 ---
 --- As one who knows it would write it: values cross as strings or numbers, so
---- integers are packed CHUNK at a time (1 passes them as they are).  Prints
---- 'name value unit' lines, as the floors do.
+--- integers are packed CHUNK at a time (1 passes them as they are); 'json' lets
+--- cjson do that, for values of any kind.  Prints 'name value unit' lines, as
+--- the floors do.
 
 local uv = require "luv"
 
@@ -37,6 +40,30 @@ local function many (source, packed)
   return string.pack(format, table.unpack(values))
 end
 
+--- The same, as JSON.
+local function many_in_json (source, text)
+  F = F or load(source)()  -- luacheck: ignore 111 113
+  local cjson = require "cjson"
+  local f, values = F, cjson.decode(text)  -- luacheck: ignore 113
+  for i = 1, #values do values[i] = f(values[i]) end
+  return cjson.encode(values)
+end
+
+local function map_in_json (items, source, chunk)
+  local cjson = require "cjson"
+  local results = {}
+  for first = 1, #items, chunk do
+    local last = math.min(first + chunk - 1, #items)
+    uv.queue_work(uv.new_work(many_in_json, function (text)
+      local values = cjson.decode(text)
+      table.move(values, 1, last - first + 1, first, results)
+    end), source, cjson.encode(table.move(items, first, last, 1, {})))
+  end
+  uv.run()
+  assert(#results == #items)
+  return results
+end
+
 local function map (items, source, chunk)
   local results = {}
   if chunk == 1 then
@@ -62,7 +89,7 @@ end
 
 local verbs = {}
 
-function verbs.map (name, n, value, chunk, samples, source)
+local function measure (run, name, n, value, chunk, samples, source)
   source = source or "return function (x) return x * x end"
   chunk = math.tointeger(chunk)
   local items = {}
@@ -70,13 +97,37 @@ function verbs.map (name, n, value, chunk, samples, source)
     items[i] = value ~= "0" and math.tointeger(value) or i
   end
   local stop = now() + 0.6
-  repeat map(items, source, chunk) until now() >= stop
+  repeat run(items, source, chunk) until now() >= stop
   for _ = 1, samples do
     collectgarbage()
     local started = now()
-    map(items, source, chunk)
+    run(items, source, chunk)
     report(name, (now() - started) / n * 1e9, "ns")
   end
+end
+
+function verbs.map (...) measure(map, ...) end
+function verbs.json (...) measure(map_in_json, ...) end
+
+--- Small jobs, one by one, some hundred in flight.
+function verbs.jobs (count)
+  count = math.tointeger(count)
+  local started, sum, queued, done = now(), 0, 0, 0
+  local work
+  local function feed ()
+    while queued < count and queued - done < 500 do
+      queued = queued + 1
+      uv.queue_work(work, queued)
+    end
+  end
+  work = uv.new_work(function (x) return x end, function (x)
+    sum, done = sum + x, done + 1
+    feed()
+  end)
+  feed()
+  uv.run()
+  assert(sum == count * (count + 1) // 2)
+  report("jobs", (now() - started) / count * 1e9, "ns")
 end
 
 function verbs.roundtrip (samples)

@@ -27,4 +27,38 @@ return {
   block = function ()  -- 16 MiB
     return ("0123456789abcdef"):rep(2 ^ 20)
   end,
+
+  nested = function ()  -- 21,844 tables, eight levels
+    local function make (depth)
+      if depth == 0 then return { leaf = true } end
+      return { make(depth - 1), make(depth - 1), make(depth - 1),
+               make(depth - 1), depth = depth }
+    end
+    return make(7)
+  end,
+
+  matrix = function ()
+    local t = {}
+    for i = 1, 300 do
+      t[i] = {}
+      for j = 1, 300 do t[i][j] = i / j + 0.5 end
+    end
+    return t
+  end,
+
+  keys = function ()
+    local t = {}
+    for i = 1, 100000 do t["key " .. i] = i end
+    return t
+  end,
+
+  objects = function ()  -- their class goes with them
+    local class = { kind = "point" }
+    class.__index = class
+    local t = {}
+    for i = 1, 10000 do
+      t[i] = setmetatable({ x = i + 0.5, y = i / 3, label = "p" .. i }, class)
+    end
+    return t
+  end,
 }

@@ -38,7 +38,7 @@
 #include "timer.h"
 #include "wire.h"
 
-#define TARGET 0.5e-3   /* seconds of work in a chunk */
+#define TARGET 1e-3     /* seconds of work in a chunk */
 #define BUDGET 4e-3     /* seconds before a chunk is cut */
 #define LEAST 20e-6     /* below this, moving a chunk costs too much */
 #define MAX_BYTES (256u << 10)
@@ -95,6 +95,7 @@ struct rs_batch {
 
   pthread_mutex_t lock;     /* guards down to the blank line */
   rs_list ended;            /* jobs, references, in order of their end */
+  size_t n_ended;           /* how many these are */
   bool closed;              /* nobody will take from 'ended' */
   size_t in_flight;         /* chunks submitted and not taken */
   double cost;              /* seconds for an item; below 0: not known */
@@ -121,12 +122,25 @@ unref (rs_batch *batch)
   free(batch);
 }
 
-/* Chunks in flight: two for each worker, so that none waits for the opener,
-   unless the caller wants fewer at work than there are workers. */
+/*
+ * Chunks in flight: four for each worker, unless the caller wants fewer at work
+ * than there are workers.  The opener is not woken before half of them have
+ * ended: to wake a thread takes as long as a tenth of a chunk, and it is a
+ * worker that has to give it a CPU.
+ */
 static size_t
 choose_window (unsigned limit, unsigned width)
 {
-  return limit != 0 && limit < width ? limit : 2 * (size_t) width;
+  return limit != 0 && limit < width ? limit : 4 * (size_t) width;
+}
+
+/* Shall the opener hear that a chunk has ended? */
+static bool
+matters_locked (const rs_batch *batch)
+{
+  const size_t left = batch->in_flight - batch->n_ended;
+  return batch->flags & RS_BATCH_EAGER || batch->items_failed > 0
+      || batch->window < 4 || left <= batch->window / 2;
 }
 
 static void on_deadline (rs_timer *timer);
@@ -334,9 +348,12 @@ on_end (rs_job *chunk)
   if (!batch->closed) {
     rs_job_ref(chunk);
     rs_list_push(&batch->ended, &chunk->batch_link);
+    batch->n_ended++;
   }
+  const bool wake = matters_locked(batch);
   pthread_mutex_unlock(&batch->lock);
-  rs_events_wake(batch->events);
+  if (wake)
+    rs_events_wake(batch->events);
 }
 
 /* A chunk's job gives back its reference to the batch. */
@@ -555,8 +572,10 @@ take_ended (rs_batch *batch)
 {
   pthread_mutex_lock(&batch->lock);
   rs_list *const link = rs_list_shift(&batch->ended);
-  if (link != NULL)
+  if (link != NULL) {
     batch->in_flight--;
+    batch->n_ended--;
+  }
   pthread_mutex_unlock(&batch->lock);
   return link;
 }

@@ -58,27 +58,44 @@ relax (void)
 #endif
 }
 
+/* CPUs that workers leave, when 'spin' of them spin. */
+static int
+free_cpus (int spin)
+{
+  return cpus_of_process() - spin
+       - atomic_load_explicit(&busy, memory_order_relaxed);
+}
+
+/* The host has one that no worker has; a worker leaves one to the host. */
+static bool
+has_cpu (bool worker, int before)
+{
+  return worker ? free_cpus(before) > 1
+                : free_cpus(atomic_load_explicit(&spinning,
+                                                 memory_order_relaxed)) > 0;
+}
+
 void
 rs_spin (bool (*ready) (const void *ud), const void *ud, bool worker)
 {
-  const int before = worker ? atomic_fetch_add_explicit(&spinning, 1,
-                                                        memory_order_relaxed)
-                   : atomic_load_explicit(&spinning, memory_order_relaxed);
-  const int others = worker + before
-                   + atomic_load_explicit(&busy, memory_order_relaxed);
-  if (others < cpus_of_process()) {
-    const double began = rs_now();
-    double time = 0;
-    bool done = ready(ud);
-    while (!done && time < PATIENCE) {
-      for (int i = 0; i < LOOKS && !done; i++) {
-        relax();
-        done = ready(ud);
-      }
-      time = rs_now() - began;
-      if (!done && time > POLITE)
-        sched_yield();
+  int before = 0;
+  if (worker) {
+    before = atomic_load_explicit(&spinning, memory_order_relaxed);
+    if (!has_cpu(worker, before))
+      return;
+    atomic_fetch_add_explicit(&spinning, 1, memory_order_relaxed);
+  }
+  const double began = rs_now();
+  double time = 0;
+  bool done = ready(ud);
+  while (!done && time < PATIENCE && has_cpu(worker, before)) {
+    for (int i = 0; i < LOOKS && !done; i++) {
+      relax();
+      done = ready(ud);
     }
+    time = rs_now() - began;
+    if (!done && time > POLITE)
+      sched_yield();
   }
   if (worker)
     atomic_fetch_sub_explicit(&spinning, 1, memory_order_relaxed);

@@ -3,30 +3,15 @@
 --- and pools.  A figure is what there is at the end to what there was after
 --- the first tenth, when everything had been used once.
 
-local lfs = require "lfs"
+local harness = ...
 
 local memory = {}
 
----@return number KiB of this process in memory
-local function resident ()
-  collectgarbage()
-  collectgarbage()
-  local status <close> = assert(io.open "/proc/self/status")
-  return tonumber(status:read("a"):match "VmRSS:%s*(%d+) kB")
-end
-
---- Entries of a directory.
-local function entries (path)
-  local n = 0
-  for _ in lfs.dir(path) do n = n + 1 end
-  return n - 2  -- '.' and '..'
-end
-
 local function take_stock ()
   return {
-    memory = resident(),
-    descriptors = entries "/proc/self/fd",
-    threads = entries "/proc/self/task",
+    memory = harness.resident(),
+    descriptors = harness.entries "/proc/self/fd",
+    threads = harness.entries "/proc/self/task",
   }
 end
 
@@ -40,7 +25,7 @@ end
 
 --- Do something 'count' times and print what that left.
 ---@param work fun(i: integer)
-local function repeated (harness, title, count, work)
+local function repeated (title, count, work)
   local before, after, time
   local disturbed = harness.watch(function ()
     for i = 1, count // 10 do work(i) end
@@ -57,7 +42,7 @@ local function repeated (harness, title, count, work)
   print()
 end
 
-function memory.each (harness)
+function memory.each ()
   local count <const> = 1000000
   local function naturals ()
     local n = 0
@@ -71,20 +56,20 @@ function memory.each (harness)
   local pool <close> = parallel.pool { max = harness.workers }
   local next_record = pool:each(naturals(), function (x) return x + 1 end)
   local sum = 0
-  repeated(harness, "1e6 items through each, from an iterator", count,
+  repeated("1e6 items through each, from an iterator", count,
            function () sum = sum + next_record().result end)
   assert(next_record() == nil)
   assert(sum == count * (count + 1) // 2 + count)
 end
 
-function memory.lifecycle (harness)
-  repeated(harness, "1,000 pools opened, used and closed", 1000, function (i)
+function memory.lifecycle ()
+  repeated("1,000 pools opened, used and closed", 1000, function (i)
     local pool <close> = parallel.pool { max = harness.workers }
     assert(pool:run("return ...", i) == i)
   end)
   local pool <close> = parallel.pool { max = harness.workers }
   local jobs = {}
-  repeated(harness, "100,000 jobs, 100 in flight", 100000, function (i)
+  repeated("100,000 jobs, 100 in flight", 100000, function (i)
     local slot = i % 100
     if jobs[slot] then assert(jobs[slot]:get() == i - 100) end
     jobs[slot] = pool:spawn("return ...", i)
@@ -94,11 +79,30 @@ function memory.lifecycle (harness)
     end
   end)
   local last
-  repeated(harness, "1e6 finished jobs whose handles were dropped", 1000000,
+  repeated("1e6 finished jobs whose handles were dropped", 1000000,
            function (i)
     last = pool:spawn("parallel.task.verbose(...)", i)
     if i % 500 == 0 then last:wait() end  -- bounds what is in flight
   end)
+end
+
+--- Memory of workers that have nothing to do.
+function memory.idle ()
+  local function grow (n)
+    local pool <close> = harness.pool(n)
+    return harness.resident()
+  end
+  grow(66)  -- what is kept for later is there now
+  local few, many = {}, {}
+  for i = 1, harness.rounds do
+    local small <close> = harness.pool(2)
+    few[i] = harness.resident()
+    many[i] = grow(64)
+  end
+  harness.note("one more idle worker",
+               ((harness.spread(many)) - (harness.spread(few))) / 64,
+               "KiB of resident memory", { most = 40 })
+  print()
 end
 
 return memory

@@ -1,0 +1,45 @@
+-- SPDX-License-Identifier: MIT
+--- Competitors for marshalling: modules of the distribution, in stock Lua.
+---
+---     lua5.4 serialize.lua MODULE PAYLOADS.lua NAME SAMPLES
+---
+--- Encodes the payload and decodes it again; prints 'serialize value ms'
+--- lines, or none when the module cannot do it within reason.
+
+local module, file, name, samples = table.unpack(arg)
+
+--- How each of them is called: a function that encodes, one that decodes.
+local codecs = {}
+
+function codecs.cjson (cjson)
+  cjson.encode_sparse_array(true)
+  return cjson.encode, cjson.decode
+end
+
+function codecs.dkjson (dkjson) return dkjson.encode, dkjson.decode end
+
+function codecs.lyaml (lyaml)
+  return function (value) return lyaml.dump { value } end, lyaml.load
+end
+
+codecs["pl.pretty"] = function (pretty)
+  return function (value) return pretty.write(value, "") end, pretty.read
+end
+
+--- These take minutes for what others do in milliseconds.
+local TOO_LARGE <const> = { lyaml = { block = true },
+                            ["pl.pretty"] = { block = true } }
+
+if not (TOO_LARGE[module] and TOO_LARGE[module][name]) then
+  local encode, decode = codecs[module](require(module))
+  local payload = dofile(file)[name]()
+  for i = 0, samples do
+    collectgarbage()
+    local started = os.clock()  -- of one thread that never waits
+    local ok = pcall(function () return decode(encode(payload)) end)
+    if not ok then break end
+    if i > 0 then  -- not the warm-up?
+      print(("serialize %.6g ms"):format((os.clock() - started) * 1e3))
+    end
+  end
+end
