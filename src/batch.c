@@ -124,14 +124,16 @@ unref (rs_batch *batch)
 
 /*
  * Chunks in flight: four for each worker, unless the caller wants fewer at work
- * than there are workers.  The opener is not woken before half of them have
+ * than there are workers; two when results are wanted early.  The opener is not woken before half of them have
  * ended: to wake a thread takes as long as a tenth of a chunk, and it is a
  * worker that has to give it a CPU.
  */
 static size_t
-choose_window (unsigned limit, unsigned width)
+choose_window (unsigned limit, unsigned width, unsigned flags)
 {
-  return limit != 0 && limit < width ? limit : 4 * (size_t) width;
+  if (limit != 0 && limit < width)
+    return limit;
+  return (flags & RS_BATCH_EAGER ? 2 : 4) * (size_t) width;
 }
 
 /* Shall the opener hear that a chunk has ended? */
@@ -172,7 +174,8 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   batch->flags = options->flags;
   batch->chunk = queue->fresh ? 1 : options->chunk;
   batch->total = options->total;
-  batch->window = choose_window(options->limit, queue->width(queue));
+  batch->window = choose_window(options->limit, queue->width(queue),
+                                options->flags);
   batch->cost = -1;
   batch->id = rs_job_next_id();
   if (options->name == NULL)

@@ -150,7 +150,7 @@ encode (lua_State *L, int first, int n, int unnamed, rs_message **out,
       rs_encoder_inside(&e, root);
     }
   }
-  if (status == RS_OK && (*out = rs_encoder_message(&e)) == NULL)
+  if (status == RS_OK && (*out = rs_encoder_end(&e)) == NULL)
     status = RS_ENOMEM;
   if (status == RS_ENOMEM)
     rs_fail_plain(err, status);
@@ -166,8 +166,9 @@ encode_function (lua_State *L, int index, rs_message **out, rs_error *err)
 {
   const int top = lua_gettop(L);
   const int type = lua_type(L, index);
-  recent *const r = (type == LUA_TFUNCTION || type == LUA_TSTRING)
-                    && is_constant(L, index) ? push_recent(L) : NULL;
+  const bool constant = (type == LUA_TFUNCTION || type == LUA_TSTRING)
+                     && is_constant(L, index);
+  recent *const r = constant ? push_recent(L) : NULL;
   for (int i = 0; r != NULL && i < RECENT; i++) {
     lua_rawgeti(L, top + 1, i + 1);
     const bool same = lua_rawequal(L, index, -1);

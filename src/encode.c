@@ -29,6 +29,9 @@
 /* The bytes of a large message are handed over, not copied. */
 enum { HAND_OVER_FROM = 16384 };
 
+/* A small one may have so many bytes more than it needs. */
+enum { SPARE_MAX = 96 };
+
 /* The message itself stands before its bytes in the buffer. */
 #define PREFIX offsetof(rs_message, data)
 
@@ -1340,7 +1343,7 @@ rs_encode_scalars (rs_encoder *e, lua_State *L, int index, lua_Integer from,
 static void *
 fit (rs_buf *b)
 {
-  if (b->room - b->size <= b->size / 4)
+  if (b->room - b->size <= b->size / 4 || b->room - b->size < SPARE_MAX)
     return b->data;
   return realloc(b->data, b->size);
 }
@@ -1360,15 +1363,15 @@ finish (rs_encoder *e)
   return header;
 }
 
-rs_message *
-rs_encoder_message (rs_encoder *e)
+static rs_message *
+make_message (rs_encoder *e, bool hand_over)
 {
   const unsigned char *const header = finish(e);
   if (header == NULL)
     return NULL;
   const size_t size = e->buf.size - PREFIX;
   rs_message *msg;
-  if (size < HAND_OVER_FROM) {
+  if (!hand_over) {
     msg = rs_message_new(header, size, e->flags);
     if (msg == NULL)
       return NULL;
@@ -1381,6 +1384,19 @@ rs_encoder_message (rs_encoder *e)
   }
   rs_encoder_clear(e);
   return msg;
+}
+
+rs_message *
+rs_encoder_message (rs_encoder *e)
+{
+  return make_message(e, e->buf.size >= HAND_OVER_FROM);
+}
+
+rs_message *
+rs_encoder_end (rs_encoder *e)
+{
+  return make_message(e, e->buf.size >= HAND_OVER_FROM
+                         || e->buf.room - e->buf.size < SPARE_MAX);
 }
 
 rs_message *

@@ -46,9 +46,11 @@ rs_fill_job (lua_State *L, int index, rs_job *job)
   lua_pushvalue(L, index);
   lua_rawsetp(L, -2, job);
   lua_pop(L, 1);
-  /* The collector sees a pointer; let it know of the kilobyte behind it, or
-     dropped handles would pile up. */
-  lua_gc(L, LUA_GCSTEP, 1);
+  /* The collector sees a pointer; let it know of what is behind it, or dropped
+     handles would pile up: a quarter of a kilobyte for each, since it takes
+     more time than all else when it is told of the whole. */
+  if ((uintptr_t) job / 16 % 4 == 0)
+    lua_gc(L, LUA_GCSTEP, 1);
 }
 
 void

@@ -199,6 +199,10 @@ size_t rs_encode_scalars (rs_encoder *e, lua_State *L, int index,
  */
 rs_message *rs_encoder_message (rs_encoder *e);
 
+/* The same, for an encoder that is not used any more: its memory goes along,
+   if there is little that the message does not need. */
+rs_message *rs_encoder_end (rs_encoder *e);
+
 /* The same, in the 'size' bytes at 'room', if it fits there. */
 rs_message *rs_encoder_message_at (rs_encoder *e, void *room, size_t size);
 
