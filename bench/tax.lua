@@ -119,9 +119,23 @@ function programs.coroutines (n)
   return sum
 end
 
+--- Words that are made, cut, replaced and joined, n times.
+function programs.strings (n)
+  local total = 0
+  for i = 1, n do
+    local words = {}
+    for word in ("the quick brown fox jumps over " .. i):gmatch "%w+" do
+      words[#words + 1] = word:upper() .. #word
+    end
+    local text = table.concat(words, " "):gsub("O", "0")
+    total = total + #text + (text:find("F0X", 1, true) or 0)
+  end
+  return total
+end
+
 --- How much of each.
 programs.sizes = { fannkuch = 9, nbody = 250000, trees = 15,
-                   coroutines = 3000000 }
+                   strings = 200000, coroutines = 3000000 }
 
 --- Seconds of CPU that a program takes.
 ---@param name string
