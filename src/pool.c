@@ -512,10 +512,12 @@ static bool
 is_full_locked (const rs_pool *pool, size_t bytes)
 {
   const rs_sched *const s = &pool->sched;
-  return rs_list_empty(&s->idle)
-      && (s->calls >= pool->queue_jobs
-          || (s->calls > 0 && (s->bytes >= pool->queue_bytes
-                               || bytes > pool->queue_bytes - s->bytes)));
+  /* As many as there are idle workers are as good as taken. */
+  return s->calls >= s->seated
+      && (s->calls - s->seated >= pool->queue_jobs
+          || (s->calls > s->seated
+              && (s->bytes >= pool->queue_bytes
+                  || bytes > pool->queue_bytes - s->bytes)));
 }
 
 /* 'limited': not if the queue is full. */

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * sched.c - which job goes to which free worker.
+ *
+ * To wake a worker that sleeps takes longer than many a job.  So whoever
+ * submits wakes one at a time: until that one is there the jobs that come are
+ * queued, where workers that are awake find them, too; and it wakes two more
+ * for what is left, and so on.
  */
 #include "sched.h"
 
@@ -17,7 +22,7 @@ rs_sched_init (rs_sched *s)
   for (int i = 0; i < RS_LANES; i++)
     rs_list_init(&s->lanes[i]);
   rs_list_init(&s->idle);
-  s->queued = s->calls = s->bytes = s->running = s->seated = 0;
+  s->queued = s->calls = s->bytes = s->running = s->seated = s->waking = 0;
   s->finished = 0;
   s->closed = false;
 }
@@ -34,7 +39,7 @@ rs_seat_init (rs_seat *seat)
 {
   rs_list_init(&seat->link);
   seat->job = NULL;
-  seat->handed = seat->asleep = false;
+  seat->handed = seat->asleep = seat->woken = false;
   atomic_init(&seat->called, false);
   rs_cond_init(&seat->wake);
 }
@@ -60,11 +65,36 @@ call_locked (rs_seat *seat)
     pthread_cond_signal(&seat->wake);
 }
 
+/* Give the job to the idle worker at 'seat'. */
+static void
+hand_locked (rs_sched *s, rs_seat *seat, rs_job *job)
+{
+  rs_list_remove(&seat->link);
+  s->seated--;
+  s->running++;
+  s->waking += seat->asleep;
+  seat->woken = seat->asleep;
+  seat->job = job;
+  seat->handed = true;
+  call_locked(seat);
+}
+
+/* A worker that was woken is there: it wakes two more, if there is work. */
+static void
+pass_on_locked (rs_sched *s)
+{
+  s->waking--;
+  for (int i = 0; i < 2 && s->queued > 0 && !rs_list_empty(&s->idle); i++)
+    hand_locked(s, RS_LIST_ENTRY(s->idle.next, rs_seat, link),
+                rs_sched_claim_of_locked(s, NULL));
+}
+
 bool
 rs_sched_push_locked (rs_sched *s, rs_job *job)
 {
-  rs_list *const link = rs_list_shift(&s->idle);
-  if (link == NULL) {  /* nobody idle? */
+  rs_seat *const seat = rs_list_empty(&s->idle) ? NULL
+                      : RS_LIST_ENTRY(s->idle.next, rs_seat, link);
+  if (seat == NULL || (seat->asleep && s->waking > 0)) {
     rs_list_push(&s->lanes[RS_PRIORITY_MAX - job->priority], &job->link);
     s->queued++;
     if (job->batch == NULL) {
@@ -73,25 +103,28 @@ rs_sched_push_locked (rs_sched *s, rs_job *job)
     }
     return false;
   }
-  rs_seat *const seat = RS_LIST_ENTRY(link, rs_seat, link);
-  s->seated--;
-  s->running++;
-  seat->job = job;
-  seat->handed = true;
-  call_locked(seat);
+  hand_locked(s, seat, job);
   return true;
+}
+
+static rs_job *
+take_queued_locked (rs_sched *s, rs_seat *seat)
+{
+  rs_job *const job = rs_sched_claim_of_locked(s, NULL);
+  if (job != NULL) {
+    s->running++;
+    seat->job = job;
+  }
+  return job;
 }
 
 rs_job *
 rs_sched_take_locked (rs_sched *s, rs_seat *seat, double deadline)
 {
   assert(seat->job == NULL);
-  rs_job *const job = rs_sched_claim_of_locked(s, NULL);
-  if (job != NULL) {
-    s->running++;
-    seat->job = job;
+  rs_job *const job = take_queued_locked(s, seat);
+  if (job != NULL)
     return job;
-  }
   if (s->closed)
     return NULL;
   rs_list_push_front(&s->idle, &seat->link);
@@ -108,9 +141,11 @@ rs_sched_take_locked (rs_sched *s, rs_seat *seat, double deadline)
   if (!seat->handed) {  /* time over, or closed? */
     rs_list_remove(&seat->link);
     s->seated--;
-    return NULL;
+    return take_queued_locked(s, seat);
   }
-  seat->handed = false;
+  if (seat->woken)
+    pass_on_locked(s);
+  seat->handed = seat->woken = false;
   return seat->job;
 }
 

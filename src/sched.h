@@ -32,6 +32,9 @@ typedef struct rs_sched {
   size_t bytes;          /* of the messages of those */
   size_t running;        /* jobs handed out and not done */
   size_t seated;         /* seats in 'idle' */
+  size_t waking;         /* seats that were woken, and are not there yet: only
+                            while there are some are jobs queued beside idle
+                            seats */
   uint64_t finished;     /* jobs done */
   bool closed;           /* no more jobs come */
 
@@ -42,6 +45,7 @@ typedef struct rs_seat {
   rs_list link;          /* in 'idle' */
   rs_job *job;           /* handed or running, the worker's reference */
   bool handed;           /* it was handed and not picked up */
+  bool woken;            /* it was asleep then */
   bool asleep;           /* it waits at: */
   pthread_cond_t wake;   /* handed || closed */
 
