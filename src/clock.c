@@ -2,14 +2,12 @@
 /*
  * clock.c - monotonic time and deadlines.
  */
-#define _GNU_SOURCE  /* sched_getaffinity */
+#define _GNU_SOURCE  /* PTHREAD_MUTEX_ADAPTIVE_NP */
 #include "clock.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <sched.h>
 #include <time.h>
-#include <unistd.h>
 
 double
 rs_now (void)
@@ -42,17 +40,6 @@ rs_remaining (double deadline)
     return RS_FOREVER;
   const double left = deadline - rs_now();
   return left > 0 ? left : 0;
-}
-
-unsigned
-rs_cpus (void)
-{
-  /* More CPUs than a static set holds make the call fail: ask sysconf then. */
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0)
-    return (unsigned) CPU_COUNT(&set);
-  const long n = sysconf(_SC_NPROCESSORS_ONLN);
-  return n > 0 ? (unsigned) n : 1;
 }
 
 void

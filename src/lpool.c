@@ -294,6 +294,8 @@ rs_lua_pool (lua_State *L)
   o.max_bytes = size_field(L, "max_bytes");
   o.queue_jobs = size_field(L, "queue_jobs");
   o.queue_bytes = size_field(L, "queue_bytes");
+  lua_getfield(L, 1, "pin");
+  o.pin = lua_toboolean(L, -1);
   lua_getfield(L, 1, "signal");
   o.signal = (int) luaL_optinteger(L, -1, 0);
   lua_getfield(L, 1, "reset");

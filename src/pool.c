@@ -71,6 +71,7 @@ struct rs_pool {
   double idle;
   int reset;
   int signal;        /* that stops jobs; 0: none */
+  bool pin;
   size_t queue_jobs, queue_bytes;   /* at most; SIZE_MAX */
   rs_limits limits;
   rs_initial_state *initial_state;  /* a reference */
@@ -401,6 +402,7 @@ reserve_locked (rs_pool *pool)
   w->slot.limits = &pool->limits;
   w->slot.reset = pool->reset;
   w->slot.signal = pool->signal;
+  w->slot.pin = pool->pin;
   w->slot.number = free_number_locked(pool);
   rs_list_push(&pool->workers, &w->link);
   pool->alive++;
@@ -709,6 +711,7 @@ pool_new (const rs_pool_options *o)
   pool->idle = o->idle;
   pool->reset = o->reset;
   pool->signal = o->signal;
+  pool->pin = o->pin;
   pool->queue_jobs = o->queue_jobs != 0 ? o->queue_jobs : SIZE_MAX;
   pool->queue_bytes = o->queue_bytes != 0 ? o->queue_bytes : SIZE_MAX;
   pool->limits = (rs_limits) {

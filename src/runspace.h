@@ -443,6 +443,8 @@ typedef struct rs_pool_options {
                              of maps, which are few, do not count. */
   size_t queue_bytes;     /* bytes of their messages; 0: any.  A job that is
                              alone may have more. */
+  bool pin;               /* each worker stays on one CPU, the first on the
+                             first that the process may use, and so on */
   int signal;             /* sent to a worker whose job shall stop; default
                              SIGURG; RS_NO_SIGNAL: jobs stop where they look
                              themselves ('rs_task_checkpoint') */

@@ -14,11 +14,7 @@
 
 #define PATIENCE 250e-6  /* seconds */
 
-/* After this it lets others have the CPU between two rows of looks: who is
-   waited for may be queued behind it. */
-#define POLITE 5e-6
-
-enum { LOOKS = 32 };    /* between two looks at the clock */
+enum { LOOKS = 32 };     /* in a row, some 1.5 us */
 
 static _Atomic int busy;      /* workers that run a job */
 static _Atomic int spinning;  /* workers that spin */
@@ -93,9 +89,9 @@ rs_spin (bool (*ready) (const void *ud), const void *ud, bool worker)
       relax();
       done = ready(ud);
     }
+    if (!done)
+      sched_yield();  /* who is waited for may be queued for this CPU */
     time = rs_now() - began;
-    if (!done && time > POLITE)
-      sched_yield();
   }
   if (worker)
     atomic_fetch_sub_explicit(&spinning, 1, memory_order_relaxed);

@@ -67,6 +67,7 @@ struct rs_slot {
   const rs_limits *limits;
   int reset;                      /* RS_RESET_ */
   int signal;                     /* that stops a job; 0: none */
+  bool pin;                       /* it stays on one CPU */
   unsigned number;                /* of the worker in its pool, from 1 */
   pthread_t thread;               /* set by 'began' */
   _Atomic size_t bytes;           /* that its runspace takes; set by its

@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "cpu.h"
 #include "spin.h"
 #include "state.h"
 #include "status.h"
@@ -130,6 +131,8 @@ static void *
 work (void *arg)
 {
   rs_slot *const slot = arg;
+  if (slot->pin)
+    rs_cpu_pin(slot->number - 1);
   slot->owner->began(slot);
   rs_cancel *const cancel = rs_cancel_new(slot->signal, &cancel_owner, slot);
   if (cancel != NULL) {

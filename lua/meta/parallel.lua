@@ -61,6 +61,7 @@ function core.initial_state (spec) end
 ---@field max_bytes? integer
 ---@field queue_jobs? integer
 ---@field queue_bytes? integer
+---@field pin? boolean
 ---@field signal? integer       -1: none
 
 ---@param options parallel.core.PoolOptions  checked before

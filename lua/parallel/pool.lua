@@ -23,6 +23,8 @@ local NO_SIGNAL <const> = -1
 ---@field queue? integer|{jobs?: integer, bytes?: integer|string}  how many
 ---       jobs may be queued, and bytes of their functions and arguments:
 ---       `submit` and `spawn` wait for room then
+---@field pin? boolean  each worker stays on one CPU, worker 1 on the first that
+---       the process may use, and so on
 ---@field signal? integer|"none"  that stops a job; default SIGURG; with "none"
 ---       a job stops where it looks itself
 
@@ -71,6 +73,7 @@ local OWN <const> = {
   idle = check.seconds,
   max = workers,
   min = workers,
+  pin = check.flag,
   queue = queue,
   signal = signal,
   streams = options.streams,
@@ -100,6 +103,7 @@ local function open (verb, min, max, given)
     initial_state = initial_state.of(verb, given),
     queue_jobs = limit.jobs,
     queue_bytes = check.to_bytes(limit.bytes),
+    pin = given.pin,
     signal = given.signal == "none" and NO_SIGNAL or given.signal,
   }, given))
   pool:set_streams(given.streams)
