@@ -187,8 +187,8 @@ end
 ---@return string
 function harness.verdict ()
   if disturbances == 0 then return "The machine was quiet." end
-  return ("The machine was disturbed in %d of %d measurements, which were made "
-          .. "again."):format(disturbances, watched)
+  return ("The machine was disturbed in %d of %d measurements, which were "
+          .. "made again."):format(disturbances, watched)
 end
 
 ------------------------------------------------------------------- results

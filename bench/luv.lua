@@ -8,9 +8,9 @@
 ---     UV_THREADPOOL_SIZE=N lua5.4 luv.lua jobs COUNT
 ---
 --- As one who knows it would write it: values cross as strings or numbers, so
---- integers are packed CHUNK at a time (1 passes them as they are); 'json' lets
---- cjson do that, for values of any kind.  Prints 'name value unit' lines, as
---- the floors do.
+--- integers are packed CHUNK at a time (1 passes them as they are); 'json'
+--- lets cjson do that, for values of any kind.  Prints 'name value unit'
+--- lines, as the floors do.
 
 local uv = require "luv"
 

@@ -93,7 +93,8 @@ local function draw_tiny ()
     if row.section == "tiny" and row.title:find "1e6 integers" then
       if #bars == 0 then bars[1] = ('"parallel.map" %s'):format(row.ours) end
       bars[#bars + 1] = ('"%s" %s'):format(
-        row.contender:gsub(", ", "\\n"), row.theirs)
+        row.contender:gsub(", ", "\\n"):gsub(" of 1000", "")
+                     :gsub("1000 ", ""), row.theirs)
     end
   end
   draw("tiny", { bars = bars }, [[
@@ -102,6 +103,7 @@ set ylabel "ns an item"
 set logscale y
 set yrange [10:1000]
 set boxwidth 0.6
+set bmargin 4
 unset key
 plot $bars using 0:2:xtic(1) with boxes lt 1, \
      '' using 0:2:(sprintf("%.0f", $2)) with labels offset 0,0.8]])
@@ -152,7 +154,8 @@ local function draw_scale ()
     local name, title, label = table.unpack(entry)
     data[name] = {}
     for _, row in ipairs(rows) do
-      local size = row.title:match("^" .. title:gsub("%p", "%%%0") .. ": (%d+)$")
+      local size = row.title:sub(1, #title + 2) == title .. ": "
+                   and row.title:match ": (%d+)$"
       if size then
         table.insert(data[name], size .. " " .. row.ours)
       end
@@ -165,11 +168,23 @@ set title "cost by size"
 set xlabel "size"
 set ylabel "ns"
 set logscale xy
+set yrange [10:100000]
 set key top right
 plot ]] .. table.concat(plots, ", \\\n"))
 end
 
 --------------------------------------------- marshalling
+
+local LABELS <const> = {
+  ["1e5 integers"] = "integers",
+  ["1e5 distinct strings"] = "strings",
+  ["1e4 records"] = "records",
+  ["one string of 16 MiB"] = "16 MiB",
+  ["nested tables"] = "nested\\ntables",
+  ["300 arrays of 300 floats"] = "arrays\\nof floats",
+  ["a table with 1e5 string keys"] = "string\\nkeys",
+  ["1e4 objects of one class"] = "objects",
+}
 
 local function draw_marshal ()
   local lines = {}
@@ -179,9 +194,8 @@ local function draw_marshal ()
     if what and row.contender:find "^floor" then
       local json = find("marshal", row.title, "cjson")
       lines[#lines + 1] = ('"%s" %s %s'):format(
-        what:gsub(" with ", "\\nwith "):gsub(" of one", "\\nof one")
-            :gsub(" string ", " string\\n"):gsub(" distinct", "\\ndistinct"),
-        row.ratio, json and json.theirs / row.theirs or "NaN")
+        LABELS[what] or what, row.ratio,
+        json and json.theirs / row.theirs or "NaN")
     end
   end
   draw("marshal", { bars = lines }, [[
@@ -191,9 +205,10 @@ set style data histogram
 set style histogram clustered gap 1
 set logscale y
 set yrange [0.3:40]
-set xtics font ",10"
+set bmargin 4
 set key top right
-plot $bars using 2:xtic(1) lt 1 title "runspace", '' using 3 lt 6 title "cjson", \
+plot $bars using 2:xtic(1) lt 1 title "runspace", \
+     '' using 3 lt 6 title "cjson", \
      1 lt 2 dt 2 title "the flat buffer"]])
 end
 

@@ -2,7 +2,8 @@
 --- Measure the module against what the machine allows and what else there is.
 ---
 ---     make bench [BENCH_FLAGS='...']
----     runspace bench/run.lua [-r ROUNDS] [-w WORKERS] [-p] [-o FILE] [NAME...]
+---     runspace bench/run.lua [-r ROUNDS] [-w WORKERS] [-p] [-o FILE]
+---                            [NAME...]
 ---
 --- Without a NAME, everything.  README.md tells how to read it.
 
@@ -22,7 +23,9 @@ local FILES <const> = {
 
 local function names ()
   local list = {}
-  for _, file in ipairs(FILES) do table.move(file, 2, #file, #list + 1, list) end
+  for _, file in ipairs(FILES) do
+    table.move(file, 2, #file, #list + 1, list)
+  end
   return list
 end
 
@@ -67,8 +70,8 @@ for _, file in ipairs(FILES) do
   for k = 2, #file do
     local name = file[k]
     if not next(wanted) or wanted[name] then
-      section = section
-        or assert(loadfile(beside .. "sections/" .. file[1] .. ".lua"))(harness)
+      local path <const> = beside .. "sections/" .. file[1] .. ".lua"
+      section = section or assert(loadfile(path))(harness)
       harness.begin_section(name)
       section[name]()
       io.stdout:flush()

@@ -473,6 +473,124 @@ check_batches (lua_State *L)
   rs_pool_unref(pool);
 }
 
+/* Arrays go in, and results come out, many at a call. */
+static void
+check_arrays (lua_State *L)
+{
+  enum { N = 5000 };
+  rs_pool *pool = NULL;
+  rs_record rec;
+  rs_error err;
+  const rs_pool_options limited = { .queue_jobs = 1 };
+  REQUIRE(rs_pool_open(&limited, &pool, NULL) == RS_OK);
+  CHECK(rs_pool_is_limited(pool));
+  rs_pool_unref(pool);
+  REQUIRE(rs_pool_open(NULL, &pool, NULL) == RS_OK);
+  CHECK(!rs_pool_is_limited(pool));
+  const rs_batch_options o = { .total = N, .flags = RS_BATCH_CONTINUE };
+  rs_batch *batch = open_batch(pool, L, "local x = ... "
+    "if type(x) == 'number' and x % 100 == 0 then error('hundred') end "
+    "return x", &o);
+  lua_newtable(L);                     /* 1: items */
+  for (int i = 1; i <= N; i++) {
+    if (i % 7 == 0)
+      lua_pushnumber(L, i + 0.5);
+    else if (i % 1000 == 1)
+      lua_newtable(L);
+    else
+      lua_pushinteger(L, i);
+    lua_rawseti(L, 1, i);
+  }
+  lua_newtable(L);                     /* 2: results */
+  lua_Integer next = 1;
+  size_t added, taken = 0, single = 0, failed = 0;
+  bool right = true;
+  for (;;) {
+    if (next <= N) {
+      CHECK(rs_batch_add_array(batch, L, 1, next, (size_t) (N + 1 - next),
+                               &added, &err) == RS_OK);
+      next += (lua_Integer) added;
+    }
+    if (next > N)
+      rs_batch_finish(batch, NULL);
+    if (rs_batch_wait(batch, NULL, RS_FOREVER) == RS_EDONE)
+      break;
+    while (rs_batch_next(batch, L, &rec) == RS_OK) {
+      if (rec.state == RS_JOB_COMPLETED) {
+        lua_rawseti(L, 2, rec.index);
+        single++;
+      }
+      else {
+        right &= rec.state == RS_JOB_FAILED && rec.index % 100 == 0;
+        failed++;
+      }
+      lua_settop(L, 2);
+      taken += rs_batch_take(batch, L, 2);
+      right &= lua_gettop(L) == 2;
+    }
+    CHECK(rs_batch_take(batch, L, 2) == 0);
+  }
+  /* Those of 100 that are multiples of 7 as well are floats. */
+  CHECK(right && failed == N / 100 - N / 700);
+  CHECK(taken > 0 && taken + single + failed == N);
+  for (int i = 1; i <= N; i++) {
+    lua_rawgeti(L, 1, i);
+    lua_rawgeti(L, 2, i);
+    if (i % 100 == 0 && i % 7 != 0)
+      right &= lua_isnil(L, -1);
+    else if (lua_istable(L, -2))
+      right &= lua_istable(L, -1);
+    else
+      right &= lua_rawequal(L, -1, -2)
+            && lua_isinteger(L, -1) == lua_isinteger(L, -2);
+    lua_settop(L, 2);
+  }
+  CHECK(right);
+  rs_batch_close(batch, L);
+  lua_settop(L, 0);
+
+  /* What is refused says which item it was; those before it were added. */
+  batch = open_batch(pool, L, "return ...", NULL);
+  lua_newtable(L);
+  lua_pushinteger(L, 1);
+  lua_rawseti(L, 1, 1);
+  lua_newthread(L);
+  lua_rawseti(L, 1, 2);
+  size_t before = 0;
+  int status = RS_OK;
+  while (status == RS_OK && before < 2) {
+    status = rs_batch_add_array(batch, L, 1, (lua_Integer) before + 1,
+                                2 - before, &added, &err);
+    before += added;
+    if (status == RS_OK)
+      CHECK(rs_batch_wait(batch, NULL, RS_FOREVER) == RS_OK);
+  }
+  CHECK(status == RS_EREFUSED && before == 1);
+  CHECK(strstr(err.text, "item 2: cannot transfer a thread") != NULL);
+  CHECK(lua_gettop(L) == 1);
+  rs_batch_close(batch, L);
+  lua_settop(L, 0);
+  rs_pool_unref(pool);
+}
+
+/* A state for a host: warnings, and memory that goes with it. */
+static void
+check_host_state (void)
+{
+  lua_State *const L = rs_host_open();
+  REQUIRE(L != NULL);
+  luaL_openlibs(L);
+  lua_warning(L, "@on", 0);
+  lua_warning(L, "@off", 0);
+  CHECK(luaL_dostring(L, "local t = {} for i = 1, 10000 do t[i] = { i } end"
+                         " t = nil collectgarbage()"
+                         " return collectgarbage 'count'") == LUA_OK);
+  CHECK(lua_tonumber(L, -1) < 1000);
+  CHECK(luaL_dostring(L, "error { 1 }") != LUA_OK && lua_istable(L, -1));
+  rs_host_close(L);
+  rs_host_close(NULL);
+}
+
 /* Closed in the midst: what runs ends, what is queued never starts. */
 static void
 check_closed_batch (lua_State *L)
@@ -803,6 +921,8 @@ main (void)
   check_left_behind(L);
   check_host_threads();
   check_batches(L);
+  check_arrays(L);
+  check_host_state();
   check_closed_batch(L);
   check_initial_state(L);
   check_sandbox(L);

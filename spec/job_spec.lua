@@ -31,6 +31,50 @@ describe("run", function ()
     assert.is_nil(failure.index)
   end)
 
+  it("sends the same function again as it is now", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local count = 0
+    local function counted () return count end
+    local plain <const> = load("return X or 'none'")
+    for i = 1, 10 do
+      count = i
+      assert.equal(i, pool:run(counted))
+      assert.equal("none", pool:run(plain))
+      assert.equal(i, pool:run("local x = ...; return x", i))
+    end
+    -- An environment of its own is not that of the runspace.
+    local env <const> = setmetatable({}, { __index = _G })
+    local other = load("return X or 'none'", "=other", "t", env)
+    assert.equal("none", pool:run(other))
+    debug.setupvalue(plain, 1, { X = "mine" })
+    assert.equal("mine", pool:run(plain))
+    debug.setupvalue(plain, 1, _G)
+    assert.equal("none", pool:run(plain))
+  end)
+
+  it("sends functions that were made where others were", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local function try (i)
+      local made <const> = load("return " .. i)
+      assert.equal(i, pool:run(made))
+      assert.equal(i, pool:run(made))
+    end
+    for i = 1, 50 do
+      try(i)
+      if i % 10 == 0 then collectgarbage() end
+    end
+  end)
+
+  it("keeps nothing of a job in a function that is sent again", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local function assign ()
+      local before = Y  -- luacheck: ignore 113
+      Y = 1             -- luacheck: ignore 111
+      return before
+    end
+    for _ = 1, 5 do assert.is_nil(pool:run(assign)) end
+  end)
+
   it("keeps what two arguments share", function ()
     local shared <const> = {}
     assert.is_true(parallel.run(function (a, b)

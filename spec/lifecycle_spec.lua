@@ -64,6 +64,22 @@ describe("pools", function ()
     if not sanitized then assert.is_true(memory() - had < 4096) end
   end)
 
+  it("use no CPU time at rest", function ()
+    local pool <close> = parallel.pool { min = 4, max = 4 }
+    local function ticks ()
+      local file <close> = assert(io.open "/proc/self/stat")
+      local user, system = file:read("a"):match(
+        "%)" .. (" %S+"):rep(11) .. " (%d+) (%d+)")
+      return user + system
+    end
+    pool:map(parallel.range(1, 10000), function (x) return x end)
+    for i = 1, 1000 do assert.equal(i, pool:run("return ...", i)) end
+    parallel.task.sleep(0.05)  -- whoever looks before it sleeps has looked
+    local before <const> = ticks()
+    parallel.task.sleep(0.5)
+    assert.is_true(ticks() - before <= 1)  -- of 10 ms; two are half of it
+  end)
+
   it("keep nothing of a hundred thousand jobs", function ()
     local pool <close> = parallel.pool { max = 2 }
     local function round (n)

@@ -206,6 +206,9 @@ static const char *const corpus[] = {
   "local t = {} for i = 1, 50 do t[i] = { id = i, name = 'n' .. i } end"
     " return t",
   "local t = {} for i = 1, 20 do t[{}] = { [i * 1000] = -i } end return t",
+  "local t = {} for i = 1, 30 do t[i] = i < 15 and i or i / 2 end return t",
+  "local c = {} local t = {} for i = 1, 9 do"
+    " t[i] = setmetatable({ x = i, y = { x = i, y = i } }, c) end return t, c",
 };
 
 enum { CORPUS = sizeof corpus / sizeof corpus[0] };
@@ -782,11 +785,148 @@ check_raw (lua_State *L)
   lua_settop(L, 0);
 }
 
+/* [-0, +0, -]  Append the 'n' integers from 'first' on. */
+static void
+encode_integers (rs_encoder *e, lua_State *L, lua_Integer first, int n)
+{
+  for (int i = 0; i < n; i++) {
+    lua_pushinteger(L, first + i);
+    CHECK(rs_encode_value(e, L, -1, NULL) == RS_OK);
+    lua_pop(L, 1);
+  }
+}
+
+/* Numbers that follow one another are packed, and can be taken back. */
+static void
+check_packed (lua_State *L)
+{
+  rs_encoder e;
+  rs_encoder_init(&e, 0);
+  rs_encoder_start(&e);
+  e.packs = true;
+  encode_integers(&e, L, 1, 20);
+  const rs_mark mark = rs_encoder_mark(&e);
+  encode_integers(&e, L, 1000, 5);       /* of the same run */
+  lua_pushliteral(L, "gone");
+  CHECK(rs_encode_value(&e, L, -1, NULL) == RS_OK);
+  encode_integers(&e, L, 2000, 9);       /* of another one */
+  lua_pop(L, 1);
+  rs_encoder_rewind(&e, &mark);
+  encode_integers(&e, L, 21, 20);
+  lua_newtable(L);
+  for (int i = 1; i <= 30; i++) {
+    lua_pushnumber(L, i + 0.5);
+    lua_rawseti(L, 1, i);
+  }
+  lua_pushliteral(L, "end");
+  lua_rawseti(L, 1, 31);
+  CHECK(rs_encode_scalars(&e, L, 1, 1, 100, SIZE_MAX) == 31);
+  CHECK(rs_encode_scalars(&e, L, 1, 1, 100, 0) == 0);
+  CHECK(lua_gettop(L) == 1);
+  rs_message *const msg = rs_encoder_message(&e);
+  REQUIRE(msg != NULL);
+  CHECK(msg->size < 8 + 71 * 8 + 4 * 9);
+
+  rs_decoder d;
+  lua_newtable(L);
+  rs_decoder_init(&d, L, msg, UNTRUSTED);
+  for (int i = 1; i <= 3; i++)           /* some of the run one by one */
+    rs_decode_value(&d, L);
+  CHECK(lua_tointeger(L, -1) == 3);
+  lua_settop(L, 2);
+  const rs_decoder_place place = rs_decoder_tell(&d);
+  CHECK(rs_decode_scalars(&d, L, 2, 4, 10) == 10);
+  rs_decoder_seek(&d, &place);           /* and once more */
+  CHECK(rs_decode_scalars(&d, L, 2, 4, 68) == 68);
+  CHECK(rs_decoder_at_end(&d));
+  for (int i = 4; i <= 40; i++) {
+    lua_rawgeti(L, 2, i);
+    CHECK(lua_isinteger(L, -1) && lua_tointeger(L, -1) == i);
+    lua_pop(L, 1);
+  }
+  for (int i = 1; i <= 30; i++) {
+    lua_rawgeti(L, 2, 40 + i);
+    CHECK(lua_tonumber(L, -1) == i + 0.5);
+    lua_pop(L, 1);
+  }
+  rs_message_unref(msg);
+  rs_encoder_fini(&e);
+  lua_settop(L, 0);
+}
+
+/* Small messages may lie in memory that is somebody's. */
+static void
+check_room (lua_State *L)
+{
+  _Alignas(rs_message) unsigned char room[96];
+  rs_encoder e;
+  rs_encoder_init(&e, 0);
+  encode_integers(&e, L, 5, 1);
+  rs_message *msg = rs_encoder_message_at(&e, room, sizeof room);
+  CHECK((void *) msg == (void *) room);
+  CHECK(rs_decode(L, msg) == 1 && lua_tointeger(L, -1) == 5);
+  rs_message_unref(msg);                 /* frees nothing */
+  encode_integers(&e, L, 100000, 50);
+  msg = rs_encoder_message_at(&e, room, sizeof room);
+  CHECK(msg != NULL && (void *) msg != (void *) room);
+  CHECK(rs_decode(L, msg) == 50);
+  rs_message_unref(msg);
+  rs_encoder_fini(&e);
+  lua_settop(L, 0);
+}
+
+/* Bytes that no encoder writes, behind a header with these flags. */
+static void
+check_bad_runs (lua_State *L)
+{
+  static const struct {
+    const char *what;
+    unsigned char flags;
+    unsigned char bytes[24];
+    size_t size;
+  } rows[] = {
+    { "no numbers", 0, { RS_TAG_INTEGERS, 0, 0, 0, 0 }, 5 },
+    { "cut short", 0, { RS_TAG_FLOATS, 2, 0, 0, 0, 1, 2, 3 }, 8 },
+    { "cut short", 0, { RS_TAG_FLOATS, 255, 255, 255, 255 }, 5 },
+    { "longer than its table", 0,
+      { RS_TAG_TABLE, 1, 0, 0, 0, 0, 0, 0, 0, RS_TAG_INTEGERS, 2, 0, 0, 0 },
+      24 + 6 },
+    { "none is announced", 0, { RS_TAG_SHAPE, 1, 1, 'a', RS_TAG_NIL }, 5 },
+    { "too many keys", RS_MESSAGE_SHAPES, { RS_TAG_SHAPE, 0, RS_TAG_NIL }, 3 },
+    { "too many keys", RS_MESSAGE_SHAPES, { RS_TAG_SHAPE, 17 }, 20 },
+    { "cut short", RS_MESSAGE_SHAPES, { RS_TAG_SHAPE, 2, 9, 'a' }, 4 },
+    { "no shape where", RS_MESSAGE_SHAPES,
+      { RS_TAG_RECORD, 200, 0, 0, 0, 1, 0, 0, 0, 0, RS_TAG_NIL }, 11 },
+    { "no shape where", RS_MESSAGE_SHAPES,
+      { RS_TAG_RECORD, 8, 0, 0, 0, 1, 0, 0, 0, 0, RS_TAG_NIL }, 11 },
+    { "more fields", RS_MESSAGE_SHAPES,
+      { RS_TAG_SHAPE, 1, 1, 'a', RS_TAG_RECORD, 8, 0, 0, 0, 2, 0, 0, 0, 0, 1,
+        1 }, 16 },
+    { "larger than its message", RS_MESSAGE_SHAPES,
+      { RS_TAG_SHAPE, 1, 1, 'a', RS_TAG_RECORD, 8, 0, 0, 0, 1, 255, 255, 255,
+        255, 1 }, 15 },
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    unsigned char bytes[64] = { 'R', 'S', RS_WIRE_VERSION, rows[i].flags };
+    memcpy(bytes + RS_WIRE_HEADER, rows[i].bytes, sizeof rows[i].bytes);
+    const int code = decode(L, bytes, RS_WIRE_HEADER + rows[i].size);
+    const char *const text = lua_tostring(L, -1);
+    CHECK(code != LUA_OK && is_refusal(L));
+    CHECK(strstr(text, rows[i].what) != NULL);
+    if (strstr(text, rows[i].what) == NULL)
+      fprintf(stderr, "row %zu: %s\n", i, text);
+    lua_settop(L, 0);
+  }
+}
+
 int
 main (void)
 {
   lua_State *const L = new_state();
   check_raw(L);
+  check_packed(L);
+  check_room(L);
+  check_bad_runs(L);
   check_identities(L);
   check_refusal_leaves_no_trace(L);
   check_forbidden(L);

@@ -92,6 +92,174 @@ describe("scalar", function ()
   end)
 end)
 
+-- Sequences around the places where a run of numbers begins and ends.
+local function sequence (n, value)
+  local t = {}
+  for i = 1, n do t[i] = value(i) end
+  return t
+end
+
+local sequences <const> = {
+  { "too few for a run", sequence(7, function (i) return i end) },
+  { "just enough for a run", sequence(8, function (i) return -i end) },
+  { "integers of all sizes",
+    sequence(64, function (i) return 1 << i - 1 end) },
+  { "floats", sequence(100, function (i) return i / 3 end) },
+  { "integers, then floats",
+    sequence(40, function (i) return i <= 20 and i or i + 0.5 end) },
+  { "integers and floats by turns",
+    sequence(40, function (i) return i % 2 == 0 and i or i + 0.5 end) },
+  { "numbers between words",
+    sequence(60, function (i) return i % 20 == 0 and "word" or i end) },
+  { "numbers with tables among them",
+    sequence(60, function (i) return i % 25 == 0 and { i } or i end) },
+  { "numbers, false and true",
+    sequence(30, function (i) return i > 10 and i % 2 == 0 or i end) },
+  { "numbers that are no number",
+    sequence(20, function (i) return i % 3 == 0 and 0 / 0 or i / 2 end) },
+}
+
+describe("sequence", function ()
+  for _, row in ipairs(sequences) do
+    it("travels: " .. row[1], function ()
+      assert.is_true(same(row[2], copy(row[2])))
+      assert.is_true(same(row[2], (cross(row[2]))))
+      assert.is_true(same({ row[2], row[2] }, copy { row[2], row[2] }))
+      local mixed <const> = table.move(row[2], 1, #row[2], 1,
+                                       { x = 1, [-1] = 2 })
+      assert.is_true(same(mixed, copy(mixed)))
+      local values <const> = parallel.map(row[2], function (x) return x end)
+      assert.equal(#row[2], values.n)
+      values.n = nil
+      assert.is_true(same(row[2], values))
+    end)
+  end
+
+  it("travels with a hole", function ()
+    local t <const> = sequence(40, function (i) return i end)
+    t[20] = nil
+    assert.is_true(same(t, copy(t)))
+    t[40], t[39] = nil, nil
+    assert.is_true(same(t, copy(t)))
+  end)
+end)
+
+-- Tables that have keys in common, or seem to.
+local records <const> = {
+  { "the same keys", function (i) return { id = i, name = "n" .. i } end },
+  { "one key more now and then", function (i)
+      return { id = i, name = "n", extra = i % 3 == 0 and i or nil }
+    end },
+  { "one key less now and then", function (i)
+      return { id = i, name = i % 3 ~= 0 and "n" or nil }
+    end },
+  { "other keys behind the first", function (i)
+      return { id = i, ["key " .. i] = i }
+    end },
+  { "keys by turns", function (i)
+      return i % 2 == 0 and { a = 1, b = 2 } or { a = 1, c = 2 }
+    end },
+  { "more keys than a shape has", function (i)
+      local t = {}
+      for k = 1, 20 do t["k" .. k] = i end
+      return t
+    end },
+  { "keys longer than those of a shape", function (i)
+      return { [("k"):rep(70)] = i, [("l"):rep(70)] = i }
+    end },
+  { "keys that are no strings", function (i)
+      return { a = 1, b = 2, [i + 0.5] = 3, [true] = 4 }
+    end },
+  { "a sequence beside the keys",
+    function (i) return { i, a = 1, b = 2 } end },
+  { "records in records", function (i)
+      return { id = i, at = { x = i, y = -i }, to = { x = 0, y = i } }
+    end },
+  { "a record in one that begins alike", function (i)
+      return { a = 1, b = { a = 2, b = { a = 3, b = i } } }
+    end },
+  { "more shapes than are remembered", function (i)
+      local t = {}
+      for k = 1, 20 do
+        t["s" .. k] = { [("%da"):format(k)] = i, x = 1, y = 2 }
+      end
+      return t
+    end },
+  { "keys with a zero in them", function (i)
+      return { ["a\0b"] = i, ["a\0c"] = i }
+    end },
+  { "no keys", function () return {} end },
+}
+
+describe("record", function ()
+  for _, row in ipairs(records) do
+    it("travels with " .. row[1], function ()
+      local list <const> = sequence(100, row[2])
+      assert.is_true(same(list, copy(list)))
+      assert.is_true(same(list, (cross(list))))
+      local values <const> = parallel.map(list, function (x) return x end)
+      values.n = nil
+      assert.is_true(same(list, values))
+    end)
+  end
+
+  it("keeps its class, and what is shared", function ()
+    local class <const> = { __index = { kind = "point" } }
+    local origin <const> = { x = 0, y = 0 }
+    local list <const> = sequence(50, function (i)
+      return setmetatable({ x = i, y = -i, from = origin }, class)
+    end)
+    list[51] = list[1]
+    assert.is_true(same(list, copy(list)))
+    assert.is_true(same(list, (cross(list))))
+  end)
+
+  it("travels in a metatable that is not complete yet", function ()
+    local class <const> = { name = "c", all = {} }
+    for i = 1, 20 do
+      class.all[i] = setmetatable({ a = i, b = class }, class)
+    end
+    assert.is_true(same(class, copy(class)))
+  end)
+
+  it("is refused by its path behind others of its shape", function ()
+    local list <const> = sequence(20, function (i)
+      return { id = i, file = i == 20 and io.stdout or "none" }
+    end)
+    assert.matches("field '%[20%]%.file': cannot transfer a userdata",
+                   refusal(list))
+    list[20].file = "none"
+    assert.is_true(same(list, copy(list)))
+  end)
+
+  it("is found by a worker that begins in the middle of a chunk", function ()
+    local items <const> = sequence(60, function (i)
+      return { id = i, wait = 1, name = "n" .. i }
+    end)
+    -- Each item takes as long as a worker may spend on a chunk.
+    local results <const> = parallel.map(items, function (record)
+      local till = parallel.now() + 5e-3
+      repeat until parallel.now() > till
+      return { id = record.id, name = record.name, wait = record.wait }
+    end)
+    results.n = nil
+    assert.is_true(same(items, results))
+  end)
+
+  it("is the same when its item is tried again", function ()
+    local items <const> = sequence(40, function (i)
+      return { id = i, list = sequence(20, function (k) return k end) }
+    end)
+    local sums <const> = parallel.map(items, function (record)
+      if parallel.task.attempt < 3 then error "again" end
+      local sum = record.id
+      for _, value in ipairs(record.list) do sum = sum + value end
+      return sum
+    end, { retries = 2 })
+    for i = 1, 40 do assert.equal(i + 210, sums[i]) end
+  end)
+end)
+
 local function cycle ()
   local t <const> = { {}, x = {} }
   t.self, t[1].up, t.x[t] = t, t, t.x

@@ -28,6 +28,32 @@ describe("pool", function ()
       assert.is_true(pool:info().max >= 1)
     end)
 
+    it("lets workers stay on CPUs of their own with 'pin'", function ()
+      local pool <close> = parallel.pool { min = 3, max = 3, pin = true }
+      local gate <close> = gates.new()
+      local pass <const> = gate.pass
+      local function allowed ()
+        pass()
+        for line in io.lines "/proc/thread-self/status" do
+          local list = line:match "^Cpus_allowed_list:%s*(%S+)"
+          if list then return list, parallel.cpus() end
+        end
+      end
+      local jobs = {}
+      for i = 1, 3 do jobs[i] = pool:spawn(allowed) end
+      gate:await(3)
+      gate:open()
+      local seen, different = {}, 0
+      for _, job in ipairs(jobs) do
+        local list, cpus = job:get()
+        assert.matches("^%d+$", list)
+        assert.equal(parallel.cpus(), cpus)  -- of the process, as ever
+        if not seen[list] then different = different + 1 end
+        seen[list] = true
+      end
+      assert.equal(math.min(3, parallel.cpus()), different)
+    end)
+
     it("takes a 'min' above the number of CPUs", function ()
       local pool <close> = parallel.pool { min = parallel.cpus() + 2 }
       assert.equal(parallel.cpus() + 2, pool:info().workers)
@@ -77,6 +103,23 @@ describe("pool", function ()
       gate:open()
       for i = 1, 5 do assert.equal(i, jobs[i]:get()) end
       assert.equal(3, pool:info().started_workers)
+    end)
+
+    it("wakes all workers, though few are awake", function ()
+      local pool <close> = parallel.pool { min = 24, max = 24 }
+      for _ = 1, 3 do
+        gates.eventually(function () return pool:info().idle == 24 end)
+        local gate <close> = gates.new()
+        local pass <const> = gate.pass
+        local jobs = {}
+        for i = 1, 24 do jobs[i] = pool:spawn(function () pass() end) end
+        gate:await(24)  -- each of them has begun
+        assert.equal(24, pool:info().running)
+        assert.equal(0, pool:info().queued)
+        gate:open()
+        for _, job in ipairs(jobs) do job:get() end
+      end
+      assert.equal(24, pool:info().started_workers)
     end)
 
     it("does not add workers for work that one can do", function ()

@@ -777,11 +777,13 @@ RS_API int rs_batch_flush (rs_batch *batch, rs_error *err);
 RS_API int rs_batch_finish (rs_batch *batch, rs_error *err);
 
 /*
- * Wait for a finished chunk and make it the current one.  'L' as in
- * 'rs_job_wait'.  RS_OK, RS_ETIMEOUT, RS_EDONE (all was taken and no more
- * will come), RS_EBUSY (nothing is in flight, but items could be added),
- * RS_EEVENT (something else woke the events that its options named: jobs may
- * be queued there), RS_ESTOPPED (the job that waits shall stop).
+ * Wait for a finished chunk and make it the current one; where many are in
+ * flight perhaps for several, unless one of its items failed or the batch is
+ * RS_BATCH_EAGER.  'L' as in 'rs_job_wait'.  RS_OK, RS_ETIMEOUT, RS_EDONE (all
+ * was taken and no more will come), RS_EBUSY (nothing is in flight, but items
+ * could be added), RS_EEVENT (something else woke the events that its options
+ * named: jobs may be queued there), RS_ESTOPPED (the job that waits shall
+ * stop).
  */
 RS_API int rs_batch_wait (rs_batch *batch, lua_State *L, double timeout);
 

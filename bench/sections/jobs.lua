@@ -186,7 +186,9 @@ function sections.reset ()
     { measure = function () return measure() - bare() end },
     floor,
   })
-  for _, pool in ipairs { none, fresh, table.unpack(pools) } do pool:close() end
+  for _, pool in ipairs { none, fresh, table.unpack(pools) } do
+    pool:close()
+  end
 end
 
 return sections

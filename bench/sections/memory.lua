@@ -89,13 +89,13 @@ end
 --- Memory of workers that have nothing to do.
 function memory.idle ()
   local function grow (n)
-    local pool <close> = harness.pool(n)
+    local _ <close> = harness.pool(n)
     return harness.resident()
   end
   grow(66)  -- what is kept for later is there now
   local few, many = {}, {}
   for i = 1, harness.rounds do
-    local small <close> = harness.pool(2)
+    local _ <close> = harness.pool(2)
     few[i] = harness.resident()
     many[i] = grow(64)
   end
