@@ -123,10 +123,10 @@ unref (rs_batch *batch)
 }
 
 /*
- * Chunks in flight: four for each worker, unless the caller wants fewer at work
- * than there are workers; two when results are wanted early.  The opener is not woken before half of them have
- * ended: to wake a thread takes as long as a tenth of a chunk, and it is a
- * worker that has to give it a CPU.
+ * Chunks in flight: four for each worker, unless the caller wants fewer at
+ * work than there are workers; two when results are wanted early.  The opener
+ * is not woken before half of them have ended: to wake a thread takes as long
+ * as a tenth of a chunk, and it is a worker that has to give it a CPU.
  */
 static size_t
 choose_window (unsigned limit, unsigned width, unsigned flags)
