@@ -793,7 +793,7 @@ has_key (const rs_encoder *e, lua_State *L, rs_shape *shape, unsigned i,
 static void
 learn_shape (rs_encoder *e, const fields *f)
 {
-  if (!f->learn || f->shape.n < 2 || f->array > 0 || e->next_id < 2
+  if (!f->learn || f->shape.n == 0 || f->array > 0 || e->next_id < 2
       || e->buf.failed || e->buf.size > UINT32_MAX)
     return;
   if (e->shapes == NULL
@@ -903,7 +903,8 @@ encode_fields (rs_encoder *e, lua_State *L, int index, bool meta, fields *f)
   at[0] = meta ? RS_TAG_TABLE_META : RS_TAG_TABLE;
   f->header = e->buf.size;
   e->buf.size += SIZE;
-  int status = any ? encode_array(e, L, index, f) : RS_OK;
+  int status = any && lua_isinteger(L, key) ? encode_array(e, L, index, f)
+                                            : RS_OK;
   if (status == RS_OK && lua_gettop(L) > key)
     status = encode_pairs(e, L, index, f);
   if (status != RS_OK || f->named)
