@@ -10,15 +10,9 @@
  * The exception is '__transfer', which is code of the program.  The first
  * one that is met ends the walk: it begins again inside a protected call,
  * and so do the walks of the encoder's next values.
- *
- * A refusal unwinds the walk, and each level puts its part in front of the
- * path in 'error': first fields, which are collected as ".a.b[3]", then
- * what they are fields of.
  */
 #include "marshal.h"
 
-#include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -34,55 +28,6 @@ enum { SPARE_MAX = 96 };
 
 /* The message itself stands before its bytes in the buffer. */
 #define PREFIX offsetof(rs_message, data)
-
-/* --------------------------------------------------------------- messages */
-
-static void
-init_message (rs_message *msg, size_t size, unsigned flags)
-{
-  atomic_init(&msg->refs, 1);
-  msg->flags = flags;
-  msg->constant = msg->lent = false;
-  msg->size = size;
-}
-
-rs_message *
-rs_message_new (const void *data, size_t size, unsigned flags)
-{
-  if (size > SIZE_MAX / 2)
-    return NULL;
-  rs_message *const msg = malloc(sizeof *msg + size);
-  if (msg == NULL)
-    return NULL;
-  init_message(msg, size, flags);
-  if (size > 0)
-    memcpy(msg->data, data, size);
-  return msg;
-}
-
-rs_message *
-rs_message_ref (rs_message *msg)
-{
-  if (msg != NULL)
-    atomic_fetch_add_explicit(&msg->refs, 1, memory_order_relaxed);
-  return msg;
-}
-
-void
-rs_message_unref (rs_message *msg)
-{
-  /* Whoever frees it sees all that other owners did with it. */
-  if (msg != NULL
-      && atomic_fetch_sub_explicit(&msg->refs, 1, memory_order_acq_rel) == 1
-      && !msg->lent)
-    free(msg);
-}
-
-size_t
-rs_message_size (const rs_message *msg)
-{
-  return msg->size;
-}
 
 /* ----------------------------------------------------------- appending */
 
@@ -264,137 +209,6 @@ put_name (rs_encoder *e, const rs_name *name)
     rs_encoder_length(e, name->size[i]);
     rs_buf_add(&e->buf, name->part[i], name->size[i]);
   }
-}
-
-/* ------------------------------------------------------------- refusals */
-
-/* How much of 'error' the reason, and the fields in front of it, may take;
-   the rest is for what these are fields of. */
-enum { REASON_MAX = 200, FIELDS_MAX = 320 };
-
-/* Insert 'text' into the error; what does not fit becomes "...". */
-static void
-insert (rs_encoder *e, size_t at, const char *text)
-{
-  const size_t size = strlen(e->error);
-  size_t n = strlen(text);
-  if (size + n >= sizeof e->error) {
-    text = "...";
-    n = 3;
-    if (size + n >= sizeof e->error || strncmp(e->error + at, text, n) == 0)
-      return;
-  }
-  memmove(e->error + at + n, e->error + at, size - at + 1);
-  memcpy(e->error + at, text, n);
-}
-
-/* Put 'text' in front of the path of fields. */
-static void
-insert_field (rs_encoder *e, const char *text)
-{
-  const size_t size = strlen(e->error);
-  if (strncmp(e->error, "...", 3) == 0)  /* too long already? */
-    return;
-  if (size + strlen(text) > FIELDS_MAX)
-    text = e->error[0] == '.' ? ".." : "...";
-  insert(e, 0, text);
-  e->pending += strlen(e->error) - size;
-}
-
-int
-rs_encoder_refuse (rs_encoder *e, const char *format, ...)
-{
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(e->error, REASON_MAX, format, arguments);
-  va_end(arguments);
-  e->pending = 0;
-  e->part = NULL;
-  return RS_EREFUSED;
-}
-
-/* The path so far, ".a.b[3]", becomes "field 'a.b[3]': ". */
-static void
-end_fields (rs_encoder *e)
-{
-  if (e->pending > 0) {
-    insert(e, e->pending, "': ");
-    if (e->error[0] == '.' && e->error[1] != '.')
-      memmove(e->error, e->error + 1, strlen(e->error));
-    e->pending = 0;
-    insert(e, 0, "field '");
-    if (e->part != NULL)
-      insert(e, 0, " of ");
-  }
-  else if (e->part != NULL)
-    insert(e, 0, " of the value: ");
-  if (e->part != NULL)
-    insert(e, 0, e->part);
-  e->part = NULL;
-}
-
-/* The refused value is in the 'part' of the value that follows. */
-static void
-inside_part (rs_encoder *e, const char *part)
-{
-  end_fields(e);
-  e->part = part;
-}
-
-void
-rs_encoder_inside (rs_encoder *e, const char *where)
-{
-  end_fields(e);
-  insert(e, 0, ": ");
-  insert(e, 0, where);
-}
-
-static bool
-is_identifier (const char *s, size_t size)
-{
-  for (size_t i = 0; i < size; i++) {
-    const char c = s[i];
-    const bool letter =
-      (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-    if (!letter && (i == 0 || c < '0' || c > '9'))
-      return false;
-  }
-  return size > 0;
-}
-
-/* [-0, +0, -]  The refused value is the field of the key at 'index'. */
-static void
-inside_field (rs_encoder *e, lua_State *L, int index)
-{
-  char text[64];
-  switch (lua_type(L, index)) {
-    case LUA_TSTRING: {
-      size_t size;
-      const char *const s = lua_tolstring(L, index, &size);
-      const char *const format =
-        is_identifier(s, size) ? ".%s%s" : "[\"%s%s\"]";
-      char start[44];
-      snprintf(start, sizeof start, "%s", s);
-      snprintf(text, sizeof text, format, start,
-               size >= sizeof start ? "..." : "");
-      break;
-    }
-    case LUA_TNUMBER:
-      if (lua_isinteger(L, index))
-        snprintf(text, sizeof text, "[%lld]",
-                 (long long) lua_tointegerx(L, index, NULL));
-      else
-        snprintf(text, sizeof text, "[%.14g]",
-                 (double) lua_tonumberx(L, index, NULL));
-      break;
-    case LUA_TBOOLEAN:
-      snprintf(text, sizeof text, "[%s]",
-               lua_toboolean(L, index) ? "true" : "false");
-      break;
-    default:
-      snprintf(text, sizeof text, "[a %s]", luaL_typename(L, index));
-  }
-  insert_field(e, text);
 }
 
 /* ----------------------------------------------------------- identities */
@@ -592,7 +406,7 @@ encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
   for (int i = base + 1; i <= top; i++) {
     const int status = rs_encode_any(e, L, i);
     if (status == RS_EREFUSED)
-      inside_part(e, "result of '__transfer'");
+      rs_encoder_inside_part(e, "result of '__transfer'");
     if (status != RS_OK)
       return status;
   }
@@ -644,7 +458,7 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
   seen->object = &dropped;  /* 'rs_encode_any' sees it for the first time */
   status = rs_encode_any(e, L, index);
   if (status == RS_EREFUSED)
-    inside_part(e, "metatable");
+    rs_encoder_inside_part(e, "metatable");
   return status;
 }
 
@@ -689,7 +503,7 @@ encode_key (rs_encoder *e, lua_State *L, int table, int index, fields *f)
     return RS_OK;
   const int status = rs_encode_any(e, L, index);
   if (status == RS_EREFUSED)
-    inside_part(e, "key");
+    rs_encoder_inside_part(e, "key");
   return status;
 }
 
@@ -701,7 +515,7 @@ encode_field (rs_encoder *e, lua_State *L, int key)
     return RS_OK;
   const int status = rs_encode_any(e, L, key + 1);
   if (status == RS_EREFUSED)
-    inside_field(e, L, key);
+    rs_encoder_inside_field(e, L, key);
   return status;
 }
 
@@ -1305,7 +1119,7 @@ rs_encode_one (rs_encoder *e, lua_State *L, int index, const char *root)
     if (root != NULL && root[0] != '\0')
       rs_encoder_inside(e, root);
     else
-      end_fields(e);
+      rs_encoder_end_path(e);
   }
   return e->status;
 }
@@ -1380,7 +1194,7 @@ make_message (rs_encoder *e, bool hand_over)
   else {
     void *const fitting = fit(&e->buf);
     msg = fitting != NULL ? fitting : (void *) e->buf.data;
-    init_message(msg, size, e->flags);
+    rs_message_init(msg, size, e->flags);
     e->buf = (rs_buf) RS_BUF_INIT;
   }
   rs_encoder_clear(e);
@@ -1407,7 +1221,7 @@ rs_encoder_message_at (rs_encoder *e, void *room, size_t size)
     return rs_encoder_message(e);
   const unsigned char *const header = finish(e);
   rs_message *const msg = room;
-  init_message(msg, e->buf.size - PREFIX, e->flags);
+  rs_message_init(msg, e->buf.size - PREFIX, e->flags);
   msg->lent = true;
   memcpy(msg->data, header, msg->size);
   rs_encoder_clear(e);

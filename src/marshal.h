@@ -45,6 +45,9 @@ struct rs_message {
  */
 rs_message *rs_message_new (const void *data, size_t size, unsigned flags);
 
+/* The head of one whose bytes are, or will be, in 'data'. */
+void rs_message_init (rs_message *msg, size_t size, unsigned flags);
+
 /* --------------------------------------------------------------- encoder */
 
 /* One object already sent, by address.  Private to encode.c. */
@@ -315,7 +318,7 @@ size_t rs_decode_scalars (rs_decoder *d, lua_State *L, int index,
 /* 'rs_decode'; sets 'metatables' if some value has got one. */
 int rs_decode_all (lua_State *L, const rs_message *msg, bool *metatables);
 
-/* ------------------------- between encode.c, decode.c and function.c only */
+/* -------------- between encode.c, decode.c, function.c and refuse.c only */
 
 enum { RS_ERESTART = -1 };  /* walk again, protected */
 
@@ -339,6 +342,13 @@ void rs_encoder_leave (rs_encoder *e);
 /* Refuse the value, for a reason.  RS_EREFUSED. */
 int rs_encoder_refuse (rs_encoder *e, const char *format, ...)
   __attribute__ ((format (printf, 2, 3)));
+
+/* The refused value is in the 'part' of the value that follows, such as its
+   "key"; or it is the field of the key at 'index'; the path that they have
+   made is whole.  [-0, +0, -] */
+void rs_encoder_inside_part (rs_encoder *e, const char *part);
+void rs_encoder_inside_field (rs_encoder *e, lua_State *L, int index);
+void rs_encoder_end_path (rs_encoder *e);
 
 /* The refused value is inside 'where', such as "upvalue 'f' of ...". */
 void rs_encoder_inside (rs_encoder *e, const char *where);
