@@ -503,7 +503,7 @@ check_arrays (lua_State *L)
   }
   lua_newtable(L);                     /* 2: results */
   lua_Integer next = 1;
-  size_t added, taken = 0, single = 0, failed = 0;
+  size_t added, taken = 0, single = 0, bad = 0;
   bool right = true;
   for (;;) {
     if (next <= N) {
@@ -522,7 +522,7 @@ check_arrays (lua_State *L)
       }
       else {
         right &= rec.state == RS_JOB_FAILED && rec.index % 100 == 0;
-        failed++;
+        bad++;
       }
       lua_settop(L, 2);
       taken += rs_batch_take(batch, L, 2);
@@ -531,8 +531,8 @@ check_arrays (lua_State *L)
     CHECK(rs_batch_take(batch, L, 2) == 0);
   }
   /* Those of 100 that are multiples of 7 as well are floats. */
-  CHECK(right && failed == N / 100 - N / 700);
-  CHECK(taken > 0 && taken + single + failed == N);
+  CHECK(right && bad == N / 100 - N / 700);
+  CHECK(taken > 0 && taken + single + bad == N);
   for (int i = 1; i <= N; i++) {
     lua_rawgeti(L, 1, i);
     lua_rawgeti(L, 2, i);
