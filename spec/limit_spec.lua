@@ -345,7 +345,8 @@ describe("a runspace is renewed", function ()
     local list = {}
     for i = 1, 7 do list[i] = pool:run(count) end
     assert.same({ 1, 2, 3, 1, 2, 3, 1 }, list)
-    local results <const> = pool:map(parallel.range(1, 8), count)
+    local results <const> = pool:map(parallel.range(1, 8), count,
+                                     { chunk = 8 })
     assert.same({ 2, 3, 1, 2, 3, 1, 2, 3, n = 8 }, results)
   end)
 

@@ -111,7 +111,8 @@ SuccessRate|99.80 %
     assert.matches("^quick +checked quick after 0%.%d+ s$", list[1])
     assert.matches("^slow +checked slow after 0%.%d+ s$", list[3])
     assert.matches("^slow +completed +%d$", list[5])
-    assert.equal("3 servers, 3 workers", list[8])
+    -- Who is quick may be done before the last worker has started.
+    assert.matches("^3 servers, [23] workers$", list[8])
   end)
 
   it("thread_jobs.lua", function ()

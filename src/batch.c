@@ -94,7 +94,10 @@ struct rs_batch {
   unsigned worker;
 
   pthread_mutex_t lock;     /* guards down to the blank line */
-  rs_list ended;            /* jobs, references, in order of their end */
+  rs_list flying;           /* parts of jobs that were queued and have not
+                               ended; lent: to end they have to leave */
+  rs_list ended;            /* of those that have, references, in order of
+                               their end */
   size_t n_ended;           /* how many these are */
   bool closed;              /* nobody will take from 'ended' */
   size_t in_flight;         /* chunks submitted and not taken */
@@ -156,7 +159,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   if (options == NULL)
     options = &defaults;
   rs_message *function;
-  int status = rs_code_encode(L, nargs, &function, NULL, err);
+  int status = rs_code_encode(L, nargs, &function, err);
   if (status != RS_OK)
     return status;
   rs_batch *const batch = calloc(1, sizeof *batch);
@@ -166,6 +169,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   }
   atomic_init(&batch->refs, 1);
   rs_mutex_init(&batch->lock);
+  rs_list_init(&batch->flying);
   rs_list_init(&batch->ended);
   rs_encoder_init(&batch->items, 0);
   batch->queue = queue;
@@ -178,8 +182,9 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
                                 options->flags);
   batch->cost = -1;
   batch->id = rs_job_next_id();
+  batch->name = batch->text;
   if (options->name == NULL)
-    batch->name = rs_job_make_name(batch->text, "batch", batch->id);
+    rs_job_make_name(batch->text, "batch", batch->id);
   else
     batch->name = batch->given = strdup(options->name);
   batch->shared = options->events != NULL;
@@ -220,8 +225,22 @@ stopped (const rs_batch *batch)
       || atomic_load_explicit(&batch->failed, memory_order_relaxed);
 }
 
-static void on_end (rs_job *chunk);
-static void on_free (rs_job *chunk);
+static void on_end (rs_job *job);
+static void on_free (rs_job *job);
+static const rs_job_hooks hooks = { .on_end = on_end, .on_free = on_free };
+
+/* What a job has that is a chunk. */
+typedef struct part {
+  rs_chunk chunk;           /* first: the call's */
+  rs_list link;             /* in 'flying' or 'ended' */
+  size_t items;             /* that end with it */
+} part;
+
+static part *
+part_of (const rs_job *job)
+{
+  return (part *) job->call.chunk;
+}
 
 /* A job for items of the batch, which the caller describes in its call; it
    has a reference to the batch.  NULL when out of memory. */
@@ -232,31 +251,44 @@ new_chunk (rs_batch *batch, rs_message *items)
   options.name = batch->name;
   options.events = batch->events;
   options.listen = batch->shared ? batch->listen : 0;
-  rs_job *const job = rs_job_new(batch->queue, batch->function, items,
-                                 &options, "batch");
+  rs_job *const job = rs_job_new(batch->queue, batch->function, &options,
+                                 sizeof(part));
   if (job == NULL)
     return NULL;
+  rs_list_init(&part_of(job)->link);
+  rs_chunk *const chunk = job->call.chunk;
+  job->call.arguments = rs_message_ref(items);
   atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
   job->batch = batch;
-  job->on_end = on_end;
-  job->on_free = on_free;
+  job->hooks = &hooks;
   job->call.id = batch->id;
   job->call.flags = batch->flags;
-  job->call.batch_stop = &batch->stop;
+  chunk->stop = &batch->stop;
   if (batch->limited) {
-    job->call.failed = &batch->failed;
-    job->call.allowed = &batch->allowed;
+    chunk->failed = &batch->failed;
+    chunk->allowed = &batch->allowed;
   }
   if (batch->chunk == 0)
-    job->call.budget = BUDGET;
+    chunk->budget = BUDGET;
   return job;
 }
 
+/* It is about to be queued; or it could not be. */
 static void
-change_in_flight (rs_batch *batch, int by)
+fly (rs_batch *batch, rs_job *job)
 {
   pthread_mutex_lock(&batch->lock);
-  batch->in_flight += (size_t) by;
+  batch->in_flight++;
+  rs_list_push(&batch->flying, &part_of(job)->link);
+  pthread_mutex_unlock(&batch->lock);
+}
+
+static void
+land (rs_batch *batch, rs_job *job)
+{
+  pthread_mutex_lock(&batch->lock);
+  batch->in_flight--;
+  rs_list_remove(&part_of(job)->link);
   pthread_mutex_unlock(&batch->lock);
 }
 
@@ -266,28 +298,29 @@ change_in_flight (rs_batch *batch, int by)
  * they stay with the chunk as items that were not.
  */
 static void
-go_on (rs_batch *batch, rs_job *chunk, rs_place rest, unsigned attempt)
+go_on (rs_batch *batch, rs_job *job, rs_place rest, unsigned attempt)
 {
   /* Of a lost chunk only what is constant may be read. */
-  const rs_call *const call = &chunk->call;
-  rs_job *const job = new_chunk(batch, call->arguments);
-  if (job == NULL)
+  const rs_chunk *const old = job->call.chunk;
+  rs_job *const next = new_chunk(batch, job->call.arguments);
+  if (next == NULL)
     return;
-  job->created = chunk->created;
-  job->items = job->call.count = call->count - rest.item;
-  job->call.arity = call->arity;
-  job->call.index = call->index + (lua_Integer) rest.item;
-  job->call.first = call->first + (lua_Integer) rest.item * call->step;
-  job->call.step = call->step;
-  job->call.from = rest;
-  job->call.from.item = 0;
-  job->call.attempt = attempt;
-  change_in_flight(batch, +1);
-  if (batch->queue->push(batch->queue, job, NULL) == RS_OK)
-    chunk->items = rest.item;
+  rs_chunk *const chunk = next->call.chunk;
+  next->created = job->created;
+  next->call.attempt = attempt;
+  part_of(next)->items = chunk->count = old->count - rest.item;
+  chunk->arity = old->arity;
+  chunk->index = old->index + (lua_Integer) rest.item;
+  chunk->first = old->first + (lua_Integer) rest.item * old->step;
+  chunk->step = old->step;
+  chunk->from = rest;
+  chunk->from.item = 0;
+  fly(batch, next);
+  if (batch->queue->push(batch->queue, next, NULL) == RS_OK)
+    part_of(job)->items = rest.item;
   else
-    change_in_flight(batch, -1);
-  rs_job_unref(job);
+    land(batch, next);
+  rs_job_unref(next);
 }
 
 /* What a chunk has left, for the counts of the batch. */
@@ -298,28 +331,29 @@ typedef struct tally {
 
 /* It ran: count what became of its items, and go on behind them. */
 static tally
-tally_run (rs_batch *batch, rs_job *chunk)
+tally_run (rs_batch *batch, rs_job *job)
 {
-  const rs_call *const call = &chunk->call;
-  tally t = { .took = call->took };
+  const rs_chunk *const chunk = job->call.chunk;
+  tally t = { .took = chunk->took };
   for (int i = RS_JOB_COMPLETED; i <= RS_JOB_LOST; i++)
-    t.started += call->ended[i];
-  t.failed = t.started - call->ended[RS_JOB_COMPLETED]
-           - call->ended[RS_JOB_COMPLETED_WITH_ERRORS];
-  if (chunk->state == RS_JOB_COMPLETED && call->rest.item < call->count
+    t.started += chunk->ended[i];
+  t.failed = t.started - chunk->ended[RS_JOB_COMPLETED]
+           - chunk->ended[RS_JOB_COMPLETED_WITH_ERRORS];
+  if (job->state == RS_JOB_COMPLETED && chunk->rest.item < chunk->count
       && !stopped(batch))
-    go_on(batch, chunk, call->rest, call->attempt);
+    go_on(batch, job, chunk->rest, job->call.attempt);
   return t;
 }
 
 /* It is lost, and what it did with it: the items up to the one it was at. */
 static tally
-tally_lost (rs_batch *batch, rs_job *chunk)
+tally_lost (rs_batch *batch, rs_job *job)
 {
-  const rs_call *const call = &chunk->call;
+  const rs_chunk *const chunk = job->call.chunk;
+  const part *const p = part_of(job);
   size_t begun[5];
   for (int i = 0; i < 5; i++)
-    begun[i] = atomic_load_explicit(&call->begun[i], memory_order_relaxed);
+    begun[i] = atomic_load_explicit(&chunk->begun[i], memory_order_relaxed);
   const rs_place rest = {
     .item = begun[0],
     .in = { .at = begun[1], .next_id = (unsigned) begun[2],
@@ -327,19 +361,19 @@ tally_lost (rs_batch *batch, rs_job *chunk)
   };
   if (batch->limited && atomic_fetch_sub(&batch->allowed, 1) <= 1)
     atomic_store_explicit(&batch->failed, true, memory_order_relaxed);
-  if (rest.item > 0 && rest.item < call->count && !stopped(batch))
-    go_on(batch, chunk, rest, 1);
-  batch->queue->ended(batch->queue, RS_JOB_LOST, chunk->items);
-  return (tally) { .started = chunk->items, .failed = chunk->items };
+  if (rest.item > 0 && rest.item < chunk->count && !stopped(batch))
+    go_on(batch, job, rest, 1);
+  batch->queue->ended(batch->queue, RS_JOB_LOST, p->items);
+  return (tally) { .started = p->items, .failed = p->items };
 }
 
 /* A chunk has ended: the thread that ended it adds a reference of ours. */
 static void
-on_end (rs_job *chunk)
+on_end (rs_job *job)
 {
-  rs_batch *const batch = chunk->batch;
-  const tally t = chunk->state == RS_JOB_LOST ? tally_lost(batch, chunk)
-                                              : tally_run(batch, chunk);
+  rs_batch *const batch = job->batch;
+  const tally t = job->state == RS_JOB_LOST ? tally_lost(batch, job)
+                                            : tally_run(batch, job);
   pthread_mutex_lock(&batch->lock);
   batch->items_started += t.started;
   batch->items_finished += t.started;
@@ -348,9 +382,10 @@ on_end (rs_job *chunk)
     const double cost = t.took / (double) t.started;
     batch->cost = batch->cost < 0 ? cost : 0.5 * (batch->cost + cost);
   }
+  rs_list_remove(&part_of(job)->link);
   if (!batch->closed) {
-    rs_job_ref(chunk);
-    rs_list_push(&batch->ended, &chunk->batch_link);
+    rs_job_ref(job);
+    rs_list_push(&batch->ended, &part_of(job)->link);
     batch->n_ended++;
   }
   const bool wake = matters_locked(batch);
@@ -361,9 +396,9 @@ on_end (rs_job *chunk)
 
 /* A chunk's job gives back its reference to the batch. */
 static void
-on_free (rs_job *chunk)
+on_free (rs_job *job)
 {
-  unref(chunk->batch);
+  unref(job->batch);
 }
 
 /* ----------------------------------------------------------------- filling */
@@ -433,20 +468,21 @@ rs_batch_flush (rs_batch *batch, rs_error *err)
   batch->range = false;
   if (job == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
-  job->items = job->call.count = count;
-  job->call.arity = batch->arity;
-  job->call.index = (lua_Integer) (batch->added - count) + 1;
+  rs_chunk *const chunk = job->call.chunk;
+  part_of(job)->items = chunk->count = count;
+  chunk->arity = batch->arity;
+  chunk->index = (lua_Integer) (batch->added - count) + 1;
   if (range) {
-    job->call.first = batch->first;
-    job->call.step = batch->step;
+    chunk->first = batch->first;
+    chunk->step = batch->step;
   }
-  change_in_flight(batch, +1);
+  fly(batch, job);
   const int status = batch->queue->push(batch->queue, job, err);
+  if (status != RS_OK)
+    land(batch, job);
   rs_job_unref(job);
-  if (status != RS_OK) {
-    change_in_flight(batch, -1);
+  if (status != RS_OK)
     return status;
-  }
   batch->chunks++;
   batch->last_size = count;
   return RS_OK;
@@ -569,8 +605,15 @@ leave (rs_batch *batch, lua_State *L)
   batch->reading = false;
 }
 
+/* The job of the part at 'link'. */
+static rs_job *
+job_at (rs_list *link)
+{
+  return (rs_job *) RS_LIST_ENTRY(link, part, link) - 1;
+}
+
 /* A chunk that has ended, or NULL. */
-static rs_list *
+static rs_job *
 take_ended (rs_batch *batch)
 {
   pthread_mutex_lock(&batch->lock);
@@ -580,7 +623,7 @@ take_ended (rs_batch *batch)
     batch->n_ended--;
   }
   pthread_mutex_unlock(&batch->lock);
-  return link;
+  return link != NULL ? job_at(link) : NULL;
 }
 
 static bool
@@ -609,8 +652,8 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
   rs_state *const s = rs_job_helper(batch->queue, L);
   leave(batch, L);
   bool over = false;
-  rs_list *link;
-  while ((link = take_ended(batch)) == NULL) {
+  rs_job *ended;
+  while ((ended = take_ended(batch)) == NULL) {
     if (idle(batch))
       return batch->finished || stopped(batch) ? RS_EDONE : RS_EBUSY;
     if (rs_cancel_pending(rs_cancel_mine()))
@@ -632,7 +675,7 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
       return RS_EEVENT;  /* woken for something else: it may matter */
   }
   rs_job_info info;
-  batch->current = RS_LIST_ENTRY(link, rs_job, batch_link);
+  batch->current = ended;
   batch->position = 0;
   batch->good = 0;
   batch->after = 0;
@@ -730,9 +773,9 @@ static bool
 has_record (const rs_batch *batch)
 {
   const rs_job *const job = batch->current;
-  return job != NULL && batch->position < job->items
+  return job != NULL && batch->position < part_of(job)->items
       && job->state != RS_JOB_LOST && job->call.result != NULL
-      && batch->position < job->call.rest.item;
+      && batch->position < job->call.chunk->rest.item;
 }
 
 size_t
@@ -745,7 +788,7 @@ rs_batch_take (rs_batch *batch, lua_State *L, int index)
   index = lua_absindex(L, index);
   open_reader(batch, L);
   taken = rs_decode_scalars(&batch->reader, L, index,
-                            batch->current->call.index
+                            batch->current->call.chunk->index
                             + (lua_Integer) batch->position, batch->good);
   batch->position += taken;
   batch->good -= taken;
@@ -759,21 +802,21 @@ rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec)
   if (batch->current == NULL)
     return RS_EDONE;
   const rs_job *const job = batch->current;
-  const rs_call *const call = &job->call;
-  if (batch->position == job->items) {
+  const rs_job_state state = job->state;
+  if (batch->position == part_of(job)->items) {
     leave(batch, L);
     return RS_EDONE;
   }
   /* After its end nobody writes to the job; but for a lost one. */
   const bool ran = has_record(batch);
-  rec->index = call->index + (lua_Integer) batch->position;
+  rec->index = job->call.chunk->index + (lua_Integer) batch->position;
   rec->worker = batch->worker;
   rec->queued = rec->duration = 0;
   rec->n = 0;
-  rec->attempts = job->state == RS_JOB_LOST;
+  rec->attempts = state == RS_JOB_LOST;
   if (ran)
     read_record(batch, L, rec);
-  else if (job->state == RS_JOB_FAILED) {  /* no item was reached? */
+  else if (state == RS_JOB_FAILED) {  /* no item was reached? */
     rec->state = RS_JOB_FAILED;
     rec->reason = rs_job_reason(job);
     rs_job_push(batch->current, L, &rec->n);
@@ -781,7 +824,7 @@ rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec)
   else {
     const rs_reason reason = job->reason != RS_REASON_NONE ? job->reason
       : (rs_reason) atomic_load_explicit(&batch->reason, memory_order_relaxed);
-    rec->state = job->state != RS_JOB_COMPLETED ? job->state
+    rec->state = state != RS_JOB_COMPLETED ? state
                : reason != RS_REASON_NONE ? rs_reason_state(reason)
                : RS_JOB_CANCELLED;
     rec->reason = reason_of(rec->state, reason != RS_REASON_NONE ? reason
@@ -798,7 +841,7 @@ rs_batch_record (rs_batch *batch)
 {
   if (batch->current == NULL || batch->position == 0)
     return NULL;
-  const lua_Integer index = batch->current->call.index
+  const lua_Integer index = batch->current->call.chunk->index
                           + (lua_Integer) batch->position - 1;
   rs_stream_record *record = rs_job_record(batch->current, batch->after);
   while (record != NULL && record->info.index < index) {
@@ -821,6 +864,32 @@ rs_batch_id (const rs_batch *batch)
   return batch->id;
 }
 
+/* Those of its chunks that run shall look at the flag; or stop, when there is
+   a reason. */
+static void
+stop_flying (rs_batch *batch, rs_reason reason, double grace)
+{
+  rs_job *some[64];
+  size_t n = 0;
+  pthread_mutex_lock(&batch->lock);
+  const size_t most = batch->in_flight;
+  rs_job **const list = most <= sizeof some / sizeof some[0] ? some
+                      : malloc(most * sizeof *list);
+  for (rs_list *link = batch->flying.next;
+       list != NULL && n < most && link != &batch->flying; link = link->next)
+    list[n++] = rs_job_ref(job_at(link));
+  pthread_mutex_unlock(&batch->lock);
+  for (size_t i = 0; i < n; i++) {
+    if (reason != RS_REASON_NONE)
+      rs_job_stop(list[i], reason, grace);
+    else
+      rs_job_stir(list[i]);
+    rs_job_unref(list[i]);
+  }
+  if (list != some)
+    free(list);
+}
+
 /* Start nothing more; with a reason stop what runs, too. */
 static void
 stop (rs_batch *batch, rs_reason reason, double grace)
@@ -834,7 +903,7 @@ stop (rs_batch *batch, rs_reason reason, double grace)
                                                     : RS_REASON_CANCELLED);
     rs_job_unref(job);
   }
-  rs_job_stop_chunks(batch->events, batch, reason, grace);
+  stop_flying(batch, reason, grace);
   rs_events_wake(batch->events);
 }
 
@@ -890,6 +959,6 @@ rs_batch_close (rs_batch *batch, lua_State *L)
     rs_list_push(&ended, link);
   pthread_mutex_unlock(&batch->lock);
   while ((link = rs_list_shift(&ended)) != NULL)
-    rs_job_unref(RS_LIST_ENTRY(link, rs_job, batch_link));
+    rs_job_unref(job_at(link));
   unref(batch);
 }

@@ -29,6 +29,7 @@ struct rs_run {
   rs_run *outer;          /* the call that waits for this one, or NULL */
   rs_state *state;
   rs_call *call;
+  rs_chunk *chunk;        /* of the call, or NULL: a plain one */
   rs_token token;
   lua_Integer index;      /* of the item that runs now; 0: none */
   unsigned attempt;       /* of the item, or the call */
@@ -62,6 +63,8 @@ static void
 send_line (rs_call *call, lua_Integer index, int source, const char *text,
            size_t size)
 {
+  if (!call->sink->ready(call))
+    return;
   rs_encoder e;
   rs_encoder_init(&e, 0);
   rs_encoder_string(&e, text, size);
@@ -93,6 +96,8 @@ make_record (lua_State *L, run **out, rs_stream stream, const char *name,
   run *const r = s != NULL ? s->run : NULL;
   if (r == NULL || r->call->sink == NULL)
     luaL_error(L, "there is no job here that could send anything");
+  if (!r->call->sink->ready(r->call))
+    luaL_error(L, "%s", rs_status_message(RS_ENOMEM));
   rs_cancel_check(s->cancel, L);
   rs_error err;
   rs_message *message;
@@ -227,7 +232,7 @@ begin_good (run *r)
 static void
 close_record (run *r, rs_job_state state, rs_reason reason, uint32_t count)
 {
-  r->call->ended[state]++;
+  r->chunk->ended[state]++;
   r->open = false;
   if (r->out->buf.failed)
     return;
@@ -377,7 +382,7 @@ close_good_record (run *r, int n)
     close_record(r, good_state(r), RS_REASON_NONE, (uint32_t) n);
     return;
   }
-  r->call->ended[RS_JOB_COMPLETED]++;
+  r->chunk->ended[RS_JOB_COMPLETED]++;
   r->good_count++;
   r->open = false;
 }
@@ -483,8 +488,8 @@ chunk_prepare (lua_State *L)
     lua_pushnil(L);
   lua_insert(L, OBJECTS);
   r->in.objects = r->in.objects == 0 ? 0 : OBJECTS;
-  if (r->call->from.in.at != 0)  /* the rest of another chunk? */
-    rs_decoder_seek(&r->in, &r->call->from.in);
+  if (r->chunk->from.in.at != 0)  /* the rest of another chunk? */
+    rs_decoder_seek(&r->in, &r->chunk->from.in);
   return lua_gettop(L);
 }
 
@@ -498,8 +503,9 @@ is_set (const _Atomic bool *flag)
 static inline bool
 stopped (const run *r)
 {
-  return rs_token_stopped(&r->token) || is_set(r->call->batch_stop)
-      || is_set(r->call->failed);
+  return rs_token_stopped(&r->token)
+      || (r->chunk != NULL && (is_set(r->chunk->stop)
+                               || is_set(r->chunk->failed)));
 }
 
 /*
@@ -531,7 +537,7 @@ in_time (run *r)
 static inline bool
 goes_on (run *r)
 {
-  return r->item < r->call->count && !stopped(r)
+  return r->item < r->chunk->count && !stopped(r)
       && (r->item == 0 || (in_time(r) && !rs_state_spent(r->state)));
 }
 
@@ -539,15 +545,15 @@ goes_on (run *r)
 static void
 push_item (lua_State *L, run *r)
 {
-  const rs_call *const call = r->call;
+  const rs_chunk *const chunk = r->chunk;
   const size_t item = r->item++;
-  if (call->arguments == NULL) {  /* a range? */
-    lua_pushinteger(L, call->first + (lua_Integer) item * call->step);
+  if (r->call->arguments == NULL) {  /* a range? */
+    lua_pushinteger(L, chunk->first + (lua_Integer) item * chunk->step);
     return;
   }
   r->again = rs_decoder_tell(&r->in);
   r->decoding = true;
-  for (unsigned i = 0; i < call->arity; i++)
+  for (unsigned i = 0; i < chunk->arity; i++)
     rs_decode_value(&r->in, L);
   r->decoding = false;
   if (r->in.metatables)
@@ -561,7 +567,7 @@ publish (run *r)
   const rs_decoder *const d = &r->in;
   const size_t values[] = { r->item, d->at, d->next_id, d->run, d->left };
   for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
-    atomic_store_explicit(&r->call->begun[i], values[i],
+    atomic_store_explicit(&r->chunk->begun[i], values[i],
                           memory_order_relaxed);
 }
 
@@ -571,13 +577,14 @@ chunk_body (lua_State *L)
 {
   const int top = lua_gettop(L) - 1;
   run *const r = lua_touserdata(L, top + 1);
-  rs_call *const call = r->call;
+  const rs_call *const call = r->call;
   const bool records = (call->flags & RS_BATCH_RECORDS) != 0;
   const int extras = top - OBJECTS;
-  luaL_checkstack(L, (int) call->arity + extras + 4, "too many arguments");
+  const int arity = (int) r->chunk->arity;
+  luaL_checkstack(L, arity + extras + 4, "too many arguments");
   lua_settop(L, top);
   while (goes_on(r)) {
-    r->index = call->index + (lua_Integer) r->item;
+    r->index = r->chunk->index + (lua_Integer) r->item;
     open_record(r);
     rs_state_renew_environment(L, r->state);
     lua_pushvalue(L, FUNCTION);
@@ -587,7 +594,7 @@ chunk_body (lua_State *L)
     if (call->timeout > 0)
       publish(r);
     rs_token_begin(r->state->cancel, &r->token, call->timeout);
-    lua_call(L, (int) call->arity + extras, records ? LUA_MULTRET : 1);
+    lua_call(L, arity + extras, records ? LUA_MULTRET : 1);
     const int n = records ? lua_gettop(L) - top : 1;
     encode_record(L, r, top + 1, n);
     r->ended = end_task(L, r);
@@ -609,7 +616,7 @@ fail_rest (lua_State *L, run *r)
 {
   const int error = lua_gettop(L);
   lua_pushnil(L);
-  while (r->item < r->call->count) {
+  while (r->item < r->chunk->count) {
     r->item++;
     r->index++;
     open_record(r);
@@ -623,17 +630,17 @@ fail_rest (lua_State *L, run *r)
 /* An item has failed: are that too many?  What was stopped with all others did
    not fail. */
 static void
-count_failure (rs_call *call, rs_reason reason)
+count_failure (rs_chunk *chunk, rs_reason reason)
 {
-  if (call->allowed == NULL || reason == RS_REASON_DEADLINE
+  if (chunk->allowed == NULL || reason == RS_REASON_DEADLINE
       || rs_reason_state(reason) == RS_JOB_CANCELLED)
     return;
   /* Whoever takes the last one tells the others; nothing else is published. */
-  const size_t left = atomic_load_explicit(call->allowed,
+  const size_t left = atomic_load_explicit(chunk->allowed,
                                            memory_order_relaxed);
-  if (left == 0 || atomic_fetch_sub_explicit(call->allowed, 1,
+  if (left == 0 || atomic_fetch_sub_explicit(chunk->allowed, 1,
                                              memory_order_relaxed) == 1)
-    atomic_store_explicit(call->failed, true, memory_order_relaxed);
+    atomic_store_explicit(chunk->failed, true, memory_order_relaxed);
 }
 
 /* [-1, +0, -]  An item has raised the error on top. */
@@ -660,7 +667,7 @@ end_item (lua_State *L, run *r)
   settle(L, r, reason);
   close_record(r, bad_state(reason), reason, 2);
   r->attempt = 1;
-  count_failure(r->call, reason);
+  count_failure(r->chunk, reason);
   if (lost)
     fail_rest(L, r);
   lua_pop(L, 1);
@@ -681,7 +688,7 @@ skip_item (lua_State *L, run *r)
     lua_pop(L, 1);
     return false;
   }
-  r->index = r->call->index + (lua_Integer) r->item++;
+  r->index = r->chunk->index + (lua_Integer) r->item++;
   r->decoding = true;
   open_record(r);
   return true;
@@ -694,11 +701,12 @@ run_items (lua_State *L, run *r, int handler)
   rs_call *const call = r->call;
   const int n = lua_gettop(L) - handler;  /* function, objects, extras */
   const double began = rs_now();
-  r->watched = call->budget > 0 ? rs_now_coarse() : 0;
-  r->late = call->budget > 0 ? r->watched + call->budget : RS_NEVER;
+  const double budget = r->chunk->budget;
+  r->watched = budget > 0 ? rs_now_coarse() : 0;
+  r->late = budget > 0 ? r->watched + budget : RS_NEVER;
   r->stride = 1;
   r->out->packs = !(call->flags & RS_BATCH_RECORDS)
-              && call->count >= RS_WIRE_RUN_FROM;
+              && r->chunk->count >= RS_WIRE_RUN_FROM;
   while (goes_on(r)) {
     const size_t items = r->item;
     r->open = false;
@@ -712,9 +720,9 @@ run_items (lua_State *L, run *r, int handler)
       continue;
     end_item(L, r);
   }
-  call->took = rs_now() - began;
+  r->chunk->took = rs_now() - began;
   close_good(r);
-  call->rest = (rs_place) { r->item, rs_decoder_tell(&r->in) };
+  r->chunk->rest = (rs_place) { r->item, rs_decoder_tell(&r->in) };
   call->attempt = r->attempt;
   call->state = RS_JOB_COMPLETED;
 }
@@ -757,12 +765,14 @@ run_call (rs_state *s, lua_State *L, run *r)
   }
   const int base = lua_gettop(L);
   rs_encoder_start(r->out);
-  if (call->count == 0)
+  if (r->chunk == NULL)
     run_plain(L, r);
   else
     run_chunk(L, r);
   rs_state_end_lines(s);
   rs_state_check_environment(L, s);
+  if (call->arguments == (const void *) call->room)
+    call->arguments = NULL;  /* they are not needed any more */
   call->result = rs_encoder_message_at(r->out, call->room,
                                        sizeof call->room);
   lua_settop(L, base);
@@ -787,6 +797,7 @@ enter (rs_state *s, lua_State *L, rs_call *call, rs_encoder *out)
   r.outer = s->run;
   r.state = s;
   r.call = call;
+  r.chunk = call->chunk;
   r.index = 0;
   r.attempt = call->attempt;
   r.out = out;
@@ -808,7 +819,7 @@ enter (rs_state *s, lua_State *L, rs_call *call, rs_encoder *out)
     run_call(s, L, &r);
     const rs_reason reason = rs_token_leave(s->cancel, &r.token, L);
     s->depth--;
-    if (call->count > 0 && reason != RS_REASON_NONE) {
+    if (call->chunk != NULL && reason != RS_REASON_NONE) {
       call->reason = reason;
       call->state = rs_reason_state(reason);
     }
@@ -846,9 +857,9 @@ rs_task_get (lua_State *L, rs_task *out)
   const rs_state *const s = rs_state_of(L);
   if (s == NULL || s->run == NULL)
     return false;
-  const rs_call *const call = s->run->call;
+  rs_call *const call = s->run->call;
   out->id = call->id;
-  out->name = call->name;
+  out->name = call->sink != NULL ? call->sink->name(call) : "";
   out->index = s->run->index;
   out->worker = s->worker;
   out->attempt = s->run->attempt;

@@ -41,6 +41,9 @@
  */
 enum { RS_RECORD_RUN = 0x0f };
 
+enum { RS_CALL_ROOM = 96 };  /* bytes of a message that needs no memory of its
+                                own */
+
 typedef struct rs_call rs_call;
 
 /* Where a call sends what it has to tell while it runs; each function takes
@@ -48,6 +51,8 @@ typedef struct rs_call rs_call;
 typedef struct rs_call_sink {
   void (*record) (rs_call *call, rs_stream_record *record);
   void (*emit) (rs_call *call, rs_stream_record *record);  /* may wait */
+  bool (*ready) (rs_call *call);  /* it can take them; false: no memory */
+  const char *(*name) (rs_call *call);  /* lent, as long as the call */
 } rs_call_sink;
 
 /* Where in its message the items of a chunk begin. */
@@ -56,43 +61,53 @@ typedef struct rs_place {
   rs_decoder_place in;    /* 'at' is 0: the beginning of the message */
 } rs_place;
 
-struct rs_call {
-  const rs_call_sink *sink;   /* constant */
-  uint64_t id;                /* what is asked: lent, constant */
-  const char *name;
-  unsigned flags;             /* RS_BATCH_ */
-  rs_message *function;       /* function or source, then what follows the
-                                 arguments */
-  bool keep;                  /* 'function' may be kept, rs_message.constant */
-  rs_message *arguments;      /* or NULL: none, or a range */
-  size_t count;               /* items; 0: a plain call */
+/* What only a chunk has: the items that it is to run, and what became of
+   them. */
+typedef struct rs_chunk {
+  size_t count;               /* items; constant, as all that is asked */
   unsigned arity;             /* values of an item */
   lua_Integer index;          /* of the first item */
   lua_Integer first, step;    /* of a range */
   rs_place from;              /* 'item' is 0 here */
   double budget;              /* seconds after which no further item is
                                  started; 0: none */
-  double timeout;             /* seconds an item may take; 0: any time */
-  unsigned retries;           /* further attempts of an item */
-  unsigned retry_on;          /* RS_RETRY_ */
-  unsigned attempt;           /* of the first item, or of the call; from 1 */
-  rs_wish wish;               /* it shall stop */
-  const _Atomic bool *batch_stop;  /* start nothing more; or NULL */
+  const _Atomic bool *stop;   /* start nothing more */
   _Atomic bool *failed;       /* the same, set when 'allowed' is used up; or
                                  NULL */
   _Atomic size_t *allowed;    /* failures until then; or NULL */
 
-  rs_job_state state;         /* what is left */
-  rs_reason reason;           /* why it was stopped, if it was */
-  rs_message *result;         /* owned by the caller, or NULL: no memory */
-  _Alignas(rs_message) unsigned char room[96];  /* for a small one */
-  rs_place rest;              /* where the items begin that were not started;
-                                 'attempt' is that of the first then */
+  rs_place rest;              /* what is left: where the items begin that were
+                                 not started; 'attempt' is that of the first
+                                 then */
   size_t ended[RS_JOB_LOST + 1];  /* items, by state */
   double took;                /* seconds spent on items */
 
   _Atomic size_t begun[5];    /* the place behind the item that runs, for who
                                  finds it lost; set with a timeout only */
+} rs_chunk;
+
+struct rs_call {
+  const rs_call_sink *sink;   /* constant; or NULL */
+  uint64_t id;                /* what is asked: lent, constant */
+  rs_chunk *chunk;            /* or NULL: a plain call */
+  rs_message *function;       /* function or source, then what follows the
+                                 arguments */
+  bool keep;                  /* it may be kept: 'constant' in it, where a
+                                 worker would take it from the host's CPU */
+  rs_message *arguments;      /* or NULL: none, or a range */
+  double timeout;             /* seconds an item may take; 0: any time */
+  unsigned flags;             /* RS_BATCH_ */
+  unsigned retries;           /* further attempts of an item */
+  unsigned retry_on;          /* RS_RETRY_ */
+  unsigned attempt;           /* of the first item, or of the call; from 1 */
+  rs_wish wish;               /* it shall stop */
+
+  rs_job_state state;         /* what is left */
+  rs_reason reason;           /* why it was stopped, if it was */
+  rs_message *result;         /* owned by the caller, or NULL: no memory */
+  _Alignas(rs_message) unsigned char room[RS_CALL_ROOM];  /* for a small one;
+                                 for small arguments before that, unless they
+                                 may be needed again */
 };
 
 /* True when it has results. */

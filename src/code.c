@@ -2,9 +2,10 @@
 /*
  * code.c - functions and sources as messages.
  *
- * What was sent lately is in a userdata in the registry: messages, and beside
- * them a table with weak references to what they were made of, so that it can
- * be told from another function at the same address.
+ * What was sent lately is in an outbox, a userdata in the registry: messages,
+ * and what they were made of, functions without a state of their own.  These
+ * stay alive meanwhile, so that the address says which one it is.  With them
+ * is an encoder that keeps its memory.
  */
 #include "code.h"
 
@@ -20,66 +21,70 @@ enum {
   SOURCE_MAX = 4096       /* bytes of a source text that is */
 };
 
-typedef struct recent {
-  rs_message *messages[RECENT];  /* references, or NULL */
+struct rs_outbox {
+  struct {
+    rs_message *message;  /* a reference, or NULL */
+    const void *origin;   /* what it was made of, */
+    bool bare;            /*   a function without upvalues, or a string */
+  } recent[RECENT];
   unsigned next;          /* the one to be replaced next */
-} recent;
+  int origins;            /* registry: a table with the origins */
+  rs_encoder spare;       /* memory for the next arguments */
+  bool busy;              /* 'spare' is in use */
+};
 
 /* Key in the registry, by address. */
-static const char recent_key;
+static const char outbox_key;
 
 static int
 forget (lua_State *L)
 {
-  recent *const r = lua_touserdata(L, 1);
+  rs_outbox *const o = lua_touserdata(L, 1);
   for (int i = 0; i < RECENT; i++) {
-    rs_message_unref(r->messages[i]);
-    r->messages[i] = NULL;
+    rs_message_unref(o->recent[i].message);
+    o->recent[i].message = NULL;
   }
+  rs_encoder_fini(&o->spare);
+  o->busy = true;  /* finalizers may send something yet */
   return 0;
 }
 
 static int
 make (lua_State *L)
 {
-  recent *const r = lua_newuserdatauv(L, sizeof *r, 1);
-  memset(r, 0, sizeof *r);
+  rs_outbox *const o = lua_newuserdatauv(L, sizeof *o, 0);
+  memset(o, 0, sizeof *o);
+  rs_encoder_init(&o->spare, 0);
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, forget);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
   lua_createtable(L, RECENT, 0);
   for (int i = 1; i <= RECENT; i++) {
     lua_pushboolean(L, false);
     lua_rawseti(L, -2, i);
   }
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_setiuservalue(L, -2, 1);
-  lua_createtable(L, 0, 1);
-  lua_pushcfunction(L, forget);
-  lua_setfield(L, -2, "__gc");
-  lua_setmetatable(L, -2);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &recent_key);
+  o->origins = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &outbox_key);
   return 0;
 }
 
-/* [-0, +1, -]  What was sent lately, and push the table of its origins; NULL,
-   and push nil, when there is no memory for that. */
-static recent *
-push_recent (lua_State *L)
+rs_outbox *
+rs_outbox_of (lua_State *L)
 {
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &recent_key) != LUA_TUSERDATA) {
+  rs_outbox *o = NULL;
+  if (!lua_checkstack(L, LUA_MINSTACK))
+    return NULL;
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &outbox_key) != LUA_TUSERDATA) {
     lua_pop(L, 1);
     lua_pushcfunction(L, make);
     if (lua_pcall(L, 0, 0, 0) != LUA_OK)
       lua_pop(L, 1);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &recent_key);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &outbox_key);
   }
-  recent *const r = lua_touserdata(L, -1);
-  if (r != NULL) {
-    lua_getiuservalue(L, -1, 1);
-    lua_remove(L, -2);
-  }
-  return r;
+  o = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return o;
 }
 
 /* [-0, +0, -]  Is the value at 'index' the same each time it is sent? */
@@ -132,92 +137,137 @@ check (lua_State *L, int index, rs_error *err)
 }
 
 /*
- * [-0, +0, -]  A message of the 'n' values from 'first' on; the first
- * 'unnamed' of them say themselves what they are, the others are arguments.
+ * [-0, +0, -]  Append the 'n' values from 'first' on; the first 'unnamed' of
+ * them say themselves what they are, the others are arguments.
  */
+static int
+append (rs_encoder *e, lua_State *L, int first, int n, int unnamed,
+        rs_error *err)
+{
+  int status = RS_OK;
+  for (int i = 0; i < n && status == RS_OK; i++) {
+    status = rs_encode_value(e, L, first + i, NULL);
+    if (status == RS_EREFUSED && i >= unnamed) {
+      char root[32];
+      snprintf(root, sizeof root, "argument %d", i + 1 - unnamed);
+      rs_encoder_inside(e, root);
+    }
+  }
+  if (status == RS_ENOMEM)
+    rs_fail_plain(err, status);
+  else if (status != RS_OK)
+    rs_fail(err, status, "%s", e->error);
+  return status;
+}
+
+/* [-0, +0, -]  A message of these. */
 static int
 encode (lua_State *L, int first, int n, int unnamed, rs_message **out,
         rs_error *err)
 {
   rs_encoder e;
-  int status = RS_OK;
   rs_encoder_init(&e, 0);
-  for (int i = 0; i < n && status == RS_OK; i++) {
-    status = rs_encode_value(&e, L, first + i, NULL);
-    if (status == RS_EREFUSED && i >= unnamed) {
-      char root[32];
-      snprintf(root, sizeof root, "argument %d", i + 1 - unnamed);
-      rs_encoder_inside(&e, root);
-    }
-  }
+  int status = append(&e, L, first, n, unnamed, err);
   if (status == RS_OK && (*out = rs_encoder_end(&e)) == NULL)
-    status = RS_ENOMEM;
-  if (status == RS_ENOMEM)
-    rs_fail_plain(err, status);
-  else if (status != RS_OK)
-    rs_fail(err, status, "%s", e.error);
+    status = rs_fail_plain(err, RS_ENOMEM);
   rs_encoder_fini(&e);
   return status;
 }
 
+/* [-0, +0, -]  The message that was made of the value at 'index' lately; or
+   NULL. */
+static rs_message *
+find_recent (const rs_outbox *o, lua_State *L, int index)
+{
+  const void *const origin = lua_topointer(L, index);
+  for (int i = 0; i < RECENT; i++)
+    if (o->recent[i].origin == origin && o->recent[i].message != NULL
+        && (o->recent[i].bare || is_constant(L, index)))
+      return o->recent[i].message;
+  return NULL;
+}
+
+/* [-0, +0, -]  Keep the message that was made of the value at 'index'. */
+static void
+keep_recent (rs_outbox *o, lua_State *L, int index, rs_message *message)
+{
+  const unsigned i = o->next++ % RECENT;
+  const bool bare = lua_getupvalue(L, index, 1) == NULL;
+  if (!bare)
+    lua_pop(L, 1);
+  rs_message_unref(o->recent[i].message);
+  o->recent[i].message = rs_message_ref(message);
+  o->recent[i].origin = lua_topointer(L, index);
+  o->recent[i].bare = bare;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, o->origins);
+  lua_pushvalue(L, index);
+  lua_rawseti(L, -2, (lua_Integer) i + 1);
+  lua_pop(L, 1);
+}
+
 /* [-0, +0, -]  A message of the function at 'index', or of the source. */
 static int
-encode_function (lua_State *L, int index, rs_message **out, rs_error *err)
+encode_function (rs_outbox *o, lua_State *L, int index, rs_message **out,
+                 rs_error *err)
 {
-  const int top = lua_gettop(L);
-  const int type = lua_type(L, index);
-  const bool constant = (type == LUA_TFUNCTION || type == LUA_TSTRING)
-                     && is_constant(L, index);
-  recent *const r = constant ? push_recent(L) : NULL;
-  for (int i = 0; r != NULL && i < RECENT; i++) {
-    lua_rawgeti(L, top + 1, i + 1);
-    const bool same = lua_rawequal(L, index, -1);
-    lua_pop(L, 1);
-    if (same && r->messages[i] != NULL) {
-      *out = rs_message_ref(r->messages[i]);
-      lua_settop(L, top);
-      return RS_OK;
-    }
+  rs_message *const known = find_recent(o, L, index);
+  if (known != NULL) {
+    *out = rs_message_ref(known);
+    return RS_OK;
   }
   int status = check(L, index, err);
   if (status == RS_OK)
     status = encode(L, index, 1, 1, out, err);
-  if (status == RS_OK && r != NULL) {
-    const unsigned i = r->next++ % RECENT;
+  if (status == RS_OK && is_constant(L, index)) {
     (*out)->constant = true;
-    rs_message_unref(r->messages[i]);
-    r->messages[i] = rs_message_ref(*out);
-    lua_pushvalue(L, index);
-    lua_rawseti(L, top + 1, (lua_Integer) i + 1);
+    keep_recent(o, L, index, *out);
   }
-  lua_settop(L, top);
   return status;
 }
 
 int
-rs_code_encode (lua_State *L, int nargs, rs_message **function,
-                rs_message **arguments, rs_error *err)
+rs_code_encode_function (rs_outbox *o, lua_State *L, int nargs,
+                         rs_message **function, rs_error *err)
+{
+  return encode_function(o, L, lua_gettop(L) - nargs, function, err);
+}
+
+int
+rs_code_encode_arguments (rs_outbox *o, lua_State *L, int nargs, void *room,
+                          size_t size, rs_message **arguments, rs_error *err)
+{
+  *arguments = NULL;
+  if (nargs == 0)
+    return RS_OK;
+  const int first = lua_gettop(L) - nargs + 1;
+  if (o->busy)  /* inside '__transfer' of other arguments? */
+    return encode(L, first, nargs, 0, arguments, err);
+  o->busy = true;
+  int status = append(&o->spare, L, first, nargs, 0, err);
+  if (status == RS_OK) {
+    *arguments = rs_encoder_message_at(&o->spare, room, size);
+    if (*arguments == NULL)
+      status = rs_fail_plain(err, RS_ENOMEM);
+  }
+  if (status != RS_OK)
+    rs_encoder_clear(&o->spare);
+  o->busy = false;
+  return status;
+}
+
+int
+rs_code_encode (lua_State *L, int nargs, rs_message **message, rs_error *err)
 {
   const int base = lua_gettop(L) - nargs - 1;
-  rs_message *first = NULL, *rest = NULL;
-  int status = lua_checkstack(L, LUA_MINSTACK)
-             ? RS_OK : rs_fail_plain(err, RS_ENOMEM);
-  if (status == RS_OK && (arguments != NULL || nargs == 0))
-    status = encode_function(L, base + 1, &first, err);
+  rs_outbox *const o = rs_outbox_of(L);
+  int status = o != NULL ? RS_OK : rs_fail_plain(err, RS_ENOMEM);
+  if (status == RS_OK && nargs == 0)
+    status = encode_function(o, L, base + 1, message, err);
   else if (status == RS_OK) {
     status = check(L, base + 1, err);
     if (status == RS_OK)
-      status = encode(L, base + 1, nargs + 1, 1, &first, err);
+      status = encode(L, base + 1, nargs + 1, 1, message, err);
   }
-  if (status == RS_OK && arguments != NULL && nargs > 0)
-    status = encode(L, base + 2, nargs, 0, &rest, err);
-  if (status == RS_OK) {
-    *function = first;
-    if (arguments != NULL)
-      *arguments = rest;
-  }
-  else
-    rs_message_unref(first);
   lua_settop(L, base);
   return status;
 }

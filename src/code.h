@@ -15,13 +15,33 @@
 #include "marshal.h"
 #include "runspace.h"
 
+/* What a state keeps of what it has sent. */
+typedef struct rs_outbox rs_outbox;
+
+/* [-0, +0, -]  That of 'L', as long as the state lives; NULL when out of
+   memory.  Makes room on the stack for those below. */
+rs_outbox *rs_outbox_of (lua_State *L);
+
 /*
- * [-(nargs+1), +0, -]  Encode the function, or source, below 'nargs' values
- * on top of the stack; with 'arguments' the values become a message of their
- * own, otherwise they follow the function in its message.
- * RS_OK, RS_EINVAL, RS_EREFUSED, RS_ENOMEM.
+ * [-0, +0, -]  Encode the function, or source, below 'nargs' values on top of
+ * the stack.  RS_OK, RS_EINVAL, RS_EREFUSED, RS_ENOMEM.
  */
-int rs_code_encode (lua_State *L, int nargs, rs_message **function,
-                    rs_message **arguments, rs_error *err);
+int rs_code_encode_function (rs_outbox *o, lua_State *L, int nargs,
+                             rs_message **function, rs_error *err);
+
+/*
+ * [-0, +0, -]  Encode the 'nargs' values on top of the stack: in the 'size'
+ * bytes at 'room', if they fit there.  NULL when there are none.
+ */
+int rs_code_encode_arguments (rs_outbox *o, lua_State *L, int nargs,
+                              void *room, size_t size, rs_message **arguments,
+                              rs_error *err);
+
+/*
+ * [-(nargs+1), +0, -]  Encode the function, or source, below 'nargs' values on
+ * top of the stack, and these values behind it.
+ */
+int rs_code_encode (lua_State *L, int nargs, rs_message **message,
+                    rs_error *err);
 
 #endif

@@ -29,8 +29,18 @@
 #include "clock.h"
 #include "spin.h"
 
+/* Spare jobs at most: as many as the collector frees in a row. */
+#ifdef __SANITIZE_ADDRESS__
+enum { SPARES = 0 };  /* it shall see who uses what was freed */
+#else
+enum { SPARES = 1024 };
+#endif
+
 struct rs_events {
-  _Atomic unsigned refs;       /* changes with each job: */
+  _Atomic unsigned refs;       /* changes with each job, as the next three: */
+  rs_list spares;              /* notices of spare jobs; the host's own */
+  unsigned n_spares;
+  void (*free_spare) (rs_notice *n);
   char away[64];               /*   away from what workers read */
   _Atomic unsigned listening;  /* set by the host, read by workers */
   _Atomic bool closed;         /* the same */
@@ -69,6 +79,7 @@ rs_events_new (void)
   rs_cond_init(&e->ready);
   rs_list_init(&e->queue);
   rs_list_init(&e->live);
+  rs_list_init(&e->spares);
   e->fds[0] = e->fds[1] = -1;
   return e;
 }
@@ -88,6 +99,9 @@ rs_events_unref (rs_events *e)
   if (e == NULL
       || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
     return;
+  rs_list *link;
+  while ((link = rs_list_shift(&e->spares)) != NULL)
+    e->free_spare(RS_LIST_ENTRY(link, rs_notice, queued));
   if (e->fds[0] >= 0) {
     close(e->fds[0]);
     close(e->fds[1]);
@@ -97,12 +111,13 @@ rs_events_unref (rs_events *e)
   free(e);
 }
 
-/* Who looks at the flag shall not lose it when nothing changes. */
+/* Who looks at the flag shall not lose it when nothing changes.  In one order
+   with what 'rs_events_stir' looks at. */
 static void
 set (_Atomic bool *flag, bool value)
 {
   if (atomic_load_explicit(flag, memory_order_relaxed) != value)
-    atomic_store_explicit(flag, value, memory_order_release);
+    atomic_store(flag, value);
 }
 
 /* 'some', 'stirred' and our byte in the pipe follow what there is to do. */
@@ -245,14 +260,55 @@ is_stirred (const void *ud)
   return atomic_load_explicit(&e->stirred, memory_order_relaxed);
 }
 
-static int
-wait_here (rs_events *e, double timeout)
+/* What a host waits for. */
+typedef struct wish {
+  rs_events *e;
+  bool (*ready) (const void *ud);  /* or NULL: for any wake-up */
+  const void *ud;
+  rs_cancel *mine;                 /* of the calling thread, or NULL */
+} wish;
+
+/* Somebody has something for a host that waits for one thing only; or it is
+   there.  That it was woken may be old. */
+static bool
+is_there (const void *ud)
 {
+  const wish *const w = ud;
+  return w->ready(w->ud)
+      || atomic_load_explicit(&w->e->some, memory_order_relaxed)
+      || atomic_load_explicit(&w->e->poked, memory_order_relaxed);
+}
+
+/* The host was woken for something that is over: whoever finds it so from now
+   on wakes it.  Is there nothing to wait for? */
+static bool
+is_over_locked (const wish *w)
+{
+  rs_events *const e = w->e;
+  if (w->ready == NULL)
+    return false;
+  e->woken = false;
+  light_locked(e);
+  return w->ready(w->ud) || rs_cancel_pending(w->mine);
+}
+
+static int
+wait_here (const wish *w, double timeout)
+{
+  rs_events *const e = w->e;
   const double deadline = rs_deadline(timeout);
   int status = RS_OK;
-  if (timeout != 0)
-    rs_spin(is_stirred, e, rs_cancel_mine() != NULL);
+  if (timeout != 0 && w->ready == NULL)
+    rs_spin(is_stirred, e);
+  else if (timeout != 0)
+    rs_spin(is_there, w);
+  if (w->ready != NULL && w->ready(w->ud))
+    return RS_OK;
   pthread_mutex_lock(&e->lock);
+  if (is_over_locked(w)) {
+    pthread_mutex_unlock(&e->lock);
+    return RS_OK;
+  }
   if (e->pokable && timeout != 0)
     make_pipe_locked(e);
   while (!e->woken && rs_list_empty(&e->queue) && status == RS_OK
@@ -291,16 +347,24 @@ unref_object (void *object)
 }
 
 int
-rs_events_wait (rs_events *e, double timeout)
+rs_events_wait_for (rs_events *e, double timeout,
+                    bool (*ready) (const void *ud), const void *ud)
 {
   rs_cancel *const mine = timeout != 0 ? rs_cancel_mine() : NULL;
+  const wish w = { e, ready, ud, mine };
   const rs_sleeper sleeper = {
     .wake = wake_object, .ref = ref_object, .unref = unref_object, .object = e
   };
   rs_cancel_sleeps(mine, &sleeper);
-  const int status = rs_cancel_pending(mine) ? RS_OK : wait_here(e, timeout);
+  const int status = rs_cancel_pending(mine) ? RS_OK : wait_here(&w, timeout);
   rs_cancel_wakes(mine);
   return status;
+}
+
+int
+rs_events_wait (rs_events *e, double timeout)
+{
+  return rs_events_wait_for(e, timeout, NULL, NULL);
 }
 
 bool
@@ -367,25 +431,58 @@ rs_events_leave (rs_events *e, rs_notice *n)
 {
   pthread_mutex_lock(&e->lock);
   rs_list_remove(&n->live);
-  atomic_store_explicit(&n->gone, true, memory_order_release);
   pthread_mutex_unlock(&e->lock);
 }
 
 bool
-rs_events_finish (rs_events *e, rs_notice *n, bool post)
+rs_events_finish (rs_events *e, rs_notice *n, void (*settle) (rs_notice *n))
 {
   pthread_mutex_lock(&e->lock);
-  rs_list_remove(&n->live);
-  atomic_store_explicit(&n->gone, true, memory_order_release);
-  post = post && !rs_events_closed(e) && rs_list_empty(&n->queued);
-  if (post) {
+  const bool queue = !rs_events_closed(e) && rs_list_empty(&n->queued);
+  if (queue)
     rs_list_push(&e->queue, &n->queued);
-  }
+  settle(n);
   e->woken = true;
   tell_locked(e);
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
-  return post;
+  return queue;
+}
+
+void
+rs_events_stir (rs_events *e)
+{
+  /* In one order: the host clears the flag, and looks at what was stored;
+     here it is the other way round.  So one of the two sees it. */
+  if (!atomic_load(&e->stirred))
+    rs_events_wake(e);
+}
+
+rs_notice *
+rs_events_get_spare (rs_events *e)
+{
+  if (!rs_events_mine(e) || e->n_spares == 0)
+    return NULL;
+  e->n_spares--;
+  return RS_LIST_ENTRY(rs_list_shift(&e->spares), rs_notice, queued);
+}
+
+rs_notice *
+rs_events_next_spare (rs_events *e)
+{
+  return rs_events_mine(e) && e->n_spares > 0
+       ? RS_LIST_ENTRY(e->spares.next, rs_notice, queued) : NULL;
+}
+
+bool
+rs_events_put_spare (rs_events *e, rs_notice *n, void (*free) (rs_notice *n))
+{
+  if (!rs_events_mine(e) || e->n_spares >= SPARES)
+    return false;
+  e->free_spare = free;
+  e->n_spares++;
+  rs_list_push_front(&e->spares, &n->queued);
+  return true;
 }
 
 void

@@ -18,8 +18,6 @@
 typedef struct rs_notice {
   rs_list queued;     /* both guarded by the lock of the events */
   rs_list live;
-  _Atomic bool gone;  /* it is not in 'live' any more; set under the lock,
-                         after all that its job has to show */
 } rs_notice;
 
 static inline void
@@ -27,7 +25,6 @@ rs_notice_init (rs_notice *n)
 {
   rs_list_init(&n->queued);
   rs_list_init(&n->live);
-  atomic_init(&n->gone, false);
 }
 
 /* Queue it; false when it is queued already, or the events are closed. */
@@ -36,13 +33,39 @@ bool rs_events_post (rs_events *e, rs_notice *n);
 /* Take the first one off the queue, or NULL. */
 rs_notice *rs_events_take (rs_events *e);
 
-/* Into 'live' and out of it; the latter is harmless when it is not there. */
+/* Into 'live' and out of it. */
 void rs_events_enter (rs_events *e, rs_notice *n);
 void rs_events_leave (rs_events *e, rs_notice *n);
 
-/* Its job has ended, all at once: out of 'live', into the queue if 'post', and
-   wake the host.  True when it was queued. */
-bool rs_events_finish (rs_events *e, rs_notice *n, bool post);
+/*
+ * Its job has ended, and the host is to be told: queue it and wake the host.
+ * 'settle' is called between that, without which the host would look too
+ * early.  True when it was queued.
+ */
+bool rs_events_finish (rs_events *e, rs_notice *n,
+                       void (*settle) (rs_notice *n));
+
+/*
+ * The host may be waiting for what was stored just before this by an atomic
+ * operation.  The host was told to look at that by itself whenever it begins
+ * to wait, so most often there is nothing to do.
+ */
+void rs_events_stir (rs_events *e);
+
+/* Wait as 'rs_events_wait', but not if 'ready(ud)', which must not lock; it is
+   looked at without end before anybody sleeps. */
+int rs_events_wait_for (rs_events *e, double timeout,
+                        bool (*ready) (const void *ud), const void *ud);
+
+/*
+ * Jobs that were freed, for others that will report here: the host's own
+ * thread takes the one that it gave last, or NULL.  'put' is false when it is
+ * not kept; 'free' is for those that are left with the events.
+ */
+rs_notice *rs_events_get_spare (rs_events *e);
+rs_notice *rs_events_next_spare (rs_events *e);  /* stays there */
+bool rs_events_put_spare (rs_events *e, rs_notice *n,
+                          void (*free) (rs_notice *n));
 
 /* Call 'f', which may not lock anything, for each notice in 'live'. */
 void rs_events_visit (rs_events *e, void (*f) (rs_notice *n, void *ud),

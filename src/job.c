@@ -40,49 +40,95 @@ rs_job_next_id (void)
   return atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
 }
 
-const char *
+void
 rs_job_make_name (char *text, const char *prefix, uint64_t id)
 {
-  char *at = text + RS_JOB_NAME - 1;
-  *at = '\0';
-  do
-    *--at = (char) ('0' + id % 10);
-  while ((id /= 10) > 0);
-  *--at = '-';
-  const size_t size = strlen(prefix);
-  return memcpy(at - size, prefix, size);
+  snprintf(text, RS_JOB_NAME, "%s-%llu", prefix, (unsigned long long) id);
 }
 
 static const rs_call_sink sink;
 static void on_deadline (rs_timer *timer);
 
+static rs_job *
+of_notice (rs_notice *n)
+{
+  return RS_LIST_ENTRY(n, rs_job, notice);
+}
+
+/* Memory, a lock and a condition. */
+static rs_job *
+job_alloc (rs_events *events, size_t chunk)
+{
+  rs_notice *const spare = events != NULL && chunk == 0
+                         ? rs_events_get_spare(events) : NULL;
+  if (spare != NULL) {
+    rs_notice *const next = rs_events_next_spare(events);
+    if (next != NULL)
+      rs_prefetch_all(of_notice(next), sizeof(rs_job));
+    return of_notice(spare);
+  }
+  rs_job *const job =
+    aligned_alloc(RS_LINE, (sizeof *job + chunk + RS_LINE - 1)
+                           / RS_LINE * RS_LINE);
+  if (job != NULL) {
+    rs_mutex_init(&job->lock);
+    rs_cond_init(&job->changed);
+  }
+  return job;
+}
+
+static void
+job_dealloc (rs_job *job)
+{
+  pthread_mutex_destroy(&job->lock);
+  pthread_cond_destroy(&job->changed);
+  free(job);
+}
+
+static void
+free_spare (rs_notice *n)
+{
+  job_dealloc(of_notice(n));
+}
+
+/* Set all but these to zero, and but the room for a message. */
+static void
+job_clear (rs_job *job, size_t chunk)
+{
+  char *const at = (char *) job;
+  const size_t room = offsetof(rs_job, call) + offsetof(rs_call, room);
+  const size_t link = offsetof(rs_job, link);
+  const size_t lock = offsetof(rs_job, lock);
+  const size_t runner = offsetof(rs_job, runner);
+  const size_t changed = offsetof(rs_job, changed);
+  const size_t seen = offsetof(rs_job, seen);
+  memset(at, 0, room);
+  memset(at + link, 0, lock - link);
+  memset(at + runner, 0, changed - runner);
+  memset(at + seen, 0, sizeof *job + chunk - seen);
+}
+
 rs_job *
-rs_job_new (rs_queue *queue, rs_message *function, rs_message *arguments,
-            const rs_job_options *options, const char *prefix)
+rs_job_new (rs_queue *queue, rs_message *function,
+            const rs_job_options *options, size_t chunk)
 {
   static const rs_job_options defaults;
-  /* Not 'calloc', nor what compilers take for one: it does not look at what
-     the thread has freed last (glibc). */
-  rs_job *const job = realloc(NULL, sizeof *job);
-  if (job == NULL)
-    return NULL;
-  memset(job, 0, sizeof *job);
   if (options == NULL)
     options = &defaults;
+  rs_events *const events = options->events;
+  rs_job *const job = job_alloc(events, chunk);
+  if (job == NULL)
+    return NULL;
+  job_clear(job, chunk);
   atomic_init(&job->refs, 1);
-  rs_mutex_init(&job->lock);
-  rs_cond_init(&job->changed);
+  atomic_init(&job->state, RS_JOB_QUEUED);
   rs_list_init(&job->link);
-  rs_list_init(&job->batch_link);
-  rs_list_init(&job->emitted);
-  rs_stream_log_init(&job->log);
   rs_notice_init(&job->notice);
   job->queue = queue;
   queue->hold(queue);
   job->call.id = rs_job_next_id();
   job->call.function = rs_message_ref(function);
   job->call.keep = function->constant;
-  job->call.arguments = rs_message_ref(arguments);
   job->call.sink = &sink;
   job->call.attempt = 1;
   job->call.timeout = options->timeout;
@@ -90,23 +136,65 @@ rs_job_new (rs_queue *queue, rs_message *function, rs_message *arguments,
   job->call.retry_on = options->retry_on != RS_RETRY_DEFAULT
                      ? options->retry_on
                      : RS_RETRY_ERROR | RS_RETRY_TIMEOUT;
-  job->priority = options->priority;
-  job->bytes = rs_message_size(function)
-             + (arguments != NULL ? rs_message_size(arguments) : 0);
-  rs_timer_init(&job->timer, on_deadline);
+  if (chunk > 0)
+    job->call.chunk = (rs_chunk *) (job + 1);
+  job->priority = (int8_t) options->priority;
   job->created = rs_now();
   job->listen = options->listen;
-  job->events = rs_events_ref(options->events);
-  if (job->events != NULL)
-    rs_events_enter(job->events, &job->notice);
-  if (options->name == NULL)
-    job->name = rs_job_make_name(job->text, prefix, job->call.id);
-  else if ((job->name = job->given = strdup(options->name)) == NULL) {
+  job->events = rs_events_ref(events);
+  if (events != NULL)
+    rs_events_enter(events, &job->notice);
+  if (options->name != NULL
+      && (job->given = strdup(options->name)) == NULL) {
     rs_job_unref(job);
     return NULL;
   }
-  job->call.name = job->name;
   return job;
+}
+
+size_t
+rs_job_bytes (const rs_job *job)
+{
+  return rs_message_size(job->call.function)
+       + (job->call.arguments != NULL ? rs_message_size(job->call.arguments)
+                                      : 0);
+}
+
+/* Its parts that most jobs have not; NULL when out of memory. */
+static rs_job_more *
+get_more (rs_job *job)
+{
+  pthread_mutex_lock(&job->lock);
+  rs_job_more *more = job->more;
+  if (more == NULL && (more = calloc(1, sizeof *more)) != NULL) {
+    rs_timer_init(&more->timer, on_deadline);
+    rs_stream_log_init(&more->log);
+    rs_list_init(&more->emitted);
+    more->job = job;
+    job->more = more;
+  }
+  pthread_mutex_unlock(&job->lock);
+  return more;
+}
+
+static void
+more_free (rs_job_more *more)
+{
+  rs_list *link;
+  if (more == NULL)
+    return;
+  rs_timer_clear(&more->timer);
+  rs_stream_log_fini(&more->log);
+  while ((link = rs_list_shift(&more->emitted)) != NULL)
+    rs_stream_record_unref(RS_LIST_ENTRY(link, rs_stream_record, link));
+  free(more);
+}
+
+bool
+rs_job_set_deadline (rs_job *job, double deadline)
+{
+  rs_job_more *const more = get_more(job);
+  return more != NULL && rs_timer_set(&more->timer, deadline);
 }
 
 rs_job *
@@ -117,32 +205,39 @@ rs_job_ref (rs_job *job)
   return job;
 }
 
-void
-rs_job_unref (rs_job *job)
+static void
+job_free (rs_job *job)
 {
-  /* Release our reads and writes to the thread that frees. */
-  if (job == NULL
-      || atomic_fetch_sub_explicit(&job->refs, 1, memory_order_acq_rel) != 1)
-    return;
-  if (job->events != NULL)
-    rs_events_leave(job->events, &job->notice);
-  rs_timer_clear(&job->timer);
-  if (job->on_free != NULL)
-    job->on_free(job);
+  rs_events *const events = job->events;
+  const bool chunk = job->call.chunk != NULL;
+  if (events != NULL)
+    rs_events_leave(events, &job->notice);
+  more_free(job->more);
+  if (job->hooks != NULL)
+    job->hooks->on_free(job);
   rs_message_unref(job->call.function);
   rs_message_unref(job->call.arguments);
   rs_message_unref(job->call.result);
-  pthread_mutex_destroy(&job->lock);
-  pthread_cond_destroy(&job->changed);
-  rs_stream_log_fini(&job->log);
-  rs_list *link;
-  while ((link = rs_list_shift(&job->emitted)) != NULL)
-    rs_stream_record_unref(RS_LIST_ENTRY(link, rs_stream_record, link));
-  rs_events_unref(job->events);
   job->queue->drop(job->queue);
   free(job->given);
   free(job->failure);
-  free(job);
+  if (events == NULL || chunk
+      || !rs_events_put_spare(events, &job->notice, free_spare))
+    job_dealloc(job);
+  rs_events_unref(events);
+}
+
+void
+rs_job_unref (rs_job *job)
+{
+  /* Release our reads and writes to the thread that frees.  Who has the last
+     reference takes it from nobody: most often that is the handle. */
+  if (job != NULL
+      && (atomic_load_explicit(&job->refs, memory_order_acquire)
+            == (RS_JOB_SETTLED | 1)
+          || (atomic_fetch_sub_explicit(&job->refs, 1, memory_order_acq_rel)
+              & ~RS_JOB_SETTLED) == 1))
+    job_free(job);
 }
 
 /* -------------------------------------------------- what it tells its host */
@@ -179,14 +274,18 @@ wait_locked (rs_job *job, double deadline)
   return status;
 }
 
-/* Who waits at the job looks again. */
-static void
-stir (void *object)
+void
+rs_job_stir (rs_job *job)
 {
-  rs_job *const job = object;
   pthread_mutex_lock(&job->lock);
   tell_locked(job);
   pthread_mutex_unlock(&job->lock);
+}
+
+static void
+stir_object (void *object)
+{
+  rs_job_stir(object);
 }
 
 static void
@@ -206,7 +305,8 @@ static rs_sleeper
 sleeper_at (rs_job *job)
 {
   return (rs_sleeper) {
-    .wake = stir, .ref = ref_object, .unref = unref_object, .object = job
+    .wake = stir_object, .ref = ref_object, .unref = unref_object,
+    .object = job
   };
 }
 
@@ -233,7 +333,7 @@ on_record (rs_call *call, rs_stream_record *record)
   rs_job *const job = job_of(call);
   const unsigned what = 1u << record->info.stream;
   pthread_mutex_lock(&job->lock);
-  rs_stream_log_add(&job->log, record);
+  rs_stream_log_add(&job->more->log, record);
   const unsigned listen = job->listen;
   pthread_mutex_unlock(&job->lock);
   if (wanted(job, listen, what))
@@ -258,72 +358,143 @@ on_emit (rs_call *call, rs_stream_record *record)
     rs_stream_record_unref(record);
     return;
   }
+  rs_job_more *const more = job->more;
+  const _Atomic bool *const stop = call->chunk != NULL ? call->chunk->stop
+                                                       : NULL;
   rs_cancel *const mine = rs_cancel_mine();
   const rs_sleeper sleeper = sleeper_at(job);
   rs_cancel_sleeps(mine, &sleeper);
   pthread_mutex_lock(&job->lock);
-  while (job->waiting >= RS_EVENTS_MAX && !rs_events_mine(e)
-         && !rs_cancel_stopping(mine) && !is_set(call->batch_stop)
+  while (more->waiting >= RS_EVENTS_MAX && !rs_events_mine(e)
+         && !rs_cancel_stopping(mine) && !is_set(stop)
          && !rs_events_closed(e))
     wait_locked(job, RS_NEVER);
-  record->info.sequence = rs_stream_log_skip(&job->log);
-  rs_list_push(&job->emitted, &record->link);
-  job->waiting++;
+  record->info.sequence = rs_stream_log_skip(&more->log);
+  rs_list_push(&more->emitted, &record->link);
+  more->waiting++;
   pthread_mutex_unlock(&job->lock);
   rs_cancel_wakes(mine);
   notify(job);
 }
 
-static const rs_call_sink sink = { .record = on_record, .emit = on_emit };
+static bool
+is_ready (rs_call *call)
+{
+  return get_more(job_of(call)) != NULL;
+}
+
+/* Its name, made when it is asked for: most of them nobody sees. */
+static const char *
+name_of (rs_job *job)
+{
+  if (job->given != NULL)
+    return job->given;
+  pthread_mutex_lock(&job->lock);
+  if (job->text[0] == '\0')
+    rs_job_make_name(job->text, "job", job->call.id);
+  pthread_mutex_unlock(&job->lock);
+  return job->text;
+}
+
+static const char *
+on_name (rs_call *call)
+{
+  return name_of(job_of(call));
+}
+
+static const rs_call_sink sink = {
+  .record = on_record, .emit = on_emit, .ready = is_ready, .name = on_name
+};
 
 rs_stream_record *
 rs_job_record (rs_job *job, uint64_t after)
 {
   pthread_mutex_lock(&job->lock);
-  rs_stream_record *const record = rs_stream_log_after(&job->log, after);
+  rs_stream_record *const record = job->more == NULL ? NULL
+    : rs_stream_log_after(&job->more->log, after);
   if (record != NULL)
     rs_stream_record_ref(record);
   pthread_mutex_unlock(&job->lock);
   return record;
 }
 
-rs_stream_record *
-rs_job_deliver (rs_job *job)
+/* The next one that the host was not told of, or NULL. */
+static rs_stream_record *
+deliver_locked (rs_job *job, rs_job_more *more)
 {
-  pthread_mutex_lock(&job->lock);
-  rs_stream_record *next = rs_stream_log_after(&job->log, job->delivered);
-  rs_stream_record *const event = rs_list_empty(&job->emitted) ? NULL
-    : RS_LIST_ENTRY(job->emitted.next, rs_stream_record, link);
+  rs_stream_record *next = rs_stream_log_after(&more->log, more->delivered);
+  rs_stream_record *const event = rs_list_empty(&more->emitted) ? NULL
+    : RS_LIST_ENTRY(more->emitted.next, rs_stream_record, link);
   if (event != NULL
       && (next == NULL || event->info.sequence < next->info.sequence)) {
     next = event;
     rs_list_remove(&event->link);
-    job->waiting--;
+    more->waiting--;
     tell_locked(job);
   }
   else if (next != NULL)
     rs_stream_record_ref(next);
   if (next != NULL)
-    job->delivered = next->info.sequence;
+    more->delivered = next->info.sequence;
+  return next;
+}
+
+rs_stream_record *
+rs_job_deliver (rs_job *job)
+{
+  pthread_mutex_lock(&job->lock);
+  rs_stream_record *const next = job->more == NULL ? NULL
+                               : deliver_locked(job, job->more);
   pthread_mutex_unlock(&job->lock);
   return next;
 }
 
 uint64_t
-rs_job_delivered (const rs_job *job)
+rs_job_delivered (rs_job *job)
 {
-  return job->delivered;
+  pthread_mutex_lock(&job->lock);
+  const uint64_t delivered = job->more != NULL ? job->more->delivered : 0;
+  pthread_mutex_unlock(&job->lock);
+  return delivered;
 }
 
 bool
-rs_job_settled (rs_job *job)
+rs_job_settled (const rs_job *job)
 {
-  if (job->events != NULL)
-    return atomic_load_explicit(&job->notice.gone, memory_order_acquire);
-  pthread_mutex_lock(&job->lock);
-  const bool ended = rs_job_state_final(job->state);
-  pthread_mutex_unlock(&job->lock);
-  return ended;
+  /* In one order: see 'rs_events_stir'. */
+  return (atomic_load(&job->refs) & RS_JOB_SETTLED) != 0;
+}
+
+lua_Integer *
+rs_job_slot (rs_job *job)
+{
+  return &job->slot;
+}
+
+static bool
+is_settled (const void *job)
+{
+  return rs_job_settled(job);
+}
+
+int
+rs_job_await (rs_job *job, double timeout)
+{
+  return rs_events_wait_for(job->events, timeout, is_settled, job);
+}
+
+static rs_job_state
+state_of (const rs_job *job)
+{
+  /* With a final state come the result, and all else that is left. */
+  return (rs_job_state) atomic_load_explicit(&job->state,
+                                             memory_order_acquire);
+}
+
+static void
+set_state_locked (rs_job *job, rs_job_state state)
+{
+  atomic_store_explicit(&job->state, (int) state, memory_order_release);
 }
 
 void
@@ -350,19 +521,16 @@ rs_job_forget (rs_job *job)
 {
   if (job == NULL)
     return;
-  pthread_mutex_lock(&job->lock);
-  job->forgotten = true;
-  const bool report = is_bad(job->state) && !is_set(&job->seen);
-  pthread_mutex_unlock(&job->lock);
+  bool report = false;
+  if (!rs_job_state_good(state_of(job))) {
+    pthread_mutex_lock(&job->lock);
+    job->forgotten = true;
+    report = is_bad(state_of(job)) && !is_set(&job->seen);
+    pthread_mutex_unlock(&job->lock);
+  }
   if (report && job->events != NULL)
     notify(job);
   rs_job_unref(job);
-}
-
-static rs_job *
-of_notice (rs_notice *n)
-{
-  return RS_LIST_ENTRY(n, rs_job, notice);
 }
 
 rs_job *
@@ -378,20 +546,21 @@ typedef struct some_jobs {
   size_t room, n;
 } some_jobs;
 
-/* Add a reference, unless the job is being freed. */
+/* Add a reference, unless the job has ended, or is being freed. */
 static void
 collect (rs_notice *n, void *ud)
 {
   some_jobs *const some = ud;
   rs_job *const job = of_notice(n);
   unsigned refs = atomic_load_explicit(&job->refs, memory_order_relaxed);
-  while (some->n < some->room && refs > 0
+  bool live = refs > 0 && refs < RS_JOB_SETTLED;
+  while (live && some->n < some->room
          && !atomic_compare_exchange_weak_explicit(&job->refs, &refs,
                                                    refs + 1,
                                                    memory_order_relaxed,
                                                    memory_order_relaxed))
-    ;
-  if (refs == 0)
+    live = refs > 0 && refs < RS_JOB_SETTLED;
+  if (!live)
     return;
   if (some->n < some->room)
     some->jobs[some->n] = job;
@@ -406,17 +575,17 @@ rs_events_jobs (rs_events *events, rs_job **out, size_t room)
   return some.n;
 }
 
-void
-rs_job_stop_chunks (rs_events *events, const rs_batch *batch,
-                    rs_reason reason, double grace)
+/* Those that wait for the host to take events look again. */
+static void
+stir_all (rs_events *events)
 {
-  rs_job *jobs[64];
-  size_t n, room = sizeof jobs / sizeof jobs[0];
-  rs_job **list = jobs;
+  rs_job *some[64];
+  size_t n, room = sizeof some / sizeof some[0];
+  rs_job **list = some;
   while ((n = rs_events_jobs(events, list, room)) > room) {
     for (size_t i = 0; i < room; i++)
       rs_job_unref(list[i]);
-    rs_job **const more = realloc(list != jobs ? list : NULL,
+    rs_job **const more = realloc(list != some ? list : NULL,
                                   2 * n * sizeof *list);
     if (more == NULL) {
       n = 0;
@@ -426,14 +595,10 @@ rs_job_stop_chunks (rs_events *events, const rs_batch *batch,
     room = 2 * n;
   }
   for (size_t i = 0; i < n; i++) {
-    const bool ours = batch == NULL || list[i]->batch == batch;
-    if (ours && reason != RS_REASON_NONE)
-      rs_job_stop(list[i], reason, grace);
-    else if (ours)
-      stir(list[i]);
+    rs_job_stir(list[i]);
     rs_job_unref(list[i]);
   }
-  if (list != jobs)
+  if (list != some)
     free(list);
 }
 
@@ -444,7 +609,7 @@ rs_events_close (rs_events *events)
   rs_events_set_closed(events);
   while ((job = rs_events_next(events)) != NULL)
     rs_job_unref(job);
-  rs_job_stop_chunks(events, NULL, RS_REASON_NONE, 0);
+  stir_all(events);
 }
 
 /* ----------------------------------------------------------------- running */
@@ -454,73 +619,120 @@ static void
 count (rs_job *job, rs_job_state state)
 {
   rs_queue *const q = job->queue;
-  if (job->batch == NULL)
+  const rs_chunk *const chunk = job->call.chunk;
+  if (chunk == NULL)
     q->ended(q, state, 1);
   else if (state != RS_JOB_LOST) {
     for (int i = RS_JOB_COMPLETED; i <= RS_JOB_LOST; i++)
-      q->ended(q, (rs_job_state) i, job->call.ended[i]);
+      q->ended(q, (rs_job_state) i, chunk->ended[i]);
   }
 }
 
-/* End it, since 'reason'; only the first end counts.  What was asked to stop
-   has stopped, whatever it made of that. */
+/* It is settled. */
 static void
-end (rs_job *job, rs_job_state state, rs_reason reason)
+settle (rs_notice *n)
+{
+  atomic_fetch_or(&of_notice(n)->refs, RS_JOB_SETTLED);
+}
+
+/* Set its final state; false when it has one. */
+static bool
+set_end (rs_job *job, rs_job_state *state, rs_reason reason, bool *post)
 {
   pthread_mutex_lock(&job->lock);
-  const bool first = !rs_job_state_final(job->state);
-  rs_cancel *const runner = job->runner;
+  const bool first = !rs_job_state_final(state_of(job));
   job->runner = NULL;
   if (first) {
     /* Who asked it to stop was told that it had not ended. */
     const rs_reason wish = rs_wish_reason(&job->call.wish);
-    if (wish != RS_REASON_NONE && state != RS_JOB_LOST) {
-      state = rs_reason_state(wish);
+    if (wish != RS_REASON_NONE && *state != RS_JOB_LOST) {
+      *state = rs_reason_state(wish);
       reason = wish;
     }
-    job->state = state;
     job->reason = reason;
     job->finished = rs_now();
+    set_state_locked(job, *state);
     tell_locked(job);
   }
   const unsigned listen = job->listen;
-  const bool report = job->forgotten && is_bad(state)
+  const bool report = job->forgotten && is_bad(*state)
                    && !is_set(&job->seen);
+  rs_job_more *const more = job->more;
   pthread_mutex_unlock(&job->lock);
-  rs_cancel_unref(runner);
-  if (!first)
-    return;
-  rs_timer_clear(&job->timer);
-  count(job, state);
-  if (job->on_end != NULL)  /* a batch wakes the host itself */
-    job->on_end(job);
-  if (job->events != NULL && job->batch != NULL)
-    rs_events_leave(job->events, &job->notice);
-  else if (job->events != NULL) {
-    rs_job_ref(job);
-    if (!rs_events_finish(job->events, &job->notice, report
-                          || wanted(job, listen, RS_LISTEN_FINISHED)))
+  if (more != NULL)
+    rs_timer_clear(&more->timer);
+  /* A batch wakes the host itself. */
+  *post = job->events != NULL && job->batch == NULL
+       && (report || wanted(job, listen, RS_LISTEN_FINISHED));
+  return first;
+}
+
+/*
+ * End it, since 'reason'; only the first end counts.  What was asked to stop
+ * has stopped, whatever it made of that.  With 'leave' the caller's reference
+ * is given up, and the caller keeps the events.
+ */
+static void
+end (rs_job *job, rs_job_state state, rs_reason reason, bool leave)
+{
+  bool post;
+  if (!set_end(job, &state, reason, &post)) {
+    if (leave)
       rs_job_unref(job);
+    return;
   }
+  count(job, state);
+  if (job->hooks != NULL)
+    job->hooks->on_end(job);
+  if (post) {
+    rs_job_ref(job);
+    if (!rs_events_finish(job->events, &job->notice, settle))
+      rs_job_unref(job);
+    if (leave)
+      rs_job_unref(job);
+    return;
+  }
+  rs_events *const events = job->events;
+  const unsigned refs = atomic_fetch_add(&job->refs,
+                                         RS_JOB_SETTLED - (leave ? 1 : 0));
+  if (events != NULL)
+    rs_events_stir(events);
+  if (leave && refs == 1)  /* nobody else has it? */
+    job_free(job);
 }
 
 void
 rs_job_end (rs_job *job, rs_job_state state)
 {
-  end(job, state, job->call.reason);
+  end(job, state, job->call.reason, false);
+}
+
+void
+rs_job_serve (rs_job *job, rs_events **served)
+{
+  if (*served == job->events)
+    return;
+  rs_events_unref(*served);
+  *served = rs_events_ref(job->events);
+}
+
+void
+rs_job_end_served (rs_job *job, rs_job_state state)
+{
+  end(job, state, job->call.reason, true);
 }
 
 void
 rs_job_end_queued (rs_job *job, rs_reason reason)
 {
-  end(job, rs_reason_state(reason), reason);
+  end(job, rs_reason_state(reason), reason, false);
 }
 
 void
 rs_job_fail (rs_job *job, const char *failure)
 {
   job->failure = strdup(failure);
-  end(job, RS_JOB_FAILED, RS_REASON_NONE);
+  end(job, RS_JOB_FAILED, RS_REASON_NONE, false);
 }
 
 void
@@ -533,7 +745,7 @@ void
 rs_job_lose_call (void *call)
 {
   rs_job *const job = job_of(call);
-  end(job, RS_JOB_LOST, RS_REASON_NONE);
+  end(job, RS_JOB_LOST, RS_REASON_NONE, false);
   rs_job_unref(job);
 }
 
@@ -543,11 +755,12 @@ rs_job_stop (rs_job *job, rs_reason reason, double grace)
   if (!(grace >= 0))
     grace = RS_GRACE;
   pthread_mutex_lock(&job->lock);
-  const bool ended = rs_job_state_final(job->state);
+  const rs_job_state state = state_of(job);
+  const bool ended = rs_job_state_final(state);
   if (!ended)
     rs_wish_make(&job->call.wish, reason, grace);
-  if (job->state == RS_JOB_RUNNING)
-    job->state = RS_JOB_STOPPING;
+  if (state == RS_JOB_RUNNING)
+    set_state_locked(job, RS_JOB_STOPPING);
   rs_cancel *const runner = rs_cancel_ref(job->runner);
   pthread_mutex_unlock(&job->lock);
   if (ended)
@@ -572,8 +785,8 @@ rs_job_cancel (rs_job *job, double grace)
 static void
 on_deadline (rs_timer *timer)
 {
-  rs_job_stop(RS_LIST_ENTRY(timer, rs_job, timer), RS_REASON_DEADLINE,
-              RS_GRACE);
+  rs_job_stop(RS_LIST_ENTRY(timer, rs_job_more, timer)->job,
+              RS_REASON_DEADLINE, RS_GRACE);
 }
 
 /* queued -> running; false when it was asked to stop before. */
@@ -583,9 +796,8 @@ begin (rs_job *job, const rs_state *s)
   pthread_mutex_lock(&job->lock);
   const bool go = rs_wish_reason(&job->call.wish) == RS_REASON_NONE;
   if (go) {
-    job->state = RS_JOB_RUNNING;
-    if (job->runner == NULL)
-      job->runner = rs_cancel_ref(rs_state_cancel(s));
+    set_state_locked(job, RS_JOB_RUNNING);
+    job->runner = rs_state_cancel(s);
     if (job->started == 0)
       job->started = rs_now();
     job->worker = rs_state_worker(s);
@@ -630,30 +842,28 @@ rs_job_run (rs_job *job, rs_state *s, lua_State *L)
 int
 rs_job_push (rs_job *job, lua_State *L, int *n)
 {
-  pthread_mutex_lock(&job->lock);
-  const rs_job_state state = job->state;
-  pthread_mutex_unlock(&job->lock);
+  const rs_job_state state = state_of(job);
   if (!rs_job_state_final(state))
     return RS_EBUSY;
   /* After the end nobody writes to the job. */
   const int top = lua_gettop(L);
-  rs_job_see(job);
   const rs_call *const call = &job->call;
   if (rs_job_state_good(state)) {
     *n = rs_decode(L, call->result);
     return RS_OK;
   }
+  rs_job_see(job);
   luaL_checkstack(L, 2, NULL);
   /* The call of a lost job is its runner's. */
   if (state != RS_JOB_LOST && call->result != NULL
       && (state == RS_JOB_FAILED
-          || (call->count == 0 && call->reason != RS_REASON_NONE)))
+          || (call->chunk == NULL && call->reason != RS_REASON_NONE)))
     rs_decode(L, call->result);
   else if (state == RS_JOB_FAILED)
     lua_pushstring(L, job->failure != NULL ? job->failure
                                            : rs_status_message(RS_ENOMEM));
   else
-    lua_pushfstring(L, "%s was %s", job->name, rs_job_state_name(state));
+    lua_pushfstring(L, "%s was %s", name_of(job), rs_job_state_name(state));
   lua_settop(L, top + 2);
   *n = 2;
   return RS_EFAILED;
@@ -722,12 +932,12 @@ rs_job_wait (rs_job *job, lua_State *L, double timeout)
   rs_cancel_sleeps(mine, &sleeper);
   int status = RS_OK;
   pthread_mutex_lock(&job->lock);
-  while (!rs_job_state_final(job->state) && status == RS_OK) {
+  while (!rs_job_state_final(state_of(job)) && status == RS_OK) {
     status = timeout == 0 ? RS_ETIMEOUT
            : rs_cancel_pending(mine) ? RS_ESTOPPED
            : wait_locked(job, deadline);
   }
-  if (rs_job_state_final(job->state))
+  if (rs_job_state_final(state_of(job)))
     status = RS_OK;
   pthread_mutex_unlock(&job->lock);
   rs_cancel_wakes(mine);
@@ -760,27 +970,31 @@ reason_of (const rs_job *job, rs_job_state state, rs_reason reason)
 const char *
 rs_job_reason (const rs_job *job)
 {
-  return reason_of(job, job->state, job->reason);
+  return reason_of(job, state_of(job), job->reason);
 }
 
 void
 rs_job_info_get (rs_job *job, rs_job_info *out)
 {
   pthread_mutex_lock(&job->lock);
-  out->state = job->state;
+  const rs_job_more *const more = job->more;
+  out->state = state_of(job);
   out->worker = job->worker;
   out->attempts = job->attempts;
   out->created = job->created;
   out->started = job->started;
   out->finished = job->finished;
-  out->sent = job->log.next - 1;
-  memcpy(out->dropped, job->log.dropped, sizeof out->dropped);
+  out->sent = more != NULL ? more->log.next - 1 : 0;
+  if (more != NULL)
+    memcpy(out->dropped, more->log.dropped, sizeof out->dropped);
+  else
+    memset(out->dropped, 0, sizeof out->dropped);
   out->listen = job->listen;
   const bool forgotten = job->forgotten;
   const rs_reason reason = job->reason;
   pthread_mutex_unlock(&job->lock);
   out->id = job->call.id;
-  out->name = job->name;
+  out->name = name_of(job);
   out->reason = reason_of(job, out->state, reason);
   out->chunk = job->batch != NULL;
   out->seen = is_set(&job->seen);

@@ -18,7 +18,9 @@
 #define RS_JOB_H
 
 #include <pthread.h>
+#include <stddef.h>
 
+#include "cache.h"
 #include "call.h"
 #include "cancel.h"
 #include "event.h"
@@ -64,73 +66,101 @@ struct rs_queue {
   void (*drop) (rs_queue *q);
 };
 
-enum { RS_JOB_NAME = 32 };  /* bytes of "batch-" and a number */
+enum { RS_JOB_NAME = 28 };  /* bytes of "batch-" and a number */
 
-struct rs_job {
-  _Atomic unsigned refs;
-  rs_call call;            /* constant while queued; then its runner's */
-  rs_queue *queue;         /* held */
-  rs_batch *batch;         /* whose chunk it is, or NULL; for the next two */
-  void (*on_end) (rs_job *job);   /* it has ended; called once; or NULL */
-  void (*on_free) (rs_job *job);  /* it will be freed; or NULL */
-  const char *name;        /* one of these two: */
-  char *given;             /*   owned, or NULL */
-  char text[RS_JOB_NAME];
-  char *failure;           /* owned: why it failed without a result; or NULL;
-                              set before the end */
-  rs_events *events;       /* a reference, or NULL; constant */
-  rs_notice notice;        /* there; a reference while it is queued */
+/* What only jobs have that send something, or have a deadline; made for the
+   first of it. */
+typedef struct rs_job_more {
+  rs_job *job;             /* whose they are */
   rs_timer timer;          /* its deadline */
-  bool blocked;            /* its worker waits for another job, and is counted
-                              as that; the runner's own */
-  size_t items;            /* of a chunk, that end with it; the batch's */
-  size_t bytes;            /* of its messages; constant, as the next one */
-  int priority;
-  _Atomic bool seen;       /* somebody looked at its end */
-
-  rs_list link;            /* in the queue; guarded by the queue's lock */
-  rs_list batch_link;      /* in the batch; guarded by the batch's lock */
-
-  pthread_mutex_t lock;    /* guards down to the blank line */
-  rs_job_state state;
-  rs_reason reason;        /* why it was stopped; set with the final state */
-  rs_cancel *runner;       /* a reference while it runs, or NULL */
-  unsigned worker, attempts;
-  double created, started, finished;
-  unsigned listen;         /* what queues the notice */
-  bool forgotten;          /* nobody will look any more */
-  rs_stream_log log;
+  rs_stream_log log;       /* guarded by the job's lock, as the next two */
   rs_list emitted;         /* events that nobody took, oldest first */
   unsigned waiting;        /* of these */
   uint64_t delivered;      /* sequence; the host's thread only */
-  unsigned waiters;        /* at: */
-  pthread_cond_t changed;  /* it has ended, or shall stop, or 'waiting' got
-                              less */
-};
+} rs_job_more;
+
+/* What a job is a part of. */
+typedef struct rs_job_hooks {
+  void (*on_end) (rs_job *job);   /* it has ended; called once */
+  void (*on_free) (rs_job *job);  /* it will be freed */
+} rs_job_hooks;
 
 /*
- * New job for a call of 'function' with 'arguments'; takes a reference to
- * each of them.  Without a name it has 'prefix' and its id.  NULL when out of
- * memory.
+ * The order is that of use: what a worker hands to the host with a result,
+ * what both need before, what neither does for most jobs (see cache.h).
+ */
+struct rs_job {
+  _Alignas(RS_LINE)
+  _Atomic unsigned refs;   /* and RS_JOB_SETTLED */
+  _Atomic int state;       /* rs_job_state; set under the lock, read by any */
+  rs_reason reason;        /* why it was stopped; set with the final state */
+  int8_t priority;         /* constant */
+  bool blocked;            /* its worker waits for another job, and is counted
+                              as that; the runner's own */
+  double finished;         /* instant; set with the final state */
+  rs_call call;            /* constant while queued; then its runner's */
+
+  rs_list link;            /* in the queue; guarded by its lock */
+  struct rs_hold *hold;    /* where it is in a worker's hand, or was; the
+                              same */
+  rs_queue *queue;         /* held; constant, as the next three */
+  rs_events *events;       /* a reference, or NULL */
+  rs_batch *batch;         /* whose chunk it is, or NULL */
+  const rs_job_hooks *hooks;  /* or NULL */
+
+  pthread_mutex_t lock;    /* guards down to the blank line */
+  rs_cancel *runner;       /* while it runs, or NULL; a thread that holds the
+                              lock finds it there */
+  unsigned worker, attempts;
+  double started;          /* instant */
+  unsigned listen;         /* what queues the notice */
+  unsigned waiters;        /* at 'changed' */
+  bool forgotten;          /* nobody will look any more */
+  rs_job_more *more;       /* owned, or NULL; set once */
+  pthread_cond_t changed;  /* it has ended, or shall stop, or 'waiting' got
+                              less */
+
+  _Atomic bool seen;       /* somebody looked at its end */
+  lua_Integer slot;        /* rs_job_slot */
+  double created;          /* instant; constant */
+  rs_notice notice;        /* at 'events'; a reference while it is queued */
+  char *given;             /* its name, owned; or NULL: */
+  char text[RS_JOB_NAME];  /*   this one, when somebody has asked for it;
+                                guarded by the lock */
+  char *failure;           /* owned: why it failed without a result; or NULL;
+                              set before the end */
+};
+
+/* In 'refs': it has ended, and all there is to be told was told. */
+#define RS_JOB_SETTLED (1u << 31)
+
+/*
+ * New job for a call of 'function', to which it takes a reference; without
+ * options but those of 'options', and with no arguments.  'chunk' is more
+ * memory, for a chunk.  NULL when out of memory.
  */
 rs_job *rs_job_new (rs_queue *queue, rs_message *function,
-                    rs_message *arguments, const rs_job_options *options,
-                    const char *prefix);
+                    const rs_job_options *options, size_t chunk);
 
-/* The job was filled by another CPU, and all of it will be looked at: let its
+/* Bytes of its messages, while it is queued. */
+size_t rs_job_bytes (const rs_job *job);
+
+/* The job was filled by another CPU, and this will be looked at: let its
    memory come at once, not line by line. */
 static inline void
 rs_job_prefetch (const rs_job *job)
 {
-  for (size_t at = 0; at < sizeof *job; at += 64)
-    __builtin_prefetch((const char *) job + at);
+  rs_prefetch_all(job, offsetof(rs_job, changed));
 }
+
+/* It has a deadline.  False when nobody could see to it. */
+bool rs_job_set_deadline (rs_job *job, double deadline);
 
 /* A number for a job or a batch, unique in the process. */
 uint64_t rs_job_next_id (void);
 
-/* 'prefix' and 'id', somewhere in 'text', which has RS_JOB_NAME bytes. */
-const char *rs_job_make_name (char *text, const char *prefix, uint64_t id);
+/* 'prefix' and 'id' into 'text', which has RS_JOB_NAME bytes. */
+void rs_job_make_name (char *text, const char *prefix, uint64_t id);
 
 /*
  * Run a job that was taken out of its queue, on 's' and its coroutine 'L'
@@ -141,6 +171,14 @@ rs_job_state rs_job_execute (rs_job *job, rs_state *s, lua_State *L);
 
 /* End it.  Harmless when it has ended. */
 void rs_job_end (rs_job *job, rs_job_state state);
+
+/*
+ * A worker is about to run it, and ends it afterwards, with its reference: so
+ * who sees the end has the job for itself, and frees it where it was made.
+ * The worker keeps the events, in 'served', a reference.
+ */
+void rs_job_serve (rs_job *job, rs_events **served);
+void rs_job_end_served (rs_job *job, rs_job_state state);
 
 /* End what was taken out of its queue and not run. */
 void rs_job_end_queued (rs_job *job, rs_reason reason);
@@ -155,10 +193,8 @@ void rs_job_fail (rs_job *job, const char *reason);
 /* Stop it, for 'reason'; 'rs_job_cancel' tells the rest.  Any thread. */
 int rs_job_stop (rs_job *job, rs_reason reason, double grace);
 
-/* Those of 'events' that are chunks of 'batch' shall look at its flag; or
-   stop, when there is a reason. */
-void rs_job_stop_chunks (rs_events *events, const rs_batch *batch,
-                         rs_reason reason, double grace);
+/* Who waits in it, or for it, looks again. */
+void rs_job_stir (rs_job *job);
 
 /* For the owner of an rs_cancel: its calls are those of jobs. */
 void rs_job_hold_call (void *call);

@@ -185,7 +185,7 @@ watch_locked (rs_pool *pool, double deadline)
     pool, atomic_load_explicit(&pool->changes, memory_order_relaxed)
   };
   unlock(pool);
-  rs_spin(has_changed, &w, false);
+  rs_spin(has_changed, &w);
   lock(pool);
   if (has_changed(&w))
     return RS_OK;
@@ -243,6 +243,7 @@ worker_began (rs_slot *slot)
 {
   rs_pool *const pool = slot->pool;
   worker *const w = worker_of(slot);
+  rs_spin_enter();
   lock(pool);
   slot->thread = pthread_self();
   w->began = true;
@@ -269,6 +270,17 @@ worker_opened (rs_slot *slot, int status, const rs_error *err)
   unlock(pool);
 }
 
+/* It takes no more jobs. */
+static void
+leave_locked (rs_pool *pool, worker *w)
+{
+  if (w->leaving)
+    return;
+  w->leaving = true;
+  pool->alive--;
+  rs_sched_leave_locked(&pool->sched, &w->seat);
+}
+
 /* More than there may be: the reason for the last one is over. */
 static bool
 is_surplus_locked (const rs_pool *pool)
@@ -276,25 +288,53 @@ is_surplus_locked (const rs_pool *pool)
   return pool->alive > pool->max + pool->blocked;
 }
 
+/* Fill the hand of the worker, or sit down; false when it is to leave. */
+static bool
+look_for_job (rs_pool *pool, worker *w, bool *sits)
+{
+  lock(pool);
+  bool stay = !w->abandoned && !is_surplus_locked(pool);
+  const bool taken = stay && rs_sched_take_locked(&pool->sched, &w->seat);
+  stay = stay && (taken || !pool->sched.closed);
+  *sits = stay && !taken;
+  if (!stay)
+    leave_locked(pool, w);
+  unlock(pool);
+  return stay;
+}
+
+/* It sits: wait for a job; false when it is to leave. */
+static bool
+wait_for_job (rs_pool *pool, worker *w)
+{
+  if (rs_seat_spin(&w->seat))
+    return true;
+  /* The host whose job it was may go. */
+  rs_events_unref(w->slot.served);
+  w->slot.served = NULL;
+  lock(pool);
+  const double deadline = pool->alive > pool->min ? rs_deadline(pool->idle)
+                                                  : RS_NEVER;
+  const bool stay = rs_sched_sleep_locked(&pool->sched, &w->seat, deadline)
+                 || (!pool->sched.closed && pool->alive <= pool->min);
+  if (!stay)
+    leave_locked(pool, w);
+  unlock(pool);
+  return stay;
+}
+
 static rs_job *
 worker_take (rs_slot *slot)
 {
   rs_pool *const pool = slot->pool;
   worker *const w = worker_of(slot);
-  rs_job *job = NULL;
-  bool stay = true;
-  lock(pool);
-  while (stay && !w->abandoned && !is_surplus_locked(pool)) {
-    const double deadline = pool->alive > pool->min ? rs_deadline(pool->idle)
-                                                    : RS_NEVER;
-    job = rs_sched_take_locked(&pool->sched, &w->seat, deadline);
-    stay = job == NULL && !pool->sched.closed && pool->alive <= pool->min;
+  rs_job *job;
+  bool stay = true, sits;
+  while ((job = rs_seat_begin(&w->seat)) == NULL && stay) {
+    stay = look_for_job(pool, w, &sits);
+    if (stay && sits)
+      stay = wait_for_job(pool, w);
   }
-  if (job == NULL && !w->leaving) {
-    w->leaving = true;
-    pool->alive--;
-  }
-  unlock(pool);
   tell_room(pool);
   return job;
 }
@@ -302,12 +342,13 @@ worker_take (rs_slot *slot)
 static void
 worker_done (rs_slot *slot)
 {
-  rs_pool *const pool = slot->pool;
-  worker *const w = worker_of(slot);
-  lock(pool);
-  if (w->seat.job != NULL)  /* not taken from it, as from a lost one? */
-    rs_sched_done_locked(&pool->sched, &w->seat);
-  unlock(pool);
+  rs_seat_done(&worker_of(slot)->seat);
+}
+
+static void
+worker_ended (rs_slot *slot)
+{
+  rs_seat_end(&slot->pool->sched, &worker_of(slot)->seat);
 }
 
 static void
@@ -324,11 +365,10 @@ worker_left (rs_slot *slot)
 {
   rs_pool *const pool = slot->pool;
   worker *const w = worker_of(slot);
+  rs_events_unref(slot->served);
+  rs_spin_leave();
   lock(pool);
-  if (!w->leaving) {  /* its runspace could not be made? */
-    w->leaving = true;
-    pool->alive--;
-  }
+  leave_locked(pool, w);  /* its runspace could not be made? */
   const bool none = pool->alive == 0 && pool->failed_workers > 0;
   const rs_error failure = pool->failure;
   unlock(pool);
@@ -363,6 +403,7 @@ static const rs_slot_owner owner = {
   .opened = worker_opened,
   .take = worker_take,
   .done = worker_done,
+  .ended = worker_ended,
   .renewed = worker_renewed,
   .lost = worker_lost,
   .left = worker_left,
@@ -391,9 +432,10 @@ free_number_locked (rs_pool *pool)
 static worker *
 reserve_locked (rs_pool *pool)
 {
-  worker *const w = calloc(1, sizeof *w);
+  worker *const w = aligned_alloc(_Alignof(worker), sizeof *w);
   if (w == NULL)
     return NULL;
+  memset(w, 0, sizeof *w);
   rs_seat_init(&w->seat);
   w->slot.owner = &owner;
   w->slot.transport = &rs_thread_transport;
@@ -405,6 +447,7 @@ reserve_locked (rs_pool *pool)
   w->slot.pin = pool->pin;
   w->slot.number = free_number_locked(pool);
   rs_list_push(&pool->workers, &w->link);
+  rs_sched_enter_locked(&pool->sched, &w->seat);
   pool->alive++;
   pool->opening++;
   pool->started_workers++;
@@ -424,7 +467,7 @@ start (rs_pool *pool, worker *w, rs_error *err)
   lock(pool);
   if (w != NULL) {
     rs_list_remove(&w->link);
-    pool->alive--;
+    leave_locked(pool, w);
     pool->opening--;
     pool->started_workers--;
   }
@@ -472,10 +515,8 @@ abandon_one_locked (rs_pool *pool, worker *w)
   pool->stuck++;
   if (w->began)
     pthread_detach(w->slot.thread);
-  if (!w->leaving) {
-    w->leaving = true;
-    pool->alive--;
-  }
+  rs_sched_return_locked(&pool->sched, &w->seat);
+  leave_locked(pool, w);
 }
 
 /* rs_slot_owner: any thread */
@@ -489,8 +530,7 @@ worker_lost (rs_slot *slot)
   if (!w->abandoned)
     abandon_one_locked(pool, w);
   pool->lost_workers++;
-  if (w->seat.job != NULL)
-    rs_sched_done_locked(&pool->sched, &w->seat);
+  pool->sched.finished++;  /* its job */
   const bool wanted = pool->sched.queued > 0
                    || (!pool->sched.closed && pool->alive < pool->min);
   const bool again = wanted && may_grow_locked(pool);
@@ -515,11 +555,20 @@ is_full_locked (const rs_pool *pool, size_t bytes)
 {
   const rs_sched *const s = &pool->sched;
   /* As many as there are idle workers are as good as taken. */
-  return s->calls >= s->seated
-      && (s->calls - s->seated >= pool->queue_jobs
-          || (s->calls > s->seated
+  return s->calls >= s->sitting
+      && (s->calls - s->sitting >= pool->queue_jobs
+          || (s->calls > s->sitting
               && (s->bytes >= pool->queue_bytes
                   || bytes > pool->queue_bytes - s->bytes)));
+}
+
+/* Is more queued than workers are about to take, since they have nothing?  Who
+   is woken counts: it may be late. */
+static bool
+is_short_locked (const rs_pool *pool)
+{
+  const size_t engaged = rs_sched_count_locked(&pool->sched).engaged;
+  return pool->sched.queued + engaged > pool->alive;
 }
 
 /* 'limited': not if the queue is full. */
@@ -532,7 +581,8 @@ push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
     unlock(pool);
     return rs_fail(err, RS_ECLOSED, "the pool is closed");
   }
-  if (limited && is_full_locked(pool, job->bytes)) {
+  if (limited && is_full_locked(pool, pool->sched.limited ? rs_job_bytes(job)
+                                                          : 0)) {
     unlock(pool);
     return rs_fail(err, RS_EFULL, "the queue of the pool is full");
   }
@@ -541,9 +591,7 @@ push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
     return fail_lost(err, stuck);
   }
   const bool handed = rs_sched_push_locked(&pool->sched, rs_job_ref(job));
-  /* A worker that is neither running nor seated is about to take one. */
-  const bool grow = !handed && may_grow_locked(pool)
-                 && pool->sched.queued > pool->alive - pool->sched.running;
+  const bool grow = !handed && may_grow_locked(pool) && is_short_locked(pool);
   worker *const w = grow ? reserve_locked(pool) : NULL;
   unlock(pool);
   if (!grow)
@@ -688,9 +736,10 @@ check_options (const rs_pool_options *given, rs_pool_options *out,
 static rs_pool *
 pool_new (const rs_pool_options *o)
 {
-  rs_pool *const pool = calloc(1, sizeof *pool);
+  rs_pool *const pool = aligned_alloc(_Alignof(rs_pool), sizeof *pool);
   if (pool == NULL)
     return NULL;
+  memset(pool, 0, sizeof *pool);
   atomic_init(&pool->refs, 1);
   atomic_init(&pool->holds, 1);
   pool->queue = (rs_queue) {
@@ -726,7 +775,7 @@ pool_new (const rs_pool_options *o)
   pool->initial_state = o->initial_state != NULL
                       ? rs_initial_state_ref(o->initial_state)
                       : rs_initial_state_new();
-  rs_sched_init(&pool->sched);
+  rs_sched_init(&pool->sched, o->queue_jobs != 0 || o->queue_bytes != 0);
   rs_list_init(&pool->workers);
   rs_list_init(&pool->gone);
   rs_cond_init(&pool->changed);
@@ -800,15 +849,16 @@ cancel_all (rs_pool *pool, rs_reason reason, double grace)
   rs_job *some[64];
   size_t n = 0;
   lock(pool);
-  const size_t most = pool->sched.running;
+  const size_t most = pool->sched.all;
   rs_job **const list = most <= sizeof some / sizeof some[0] ? some
                       : malloc(most * sizeof *list);
   for (rs_list *link = pool->workers.next;
        list != NULL && n < most && link != &pool->workers;
        link = link->next) {
-    rs_job *const running = RS_LIST_ENTRY(link, worker, link)->seat.job;
+    rs_job *const running =
+      rs_seat_job_locked(&RS_LIST_ENTRY(link, worker, link)->seat);
     if (running != NULL)
-      list[n++] = rs_job_ref(running);
+      list[n++] = running;
   }
   unlock(pool);
   for (size_t i = 0; i < n; i++) {
@@ -953,12 +1003,13 @@ rs_pool_info_get (rs_pool *pool, rs_pool_info *out)
   out->min = pool->min;
   out->max = pool->max;
   lock(pool);
+  const rs_sched_counts counts = rs_sched_count_locked(&pool->sched);
   out->workers = pool->alive;
-  out->idle = (unsigned) pool->sched.seated;
+  out->idle = (unsigned) pool->sched.sitting;
   out->stuck = pool->stuck;
-  out->queued = pool->sched.queued;
-  out->running = pool->sched.running;
-  out->finished = pool->sched.finished;
+  out->queued = pool->sched.queued + counts.held;
+  out->running = counts.running;
+  out->finished = counts.finished;
   out->started_workers = pool->started_workers;
   out->failed_workers = pool->failed_workers;
   out->lost_workers = pool->lost_workers;
@@ -1017,27 +1068,47 @@ submit (rs_pool *pool, rs_job *job, lua_State *L, rs_error *err)
   return RS_OK;
 }
 
+/* [-0, +0, -]  A job for the call on top of the stack. */
+static int
+make_job (rs_pool *pool, lua_State *L, int nargs,
+          const rs_job_options *options, rs_job **out, rs_error *err)
+{
+  rs_outbox *const o = rs_outbox_of(L);
+  rs_message *function;
+  int status = o == NULL ? rs_fail_plain(err, RS_ENOMEM)
+             : rs_code_encode_function(o, L, nargs, &function, err);
+  if (status != RS_OK)
+    return status;
+  rs_job *const job = rs_job_new(&pool->queue, function, options, 0);
+  rs_message_unref(function);
+  if (job == NULL)
+    return rs_fail_plain(err, RS_ENOMEM);
+  rs_sched_prefetch(&pool->sched);
+  rs_call *const call = &job->call;
+  status = rs_code_encode_arguments(o, L, nargs, call->room,
+                                    call->retries == 0 ? sizeof call->room : 0,
+                                    &call->arguments, err);
+  if (status == RS_OK)
+    *out = job;
+  else
+    rs_job_unref(job);
+  return status;
+}
+
 int
 rs_submit (rs_pool *pool, lua_State *L, int nargs,
            const rs_job_options *options, rs_job **out, rs_error *err)
 {
-  rs_message *function, *arguments;
+  rs_job *job = NULL;
   int status = check_job_options(options, err);
-  if (status != RS_OK)
-    lua_pop(L, nargs + 1);
-  else
-    status = rs_code_encode(L, nargs, &function, &arguments, err);
+  if (status == RS_OK)
+    status = make_job(pool, L, nargs, options, &job, err);
+  lua_pop(L, nargs + 1);
   if (status != RS_OK)
     return status;
-  rs_job *const job = rs_job_new(&pool->queue, function, arguments, options,
-                                 "job");
-  rs_message_unref(function);
-  rs_message_unref(arguments);
-  if (job == NULL)
-    return rs_fail_plain(err, RS_ENOMEM);
   const double deadline = options != NULL && options->deadline > 0
                         ? rs_deadline(options->deadline) : RS_NEVER;
-  if (deadline != RS_NEVER && !rs_timer_set(&job->timer, deadline))
+  if (deadline != RS_NEVER && !rs_job_set_deadline(job, deadline))
     status = rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
                                       "see to the deadline");
   if (status == RS_OK)

@@ -662,10 +662,21 @@ RS_API rs_stream_record *rs_job_record (rs_job *job, uint64_t after);
 RS_API rs_stream_record *rs_job_deliver (rs_job *job);
 
 /* The sequence up to which 'rs_job_deliver' came.  The host's thread. */
-RS_API uint64_t rs_job_delivered (const rs_job *job);
+RS_API uint64_t rs_job_delivered (rs_job *job);
 
 /* It has ended, and is queued at its events if that queues it. */
-RS_API bool rs_job_settled (rs_job *job);
+RS_API bool rs_job_settled (const rs_job *job);
+
+/* A number for the host's own use, 0 at first.  The host's thread. */
+RS_API lua_Integer *rs_job_slot (rs_job *job);
+
+/*
+ * Wait at the job's events until it is settled, or another job is queued
+ * there, or somebody poked, or the job that waits is to stop: the quickest way
+ * to wait for one job.  May return too early.  RS_OK or RS_ETIMEOUT.  The
+ * host's thread.
+ */
+RS_API int rs_job_await (rs_job *job, double timeout);
 
 /* Let these things queue it too; it is queued now, since some may have
    happened already. */

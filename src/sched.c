@@ -2,29 +2,51 @@
 /*
  * sched.c - which job goes to which free worker.
  *
- * To wake a worker that sleeps takes longer than many a job.  So whoever
- * submits wakes one at a time: until that one is there the jobs that come are
- * queued, where workers that are awake find them, too; and it wakes two more
- * for what is left, and so on.
+ * To wake a worker that sleeps takes longer than many a job, for the one who
+ * wakes it, too: some 3 us.  So whoever submits wakes one at a time: until
+ * that one is there the jobs that come are queued, where workers that are
+ * awake find them, too; and it wakes two more for what is left, and so on.
+ *
+ * Where jobs are shorter than that, and no CPU is free for one more worker, it
+ * is better to leave them to those that are awake.  Then one that sleeps, the
+ * watch, wakes by itself once a millisecond, and takes what is queued if that
+ * has become much or nobody else makes a move: so a job that takes long after
+ * many that did not holds up those behind it for a millisecond at most.  When
+ * nothing is going on the watch sleeps as all others do.
  */
 #include "sched.h"
 
 #include <assert.h>
 #include <stdatomic.h>
 
+#include "cache.h"
 #include "clock.h"
 #include "spin.h"
 
+#define SHORT 20e-6   /* seconds: a job that is not worth waking somebody */
+#define QUICK 5e-6    /* one that is not worth taking the lock */
+#define MUCH 300e-6   /* seconds of work that is worth it after all */
+#define NAP 1e-3      /* seconds between two looks of the watch */
+
+enum { QUIET = 5 };   /* looks in a row that find nothing going on */
+
 void
-rs_sched_init (rs_sched *s)
+rs_sched_init (rs_sched *s, bool limited)
 {
   rs_mutex_init(&s->lock);
   for (int i = 0; i < RS_LANES; i++)
     rs_list_init(&s->lanes[i]);
   rs_list_init(&s->idle);
-  s->queued = s->calls = s->bytes = s->running = s->seated = s->waking = 0;
-  s->finished = 0;
+  rs_list_init(&s->seats);
+  s->queued = s->calls = s->bytes = s->sitting = s->all = s->waking = 0;
+  s->watch = NULL;
+  s->moves = s->finished = 0;
+  s->full_hands = 0;
+  s->lowest = RS_PRIORITY_MAX;
+  s->pace = 0;
+  s->limited = limited;
   s->closed = false;
+  atomic_init(&s->last, NULL);
 }
 
 void
@@ -38,9 +60,16 @@ void
 rs_seat_init (rs_seat *seat)
 {
   rs_list_init(&seat->link);
-  seat->job = NULL;
-  seat->handed = seat->asleep = seat->woken = false;
-  atomic_init(&seat->called, false);
+  rs_list_init(&seat->all);
+  seat->asleep = seat->woken = seat->full = false;
+  seat->since = 0;
+  seat->at = seat->n = 0;
+  seat->current = NULL;
+  atomic_init(&seat->busy, false);
+  atomic_init(&seat->finished, 0);
+  atomic_init(&seat->called, RS_SEAT_SITS);
+  for (int i = 0; i < RS_HAND; i++)
+    atomic_init(&seat->hand[i].state, RS_HOLD_EMPTY);
   rs_cond_init(&seat->wake);
 }
 
@@ -50,33 +79,244 @@ rs_seat_fini (rs_seat *seat)
   pthread_cond_destroy(&seat->wake);
 }
 
+void
+rs_sched_enter_locked (rs_sched *s, rs_seat *seat)
+{
+  rs_list_push(&s->seats, &seat->all);
+  s->all++;
+}
+
+void
+rs_sched_leave_locked (rs_sched *s, rs_seat *seat)
+{
+  if (rs_list_empty(&seat->all))
+    return;
+  rs_list_remove(&seat->all);
+  s->all--;
+  s->full_hands -= seat->full;
+  seat->full = false;
+  s->finished += atomic_load_explicit(&seat->finished, memory_order_relaxed);
+}
+
+/* ------------------------------------------------------------------- lanes */
+
+static void
+queue_locked (rs_sched *s, rs_job *job, bool first)
+{
+  rs_list *const lane = &s->lanes[RS_PRIORITY_MAX - job->priority];
+  if (first)
+    rs_list_push_front(lane, &job->link);
+  else
+    rs_list_push(lane, &job->link);
+  s->queued++;
+  if (job->batch == NULL) {
+    s->calls++;
+    if (s->limited)
+      s->bytes += rs_job_bytes(job);
+  }
+}
+
+static void
+unqueue_locked (rs_sched *s, rs_job *job)
+{
+  rs_list_remove(&job->link);
+  s->queued--;
+  if (job->batch == NULL) {
+    s->calls--;
+    if (s->limited)
+      s->bytes -= rs_job_bytes(job);
+  }
+}
+
+/* The lane of the highest priority that has jobs. */
+static rs_list *
+first_lane_locked (rs_sched *s)
+{
+  rs_list *lane = s->lanes;
+  while (rs_list_empty(lane))
+    lane++;
+  return lane;
+}
+
+/* ------------------------------------------------------------------- hands */
+
+static bool
+change (rs_hold *hold, int from, int to)
+{
+  /* With the job comes all that was done to it before, both ways. */
+  return atomic_compare_exchange_strong_explicit(&hold->state, &from, to,
+                                                 memory_order_acq_rel,
+                                                 memory_order_acquire);
+}
+
+/* Put 'job', with its reference, into the hand of 'seat'. */
+static void
+hold_locked (rs_seat *seat, rs_job *job)
+{
+  rs_hold *const hold = &seat->hand[seat->n++];
+  hold->job = job;
+  job->hold = hold;
+  atomic_store_explicit(&hold->state, RS_HOLD_READY, memory_order_release);
+}
+
+/* Take the job away from there.  False when its worker has begun with it. */
+static bool
+steal_locked (rs_hold *hold)
+{
+  return change(hold, RS_HOLD_READY, RS_HOLD_EMPTY);
+}
+
+/* A job that somebody has in his hand, or NULL. */
+static rs_job *
+steal_any_locked (rs_sched *s)
+{
+  for (rs_list *link = s->seats.next; link != &s->seats; link = link->next) {
+    rs_seat *const seat = RS_LIST_ENTRY(link, rs_seat, all);
+    for (unsigned i = 0; i < seat->n; i++)
+      if (steal_locked(&seat->hand[i]))
+        return seat->hand[i].job;
+  }
+  return NULL;
+}
+
+rs_job *
+rs_seat_begin (rs_seat *seat)
+{
+  while (seat->at < seat->n) {
+    rs_hold *const hold = &seat->hand[seat->at++];
+    if (change(hold, RS_HOLD_READY, RS_HOLD_TAKEN)) {
+      seat->current = hold;
+      atomic_store_explicit(&seat->busy, true, memory_order_relaxed);
+      if (seat->at < seat->n)
+        rs_job_prefetch(seat->hand[seat->at].job);
+      return hold->job;
+    }
+  }
+  return NULL;
+}
+
+void
+rs_seat_done (rs_seat *seat)
+{
+  const uint64_t n = atomic_load_explicit(&seat->finished,
+                                          memory_order_relaxed);
+  atomic_store_explicit(&seat->finished, n + 1, memory_order_relaxed);
+  atomic_store_explicit(&seat->busy, false, memory_order_relaxed);
+}
+
+void
+rs_seat_end (rs_sched *s, rs_seat *seat)
+{
+  rs_hold *const hold = seat->current;
+  seat->current = NULL;
+  if (hold == NULL || change(hold, RS_HOLD_TAKEN, RS_HOLD_EMPTY))
+    return;
+  /* Somebody is about to take a reference: until then ours has to stay. */
+  pthread_mutex_lock(&s->lock);
+  atomic_store_explicit(&hold->state, RS_HOLD_EMPTY, memory_order_relaxed);
+  pthread_mutex_unlock(&s->lock);
+}
+
+rs_job *
+rs_seat_job_locked (rs_seat *seat)
+{
+  for (unsigned i = 0; i < seat->n; i++) {
+    rs_hold *const hold = &seat->hand[i];
+    if (change(hold, RS_HOLD_TAKEN, RS_HOLD_PINNED)
+        || atomic_load_explicit(&hold->state, memory_order_relaxed)
+           == RS_HOLD_PINNED)
+      return rs_job_ref(hold->job);
+  }
+  return NULL;
+}
+
+void
+rs_sched_return_locked (rs_sched *s, rs_seat *seat)
+{
+  for (unsigned i = seat->n; i > 0; i--)
+    if (steal_locked(&seat->hand[i - 1]))
+      queue_locked(s, seat->hand[i - 1].job, true);
+}
+
+/* All that is in full hands is queued again. */
+static void
+recall_locked (rs_sched *s)
+{
+  for (rs_list *link = s->seats.next; link != &s->seats; link = link->next) {
+    rs_seat *const seat = RS_LIST_ENTRY(link, rs_seat, all);
+    if (seat->full)
+      rs_sched_return_locked(s, seat);
+  }
+}
+
+rs_sched_counts
+rs_sched_count_locked (const rs_sched *s)
+{
+  rs_sched_counts c = { .finished = s->finished };
+  for (rs_list *link = s->seats.next; link != &s->seats; link = link->next) {
+    rs_seat *const seat = RS_LIST_ENTRY(link, rs_seat, all);
+    const bool busy = atomic_load_explicit(&seat->busy, memory_order_relaxed);
+    size_t held = 0;
+    for (unsigned i = 0; i < seat->n; i++)
+      held += atomic_load_explicit(&seat->hand[i].state,
+                                   memory_order_relaxed) == RS_HOLD_READY;
+    c.held += held;
+    c.running += busy;
+    c.engaged += busy || held > 0;
+    c.finished += atomic_load_explicit(&seat->finished, memory_order_relaxed);
+  }
+  return c;
+}
+
+/* ------------------------------------------------------------ handing over */
+
+static void
+call_locked (rs_seat *seat, int why)
+{
+  /* Who spins takes what is in his hand without the lock. */
+  atomic_store_explicit(&seat->called, why, memory_order_release);
+  if (seat->asleep)
+    pthread_cond_signal(&seat->wake);
+}
+
 static bool
 is_called (const void *ud)
 {
   const rs_seat *const seat = ud;
-  return atomic_load_explicit(&seat->called, memory_order_relaxed);
+  return atomic_load_explicit(&seat->called, memory_order_acquire)
+         != RS_SEAT_SITS;
 }
 
 static void
-call_locked (rs_seat *seat)
+stand_up_locked (rs_sched *s, rs_seat *seat)
 {
-  atomic_store_explicit(&seat->called, true, memory_order_relaxed);
-  if (seat->asleep)
-    pthread_cond_signal(&seat->wake);
+  rs_list_remove(&seat->link);
+  s->sitting--;
+  if (s->watch == seat)
+    s->watch = NULL;
+}
+
+void
+rs_sched_prefetch (rs_sched *s)
+{
+  const rs_seat *const last = atomic_load_explicit(&s->last,
+                                                   memory_order_relaxed);
+  rs_prefetch(&s->lock);
+  if (last != NULL)
+    rs_prefetch(last);
 }
 
 /* Give the job to the idle worker at 'seat'. */
 static void
 hand_locked (rs_sched *s, rs_seat *seat, rs_job *job)
 {
-  rs_list_remove(&seat->link);
-  s->seated--;
-  s->running++;
+  stand_up_locked(s, seat);
   s->waking += seat->asleep;
   seat->woken = seat->asleep;
-  seat->job = job;
-  seat->handed = true;
-  call_locked(seat);
+  hold_locked(seat, job);
+  call_locked(seat, RS_SEAT_HANDED);
+  if (atomic_load_explicit(&s->last, memory_order_relaxed) != seat)
+    atomic_store_explicit(&s->last, seat, memory_order_relaxed);
 }
 
 /* A worker that was woken is there: it wakes two more, if there is work. */
@@ -89,109 +329,224 @@ pass_on_locked (rs_sched *s)
                 rs_sched_claim_of_locked(s, NULL));
 }
 
+/* So much is queued that it pays to wake somebody. */
+static bool
+is_much_locked (const rs_sched *s)
+{
+  return s->pace * (double) (s->queued + 1) > MUCH;
+}
+
+/* May the job wait for a worker that is awake? */
+static bool
+can_wait_locked (const rs_sched *s, const rs_job *job)
+{
+  return job->batch == NULL && s->watch != NULL && s->all > s->sitting
+      && s->pace > 0 && s->pace < SHORT && !is_much_locked(s)
+      && !rs_spin_spare();
+}
+
 bool
 rs_sched_push_locked (rs_sched *s, rs_job *job)
 {
   rs_seat *const seat = rs_list_empty(&s->idle) ? NULL
                       : RS_LIST_ENTRY(s->idle.next, rs_seat, link);
-  if (seat == NULL || (seat->asleep && s->waking > 0)) {
-    rs_list_push(&s->lanes[RS_PRIORITY_MAX - job->priority], &job->link);
-    s->queued++;
-    if (job->batch == NULL) {
-      s->calls++;
-      s->bytes += job->bytes;
-    }
+  if (s->full_hands > 0 && job->priority > s->lowest)
+    recall_locked(s);
+  if (seat == NULL
+      || (seat->asleep && (s->waking > 0 || can_wait_locked(s, job)))) {
+    queue_locked(s, job, false);
     return false;
   }
   hand_locked(s, seat, job);
   return true;
 }
 
-static rs_job *
-take_queued_locked (rs_sched *s, rs_seat *seat)
+/* How many jobs 'seat' may take at once: they have to be short, and others
+   shall have their share. */
+static size_t
+choose_hand_locked (const rs_sched *s)
 {
-  rs_job *const job = rs_sched_claim_of_locked(s, NULL);
-  if (job != NULL) {
-    s->running++;
-    seat->job = job;
+  if (s->limited || s->pace == 0 || s->pace > QUICK)
+    return 1;
+  const size_t share = s->queued / (2 * (s->all - s->sitting)) + 1;
+  return share < RS_HAND ? share : RS_HAND;
+}
+
+/* What it had in its hand is done: how long did that take? */
+static void
+note_pace_locked (rs_sched *s, rs_seat *seat)
+{
+  const double now = rs_now();
+  if (seat->since > 0 && seat->n > 0) {
+    const double pace = (now - seat->since) / seat->n;
+    s->pace = s->pace == 0 || pace > 4 * SHORT ? pace
+            : s->pace + (pace - s->pace) / 8;
   }
-  return job;
+  seat->since = now;
 }
 
-rs_job *
-rs_sched_take_locked (rs_sched *s, rs_seat *seat, double deadline)
+/* It has nothing in its hand any more. */
+static void
+clear_locked (rs_sched *s, rs_seat *seat)
 {
-  assert(seat->job == NULL);
-  rs_job *const job = take_queued_locked(s, seat);
-  if (job != NULL)
-    return job;
-  if (s->closed)
-    return NULL;
-  rs_list_push_front(&s->idle, &seat->link);
-  s->seated++;
-  atomic_store_explicit(&seat->called, false, memory_order_relaxed);
-  pthread_mutex_unlock(&s->lock);
-  rs_spin(is_called, seat, true);
-  pthread_mutex_lock(&s->lock);
-  int status = RS_OK;
-  seat->asleep = true;
-  while (!seat->handed && !s->closed && status == RS_OK)
-    status = rs_cond_wait_until(&seat->wake, &s->lock, deadline);
-  seat->asleep = false;
-  if (!seat->handed) {  /* time over, or closed? */
-    rs_list_remove(&seat->link);
-    s->seated--;
-    return take_queued_locked(s, seat);
-  }
-  if (seat->woken)
-    pass_on_locked(s);
-  seat->handed = seat->woken = false;
-  return seat->job;
+  s->full_hands -= seat->full;
+  seat->full = false;
+  seat->at = seat->n = 0;
 }
 
-void
-rs_sched_done_locked (rs_sched *s, rs_seat *seat)
+/* Fill the hand of 'seat'; false when nothing is queued. */
+static bool
+fill_locked (rs_sched *s, rs_seat *seat)
 {
-  seat->job = NULL;
-  s->running--;
-  s->finished++;
-}
-
-bool
-rs_sched_claim_locked (rs_sched *s, rs_job *job)
-{
-  if (rs_list_empty(&job->link))  /* in no queue? */
+  s->moves++;
+  if (s->queued == 0 && s->full_hands > 0)
+    recall_locked(s);
+  if (s->queued == 0)
     return false;
-  rs_list_remove(&job->link);
-  s->queued--;
-  if (job->batch == NULL) {
-    s->calls--;
-    s->bytes -= job->bytes;
+  rs_list *const lane = first_lane_locked(s);
+  size_t most = choose_hand_locked(s);
+  do {
+    rs_job *const job = RS_LIST_ENTRY(lane->next, rs_job, link);
+    if (job->batch != NULL) {  /* others may look for it */
+      if (seat->n > 0)
+        break;
+      most = 1;
+    }
+    unqueue_locked(s, job);
+    hold_locked(seat, job);
+  } while (seat->n < most && !rs_list_empty(lane));
+  seat->full = seat->n > 1;
+  if (seat->full) {
+    const int priority = (int) (RS_PRIORITY_MAX - (lane - s->lanes));
+    if (s->full_hands++ == 0 || priority < s->lowest)
+      s->lowest = priority;
   }
   return true;
 }
 
-/* The oldest job of 'batch', of any with NULL, in this lane; or NULL. */
-static rs_job *
-find (rs_list *lane, const rs_batch *batch)
+bool
+rs_sched_take_locked (rs_sched *s, rs_seat *seat)
 {
-  for (rs_list *link = lane->next; link != lane; link = link->next) {
-    rs_job *const job = RS_LIST_ENTRY(link, rs_job, link);
-    if (batch == NULL || job->batch == batch)
-      return job;
+  note_pace_locked(s, seat);
+  clear_locked(s, seat);
+  if (fill_locked(s, seat))
+    return true;
+  if (s->closed)
+    return false;
+  rs_list_push_front(&s->idle, &seat->link);
+  s->sitting++;
+  seat->since = 0;  /* it waits */
+  atomic_store_explicit(&seat->called, RS_SEAT_SITS, memory_order_relaxed);
+  return false;
+}
+
+/* ----------------------------------------------------------------- waiting */
+
+bool
+rs_seat_spin (rs_seat *seat)
+{
+  rs_spin(is_called, seat);
+  return atomic_load_explicit(&seat->called, memory_order_acquire)
+         == RS_SEAT_HANDED;
+}
+
+/* What the watch has seen so far. */
+typedef struct watch {
+  uint64_t moves;
+  int quiet;             /* looks that found nothing going on */
+} watch;
+
+/* Has something been waiting that nobody takes? */
+static bool
+look_locked (rs_sched *s, watch *w)
+{
+  const bool moved = s->moves != w->moves;
+  w->moves = s->moves;
+  w->quiet = moved ? 0 : w->quiet + 1;
+  return s->queued > 0 ? !moved || is_much_locked(s)
+                       : !moved && s->full_hands > 0;
+}
+
+/* Sleep until it is called, or 'deadline', or it is the watch and has found
+   something, which it tells. */
+static bool
+sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
+{
+  watch w = { .moves = s->moves };
+  bool found = false, over = false;
+  if (s->watch == NULL && s->pace > 0 && s->pace < SHORT)
+    s->watch = seat;
+  seat->asleep = true;
+  rs_spin_leave();
+  while (!is_called(seat) && !found && !over) {
+    const bool naps = s->watch == seat;
+    const double nap = rs_now() + NAP;
+    const bool first = naps && (deadline == RS_NEVER || nap < deadline);
+    over = rs_cond_wait_until(&seat->wake, &s->lock, first ? nap : deadline)
+           != RS_OK;
+    if (over && first) {
+      over = false;
+      found = look_locked(s, &w);
+      if (!found && w.quiet >= QUIET)
+        s->watch = NULL;
+    }
   }
-  return NULL;
+  rs_spin_enter();
+  seat->asleep = false;
+  return found;
+}
+
+bool
+rs_sched_sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
+{
+  bool found = false;
+  if (!is_called(seat))
+    found = sleep_locked(s, seat, deadline);
+  const bool sits = !rs_list_empty(&seat->link);
+  if (sits) {  /* nobody has handed it anything? */
+    stand_up_locked(s, seat);
+    fill_locked(s, seat);
+    seat->since = rs_now();
+  }
+  if (seat->woken || (sits && found)) {
+    s->waking += !seat->woken;
+    pass_on_locked(s);
+  }
+  seat->woken = false;
+  return seat->n > 0;
+}
+
+/* -------------------------------------------------------------- any thread */
+
+bool
+rs_sched_claim_locked (rs_sched *s, rs_job *job)
+{
+  if (!rs_list_empty(&job->link)) {  /* in a lane? */
+    unqueue_locked(s, job);
+    return true;
+  }
+  /* While a job is queued, and was in a hand, its worker is there: to end it
+     and to leave it would have had to take the lock. */
+  rs_hold *const hold = job->hold;
+  return hold != NULL
+      && atomic_load_explicit(&job->state, memory_order_acquire)
+         == RS_JOB_QUEUED
+      && hold->job == job && steal_locked(hold);
 }
 
 rs_job *
 rs_sched_claim_of_locked (rs_sched *s, const rs_batch *batch)
 {
-  rs_job *job = NULL;
-  for (int i = 0; s->queued > 0 && job == NULL && i < RS_LANES; i++)
-    job = find(&s->lanes[i], batch);
-  if (job != NULL)
-    rs_sched_claim_locked(s, job);
-  return job;
+  for (int i = 0; s->queued > 0 && i < RS_LANES; i++)
+    for (rs_list *link = s->lanes[i].next; link != &s->lanes[i];
+         link = link->next) {
+      rs_job *const job = RS_LIST_ENTRY(link, rs_job, link);
+      if (batch == NULL || job->batch == batch) {
+        unqueue_locked(s, job);
+        return job;
+      }
+    }
+  return batch == NULL ? steal_any_locked(s) : NULL;
 }
 
 void
@@ -199,5 +554,5 @@ rs_sched_close_locked (rs_sched *s)
 {
   s->closed = true;
   for (rs_list *link = s->idle.next; link != &s->idle; link = link->next)
-    call_locked(RS_LIST_ENTRY(link, rs_seat, link));
+    call_locked(RS_LIST_ENTRY(link, rs_seat, link), RS_SEAT_LOOK);
 }

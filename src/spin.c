@@ -2,8 +2,10 @@
 /*
  * spin.c - wait a little before sleeping.
  *
- * The counts are of the process, since its CPUs are.  They order nothing: too
- * many that spin for a moment do no harm.
+ * The count is of the process, since its CPUs are.  It orders nothing: too
+ * many that spin for a moment do no harm.  It changes when a worker wakes or
+ * sleeps, and not with each job, since whoever spins reads it again and again:
+ * to take it away from there costs as much as the rest of an empty job.
  */
 #include "spin.h"
 
@@ -16,35 +18,52 @@
 
 enum { LOOKS = 32 };     /* in a row, some 1.5 us */
 
-static _Atomic int busy;      /* workers that run a job */
-static _Atomic int spinning;  /* workers that spin */
-static _Atomic int cpus;
+static struct {
+  char before[64];
+  _Atomic int awake;     /* workers that do not sleep */
+  char between[64];
+  _Atomic int cpus;
+} counts;
 
 static int
 cpus_of_process (void)
 {
-  int n = atomic_load_explicit(&cpus, memory_order_relaxed);
+  int n = atomic_load_explicit(&counts.cpus, memory_order_relaxed);
   if (n == 0) {
     n = (int) rs_cpus();
-    atomic_store_explicit(&cpus, n, memory_order_relaxed);
+    atomic_store_explicit(&counts.cpus, n, memory_order_relaxed);
   }
   return n;
 }
 
 void
-rs_spin_busy (void)
+rs_spin_enter (void)
 {
-  atomic_fetch_add_explicit(&busy, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&counts.awake, 1, memory_order_relaxed);
 }
 
 void
-rs_spin_free (void)
+rs_spin_leave (void)
 {
-  atomic_fetch_sub_explicit(&busy, 1, memory_order_relaxed);
+  atomic_fetch_sub_explicit(&counts.awake, 1, memory_order_relaxed);
+}
+
+/* CPUs that no worker has. */
+static int
+free_cpus (void)
+{
+  return cpus_of_process()
+       - atomic_load_explicit(&counts.awake, memory_order_relaxed);
+}
+
+bool
+rs_spin_spare (void)
+{
+  return free_cpus() > 1;
 }
 
 /* Let the other thread of this core run, where there is one. */
-static void
+static inline void
 relax (void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -54,45 +73,23 @@ relax (void)
 #endif
 }
 
-/* CPUs that workers leave, when 'spin' of them spin. */
-static int
-free_cpus (int spin)
-{
-  return cpus_of_process() - spin
-       - atomic_load_explicit(&busy, memory_order_relaxed);
-}
-
-/* The host has one that no worker has; a worker leaves one to the host. */
-static bool
-has_cpu (bool worker, int before)
-{
-  return worker ? free_cpus(before) > 1
-                : free_cpus(atomic_load_explicit(&spinning,
-                                                 memory_order_relaxed)) > 0;
-}
-
 void
-rs_spin (bool (*ready) (const void *ud), const void *ud, bool worker)
+rs_spin (bool (*ready) (const void *ud), const void *ud)
 {
-  int before = 0;
-  if (worker) {
-    before = atomic_load_explicit(&spinning, memory_order_relaxed);
-    if (!has_cpu(worker, before))
-      return;
-    atomic_fetch_add_explicit(&spinning, 1, memory_order_relaxed);
-  }
-  const double began = rs_now();
-  double time = 0;
   bool done = ready(ud);
-  while (!done && time < PATIENCE && has_cpu(worker, before)) {
+  double began = 0, time = 0;
+  /* A worker has its own CPU, and leaves one to the host. */
+  while (!done && time < PATIENCE && free_cpus() > 0) {
     for (int i = 0; i < LOOKS && !done; i++) {
       relax();
       done = ready(ud);
     }
-    if (!done)
-      sched_yield();  /* who is waited for may be queued for this CPU */
-    time = rs_now() - began;
+    if (done)
+      break;
+    const double now = rs_now();
+    if (began == 0)
+      began = now;
+    time = now - began;
+    sched_yield();  /* who is waited for may be queued for this CPU */
   }
-  if (worker)
-    atomic_fetch_sub_explicit(&spinning, 1, memory_order_relaxed);
 }

@@ -45,6 +45,9 @@ typedef struct rs_slot_owner {
    */
   void (*done) (rs_slot *slot);
 
+  /* It is about to end, and with that the slot's reference. */
+  void (*ended) (rs_slot *slot);
+
   /* The runspace was replaced by a new one. */
   void (*renewed) (rs_slot *slot);
 
@@ -70,6 +73,8 @@ struct rs_slot {
   bool pin;                       /* it stays on one CPU */
   unsigned number;                /* of the worker in its pool, from 1 */
   pthread_t thread;               /* set by 'began' */
+  rs_events *served;              /* a reference, or NULL: where its last job
+                                     reported; its thread's own */
   _Atomic size_t bytes;           /* that its runspace takes; set by its
                                      thread, read by any */
 };

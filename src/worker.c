@@ -18,7 +18,6 @@
 #include <string.h>
 
 #include "cpu.h"
-#include "spin.h"
 #include "state.h"
 #include "status.h"
 
@@ -87,19 +86,20 @@ run (rs_slot *slot, rs_cancel *cancel, rs_state *s, rs_job *job,
 {
   rs_job_state state = RS_JOB_FAILED;
   rs_job_prefetch(job);
-  rs_spin_busy();
+  rs_job_serve(job, &slot->served);
   while (s != NULL
          && (state = rs_job_execute(job, s, NULL)) == RS_JOB_QUEUED)
     s = renew(slot, cancel, s, err);
   if (s != NULL)
     tell_bytes(slot, s);
-  rs_spin_free();
   slot->owner->done(slot);
+  slot->owner->ended(slot);
   if (s != NULL)
-    rs_job_end(job, state);
-  else
+    rs_job_end_served(job, state);
+  else {
     rs_job_fail(job, err->text);
-  rs_job_unref(job);
+    rs_job_unref(job);
+  }
   return s;
 }
 
