@@ -100,7 +100,7 @@ rs_lua_batch (lua_State *L)
   lua_getfield(L, OPTIONS, "name");
   o.name = lua_tostring(L, -1);
   lua_replace(L, POOL);  /* keeps the name; the caller keeps the pool */
-  void **const handle = rs_handle_new(L, RS_BATCH_TYPE);
+  void **const handle = rs_handle_new(L, RS_BATCH_TYPE, 1);
   lua_insert(L, HANDLE);
   lua_pushvalue(L, FUNCTION);
   lua_insert(L, HANDLE + 1);

@@ -15,8 +15,8 @@
 
 #define EVENTS_TYPE "parallel.events"
 
-/* Key in the registry, by address: the events. */
-static const char events_key;
+/* Key in the registry, by address: the face. */
+static const char face_key;
 
 /* (job)  Report a failure that nobody looked at. */
 static int
@@ -33,8 +33,8 @@ report (lua_State *L)
 static int
 gc (lua_State *L)
 {
-  rs_events **const handle = luaL_checkudata(L, 1, EVENTS_TYPE);
-  rs_events *const e = *handle;
+  rs_face *const face = luaL_checkudata(L, 1, EVENTS_TYPE);
+  rs_events *const e = face->events;
   rs_job *job;
   while (e != NULL && (job = rs_events_next(e)) != NULL) {
     rs_job_info info;
@@ -55,31 +55,37 @@ gc (lua_State *L)
   if (e != NULL)
     rs_events_close(e);
   rs_events_unref(e);
-  *handle = NULL;
+  face->events = NULL;
   return 0;
+}
+
+rs_face *
+rs_lua_face (lua_State *L)
+{
+  static const luaL_Reg meta[] = { { "__gc", gc }, { NULL, NULL } };
+  rs_face *face;
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &face_key) == LUA_TUSERDATA) {
+    face = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return face;
+  }
+  lua_pop(L, 1);
+  face = lua_newuserdatauv(L, sizeof *face, 0);
+  *face = (rs_face) { .job_type = LUA_NOREF, .handles = LUA_NOREF };
+  if (luaL_newmetatable(L, EVENTS_TYPE))
+    luaL_setfuncs(L, meta, 0);
+  lua_setmetatable(L, -2);
+  face->events = rs_events_new();
+  if (face->events == NULL)
+    rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &face_key);
+  return face;
 }
 
 rs_events *
 rs_lua_events (lua_State *L)
 {
-  static const luaL_Reg meta[] = { { "__gc", gc }, { NULL, NULL } };
-  rs_events **handle;
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &events_key) == LUA_TUSERDATA) {
-    handle = lua_touserdata(L, -1);
-    lua_pop(L, 1);
-    return *handle;
-  }
-  lua_pop(L, 1);
-  handle = lua_newuserdatauv(L, sizeof *handle, 0);
-  *handle = NULL;
-  if (luaL_newmetatable(L, EVENTS_TYPE))
-    luaL_setfuncs(L, meta, 0);
-  lua_setmetatable(L, -2);
-  *handle = rs_events_new();
-  if (*handle == NULL)
-    rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &events_key);
-  return *handle;
+  return rs_lua_face(L)->events;
 }
 
 lua_Integer
@@ -129,6 +135,14 @@ rs_lua_sleep (lua_State *L, rs_events *e, double timeout)
   rs_task_checkpoint(L);
   rs_lua_run_hook(L);
   return status;
+}
+
+void
+rs_lua_await (lua_State *L, rs_job *job, double timeout)
+{
+  rs_job_await(job, timeout);
+  rs_task_checkpoint(L);
+  rs_lua_run_hook(L);
 }
 
 rs_events *

@@ -14,25 +14,21 @@ const char rs_type_batch[] = "parallel.batch";
 const char rs_type_initial_state[] = "parallel.initial_state";
 
 void **
-rs_handle_new (lua_State *L, const char *type)
+rs_handle_new (lua_State *L, const char *type, int values)
 {
-  void **const handle = lua_newuserdatauv(L, sizeof *handle, 2);
-  *handle = NULL;
+  rs_handle *const handle = lua_newuserdatauv(L, sizeof *handle, values);
+  *handle = (rs_handle) { NULL, type };
   lua_rawgetp(L, LUA_REGISTRYINDEX, type);
   lua_setmetatable(L, -2);
-  return handle;
+  return &handle->object;
 }
 
 void **
 rs_handle_test (lua_State *L, int index, const char *type)
 {
-  void **const handle = lua_touserdata(L, index);
-  if (handle == NULL || !lua_getmetatable(L, index))
-    return NULL;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, type);
-  const bool same = lua_rawequal(L, -1, -2);
-  lua_pop(L, 2);
-  return same ? handle : NULL;
+  rs_handle *const handle = lua_touserdata(L, index);
+  return handle != NULL && lua_rawlen(L, index) == sizeof *handle
+         && handle->type == type ? &handle->object : NULL;
 }
 
 void *
@@ -62,7 +58,8 @@ rs_handle_type (lua_State *L, const char *type, const luaL_Reg *meta,
   lua_rawsetp(L, LUA_REGISTRYINDEX, type);
   luaL_setfuncs(L, meta, 0);
   lua_newtable(L);
-  luaL_setfuncs(L, methods, 0);
+  lua_pushlightuserdata(L, rs_lua_face(L));
+  luaL_setfuncs(L, methods, 1);
   lua_pushvalue(L, -1);
   lua_setfield(L, -3, "methods");
   if (lua_getfield(L, -2, "__index") == LUA_TNIL) {

@@ -10,78 +10,161 @@ check (lua_State *L)
   return rs_handle_check(L, 1, RS_JOB_TYPE);
 }
 
-/* Key in the registry, by address: handles by job, weak. */
-static const char handles_key;
+/*
+ * Handles stand in a table at numbers that their jobs know, and are collected
+ * all the same: so a job that is met again has the same handle.  A table by
+ * address would take five times the time for each.
+ */
+enum { LEAST_ROOM = 512 };
 
-/* [-0, +1, m] */
+/* [-0, +1, m]  Push the table of handles. */
 static void
-push_handles (lua_State *L)
+push_handles (lua_State *L, const rs_face *face)
 {
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &handles_key) == LUA_TTABLE)
-    return;
-  lua_pop(L, 1);
-  lua_newtable(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, face->handles);
+}
+
+/* [-0, +0, m]  A table of handles with so much room, which has those of the
+   table on top; that becomes the new one. */
+static void
+move_handles (lua_State *L, rs_face *face, lua_Integer room)
+{
+  const int old = lua_gettop(L);
+  lua_Integer n = 0;
+  lua_createtable(L, (int) room, 0);
   lua_createtable(L, 0, 1);
   lua_pushliteral(L, "v");
   lua_setfield(L, -2, "__mode");
   lua_setmetatable(L, -2);
+  for (lua_Integer i = 1; i <= face->room; i++) {
+    rs_job *const *const handle = lua_rawgeti(L, old, i) == LUA_TUSERDATA
+                                ? lua_touserdata(L, -1) : NULL;
+    if (handle != NULL && *handle != NULL) {
+      *rs_job_slot(*handle) = ++n;
+      lua_rawseti(L, old + 1, n);
+    }
+    else
+      lua_pop(L, 1);
+  }
   lua_pushvalue(L, -1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &handles_key);
+  lua_rawseti(L, LUA_REGISTRYINDEX, face->handles);
+  lua_replace(L, old);
+  face->room = room;
+  face->next = n + 1;
 }
 
-void
-rs_push_empty_job (lua_State *L)
+/* [-0, +0, m]  All places of the table on top were looked at: look again, in
+   a larger table if it has become full, or in a smaller one. */
+static void
+go_round (lua_State *L, rs_face *face)
 {
-  push_handles(L);  /* so that filling raises nothing but no memory */
-  lua_pop(L, 1);
-  rs_handle_new(L, RS_JOB_TYPE);
+  lua_Integer n = 0;
+  for (lua_Integer i = 1; i <= face->room; i++) {
+    n += lua_rawgeti(L, -1, i) != LUA_TNIL;
+    lua_pop(L, 1);
+  }
+  if (n > face->room / 2)
+    move_handles(L, face, 2 * face->room);
+  else if (n < face->room / 32 && face->room > LEAST_ROOM)
+    move_handles(L, face, face->room / 8);
+  else
+    face->next = 1;
+}
+
+/* [-0, +0, m]  A free place in the table on top. */
+static lua_Integer
+find_place (lua_State *L, rs_face *face)
+{
+  bool found = false;
+  while (!found) {
+    if (face->next > face->room)
+      go_round(L, face);
+    found = face->next <= face->room
+         && lua_rawgeti(L, -1, face->next++) == LUA_TNIL;
+    lua_pop(L, 1);
+  }
+  return face->next - 1;
 }
 
 void
-rs_fill_job (lua_State *L, int index, rs_job *job)
+rs_push_empty_job (lua_State *L, rs_face *face)
+{
+  rs_handle *const handle = lua_newuserdatauv(L, sizeof *handle, 0);
+  *handle = (rs_handle) { NULL, RS_JOB_TYPE };
+  lua_rawgeti(L, LUA_REGISTRYINDEX, face->job_type);
+  lua_setmetatable(L, -2);
+}
+
+void
+rs_fill_job (lua_State *L, rs_face *face, int index, rs_job *job)
 {
   index = lua_absindex(L, index);
   *(rs_job **) lua_touserdata(L, index) = job;
-  push_handles(L);
+  push_handles(L, face);
+  const lua_Integer place = find_place(L, face);
   lua_pushvalue(L, index);
-  lua_rawsetp(L, -2, job);
+  lua_rawseti(L, -2, place);
   lua_pop(L, 1);
+  *rs_job_slot(job) = place;
   /* The collector sees a pointer; let it know of what is behind it, or dropped
      handles would pile up: a quarter of a kilobyte for each, since it takes
      more time than all else when it is told of the whole. */
-  if ((uintptr_t) job / 16 % 4 == 0)
+  if (place % 4 == 0)
     lua_gc(L, LUA_GCSTEP, 1);
+}
+
+/* [-0, +0|1, m]  Push the handle of 'job' that somebody holds. */
+static bool
+find_handle (lua_State *L, const rs_face *face, rs_job *job)
+{
+  push_handles(L, face);
+  /* A handle that was collected may still be there while the state closes. */
+  const bool found = lua_rawgeti(L, -1, *rs_job_slot(job)) == LUA_TUSERDATA
+                  && *(rs_job **) lua_touserdata(L, -1) == job;
+  lua_remove(L, -2);
+  if (!found)
+    lua_pop(L, 1);
+  return found;
 }
 
 void
 rs_push_job (lua_State *L, rs_job *job)
 {
-  push_handles(L);
-  /* A handle that was collected may still be there while the state closes. */
-  if (lua_rawgetp(L, -1, job) == LUA_TUSERDATA
-      && *(rs_job **) lua_touserdata(L, -1) == job)
+  rs_face *const face = rs_lua_face(L);
+  if (find_handle(L, face, job))
     rs_job_unref(job);
   else {
-    lua_pop(L, 1);
-    rs_push_empty_job(L);
-    rs_fill_job(L, -1, job);
+    rs_push_empty_job(L, face);
+    rs_fill_job(L, face, -1, job);
   }
-  lua_remove(L, -2);
+}
+
+/* [-0, +0|1, m]  Push the handle at place 'i' of the table at 'handles', if
+   there is one with a job. */
+static rs_job *
+next_handle (lua_State *L, int handles, lua_Integer i)
+{
+  rs_job *const *const handle = lua_rawgeti(L, handles, i) == LUA_TUSERDATA
+                              ? lua_touserdata(L, -1) : NULL;
+  if (handle != NULL && *handle != NULL)
+    return *handle;
+  lua_pop(L, 1);
+  return NULL;
 }
 
 void
 rs_visit_jobs (lua_State *L, const rs_pool *pool)
 {
+  const rs_face *const face = rs_lua_face(L);
   const int f = lua_gettop(L);
-  push_handles(L);
+  push_handles(L, face);
   lua_newtable(L);  /* a copy: the function may collect garbage */
   lua_Integer n = 0;
-  lua_pushnil(L);
-  while (lua_next(L, f + 1)) {
-    rs_job *const *const handle = lua_touserdata(L, -1);
-    if (*handle != NULL && (pool == NULL || rs_job_pool(*handle) == pool))
+  for (lua_Integer i = 1; i <= face->room; i++) {
+    rs_job *const job = next_handle(L, f + 1, i);
+    if (job != NULL && (pool == NULL || rs_job_pool(job) == pool))
       lua_rawseti(L, f + 2, ++n);
-    else
+    else if (job != NULL)
       lua_pop(L, 1);
   }
   for (lua_Integer i = 1; i <= n; i++) {
@@ -113,19 +196,18 @@ rs_lua_jobs (lua_State *L)
       lua_rawseti(L, 1, (lua_Integer) info.id);
     }
   }
-  push_handles(L);
-  lua_pushnil(L);
-  while (lua_next(L, 4)) {
-    rs_job *const *const handle = lua_touserdata(L, -1);
+  const rs_face *const face = rs_lua_face(L);
+  push_handles(L, face);
+  for (lua_Integer i = 1; i <= face->room; i++) {
+    rs_job *const job = next_handle(L, 4, i);
+    if (job == NULL)
+      continue;
     rs_job_info info;
-    if (*handle != NULL) {
-      rs_job_info_get(*handle, &info);
-      if (!info.chunk) {
-        lua_pushvalue(L, -1);
-        lua_rawseti(L, 1, (lua_Integer) info.id);
-      }
-    }
-    lua_pop(L, 1);
+    rs_job_info_get(job, &info);
+    if (!info.chunk)
+      lua_rawseti(L, 1, (lua_Integer) info.id);
+    else
+      lua_pop(L, 1);
   }
   lua_settop(L, 1);
   return 1;
@@ -265,6 +347,9 @@ push_streams (lua_State *L, rs_job *job, const rs_job_info *info)
 static int
 get_field (lua_State *L)
 {
+  lua_pushvalue(L, 2);
+  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL)  /* a method? */
+    return 1;
   rs_job *const job = check(L);
   lua_settop(L, 2);
   lua_pushvalue(L, 2);
@@ -273,7 +358,7 @@ get_field (lua_State *L)
     lua_gettable(L, lua_upvalueindex(2));  /* a file may be loaded now */
     return 1;
   }
-  const int field = (int) lua_tointeger(L, 3);
+  const int field = (int) lua_tointeger(L, -1);
   rs_job_info i;
   rs_job_info_get(job, &i);
   if (field == STATE && i.finished > 0)
@@ -329,7 +414,7 @@ rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout)
       return false;
     }
     if (!rs_job_help(job, L))
-      rs_lua_sleep(L, e, left);
+      rs_lua_await(L, job, left);
     rs_lua_dispatch(L, e);
   }
   rs_job_unblock(L);
@@ -361,7 +446,7 @@ get (lua_State *L)
   rs_job **const handle = (rs_job **) rs_handle_test(L, 1, RS_JOB_TYPE);
   if (handle != NULL && *handle != NULL && lua_isnoneornil(L, 2)) {
     int n;
-    rs_await_job(L, rs_lua_events(L), *handle, RS_FOREVER);
+    rs_await_job(L, rs_lua_own_face(L)->events, *handle, RS_FOREVER);
     lua_settop(L, 1);
     if (rs_job_push(*handle, L, &n) == RS_OK)
       return n;
@@ -493,9 +578,11 @@ to_string (lua_State *L)
 static int
 gc (lua_State *L)
 {
-  rs_job **const handle = luaL_checkudata(L, 1, RS_JOB_TYPE);
-  rs_job_forget(*handle);
-  *handle = NULL;
+  void **const handle = rs_handle_test(L, 1, RS_JOB_TYPE);
+  if (handle != NULL) {
+    rs_job_forget(*handle);
+    *handle = NULL;
+  }
   return 0;
 }
 
@@ -523,7 +610,15 @@ rs_open_job_type (lua_State *L)
     { NULL, NULL }
   };
   rs_handle_type(L, RS_JOB_TYPE, meta, methods);
+  rs_face *const face = rs_lua_face(L);
   lua_rawgetp(L, LUA_REGISTRYINDEX, RS_JOB_TYPE);
+  lua_pushvalue(L, -1);
+  face->job_type = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pushboolean(L, 0);
+  face->handles = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_newtable(L);
+  move_handles(L, face, LEAST_ROOM);
+  lua_pop(L, 1);
   lua_createtable(L, 0, FIELDS);
   for (int i = 0; i < FIELDS; i++) {
     lua_pushinteger(L, i);

@@ -133,7 +133,7 @@ set_sandbox (lua_State *L, rs_initial_state *is)
 static rs_initial_state *
 push_initial_state (lua_State *L)
 {
-  void **const handle = rs_handle_new(L, RS_INITIAL_STATE_TYPE);
+  void **const handle = rs_handle_new(L, RS_INITIAL_STATE_TYPE, 0);
   *handle = rs_initial_state_new();
   if (*handle == NULL)
     rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
@@ -256,7 +256,7 @@ open (lua_State *L, const rs_pool_options *options)
   rs_error err;
   rs_pool *pool;
   push_pools(L);
-  void **const handle = rs_handle_new(L, RS_POOL_TYPE);
+  void **const handle = rs_handle_new(L, RS_POOL_TYPE, STREAMS);
   lua_pushvalue(L, -1);
   lua_pushboolean(L, 1);
   lua_rawset(L, -4);
@@ -353,7 +353,7 @@ rs_lua_default_pool (lua_State *L)
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) != LUA_TNIL)
     return 1;
   if (own != NULL) {  /* in a runspace: its own pool, which outlives it */
-    *rs_handle_new(L, RS_POOL_TYPE) = own;
+    *rs_handle_new(L, RS_POOL_TYPE, STREAMS) = own;
     lua_pushboolean(L, 1);
     lua_setiuservalue(L, -2, LENT);
   }
@@ -552,12 +552,13 @@ pool_start (lua_State *L)
   rs_pool *const pool = check(L);
   rs_error err;
   rs_job *job;
-  rs_job_options o = { .events = rs_lua_events(L) };
+  rs_face *const face = rs_lua_own_face(L);
+  rs_job_options o = { .events = face->events };
   luaL_checkany(L, FUNCTION);
   if (lua_gettop(L) < OPTIONS)
     lua_settop(L, OPTIONS);
   const int nargs = lua_gettop(L) - OPTIONS;
-  rs_push_empty_job(L);
+  rs_push_empty_job(L, face);
   lua_insert(L, HANDLE);
   if (lua_istable(L, OPTIONS)) {
     read_job_options(L, OPTIONS, &o);
@@ -577,7 +578,7 @@ pool_start (lua_State *L)
   }
   if (status != RS_OK)
     return rs_handle_raise(L, &err);
-  rs_fill_job(L, HANDLE, job);
+  rs_fill_job(L, face, HANDLE, job);
   if (lua_istable(L, OPTIONS)
       && lua_getfield(L, OPTIONS, "guard") == LUA_TTABLE) {
     lua_pushvalue(L, HANDLE);
@@ -616,13 +617,14 @@ pool_spawn (lua_State *L)
   if (pool != NULL) {
     rs_error err;
     rs_job *job;
-    const rs_job_options o = { .events = rs_lua_events(L) };
+    rs_face *const face = rs_lua_own_face(L);
+    const rs_job_options o = { .events = face->events };
     const int nargs = lua_gettop(L) - 2;
-    rs_push_empty_job(L);
+    rs_push_empty_job(L, face);
     lua_insert(L, HANDLE);
     if (rs_submit(pool, L, nargs, &o, &job, &err) != RS_OK)
       return rs_handle_raise(L, &err);
-    rs_fill_job(L, HANDLE, job);
+    rs_fill_job(L, face, HANDLE, job);
     lua_settop(L, HANDLE);
     return 1;
   }
@@ -656,10 +658,10 @@ pool_run (lua_State *L)
   if (pool == NULL)
     return rs_handle_call(L, "parallel.job", "methods", "run");
   rs_error err;
-  const rs_job_options o = { .events = rs_lua_events(L) };
+  const rs_job_options o = { .events = rs_lua_own_face(L)->events };
   const int nargs = lua_gettop(L) - 2;
   int n;
-  rs_job **const run = (rs_job **) rs_handle_new(L, run_type);
+  rs_job **const run = (rs_job **) rs_handle_new(L, run_type, 0);
   lua_insert(L, RUN);
   if (rs_submit(pool, L, nargs, &o, run, &err) != RS_OK)
     return rs_handle_raise(L, &err);
@@ -690,7 +692,9 @@ pool_to_string (lua_State *L)
 static int
 pool_gc (lua_State *L)
 {
-  rs_pool **const handle = luaL_checkudata(L, 1, RS_POOL_TYPE);
+  void **const handle = rs_handle_test(L, 1, RS_POOL_TYPE);
+  if (handle == NULL)
+    return 0;
   lua_getiuservalue(L, 1, LENT);
   if (!lua_toboolean(L, -1))  /* ours? */
     rs_pool_unref(*handle);
