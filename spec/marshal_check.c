@@ -7,6 +7,7 @@
  */
 #include "support/check.h"
 
+#include "large.h"
 #include "marshal.h"
 
 /* Code and pointers are believed, so they are out when bytes are wrong. */
@@ -759,6 +760,41 @@ check_large_message (lua_State *L)
   rs_encoder_fini(&e);
 }
 
+/* Freed large blocks are there for whoever needs one, a few of them. */
+static void
+check_large_blocks (void)
+{
+  enum { SIZE = 3 << 20 };
+  const size_t most = RS_LARGE_KEPT / rs_large_room(SIZE);
+  rs_large_trim();
+  const long blocks = c_blocks;
+  char *const one = rs_large_take(SIZE);
+  REQUIRE(one != NULL);
+  one[0] = 'x';
+  rs_large_give(one, SIZE);
+  CHECK(c_blocks == blocks + (most > 0));
+  char *const same = rs_large_resize(NULL, 0, SIZE - 1);
+  REQUIRE(same != NULL);
+  CHECK(most == 0 || (same == one && same[0] == 'x'));
+  same[0] = 'y';
+  char *const more = rs_large_resize(same, SIZE - 1, 2 * SIZE);
+  REQUIRE(more != NULL);
+  CHECK(more[0] == 'y');
+  rs_large_give(more, 2 * SIZE);
+
+  enum { MANY = 40 };
+  void *all[MANY];
+  for (int i = 0; i < MANY; i++) {
+    all[i] = rs_large_take(SIZE);
+    REQUIRE(all[i] != NULL);
+  }
+  for (int i = 0; i < MANY; i++)
+    rs_large_give(all[i], SIZE);
+  CHECK((size_t) (c_blocks - blocks) <= most);
+  rs_large_trim();
+  CHECK(c_blocks == blocks);
+}
+
 static void
 check_raw (lua_State *L)
 {
@@ -933,6 +969,7 @@ main (void)
   check_transferred_garbage(L);
   check_environment(L);
   check_large_message(L);
+  check_large_blocks();
   check_wrong_bytes(L);
   check_cut_short(L);
   check_depth(L);

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "large.h"
+
 /* The sanitizers want to see each block. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 bool rs_alloc_all_plain = true;
@@ -27,6 +29,7 @@ void
 rs_alloc_fini (rs_alloc *a)
 {
   rs_slab_fini(&a->slab);
+  rs_large_trim();
 }
 
 static bool
@@ -35,11 +38,19 @@ is_small (const rs_alloc *a, size_t size)
   return size <= RS_SLAB_MAX && !a->plain;
 }
 
+static bool
+is_large (const rs_alloc *a, size_t size)
+{
+  return size >= RS_LARGE_FROM && !a->plain;
+}
+
 static void
 give (rs_alloc *a, void *ptr, size_t size)
 {
   if (ptr != NULL && size > 0 && is_small(a, size))
     rs_slab_give(&a->slab, ptr, size);
+  else if (ptr != NULL && is_large(a, size))
+    rs_large_give(ptr, size);
   else
     free(ptr);
 }
@@ -51,11 +62,14 @@ resize (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
   const bool small = is_small(a, nsize);
   if (osize > 0 && small == is_small(a, osize)) {
     if (!small)
-      return realloc(ptr, nsize);
+      return is_large(a, nsize) ? rs_large_resize(ptr, osize, nsize)
+                                : realloc(ptr, nsize);
     if (rs_slab_same(osize, nsize))
       return ptr;
   }
-  void *const block = small ? rs_slab_take(&a->slab, nsize) : malloc(nsize);
+  void *const block = small ? rs_slab_take(&a->slab, nsize)
+                    : is_large(a, nsize) ? rs_large_take(nsize)
+                    : malloc(nsize);
   if (block != NULL && osize > 0) {
     memcpy(block, ptr, osize < nsize ? osize : nsize);
     give(a, ptr, osize);

@@ -3,19 +3,30 @@
  * buf.c - growable bytes with a latched failure.
  *
  * Room at least doubles, so that appending costs a constant amount for each
- * byte; a single large write gets the room that it needs, and an eighth more.
+ * byte; a single large write gets the room that it needs, and a little more.
  */
 #include "buf.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "large.h"
+
 enum { FIRST_ROOM = 112 };
+
+void
+rs_buf_free (void *data, size_t room)
+{
+  if (room >= RS_LARGE_FROM)
+    rs_large_give(data, room);
+  else
+    free(data);
+}
 
 void
 rs_buf_fini (rs_buf *b)
 {
-  free(b->data);
+  rs_buf_free(b->data, b->room);
   *b = (rs_buf) RS_BUF_INIT;
 }
 
@@ -36,9 +47,16 @@ rs_buf_reserve (rs_buf *b, size_t n)
   size_t room = b->room < FIRST_ROOM ? FIRST_ROOM : b->room * 2;
   if (n > SIZE_MAX / 4 - b->size)
     goto fail;
-  if (room < b->size + n)
-    room = b->size + n + (b->size + n) / 8;
-  unsigned char *const data = realloc(b->data, room);
+  const size_t all = b->size + n;
+  if (room < all)
+    room = all + all / (all < RS_LARGE_FROM ? 8 : 64);
+  void *data;
+  if (room < RS_LARGE_FROM)
+    data = realloc(b->data, room);
+  else {
+    room = rs_large_room(room);
+    data = rs_large_resize(b->data, b->room, room);
+  }
   if (data == NULL)
     goto fail;
   b->data = data;

@@ -13,7 +13,7 @@
 #include <string.h>
 
 typedef struct rs_buf {
-  unsigned char *data;  /* malloc'ed, or NULL */
+  unsigned char *data;  /* malloc's or a large one (large.h), or NULL */
   size_t size;          /* bytes written */
   size_t room;          /* bytes allocated */
   bool failed;          /* a write was lost: out of memory */
@@ -22,6 +22,9 @@ typedef struct rs_buf {
 #define RS_BUF_INIT { NULL, 0, 0, false }
 
 void rs_buf_fini (rs_buf *b);
+
+/* What 'fini' does with them, for who has taken them from the buffer. */
+void rs_buf_free (void *data, size_t room);
 
 /* Forget the contents and the failure, keep the memory. */
 void rs_buf_clear (rs_buf *b);

@@ -18,6 +18,7 @@
 
 #include <lauxlib.h>
 
+#include "large.h"
 #include "wire.h"
 
 /* The bytes of a large message are handed over, not copied. */
@@ -1148,17 +1149,12 @@ rs_encode_scalars (rs_encoder *e, lua_State *L, int index, lua_Integer from,
   return i;
 }
 
-/*
- * The bytes in a block of their size, or NULL.  A little too much is left as
- * it is: glibc keeps freed memory up to twice the largest block that it has
- * seen, so that a message and the string that is made of it, both of 16 MiB,
- * took 15 ms for page faults each time; with a message that is a little larger
- * it is 3.
- */
+/* The bytes in a block of their size, or NULL.  A little too much is left as
+   it is, and so are large blocks, which are kept for others by their room. */
 static void *
 fit (rs_buf *b)
 {
-  if (b->room - b->size <= b->size / 4 || b->room - b->size < SPARE_MAX)
+  if (b->room - b->size < SPARE_MAX || b->room >= RS_LARGE_FROM)
     return b->data;
   return realloc(b->data, b->size);
 }
@@ -1195,6 +1191,8 @@ make_message (rs_encoder *e, bool hand_over)
     void *const fitting = fit(&e->buf);
     msg = fitting != NULL ? fitting : (void *) e->buf.data;
     rs_message_init(msg, size, e->flags);
+    if (e->buf.room >= RS_LARGE_FROM)
+      msg->room = (uint32_t) (e->buf.room / 1024);
     e->buf = (rs_buf) RS_BUF_INIT;
   }
   rs_encoder_clear(e);

@@ -36,6 +36,7 @@ struct rs_message {
   bool constant;         /* a function in it has no state of its own, and will
                             come again; set before it is sent */
   bool lent;             /* its memory is somebody's; so it has one owner */
+  uint32_t room;         /* KiB of it, if it is a large block; or 0 */
   size_t size;           /* bytes in 'data' */
   unsigned char data[];  /* header and values */
 };

@@ -14,6 +14,7 @@ rs_message_init (rs_message *msg, size_t size, unsigned flags)
   atomic_init(&msg->refs, 1);
   msg->flags = flags;
   msg->constant = msg->lent = false;
+  msg->room = 0;
   msg->size = size;
 }
 
@@ -46,7 +47,7 @@ rs_message_unref (rs_message *msg)
   if (msg != NULL
       && atomic_fetch_sub_explicit(&msg->refs, 1, memory_order_acq_rel) == 1
       && !msg->lent)
-    free(msg);
+    rs_buf_free(msg, msg->room * (size_t) 1024);
 }
 
 size_t
