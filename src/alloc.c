@@ -44,7 +44,7 @@ is_large (const rs_alloc *a, size_t size)
   return size >= RS_LARGE_FROM && !a->plain;
 }
 
-static void
+static inline void
 give (rs_alloc *a, void *ptr, size_t size)
 {
   if (ptr != NULL && size > 0 && is_small(a, size))
@@ -101,20 +101,20 @@ refuse (rs_alloc *a, const void *ptr, size_t size, bool again)
     rs_alloc_settle(a);
 }
 
-void *
-rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize)
+/* Nothing grows while this is set. */
+static bool
+is_refused (const rs_alloc *a)
 {
-  rs_alloc *const a = ud;
-  if (ptr == NULL)
-    osize = 0;  /* it is a type tag then (lua_Alloc) */
-  if (nsize == 0) {
-    give(a, ptr, osize);
-    a->used -= osize;
-    return NULL;
-  }
+  return a->refuse != NULL
+      && atomic_load_explicit(a->refuse, memory_order_relaxed);
+}
+
+/* What is no small new block, nor freed. */
+static __attribute__ ((noinline)) void *
+change (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
+{
   if (nsize > osize) {
-    if (a->refuse != NULL
-        && atomic_load_explicit(a->refuse, memory_order_relaxed))
+    if (is_refused(a))
       return NULL;
     const bool again = a->size != 0 && retries(a, ptr, nsize);
     if (a->used > a->limit || nsize - osize > a->limit - a->used) {
@@ -126,5 +126,26 @@ rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize)
   void *const block = resize(a, ptr, osize, nsize);
   if (block != NULL)
     a->used += nsize - osize;
+  return block;
+}
+
+void *
+rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize)
+{
+  rs_alloc *const a = ud;
+  if (ptr == NULL)
+    osize = 0;  /* it is a type tag then (lua_Alloc) */
+  if (nsize == 0) {
+    a->used -= osize;
+    give(a, ptr, osize);
+    return NULL;
+  }
+  /* Most blocks are small and new. */
+  if (ptr != NULL || !is_small(a, nsize) || a->size != 0 || is_refused(a)
+      || a->used > a->limit || nsize > a->limit - a->used)
+    return change(a, ptr, osize, nsize);
+  void *const block = rs_slab_take(&a->slab, nsize);
+  if (block != NULL)
+    a->used += nsize;
   return block;
 }
