@@ -176,7 +176,7 @@ put_number (rs_encoder *e, rs_packed *p, lua_State *L, int index)
 
 /* [-0, +0, -]  Append the value at 'index', of this type, unless it is made of
    others. */
-static inline bool
+static inline __attribute__ ((always_inline)) bool
 put_scalar (rs_encoder *e, lua_State *L, int index, int type)
 {
   switch (type) {
@@ -218,7 +218,7 @@ put_name (rs_encoder *e, const rs_name *name)
 static const char dropped = 0;
 
 /* The entry of 'object', or the free one where it belongs. */
-static rs_seen *
+static inline rs_seen *
 seen_slot (rs_seen *seen, size_t room, unsigned generation,
            const void *object)
 {
@@ -235,9 +235,12 @@ grow_seen (rs_encoder *e)
   const size_t room = e->seen_room == 0 ? 64
                     : e->seen_room < 8192 ? e->seen_room * 4
                     : e->seen_room * 2;
-  rs_seen *const seen = calloc(room, sizeof *seen);
+  const size_t size = room * sizeof(rs_seen);
+  rs_seen *const seen = size < RS_LARGE_FROM ? malloc(size)
+                                             : rs_large_take(size);
   if (seen == NULL)
     return false;
+  memset(seen, 0, size);
   size_t count = 0;
   for (size_t i = 0; i < e->seen_room; i++) {
     const rs_seen *const old = &e->seen[i];
@@ -246,15 +249,15 @@ grow_seen (rs_encoder *e)
       count++;
     }
   }
-  free(e->seen);
+  rs_buf_free(e->seen, e->seen_room * sizeof *seen);
   e->seen = seen;
   e->seen_room = room;
   e->seen_count = count;
   return true;
 }
 
-rs_seen *
-rs_encoder_see (rs_encoder *e, const void *object, bool *found)
+static inline rs_seen *
+see (rs_encoder *e, const void *object, bool *found)
 {
   if (e->seen_count * 4 >= e->seen_room * 3 && !grow_seen(e))
     return NULL;
@@ -271,10 +274,17 @@ rs_encoder_see (rs_encoder *e, const void *object, bool *found)
   return s;
 }
 
+rs_seen *
+rs_encoder_see (rs_encoder *e, const void *object, bool *found)
+{
+  return see(e, object, found);
+}
+
 /* Objects from number 'id' on have never been seen. */
 static void
 drop_from (rs_encoder *e, unsigned id)
 {
+  e->class.object = NULL;
   for (size_t i = 0; i < e->seen_room; i++)
     if (e->seen[i].generation == e->generation && e->seen[i].id >= id)
       e->seen[i].object = &dropped;
@@ -308,24 +318,47 @@ encode_ref (rs_encoder *e, unsigned id)
       if (o->id == id && o->rebuilt)
         return rs_encoder_refuse(e, "cannot transfer a value whose"
                                     " '__transfer' leads back to it");
-  rs_buf_byte(&e->buf, RS_TAG_REF);
-  rs_encoder_length(e, id);
+  unsigned char *const at = room_for(e, 1 + RS_WIRE_VARINT);
+  if (at != NULL) {
+    at[0] = RS_TAG_REF;
+    e->buf.size += 1 + put_varint(at + 1, id);
+  }
   e->flags |= RS_MESSAGE_REFS;
+  return RS_OK;
+}
+
+/* Make room on the stack for this level, and for some that follow. */
+static bool
+grow_stack (rs_encoder *e, lua_State *L)
+{
+  enum { AHEAD = 200 };
+  if (!lua_checkstack(L, LUA_MINSTACK + AHEAD))
+    return lua_checkstack(L, LUA_MINSTACK);
+  e->stack = lua_gettop(L) + AHEAD;
+  return true;
+}
+
+/* The same as 'rs_encoder_enter'; 'top' is that of the stack. */
+static inline int
+enter (rs_encoder *e, lua_State *L, rs_open *open, unsigned id, int top)
+{
+  if (e->depth == RS_WIRE_DEPTH)
+    return rs_encoder_refuse(e, "cannot transfer values nested deeper than"
+                                " %d levels", RS_WIRE_DEPTH);
+  if (e->buf.failed || (top > e->stack && !grow_stack(e, L)))
+    return RS_ENOMEM;
+  open->outer = e->open;
+  open->id = id;
+  open->rebuilt = false;
+  e->open = open;
+  e->depth++;
   return RS_OK;
 }
 
 int
 rs_encoder_enter (rs_encoder *e, lua_State *L, rs_open *open, unsigned id)
 {
-  if (e->depth == RS_WIRE_DEPTH)
-    return rs_encoder_refuse(e, "cannot transfer values nested deeper than"
-                                " %d levels", RS_WIRE_DEPTH);
-  if (e->buf.failed || !lua_checkstack(L, LUA_MINSTACK))
-    return RS_ENOMEM;
-  *open = (rs_open) { e->open, id, false };
-  e->open = open;
-  e->depth++;
-  return RS_OK;
+  return enter(e, L, open, id, lua_gettop(L));
 }
 
 void
@@ -357,9 +390,13 @@ encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
                  rs_open *open, bool *done)
 {
   *done = false;
+  const void *const class = lua_topointer(L, meta);
+  if (class == e->class.object && e->class.walk == e->walk)
+    return RS_OK;
   lua_getiuservalue(L, e->home, RS_HOME_TRANSFER);
   if (lua_rawget(L, meta) == LUA_TNIL) {
     lua_pop(L, 1);
+    e->class = (rs_class) { .object = class, .walk = e->walk };
     return RS_OK;
   }
   if (e->keep == 0) {  /* not protected yet? */
@@ -419,6 +456,8 @@ encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
 
 /* --------------------------------------------------------------- tables */
 
+static int encode_table (rs_encoder *e, lua_State *L, int index);
+
 /* [-0, +0, -]  Append the table at 'index' by its name, if it has one. */
 static int
 encode_name (rs_encoder *e, lua_State *L, int index, int kind, bool *done)
@@ -437,15 +476,25 @@ static int
 encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
 {
   const void *const object = lua_topointer(L, index);
+  const bool known = object == e->class.object && e->class.walk == e->walk;
+  if (known && e->class.sent) {
+    if (is_open(e, e->class.id) && !e->buf.failed)
+      e->buf.data[header]++;  /* to the tag that tells so */
+    return encode_ref(e, e->class.id);
+  }
   if (object == e->globals || object == e->env)
     return rs_encode_any(e, L, index);
   bool found;
-  rs_seen *const seen = rs_encoder_see(e, object, &found);
+  rs_seen *const seen = see(e, object, &found);
   if (seen == NULL)
     return RS_ENOMEM;
   if (found) {
+    if (known) {
+      e->class.sent = true;
+      e->class.id = seen->id;
+    }
     if (is_open(e, seen->id) && !e->buf.failed)
-      e->buf.data[header]++;  /* to the tag that tells so */
+      e->buf.data[header]++;
     return encode_ref(e, seen->id);
   }
   bool done;
@@ -512,9 +561,11 @@ encode_key (rs_encoder *e, lua_State *L, int table, int index, fields *f)
 static inline int
 encode_field (rs_encoder *e, lua_State *L, int key)
 {
-  if (put_scalar(e, L, key + 1, lua_type(L, key + 1)))
+  const int type = lua_type(L, key + 1);
+  if (put_scalar(e, L, key + 1, type))
     return RS_OK;
-  const int status = rs_encode_any(e, L, key + 1);
+  const int status = type == LUA_TTABLE ? encode_table(e, L, key + 1)
+                                        : rs_encode_any(e, L, key + 1);
   if (status == RS_EREFUSED)
     rs_encoder_inside_field(e, L, key);
   return status;
@@ -575,14 +626,22 @@ encode_pairs (rs_encoder *e, lua_State *L, int index, fields *f)
 
 /* The shape that the table may have whose first key is at 'key'; or NULL. */
 static rs_shape *
-find_shape (const rs_encoder *e, lua_State *L, int key)
+find_shape (rs_encoder *e, lua_State *L, int key)
 {
   size_t size;
-  if (e->shapes == NULL || lua_type(L, key) != LUA_TSTRING)
+  if (e->shapes == NULL)
+    return NULL;
+  rs_shape *const last = e->shape;
+  if (last->n > 0 && last->walk == e->walk
+      && last->keys[0].string == lua_topointer(L, key))
+    return last;
+  if (lua_type(L, key) != LUA_TSTRING)
     return NULL;
   const char *const s = lua_tolstring(L, key, &size);
   rs_shape *const shape = rs_shape_slot(e->shapes, s, size);
-  return rs_shape_has(shape, 0, e->buf.data, s, size) ? shape : NULL;
+  if (!rs_shape_has(shape, 0, e->buf.data, s, size))
+    return NULL;
+  return e->shape = shape;
 }
 
 /* Is the key at 'key' number 'i' of the shape? */
@@ -614,6 +673,8 @@ learn_shape (rs_encoder *e, const fields *f)
   if (e->shapes == NULL
       && (e->shapes = calloc(RS_SHAPES, sizeof *e->shapes)) == NULL)
     return;  /* they only save time */
+  if (e->shape == NULL)
+    e->shape = e->shapes;
   const rs_shape_key *const first = &f->shape.keys[0];
   rs_shape *const s =
     rs_shape_slot(e->shapes, (const char *) e->buf.data + first->at,
@@ -749,12 +810,12 @@ static int
 encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id)
 {
   rs_open open;
-  int status = rs_encoder_enter(e, L, &open, id);
+  const int top = lua_gettop(L);
+  int status = enter(e, L, &open, id, top);
   if (status != RS_OK)
     return status;
   const int depth = e->depth;
   const unsigned transfers = e->transfers;
-  const int top = lua_gettop(L);
   const bool meta = lua_getmetatable(L, index);
   if (meta) {
     bool done;
@@ -790,7 +851,8 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id)
   if (status != RS_OK)
     return status;
  done:
-  lua_settop(L, top);
+  if (meta)
+    lua_settop(L, top);
   rs_encoder_leave(e);
   return RS_OK;
 }
@@ -804,13 +866,13 @@ encode_table (rs_encoder *e, lua_State *L, int index)
     return RS_OK;
   }
   bool found;
-  const rs_seen *const seen = rs_encoder_see(e, object, &found);
+  const rs_seen *const seen = see(e, object, &found);
   if (seen == NULL)
     return RS_ENOMEM;
   if (found)
     return encode_ref(e, seen->id);
   const unsigned id = e->next_id++;
-  int status;
+  int status = RS_OK;
   bool done = false;
   if (rs_names_suspects(&e->names, L, e->home, object, &status))
     status = encode_name(e, L, index, RS_NAMES_TABLE, &done);
@@ -923,6 +985,7 @@ walk_body (lua_State *L)
   lua_newtable(L);
   e->home = HOME;
   e->keep = KEEP;
+  e->stack = 0;
   e->status = rs_encode_any(e, L, VALUE);
   return 0;
 }
@@ -951,7 +1014,8 @@ rs_encoder_init (rs_encoder *e, unsigned forbidden)
   e->buf = (rs_buf) RS_BUF_INIT;
   e->forbidden = forbidden;
   e->walk = 0;
-  e->shapes = NULL;
+  e->class = (rs_class) { .object = NULL };
+  e->shapes = e->shape = NULL;
   e->seen = NULL;
   e->seen_room = e->seen_count = 0;
   e->generation = 0;
@@ -965,7 +1029,7 @@ rs_encoder_fini (rs_encoder *e)
 {
   rs_buf_fini(&e->buf);
   free(e->shapes);
-  free(e->seen);
+  rs_buf_free(e->seen, e->seen_room * sizeof *e->seen);
   rs_names_fini(&e->names);
   rs_encoder_init(e, e->forbidden);
 }
@@ -1062,6 +1126,7 @@ encode_composite (rs_encoder *e, lua_State *L, int index)
     e->open = NULL;
     e->depth = 0;
     e->transfers = 0;
+    e->stack = 0;
     status = attempt == 0 ? rs_encode_any(e, L, index)
                           : walk_protected(e, L, index);
     if (e->buf.failed)

@@ -60,6 +60,14 @@ typedef struct rs_seen {
   unsigned generation : 23; /* of another one: the entry is free */
 } rs_seen;
 
+/* The metatable that was met last: many objects in a row have one class. */
+typedef struct rs_class {
+  const void *object;     /* it has no '__transfer'; NULL: none is known */
+  unsigned walk;          /* in which this was found */
+  unsigned id;            /* it was sent as this one, */
+  bool sent;              /* if so */
+} rs_class;
+
 /* An object that is being encoded; on the C stack. */
 typedef struct rs_open rs_open;
 struct rs_open {
@@ -86,6 +94,8 @@ typedef struct rs_encoder {
 
   unsigned walk;          /* counts walks, in which no string is freed */
   rs_shape *shapes;       /* RS_SHAPES of them; NULL until first needed */
+  rs_shape *shape;        /* the one of them that was used last */
+  rs_class class;
   rs_seen *seen;          /* hash by address; NULL until first needed */
   size_t seen_room;       /* a power of two, or 0 */
   size_t seen_count;      /* of the current generation */
@@ -103,6 +113,7 @@ typedef struct rs_encoder {
   int keep;               /* results of '__transfer'; 0 unless protected */
   const rs_open *open;
   int depth;
+  int stack;              /* up to this top there is LUA_MINSTACK room */
 
   int status;             /* of the last value: RS_OK, or why not */
   size_t pending;         /* bytes of 'error' that are a path of fields */
@@ -223,6 +234,7 @@ typedef struct rs_decoder {
   size_t left;            /* its numbers that were not read */
   size_t claimed;         /* fields of all tables; each takes a byte */
   int depth;
+  int stack;              /* up to this top there is LUA_MINSTACK room */
   int objects;            /* stack index of the table of objects, or 0 */
   size_t count;           /* objects in it, at most; then come the keys */
   rs_shape_read shapes[RS_SHAPES];
