@@ -88,14 +88,14 @@ get_eight (rs_decoder *d, lua_State *L)
   return bits;
 }
 
-static void
+static inline void
 push_bytes (rs_decoder *d, lua_State *L, size_t n)
 {
   lua_pushlstring(L, (const char *) d->data + d->at, n);
   d->at += n;
 }
 
-static inline lua_Integer
+static inline __attribute__ ((always_inline)) lua_Integer
 get_integer (rs_decoder *d, lua_State *L, unsigned size)
 {
   need(d, L, size);
@@ -118,14 +118,32 @@ get_integer (rs_decoder *d, lua_State *L, unsigned size)
 
 /* ---------------------------------------------------------------- objects */
 
-unsigned
-rs_decoder_enter (rs_decoder *d, lua_State *L)
+/* Make room on the stack for this level, and for some that follow. */
+static void
+grow_stack (rs_decoder *d, lua_State *L)
+{
+  enum { AHEAD = 200 };
+  if (!lua_checkstack(L, LUA_MINSTACK + AHEAD))
+    luaL_checkstack(L, LUA_MINSTACK, "message");
+  else
+    d->stack = lua_gettop(L) + AHEAD;
+}
+
+static inline unsigned
+enter (rs_decoder *d, lua_State *L)
 {
   if (d->depth == RS_WIRE_DEPTH)
     rs_decoder_bad(d, L, "nested too deep");
-  luaL_checkstack(L, LUA_MINSTACK, "message");
+  if (lua_gettop(L) > d->stack)
+    grow_stack(d, L);
   d->depth++;
   return d->next_id++;
+}
+
+unsigned
+rs_decoder_enter (rs_decoder *d, lua_State *L)
+{
+  return enter(d, L);
 }
 
 void
@@ -134,13 +152,19 @@ rs_decoder_leave (rs_decoder *d)
   d->depth--;
 }
 
-void
-rs_decoder_register (rs_decoder *d, lua_State *L, unsigned id)
+static inline void
+set_object (rs_decoder *d, lua_State *L, unsigned id)
 {
   if (d->flags & RS_MESSAGE_REFS) {
     lua_pushvalue(L, -1);
     lua_rawseti(L, d->objects, (lua_Integer) id + 1);
   }
+}
+
+void
+rs_decoder_register (rs_decoder *d, lua_State *L, unsigned id)
+{
+  set_object(d, L, id);
 }
 
 void
@@ -188,6 +212,58 @@ assign_run (rs_decoder *d, lua_State *L, int index, lua_Integer first,
 
 /* ----------------------------------------------------------------- values */
 
+/* [-0, +1, m]  Push the next value if it is one of those of which there are
+   most, all of whose bytes are there; all others are left to 'decode_any'. */
+static inline __attribute__ ((always_inline)) bool
+push_plain (rs_decoder *d, lua_State *L)
+{
+  const size_t left = d->size - d->at;
+  if (left < 9)
+    return false;
+  const unsigned char *const from = d->data + d->at;
+  const unsigned tag = from[0];
+  if (tag <= RS_WIRE_SMALL_MAX) {
+    lua_pushinteger(L, (lua_Integer) tag);
+    d->at++;
+    return true;
+  }
+  if (tag <= RS_TAG_STRING_SHORT + RS_WIRE_SHORT_MAX) {
+    const size_t size = tag - RS_TAG_STRING_SHORT;
+    if (size >= left)
+      return false;
+    lua_pushlstring(L, (const char *) from + 1, size);
+    d->at += 1 + size;
+    return true;
+  }
+  if (tag == RS_TAG_FLOAT) {
+    const uint64_t bits = rs_wire_get64(from + 1);
+    lua_Number v;
+    memcpy(&v, &bits, sizeof v);
+    lua_pushnumber(L, v);
+    d->at += 9;
+    return true;
+  }
+  if (tag >= RS_TAG_INTEGER && tag < RS_TAG_INTEGER + 8) {
+    d->at++;
+    lua_pushinteger(L, get_integer(d, L, tag - RS_TAG_INTEGER + 1));
+    return true;
+  }
+  if (tag == RS_TAG_FALSE || tag == RS_TAG_TRUE) {
+    lua_pushboolean(L, tag == RS_TAG_TRUE);
+    d->at++;
+    return true;
+  }
+  return false;
+}
+
+/* [-0, +1, e]  Push the next value. */
+static inline void
+decode_next (rs_decoder *d, lua_State *L)
+{
+  if (!push_plain(d, L))
+    rs_decode_any(d, L);
+}
+
 static void
 decode_named (rs_decoder *d, lua_State *L)
 {
@@ -224,7 +300,7 @@ decode_named (rs_decoder *d, lua_State *L)
 static void
 decode_key (rs_decoder *d, lua_State *L)
 {
-  rs_decode_any(d, L);
+  decode_next(d, L);
   const int type = lua_type(L, -1);
   if (type == LUA_TNIL
       || (type == LUA_TNUMBER && !lua_rawequal(L, -1, -1)))
@@ -286,42 +362,9 @@ decode_pairs (rs_decoder *d, lua_State *L, int table, size_t n)
 {
   for (size_t i = 0; i < n; i++) {
     decode_key(d, L);
-    rs_decode_any(d, L);
+    decode_next(d, L);
     lua_rawset(L, table);
   }
-}
-
-static void
-decode_table (rs_decoder *d, lua_State *L, unsigned tag)
-{
-  const unsigned id = rs_decoder_enter(d, L);
-  need(d, L, 8);
-  const size_t array = rs_wire_get32(d->data + d->at);
-  const size_t hash = rs_wire_get32(d->data + d->at + 4);
-  d->at += 8;
-  push_table(d, L, array, 0, hash);
-  rs_decoder_register(d, L, id);
-  const int table = lua_gettop(L);
-  d->upvalue = 0;
-  for (size_t i = 1; i <= array; ) {
-    need(d, L, 1);
-    if (!is_run(d->data[d->at])) {
-      rs_decode_any(d, L);
-      lua_rawseti(L, table, (lua_Integer) i++);
-      continue;
-    }
-    d->run = d->data[d->at++];
-    d->left = begin_run(d, L);
-    const size_t n = d->left;
-    if (n > array - i + 1)
-      rs_decoder_bad(d, L, "a run longer than its table");
-    assign_run(d, L, table, (lua_Integer) i, n);
-    i += n;
-  }
-  decode_pairs(d, L, table, hash);
-  if (tag != RS_TAG_TABLE)
-    decode_metatable(d, L, table, tag);
-  rs_decoder_leave(d);
 }
 
 /* The field in the table of objects where the keys of a shape begin. */
@@ -365,34 +408,133 @@ find_shape (rs_decoder *d, lua_State *L, size_t at)
   return s->at == at ? s : read_shape(d, L, at);
 }
 
+/* The keys of a shape, on the stack while the records of an array are read:
+   'lua_pushvalue' is 15 instructions, 'lua_rawgeti' 45. */
+typedef struct record_keys {
+  size_t at;     /* where it stands in the message; 0: none is there yet */
+  int first;     /* their slots, RS_SHAPE_KEYS of them; 0: none yet */
+  unsigned n;
+} record_keys;
+
+/* [-0, +(0|RS_SHAPE_KEYS), e]  Let the keys of the shape at 'at' be there. */
 static void
-decode_record (rs_decoder *d, lua_State *L, unsigned tag)
+load_keys (rs_decoder *d, lua_State *L, record_keys *k, size_t at)
 {
-  const unsigned id = rs_decoder_enter(d, L);
+  const rs_shape_read *const s = find_shape(d, L, at);
+  if (k->first == 0) {
+    luaL_checkstack(L, RS_SHAPE_KEYS + LUA_MINSTACK, "message");
+    k->first = lua_gettop(L) + 1;
+    lua_settop(L, lua_gettop(L) + RS_SHAPE_KEYS);
+  }
+  for (unsigned i = 0; i < s->n; i++) {
+    lua_rawgeti(L, d->objects, keys_of(d, s) + (lua_Integer) i);
+    lua_replace(L, k->first + (int) i);
+  }
+  k->at = at;
+  k->n = s->n;
+}
+
+/* [-0, +1, e]  Push the record behind the tag.  'k' if it is one of an
+   array; this may push its slots first. */
+static void
+decode_record (rs_decoder *d, lua_State *L, unsigned tag, record_keys *k)
+{
+  const unsigned id = enter(d, L);
   need(d, L, 9);
-  const size_t at = rs_wire_get32(d->data + d->at);
+  const size_t at = rs_wire_get32(d->data + d->at) + (size_t) 1;
   const unsigned n = d->data[d->at + 4];
   const size_t hash = rs_wire_get32(d->data + d->at + 5);
-  if (at < RS_WIRE_HEADER || at >= d->at || d->data[at] != RS_TAG_SHAPE)
-    rs_decoder_bad(d, L, "no shape where one should be");
+  if (k == NULL || k->at != at) {
+    if (at <= RS_WIRE_HEADER || at > d->at || d->data[at - 1] != RS_TAG_SHAPE)
+      rs_decoder_bad(d, L, "no shape where one should be");
+    if (k != NULL)
+      load_keys(d, L, k, at);
+  }
   d->at += 9;
-  if (n > find_shape(d, L, at + 1)->n)
+  if (n > (k != NULL ? k->n : find_shape(d, L, at)->n))
     rs_decoder_bad(d, L, "more fields than its shape has");
   push_table(d, L, 0, n, hash);
-  rs_decoder_register(d, L, id);
+  set_object(d, L, id);
   const int table = lua_gettop(L);
   d->upvalue = 0;
   for (unsigned i = 0; i < n; i++) {
-    /* A value may have put another shape in its place. */
-    const rs_shape_read *const s = find_shape(d, L, at + 1);
-    lua_rawgeti(L, d->objects, keys_of(d, s) + (lua_Integer) i);
-    rs_decode_any(d, L);
+    if (k != NULL)
+      lua_pushvalue(L, k->first + (int) i);
+    else {
+      /* A value may have put another shape in its place. */
+      const rs_shape_read *const s = find_shape(d, L, at);
+      lua_rawgeti(L, d->objects, keys_of(d, s) + (lua_Integer) i);
+    }
+    decode_next(d, L);
     lua_rawset(L, table);
   }
   decode_pairs(d, L, table, hash);
   if (tag != RS_TAG_RECORD)
     decode_metatable(d, L, table, tag);
-  rs_decoder_leave(d);
+  d->depth--;
+}
+
+static bool
+is_record (unsigned tag)
+{
+  return tag >= RS_TAG_RECORD && tag <= RS_TAG_RECORD_META_OPEN;
+}
+
+static void decode_table (rs_decoder *d, lua_State *L, unsigned tag);
+
+/* [-0, +(0|RS_SHAPE_KEYS), e]  Assign the fields 1 to 'n'. */
+static void
+decode_array (rs_decoder *d, lua_State *L, int table, size_t n)
+{
+  record_keys k = { .at = 0 };
+  for (size_t i = 1; i <= n; ) {
+    need(d, L, 1);
+    const unsigned tag = d->data[d->at];
+    if (is_run(tag)) {
+      d->run = tag;
+      d->at++;
+      d->left = begin_run(d, L);
+      const size_t count = d->left;
+      if (count > n - i + 1)
+        rs_decoder_bad(d, L, "a run longer than its table");
+      assign_run(d, L, table, (lua_Integer) i, count);
+      i += count;
+      continue;
+    }
+    if (is_record(tag)) {
+      d->at++;
+      decode_record(d, L, tag, &k);
+    }
+    else if (tag == RS_TAG_TABLE) {
+      d->at++;
+      decode_table(d, L, tag);
+    }
+    else
+      decode_next(d, L);
+    lua_rawseti(L, table, (lua_Integer) i++);
+  }
+}
+
+static void
+decode_table (rs_decoder *d, lua_State *L, unsigned tag)
+{
+  const unsigned id = enter(d, L);
+  need(d, L, 8);
+  const size_t array = rs_wire_get32(d->data + d->at);
+  const size_t hash = rs_wire_get32(d->data + d->at + 4);
+  d->at += 8;
+  push_table(d, L, array, 0, hash);
+  set_object(d, L, id);
+  const int table = lua_gettop(L);
+  d->upvalue = 0;
+  if (array > 0) {
+    decode_array(d, L, table, array);
+    lua_settop(L, table);
+  }
+  decode_pairs(d, L, table, hash);
+  if (tag != RS_TAG_TABLE)
+    decode_metatable(d, L, table, tag);
+  d->depth--;
 }
 
 /* [-0, +1, e]  An object that its type rebuilds. */
@@ -496,7 +638,7 @@ rs_decode_any (rs_decoder *d, lua_State *L)
     case RS_TAG_RECORD:
     case RS_TAG_RECORD_META:
     case RS_TAG_RECORD_META_OPEN:
-      decode_record(d, L, tag);
+      decode_record(d, L, tag, NULL);
       return;
     case RS_TAG_REF:
       rs_decoder_ref(d, L);
@@ -601,6 +743,7 @@ rs_decode_one (rs_decoder *d, lua_State *L)
     return;
   }
   d->upvalue = 0;
+  d->stack = 0;
   rs_decode_any(d, L);
   if (d->late > 0)
     set_late_metatables(d, L);
