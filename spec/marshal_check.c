@@ -208,6 +208,8 @@ static const char *const corpus[] = {
     " return t",
   "local t = {} for i = 1, 20 do t[{}] = { [i * 1000] = -i } end return t",
   "local t = {} for i = 1, 30 do t[i] = i < 15 and i or i / 2 end return t",
+  "local t = {} for i = 1, 40 do t[i] = { id = i, l = { { x = i, y = 1 },"
+    " { z = i }, { z = 2 }, { x = i } } } end return t",
   "local c = {} local t = {} for i = 1, 9 do"
     " t[i] = setmetatable({ x = i, y = { x = i, y = i } }, c) end return t, c",
 };
@@ -890,6 +892,56 @@ check_packed (lua_State *L)
   lua_settop(L, 0);
 }
 
+/* (message)  Decode it, for nothing. */
+static int
+drop_body (lua_State *L)
+{
+  rs_message *const msg = lua_touserdata(L, 1);
+  rs_decode(L, msg);
+  return 0;
+}
+
+/* The collector does not run while a large message is read; but it does,
+   also where nothing else happens, and whatever becomes of the message. */
+static void
+check_collector (void)
+{
+  static const char *const modes[] = { "generational", "incremental" };
+  enum { TIMES = 60 };
+  for (int mode = 0; mode < 2; mode++)
+    for (int cut = 0; cut < 2; cut++) {
+      lua_State *const L = new_state();
+      rs_message *const msg =
+        encode(L, "local t = {} for i = 1, 5000 do"
+                  " t[i] = { id = i, name = 'n' .. i } end return t");
+      CHECK(msg->size > 64 << 10);
+      msg->size -= (size_t) cut;
+      if (mode == 0)
+        lua_gc(L, LUA_GCGEN, 0, 0);
+      lua_gc(L, LUA_GCCOLLECT);
+      const size_t before = lua_used;
+      size_t once = 0;
+      for (int i = 0; i < TIMES; i++) {
+        lua_pushcfunction(L, drop_body);
+        lua_pushlightuserdata(L, msg);
+        const int code = lua_pcall(L, 1, 0, 0);
+        CHECK((code == LUA_OK) == (cut == 0));
+        CHECK(code == LUA_OK || is_refusal(L));
+        lua_settop(L, 0);
+        if (i == 0)
+          once = lua_used - before;
+      }
+      CHECK(once > 0);
+      if (lua_used - before > 6 * once)
+        fprintf(stderr, "%s: %zu bytes once, %zu bytes after %d times\n",
+                modes[mode], once, lua_used - before, TIMES);
+      CHECK(lua_used - before <= 6 * once);
+      CHECK(lua_gc(L, LUA_GCISRUNNING));
+      rs_message_unref(msg);
+      lua_close(L);
+    }
+}
+
 /* Small messages may lie in memory that is somebody's. */
 static void
 check_room (lua_State *L)
@@ -974,9 +1026,11 @@ main (void)
   check_cut_short(L);
   check_depth(L);
   lua_close(L);
+  check_collector();
   check_no_memory(&fail_c);
   check_no_memory(&fail_lua);
   check_mutants();
+  rs_large_trim();
   CHECK(c_blocks == 0);
   return report();
 }

@@ -178,6 +178,13 @@ local records <const> = {
   { "a record in one that begins alike", function (i)
       return { a = 1, b = { a = 2, b = { a = 3, b = i } } }
     end },
+  { "lists of records in them", function (i)
+      return { id = i, list = { { x = i, y = 1 }, { y = 2, x = i, { z = i } },
+                                { { z = 1 }, { z = i } } } }
+    end },
+  { "now and then a record of another kind", function (i)
+      return i % 10 == 0 and { a = i, b = 2 } or { c = i, d = 2, e = 3 }
+    end },
   { "more shapes than are remembered", function (i)
       local t = {}
       for k = 1, 20 do
@@ -202,6 +209,32 @@ describe("record", function ()
       assert.is_true(same(list, values))
     end)
   end
+
+  it("leaves the garbage collector as it was", function ()
+    local function rebuilt (by)
+      local list <const> = sequence(10000, records[1][2])
+      list[#list + 1] = setmetatable({}, { __transfer = function ()
+        return by
+      end })
+      return list
+    end
+    local u <const> = copy(rebuilt(function ()
+      return { running = collectgarbage "isrunning" }
+    end))
+    assert.is_true(u[#u].running)
+    assert.is_true(collectgarbage "isrunning")
+    local ok, message = pcall(copy, rebuilt(function () error("no", 0) end))
+    assert.is_false(ok)
+    assert.equal("no", message)
+    assert.is_true(collectgarbage "isrunning")
+    copy(sequence(10000, records[1][2]))
+    assert.is_true(collectgarbage "isrunning")
+    collectgarbage "stop"
+    copy(sequence(10000, records[1][2]))
+    local running <const> = collectgarbage "isrunning"
+    collectgarbage "restart"
+    assert.is_false(running)
+  end)
 
   it("keeps its class, and what is shared", function ()
     local class <const> = { __index = { kind = "point" } }

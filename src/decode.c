@@ -17,6 +17,7 @@
  */
 #include "marshal.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -210,6 +211,41 @@ assign_run (rs_decoder *d, lua_State *L, int index, lua_Integer first,
   }
 }
 
+/* ---------------------------------------------------------- the collector */
+
+/*
+ * While a large message is read everything that is made is alive, so there is
+ * nothing to collect; but a state that grows from next to nothing would look
+ * at all of it each time it has doubled, and at what is young in between.  So
+ * the collector gets an advance: it takes for granted so many bytes that it
+ * would have counted.  They are counted at the end of the message, or where
+ * code of the program begins, which may make garbage; then it runs if it is
+ * time.  The collector stands as it would have, so that a state whose jobs do
+ * nothing but take messages is collected, too.
+ */
+enum {
+  QUIET_FROM = 64 << 10,  /* bytes of a large message */
+  QUIET_TIMES = 16        /* a table takes up to so many times its bytes */
+};
+
+static void
+begin_quiet (rs_decoder *d, lua_State *L)
+{
+  const size_t most = INT_MAX / QUIET_TIMES;
+  const size_t kib = d->size / 1024 < most ? d->size / 1024 : most;
+  d->advance = QUIET_TIMES * (int) kib;
+  lua_gc(L, LUA_GCSTEP, -d->advance);
+}
+
+static void
+end_quiet (rs_decoder *d, lua_State *L)
+{
+  const int advance = d->advance;
+  d->advance = 0;
+  if (advance > 0)
+    lua_gc(L, LUA_GCSTEP, advance);
+}
+
 /* ----------------------------------------------------------------- values */
 
 /* [-0, +1, m]  Push the next value if it is one of those of which there are
@@ -292,6 +328,7 @@ decode_named (rs_decoder *d, lua_State *L)
       user = text;
     }
   }
+  end_quiet(d, L);  /* it may load a module */
   rs_name_push(L, &name, user);
   rs_decoder_register(d, L, id);
 }
@@ -414,12 +451,17 @@ typedef struct record_keys {
   size_t at;     /* where it stands in the message; 0: none is there yet */
   int first;     /* their slots, RS_SHAPE_KEYS of them; 0: none yet */
   unsigned n;
+  size_t records, loads;  /* of the array, so far; how often keys came */
 } record_keys;
 
-/* [-0, +(0|RS_SHAPE_KEYS), e]  Let the keys of the shape at 'at' be there. */
-static void
+/* [-0, +(0|RS_SHAPE_KEYS), e]  Let the keys of the shape at 'at' be there;
+   false when shapes change too often for that. */
+static bool
 load_keys (rs_decoder *d, lua_State *L, record_keys *k, size_t at)
 {
+  if (k->loads * 4 > k->records)
+    return false;
+  k->loads++;
   const rs_shape_read *const s = find_shape(d, L, at);
   if (k->first == 0) {
     luaL_checkstack(L, RS_SHAPE_KEYS + LUA_MINSTACK, "message");
@@ -432,6 +474,7 @@ load_keys (rs_decoder *d, lua_State *L, record_keys *k, size_t at)
   }
   k->at = at;
   k->n = s->n;
+  return true;
 }
 
 /* [-0, +1, e]  Push the record behind the tag.  'k' if it is one of an
@@ -447,8 +490,8 @@ decode_record (rs_decoder *d, lua_State *L, unsigned tag, record_keys *k)
   if (k == NULL || k->at != at) {
     if (at <= RS_WIRE_HEADER || at > d->at || d->data[at - 1] != RS_TAG_SHAPE)
       rs_decoder_bad(d, L, "no shape where one should be");
-    if (k != NULL)
-      load_keys(d, L, k, at);
+    if (k != NULL && !load_keys(d, L, k, at))
+      k = NULL;
   }
   d->at += 9;
   if (n > (k != NULL ? k->n : find_shape(d, L, at)->n))
@@ -504,6 +547,7 @@ decode_array (rs_decoder *d, lua_State *L, int table, size_t n)
     if (is_record(tag)) {
       d->at++;
       decode_record(d, L, tag, &k);
+      k.records++;
     }
     else if (tag == RS_TAG_TABLE) {
       d->at++;
@@ -551,6 +595,7 @@ decode_rebuild (rs_decoder *d, lua_State *L)
   d->upvalue = 0;
   for (int i = 0; i <= n; i++)
     rs_decode_any(d, L);
+  end_quiet(d, L);
   lua_call(L, n, 1);
   rs_decoder_register(d, L, id);
   rs_decoder_leave(d);
@@ -627,6 +672,8 @@ rs_decode_any (rs_decoder *d, lua_State *L)
       const size_t size = get_size(d, L);
       if (size <= RS_WIRE_SHORT_MAX)
         rs_decoder_bad(d, L, "a string longer than it has to be");
+      if (size >= QUIET_FROM)
+        end_quiet(d, L);  /* its memory may be that of one that is garbage */
       push_bytes(d, L, size);
       return;
     }
@@ -786,20 +833,57 @@ rs_decode (lua_State *L, rs_message *msg)
   return rs_decode_all(L, msg, &metatables);
 }
 
+/* [-(0|1), +n, e]  Push all values in the place of the table of objects.
+   Returns how many. */
+static int
+push_values (rs_decoder *d, lua_State *L)
+{
+  const int base = lua_gettop(L);
+  while (!rs_decoder_at_end(d)) {
+    luaL_checkstack(L, LUA_MINSTACK, "too many values");
+    rs_decode_value(d, L);
+  }
+  const int n = lua_gettop(L) - base;
+  if (d->objects != 0)
+    lua_remove(L, d->objects);
+  return n;
+}
+
+/* (decoder, message) */
+static int
+push_quietly (lua_State *L)
+{
+  rs_decoder *const d = lua_touserdata(L, 1);
+  const rs_message *const msg = lua_touserdata(L, 2);
+  lua_settop(L, 0);
+  rs_decoder_init(d, L, msg, 0);
+  begin_quiet(d, L);
+  return push_values(d, L);
+}
+
 int
 rs_decode_all (lua_State *L, const rs_message *msg, bool *metatables)
 {
   rs_decoder d;
-  rs_decoder_init(&d, L, msg, 0);
-  const int base = lua_gettop(L);
-  while (!rs_decoder_at_end(&d)) {
-    luaL_checkstack(L, LUA_MINSTACK, "too many values");
-    rs_decode_value(&d, L);
+  int n;
+  if (msg->size < QUIET_FROM || !lua_gc(L, LUA_GCISRUNNING)) {
+    rs_decoder_init(&d, L, msg, 0);
+    n = push_values(&d, L);
   }
-  const int n = lua_gettop(L) - base;
+  else {
+    const int base = lua_gettop(L);
+    luaL_checkstack(L, LUA_MINSTACK, "message");
+    lua_pushcfunction(L, push_quietly);
+    lua_pushlightuserdata(L, &d);
+    lua_pushlightuserdata(L, (void *) msg);
+    d.advance = 0;
+    const int code = lua_pcall(L, 2, LUA_MULTRET, 0);
+    end_quiet(&d, L);
+    if (code != LUA_OK)
+      lua_error(L);
+    n = lua_gettop(L) - base;
+  }
   if (d.metatables)
     *metatables = true;
-  if (d.objects != 0)
-    lua_remove(L, d.objects);
   return n;
 }

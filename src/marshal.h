@@ -239,6 +239,7 @@ typedef struct rs_decoder {
   size_t count;           /* objects in it, at most; then come the keys */
   rs_shape_read shapes[RS_SHAPES];
   bool metatables;        /* some were set */
+  int advance;            /* KiB that the garbage collector does not count */
   unsigned late;          /* metatables to be set when the value is whole */
   int function;           /* stack index of the one that gets upvalues */
   int upvalue;            /* which one it gets, or 0 */
