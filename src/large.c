@@ -3,6 +3,12 @@
  * large.c - large blocks of memory, kept a while for the next who needs one.
  *
  * The newest stands last, and is taken first: its pages may be in the cache.
+ *
+ * Blocks that stay here hide from the GNU C library how large they are.  It
+ * keeps freed memory up to twice the largest block that it has mapped and
+ * unmapped again (mallopt(3), M_TRIM_THRESHOLD), and gives back at once what a
+ * collection frees if it knows of none: arrays of floats took a fifth longer
+ * for page faults.  So it is shown one.
  */
 #include "large.h"
 
@@ -25,6 +31,7 @@ static struct {
   pthread_mutex_t lock;   /* guards all of it */
   unsigned n;
   size_t bytes;           /* of all rooms */
+  size_t largest;         /* of all that came so far */
   block blocks[BLOCKS];   /* oldest first */
 } kept = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -85,6 +92,18 @@ rs_large_take (size_t size)
   return memory != NULL ? memory : malloc(room);
 }
 
+/* Let the C library know that blocks of this size come and go.  The values of
+   a message take a few times its room, as long as that is moderate. */
+static void
+show_block (size_t room)
+{
+  enum { MODERATE = 16 << 20 };
+  const size_t size = room < MODERATE / 2 ? 2 * room
+                    : room < MODERATE ? MODERATE : room;
+  void *volatile shown = malloc(size);
+  free(shown);
+}
+
 void
 rs_large_give (void *memory, size_t size)
 {
@@ -97,9 +116,14 @@ rs_large_give (void *memory, size_t size)
   void *old[BLOCKS];
   pthread_mutex_lock(&kept.lock);
   const unsigned n = expire_locked(now - RS_LARGE_SECONDS, room, old);
+  const bool largest = room > kept.largest;
+  if (largest)
+    kept.largest = room;
   kept.bytes += room;
   kept.blocks[kept.n++] = (block) { memory, room, now };
   pthread_mutex_unlock(&kept.lock);
+  if (largest)
+    show_block(room);
   free_all(old, n);
 }
 
