@@ -205,10 +205,20 @@ static void
 assign_run (rs_decoder *d, lua_State *L, int index, lua_Integer first,
             size_t n)
 {
-  for (size_t i = 0; i < n; i++) {
-    rs_decode_packed(d, L);
+  const unsigned char *from = d->data + d->at;
+  for (size_t i = 0; i < n; i++, from += 8) {
+    const uint64_t bits = rs_wire_get64(from);
+    if (d->run == RS_TAG_INTEGERS)
+      lua_pushinteger(L, (lua_Integer) bits);
+    else {
+      lua_Number v;
+      memcpy(&v, &bits, sizeof v);
+      lua_pushnumber(L, v);
+    }
     lua_rawseti(L, index, first + (lua_Integer) i);
   }
+  d->at += 8 * n;
+  d->left -= n;
 }
 
 /* ---------------------------------------------------------- the collector */

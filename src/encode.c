@@ -585,7 +585,9 @@ encode_array (rs_encoder *e, lua_State *L, int index, fields *f)
         || (size_t) lua_tointegerx(L, key, NULL) != n + 1)
       break;
     n++;
-    if (!packed.off && lua_type(L, value) == LUA_TNUMBER)
+    if (rs_encode_packed(e, &packed, L, value))
+      ;
+    else if (!packed.off && lua_type(L, value) == LUA_TNUMBER)
       put_number(e, &packed, L, value);
     else {
       end_run(e, &packed);

@@ -165,29 +165,29 @@ void rs_encoder_string (rs_encoder *e, const char *text, size_t size);
  */
 int rs_encode_one (rs_encoder *e, lua_State *L, int index, const char *root);
 
-/* [-0, +0, -]  Append the number at 'index' to the run that is open, if it is
-   one of its kind. */
+/* [-0, +0, -]  Append the number at 'index' to the run 'p', if that is open,
+   and it is one of its kind. */
 static inline bool
-rs_encode_packed (rs_encoder *e, lua_State *L, int index)
+rs_encode_packed (rs_encoder *e, rs_packed *p, lua_State *L, int index)
 {
   uint64_t bits;
-  if (e->packed.tag == RS_TAG_INTEGERS) {
+  if (p->tag == RS_TAG_INTEGERS) {
     if (!lua_isinteger(L, index))
       return false;
     bits = (uint64_t) lua_tointegerx(L, index, NULL);
   }
   else {
-    if (e->packed.tag == 0 || lua_type(L, index) != LUA_TNUMBER
+    if (p->tag == 0 || lua_type(L, index) != LUA_TNUMBER
         || lua_isinteger(L, index))
       return false;
     const lua_Number v = lua_tonumberx(L, index, NULL);
     memcpy(&bits, &v, sizeof bits);
   }
-  if (e->packed.count == UINT32_MAX || e->buf.room - e->buf.size < 8)
+  if (p->count == UINT32_MAX || e->buf.room - e->buf.size < 8)
     return false;
   rs_wire_put64(e->buf.data + e->buf.size, bits);
   e->buf.size += 8;
-  e->packed.count++;
+  p->count++;
   return true;
 }
 
@@ -195,8 +195,8 @@ rs_encode_packed (rs_encoder *e, lua_State *L, int index)
 static inline int
 rs_encode_value (rs_encoder *e, lua_State *L, int index, const char *root)
 {
-  return rs_encode_packed(e, L, index) ? RS_OK
-                                       : rs_encode_one(e, L, index, root);
+  return rs_encode_packed(e, &e->packed, L, index)
+       ? RS_OK : rs_encode_one(e, L, index, root);
 }
 
 /*
