@@ -123,7 +123,7 @@ get_integer (rs_decoder *d, lua_State *L, unsigned size)
 static void
 grow_stack (rs_decoder *d, lua_State *L)
 {
-  enum { AHEAD = 200 };
+  enum { AHEAD = 40 };
   if (!lua_checkstack(L, LUA_MINSTACK + AHEAD))
     luaL_checkstack(L, LUA_MINSTACK, "message");
   else

@@ -232,7 +232,7 @@ seen_slot (rs_seen *seen, size_t room, unsigned generation,
 static bool
 grow_seen (rs_encoder *e)
 {
-  const size_t room = e->seen_room == 0 ? 64
+  const size_t room = e->seen_room == 0 ? 16
                     : e->seen_room < 8192 ? e->seen_room * 4
                     : e->seen_room * 2;
   const size_t size = room * sizeof(rs_seen);
@@ -331,7 +331,7 @@ encode_ref (rs_encoder *e, unsigned id)
 static bool
 grow_stack (rs_encoder *e, lua_State *L)
 {
-  enum { AHEAD = 200 };
+  enum { AHEAD = 40 };
   if (!lua_checkstack(L, LUA_MINSTACK + AHEAD))
     return lua_checkstack(L, LUA_MINSTACK);
   e->stack = lua_gettop(L) + AHEAD;
@@ -672,11 +672,11 @@ learn_shape (rs_encoder *e, const fields *f)
   if (!f->learn || f->shape.n == 0 || f->array > 0 || e->next_id < 2
       || e->buf.failed || e->buf.size > UINT32_MAX)
     return;
-  if (e->shapes == NULL
-      && (e->shapes = calloc(RS_SHAPES, sizeof *e->shapes)) == NULL)
-    return;  /* they only save time */
-  if (e->shape == NULL)
-    e->shape = e->shapes;
+  if (e->shapes == NULL) {
+    e->shapes = e->shape = rs_shapes_new();
+    if (e->shapes == NULL)
+      return;  /* they only save time */
+  }
   const rs_shape_key *const first = &f->shape.keys[0];
   rs_shape *const s =
     rs_shape_slot(e->shapes, (const char *) e->buf.data + first->at,

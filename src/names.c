@@ -172,7 +172,7 @@ static bool
 remember (rs_names *n, const void *object, const void *module)
 {
   if ((n->count + 1) * 2 > n->room) {
-    const size_t room = n->room == 0 ? 64 : n->room * 2;
+    const size_t room = n->room == 0 ? 128 : n->room * 2;
     rs_known *const known = calloc(room, sizeof *known);
     if (known == NULL)
       return false;
