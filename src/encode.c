@@ -557,11 +557,11 @@ encode_key (rs_encoder *e, lua_State *L, int table, int index, fields *f)
   return status;
 }
 
-/* [-0, +?, -]  Append the value at 'key' + 1, whose key is at 'key'. */
+/* [-0, +?, -]  Append the value at 'key' + 1, which is of this type, and whose
+   key is at 'key'. */
 static inline int
-encode_field (rs_encoder *e, lua_State *L, int key)
+encode_field (rs_encoder *e, lua_State *L, int key, int type)
 {
-  const int type = lua_type(L, key + 1);
   if (put_scalar(e, L, key + 1, type))
     return RS_OK;
   const int status = type == LUA_TTABLE ? encode_table(e, L, key + 1)
@@ -585,15 +585,16 @@ encode_array (rs_encoder *e, lua_State *L, int index, fields *f)
         || (size_t) lua_tointegerx(L, key, NULL) != n + 1)
       break;
     n++;
-    if (rs_encode_packed(e, &packed, L, value))
-      ;
-    else if (!packed.off && lua_type(L, value) == LUA_TNUMBER)
-      put_number(e, &packed, L, value);
-    else {
-      end_run(e, &packed);
-      const int status = encode_field(e, L, key);
-      if (status != RS_OK)
-        return status;
+    if (!rs_encode_packed(e, &packed, L, value)) {
+      const int type = lua_type(L, value);
+      if (type == LUA_TNUMBER && !packed.off)
+        put_number(e, &packed, L, value);
+      else {
+        end_run(e, &packed);
+        const int status = encode_field(e, L, key, type);
+        if (status != RS_OK)
+          return status;
+      }
     }
     lua_settop(L, key);
   } while (lua_next(L, index));
@@ -615,7 +616,7 @@ encode_pairs (rs_encoder *e, lua_State *L, int index, fields *f)
     n++;
     int status = encode_key(e, L, index, key, f);
     if (status == RS_OK && !f->named)
-      status = encode_field(e, L, key);
+      status = encode_field(e, L, key, lua_type(L, key + 1));
     if (status != RS_OK || f->named)
       return status;
     lua_settop(L, key);
@@ -731,7 +732,7 @@ encode_record (rs_encoder *e, lua_State *L, int index, rs_shape *shape,
         || !has_key(e, L, shape, n, key))
       break;
     n++;
-    const int status = encode_field(e, L, key);
+    const int status = encode_field(e, L, key, lua_type(L, key + 1));
     if (status != RS_OK)
       return status;
     lua_settop(L, key);
