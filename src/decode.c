@@ -303,7 +303,7 @@ push_plain (rs_decoder *d, lua_State *L)
 }
 
 /* [-0, +1, e]  Push the next value. */
-static inline void
+static inline __attribute__ ((always_inline)) void
 decode_next (rs_decoder *d, lua_State *L)
 {
   if (!push_plain(d, L))

@@ -559,7 +559,7 @@ encode_key (rs_encoder *e, lua_State *L, int table, int index, fields *f)
 
 /* [-0, +?, -]  Append the value at 'key' + 1, which is of this type, and whose
    key is at 'key'. */
-static inline int
+static inline __attribute__ ((always_inline)) int
 encode_field (rs_encoder *e, lua_State *L, int key, int type)
 {
   if (put_scalar(e, L, key + 1, type))
