@@ -195,9 +195,9 @@ unplant (rs_cancel *c, lua_State *L)
     lua_sethook(L, NULL, 0, 0);
 }
 
-/* What is raised, made when the state was opened, since memory may be
-   refused: keys in the registry, by address. */
-static const char texts[RS_REASONS];
+/* Key in the registry, by address: an array of what is raised, by reason, made
+   when the state was opened, since memory may be refused. */
+static const char texts_key;
 
 rs_reason
 rs_token_reason (rs_cancel *c, const rs_token *t)
@@ -218,7 +218,8 @@ stop (rs_cancel *c, lua_State *L, rs_token *t)
   }
   else
     plant(c, L);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &texts[rs_token_reason(c, t)]);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &texts_key);
+  lua_rawgeti(L, -1, (lua_Integer) rs_token_reason(c, t));
   return lua_error(L);
 }
 
@@ -362,10 +363,12 @@ rs_cancel_mine (void)
 void
 rs_cancel_open (rs_cancel *c, lua_State *L, uint64_t instructions)
 {
-  for (int i = 0; i < RS_REASONS; i++) {
+  lua_createtable(L, RS_REASONS, 0);
+  for (int i = RS_REASON_NONE + 1; i < RS_REASONS; i++) {
     lua_pushstring(L, reasons[i].text);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &texts[i]);
+    lua_rawseti(L, -2, i);
   }
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &texts_key);
   c->limit = instructions;
   c->finalizes = false;
 }
