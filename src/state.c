@@ -324,6 +324,34 @@ set_package_field (lua_State *L, const char *field, const char *value)
   lua_pop(L, 1);
 }
 
+/*
+ * [-0, +0, e]  Open those of Lua's libraries that 'libs' has, as
+ * 'luaL_requiref' does.  The two tables that all of them go to have room from
+ * the start: to grow them by and by took a tenth of the time.
+ */
+static void
+open_libraries (lua_State *L, unsigned libs)
+{
+  enum { GLOBALS = 40, LOADED = 14 };  /* what they will have */
+  lua_createtable(L, 0, GLOBALS);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+  lua_createtable(L, 0, LOADED);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  for (size_t i = 0; i < sizeof libraries / sizeof libraries[0]; i++) {
+    if (libs & (1u << i)) {
+      lua_pushcfunction(L, libraries[i].func);
+      lua_pushstring(L, libraries[i].name);
+      lua_call(L, 1, 1);
+      lua_pushvalue(L, -1);
+      lua_setfield(L, -3, libraries[i].name);
+      lua_setfield(L, -3, libraries[i].name);  /* globals, loaded */
+    }
+  }
+  lua_pop(L, 2);
+}
+
 /* [-1, +0, e]  package.preload[name] = the value on top. */
 static void
 set_preload (lua_State *L, const char *name)
@@ -373,8 +401,8 @@ seed_entry (lua_State *L, const rs_entry *entry)
 static int
 on_last (lua_State *L)
 {
-  rs_state *const *const box = lua_touserdata(L, 1);
-  rs_cancel_forget((*box)->cancel);
+  rs_state *const s = *(rs_state *const *) lua_touserdata(L, 1);
+  rs_cancel_forget(s->cancel);
   return 0;
 }
 
@@ -396,6 +424,19 @@ set_last (lua_State *L, rs_state *s)
   lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
 }
 
+/*
+ * [-0, +0, -]  Collect garbage from here on, but not at once, as it would:
+ * that would take as long as half of what was opened, and find nothing.  A
+ * step of that many KiB less than none is as much room as there is behind a
+ * collection.
+ */
+static void
+start_collector (lua_State *L)
+{
+  lua_gc(L, LUA_GCRESTART);
+  lua_gc(L, LUA_GCSTEP, -lua_gc(L, LUA_GCCOUNT));
+}
+
 /* Kinds are established in the order of their declaration. */
 static int
 seed (lua_State *L)
@@ -407,14 +448,10 @@ seed (lua_State *L)
     lua_gc(L, LUA_GCGEN, 0, 0);
   else  /* garbage takes room that is scarce */
     lua_gc(L, LUA_GCINC, 150, 0, 0);
+  lua_gc(L, LUA_GCSTOP);  /* what is made here stays */
   lua_pushlightuserdata(L, s);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
-  for (size_t i = 0; i < sizeof libraries / sizeof libraries[0]; i++) {
-    if (is->libs & (1u << i)) {
-      luaL_requiref(L, libraries[i].name, libraries[i].func, 1);
-      lua_pop(L, 1);
-    }
-  }
+  open_libraries(L, is->libs);
   lua_pushglobaltable(L);  /* so that later settings cannot raise */
   rs_env_set(L);
   rs_base_open(L);
@@ -430,6 +467,7 @@ seed (lua_State *L)
   set_package_field(L, "cpath", is->cpath);
   if (is->contained)
     rs_sandbox_open(L, is->inherited ? &is->outer : NULL);
+  start_collector(L);
   for (int kind = RS_ENTRY_PRELOAD; kind <= RS_ENTRY_INIT; kind++) {
     for (rs_list *link = is->entries.next; link != &is->entries;
          link = link->next) {
