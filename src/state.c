@@ -397,12 +397,24 @@ seed_entry (lua_State *L, const rs_entry *entry)
   lua_settop(L, top);
 }
 
+/* The allocation function (lua_newstate) of a state that is as good as closed:
+   its small blocks go all at once, with the slab. */
+static void *
+resize_at_end (void *ud, void *ptr, size_t osize, size_t nsize)
+{
+  const rs_alloc *const a = ud;
+  if (nsize == 0 && ptr != NULL && osize <= RS_SLAB_MAX && !a->plain)
+    return NULL;
+  return rs_alloc_resize(ud, ptr, osize, nsize);
+}
+
 /* All other finalizers have run: nothing of the state may be stopped. */
 static int
 on_last (lua_State *L)
 {
   rs_state *const s = *(rs_state *const *) lua_touserdata(L, 1);
   rs_cancel_forget(s->cancel);
+  lua_setallocf(L, resize_at_end, &s->alloc);
   return 0;
 }
 
