@@ -75,6 +75,15 @@ describe("pool", function ()
       assert.matches("not now", message)
     end)
 
+    it("fails when 'init' raises in one worker of several", function ()
+      local name <const> = os.tmpname()
+      local message = tostring(raised(parallel.pool, {
+        min = 2, max = 2, variables = { name = name },
+        init = "assert(os.remove(name), 'somebody else has it')",
+      }))
+      assert.matches("somebody else has it", message)
+    end)
+
     it("fails with the message of a module that raises", function ()
       local message = tostring(raised(parallel.pool, {
         preload = { broken = "error 'broken module'" },

@@ -116,6 +116,16 @@ rs_initial_state_seal (rs_initial_state *is)
   atomic_store(&is->sealed, true);
 }
 
+bool
+rs_initial_state_runs_scripts (const rs_initial_state *is)
+{
+  for (const rs_list *link = is->entries.next; link != &is->entries;
+       link = link->next)
+    if (RS_LIST_ENTRY(link, rs_entry, link)->kind != RS_ENTRY_PRELOAD)
+      return true;
+  return false;
+}
+
 /* Append an entry; owns 'message' in each case. */
 static int
 add (rs_initial_state *is, rs_entry_kind kind, const char *name,

@@ -46,4 +46,8 @@ struct rs_initial_state {
 /* No more changes. */
 void rs_initial_state_seal (rs_initial_state *is);
 
+/* Opening a state with it runs code of scripts, or may: it can fail in one
+   state and not in another. */
+bool rs_initial_state_runs_scripts (const rs_initial_state *is);
+
 #endif

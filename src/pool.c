@@ -788,6 +788,15 @@ pool_new (const rs_pool_options *o)
   return pool;
 }
 
+/* One worker is there, and the others will be: what opens in one state opens
+   in each, unless it is a script's own. */
+static bool
+has_opened_locked (const rs_pool *pool)
+{
+  return pool->opening < pool->started_workers
+      && !rs_initial_state_runs_scripts(pool->initial_state);
+}
+
 int
 rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
 {
@@ -805,7 +814,7 @@ rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
     status = start(pool, w, err);
   }
   lock(pool);
-  while (pool->opening > 0)
+  while (pool->opening > 0 && !has_opened_locked(pool))
     watch_locked(pool, RS_NEVER);
   const unsigned alive = pool->alive;
   const rs_error failure = pool->failure;

@@ -451,9 +451,10 @@ typedef struct rs_pool_options {
 } rs_pool_options;
 
 /*
- * Open a pool.  Its first 'min' workers are started and seeded before this
- * returns, so that an initial state that cannot be established fails here,
- * with the message that its code raised.  'options' may be NULL.
+ * Open a pool.  Its first 'min' workers are started before this returns, and
+ * one of them is seeded, or all where that runs code of scripts; so an initial
+ * state that cannot be established fails here, with the message that its code
+ * raised.  'options' may be NULL.
  * RS_OK, RS_EINVAL, RS_ENOMEM, RS_EFAILED (seeding raised) or RS_ETHREAD.
  * Any thread.
  */
