@@ -19,7 +19,7 @@
  * All threads run here.  'sched.lock' is the pool's only lock.
  */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE  /* NSIG */
+#define _GNU_SOURCE  /* NSIG, pthread_tryjoin_np */
 #endif
 #include <assert.h>
 #include <math.h>
@@ -898,6 +898,31 @@ is_own_worker_locked (rs_pool *pool)
   return false;
 }
 
+typedef struct ending {
+  pthread_t thread;
+  bool *joined;
+} ending;
+
+static bool
+has_joined (const void *ud)
+{
+  const ending *const e = ud;
+  *e->joined = pthread_tryjoin_np(e->thread, NULL) == 0;
+  return *e->joined;
+}
+
+/* It has said that it leaves, and is gone sooner than this thread would sleep
+   and wake up. */
+static void
+join (pthread_t thread)
+{
+  bool joined = false;
+  const ending e = { thread, &joined };
+  rs_spin(has_joined, &e, false);
+  if (!joined)
+    pthread_join(thread, NULL);
+}
+
 int
 rs_pool_close (rs_pool *pool, double timeout)
 {
@@ -924,7 +949,7 @@ rs_pool_close (rs_pool *pool, double timeout)
   while ((link = rs_list_shift(&pool->gone)) != NULL) {
     worker *const w = RS_LIST_ENTRY(link, worker, link);
     unlock(pool);
-    pthread_join(w->slot.thread, NULL);
+    join(w->slot.thread);
     worker_free(w);
     lock(pool);
   }
