@@ -40,17 +40,15 @@ enum {
 };
 
 struct rs_cancel {
+  rs_running running;      /* first: rs_cancel_switch */
   _Atomic unsigned refs;
   const rs_cancel_owner *owner;  /* constant, as the next three */
   void *ud;
   int signal;              /* 0: none */
   pthread_t thread;
 
-  _Atomic(lua_State *) L;  /* the coroutine that runs, or NULL; the thread's
-                              own, as the next four; its signal handler
-                              reads them */
-  _Atomic(rs_token *) top; /* the innermost call; written under the lock */
-  uint64_t limit;          /* instructions of an item; 0: none */
+  uint64_t limit;          /* instructions of an item; 0: none; the thread's
+                              own, as the next two */
   bool finalizes;          /* rs_cancel_set_finalizes */
   _Atomic bool planted;    /* the hook was */
   _Atomic unsigned seen;   /* signals that came; read by any thread */
@@ -128,7 +126,14 @@ rs_wish_make (rs_wish *wish, rs_reason reason, double grace)
 static rs_token *
 top_of (const rs_cancel *c)
 {
-  return atomic_load_explicit(&c->top, memory_order_relaxed);
+  return atomic_load_explicit(&c->running.top, memory_order_relaxed);
+}
+
+/* The coroutine that runs, or NULL. */
+static lua_State *
+coroutine_of (const rs_cancel *c)
+{
+  return atomic_load_explicit(&c->running.L, memory_order_relaxed);
 }
 
 static int
@@ -258,7 +263,7 @@ on_signal (int signal, siginfo_t *info, void *context)
 {
   rs_cancel *const c = mine;
   if (c != NULL && info->si_code == SI_TKILL && info->si_pid == getpid()) {
-    lua_State *const L = atomic_load_explicit(&c->L, memory_order_relaxed);
+    lua_State *const L = coroutine_of(c);
     if (L != NULL && pending(top_of(c)))
       plant(c, L);
     /* Publishes nothing but that it came. */
@@ -621,12 +626,12 @@ rs_token_enter (rs_cancel *c, rs_token *t, lua_State *L, void *owner,
   *t = (rs_token) { .outer = outer, .owner = owner };
   atomic_init(&t->due, RS_NEVER);
   if (outer == NULL) {
-    atomic_store_explicit(&c->L, L, memory_order_relaxed);
+    atomic_store_explicit(&c->running.L, L, memory_order_relaxed);
     if (c->limit > 0)
       unplant(c, L);
   }
   pthread_mutex_lock(&c->lock);
-  atomic_store_explicit(&c->top, t, memory_order_relaxed);
+  atomic_store_explicit(&c->running.top, t, memory_order_relaxed);
   if (outer != NULL && pending(outer))
     request_locked(c, t, RS_REASON_PARENT, false,
                    outer->hard_at - rs_now());
@@ -671,7 +676,7 @@ rs_token_leave (rs_cancel *c, rs_token *t, lua_State *L)
   pthread_mutex_lock(&c->lock);
   while (c->telling)
     pthread_cond_wait(&c->told, &c->lock);
-  atomic_store_explicit(&c->top, outer, memory_order_relaxed);
+  atomic_store_explicit(&c->running.top, outer, memory_order_relaxed);
   atomic_store_explicit(&c->refuse, outer != NULL
                                     && level_of(outer) == RS_HARD,
                         memory_order_relaxed);
@@ -682,7 +687,7 @@ rs_token_leave (rs_cancel *c, rs_token *t, lua_State *L)
   if (L != NULL)
     clean(c, L);
   if (outer == NULL) {
-    atomic_store_explicit(&c->L, NULL, memory_order_relaxed);
+    atomic_store_explicit(&c->running.L, NULL, memory_order_relaxed);
     if (L != NULL && lua_gethook(L) != NULL)  /* the script's own? */
       lua_sethook(L, NULL, 0, 0);
   }
@@ -691,22 +696,17 @@ rs_token_leave (rs_cancel *c, rs_token *t, lua_State *L)
   return reason;
 }
 
-lua_State *
-rs_cancel_switch (rs_cancel *c, lua_State *L)
+void
+rs_cancel_plant (rs_cancel *c, lua_State *L)
 {
-  lua_State *const from = atomic_load_explicit(&c->L, memory_order_relaxed);
-  atomic_store_explicit(&c->L, L, memory_order_relaxed);
-  /* The handler may have come before: then it planted on the other one. */
-  atomic_signal_fence(memory_order_seq_cst);
   if (pending(top_of(c)))
     plant(c, L);
-  return from;
 }
 
 void
 rs_cancel_forget (rs_cancel *c)
 {
-  atomic_store_explicit(&c->L, NULL, memory_order_relaxed);
+  atomic_store_explicit(&c->running.L, NULL, memory_order_relaxed);
   atomic_signal_fence(memory_order_seq_cst);
 }
 
@@ -717,7 +717,7 @@ rs_cancel_again (rs_cancel *c)
   if (t == NULL || level_of(t) != RS_SOFT)
     return;
   set_raised(t, false);
-  lua_State *const L = atomic_load_explicit(&c->L, memory_order_relaxed);
+  lua_State *const L = coroutine_of(c);
   if (L != NULL)
     plant(c, L);
 }

@@ -75,7 +75,8 @@ rs_wish_reason (const rs_wish *wish)
 #define RS_GRACE 0.1       /* seconds from soft to hard, by default */
 #define RS_KILL 1.0        /* seconds from hard to lost */
 
-/* How a thread that runs a runspace is stopped; reference counted. */
+/* How a thread that runs a runspace is stopped; reference counted.  Behind its
+   'rs_running' only cancel.c looks inside. */
 typedef struct rs_cancel rs_cancel;
 
 /* One call that runs, in the stack frame of who runs it.  Only cancel.c
@@ -98,6 +99,13 @@ typedef struct rs_token {
 } rs_token;
 
 enum { RS_GOING, RS_SOFT, RS_HARD };
+
+/* What each switch between coroutines looks at: how an rs_cancel begins. */
+typedef struct rs_running {
+  _Atomic(lua_State *) L;  /* the coroutine that runs, or NULL; the thread's
+                              own; its signal handler reads it */
+  _Atomic(rs_token *) top; /* the innermost call; written under the lock */
+} rs_running;
 
 /* What knows the calls, and the thread. */
 typedef struct rs_cancel_owner {
@@ -208,8 +216,24 @@ bool rs_cancel_stopping (const rs_cancel *c);
 /* A limit was reached by the innermost call, or its item. */
 void rs_cancel_limit (rs_cancel *c, rs_reason reason);
 
+/* Let the code that runs on 'L' raise. */
+void rs_cancel_plant (rs_cancel *c, lua_State *L);
+
 /* Another coroutine runs from here on; returns the one that did. */
-lua_State *rs_cancel_switch (rs_cancel *c, lua_State *L);
+static inline lua_State *
+rs_cancel_switch (rs_cancel *c, lua_State *L)
+{
+  rs_running *const r = (rs_running *) c;
+  lua_State *const from = atomic_load_explicit(&r->L, memory_order_relaxed);
+  atomic_store_explicit(&r->L, L, memory_order_relaxed);
+  /* The handler may have come before: then it planted on the other one. */
+  atomic_signal_fence(memory_order_seq_cst);
+  const rs_token *const t = atomic_load_explicit(&r->top,
+                                                 memory_order_relaxed);
+  if (t != NULL && rs_token_stopped(t))
+    rs_cancel_plant(c, L);
+  return from;
+}
 
 /* No coroutine of the state may be touched any more. */
 void rs_cancel_forget (rs_cancel *c);

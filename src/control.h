@@ -6,21 +6,21 @@
 #ifndef RS_CONTROL_H
 #define RS_CONTROL_H
 
-#include <lua.h>
+#include <stdbool.h>
 
-#include "cancel.h"
+#include <lua.h>
 
 /*
  * [-0, +0, m]  Replace, where they are there:
  *
- *   coroutine.resume,  tell 'c' which coroutine runs, since a hook belongs to
- *   wrap, close        one
+ *   coroutine.resume,  tell which coroutine runs, since a hook belongs to one
+ *   wrap, close
  *   xpcall             leaves out a handler in Lua once the call is to be
  *                      stopped: handlers run without hooks
  *   setmetatable       lets '__gc' in Lua run in a coroutine of its own:
  *                      finalizers run without hooks
  *   debug.sethook      stops, too; refuses where instructions are counted
  */
-void rs_control_open (lua_State *L, rs_cancel *c, bool counted);
+void rs_control_open (lua_State *L, bool counted);
 
 #endif

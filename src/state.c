@@ -469,7 +469,7 @@ seed (lua_State *L)
   rs_base_open(L);
   rs_output_open(L, &output);
   rs_cancel_open(s->cancel, L, s->limits.instructions);
-  rs_control_open(L, s->cancel, s->limits.instructions > 0);
+  rs_control_open(L, s->limits.instructions > 0);
   if (is->warnings)
     lua_warning(L, "@on", 0);
   make_metatable(L);
