@@ -98,17 +98,24 @@ rs_home_env (lua_State *L, int index)
 }
 
 void
+rs_home_set_env (lua_State *L, int home)
+{
+  in_state *const h = lua_touserdata(L, home);
+  h->env = lua_topointer(L, -1);
+  lua_getiuservalue(L, home, RS_HOME_ANCHOR);
+  lua_pushvalue(L, -2);
+  lua_setupvalue(L, -2, 1);   /* env, anchor */
+  lua_pop(L, 1);
+  lua_setiuservalue(L, home, RS_HOME_ENV);
+}
+
+void
 rs_env_set (lua_State *L)
 {
   rs_home_push(L);
-  in_state *const h = lua_touserdata(L, -1);
-  lua_pushvalue(L, -2);
-  lua_setiuservalue(L, -2, RS_HOME_ENV);
-  h->env = lua_topointer(L, -2);
-  lua_getiuservalue(L, -1, RS_HOME_ANCHOR);
-  lua_pushvalue(L, -3);
-  lua_setupvalue(L, -2, 1);   /* env, home, anchor */
-  lua_pop(L, 3);
+  lua_insert(L, -2);
+  rs_home_set_env(L, lua_gettop(L) - 1);
+  lua_pop(L, 1);
 }
 
 void

@@ -67,6 +67,10 @@ void rs_home_push (lua_State *L);
  */
 bool rs_home_try_push (lua_State *L);
 
+/* [-1, +0, -]  'rs_env_set' for who has the userdata at 'home'.  Needs 2 stack
+   slots. */
+void rs_home_set_env (lua_State *L, int home);
+
 /* Address of the environment of the userdata at 'home', or NULL. */
 const void *rs_home_env (lua_State *L, int home);
 

@@ -37,9 +37,8 @@
 
 enum { MAX_LINE = 65536 };  /* bytes of a line that are held back */
 
-/* Keys in the registry, by address. */
+/* Key in the registry, by address. */
 static const char state_key;     /* light userdata: the rs_state */
-static const char metatable_key; /* of environments */
 
 rs_state *
 rs_state_of (lua_State *L)
@@ -78,11 +77,12 @@ rs_state_depth (const rs_state *s)
 
 /* ------------------------------------------------------------ environment */
 
-/* __newindex of environments */
+/* __newindex of environments; the upvalue is the rs_state */
 static int
 on_assign (lua_State *L)
 {
-  rs_state_of(L)->dirty = true;
+  rs_state *const s = lua_touserdata(L, lua_upvalueindex(1));
+  s->dirty = true;
   lua_rawset(L, 1);
   return 0;
 }
@@ -114,32 +114,41 @@ on_pairs (lua_State *L)
   return 2;
 }
 
-/* [-0, +0, m]  Make the metatable of environments. */
+/* [-0, +0, m]  Make the metatable of environments, and keep what it takes to
+   set and look at them by number: by address it takes longer. */
 static void
-make_metatable (lua_State *L)
+prepare_environments (lua_State *L, rs_state *s)
 {
   lua_createtable(L, 0, 4);
   lua_pushglobaltable(L);
   lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, on_assign);
+  lua_pushlightuserdata(L, s);
+  lua_pushcclosure(L, on_assign, 1);
   lua_setfield(L, -2, "__newindex");
   lua_pushcfunction(L, on_pairs);
   lua_setfield(L, -2, "__pairs");
   lua_pushboolean(L, 0);
   lua_setfield(L, -2, "__metatable");
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &metatable_key);
+  s->metatable = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pushliteral(L, LUA_GNAME);
+  s->name_of_globals = luaL_ref(L, LUA_REGISTRYINDEX);
+  rs_home_push(L);
+  s->home = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
 /* [-0, +0, m]  An environment that nobody has assigned to. */
 void
 rs_state_set_environment (lua_State *L, rs_state *s)
 {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->home);
   lua_createtable(L, 0, 4);
-  lua_pushvalue(L, -1);
-  lua_setfield(L, -2, LUA_GNAME);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &metatable_key);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->name_of_globals);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, -3);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->metatable);
   lua_setmetatable(L, -2);
-  rs_env_set(L);
+  rs_home_set_env(L, lua_gettop(L) - 1);
+  lua_pop(L, 1);
   s->dirty = false;
 }
 
@@ -149,11 +158,12 @@ rs_state_check_environment (lua_State *L, rs_state *s)
 {
   if (s->dirty || s->reset != RS_RESET_GLOBALS)
     return;
-  rs_env_push(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->home);
+  lua_getiuservalue(L, -1, RS_HOME_ENV);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->name_of_globals);
   lua_rawget(L, -2);
   s->dirty = !lua_rawequal(L, -1, -2);
-  lua_pop(L, 2);
+  lua_pop(L, 3);
 }
 
 /* ------------------------------------------------------- what it prints */
@@ -472,9 +482,7 @@ seed (lua_State *L)
   rs_control_open(L, s->limits.instructions > 0);
   if (is->warnings)
     lua_warning(L, "@on", 0);
-  make_metatable(L);
-  lua_pushliteral(L, LUA_GNAME);
-  s->name_of_globals = luaL_ref(L, LUA_REGISTRYINDEX);
+  prepare_environments(L, s);
   set_package_field(L, "path", is->path);
   set_package_field(L, "cpath", is->cpath);
   if (is->contained)

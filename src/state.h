@@ -86,7 +86,9 @@ struct rs_state {
   rs_cancel *cancel;      /* lent */
   unsigned worker;
   int reset;              /* RS_RESET_ */
-  int name_of_globals;    /* registry: the string "_G" */
+  int name_of_globals;    /* registry: the string "_G", as the next two: */
+  int metatable;          /* of environments; */
+  int home;               /* what keeps the environment (names.h) */
   bool dirty;             /* the environment was assigned to */
   bool exhausted;         /* it wanted more memory than its limit */
   bool forced;            /* something was stopped by force */
