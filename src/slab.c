@@ -8,27 +8,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-enum {
-  REGION = 64 << 10,
-  PAGE = 1 << 10,
-  PAGES = REGION / PAGE
-};
+typedef rs_page page;
+typedef rs_region region;
 
-/* What is known of a page. */
-typedef struct page {
-  rs_list link;      /* in 'pages' or 'empty'; in none while it is full */
-  void *free;        /* blocks that were given back; each points to the next */
-  uint16_t fresh;    /* where the blocks begin that were never taken */
-  uint16_t used;     /* blocks */
-} page;
-
-typedef struct region {
-  rs_list link;
-  unsigned used;     /* pages with blocks */
-  page pages[PAGES]; /* the first ones are this header, and not used */
-} region;
-
-enum { FIRST = (sizeof(region) + PAGE - 1) / PAGE };
+enum { FIRST = (sizeof(region) + RS_SLAB_PAGE - 1) / RS_SLAB_PAGE };
 
 /*
  * Regions that nobody has, for the next state: to get one from the system,
@@ -50,7 +33,7 @@ get_region (void)
   if (spare.n > 0)
     r = spare.regions[--spare.n];
   pthread_mutex_unlock(&spare.lock);
-  return r != NULL ? r : aligned_alloc(REGION, REGION);
+  return r != NULL ? r : aligned_alloc(RS_SLAB_REGION, RS_SLAB_REGION);
 }
 
 static void
@@ -65,24 +48,12 @@ put_region (region *r)
     free(r);
 }
 
-static region *
-region_of (const void *address)
-{
-  return (region *) ((uintptr_t) address & ~(uintptr_t) (REGION - 1));
-}
-
-static page *
-page_of (const void *block)
-{
-  return &region_of(block)->pages[((uintptr_t) block & (REGION - 1)) / PAGE];
-}
-
 /* Where its blocks are. */
 static char *
 memory_of (const page *p)
 {
-  region *const r = region_of(p);
-  return (char *) r + (size_t) (p - r->pages) * PAGE;
+  region *const r = rs_slab_region(p);
+  return (char *) r + (size_t) (p - r->pages) * RS_SLAB_PAGE;
 }
 
 void
@@ -113,7 +84,7 @@ add_region (rs_slab *s)
     return false;
   r->used = 0;
   rs_list_push(&s->regions, &r->link);
-  for (int i = FIRST; i < PAGES; i++)
+  for (int i = FIRST; i < RS_SLAB_PAGES; i++)
     rs_list_push(&s->empty, &r->pages[i].link);
   s->count++;
   s->vacant++;
@@ -130,7 +101,7 @@ vacate (rs_slab *s, region *r)
     return;
   }
   s->count--;
-  for (int i = FIRST; i < PAGES; i++)
+  for (int i = FIRST; i < RS_SLAB_PAGES; i++)
     rs_list_remove(&r->pages[i].link);
   rs_list_remove(&r->link);
   put_region(r);
@@ -143,7 +114,7 @@ add_page (rs_slab *s, rs_list *pages)
   if (rs_list_empty(&s->empty) && !add_region(s))
     return NULL;
   page *const p = RS_LIST_ENTRY(rs_list_shift(&s->empty), page, link);
-  region *const r = region_of(p);
+  region *const r = rs_slab_region(p);
   p->free = NULL;
   p->fresh = p->used = 0;
   if (r->used++ == 0)
@@ -152,44 +123,53 @@ add_page (rs_slab *s, rs_list *pages)
   return p;
 }
 
-void *
-rs_slab_take (rs_slab *s, size_t size)
+/* Some of its fresh blocks can be taken from now on: no more than are needed
+   soon, since an idle worker's pages shall stay as they came. */
+static void
+thread (page *p, size_t step)
 {
-  const size_t i = (size - 1) / RS_SLAB_STEP;
-  const size_t step = (i + 1) * RS_SLAB_STEP;
-  rs_list *const pages = &s->pages[i];
-  page *const p = !rs_list_empty(pages)
-                ? RS_LIST_ENTRY(pages->next, page, link)
-                : add_page(s, pages);
-  if (p == NULL)
-    return NULL;
-  void *block = p->free;
-  if (block != NULL)
-    p->free = *(void **) block;
-  else {
-    block = memory_of(p) + p->fresh;
+  enum { SOME = 4 };
+  char *const memory = memory_of(p);
+  void **last = &p->free;
+  for (int i = 0; i < SOME && p->fresh + step <= RS_SLAB_PAGE; i++) {
+    *last = memory + p->fresh;
+    last = *last;
     p->fresh = (uint16_t) (p->fresh + step);
   }
-  p->used++;
-  if (p->free == NULL && p->fresh + step > PAGE)  /* full? */
-    rs_list_remove(&p->link);
-  return block;
+  *last = NULL;
 }
 
 void
-rs_slab_give (rs_slab *s, void *block, size_t size)
+rs_slab_took_last (page *p, size_t size)
 {
-  page *const p = page_of(block);
-  *(void **) block = p->free;
-  p->free = block;
-  p->used--;
+  const size_t step = ((size - 1) / RS_SLAB_STEP + 1) * RS_SLAB_STEP;
+  if (p->fresh + step > RS_SLAB_PAGE)
+    rs_list_remove(&p->link);
+  else
+    thread(p, step);
+}
+
+void *
+rs_slab_take_slowly (rs_slab *s, size_t size)
+{
+  const size_t i = (size - 1) / RS_SLAB_STEP;
+  page *const p = add_page(s, &s->pages[i]);
+  if (p == NULL)
+    return NULL;
+  thread(p, (i + 1) * RS_SLAB_STEP);
+  return rs_slab_take(s, size);
+}
+
+void
+rs_slab_gave_first (rs_slab *s, page *p, size_t size)
+{
   if (p->used == 0) {
-    region *const r = region_of(p);
+    region *const r = rs_slab_region(p);
     rs_list_remove(&p->link);
     rs_list_push_front(&s->empty, &p->link);
     if (--r->used == 0)
       vacate(s, r);
   }
-  else if (rs_list_empty(&p->link))  /* was it full? */
+  else  /* it was full */
     rs_list_push_front(&s->pages[(size - 1) / RS_SLAB_STEP], &p->link);
 }

@@ -20,6 +20,7 @@
 #define RS_SLAB_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "list.h"
 
@@ -43,16 +44,80 @@ void rs_slab_init (rs_slab *s);
 void rs_slab_fini (rs_slab *s);
 
 /* A block of 'size' bytes, 1 to RS_SLAB_MAX; NULL when out of memory. */
-void *rs_slab_take (rs_slab *s, size_t size);
+static inline void *rs_slab_take (rs_slab *s, size_t size);
 
 /* Give back a block of that size. */
-void rs_slab_give (rs_slab *s, void *block, size_t size);
+static inline void rs_slab_give (rs_slab *s, void *block, size_t size);
 
 /* Blocks of these sizes are the same. */
 static inline bool
 rs_slab_same (size_t a, size_t b)
 {
   return (a - 1) / RS_SLAB_STEP == (b - 1) / RS_SLAB_STEP;
+}
+
+/* ------------------------------------------------ private: the quick part */
+
+enum {
+  RS_SLAB_REGION = 64 << 10,
+  RS_SLAB_PAGE = 1 << 10,
+  RS_SLAB_PAGES = RS_SLAB_REGION / RS_SLAB_PAGE
+};
+
+/* What is known of a page. */
+typedef struct rs_page {
+  rs_list link;      /* in 'pages' or 'empty'; in none while it is full */
+  void *free;        /* blocks that can be taken; each points to the next */
+  uint16_t fresh;    /* where the blocks begin that are not among these yet */
+  uint16_t used;     /* blocks */
+} rs_page;
+
+typedef struct rs_region {
+  rs_list link;
+  unsigned used;     /* pages with blocks */
+  rs_page pages[RS_SLAB_PAGES];  /* the first ones are this header, and not
+                                    used */
+} rs_region;
+
+/* The same where no page has a free block; where the page of a block that was
+   given back was full, or has no blocks any more; where a page may be full. */
+void *rs_slab_take_slowly (rs_slab *s, size_t size);
+void rs_slab_gave_first (rs_slab *s, rs_page *p, size_t size);
+void rs_slab_took_last (rs_page *p, size_t size);
+
+static inline rs_region *
+rs_slab_region (const void *address)
+{
+  return (rs_region *) ((uintptr_t) address
+                        & ~(uintptr_t) (RS_SLAB_REGION - 1));
+}
+
+static inline void *
+rs_slab_take (rs_slab *s, size_t size)
+{
+  const rs_list *const pages = &s->pages[(size - 1) / RS_SLAB_STEP];
+  rs_page *const p = RS_LIST_ENTRY(pages->next, rs_page, link);
+  void *const block = pages->next != pages ? p->free : NULL;
+  if (block == NULL)
+    return rs_slab_take_slowly(s, size);
+  p->free = *(void **) block;
+  p->used++;
+  if (p->free == NULL)
+    rs_slab_took_last(p, size);
+  return block;
+}
+
+static inline void
+rs_slab_give (rs_slab *s, void *block, size_t size)
+{
+  const size_t offset = (uintptr_t) block & (RS_SLAB_REGION - 1);
+  rs_page *const p =
+    &rs_slab_region(block)->pages[offset / RS_SLAB_PAGE];
+  *(void **) block = p->free;
+  p->free = block;
+  p->used--;
+  if (p->used == 0 || rs_list_empty(&p->link))
+    rs_slab_gave_first(s, p, size);
 }
 
 #endif
