@@ -43,13 +43,16 @@ report (const char *name, double value, const char *unit)
 }
 
 /* Stay on the CPU of this number, of those that the program may use, if
-   BENCH_PIN is in the environment. */
+   BENCH_PIN is in the environment.  The first thread calls it first, since
+   others begin with the CPUs that it has then. */
 static inline void
 pin (unsigned number)
 {
-  cpu_set_t all, one;
+  static cpu_set_t all;
+  cpu_set_t one;
   if (getenv("BENCH_PIN") == NULL
-      || sched_getaffinity(0, sizeof all, &all) != 0)
+      || (CPU_COUNT(&all) == 0
+          && sched_getaffinity(0, sizeof all, &all) != 0))
     return;
   number %= (unsigned)CPU_COUNT(&all);
   for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
