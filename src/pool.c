@@ -40,6 +40,8 @@
 #define IDLE 10.0    /* seconds, by default */
 #define LATE 0.5     /* seconds that lost workers may be told of late */
 
+enum { LOOKS = 800 };  /* for a worker that opens or ends */
+
 /* Workers that may be stuck, and be replaced, at least; or twice as many as
    the pool has. */
 enum { MAX_STUCK = 8 };
@@ -166,6 +168,7 @@ change_locked (rs_pool *pool)
 typedef struct watch {
   rs_pool *pool;
   unsigned changes;
+  unsigned *looks;   /* that are left */
 } watch;
 
 static bool
@@ -176,16 +179,30 @@ has_changed (const void *ud)
          != w->changes;
 }
 
+/*
+ * The same, or it was looked for often enough.  While this thread spins its
+ * CPU is never idle, and a worker whose thread was started on another one,
+ * where somebody else runs, is not moved over; so it sleeps after some 40 us
+ * of its own, which is as much as a wake-up costs.
+ */
+static bool
+is_over (const void *ud)
+{
+  const watch *const w = ud;
+  return has_changed(w) || --*w->looks == 0;
+}
+
 /* Wait for that, or 'deadline'.  RS_OK, which may be spurious, or
    RS_ETIMEOUT. */
 static int
 watch_locked (rs_pool *pool, double deadline)
 {
+  unsigned looks = LOOKS;
   const watch w = {
-    pool, atomic_load_explicit(&pool->changes, memory_order_relaxed)
+    pool, atomic_load_explicit(&pool->changes, memory_order_relaxed), &looks
   };
   unlock(pool);
-  rs_spin(has_changed, &w);
+  rs_spin(is_over, &w);
   lock(pool);
   if (has_changed(&w))
     return RS_OK;
@@ -918,7 +935,7 @@ join (pthread_t thread)
 {
   bool joined = false;
   const ending e = { thread, &joined };
-  rs_spin(has_joined, &e, false);
+  rs_spin(has_joined, &e);
   if (!joined)
     pthread_join(thread, NULL);
 }
