@@ -142,11 +142,11 @@ push_kept (lua_State *L, rs_state *s, rs_message *message)
   for (int i = 0; i < RS_STATE_KEPT; i++) {
     if (s->kept[i].function != message)
       continue;
+    const int n = s->kept[i].values;
     lua_rawgeti(L, LUA_REGISTRYINDEX, s->kept[i].ref);
+    if (n == 1)  /* the function alone? */
+      return;
     const int list = lua_gettop(L);
-    lua_rawgeti(L, list, 0);
-    const int n = (int) lua_tointeger(L, -1);
-    lua_pop(L, 1);
     luaL_checkstack(L, n + 1, "too many arguments");
     for (int k = 1; k <= n; k++)
       lua_rawgeti(L, list, k);
@@ -156,12 +156,14 @@ push_kept (lua_State *L, rs_state *s, rs_message *message)
   const int base = lua_gettop(L);
   const int n = rs_state_push_function(L, message);
   luaL_checkstack(L, n + 2, "too many arguments");
-  lua_createtable(L, n, 1);
-  lua_pushinteger(L, n);
-  lua_rawseti(L, -2, 0);
-  for (int k = 1; k <= n; k++) {
-    lua_pushvalue(L, base + k);
-    lua_rawseti(L, -2, k);
+  if (n == 1)
+    lua_pushvalue(L, -1);
+  else {
+    lua_createtable(L, n, 0);
+    for (int k = 1; k <= n; k++) {
+      lua_pushvalue(L, base + k);
+      lua_rawseti(L, -2, k);
+    }
   }
   const int ref = luaL_ref(L, LUA_REGISTRYINDEX);
   const unsigned slot = s->next_kept++ % RS_STATE_KEPT;
@@ -169,6 +171,7 @@ push_kept (lua_State *L, rs_state *s, rs_message *message)
     luaL_unref(L, LUA_REGISTRYINDEX, s->kept[slot].ref);
     rs_message_unref(s->kept[slot].function);
   }
+  s->kept[slot].values = n;
   s->kept[slot].function = rs_message_ref(message);
   s->kept[slot].ref = ref;
 }
@@ -781,10 +784,6 @@ run_call (rs_state *s, lua_State *L, run *r)
   if (nested) {
     rs_env_set(L);
     s->dirty = dirty;
-  }
-  else if (s->dirty && s->reset == RS_RESET_GLOBALS) {
-    lua_pushglobaltable(L);  /* let go of what the job assigned */
-    rs_env_set(L);
   }
 }
 

@@ -87,27 +87,29 @@ typedef struct rs_chunk {
 } rs_chunk;
 
 struct rs_call {
+  rs_message *result;         /* what is left: owned by the caller, or NULL: no
+                                 memory */
+  _Alignas(rs_message) unsigned char room[RS_CALL_ROOM];  /* for a small one;
+                                 for small arguments before that, unless they
+                                 may be needed again */
+  rs_job_state state;         /* left, too */
+  rs_reason reason;           /* why it was stopped, if it was */
+
   const rs_call_sink *sink;   /* constant; or NULL */
   uint64_t id;                /* what is asked: lent, constant */
   rs_chunk *chunk;            /* or NULL: a plain call */
   rs_message *function;       /* function or source, then what follows the
                                  arguments */
-  bool keep;                  /* it may be kept: 'constant' in it, where a
-                                 worker would take it from the host's CPU */
   rs_message *arguments;      /* or NULL: none, or a range */
   double timeout;             /* seconds an item may take; 0: any time */
+  bool keep;                  /* 'function' may be kept: 'constant' in it,
+                                 where a worker would take it from the host's
+                                 CPU */
   unsigned flags;             /* RS_BATCH_ */
   unsigned retries;           /* further attempts of an item */
   unsigned retry_on;          /* RS_RETRY_ */
   unsigned attempt;           /* of the first item, or of the call; from 1 */
   rs_wish wish;               /* it shall stop */
-
-  rs_job_state state;         /* what is left */
-  rs_reason reason;           /* why it was stopped, if it was */
-  rs_message *result;         /* owned by the caller, or NULL: no memory */
-  _Alignas(rs_message) unsigned char room[RS_CALL_ROOM];  /* for a small one;
-                                 for small arguments before that, unless they
-                                 may be needed again */
 };
 
 /* True when it has results. */

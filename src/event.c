@@ -23,8 +23,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "cache.h"
 #include "cancel.h"
 #include "clock.h"
 #include "spin.h"
@@ -36,20 +38,21 @@ enum { SPARES = 0 };  /* it shall see who uses what was freed */
 enum { SPARES = 1024 };
 #endif
 
+/* Lines of the cache: what workers read with each job, what the host changes
+   with each, and what is looked at by who spins. */
 struct rs_events {
-  _Atomic unsigned refs;       /* changes with each job, as the next three: */
-  rs_list spares;              /* notices of spare jobs; the host's own */
-  unsigned n_spares;
-  void (*free_spare) (rs_notice *n);
-  char away[64];               /*   away from what workers read */
+  _Alignas(RS_LINE)
   _Atomic unsigned listening;  /* set by the host, read by workers */
   _Atomic bool closed;         /* the same */
+  _Atomic bool stirred;        /* woken || some || poked; read by both */
+  _Atomic bool some;           /* 'queue' is not empty; the same */
   _Atomic bool poked;          /* set by a signal handler */
   pthread_t owner;             /* constant */
 
+  _Alignas(RS_LINE)
   pthread_mutex_t lock;        /* guards down to the blank line */
+  rs_list live;                /* notices of jobs that were not freed */
   rs_list queue;               /* notices, oldest first */
-  rs_list live;                /* notices of jobs that have not ended */
   bool woken;
   bool pokable;                /* the host shall sleep at the pipe */
   bool watched;                /* the descriptor was given away */
@@ -59,20 +62,21 @@ struct rs_events {
   int fds[2];                  /* of the pipe; -1 until it is asked for */
   pthread_cond_t ready;        /* woken || !empty(queue) */
 
-  /* Who spins looks at these and at nothing near them, or it would take the
-     lock away from who is about to tell it something. */
-  char before[64];
-  _Atomic bool stirred;        /* woken || some || poked */
-  _Atomic bool some;           /* 'queue' is not empty */
-  char behind[64];
+  _Alignas(RS_LINE)
+  _Atomic unsigned refs;
+  rs_list spares;              /* notices of spare jobs; the host's own, as the
+                                  next two */
+  unsigned n_spares;
+  void (*free_spare) (rs_notice *n);
 };
 
 rs_events *
 rs_events_new (void)
 {
-  rs_events *const e = calloc(1, sizeof *e);
+  rs_events *const e = aligned_alloc(RS_LINE, sizeof *e);
   if (e == NULL)
     return NULL;
+  memset(e, 0, sizeof *e);
   atomic_init(&e->refs, 1);
   e->owner = pthread_self();
   rs_mutex_init(&e->lock);
@@ -472,6 +476,12 @@ rs_events_next_spare (rs_events *e)
 {
   return rs_events_mine(e) && e->n_spares > 0
        ? RS_LIST_ENTRY(e->spares.next, rs_notice, queued) : NULL;
+}
+
+unsigned
+rs_events_spares (const rs_events *e)
+{
+  return rs_events_mine(e) ? e->n_spares : 0;
 }
 
 bool

@@ -64,6 +64,7 @@ int rs_events_wait_for (rs_events *e, double timeout,
  */
 rs_notice *rs_events_get_spare (rs_events *e);
 rs_notice *rs_events_next_spare (rs_events *e);  /* stays there */
+unsigned rs_events_spares (const rs_events *e);  /* how many there are */
 bool rs_events_put_spare (rs_events *e, rs_notice *n,
                           void (*free) (rs_notice *n));
 

@@ -55,6 +55,8 @@ of_notice (rs_notice *n)
   return RS_LIST_ENTRY(n, rs_job, notice);
 }
 
+enum { ALIGN = _Alignof(rs_job) };
+
 /* Memory, a lock and a condition. */
 static rs_job *
 job_alloc (rs_events *events, size_t chunk)
@@ -64,12 +66,11 @@ job_alloc (rs_events *events, size_t chunk)
   if (spare != NULL) {
     rs_notice *const next = rs_events_next_spare(events);
     if (next != NULL)
-      rs_prefetch_all(of_notice(next), sizeof(rs_job));
+      rs_prefetch_all(of_notice(next), sizeof *of_notice(next));
     return of_notice(spare);
   }
   rs_job *const job =
-    aligned_alloc(RS_LINE, (sizeof *job + chunk + RS_LINE - 1)
-                           / RS_LINE * RS_LINE);
+    aligned_alloc(ALIGN, (sizeof *job + chunk + ALIGN - 1) / ALIGN * ALIGN);
   if (job != NULL) {
     rs_mutex_init(&job->lock);
     rs_cond_init(&job->changed);
@@ -97,13 +98,13 @@ job_clear (rs_job *job, size_t chunk)
 {
   char *const at = (char *) job;
   const size_t room = offsetof(rs_job, call) + offsetof(rs_call, room);
-  const size_t link = offsetof(rs_job, link);
+  const size_t behind = room + RS_CALL_ROOM;
   const size_t lock = offsetof(rs_job, lock);
   const size_t runner = offsetof(rs_job, runner);
   const size_t changed = offsetof(rs_job, changed);
   const size_t seen = offsetof(rs_job, seen);
   memset(at, 0, room);
-  memset(at + link, 0, lock - link);
+  memset(at + behind, 0, lock - behind);
   memset(at + runner, 0, changed - runner);
   memset(at + seen, 0, sizeof *job + chunk - seen);
 }
@@ -144,12 +145,14 @@ rs_job_new (rs_queue *queue, rs_message *function,
   job->events = rs_events_ref(events);
   if (events != NULL)
     rs_events_enter(events, &job->notice);
-  if (options->name != NULL
-      && (job->given = strdup(options->name)) == NULL) {
-    rs_job_unref(job);
-    return NULL;
-  }
-  return job;
+  if (options->name == NULL)
+    return job;
+  job->rich = true;
+  job->name = strdup(options->name);
+  if (job->name != NULL)
+    return job;
+  rs_job_unref(job);
+  return NULL;
 }
 
 size_t
@@ -172,6 +175,7 @@ get_more (rs_job *job)
     rs_list_init(&more->emitted);
     more->job = job;
     job->more = more;
+    job->rich = true;
   }
   pthread_mutex_unlock(&job->lock);
   return more;
@@ -212,18 +216,22 @@ job_free (rs_job *job)
   const bool chunk = job->call.chunk != NULL;
   if (events != NULL)
     rs_events_leave(events, &job->notice);
-  more_free(job->more);
+  if (job->rich) {
+    more_free(job->more);
+    free(job->name);
+    free(job->failure);
+  }
   if (job->hooks != NULL)
     job->hooks->on_free(job);
   rs_message_unref(job->call.function);
   rs_message_unref(job->call.arguments);
   rs_message_unref(job->call.result);
   job->queue->drop(job->queue);
-  free(job->given);
-  free(job->failure);
   if (events == NULL || chunk
       || !rs_events_put_spare(events, &job->notice, free_spare))
     job_dealloc(job);
+  else if (rs_events_spares(events) == 1)  /* the next one, and soon? */
+    rs_prefetch_all(job, sizeof *job);
   rs_events_unref(events);
 }
 
@@ -387,13 +395,16 @@ is_ready (rs_call *call)
 static const char *
 name_of (rs_job *job)
 {
-  if (job->given != NULL)
-    return job->given;
   pthread_mutex_lock(&job->lock);
-  if (job->text[0] == '\0')
-    rs_job_make_name(job->text, "job", job->call.id);
+  if (job->name == NULL) {
+    char text[RS_JOB_NAME];
+    rs_job_make_name(text, "job", job->call.id);
+    job->name = strdup(text);
+    job->rich = true;
+  }
+  const char *const name = job->name != NULL ? job->name : "job";
   pthread_mutex_unlock(&job->lock);
-  return job->text;
+  return name;
 }
 
 static const char *
@@ -480,7 +491,10 @@ is_settled (const void *job)
 int
 rs_job_await (rs_job *job, double timeout)
 {
-  return rs_events_wait_for(job->events, timeout, is_settled, job);
+  const int status = rs_events_wait_for(job->events, timeout, is_settled, job);
+  __builtin_prefetch(&job->state);
+  __builtin_prefetch(&job->state + RS_LINE / sizeof job->state);
+  return status;
 }
 
 static rs_job_state
@@ -731,7 +745,10 @@ rs_job_end_queued (rs_job *job, rs_reason reason)
 void
 rs_job_fail (rs_job *job, const char *failure)
 {
+  pthread_mutex_lock(&job->lock);
   job->failure = strdup(failure);
+  job->rich = true;
+  pthread_mutex_unlock(&job->lock);
   end(job, RS_JOB_FAILED, RS_REASON_NONE, false);
 }
 

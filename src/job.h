@@ -86,20 +86,16 @@ typedef struct rs_job_hooks {
 } rs_job_hooks;
 
 /*
- * The order is that of use: what a worker hands to the host with a result,
- * what both need before, what neither does for most jobs (see cache.h).
+ * The order is that of use (cache.h): the first line is the one that a host
+ * looks at while it waits, and nobody writes to it while the job runs; what a
+ * host takes with a small result is in the next two.
  */
 struct rs_job {
-  _Alignas(RS_LINE)
+  _Alignas(2 * RS_LINE)
   _Atomic unsigned refs;   /* and RS_JOB_SETTLED */
-  _Atomic int state;       /* rs_job_state; set under the lock, read by any */
-  rs_reason reason;        /* why it was stopped; set with the final state */
   int8_t priority;         /* constant */
-  bool blocked;            /* its worker waits for another job, and is counted
-                              as that; the runner's own */
-  double finished;         /* instant; set with the final state */
-  rs_call call;            /* constant while queued; then its runner's */
-
+  bool rich;               /* it has a name, more, or a failure to be freed;
+                              guarded by the lock */
   rs_list link;            /* in the queue; guarded by its lock */
   struct rs_hold *hold;    /* where it is in a worker's hand, or was; the
                               same */
@@ -107,6 +103,15 @@ struct rs_job {
   rs_events *events;       /* a reference, or NULL */
   rs_batch *batch;         /* whose chunk it is, or NULL */
   const rs_job_hooks *hooks;  /* or NULL */
+
+  _Alignas(RS_LINE)
+  _Atomic int state;       /* rs_job_state; set under the lock, read by any */
+  rs_reason reason;        /* why it was stopped; set with the final state, as
+                              the next one */
+  double finished;         /* instant */
+  rs_call call;            /* constant while queued; then its runner's */
+  bool blocked;            /* its worker waits for another job, and is counted
+                              as that; the runner's own */
 
   pthread_mutex_t lock;    /* guards down to the blank line */
   rs_cancel *runner;       /* while it runs, or NULL; a thread that holds the
@@ -124,9 +129,8 @@ struct rs_job {
   lua_Integer slot;        /* rs_job_slot */
   double created;          /* instant; constant */
   rs_notice notice;        /* at 'events'; a reference while it is queued */
-  char *given;             /* its name, owned; or NULL: */
-  char text[RS_JOB_NAME];  /*   this one, when somebody has asked for it;
-                                guarded by the lock */
+  char *name;              /* owned; or NULL, until somebody gives one or asks
+                              for it; guarded by the lock */
   char *failure;           /* owned: why it failed without a result; or NULL;
                               set before the end */
 };

@@ -40,7 +40,7 @@ rs_sched_init (rs_sched *s, bool limited)
   rs_list_init(&s->seats);
   s->queued = s->calls = s->bytes = s->sitting = s->all = s->waking = 0;
   s->watch = NULL;
-  s->moves = s->finished = 0;
+  s->finished = 0;
   s->full_hands = 0;
   s->lowest = RS_PRIORITY_MAX;
   s->pace = 0;
@@ -311,8 +311,9 @@ static void
 hand_locked (rs_sched *s, rs_seat *seat, rs_job *job)
 {
   stand_up_locked(s, seat);
-  s->waking += seat->asleep;
   seat->woken = seat->asleep;
+  if (seat->asleep)
+    s->waking++;
   hold_locked(seat, job);
   call_locked(seat, RS_SEAT_HANDED);
   if (atomic_load_explicit(&s->last, memory_order_relaxed) != seat)
@@ -376,12 +377,12 @@ choose_hand_locked (const rs_sched *s)
 static void
 note_pace_locked (rs_sched *s, rs_seat *seat)
 {
+  if (seat->since == 0)  /* has it waited? */
+    return;
   const double now = rs_now();
-  if (seat->since > 0 && seat->n > 0) {
-    const double pace = (now - seat->since) / seat->n;
-    s->pace = s->pace == 0 || pace > 4 * SHORT ? pace
-            : s->pace + (pace - s->pace) / 8;
-  }
+  const double pace = (now - seat->since) / seat->n;
+  s->pace = s->pace == 0 || pace > 4 * SHORT ? pace
+          : s->pace + (pace - s->pace) / 8;
   seat->since = now;
 }
 
@@ -389,7 +390,8 @@ note_pace_locked (rs_sched *s, rs_seat *seat)
 static void
 clear_locked (rs_sched *s, rs_seat *seat)
 {
-  s->full_hands -= seat->full;
+  if (seat->full)
+    s->full_hands--;
   seat->full = false;
   seat->at = seat->n = 0;
 }
@@ -398,7 +400,6 @@ clear_locked (rs_sched *s, rs_seat *seat)
 static bool
 fill_locked (rs_sched *s, rs_seat *seat)
 {
-  s->moves++;
   if (s->queued == 0 && s->full_hands > 0)
     recall_locked(s);
   if (s->queued == 0)
@@ -429,8 +430,11 @@ rs_sched_take_locked (rs_sched *s, rs_seat *seat)
 {
   note_pace_locked(s, seat);
   clear_locked(s, seat);
-  if (fill_locked(s, seat))
+  if (fill_locked(s, seat)) {
+    if (seat->since == 0)
+      seat->since = rs_now();
     return true;
+  }
   if (s->closed)
     return false;
   rs_list_push_front(&s->idle, &seat->link);
@@ -452,7 +456,7 @@ rs_seat_spin (rs_seat *seat)
 
 /* What the watch has seen so far. */
 typedef struct watch {
-  uint64_t moves;
+  uint64_t finished;
   int quiet;             /* looks that found nothing going on */
 } watch;
 
@@ -460,8 +464,9 @@ typedef struct watch {
 static bool
 look_locked (rs_sched *s, watch *w)
 {
-  const bool moved = s->moves != w->moves;
-  w->moves = s->moves;
+  const uint64_t finished = rs_sched_count_locked(s).finished;
+  const bool moved = finished != w->finished;
+  w->finished = finished;
   w->quiet = moved ? 0 : w->quiet + 1;
   return s->queued > 0 ? !moved || is_much_locked(s)
                        : !moved && s->full_hands > 0;
@@ -472,7 +477,7 @@ look_locked (rs_sched *s, watch *w)
 static bool
 sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
 {
-  watch w = { .moves = s->moves };
+  watch w = { .finished = rs_sched_count_locked(s).finished };
   bool found = false, over = false;
   if (s->watch == NULL && s->pace > 0 && s->pace < SHORT)
     s->watch = seat;
@@ -481,7 +486,7 @@ sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
   while (!is_called(seat) && !found && !over) {
     const bool naps = s->watch == seat;
     const double nap = rs_now() + NAP;
-    const bool first = naps && (deadline == RS_NEVER || nap < deadline);
+    const bool first = naps && nap < deadline;
     over = rs_cond_wait_until(&seat->wake, &s->lock, first ? nap : deadline)
            != RS_OK;
     if (over && first) {

@@ -46,22 +46,21 @@ typedef struct rs_seat rs_seat;
 typedef struct rs_sched {
   _Alignas(RS_LINE)
   pthread_mutex_t lock;  /* guards down to the blank line, and what the pool
-                            keeps behind it; with the next two in a line of the
-                            cache */
+                            keeps behind it; with the next three in a line,
+                            which is all that handing over changes */
   rs_list idle;          /* seats, the last one first */
-  size_t queued;         /* jobs in 'lanes' */
+  uint32_t queued;       /* jobs in 'lanes' */
+  uint32_t sitting;      /* seats in 'idle' */
   rs_list lanes[RS_LANES];  /* jobs, references, by priority, the highest one
                                first; oldest first */
   rs_list seats;         /* all of them */
   size_t calls;          /* of the jobs in 'lanes', no chunks */
   size_t bytes;          /* of the messages of those, if that is limited */
-  size_t sitting;        /* seats in 'idle' */
   size_t all;            /* seats in 'seats' */
   size_t waking;         /* seats that were woken, and are not there yet: only
                             while there are some, or 'watch' looks after them,
                             are jobs queued beside idle seats */
   rs_seat *watch;        /* the one that wakes by itself, or NULL */
-  uint64_t moves;        /* times that a worker took something */
   unsigned full_hands;   /* that were filled with more than one job */
   int lowest;            /* priority of a job in one of these, at least */
   double pace;           /* seconds that a worker needs for a job when it need

@@ -141,7 +141,7 @@ void
 rs_state_set_environment (lua_State *L, rs_state *s)
 {
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->home);
-  lua_createtable(L, 0, 4);
+  lua_createtable(L, 0, 2);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->name_of_globals);
   lua_pushvalue(L, -2);
   lua_rawset(L, -3);
@@ -150,6 +150,19 @@ rs_state_set_environment (lua_State *L, rs_state *s)
   rs_home_set_env(L, lua_gettop(L) - 1);
   lua_pop(L, 1);
   s->dirty = false;
+}
+
+void
+rs_state_rest (rs_state *s)
+{
+  lua_State *const L = s->L;
+  if (!s->dirty || s->reset != RS_RESET_GLOBALS
+      || !lua_checkstack(L, LUA_MINSTACK))
+    return;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->home);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+  rs_home_set_env(L, lua_gettop(L) - 1);
+  lua_pop(L, 1);
 }
 
 /* [-0, +0, -]  A call has ended: '_G' may have been assigned to. */

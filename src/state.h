@@ -45,8 +45,12 @@ void rs_state_close (rs_state *s);
 /* Calls that wait for one another in it. */
 unsigned rs_state_depth (const rs_state *s);
 
-/* Let go of functions that no batch will send again.  Before idling. */
+/* Let go of functions that no batch will send again.  Now and then. */
 void rs_state_trim (rs_state *s);
+
+/* Let go of what the last job has assigned, which the next one would see to.
+   Before its thread sleeps. */
+void rs_state_rest (rs_state *s);
 
 /* [-0, +0, -]  The runspace that 'L' belongs to, or NULL.  Lent. */
 rs_state *rs_state_of (lua_State *L);
@@ -101,7 +105,8 @@ struct rs_state {
   rs_encoder spare;       /* memory for the next result */
   struct {
     rs_message *function; /* a reference, or NULL */
-    int ref;              /* registry: { n = , function, extra arguments } */
+    int values;           /* in it: the function, and extra arguments */
+    int ref;              /* registry: the function, or an array of all */
   } kept[RS_STATE_KEPT];
   unsigned next_kept;     /* the slot to be used next */
 };
