@@ -146,6 +146,15 @@ rs_large_resize (void *memory, size_t osize, size_t nsize)
   return other;
 }
 
+bool
+rs_large_any (void)
+{
+  pthread_mutex_lock(&kept.lock);
+  const bool any = kept.n > 0;
+  pthread_mutex_unlock(&kept.lock);
+  return any;
+}
+
 void
 rs_large_trim (void)
 {

@@ -8,8 +8,8 @@
  * blocks for its main thread only; the arenas of other threads give them back
  * at once.  So large blocks that are given back stay here for any thread's
  * next request, RS_LARGE_KEPT bytes of them at most.  They are freed when a
- * state is closed, and the next time that one is given back, RS_LARGE_SECONDS
- * after they were.
+ * state is closed, when a worker has slept for RS_LARGE_SECONDS, and the next
+ * time that one is given back so long after they were.
  *
  * Sizes are rounded up, by an eighth at most, so that what is a little larger
  * than the last one fits where that was; pages that nobody writes to cost
@@ -18,6 +18,7 @@
 #ifndef RS_LARGE_H
 #define RS_LARGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define RS_LARGE_FROM ((size_t) 256 << 10)  /* bytes; from here on */
@@ -50,7 +51,8 @@ void rs_large_give (void *block, size_t size);
    'nsize', a large one.  Any thread. */
 void *rs_large_resize (void *block, size_t osize, size_t nsize);
 
-/* Free what is kept.  Any thread. */
+/* Something is kept; free it.  Any thread. */
+bool rs_large_any (void);
 void rs_large_trim (void);
 
 #endif

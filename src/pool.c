@@ -31,6 +31,7 @@
 #include "batch.h"
 #include "clock.h"
 #include "code.h"
+#include "large.h"
 #include "sched.h"
 #include "spin.h"
 #include "status.h"
@@ -320,23 +321,33 @@ look_for_job (rs_pool *pool, worker *w, bool *sits)
   return stay;
 }
 
-/* It sits: wait for a job; false when it is to leave. */
+/* It sits: wait for a job; false when it is to leave, after 'leave' or what
+   that is from now on. */
 static bool
-wait_for_job (rs_pool *pool, worker *w)
+wait_for_job (rs_pool *pool, worker *w, double *leave)
 {
   if (rs_seat_spin(&w->seat))
     return true;
   /* The host whose job it was may go. */
   rs_events_unref(w->slot.served);
   w->slot.served = NULL;
+  w->slot.transport->rest(&w->slot);
+  const bool kept = rs_large_any();
   lock(pool);
-  const double deadline = pool->alive > pool->min ? rs_deadline(pool->idle)
-                                                  : RS_NEVER;
-  const bool stay = rs_sched_sleep_locked(&pool->sched, &w->seat, deadline)
-                 || (!pool->sched.closed && pool->alive <= pool->min);
+  if (*leave == 0)
+    *leave = rs_deadline(pool->idle);
+  const double idle = pool->alive > pool->min ? *leave : RS_NEVER;
+  const double trim = kept ? rs_now() + RS_LARGE_SECONDS : RS_NEVER;
+  const bool called = rs_sched_sleep_locked(&pool->sched, &w->seat,
+                                            idle < trim ? idle : trim);
+  const bool stay = called
+                 || (!pool->sched.closed
+                     && (pool->alive <= pool->min || rs_now() < *leave));
   if (!stay)
     leave_locked(pool, w);
   unlock(pool);
+  if (!called && kept)
+    rs_large_trim();  /* and sleep on */
   return stay;
 }
 
@@ -347,10 +358,11 @@ worker_take (rs_slot *slot)
   worker *const w = worker_of(slot);
   rs_job *job;
   bool stay = true, sits;
+  double leave = 0;
   while ((job = rs_seat_begin(&w->seat)) == NULL && stay) {
     stay = look_for_job(pool, w, &sits);
     if (stay && sits)
-      stay = wait_for_job(pool, w);
+      stay = wait_for_job(pool, w, &leave);
   }
   tell_room(pool);
   return job;

@@ -74,7 +74,8 @@ struct rs_slot {
   unsigned number;                /* of the worker in its pool, from 1 */
   pthread_t thread;               /* set by 'began' */
   rs_events *served;              /* a reference, or NULL: where its last job
-                                     reported; its thread's own */
+                                     reported; its thread's own, as the next */
+  rs_state *state;                /* or NULL: while it is renewed */
   _Atomic size_t bytes;           /* that its runspace takes; set by its
                                      thread, read by any */
 };
@@ -85,6 +86,9 @@ typedef struct rs_transport {
 
   /* Start the slot; RS_OK, or RS_ETHREAD and nothing was started. */
   int (*start) (rs_slot *slot, rs_error *err);
+
+  /* It will sleep inside 'take', for long perhaps.  The slot's thread. */
+  void (*rest) (rs_slot *slot);
 } rs_transport;
 
 /* A thread of this process that owns a state. */

@@ -69,13 +69,22 @@ renew (rs_slot *slot, rs_cancel *cancel, rs_state *old, rs_error *err)
     .cancel = cancel,
   };
   rs_state *s = NULL;
+  slot->state = NULL;
   rs_state_close(old);
   if (rs_state_open(&options, &s, err) != RS_OK)
     return NULL;
   if (old != NULL)
     slot->owner->renewed(slot);
   tell_bytes(slot, s);
-  return s;
+  return slot->state = s;
+}
+
+/* rs_transport */
+static void
+rest (rs_slot *slot)
+{
+  if (slot->state != NULL)
+    rs_state_rest(slot->state);
 }
 
 /* Run the job, and end it.  Returns the state, NULL when it could not be
@@ -124,6 +133,7 @@ serve (rs_slot *slot, rs_cancel *cancel)
     if (s == NULL)
       slot->owner->opened(slot, err.status, &err);
   }
+  slot->state = NULL;
   rs_state_close(s);
 }
 
@@ -177,4 +187,5 @@ const rs_transport rs_thread_transport = {
   .name = "thread",
   .forbidden = 0,
   .start = start,
+  .rest = rest,
 };
