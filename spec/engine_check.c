@@ -8,7 +8,11 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <time.h>
 
+#include "clock.h"
+#include "large.h"
+#include "sched.h"
 #include "slab.h"
 
 /* ---------------------------------------------- threads that cannot be had */
@@ -705,9 +709,9 @@ open_inner_pool (lua_State *L)
   CHECK(result_of(submit(pool, L, "return debug and 1 or 2", 0), L) == 2);
   lua_pushcfunction(L, tell_sandbox);
   REQUIRE(rs_submit(pool, L, 0, NULL, &job, &err) == RS_OK);
-  rs_pool_unref(pool);
   int n = 0;
   CHECK(rs_job_wait(job, NULL, RS_FOREVER) == RS_OK);
+  rs_pool_unref(pool);
   CHECK(rs_job_push(job, L, &n) == RS_OK && n == 5);
   rs_job_unref(job);
   return n;
@@ -908,11 +912,154 @@ check_events (lua_State *L)
   rs_events_unref(events);
 }
 
+/* ----------------------------------------------------------------- hands */
+
+/* A job for a scheduler without workers. */
+static rs_job *
+loose_job (rs_queue *q, rs_message *function, int priority)
+{
+  const rs_job_options o = { .priority = priority };
+  rs_job *const job = rs_job_new(q, function, &o, 0);
+  REQUIRE(job != NULL);
+  return job;
+}
+
+static void
+do_nothing (rs_queue *q)
+{
+  (void) q;
+}
+
+static void
+end_nothing (rs_queue *q, rs_job_state state, size_t n)
+{
+  (void) q;
+  (void) state;
+  (void) n;
+}
+
+/* Begin with what 'seat' has next, which is 'job', and end it. */
+static void
+begin_is (rs_sched *s, rs_seat *seat, rs_job *job)
+{
+  CHECK(rs_seat_begin(seat) == job);
+  if (job == NULL)
+    return;
+  rs_seat_done(seat);
+  rs_seat_end(s, seat);
+  rs_job_end_queued(job, 1);
+  rs_job_unref(job);
+}
+
+/* Short jobs are taken several at a time; each of them can be taken away until
+   it was begun, and goes back for one of a higher priority. */
+static void
+check_hands (void)
+{
+  enum { JOBS = 20 };
+  rs_queue q = { .hold = do_nothing, .drop = do_nothing,
+                 .ended = end_nothing };
+  rs_message *const function = rs_message_new("", 0, 0);
+  rs_sched s;
+  rs_seat seat, other;
+  rs_job *jobs[JOBS];
+  rs_sched_init(&s, false);
+  rs_seat_init(&seat);
+  rs_seat_init(&other);
+  pthread_mutex_lock(&s.lock);
+  rs_sched_enter_locked(&s, &seat);
+  rs_sched_enter_locked(&s, &other);
+  for (int i = 0; i < JOBS; i++) {
+    jobs[i] = loose_job(&q, function, 0);
+    CHECK(!rs_sched_push_locked(&s, jobs[i]) && jobs[i]->hold == NULL);
+  }
+  /* Nothing is known of their cost, so one at a time. */
+  CHECK(rs_sched_take_locked(&s, &seat) && seat.n == 1);
+  pthread_mutex_unlock(&s.lock);
+  begin_is(&s, &seat, jobs[0]);
+  begin_is(&s, &seat, NULL);
+
+  pthread_mutex_lock(&s.lock);
+  s.pace = 1e-6;
+  seat.since = 0;
+  CHECK(rs_sched_take_locked(&s, &seat) && seat.n == 5 && s.queued == 14);
+  CHECK(rs_sched_count_locked(&s).held == 5);
+  CHECK(rs_sched_claim_locked(&s, jobs[2]));   /* in the hand */
+  CHECK(!rs_sched_claim_locked(&s, jobs[2]));
+  CHECK(rs_sched_claim_locked(&s, jobs[10]));  /* in the queue */
+  pthread_mutex_unlock(&s.lock);
+  rs_job_unref(jobs[2]);
+  rs_job_unref(jobs[10]);
+  begin_is(&s, &seat, jobs[1]);
+
+  /* What has begun stays, and can be had by reference only. */
+  CHECK(rs_seat_begin(&seat) == jobs[3]);
+  pthread_mutex_lock(&s.lock);
+  CHECK(!rs_sched_claim_locked(&s, jobs[3]));
+  rs_job *const running = rs_seat_job_locked(&seat);
+  CHECK(running == jobs[3]);
+  rs_job *const urgent = loose_job(&q, function, 1);
+  CHECK(!rs_sched_push_locked(&s, urgent));  /* the hand is empty by that */
+  CHECK(rs_sched_take_locked(&s, &other) && other.n == 1);
+  pthread_mutex_unlock(&s.lock);
+  CHECK(rs_seat_begin(&other) == urgent);
+  CHECK(rs_seat_begin(&seat) == NULL);
+  rs_seat_done(&other);
+  rs_seat_end(&s, &other);
+  rs_job_unref(urgent);
+  rs_job_unref(running);
+  rs_seat_done(&seat);
+  rs_seat_end(&s, &seat);
+  rs_job_unref(jobs[3]);
+
+  /* In their order again: 4, 5, 6, ... and nobody loses one. */
+  pthread_mutex_lock(&s.lock);
+  for (int i = 4; i < JOBS; i++)
+    if (i != 10) {
+      rs_job *const job = rs_sched_claim_of_locked(&s, NULL);
+      CHECK(job == jobs[i]);
+      rs_job_unref(job);
+    }
+  CHECK(rs_sched_claim_of_locked(&s, NULL) == NULL && s.queued == 0);
+  CHECK(rs_sched_count_locked(&s).finished == 4);
+  rs_sched_leave_locked(&s, &seat);
+  rs_sched_leave_locked(&s, &other);
+  CHECK(s.full_hands == 0 && s.finished == 4);
+  pthread_mutex_unlock(&s.lock);
+  rs_sched_fini(&s);
+  rs_seat_fini(&seat);
+  rs_seat_fini(&other);
+  rs_message_unref(function);
+}
+
+/* A worker that has nothing to do for long gives back what large values left
+   behind. */
+static void
+check_rest (lua_State *L)
+{
+  const rs_pool_options o = { .max = 1 };
+  const struct timespec moment = { .tv_nsec = 10000000 };
+  rs_pool *pool = NULL;
+  rs_error err;
+  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+  rs_job *const job = submit(pool, L, "return #('x'):rep(1 << 20)", 0);
+  CHECK(result_of(job, L) == 1 << 20);
+  rs_large_give(malloc(rs_large_room(1 << 20)), 1 << 20);
+  rs_job *const next = submit(pool, L, "return 1", 0);  /* and rests then */
+  CHECK(result_of(next, L) == 1);
+  const double late = rs_now() + 60;
+  while (rs_large_any() && rs_now() < late)
+    nanosleep(&moment, NULL);
+  CHECK(!rs_large_any());
+  rs_pool_unref(pool);
+}
+
 int
 main (void)
 {
   lua_State *const L = luaL_newstate();
   check_slab();
+  check_hands();
   check_stopping(L);
   check_foreign_coroutine(L);
   check_names();
@@ -928,6 +1075,7 @@ main (void)
   check_sandbox(L);
   check_thread_failure(L);
   check_events(L);
+  check_rest(L);
   lua_close(L);
   return report();
 }
