@@ -224,6 +224,44 @@ describe("parallel.poll", function ()
   end)
 end)
 
+describe("a wait", function ()
+  local core <const> = require "parallel.core"
+
+  it("ends with a job whose events were taken without a handler", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local job <const> = pool:spawn(function () parallel.task.emit "nobody" end)
+    repeat until job.state == "completed"
+    local began <const> = parallel.now()
+    core.wait(60)
+    assert.is_true(parallel.now() - began < 30)
+  end)
+
+  it("has let the handlers of the end run", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local ended = 0
+    local function count () ended = ended + 1 end
+    parallel.on("finished", count)
+    for i = 1, 5000 do
+      local job <const> = pool:spawn(function () end)
+      assert(job:wait() == "completed")
+      if ended ~= i then break end
+    end
+    parallel.off("finished", count)
+    assert.equal(5000, ended)
+  end)
+
+  it("ends with each of many jobs that emit as they end", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local function work (n)
+      for _ = 1, n do end
+      parallel.task.emit "nobody"
+    end
+    for i = 1, 2000 do
+      for _ in pool:spawn(work, i * 7 % 3000):records() do end
+    end
+  end)
+end)
+
 describe("parallel.wait", function ()
   it("returns when all have ended, in the order of their end", function ()
     local pool <close> = parallel.pool { max = 2 }

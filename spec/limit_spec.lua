@@ -350,6 +350,27 @@ describe("a runspace is renewed", function ()
     assert.same({ 2, 3, 1, 2, 3, 1, 2, 3, n = 8 }, results)
   end)
 
+  it("or fails what is left, when it cannot be", function ()
+    local path <const> = os.tmpname()
+    local pool <close> = parallel.pool {
+      max = 1, max_tasks = 100,
+      init = function () assert(io.open(path)):close() end,
+    }
+    local function nothing () end
+    for _ = 1, 1000 do pool:run(nothing) end
+    local jobs = {}
+    os.remove(path)
+    for _ = 1, 1000 do
+      local ok <const>, job <const> = pcall(pool.spawn, pool, nothing)
+      if ok then jobs[#jobs + 1] = job end
+    end
+    for i, job in ipairs(jobs) do
+      assert.is_truthy(job:wait(60), i)
+      assert.matches("^[cf][oa][mi]", job.state)  -- completed or failed
+    end
+    assert.equal(0, pool:info().queued)
+  end)
+
   it("when it keeps more than max_bytes", function ()
     local pool <close> = parallel.pool { max = 1, reset = "none",
                                          max_bytes = "1M" }

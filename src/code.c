@@ -31,6 +31,7 @@ struct rs_outbox {
   int origins;            /* registry: a table with the origins */
   rs_encoder spare;       /* memory for the next arguments */
   bool busy;              /* 'spare' is in use */
+  bool closed;            /* nothing is kept any more */
 };
 
 /* Key in the registry, by address. */
@@ -45,7 +46,7 @@ forget (lua_State *L)
     o->recent[i].message = NULL;
   }
   rs_encoder_fini(&o->spare);
-  o->busy = true;  /* finalizers may send something yet */
+  o->busy = o->closed = true;  /* finalizers may send something yet */
   return 0;
 }
 
@@ -218,7 +219,7 @@ encode_function (rs_outbox *o, lua_State *L, int index, rs_message **out,
   int status = check(L, index, err);
   if (status == RS_OK)
     status = encode(L, index, 1, 1, out, err);
-  if (status == RS_OK && is_constant(L, index)) {
+  if (status == RS_OK && !o->closed && is_constant(L, index)) {
     (*out)->constant = true;
     keep_recent(o, L, index, *out);
   }

@@ -4,8 +4,8 @@
  *
  * The same function is often sent many times, one job after the other.  A
  * function that has no upvalue but its environment is the same each time, so
- * its message is kept for as long as the function lives, and a few others
- * were not sent since; a runspace keeps what it has loaded from it.
+ * its message is kept, and with it the function, until a few others were
+ * sent; a runspace keeps what it has loaded from it.
  */
 #ifndef RS_CODE_H
 #define RS_CODE_H

@@ -4,7 +4,9 @@
  * descriptor for other event loops.
  *
  * 'woken' remembers a wake-up until the next wait, so a host that looks at
- * what it waits for, finds nothing, and then waits, misses none.
+ * what it waits for, finds nothing, and then waits, misses none.  While it is
+ * set there is nothing to be told to a host but to look, so the end of most
+ * jobs takes no lock: 'rs_events_stir'.
  *
  * The descriptor is the reading end of a pipe that holds one byte while
  * 'woken' is set or the queue has something, as far as anybody looks at it:
@@ -38,12 +40,13 @@ enum { SPARES = 0 };  /* it shall see who uses what was freed */
 enum { SPARES = 1024 };
 #endif
 
-/* Lines of the cache: what workers read with each job, what the host changes
-   with each, and what is looked at by who spins. */
+/* In lines of the cache: what workers read with each job and who spins looks
+   at; what is done under the lock; what the host changes with each job. */
 struct rs_events {
   _Alignas(RS_LINE)
   _Atomic unsigned listening;  /* set by the host, read by workers */
   _Atomic bool closed;         /* the same */
+  _Atomic bool awoken;         /* woken; the same */
   _Atomic bool stirred;        /* woken || some || poked; read by both */
   _Atomic bool some;           /* 'queue' is not empty; the same */
   _Atomic bool poked;          /* set by a signal handler */
@@ -132,6 +135,7 @@ light_locked (rs_events *e)
   const bool want = (e->woken || some) && (e->watched || e->sleeping);
   char bytes[64] = { 1 };
   set(&e->some, some);
+  set(&e->awoken, e->woken);
   set(&e->stirred, e->woken || some);
   if (e->fds[0] < 0 || want == e->lit)
     return;
@@ -365,6 +369,15 @@ rs_events_wait_for (rs_events *e, double timeout,
   return status;
 }
 
+bool
+rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
+                    const void *ud)
+{
+  const wish w = { e, ready, ud, NULL };
+  rs_spin(is_there, &w);
+  return ready(ud) && !rs_events_pending(e);
+}
+
 int
 rs_events_wait (rs_events *e, double timeout)
 {
@@ -445,10 +458,10 @@ rs_events_finish (rs_events *e, rs_notice *n, void (*settle) (rs_notice *n))
   const bool queue = !rs_events_closed(e) && rs_list_empty(&n->queued);
   if (queue)
     rs_list_push(&e->queue, &n->queued);
-  settle(n);
   e->woken = true;
-  tell_locked(e);
   light_locked(e);
+  settle(n);  /* who finds it so without the lock finds the queue, too */
+  tell_locked(e);
   pthread_mutex_unlock(&e->lock);
   return queue;
 }
@@ -456,9 +469,10 @@ rs_events_finish (rs_events *e, rs_notice *n, void (*settle) (rs_notice *n))
 void
 rs_events_stir (rs_events *e)
 {
-  /* In one order: the host clears the flag, and looks at what was stored;
-     here it is the other way round.  So one of the two sees it. */
-  if (!atomic_load(&e->stirred))
+  /* In one order: a host that waits clears the flag, and then looks at what
+     was stored; here it is the other way round.  So one of the two sees it.
+     What else stirs the host may be over before it looks. */
+  if (!atomic_load(&e->awoken))
     rs_events_wake(e);
 }
 

@@ -3,8 +3,8 @@
  * event.h - where a host waits: a queue of notices, a wake-up, and a
  * descriptor for other event loops.
  *
- * A job embeds a notice.  It is in 'live' from its birth to its end, and in
- * 'queue' while it has something that the host has not been told; being
+ * A job embeds a notice.  It is in 'live' from its birth until it is freed,
+ * and in 'queue' while it has something that the host has not been told; being
  * queued once is enough, however much is new.
  */
 #ifndef RS_EVENT_H
@@ -39,8 +39,8 @@ void rs_events_leave (rs_events *e, rs_notice *n);
 
 /*
  * Its job has ended, and the host is to be told: queue it and wake the host.
- * 'settle' is called between that, without which the host would look too
- * early.  True when it was queued.
+ * 'settle' is called when it is queued, so that a host that finds it settled
+ * finds it there.  True when it was queued.
  */
 bool rs_events_finish (rs_events *e, rs_notice *n,
                        void (*settle) (rs_notice *n));
@@ -56,6 +56,11 @@ void rs_events_stir (rs_events *e);
    looked at without end before anybody sleeps. */
 int rs_events_wait_for (rs_events *e, double timeout,
                         bool (*ready) (const void *ud), const void *ud);
+
+/* The first part of it, before anybody sleeps: true when it is ready and
+   nothing is queued. */
+bool rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
+                         const void *ud);
 
 /*
  * Jobs that were freed, for others that will report here: the host's own

@@ -488,13 +488,33 @@ is_settled (const void *job)
   return rs_job_settled(job);
 }
 
+/* What a host takes comes at once. */
+static void
+prefetch_result (const rs_job *job)
+{
+  const char *const at = (const char *) &job->state;
+  __builtin_prefetch(at);
+  __builtin_prefetch(at + RS_LINE);
+}
+
 int
 rs_job_await (rs_job *job, double timeout)
 {
+  if (job->events == NULL)
+    return RS_EINVAL;
   const int status = rs_events_wait_for(job->events, timeout, is_settled, job);
-  __builtin_prefetch(&job->state);
-  __builtin_prefetch(&job->state + RS_LINE / sizeof job->state);
+  prefetch_result(job);
   return status;
+}
+
+bool
+rs_job_look (rs_job *job)
+{
+  if (job->events == NULL)
+    return rs_job_settled(job);
+  const bool there = rs_events_look_for(job->events, is_settled, job);
+  prefetch_result(job);
+  return there;
 }
 
 static rs_job_state
@@ -884,6 +904,22 @@ rs_job_push (rs_job *job, lua_State *L, int *n)
   lua_settop(L, top + 2);
   *n = 2;
   return RS_EFAILED;
+}
+
+bool
+rs_job_take (rs_job *job, lua_State *L, int *n)
+{
+  const rs_message *const result = job->call.result;
+  if (!rs_job_settled(job) || !rs_job_state_good(state_of(job))
+      || result != (const void *) job->call.room)
+    return false;
+  struct {
+    _Alignas(rs_message) unsigned char bytes[RS_CALL_ROOM];
+  } copy;
+  memcpy(copy.bytes, result, sizeof copy.bytes);
+  rs_job_unref(job);
+  *n = rs_decode(L, (rs_message *) copy.bytes);
+  return true;
 }
 
 rs_state *

@@ -97,8 +97,8 @@ struct rs_job {
   bool rich;               /* it has a name, more, or a failure to be freed;
                               guarded by the lock */
   rs_list link;            /* in the queue; guarded by its lock */
-  struct rs_hold *hold;    /* where it is in a worker's hand, or was; the
-                              same */
+  struct rs_hold *hold;    /* where it is in a worker's hand while it is
+                              queued, or NULL; the same */
   rs_queue *queue;         /* held; constant, as the next three */
   rs_events *events;       /* a reference, or NULL */
   rs_batch *batch;         /* whose chunk it is, or NULL */

@@ -35,8 +35,10 @@ void *
 rs_handle_get (lua_State *L, int arg, const char *type)
 {
   void **const handle = rs_handle_test(L, arg, type);
-  if (handle == NULL)
-    luaL_checkudata(L, arg, type);  /* raises */
+  if (handle == NULL) {
+    luaL_typeerror(L, arg, type);
+    return NULL;  /* not reached */
+  }
   return *handle;
 }
 

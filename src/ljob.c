@@ -24,31 +24,39 @@ push_handles (lua_State *L, const rs_face *face)
   lua_rawgeti(L, LUA_REGISTRYINDEX, face->handles);
 }
 
-/* [-0, +0, m]  A table of handles with so much room, which has those of the
-   table on top; that becomes the new one. */
+/* [-1, +1, m]  A table of handles with so much room takes the place of the one
+   that there is, which is on top of the stack. */
 static void
 move_handles (lua_State *L, rs_face *face, lua_Integer room)
 {
-  const int old = lua_gettop(L);
+  const lua_Integer before = face->room;
   lua_Integer n = 0;
+  lua_pop(L, 1);
   lua_createtable(L, (int) room, 0);
   lua_createtable(L, 0, 1);
   lua_pushliteral(L, "v");
   lua_setfield(L, -2, "__mode");
   lua_setmetatable(L, -2);
-  for (lua_Integer i = 1; i <= face->room; i++) {
+  if (face->room != before) {  /* a finalizer has moved them meanwhile? */
+    lua_pop(L, 1);
+    push_handles(L, face);
+    return;
+  }
+  push_handles(L, face);  /* from here on no finalizer runs */
+  const int old = lua_gettop(L);
+  for (lua_Integer i = 1; i <= before; i++) {
     rs_job *const *const handle = lua_rawgeti(L, old, i) == LUA_TUSERDATA
                                 ? lua_touserdata(L, -1) : NULL;
     if (handle != NULL && *handle != NULL) {
       *rs_job_slot(*handle) = ++n;
-      lua_rawseti(L, old + 1, n);
+      lua_rawseti(L, old - 1, n);
     }
     else
       lua_pop(L, 1);
   }
+  lua_pop(L, 1);
   lua_pushvalue(L, -1);
   lua_rawseti(L, LUA_REGISTRYINDEX, face->handles);
-  lua_replace(L, old);
   face->room = room;
   face->next = n + 1;
 }

@@ -649,34 +649,63 @@ run_close (lua_State *L)
   return 0;
 }
 
-/* pool:run(function or source, ...) -> results... */
+/* [-0, +1, m] */
 static int
-pool_run (lua_State *L)
+push_run (lua_State *L)
+{
+  rs_handle_new(L, run_type, 0);
+  return 1;
+}
+
+/* [-0, +results, e]  Wait for the job, whose reference it takes; an error on
+   the way ends it. */
+static int
+guarded_wait (lua_State *L, rs_events *e, rs_job *job)
 {
   enum { RUN = 2 };
-  rs_pool *const pool = plain_pool(L);
-  if (pool == NULL)
-    return rs_handle_call(L, "parallel.job", "methods", "run");
-  rs_error err;
-  const rs_job_options o = { .events = rs_lua_own_face(L)->events };
-  const int nargs = lua_gettop(L) - 2;
   int n;
-  rs_job **const run = (rs_job **) rs_handle_new(L, run_type, 0);
-  lua_insert(L, RUN);
-  if (rs_submit(pool, L, nargs, &o, run, &err) != RS_OK)
-    return rs_handle_raise(L, &err);
+  lua_settop(L, 1);
+  lua_pushcfunction(L, push_run);
+  if (lua_pcall(L, 0, 1, 0) != LUA_OK) {
+    rs_job_forget(job);
+    return lua_error(L);
+  }
+  *(rs_job **) lua_touserdata(L, RUN) = job;
   lua_toclose(L, RUN);
-  rs_await_job(L, o.events, *run, RS_FOREVER);
-  if (rs_job_push(*run, L, &n) == RS_OK)
+  rs_await_job(L, e, job, RS_FOREVER);
+  if (rs_job_push(job, L, &n) == RS_OK)
     return n;
   lua_settop(L, RUN);
-  rs_push_job(L, rs_job_ref(*run));
+  rs_push_job(L, rs_job_ref(job));
   lua_replace(L, 1);  /* the slot of the run stays its own */
   rs_lua_require(L, "parallel.job");
   lua_getfield(L, -1, "fail");
   lua_pushvalue(L, 1);
   lua_call(L, 1, 0);
   return 0;
+}
+
+/* pool:run(function or source, ...) -> results... */
+static int
+pool_run (lua_State *L)
+{
+  rs_pool *const pool = plain_pool(L);
+  if (pool == NULL)
+    return rs_handle_call(L, "parallel.job", "methods", "run");
+  rs_events *const e = rs_lua_own_face(L)->events;
+  const rs_job_options o = { .events = e };
+  rs_error err;
+  rs_job *job;
+  int n;
+  if (rs_submit(pool, L, lua_gettop(L) - 2, &o, &job, &err) != RS_OK)
+    return rs_handle_raise(L, &err);
+  /* Most of what a short one costs is to guard the wait: when it is there
+     before anybody sleeps, and nothing else is to be done, none is needed. */
+  if (rs_pool_current(L) == NULL && !rs_events_pending(e)
+      && rs_job_look(job) && lua_gethook(L) == NULL
+      && rs_job_take(job, L, &n))
+    return n;
+  return guarded_wait(L, e, job);
 }
 
 static int

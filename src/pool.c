@@ -395,8 +395,9 @@ worker_left (rs_slot *slot)
   rs_pool *const pool = slot->pool;
   worker *const w = worker_of(slot);
   rs_events_unref(slot->served);
-  rs_spin_leave();
   lock(pool);
+  if (!w->abandoned)
+    rs_spin_leave();
   leave_locked(pool, w);  /* its runspace could not be made? */
   const bool none = pool->alive == 0 && pool->failed_workers > 0;
   const rs_error failure = pool->failure;
@@ -535,6 +536,14 @@ may_grow_locked (const rs_pool *pool)
       && !has_lost_too_many_locked(pool);
 }
 
+/* There is work that nobody has begun. */
+static bool
+is_wanted_locked (const rs_pool *pool)
+{
+  return pool->sched.queued > 0
+      || rs_sched_count_locked(&pool->sched).held > 0;
+}
+
 /* It is left to itself. */
 static void
 abandon_one_locked (rs_pool *pool, worker *w)
@@ -544,7 +553,7 @@ abandon_one_locked (rs_pool *pool, worker *w)
   pool->stuck++;
   if (w->began)
     pthread_detach(w->slot.thread);
-  rs_sched_return_locked(&pool->sched, &w->seat);
+  rs_spin_leave();  /* for it */
   leave_locked(pool, w);
 }
 
@@ -560,7 +569,7 @@ worker_lost (rs_slot *slot)
     abandon_one_locked(pool, w);
   pool->lost_workers++;
   pool->sched.finished++;  /* its job */
-  const bool wanted = pool->sched.queued > 0
+  const bool wanted = is_wanted_locked(pool)
                    || (!pool->sched.closed && pool->alive < pool->min);
   const bool again = wanted && may_grow_locked(pool);
   worker *const next = again ? reserve_locked(pool) : NULL;
@@ -688,7 +697,7 @@ queue_block (rs_queue *q)
   rs_error err;
   lock(pool);
   pool->blocked++;
-  const bool grow = pool->sched.queued > 0 && !pool->sched.closed
+  const bool grow = is_wanted_locked(pool) && !pool->sched.closed
                  && rs_list_empty(&pool->sched.idle) && may_grow_locked(pool);
   worker *const w = grow ? reserve_locked(pool) : NULL;
   unlock(pool);

@@ -674,10 +674,24 @@ RS_API lua_Integer *rs_job_slot (rs_job *job);
 /*
  * Wait at the job's events until it is settled, or another job is queued
  * there, or somebody poked, or the job that waits is to stop: the quickest way
- * to wait for one job.  May return too early.  RS_OK or RS_ETIMEOUT.  The
- * host's thread.
+ * to wait for one job.  May return too early.  RS_OK, RS_ETIMEOUT, or
+ * RS_EINVAL for a job that has no events.  The host's thread.
  */
 RS_API int rs_job_await (rs_job *job, double timeout);
+
+/*
+ * The first part of that: look for its end as long as it takes to fall asleep
+ * and wake up, if there is a CPU for it.  True when it is settled and nothing
+ * is queued.  The host's thread.
+ */
+RS_API bool rs_job_look (rs_job *job);
+
+/*
+ * [-0, +n, e]  Push the results of a job that is settled, completed, and has
+ * but small ones, and take over the reference: it is given up before anything
+ * can be raised.  False, and nothing happens, for other jobs: 'rs_job_push'.
+ */
+RS_API bool rs_job_take (rs_job *job, lua_State *L, int *n);
 
 /* Let these things queue it too; it is queued now, since some may have
    happened already. */

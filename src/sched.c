@@ -86,34 +86,37 @@ rs_sched_enter_locked (rs_sched *s, rs_seat *seat)
   s->all++;
 }
 
-void
-rs_sched_leave_locked (rs_sched *s, rs_seat *seat)
-{
-  if (rs_list_empty(&seat->all))
-    return;
-  rs_list_remove(&seat->all);
-  s->all--;
-  s->full_hands -= seat->full;
-  seat->full = false;
-  s->finished += atomic_load_explicit(&seat->finished, memory_order_relaxed);
-}
-
 /* ------------------------------------------------------------------- lanes */
 
-static void
-queue_locked (rs_sched *s, rs_job *job, bool first)
+static rs_list *
+lane_of (rs_sched *s, const rs_job *job)
 {
-  rs_list *const lane = &s->lanes[RS_PRIORITY_MAX - job->priority];
-  if (first)
-    rs_list_push_front(lane, &job->link);
-  else
-    rs_list_push(lane, &job->link);
+  return &s->lanes[RS_PRIORITY_MAX - job->priority];
+}
+
+/* In its lane, before the one at 'next'. */
+static void
+queue_locked (rs_sched *s, rs_job *job, rs_list *next)
+{
+  rs_list_push(next, &job->link);
   s->queued++;
   if (job->batch == NULL) {
     s->calls++;
     if (s->limited)
       s->bytes += rs_job_bytes(job);
   }
+}
+
+/* Where it was: before those that came later. */
+static void
+put_back_locked (rs_sched *s, rs_job *job)
+{
+  rs_list *const lane = lane_of(s, job);
+  rs_list *next = lane->next;
+  while (next != lane
+         && RS_LIST_ENTRY(next, rs_job, link)->call.id < job->call.id)
+    next = next->next;
+  queue_locked(s, job, next);
 }
 
 static void
@@ -163,7 +166,10 @@ hold_locked (rs_seat *seat, rs_job *job)
 static bool
 steal_locked (rs_hold *hold)
 {
-  return change(hold, RS_HOLD_READY, RS_HOLD_EMPTY);
+  if (!change(hold, RS_HOLD_READY, RS_HOLD_EMPTY))
+    return false;
+  hold->job->hold = NULL;  /* the worker may go */
+  return true;
 }
 
 /* A job that somebody has in his hand, or NULL. */
@@ -230,12 +236,13 @@ rs_seat_job_locked (rs_seat *seat)
   return NULL;
 }
 
-void
-rs_sched_return_locked (rs_sched *s, rs_seat *seat)
+/* What is in the hand of 'seat', and not begun, is queued again. */
+static void
+return_locked (rs_sched *s, rs_seat *seat)
 {
   for (unsigned i = seat->n; i > 0; i--)
     if (steal_locked(&seat->hand[i - 1]))
-      queue_locked(s, seat->hand[i - 1].job, true);
+      put_back_locked(s, seat->hand[i - 1].job);
 }
 
 /* All that is in full hands is queued again. */
@@ -245,7 +252,7 @@ recall_locked (rs_sched *s)
   for (rs_list *link = s->seats.next; link != &s->seats; link = link->next) {
     rs_seat *const seat = RS_LIST_ENTRY(link, rs_seat, all);
     if (seat->full)
-      rs_sched_return_locked(s, seat);
+      return_locked(s, seat);
   }
 }
 
@@ -355,7 +362,7 @@ rs_sched_push_locked (rs_sched *s, rs_job *job)
     recall_locked(s);
   if (seat == NULL
       || (seat->asleep && (s->waking > 0 || can_wait_locked(s, job)))) {
-    queue_locked(s, job, false);
+    queue_locked(s, job, lane_of(s, job));
     return false;
   }
   hand_locked(s, seat, job);
@@ -444,6 +451,23 @@ rs_sched_take_locked (rs_sched *s, rs_seat *seat)
   return false;
 }
 
+void
+rs_sched_leave_locked (rs_sched *s, rs_seat *seat)
+{
+  if (rs_list_empty(&seat->all))
+    return;
+  return_locked(s, seat);
+  rs_list_remove(&seat->all);
+  s->all--;
+  if (seat->full)
+    s->full_hands--;
+  seat->full = false;
+  s->finished += atomic_load_explicit(&seat->finished, memory_order_relaxed);
+  if (s->queued > 0 && s->waking == 0 && !rs_list_empty(&s->idle))
+    hand_locked(s, RS_LIST_ENTRY(s->idle.next, rs_seat, link),
+                rs_sched_claim_of_locked(s, NULL));
+}
+
 /* ----------------------------------------------------------------- waiting */
 
 bool
@@ -473,8 +497,8 @@ look_locked (rs_sched *s, watch *w)
 }
 
 /* Sleep until it is called, or 'deadline', or it is the watch and has found
-   something, which it tells. */
-static bool
+   something. */
+static void
 sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
 {
   watch w = { .finished = rs_sched_count_locked(s).finished };
@@ -498,22 +522,20 @@ sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
   }
   rs_spin_enter();
   seat->asleep = false;
-  return found;
 }
 
 bool
 rs_sched_sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
 {
-  bool found = false;
   if (!is_called(seat))
-    found = sleep_locked(s, seat, deadline);
+    sleep_locked(s, seat, deadline);
   const bool sits = !rs_list_empty(&seat->link);
   if (sits) {  /* nobody has handed it anything? */
     stand_up_locked(s, seat);
     fill_locked(s, seat);
     seat->since = rs_now();
   }
-  if (seat->woken || (sits && found)) {
+  if (seat->woken || (sits && s->queued > 0)) {
     s->waking += !seat->woken;
     pass_on_locked(s);
   }
@@ -530,8 +552,8 @@ rs_sched_claim_locked (rs_sched *s, rs_job *job)
     unqueue_locked(s, job);
     return true;
   }
-  /* While a job is queued, and was in a hand, its worker is there: to end it
-     and to leave it would have had to take the lock. */
+  /* While a job is queued, and is in a hand, its worker is there: to end the
+     job and to leave it would have had to take the lock. */
   rs_hold *const hold = job->hold;
   return hold != NULL
       && atomic_load_explicit(&job->state, memory_order_acquire)

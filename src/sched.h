@@ -59,7 +59,7 @@ typedef struct rs_sched {
   size_t all;            /* seats in 'seats' */
   size_t waking;         /* seats that were woken, and are not there yet: only
                             while there are some, or 'watch' looks after them,
-                            are jobs queued beside idle seats */
+                            are jobs queued beside seats that sleep */
   rs_seat *watch;        /* the one that wakes by itself, or NULL */
   unsigned full_hands;   /* that were filled with more than one job */
   int lowest;            /* priority of a job in one of these, at least */
@@ -104,7 +104,8 @@ struct rs_seat {
 void rs_sched_init (rs_sched *s, bool limited);
 void rs_sched_fini (rs_sched *s);
 
-/* A worker comes, and goes: its hand is empty then. */
+/* A worker comes, and goes: what is in its hand, and was not begun, is for the
+   others. */
 void rs_seat_init (rs_seat *seat);
 void rs_seat_fini (rs_seat *seat);
 void rs_sched_enter_locked (rs_sched *s, rs_seat *seat);
@@ -152,9 +153,6 @@ rs_job *rs_sched_claim_of_locked (rs_sched *s, const rs_batch *batch);
 
 /* A reference to the job that 'seat' runs, or NULL. */
 rs_job *rs_seat_job_locked (rs_seat *seat);
-
-/* What is in the hand of 'seat', and not begun, is queued again. */
-void rs_sched_return_locked (rs_sched *s, rs_seat *seat);
 
 /* What there is in hands and was not begun; workers that run a job, or have
    one in their hand; jobs that were done. */
