@@ -386,7 +386,7 @@ info (lua_State *L)
 {
   rs_job_info i;
   rs_job_info_get(check(L), &i);
-  lua_newtable(L);
+  lua_createtable(L, 0, INFO_FIELDS + 4);
   for (int k = 0; k < INFO_FIELDS; k++) {
     push_field(L, &i, k);
     lua_setfield(L, -2, field_names[k]);

@@ -109,21 +109,24 @@ end
 ---@param record? parallel.StreamRecord
 ---@return parallel.Event
 local function make_event (job, info, name, record)
-  local event = {
-    name = name,
-    id = info.id,
-    job_name = info.name,
-    worker = info.worker,
-  }
-  if not info.chunk then event.job = job end
+  -- All fields at once, so that the table does not grow.
+  local its_job = nil
+  if not info.chunk then its_job = job end
   if record == nil then
-    event.time = name == "started" and info.started or info.finished
-    return event
+    return {
+      name = name, id = info.id, job_name = info.name, worker = info.worker,
+      job = its_job,
+      time = name == "started" and info.started or info.finished,
+    }
   end
-  event.data, event.values = record.value, record.values
-  event.index, event.time = record.index, record.time
-  if STREAMS[name] ~= nil then event.record = record end
-  return event
+  local its_record = nil
+  if STREAMS[name] ~= nil then its_record = record end
+  return {
+    name = name, id = info.id, job_name = info.name, worker = info.worker,
+    job = its_job, record = its_record,
+    data = record.value, values = record.values,
+    index = record.index, time = record.time,
+  }
 end
 
 --- Deliver a record or an emitted event to a job's listeners.
