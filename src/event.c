@@ -33,6 +33,8 @@
 #include "clock.h"
 #include "spin.h"
 
+enum { LOOKS = 500 };  /* some 25 us, half of what sleeping costs */
+
 /* Spare jobs at most: as many as the collector frees in a row. */
 #ifdef __SANITIZE_ADDRESS__
 enum { SPARES = 0 };  /* it shall see who uses what was freed */
@@ -369,12 +371,26 @@ rs_events_wait_for (rs_events *e, double timeout,
   return status;
 }
 
+/* A wish of which one looks for a while only. */
+typedef struct glance {
+  wish w;
+  unsigned *looks;                 /* that are left */
+} glance;
+
+static bool
+is_there_or_late (const void *ud)
+{
+  const glance *const g = ud;
+  return is_there(&g->w) || --*g->looks == 0;
+}
+
 bool
 rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
                     const void *ud)
 {
-  const wish w = { e, ready, ud, NULL };
-  rs_spin(is_there, &w);
+  unsigned looks = LOOKS;
+  const glance g = { { e, ready, ud, NULL }, &looks };
+  rs_spin(is_there_or_late, &g);
   return ready(ud) && !rs_events_pending(e);
 }
 

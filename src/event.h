@@ -57,8 +57,8 @@ void rs_events_stir (rs_events *e);
 int rs_events_wait_for (rs_events *e, double timeout,
                         bool (*ready) (const void *ud), const void *ud);
 
-/* The first part of it, before anybody sleeps: true when it is ready and
-   nothing is queued. */
+/* Look for some 25 us, and never sleep: true when it is ready and nothing is
+   queued. */
 bool rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
                          const void *ud);
 

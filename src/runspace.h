@@ -680,9 +680,8 @@ RS_API lua_Integer *rs_job_slot (rs_job *job);
 RS_API int rs_job_await (rs_job *job, double timeout);
 
 /*
- * The first part of that: look for its end as long as it takes to fall asleep
- * and wake up, if there is a CPU for it.  True when it is settled and nothing
- * is queued.  The host's thread.
+ * Look for its end for some 25 us, if there is a CPU for that, and never
+ * sleep.  True when it is settled and nothing is queued.  The host's thread.
  */
 RS_API bool rs_job_look (rs_job *job);
 
