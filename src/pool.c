@@ -1172,6 +1172,7 @@ rs_submit (rs_pool *pool, lua_State *L, int nargs,
            const rs_job_options *options, rs_job **out, rs_error *err)
 {
   rs_job *job = NULL;
+  rs_sched_prefetch(&pool->sched);
   int status = check_job_options(options, err);
   if (status == RS_OK)
     status = make_job(pool, L, nargs, options, &job, err);
