@@ -453,8 +453,10 @@ get (lua_State *L)
 {
   rs_job **const handle = (rs_job **) rs_handle_test(L, 1, RS_JOB_TYPE);
   if (handle != NULL && *handle != NULL && lua_isnoneornil(L, 2)) {
+    rs_events *const e = rs_lua_own_face(L)->events;
     int n;
-    rs_await_job(L, rs_lua_own_face(L)->events, *handle, RS_FOREVER);
+    if (!rs_job_settled(*handle) || rs_events_pending(e))
+      rs_await_job(L, e, *handle, RS_FOREVER);
     lua_settop(L, 1);
     if (rs_job_push(*handle, L, &n) == RS_OK)
       return n;
