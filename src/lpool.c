@@ -666,7 +666,8 @@ guarded_wait (lua_State *L, rs_events *e, rs_job *job)
   int n;
   lua_settop(L, 1);
   lua_pushcfunction(L, push_run);
-  if (lua_pcall(L, 0, 1, 0) != LUA_OK) {
+  if (lua_pcall(L, 0, 1, 0) != LUA_OK) {  /* no memory, or an interrupt? */
+    rs_job_cancel(job, -1);
     rs_job_forget(job);
     return lua_error(L);
   }
