@@ -139,9 +139,10 @@ struct rs_job {
 #define RS_JOB_SETTLED (1u << 31)
 
 /*
- * New job for a call of 'function', to which it takes a reference; without
- * options but those of 'options', and with no arguments.  'chunk' is more
- * memory, for a chunk.  NULL when out of memory.
+ * New job for a call of 'function', to which it takes a reference; 'options'
+ * may be NULL.  Its arguments, and its deadline, are set by the caller before
+ * it is queued.  'chunk' bytes more are for a chunk; 0: a plain call.  NULL
+ * when out of memory.
  */
 rs_job *rs_job_new (rs_queue *queue, rs_message *function,
                     const rs_job_options *options, size_t chunk);
