@@ -34,6 +34,7 @@ struct rs_run {
   lua_Integer index;      /* of the item that runs now; 0: none */
   unsigned attempt;       /* of the item, or the call */
   rs_encoder *out;        /* the result; lent */
+  rs_message *small;      /* the result, in the call's room; NULL: in 'out' */
   rs_decoder in;          /* the items, at the next one */
   size_t item;            /* the number of that; from 0 */
   rs_decoder_place again; /* where the item that runs began */
@@ -442,8 +443,10 @@ call_body (lua_State *L)
     rs_state_decode(L, r->call->arguments);
   lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
   const int n = lua_gettop(L);
-  for (int i = 1; i <= n; i++)
-    encode_result(L, r, i, i);
+  r->small = rs_encode_small(L, 1, n, r->call->room, sizeof r->call->room);
+  if (r->small == NULL)
+    for (int i = 1; i <= n; i++)
+      encode_result(L, r, i, i);
   return 0;
 }
 
@@ -461,8 +464,10 @@ run_plain (lua_State *L, run *r)
     settle(L, r, call->reason);
   else if (call->reason != RS_REASON_NONE)
     report_stop(r, call->reason, NULL);
-  if (status != LUA_OK || call->reason != RS_REASON_NONE)
+  if (status != LUA_OK || call->reason != RS_REASON_NONE) {
     call->state = bad_state(call->reason);
+    r->small = NULL;
+  }
   else
     call->state = good_state(r);
   if (!rs_job_state_good(call->state) && tries_again(r, call->reason)) {
@@ -776,8 +781,8 @@ run_call (rs_state *s, lua_State *L, run *r)
   rs_state_check_environment(L, s);
   if (call->arguments == (const void *) call->room)
     call->arguments = NULL;  /* they are not needed any more */
-  call->result = rs_encoder_message_at(r->out, call->room,
-                                       sizeof call->room);
+  call->result = r->small != NULL ? r->small
+               : rs_encoder_message_at(r->out, call->room, sizeof call->room);
   lua_settop(L, base);
   s->run = r->outer;
   s->on_line = s->run != NULL ? on_line : NULL;
@@ -800,6 +805,7 @@ enter (rs_state *s, lua_State *L, rs_call *call, rs_encoder *out)
   r.index = 0;
   r.attempt = call->attempt;
   r.out = out;
+  r.small = NULL;
   r.item = 0;
   r.good = 0;
   r.decoding = r.open = r.reported = r.errors = false;

@@ -237,10 +237,13 @@ int
 rs_code_encode_arguments (rs_outbox *o, lua_State *L, int nargs, void *room,
                           size_t size, rs_message **arguments, rs_error *err)
 {
+  const int first = lua_gettop(L) - nargs + 1;
   *arguments = NULL;
   if (nargs == 0)
     return RS_OK;
-  const int first = lua_gettop(L) - nargs + 1;
+  *arguments = rs_encode_small(L, first, nargs, room, size);
+  if (*arguments != NULL)
+    return RS_OK;
   if (o->busy)  /* inside '__transfer' of other arguments? */
     return encode(L, first, nargs, 0, arguments, err);
   o->busy = true;

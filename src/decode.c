@@ -99,19 +99,9 @@ push_bytes (rs_decoder *d, lua_State *L, size_t n)
 static inline __attribute__ ((always_inline)) lua_Integer
 get_integer (rs_decoder *d, lua_State *L, unsigned size)
 {
+  int64_t v;
   need(d, L, size);
-  uint64_t bits;
-  if (d->size - d->at >= 8)
-    bits = rs_wire_get64(d->data + d->at);
-  else {
-    bits = 0;
-    for (unsigned i = 0; i < size; i++)
-      bits |= (uint64_t) d->data[d->at + i] << (8 * i);
-  }
-  const unsigned unused = 64 - 8 * size;
-  const int64_t v = (int64_t) (bits << unused) >> unused;
-  if (rs_wire_integer_size(v) != size
-      || (uint64_t) v <= RS_WIRE_SMALL_MAX)
+  if (!rs_wire_get_integer(d->data + d->at, d->size - d->at, size, &v))
     rs_decoder_bad(d, L, "an integer longer than it has to be");
   d->at += size;
   return v;
@@ -875,7 +865,9 @@ int
 rs_decode_all (lua_State *L, const rs_message *msg, bool *metatables)
 {
   rs_decoder d;
-  int n;
+  int n = rs_decode_small(L, msg);
+  if (n >= 0)
+    return n;
   if (msg->size < QUIET_FROM || !lua_gc(L, LUA_GCISRUNNING)) {
     rs_decoder_init(&d, L, msg, 0);
     n = push_values(&d, L);

@@ -73,18 +73,9 @@ rs_encoder_length (rs_encoder *e, size_t n)
 static inline void
 put_integer (rs_encoder *e, lua_Integer v)
 {
-  unsigned char *const at = room_for(e, 9);
-  if (at == NULL)
-    return;
-  if ((lua_Unsigned) v <= RS_WIRE_SMALL_MAX) {
-    at[0] = (unsigned char) v;
-    e->buf.size++;
-    return;
-  }
-  const unsigned size = rs_wire_integer_size(v);
-  at[0] = (unsigned char) (RS_TAG_INTEGER + size - 1);
-  rs_wire_put64(at + 1, (uint64_t) v);  /* what is too much is overwritten */
-  e->buf.size += 1 + size;
+  unsigned char *const at = room_for(e, RS_WIRE_NUMBER);
+  if (at != NULL)
+    e->buf.size += rs_wire_put_integer(at, v);
 }
 
 /* A tag and the 8 bytes at 'bits'. */

@@ -332,6 +332,19 @@ size_t rs_decode_scalars (rs_decoder *d, lua_State *L, int index,
 /* 'rs_decode'; sets 'metatables' if some value has got one. */
 int rs_decode_all (lua_State *L, const rs_message *msg, bool *metatables);
 
+/* --------------------------------------------------------- a few scalars */
+
+enum { RS_SMALL_MAX = 96 };  /* bytes of a message, at most */
+
+/* [-0, +0, -]  A message of the 'n' values from 'first' on in the 'size' bytes
+   at 'room', if they are scalars, and fit there; or NULL. */
+rs_message *rs_encode_small (lua_State *L, int first, int n, void *room,
+                             size_t size);
+
+/* [-0, +n, m]  Push the values of such a message; how many, or -1 for another
+   one. */
+int rs_decode_small (lua_State *L, const rs_message *msg);
+
 /* -------------- between encode.c, decode.c, function.c and refuse.c only */
 
 enum { RS_ERESTART = -1 };  /* walk again, protected */

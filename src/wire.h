@@ -20,6 +20,7 @@
 #ifndef RS_WIRE_H
 #define RS_WIRE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -36,6 +37,7 @@ enum {
   RS_WIRE_RESULTS = 250,    /* values that rebuild one object */
   RS_WIRE_NAME_PARTS = 3,   /* module, field, field */
   RS_WIRE_VARINT = 10,      /* bytes of the longest length */
+  RS_WIRE_NUMBER = 9,       /* bytes of the longest number, with its tag */
   RS_WIRE_RUN = 5,          /* bytes in front of the numbers of a run */
   RS_WIRE_RUN_FROM = 8      /* shorter sequences are sent one by one */
 };
@@ -147,6 +149,57 @@ rs_wire_integer_size (int64_t v)
   const uint64_t magnitude = (uint64_t) (v ^ (v >> 63));
   const unsigned bits = 64u - (unsigned) __builtin_clzll(magnitude | 1);
   return (bits + 8) / 8;
+}
+
+/* The integer, with its tag; how many bytes of RS_WIRE_NUMBER it takes. */
+static inline unsigned
+rs_wire_put_integer (unsigned char *to, int64_t v)
+{
+  if ((uint64_t) v <= RS_WIRE_SMALL_MAX) {
+    to[0] = (unsigned char) v;
+    return 1;
+  }
+  const unsigned size = rs_wire_integer_size(v);
+  to[0] = (unsigned char) (RS_TAG_INTEGER + size - 1);
+  rs_wire_put64(to + 1, (uint64_t) v);  /* what is too much is overwritten */
+  return 1 + size;
+}
+
+/* The 'size' bytes of an integer, of 'left' that are there.  False when there
+   were a shorter way to write it. */
+static inline bool
+rs_wire_get_integer (const unsigned char *from, size_t left, unsigned size,
+                     int64_t *v)
+{
+  uint64_t bits = 0;
+  if (left >= 8)
+    bits = rs_wire_get64(from);
+  else
+    for (unsigned i = 0; i < size; i++)
+      bits |= (uint64_t) from[i] << (8 * i);
+  const unsigned unused = 64 - 8 * size;
+  *v = (int64_t) (bits << unused) >> unused;
+  return rs_wire_integer_size(*v) == size && (uint64_t) *v > RS_WIRE_SMALL_MAX;
+}
+
+/* The float, with its tag; how many bytes. */
+static inline unsigned
+rs_wire_put_float (unsigned char *to, double v)
+{
+  uint64_t bits;
+  memcpy(&bits, &v, sizeof bits);
+  to[0] = RS_TAG_FLOAT;
+  rs_wire_put64(to + 1, bits);
+  return 1 + sizeof bits;
+}
+
+static inline double
+rs_wire_get_float (const unsigned char *from)
+{
+  const uint64_t bits = rs_wire_get64(from);
+  double v;
+  memcpy(&v, &bits, sizeof v);
+  return v;
 }
 
 #endif
