@@ -919,7 +919,7 @@ static rs_job *
 loose_job (rs_queue *q, rs_message *function, int priority)
 {
   const rs_job_options o = { .priority = priority };
-  rs_job *const job = rs_job_new(q, function, &o, 0);
+  rs_job *const job = rs_job_new(q, rs_message_ref(function), &o, 0);
   REQUIRE(job != NULL);
   return job;
 }
@@ -951,6 +951,13 @@ begin_is (rs_sched *s, rs_seat *seat, rs_job *job)
   rs_job_unref(job);
 }
 
+/* Places of its hand that it has not looked at. */
+static unsigned
+in_hand (const rs_seat *seat)
+{
+  return seat->tail - atomic_load(&seat->at);
+}
+
 /* Short jobs are taken several at a time; each of them can be taken away until
    it was begun, and goes back for one of a higher priority. */
 static void
@@ -971,10 +978,10 @@ check_hands (void)
   rs_sched_enter_locked(&s, &other);
   for (int i = 0; i < JOBS; i++) {
     jobs[i] = loose_job(&q, function, 0);
-    CHECK(!rs_sched_push_locked(&s, jobs[i]) && jobs[i]->hold == NULL);
+    CHECK(!rs_sched_push_locked(&s, jobs[i], true) && jobs[i]->hold == NULL);
   }
   /* Nothing is known of their cost, so one at a time. */
-  CHECK(rs_sched_take_locked(&s, &seat) && seat.n == 1);
+  CHECK(rs_sched_take_locked(&s, &seat) && in_hand(&seat) == 1);
   pthread_mutex_unlock(&s.lock);
   begin_is(&s, &seat, jobs[0]);
   begin_is(&s, &seat, NULL);
@@ -982,7 +989,8 @@ check_hands (void)
   pthread_mutex_lock(&s.lock);
   s.pace = 1e-6;
   seat.since = 0;
-  CHECK(rs_sched_take_locked(&s, &seat) && seat.n == 5 && s.queued == 14);
+  CHECK(rs_sched_take_locked(&s, &seat) && in_hand(&seat) == 5);
+  CHECK(s.queued == 14);
   CHECK(rs_sched_count_locked(&s).held == 5);
   CHECK(rs_sched_claim_locked(&s, jobs[2]));   /* in the hand */
   CHECK(!rs_sched_claim_locked(&s, jobs[2]));
@@ -999,8 +1007,8 @@ check_hands (void)
   rs_job *const running = rs_seat_job_locked(&seat);
   CHECK(running == jobs[3]);
   rs_job *const urgent = loose_job(&q, function, 1);
-  CHECK(!rs_sched_push_locked(&s, urgent));  /* the hand is empty by that */
-  CHECK(rs_sched_take_locked(&s, &other) && other.n == 1);
+  CHECK(!rs_sched_push_locked(&s, urgent, true));  /* the hand is empty by that */
+  CHECK(rs_sched_take_locked(&s, &other) && in_hand(&other) == 1);
   pthread_mutex_unlock(&s.lock);
   CHECK(rs_seat_begin(&other) == urgent);
   CHECK(rs_seat_begin(&seat) == NULL);
@@ -1032,6 +1040,78 @@ check_hands (void)
   rs_message_unref(function);
 }
 
+/* The only worker that is awake is given more while it runs a short job, up to
+   a handful; and whoever waits for the next one has it at once. */
+static void
+check_full_hand (void)
+{
+  enum { JOBS = RS_HAND + 3 };
+  rs_queue q = { .hold = do_nothing, .drop = do_nothing,
+                 .ended = end_nothing };
+  rs_message *const function = rs_message_new("", 0, 0);
+  rs_sched s;
+  rs_seat seat;
+  rs_job *jobs[JOBS];
+  rs_sched_init(&s, false);
+  rs_seat_init(&seat);
+  pthread_mutex_lock(&s.lock);
+  rs_sched_enter_locked(&s, &seat);
+  for (int i = 0; i < JOBS; i++)
+    jobs[i] = loose_job(&q, function, i == JOBS - 1);
+  CHECK(!rs_sched_push_locked(&s, jobs[0], true));
+  CHECK(rs_sched_take_locked(&s, &seat));
+  CHECK(rs_seat_begin(&seat) == jobs[0]);
+  CHECK(!rs_sched_push_locked(&s, jobs[1], true));  /* is it short? */
+  CHECK(rs_sched_claim_locked(&s, jobs[1]));
+  s.pace = 1e-6;
+  CHECK(!rs_sched_push_locked(&s, jobs[1], false)); /* one more may come */
+  CHECK(rs_sched_claim_locked(&s, jobs[1]));
+  for (int i = 1; i < RS_HAND; i++)
+    CHECK(rs_sched_push_locked(&s, jobs[i], true));
+  CHECK(rs_sched_count_locked(&s).held == RS_HAND - 1 && s.queued == 0);
+  CHECK(s.full_hands == 1);
+  CHECK(!rs_sched_push_locked(&s, jobs[RS_HAND], true));  /* no place */
+  CHECK(rs_sched_claim_locked(&s, jobs[2]));   /* there is one where it was, */
+  rs_job_unref(jobs[2]);                       /*   in its turn */
+  rs_seat_done(&seat);
+  rs_seat_end(&s, &seat);
+  rs_job_unref(jobs[0]);
+  CHECK(rs_seat_begin(&seat) == jobs[1]);
+  rs_seat_done(&seat);
+  rs_seat_end(&s, &seat);
+  rs_job_unref(jobs[1]);
+  CHECK(!rs_sched_push_locked(&s, jobs[RS_HAND + 1], true));  /* the last */
+  pthread_mutex_unlock(&s.lock);
+  for (int i = 3; i < RS_HAND; i++)
+    begin_is(&s, &seat, jobs[i]);
+  begin_is(&s, &seat, NULL);
+  CHECK(!rs_seat_linger(&s, &seat));           /* something is queued */
+
+  pthread_mutex_lock(&s.lock);
+  rs_hold *const next = &seat.hand[seat.tail % RS_HAND];
+  CHECK(atomic_exchange(&next->state, RS_HOLD_AWAITED) == RS_HOLD_EMPTY);
+  rs_sched_push_locked(&s, jobs[RS_HAND + 2], true);
+  CHECK(in_hand(&seat) == 1 && s.queued == 2);
+  pthread_mutex_unlock(&s.lock);
+  begin_is(&s, &seat, jobs[RS_HAND + 2]);      /* of a higher priority */
+  pthread_mutex_lock(&s.lock);
+  CHECK(rs_sched_take_locked(&s, &seat));
+  pthread_mutex_unlock(&s.lock);
+  begin_is(&s, &seat, jobs[RS_HAND]);
+  pthread_mutex_lock(&s.lock);
+  CHECK(rs_sched_take_locked(&s, &seat));
+  pthread_mutex_unlock(&s.lock);
+  begin_is(&s, &seat, jobs[RS_HAND + 1]);
+  CHECK(!rs_seat_linger(&s, &seat));           /* nothing comes */
+  pthread_mutex_lock(&s.lock);
+  rs_sched_leave_locked(&s, &seat);
+  CHECK(s.full_hands == 0 && s.queued == 0);
+  pthread_mutex_unlock(&s.lock);
+  rs_sched_fini(&s);
+  rs_seat_fini(&seat);
+  rs_message_unref(function);
+}
+
 /* A worker that has nothing to do for long gives back what large values left
    behind. */
 static void
@@ -1060,6 +1140,7 @@ main (void)
   lua_State *const L = luaL_newstate();
   check_slab();
   check_hands();
+  check_full_hand();
   check_stopping(L);
   check_foreign_coroutine(L);
   check_names();

@@ -251,7 +251,8 @@ new_chunk (rs_batch *batch, rs_message *items)
   options.name = batch->name;
   options.events = batch->events;
   options.listen = batch->shared ? batch->listen : 0;
-  rs_job *const job = rs_job_new(batch->queue, batch->function, &options,
+  rs_job *const job = rs_job_new(batch->queue,
+                                 rs_message_ref(batch->function), &options,
                                  sizeof(part));
   if (job == NULL)
     return NULL;

@@ -206,48 +206,40 @@ keep_recent (rs_outbox *o, lua_State *L, int index, rs_message *message)
   lua_pop(L, 1);
 }
 
-/* [-0, +0, -]  A message of the function at 'index', or of the source. */
-static int
-encode_function (rs_outbox *o, lua_State *L, int index, rs_message **out,
-                 rs_error *err)
+int
+rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
+                         rs_message **function, rs_error *err)
 {
   rs_message *const known = find_recent(o, L, index);
   if (known != NULL) {
-    *out = rs_message_ref(known);
+    *function = rs_message_ref(known);
     return RS_OK;
   }
   int status = check(L, index, err);
   if (status == RS_OK)
-    status = encode(L, index, 1, 1, out, err);
+    status = encode(L, index, 1, 1, function, err);
   if (status == RS_OK && !o->closed && is_constant(L, index)) {
-    (*out)->constant = true;
-    keep_recent(o, L, index, *out);
+    (*function)->constant = true;
+    keep_recent(o, L, index, *function);
   }
   return status;
 }
 
 int
-rs_code_encode_function (rs_outbox *o, lua_State *L, int nargs,
-                         rs_message **function, rs_error *err)
+rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
+                          void *room, size_t size, rs_message **arguments,
+                          rs_error *err)
 {
-  return encode_function(o, L, lua_gettop(L) - nargs, function, err);
-}
-
-int
-rs_code_encode_arguments (rs_outbox *o, lua_State *L, int nargs, void *room,
-                          size_t size, rs_message **arguments, rs_error *err)
-{
-  const int first = lua_gettop(L) - nargs + 1;
   *arguments = NULL;
-  if (nargs == 0)
+  if (n == 0)
     return RS_OK;
-  *arguments = rs_encode_small(L, first, nargs, room, size);
+  *arguments = rs_encode_small(L, first, n, room, size);
   if (*arguments != NULL)
     return RS_OK;
   if (o->busy)  /* inside '__transfer' of other arguments? */
-    return encode(L, first, nargs, 0, arguments, err);
+    return encode(L, first, n, 0, arguments, err);
   o->busy = true;
-  int status = append(&o->spare, L, first, nargs, 0, err);
+  int status = append(&o->spare, L, first, n, 0, err);
   if (status == RS_OK) {
     *arguments = rs_encoder_message_at(&o->spare, room, size);
     if (*arguments == NULL)
@@ -266,7 +258,7 @@ rs_code_encode (lua_State *L, int nargs, rs_message **message, rs_error *err)
   rs_outbox *const o = rs_outbox_of(L);
   int status = o != NULL ? RS_OK : rs_fail_plain(err, RS_ENOMEM);
   if (status == RS_OK && nargs == 0)
-    status = encode_function(o, L, base + 1, message, err);
+    status = rs_code_encode_function(o, L, base + 1, message, err);
   else if (status == RS_OK) {
     status = check(L, base + 1, err);
     if (status == RS_OK)

@@ -19,21 +19,21 @@
 typedef struct rs_outbox rs_outbox;
 
 /* [-0, +0, -]  That of 'L', as long as the state lives; NULL when out of
-   memory.  Makes room on the stack for those below. */
+   memory.  Makes room on the stack for those below, LUA_MINSTACK. */
 rs_outbox *rs_outbox_of (lua_State *L);
 
 /*
- * [-0, +0, -]  Encode the function, or source, below 'nargs' values on top of
- * the stack.  RS_OK, RS_EINVAL, RS_EREFUSED, RS_ENOMEM.
+ * [-0, +0, -]  Encode the function, or source, at 'index'.  RS_OK, RS_EINVAL,
+ * RS_EREFUSED, RS_ENOMEM.
  */
-int rs_code_encode_function (rs_outbox *o, lua_State *L, int nargs,
+int rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
                              rs_message **function, rs_error *err);
 
 /*
- * [-0, +0, -]  Encode the 'nargs' values on top of the stack: in the 'size'
- * bytes at 'room', if they fit there.  NULL when there are none.
+ * [-0, +0, -]  Encode the 'n' values from 'first' on: in the 'size' bytes at
+ * 'room', if they fit there.  NULL when there are none.
  */
-int rs_code_encode_arguments (rs_outbox *o, lua_State *L, int nargs,
+int rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
                               void *room, size_t size, rs_message **arguments,
                               rs_error *err);
 

@@ -39,7 +39,7 @@ enum { LOOKS = 500 };  /* some 25 us, half of what sleeping costs */
 #ifdef __SANITIZE_ADDRESS__
 enum { SPARES = 0 };  /* it shall see who uses what was freed */
 #else
-enum { SPARES = 1024 };
+enum { SPARES = 2048 };
 #endif
 
 /* In lines of the cache: what workers read with each job and who spins looks
@@ -56,7 +56,7 @@ struct rs_events {
 
   _Alignas(RS_LINE)
   pthread_mutex_t lock;        /* guards down to the blank line */
-  rs_list live;                /* notices of jobs that were not freed */
+  rs_list live;                /* notices of all jobs, spare ones, too */
   rs_list queue;               /* notices, oldest first */
   bool woken;
   bool pokable;                /* the host shall sleep at the pipe */
@@ -110,7 +110,7 @@ rs_events_unref (rs_events *e)
     return;
   rs_list *link;
   while ((link = rs_list_shift(&e->spares)) != NULL)
-    e->free_spare(RS_LIST_ENTRY(link, rs_notice, queued));
+    e->free_spare(RS_LIST_ENTRY(link, rs_notice, queued));  /* and 'live' */
   if (e->fds[0] >= 0) {
     close(e->fds[0]);
     close(e->fds[1]);

@@ -3,9 +3,9 @@
  * event.h - where a host waits: a queue of notices, a wake-up, and a
  * descriptor for other event loops.
  *
- * A job embeds a notice.  It is in 'live' from its birth until it is freed,
- * and in 'queue' while it has something that the host has not been told; being
- * queued once is enough, however much is new.
+ * A job embeds a notice.  It is in 'live' as long as it has its memory, and in
+ * 'queue' while it has something that the host has not been told; being queued
+ * once is enough, however much is new.
  */
 #ifndef RS_EVENT_H
 #define RS_EVENT_H
@@ -20,20 +20,13 @@ typedef struct rs_notice {
   rs_list live;
 } rs_notice;
 
-static inline void
-rs_notice_init (rs_notice *n)
-{
-  rs_list_init(&n->queued);
-  rs_list_init(&n->live);
-}
-
 /* Queue it; false when it is queued already, or the events are closed. */
 bool rs_events_post (rs_events *e, rs_notice *n);
 
 /* Take the first one off the queue, or NULL. */
 rs_notice *rs_events_take (rs_events *e);
 
-/* Into 'live' and out of it. */
+/* Into 'live' and out of it; what is spare stays there. */
 void rs_events_enter (rs_events *e, rs_notice *n);
 void rs_events_leave (rs_events *e, rs_notice *n);
 

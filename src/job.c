@@ -57,7 +57,8 @@ of_notice (rs_notice *n)
 
 enum { ALIGN = _Alignof(rs_job) };
 
-/* Memory, a lock and a condition. */
+/* Memory, a lock and a condition; in the list of its events, where it is not
+   seen before it has a reference. */
 static rs_job *
 job_alloc (rs_events *events, size_t chunk)
 {
@@ -72,8 +73,12 @@ job_alloc (rs_events *events, size_t chunk)
   rs_job *const job =
     aligned_alloc(ALIGN, (sizeof *job + chunk + ALIGN - 1) / ALIGN * ALIGN);
   if (job != NULL) {
+    atomic_init(&job->refs, 0);
     rs_mutex_init(&job->lock);
     rs_cond_init(&job->changed);
+    rs_list_init(&job->notice.live);
+    if (events != NULL)
+      rs_events_enter(events, &job->notice);
   }
   return job;
 }
@@ -97,16 +102,20 @@ static void
 job_clear (rs_job *job, size_t chunk)
 {
   char *const at = (char *) job;
+  const size_t priority = offsetof(rs_job, priority);
   const size_t room = offsetof(rs_job, call) + offsetof(rs_call, room);
   const size_t behind = room + RS_CALL_ROOM;
   const size_t lock = offsetof(rs_job, lock);
   const size_t runner = offsetof(rs_job, runner);
   const size_t changed = offsetof(rs_job, changed);
   const size_t seen = offsetof(rs_job, seen);
-  memset(at, 0, room);
+  const size_t live = offsetof(rs_job, notice) + offsetof(rs_notice, live);
+  memset(at + priority, 0, room - priority);
   memset(at + behind, 0, lock - behind);
   memset(at + runner, 0, changed - runner);
-  memset(at + seen, 0, sizeof *job + chunk - seen);
+  memset(at + seen, 0, live - seen);
+  memset(at + live + sizeof(rs_list), 0,
+         sizeof *job + chunk - live - sizeof(rs_list));
 }
 
 rs_job *
@@ -118,17 +127,18 @@ rs_job_new (rs_queue *queue, rs_message *function,
     options = &defaults;
   rs_events *const events = options->events;
   rs_job *const job = job_alloc(events, chunk);
-  if (job == NULL)
+  if (job == NULL) {
+    rs_message_unref(function);
     return NULL;
+  }
   job_clear(job, chunk);
-  atomic_init(&job->refs, 1);
   atomic_init(&job->state, RS_JOB_QUEUED);
   rs_list_init(&job->link);
-  rs_notice_init(&job->notice);
+  rs_list_init(&job->notice.queued);
   job->queue = queue;
   queue->hold(queue);
   job->call.id = rs_job_next_id();
-  job->call.function = rs_message_ref(function);
+  job->call.function = function;
   job->call.keep = function->constant;
   job->call.sink = &sink;
   job->call.attempt = 1;
@@ -143,13 +153,13 @@ rs_job_new (rs_queue *queue, rs_message *function,
   job->created = rs_now();
   job->listen = options->listen;
   job->events = rs_events_ref(events);
-  if (events != NULL)
-    rs_events_enter(events, &job->notice);
-  if (options->name == NULL)
-    return job;
-  job->rich = true;
-  job->name = strdup(options->name);
-  if (job->name != NULL)
+  if (options->name != NULL) {
+    job->rich = true;
+    job->name = strdup(options->name);
+  }
+  /* Who finds it by its events finds all of that. */
+  atomic_store_explicit(&job->refs, 1, memory_order_release);
+  if (options->name == NULL || job->name != NULL)
     return job;
   rs_job_unref(job);
   return NULL;
@@ -214,8 +224,6 @@ job_free (rs_job *job)
 {
   rs_events *const events = job->events;
   const bool chunk = job->call.chunk != NULL;
-  if (events != NULL)
-    rs_events_leave(events, &job->notice);
   if (job->rich) {
     more_free(job->more);
     free(job->name);
@@ -227,9 +235,14 @@ job_free (rs_job *job)
   rs_message_unref(job->call.arguments);
   rs_message_unref(job->call.result);
   job->queue->drop(job->queue);
-  if (events == NULL || chunk
-      || !rs_events_put_spare(events, &job->notice, free_spare))
+  /* Whether it has references is still looked at by who visits its events. */
+  atomic_store_explicit(&job->refs, 0, memory_order_relaxed);
+  if (events == NULL)
     job_dealloc(job);
+  else if (chunk || !rs_events_put_spare(events, &job->notice, free_spare)) {
+    rs_events_leave(events, &job->notice);
+    job_dealloc(job);
+  }
   else if (rs_events_spares(events) == 1)  /* the next one, and soon? */
     rs_prefetch_all(job, sizeof *job);
   rs_events_unref(events);
@@ -591,7 +604,7 @@ collect (rs_notice *n, void *ud)
   while (live && some->n < some->room
          && !atomic_compare_exchange_weak_explicit(&job->refs, &refs,
                                                    refs + 1,
-                                                   memory_order_relaxed,
+                                                   memory_order_acquire,
                                                    memory_order_relaxed))
     live = refs > 0 && refs < RS_JOB_SETTLED;
   if (!live)

@@ -139,7 +139,7 @@ struct rs_job {
 #define RS_JOB_SETTLED (1u << 31)
 
 /*
- * New job for a call of 'function', to which it takes a reference; 'options'
+ * New job for a call of 'function', whose reference it takes over; 'options'
  * may be NULL.  Its arguments, and its deadline, are set by the caller before
  * it is queued.  'chunk' bytes more are for a chunk; 0: a plain call.  NULL
  * when out of memory.

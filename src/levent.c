@@ -9,6 +9,7 @@
 #include "lhandle.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "lparallel.h"
@@ -56,6 +57,8 @@ gc (lua_State *L)
     rs_events_close(e);
   rs_events_unref(e);
   face->events = NULL;
+  free(face->vacant);
+  face->vacant = NULL;
   return 0;
 }
 
@@ -76,7 +79,8 @@ rs_lua_face (lua_State *L)
     luaL_setfuncs(L, meta, 0);
   lua_setmetatable(L, -2);
   face->events = rs_events_new();
-  if (face->events == NULL)
+  face->outbox = rs_outbox_of(L);
+  if (face->events == NULL || face->outbox == NULL)
     rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
   lua_rawsetp(L, LUA_REGISTRYINDEX, &face_key);
   return face;

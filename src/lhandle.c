@@ -17,7 +17,7 @@ void **
 rs_handle_new (lua_State *L, const char *type, int values)
 {
   rs_handle *const handle = lua_newuserdatauv(L, sizeof *handle, values);
-  *handle = (rs_handle) { NULL, type };
+  *handle = (rs_handle) { .type = type };
   lua_rawgetp(L, LUA_REGISTRYINDEX, type);
   lua_setmetatable(L, -2);
   return &handle->object;
@@ -58,7 +58,8 @@ rs_handle_type (lua_State *L, const char *type, const luaL_Reg *meta,
   luaL_newmetatable(L, type);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, type);
-  luaL_setfuncs(L, meta, 0);
+  lua_pushlightuserdata(L, rs_lua_face(L));
+  luaL_setfuncs(L, meta, 1);
   lua_newtable(L);
   lua_pushlightuserdata(L, rs_lua_face(L));
   luaL_setfuncs(L, methods, 1);

@@ -13,6 +13,7 @@
 #include <lua.h>
 #include <lauxlib.h>
 
+#include "code.h"
 #include "runspace.h"
 
 /* Their names; the metatable of a type is in the registry by its name, and by
@@ -28,10 +29,16 @@ extern const char rs_type_pool[], rs_type_job[], rs_type_batch[],
 /* What the module keeps for a Lua state. */
 typedef struct rs_face {
   rs_events *events;      /* where it hears of its jobs; a reference */
+  rs_outbox *outbox;      /* of this state; lent */
   int job_type;           /* registry: the metatable of handles of jobs */
-  int handles;            /* registry: handles of jobs, weak; job->slot */
-  lua_Integer room;       /* of these, at most, used or not */
-  lua_Integer next;       /* where one may be free */
+  int handles;            /* registry: handles of jobs, weak, by place */
+  unsigned room;          /* places there, used or not */
+  unsigned n_vacant;
+  unsigned *vacant;       /* places without a handle, owned; from 1 */
+  unsigned alive;         /* handles that have a place: collected ones have it
+                             until their finalizer runs */
+  unsigned patience;      /* new handles before it is looked whether there are
+                             far too many places */
 } rs_face;
 
 /* [-0, +0, m]  That of 'L', the same as long as the state lives. */
@@ -47,6 +54,7 @@ rs_lua_own_face (lua_State *L)
 typedef struct rs_handle {
   void *object;
   const char *type;
+  unsigned place;         /* of a job: in 'handles'; 0: none yet */
 } rs_handle;
 
 /*
@@ -114,9 +122,9 @@ bool rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout);
    one while somebody holds it. */
 void rs_push_job (lua_State *L, rs_job *job);
 
-/* [-0, +1, m]  Push an empty handle; [-0, +0, m] fill the one at 'index'. */
+/* [-0, +1, m]  Push an empty handle; [-0, +0, m] fill the one on top. */
 void rs_push_empty_job (lua_State *L, rs_face *face);
-void rs_fill_job (lua_State *L, rs_face *face, int index, rs_job *job);
+void rs_fill_job (lua_State *L, rs_face *face, rs_job *job);
 
 /* [-0, +0, e]  Call the function on top with each handle of a job of 'pool'
    that somebody holds; of all with NULL. */

@@ -4,6 +4,8 @@
  */
 #include "lhandle.h"
 
+#include <stdlib.h>
+
 static rs_job *
 check (lua_State *L)
 {
@@ -11,11 +13,15 @@ check (lua_State *L)
 }
 
 /*
- * Handles stand in a table at numbers that their jobs know, and are collected
+ * Handles stand in a table at places that their jobs know, and are collected
  * all the same: so a job that is met again has the same handle.  A table by
- * address would take five times the time for each.
+ * address would take five times the time for each.  A place is vacant again
+ * when the finalizer of its handle has run.
  */
 enum { LEAST_ROOM = 512 };
+
+/* Handles from which on the collector is told what is behind them. */
+enum { MANY = 2048 };
 
 /* [-0, +1, m]  Push the table of handles. */
 static void
@@ -24,100 +30,139 @@ push_handles (lua_State *L, const rs_face *face)
   lua_rawgeti(L, LUA_REGISTRYINDEX, face->handles);
 }
 
-/* [-1, +1, m]  A table of handles with so much room takes the place of the one
-   that there is, which is on top of the stack. */
-static void
-move_handles (lua_State *L, rs_face *face, lua_Integer room)
+/* [-0, +1, m]  Push a new, empty table of handles; as many numbers. */
+static unsigned *
+push_new_handles (lua_State *L, unsigned room)
 {
-  const lua_Integer before = face->room;
-  lua_Integer n = 0;
-  lua_pop(L, 1);
   lua_createtable(L, (int) room, 0);
   lua_createtable(L, 0, 1);
   lua_pushliteral(L, "v");
   lua_setfield(L, -2, "__mode");
   lua_setmetatable(L, -2);
-  if (face->room != before) {  /* a finalizer has moved them meanwhile? */
+  unsigned *const numbers = malloc(room * sizeof *numbers);
+  if (numbers == NULL)
+    rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
+  return numbers;
+}
+
+/* [-1, +0, -]  Take over what 'push_new_handles' has made, where the places
+   above 'used' are vacant. */
+static void
+set_handles (lua_State *L, rs_face *face, unsigned room, unsigned used,
+             unsigned *vacant)
+{
+  lua_rawseti(L, LUA_REGISTRYINDEX, face->handles);
+  for (unsigned i = room; i > used; i--)
+    vacant[face->n_vacant++] = i;
+  free(face->vacant);
+  face->vacant = vacant;
+  face->room = face->patience = room;
+}
+
+/* [-0, +0, m]  More places. */
+static void
+grow (lua_State *L, rs_face *face)
+{
+  const unsigned before = face->room;
+  const unsigned room = before > 0 ? 2 * before : LEAST_ROOM;
+  unsigned *const vacant = push_new_handles(L, room);
+  if (face->n_vacant > 0 || face->room != before) {  /* by finalizers? */
+    free(vacant);
     lua_pop(L, 1);
-    push_handles(L, face);
     return;
   }
   push_handles(L, face);  /* from here on no finalizer runs */
-  const int old = lua_gettop(L);
-  for (lua_Integer i = 1; i <= before; i++) {
-    rs_job *const *const handle = lua_rawgeti(L, old, i) == LUA_TUSERDATA
-                                ? lua_touserdata(L, -1) : NULL;
-    if (handle != NULL && *handle != NULL) {
-      *rs_job_slot(*handle) = ++n;
-      lua_rawseti(L, old - 1, n);
-    }
+  for (unsigned i = 1; i <= before; i++)
+    if (lua_rawgeti(L, -1, i) != LUA_TNIL)
+      lua_rawseti(L, -3, i);
     else
       lua_pop(L, 1);
-  }
   lua_pop(L, 1);
-  lua_pushvalue(L, -1);
-  lua_rawseti(L, LUA_REGISTRYINDEX, face->handles);
-  face->room = room;
-  face->next = n + 1;
+  set_handles(L, face, room, before, vacant);
 }
 
-/* [-0, +0, m]  All places of the table on top were looked at: look again, in
-   a larger table if it has become full, or in a smaller one. */
-static void
-go_round (lua_State *L, rs_face *face)
+/* [-0, +0, -]  How many handles are in the table on top. */
+static unsigned
+count_handles (lua_State *L, const rs_face *face)
 {
-  lua_Integer n = 0;
-  for (lua_Integer i = 1; i <= face->room; i++) {
+  unsigned n = 0;
+  for (unsigned i = 1; i <= face->room; i++) {
     n += lua_rawgeti(L, -1, i) != LUA_TNIL;
     lua_pop(L, 1);
   }
-  if (n > face->room / 2)
-    move_handles(L, face, 2 * face->room);
-  else if (n < face->room / 32 && face->room > LEAST_ROOM)
-    move_handles(L, face, face->room / 8);
-  else
-    face->next = 1;
+  return n;
 }
 
-/* [-0, +0, m]  A free place in the table on top. */
-static lua_Integer
-find_place (lua_State *L, rs_face *face)
+/* [-0, +0, m]  Fewer places, unless some handles wait for their finalizers,
+   which know the places that they had. */
+static void
+shrink (lua_State *L, rs_face *face)
 {
-  bool found = false;
-  while (!found) {
-    if (face->next > face->room)
-      go_round(L, face);
-    found = face->next <= face->room
-         && lua_rawgeti(L, -1, face->next++) == LUA_TNIL;
-    lua_pop(L, 1);
+  const unsigned room = face->room / 8;
+  unsigned *const vacant = push_new_handles(L, room);
+  push_handles(L, face);  /* from here on no finalizer runs */
+  unsigned n = 0;
+  if (count_handles(L, face) != face->alive || face->alive > room) {
+    free(vacant);
+    lua_pop(L, 2);
+    face->patience = face->room;
+    return;
   }
-  return face->next - 1;
+  for (unsigned i = 1; i <= face->room; i++) {
+    if (lua_rawgeti(L, -1, i) == LUA_TNIL) {
+      lua_pop(L, 1);
+      continue;
+    }
+    rs_handle *const handle = lua_touserdata(L, -1);
+    handle->place = ++n;
+    if (handle->object != NULL)
+      *rs_job_slot(handle->object) = n;
+    lua_rawseti(L, -3, n);
+  }
+  lua_pop(L, 1);
+  face->n_vacant = 0;
+  set_handles(L, face, room, n, vacant);
+}
+
+/* [-0, +0, m]  A vacant place. */
+static unsigned
+take_place (lua_State *L, rs_face *face)
+{
+  if (--face->patience == 0 && face->alive < face->room / 32
+      && face->room > LEAST_ROOM)
+    shrink(L, face);
+  else if (face->patience == 0)
+    face->patience = face->room;
+  while (face->n_vacant == 0)
+    grow(L, face);
+  face->alive++;
+  return face->vacant[--face->n_vacant];
 }
 
 void
 rs_push_empty_job (lua_State *L, rs_face *face)
 {
   rs_handle *const handle = lua_newuserdatauv(L, sizeof *handle, 0);
-  *handle = (rs_handle) { NULL, RS_JOB_TYPE };
+  *handle = (rs_handle) { .type = RS_JOB_TYPE };
   lua_rawgeti(L, LUA_REGISTRYINDEX, face->job_type);
   lua_setmetatable(L, -2);
 }
 
 void
-rs_fill_job (lua_State *L, rs_face *face, int index, rs_job *job)
+rs_fill_job (lua_State *L, rs_face *face, rs_job *job)
 {
-  index = lua_absindex(L, index);
-  *(rs_job **) lua_touserdata(L, index) = job;
+  rs_handle *const handle = lua_touserdata(L, -1);
+  handle->object = job;
+  handle->place = take_place(L, face);
+  *rs_job_slot(job) = handle->place;
   push_handles(L, face);
-  const lua_Integer place = find_place(L, face);
-  lua_pushvalue(L, index);
-  lua_rawseti(L, -2, place);
+  lua_pushvalue(L, -2);
+  lua_rawseti(L, -2, handle->place);
   lua_pop(L, 1);
-  *rs_job_slot(job) = place;
-  /* The collector sees a pointer; let it know of what is behind it, or dropped
-     handles would pile up: a quarter of a kilobyte for each, since it takes
-     more time than all else when it is told of the whole. */
-  if (place % 4 == 0)
+  /* The collector sees a pointer; let it know of what is behind many of them,
+     or dropped handles would pile up: a quarter of a kilobyte for each, since
+     it takes more time than all else when it is told of the whole. */
+  if (face->alive > MANY && face->patience % 4 == 0)
     lua_gc(L, LUA_GCSTEP, 1);
 }
 
@@ -128,7 +173,7 @@ find_handle (lua_State *L, const rs_face *face, rs_job *job)
   push_handles(L, face);
   /* A handle that was collected may still be there while the state closes. */
   const bool found = lua_rawgeti(L, -1, *rs_job_slot(job)) == LUA_TUSERDATA
-                  && *(rs_job **) lua_touserdata(L, -1) == job;
+                  && ((rs_handle *) lua_touserdata(L, -1))->object == job;
   lua_remove(L, -2);
   if (!found)
     lua_pop(L, 1);
@@ -143,7 +188,7 @@ rs_push_job (lua_State *L, rs_job *job)
     rs_job_unref(job);
   else {
     rs_push_empty_job(L, face);
-    rs_fill_job(L, face, -1, job);
+    rs_fill_job(L, face, job);
   }
 }
 
@@ -152,10 +197,10 @@ rs_push_job (lua_State *L, rs_job *job)
 static rs_job *
 next_handle (lua_State *L, int handles, lua_Integer i)
 {
-  rs_job *const *const handle = lua_rawgeti(L, handles, i) == LUA_TUSERDATA
-                              ? lua_touserdata(L, -1) : NULL;
-  if (handle != NULL && *handle != NULL)
-    return *handle;
+  const rs_handle *const handle = lua_rawgeti(L, handles, i) == LUA_TUSERDATA
+                                ? lua_touserdata(L, -1) : NULL;
+  if (handle != NULL && handle->object != NULL)
+    return handle->object;
   lua_pop(L, 1);
   return NULL;
 }
@@ -588,11 +633,17 @@ to_string (lua_State *L)
 static int
 gc (lua_State *L)
 {
-  void **const handle = rs_handle_test(L, 1, RS_JOB_TYPE);
-  if (handle != NULL) {
-    rs_job_forget(*handle);
-    *handle = NULL;
+  rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1, RS_JOB_TYPE);
+  if (handle == NULL)
+    return 0;
+  rs_face *const face = rs_lua_own_face(L);
+  rs_job_forget(handle->object);
+  handle->object = NULL;
+  if (handle->place != 0 && face->vacant != NULL) {
+    face->vacant[face->n_vacant++] = handle->place;
+    face->alive--;
   }
+  handle->place = 0;  /* if somebody calls this himself */
   return 0;
 }
 
@@ -626,9 +677,7 @@ rs_open_job_type (lua_State *L)
   face->job_type = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushboolean(L, 0);
   face->handles = luaL_ref(L, LUA_REGISTRYINDEX);
-  lua_newtable(L);
-  move_handles(L, face, LEAST_ROOM);
-  lua_pop(L, 1);
+  grow(L, face);
   lua_createtable(L, 0, FIELDS);
   for (int i = 0; i < FIELDS; i++) {
     lua_pushinteger(L, i);

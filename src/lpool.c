@@ -5,6 +5,7 @@
  * The options were checked by the Lua part.
  */
 #include "lhandle.h"
+#include "pool.h"
 
 #include <math.h>
 #include <string.h>
@@ -548,7 +549,7 @@ read_job_options (lua_State *L, int index, rs_job_options *o)
 static int
 pool_start (lua_State *L)
 {
-  enum { POOL = 1, FUNCTION, OPTIONS, HANDLE };
+  enum { POOL = 1, FUNCTION, OPTIONS, FIRST };
   rs_pool *const pool = check(L);
   rs_error err;
   rs_job *job;
@@ -558,8 +559,6 @@ pool_start (lua_State *L)
   if (lua_gettop(L) < OPTIONS)
     lua_settop(L, OPTIONS);
   const int nargs = lua_gettop(L) - OPTIONS;
-  rs_push_empty_job(L, face);
-  lua_insert(L, HANDLE);
   if (lua_istable(L, OPTIONS)) {
     read_job_options(L, OPTIONS, &o);
     lua_getfield(L, OPTIONS, "name");
@@ -568,9 +567,9 @@ pool_start (lua_State *L)
   }
   else
     o.listen = rs_check_streams(L, OPTIONS);
-  lua_pushvalue(L, FUNCTION);
-  lua_insert(L, HANDLE + 1);
-  const int status = rs_submit(pool, L, nargs, &o, &job, &err);
+  rs_push_empty_job(L, face);
+  const int status = rs_pool_submit(pool, face->outbox, L, FUNCTION, FIRST,
+                                    nargs, &o, &job, &err);
   if (status == RS_EFULL) {
     lua_pushnil(L);
     lua_pushliteral(L, "full");
@@ -578,13 +577,14 @@ pool_start (lua_State *L)
   }
   if (status != RS_OK)
     return rs_handle_raise(L, &err);
-  rs_fill_job(L, face, HANDLE, job);
+  rs_fill_job(L, face, job);
+  const int handle = lua_gettop(L);
   if (lua_istable(L, OPTIONS)
       && lua_getfield(L, OPTIONS, "guard") == LUA_TTABLE) {
-    lua_pushvalue(L, HANDLE);
+    lua_pushvalue(L, handle);
     lua_setfield(L, -2, "job");
   }
-  lua_settop(L, HANDLE);
+  lua_settop(L, handle);
   return 1;
 }
 
@@ -612,20 +612,19 @@ plain_pool (lua_State *L)
 static int
 pool_spawn (lua_State *L)
 {
-  enum { HANDLE = 2 };
+  enum { FUNCTION = 2, FIRST };
   rs_pool *const pool = plain_pool(L);
   if (pool != NULL) {
     rs_error err;
     rs_job *job;
     rs_face *const face = rs_lua_own_face(L);
     const rs_job_options o = { .events = face->events };
-    const int nargs = lua_gettop(L) - 2;
+    const int nargs = lua_gettop(L) - FUNCTION;
     rs_push_empty_job(L, face);
-    lua_insert(L, HANDLE);
-    if (rs_submit(pool, L, nargs, &o, &job, &err) != RS_OK)
+    if (rs_pool_submit(pool, face->outbox, L, FUNCTION, FIRST, nargs, &o,
+                       &job, &err) != RS_OK)
       return rs_handle_raise(L, &err);
-    rs_fill_job(L, face, HANDLE, job);
-    lua_settop(L, HANDLE);
+    rs_fill_job(L, face, job);
     return 1;
   }
   return rs_handle_call(L, "parallel.job", "methods", "spawn");
@@ -693,12 +692,15 @@ pool_run (lua_State *L)
   rs_pool *const pool = plain_pool(L);
   if (pool == NULL)
     return rs_handle_call(L, "parallel.job", "methods", "run");
-  rs_events *const e = rs_lua_own_face(L)->events;
+  enum { FUNCTION = 2, FIRST };
+  const rs_face *const face = rs_lua_own_face(L);
+  rs_events *const e = face->events;
   const rs_job_options o = { .events = e };
   rs_error err;
   rs_job *job;
   int n;
-  if (rs_submit(pool, L, lua_gettop(L) - 2, &o, &job, &err) != RS_OK)
+  if (rs_pool_submit(pool, face->outbox, L, FUNCTION, FIRST,
+                     lua_gettop(L) - FUNCTION, &o, &job, &err) != RS_OK)
     return rs_handle_raise(L, &err);
   /* Most of what a short one costs is to guard the wait: when it is there
      before anybody sleeps, and nothing else is to be done, none is needed. */

@@ -32,6 +32,7 @@
 #include "clock.h"
 #include "code.h"
 #include "large.h"
+#include "pool.h"
 #include "sched.h"
 #include "spin.h"
 #include "status.h"
@@ -360,6 +361,8 @@ worker_take (rs_slot *slot)
   bool stay = true, sits;
   double leave = 0;
   while ((job = rs_seat_begin(&w->seat)) == NULL && stay) {
+    if (rs_seat_linger(&pool->sched, &w->seat))
+      continue;
     stay = look_for_job(pool, w, &sits);
     if (stay && sits)
       stay = wait_for_job(pool, w, &leave);
@@ -628,8 +631,10 @@ push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
     unlock(pool);
     return fail_lost(err, stuck);
   }
-  const bool handed = rs_sched_push_locked(&pool->sched, rs_job_ref(job));
-  const bool grow = !handed && may_grow_locked(pool) && is_short_locked(pool);
+  const bool may_grow = may_grow_locked(pool);
+  const bool handed = rs_sched_push_locked(&pool->sched, rs_job_ref(job),
+                                           !may_grow);
+  const bool grow = !handed && may_grow && is_short_locked(pool);
   worker *const w = grow ? reserve_locked(pool) : NULL;
   unlock(pool);
   if (!grow)
@@ -1140,24 +1145,22 @@ submit (rs_pool *pool, rs_job *job, lua_State *L, rs_error *err)
   return RS_OK;
 }
 
-/* [-0, +0, -]  A job for the call on top of the stack. */
+/* [-0, +0, -]  A job for the function at 'index' and the 'n' values from
+   'first' on. */
 static int
-make_job (rs_pool *pool, lua_State *L, int nargs,
-          const rs_job_options *options, rs_job **out, rs_error *err)
+make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
+          int n, const rs_job_options *options, rs_job **out, rs_error *err)
 {
-  rs_outbox *const o = rs_outbox_of(L);
   rs_message *function;
-  int status = o == NULL ? rs_fail_plain(err, RS_ENOMEM)
-             : rs_code_encode_function(o, L, nargs, &function, err);
+  int status = rs_code_encode_function(o, L, index, &function, err);
   if (status != RS_OK)
     return status;
   rs_job *const job = rs_job_new(&pool->queue, function, options, 0);
-  rs_message_unref(function);
   if (job == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
   rs_sched_prefetch(&pool->sched);
   rs_call *const call = &job->call;
-  status = rs_code_encode_arguments(o, L, nargs, call->room,
+  status = rs_code_encode_arguments(o, L, first, n, call->room,
                                     call->retries == 0 ? sizeof call->room : 0,
                                     &call->arguments, err);
   if (status == RS_OK)
@@ -1168,15 +1171,15 @@ make_job (rs_pool *pool, lua_State *L, int nargs,
 }
 
 int
-rs_submit (rs_pool *pool, lua_State *L, int nargs,
-           const rs_job_options *options, rs_job **out, rs_error *err)
+rs_pool_submit (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
+                int first, int nargs, const rs_job_options *options,
+                rs_job **out, rs_error *err)
 {
   rs_job *job = NULL;
   rs_sched_prefetch(&pool->sched);
   int status = check_job_options(options, err);
   if (status == RS_OK)
-    status = make_job(pool, L, nargs, options, &job, err);
-  lua_pop(L, nargs + 1);
+    status = make_job(pool, o, L, function, first, nargs, options, &job, err);
   if (status != RS_OK)
     return status;
   const double deadline = options != NULL && options->deadline > 0
@@ -1197,6 +1200,18 @@ rs_submit (rs_pool *pool, lua_State *L, int nargs,
     *out = job;
   else
     rs_job_unref(job);
+  return status;
+}
+
+int
+rs_submit (rs_pool *pool, lua_State *L, int nargs,
+           const rs_job_options *options, rs_job **out, rs_error *err)
+{
+  const int index = lua_gettop(L) - nargs;
+  rs_outbox *const o = rs_outbox_of(L);
+  const int status = o == NULL ? rs_fail_plain(err, RS_ENOMEM)
+    : rs_pool_submit(pool, o, L, index, index + 1, nargs, options, out, err);
+  lua_settop(L, index - 1);
   return status;
 }
 

@@ -29,6 +29,7 @@
 #define NAP 1e-3      /* seconds between two looks of the watch */
 
 enum { QUIET = 5 };   /* looks in a row that find nothing going on */
+enum { LINGER = 100 };  /* looks for what comes next: some 5 us */
 
 void
 rs_sched_init (rs_sched *s, bool limited)
@@ -47,6 +48,7 @@ rs_sched_init (rs_sched *s, bool limited)
   s->limited = limited;
   s->closed = false;
   atomic_init(&s->last, NULL);
+  atomic_init(&s->some, false);
 }
 
 void
@@ -63,8 +65,9 @@ rs_seat_init (rs_seat *seat)
   rs_list_init(&seat->all);
   seat->asleep = seat->woken = seat->full = false;
   seat->since = 0;
-  seat->at = seat->n = 0;
+  seat->tail = seat->noted = 0;
   seat->current = NULL;
+  atomic_init(&seat->at, 0);
   atomic_init(&seat->busy, false);
   atomic_init(&seat->finished, 0);
   atomic_init(&seat->called, RS_SEAT_SITS);
@@ -99,7 +102,8 @@ static void
 queue_locked (rs_sched *s, rs_job *job, rs_list *next)
 {
   rs_list_push(next, &job->link);
-  s->queued++;
+  if (s->queued++ == 0)
+    atomic_store_explicit(&s->some, true, memory_order_relaxed);
   if (job->batch == NULL) {
     s->calls++;
     if (s->limited)
@@ -123,7 +127,8 @@ static void
 unqueue_locked (rs_sched *s, rs_job *job)
 {
   rs_list_remove(&job->link);
-  s->queued--;
+  if (--s->queued == 0)
+    atomic_store_explicit(&s->some, false, memory_order_relaxed);
   if (job->batch == NULL) {
     s->calls--;
     if (s->limited)
@@ -152,21 +157,42 @@ change (rs_hold *hold, int from, int to)
                                                  memory_order_acquire);
 }
 
-/* Put 'job', with its reference, into the hand of 'seat'. */
-static void
-hold_locked (rs_seat *seat, rs_job *job)
+static rs_hold *
+hold_at (rs_seat *seat, unsigned place)
 {
-  rs_hold *const hold = &seat->hand[seat->n++];
+  return &seat->hand[place % RS_HAND];
+}
+
+static int
+state_of (const rs_hold *hold)
+{
+  return atomic_load_explicit(&hold->state, memory_order_acquire);
+}
+
+/* The first place of its hand that may have something. */
+static unsigned
+head_of (const rs_seat *seat)
+{
+  return atomic_load_explicit(&seat->at, memory_order_relaxed);
+}
+
+/* Put 'job', with its reference, into the hand of 'seat', which has room. */
+static void
+hold_locked (rs_sched *s, rs_seat *seat, rs_job *job)
+{
+  rs_hold *const hold = hold_at(seat, seat->tail++);
   hold->job = job;
   job->hold = hold;
   atomic_store_explicit(&hold->state, RS_HOLD_READY, memory_order_release);
+  if (atomic_load_explicit(&s->last, memory_order_relaxed) != seat)
+    atomic_store_explicit(&s->last, seat, memory_order_relaxed);
 }
 
 /* Take the job away from there.  False when its worker has begun with it. */
 static bool
 steal_locked (rs_hold *hold)
 {
-  if (!change(hold, RS_HOLD_READY, RS_HOLD_EMPTY))
+  if (!change(hold, RS_HOLD_READY, RS_HOLD_STOLEN))
     return false;
   hold->job->hold = NULL;  /* the worker may go */
   return true;
@@ -178,25 +204,36 @@ steal_any_locked (rs_sched *s)
 {
   for (rs_list *link = s->seats.next; link != &s->seats; link = link->next) {
     rs_seat *const seat = RS_LIST_ENTRY(link, rs_seat, all);
-    for (unsigned i = 0; i < seat->n; i++)
-      if (steal_locked(&seat->hand[i]))
-        return seat->hand[i].job;
+    for (unsigned i = head_of(seat); i != seat->tail; i++)
+      if (steal_locked(hold_at(seat, i)))
+        return hold_at(seat, i)->job;
   }
   return NULL;
+}
+
+/* Is there something in its hand? */
+static bool
+has_more (const rs_seat *seat)
+{
+  const int state = state_of(&seat->hand[head_of(seat) % RS_HAND]);
+  return state == RS_HOLD_READY || state == RS_HOLD_STOLEN;
 }
 
 rs_job *
 rs_seat_begin (rs_seat *seat)
 {
-  while (seat->at < seat->n) {
-    rs_hold *const hold = &seat->hand[seat->at++];
+  while (has_more(seat)) {
+    const unsigned at = head_of(seat);
+    rs_hold *const hold = hold_at(seat, at), *const next = hold_at(seat, at + 1);
+    atomic_store_explicit(&seat->at, at + 1, memory_order_relaxed);
     if (change(hold, RS_HOLD_READY, RS_HOLD_TAKEN)) {
       seat->current = hold;
       atomic_store_explicit(&seat->busy, true, memory_order_relaxed);
-      if (seat->at < seat->n)
-        rs_job_prefetch(seat->hand[seat->at].job);
+      if (state_of(next) == RS_HOLD_READY)
+        rs_job_prefetch(next->job);
       return hold->job;
     }
+    atomic_store_explicit(&hold->state, RS_HOLD_EMPTY, memory_order_release);
   }
   return NULL;
 }
@@ -226,7 +263,7 @@ rs_seat_end (rs_sched *s, rs_seat *seat)
 rs_job *
 rs_seat_job_locked (rs_seat *seat)
 {
-  for (unsigned i = 0; i < seat->n; i++) {
+  for (unsigned i = 0; i < RS_HAND; i++) {
     rs_hold *const hold = &seat->hand[i];
     if (change(hold, RS_HOLD_TAKEN, RS_HOLD_PINNED)
         || atomic_load_explicit(&hold->state, memory_order_relaxed)
@@ -240,9 +277,10 @@ rs_seat_job_locked (rs_seat *seat)
 static void
 return_locked (rs_sched *s, rs_seat *seat)
 {
-  for (unsigned i = seat->n; i > 0; i--)
-    if (steal_locked(&seat->hand[i - 1]))
-      put_back_locked(s, seat->hand[i - 1].job);
+  const unsigned head = head_of(seat);
+  for (unsigned i = seat->tail; i != head; i--)
+    if (steal_locked(hold_at(seat, i - 1)))
+      put_back_locked(s, hold_at(seat, i - 1)->job);
 }
 
 /* All that is in full hands is queued again. */
@@ -264,9 +302,8 @@ rs_sched_count_locked (const rs_sched *s)
     rs_seat *const seat = RS_LIST_ENTRY(link, rs_seat, all);
     const bool busy = atomic_load_explicit(&seat->busy, memory_order_relaxed);
     size_t held = 0;
-    for (unsigned i = 0; i < seat->n; i++)
-      held += atomic_load_explicit(&seat->hand[i].state,
-                                   memory_order_relaxed) == RS_HOLD_READY;
+    for (unsigned i = head_of(seat); i != seat->tail; i++)
+      held += state_of(hold_at(seat, i)) == RS_HOLD_READY;
     c.held += held;
     c.running += busy;
     c.engaged += busy || held > 0;
@@ -310,7 +347,7 @@ rs_sched_prefetch (rs_sched *s)
                                                    memory_order_relaxed);
   rs_prefetch(&s->lock);
   if (last != NULL)
-    rs_prefetch(last);
+    rs_prefetch(&last->hand[last->tail % RS_HAND]);
 }
 
 /* Give the job to the idle worker at 'seat'. */
@@ -321,10 +358,8 @@ hand_locked (rs_sched *s, rs_seat *seat, rs_job *job)
   seat->woken = seat->asleep;
   if (seat->asleep)
     s->waking++;
-  hold_locked(seat, job);
+  hold_locked(s, seat, job);
   call_locked(seat, RS_SEAT_HANDED);
-  if (atomic_load_explicit(&s->last, memory_order_relaxed) != seat)
-    atomic_store_explicit(&s->last, seat, memory_order_relaxed);
 }
 
 /* A worker that was woken is there: it wakes two more, if there is work. */
@@ -353,13 +388,55 @@ can_wait_locked (const rs_sched *s, const rs_job *job)
       && !rs_spin_spare();
 }
 
-bool
-rs_sched_push_locked (rs_sched *s, rs_job *job)
+/* There is something in the hand of 'seat' behind what it runs. */
+static void
+fill_up_locked (rs_sched *s, rs_seat *seat, int priority)
 {
-  rs_seat *const seat = rs_list_empty(&s->idle) ? NULL
-                      : RS_LIST_ENTRY(s->idle.next, rs_seat, link);
+  if (!seat->full)
+    s->full_hands++;
+  if (s->full_hands == 1 || priority < s->lowest)
+    s->lowest = priority;
+  seat->full = true;
+}
+
+/*
+ * Put the job into the hand of the worker that was given something last: it
+ * waits for that; or it is the only one that is awake, and is quick, and
+ * nobody else is to be woken for the job, so that it would be queued.
+ */
+static bool
+put_locked (rs_sched *s, rs_job *job, bool last)
+{
+  rs_seat *const seat = atomic_load_explicit(&s->last, memory_order_relaxed);
+  if (seat == NULL)
+    return false;
+  const int state = state_of(hold_at(seat, seat->tail));
+  const bool more = state == RS_HOLD_EMPTY && s->queued == 0
+                 && job->batch == NULL
+                 && rs_list_empty(&seat->link) && s->all - s->sitting == 1
+                 && s->pace > 0 && s->pace < QUICK && !s->limited
+                 && (s->sitting == 0 ? last : can_wait_locked(s, job));
+  if (state != RS_HOLD_AWAITED && !more)
+    return false;
+  if (s->queued > 0) {  /* it has not seen that yet */
+    queue_locked(s, job, lane_of(s, job));
+    job = rs_sched_claim_of_locked(s, NULL);
+  }
+  hold_locked(s, seat, job);
+  if (more)
+    fill_up_locked(s, seat, job->priority);
+  return true;
+}
+
+bool
+rs_sched_push_locked (rs_sched *s, rs_job *job, bool last)
+{
   if (s->full_hands > 0 && job->priority > s->lowest)
     recall_locked(s);
+  if (put_locked(s, job, last))
+    return true;
+  rs_seat *const seat = rs_list_empty(&s->idle) ? NULL
+                      : RS_LIST_ENTRY(s->idle.next, rs_seat, link);
   if (seat == NULL
       || (seat->asleep && (s->waking > 0 || can_wait_locked(s, job)))) {
     queue_locked(s, job, lane_of(s, job));
@@ -384,10 +461,12 @@ choose_hand_locked (const rs_sched *s)
 static void
 note_pace_locked (rs_sched *s, rs_seat *seat)
 {
-  if (seat->since == 0)  /* has it waited? */
+  const unsigned at = head_of(seat), n = at - seat->noted;
+  seat->noted = at;
+  if (seat->since == 0 || n == 0)  /* has it waited? */
     return;
   const double now = rs_now();
-  const double pace = (now - seat->since) / seat->n;
+  const double pace = (now - seat->since) / n;
   s->pace = s->pace == 0 || pace > 4 * SHORT ? pace
           : s->pace + (pace - s->pace) / 8;
   seat->since = now;
@@ -400,7 +479,6 @@ clear_locked (rs_sched *s, rs_seat *seat)
   if (seat->full)
     s->full_hands--;
   seat->full = false;
-  seat->at = seat->n = 0;
 }
 
 /* Fill the hand of 'seat'; false when nothing is queued. */
@@ -412,30 +490,59 @@ fill_locked (rs_sched *s, rs_seat *seat)
   if (s->queued == 0)
     return false;
   rs_list *const lane = first_lane_locked(s);
-  size_t most = choose_hand_locked(s);
+  size_t most = choose_hand_locked(s), n = 0;
   do {
     rs_job *const job = RS_LIST_ENTRY(lane->next, rs_job, link);
     if (job->batch != NULL) {  /* others may look for it */
-      if (seat->n > 0)
+      if (n > 0)
         break;
       most = 1;
     }
     unqueue_locked(s, job);
-    hold_locked(seat, job);
-  } while (seat->n < most && !rs_list_empty(lane));
-  seat->full = seat->n > 1;
-  if (seat->full) {
-    const int priority = (int) (RS_PRIORITY_MAX - (lane - s->lanes));
-    if (s->full_hands++ == 0 || priority < s->lowest)
-      s->lowest = priority;
-  }
+    hold_locked(s, seat, job);
+  } while (++n < most && !rs_list_empty(lane));
+  if (n > 1)
+    fill_up_locked(s, seat, (int) (RS_PRIORITY_MAX - (lane - s->lanes)));
   return true;
+}
+
+/* What a worker waits for at its next hold. */
+typedef struct linger {
+  const rs_hold *hold;
+  unsigned *looks;       /* that are left */
+} linger;
+
+static bool
+is_given_or_late (const void *ud)
+{
+  const linger *const l = ud;
+  return state_of(l->hold) != RS_HOLD_AWAITED || --*l->looks == 0;
+}
+
+bool
+rs_seat_linger (rs_sched *s, rs_seat *seat)
+{
+  unsigned looks = LINGER;
+  rs_hold *const hold = hold_at(seat, head_of(seat));
+  const linger l = { hold, &looks };
+  if (atomic_load_explicit(&s->last, memory_order_relaxed) != seat
+      || atomic_load_explicit(&s->some, memory_order_relaxed))
+    return false;
+  if (!change(hold, RS_HOLD_EMPTY, RS_HOLD_AWAITED))
+    return true;
+  const double began = seat->since > 0 ? rs_now() : 0;
+  rs_spin(is_given_or_late, &l);
+  if (seat->since > 0)  /* it takes no longer for its jobs */
+    seat->since += rs_now() - began;
+  return !change(hold, RS_HOLD_AWAITED, RS_HOLD_EMPTY);
 }
 
 bool
 rs_sched_take_locked (rs_sched *s, rs_seat *seat)
 {
   note_pace_locked(s, seat);
+  if (has_more(seat))  /* it was given something meanwhile */
+    return true;
   clear_locked(s, seat);
   if (fill_locked(s, seat)) {
     if (seat->since == 0)
@@ -459,6 +566,8 @@ rs_sched_leave_locked (rs_sched *s, rs_seat *seat)
   return_locked(s, seat);
   rs_list_remove(&seat->all);
   s->all--;
+  if (atomic_load_explicit(&s->last, memory_order_relaxed) == seat)
+    atomic_store_explicit(&s->last, NULL, memory_order_relaxed);
   if (seat->full)
     s->full_hands--;
   seat->full = false;
@@ -540,7 +649,7 @@ rs_sched_sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
     pass_on_locked(s);
   }
   seat->woken = false;
-  return seat->n > 0;
+  return has_more(seat);
 }
 
 /* -------------------------------------------------------------- any thread */

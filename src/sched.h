@@ -11,14 +11,21 @@
  *
  * The last seat first, since its state is warm, and the others can time out.
  *
- * What a worker was handed, or took, is in its hand: one job, or several where
- * jobs are so short that to take the lock for each of them would be most of
- * the work.  A job in a hand is still queued until its worker begins with it:
- * others can take it away, by an atomic operation on its hold:
+ * What a worker was handed, or took, is in its hand, a ring of holds: one job,
+ * or several where jobs are so short that to take the lock for each of them
+ * would be most of the work.  A job in a hand is still queued until its worker
+ * begins with it: others can take it away, by an atomic operation on its hold:
  *
  *     EMPTY --> READY --the worker--> TAKEN --> EMPTY
- *                  \                    \-> PINNED: somebody looks at the job
- *                   \--another--> EMPTY
+ *      ^ |        | \                   \-> PINNED: somebody looks at the job
+ *      | v        |  \--another--> STOLEN --> EMPTY
+ *     AWAITED ----/
+ *
+ * The worker that was given something last waits a little at its next hold,
+ * before it takes the lock and sits down; and while it is the only one that is
+ * awake, and quick, more is put into its hand.  So where one thread submits
+ * and one worker is enough, the lock is the submitter's alone: its line went
+ * to and fro with each job, for a fifth of the time that the job took.
  */
 #ifndef RS_SCHED_H
 #define RS_SCHED_H
@@ -31,14 +38,18 @@
 enum { RS_LANES = 2 * RS_PRIORITY_MAX + 1 };
 enum { RS_HAND = 8 };    /* jobs that a worker takes at once, at most */
 
-enum { RS_HOLD_EMPTY, RS_HOLD_READY, RS_HOLD_TAKEN, RS_HOLD_PINNED };
+enum {
+  RS_HOLD_EMPTY, RS_HOLD_AWAITED, RS_HOLD_READY, RS_HOLD_TAKEN, RS_HOLD_PINNED,
+  RS_HOLD_STOLEN
+};
 
 /* A place in a hand.  With READY and TAKEN it has the job's reference that is
    the worker's. */
 typedef struct rs_hold {
+  _Alignas(RS_LINE)
   rs_job *job;           /* set under the lock */
-  _Atomic int state;     /* RS_HOLD_; to EMPTY by its worker without the lock,
-                            unless it is PINNED */
+  _Atomic int state;     /* RS_HOLD_; to AWAITED, and to EMPTY, by its worker
+                            without the lock, unless it is PINNED */
 } rs_hold;
 
 typedef struct rs_seat rs_seat;
@@ -70,8 +81,9 @@ typedef struct rs_sched {
   bool closed;           /* no more jobs come */
 
   _Alignas(RS_LINE)
-  rs_seat *_Atomic last; /* to which something was handed last, or NULL; to be
-                            prefetched only */
+  rs_seat *_Atomic last; /* that was given something last, or NULL; set under
+                            the lock, without it to be prefetched only */
+  _Atomic bool some;     /* queued > 0; the same */
 } rs_sched;
 
 /* Why to stand up: there is something in the hand, put there by who has taken
@@ -80,25 +92,29 @@ enum { RS_SEAT_SITS, RS_SEAT_HANDED, RS_SEAT_LOOK };
 
 /* A worker's place in the scheduler; guarded by its lock. */
 struct rs_seat {
-  /* What the one who hands something over touches is in a line of its own, at
+  /* What the one who hands something over touches is in lines of its own, at
      which its worker looks meanwhile. */
   _Alignas(RS_LINE)
   _Atomic int called;    /* RS_SEAT_ */
-  unsigned n;            /* jobs in its hand */
+  unsigned tail;         /* the next place of its hand to be filled; places
+                            are counted on, modulo RS_HAND */
   bool woken;            /* it was asleep when it was called */
   bool asleep;           /* it waits at 'wake' */
-  bool full;             /* more than one job was put into its hand */
+  bool full;             /* something was put behind another one in its hand */
   rs_list link;          /* in 'idle' */
-  rs_hold hand[RS_HAND];
 
   _Alignas(RS_LINE)
-  unsigned at;           /* the next in its hand; the worker's own */
+  _Atomic unsigned at;   /* the next place that it looks at; set by the worker,
+                            read by any */
+  unsigned noted;        /* 'at' at 'since'; the worker's own */
   rs_hold *current;      /* what runs, or NULL; the same */
   double since;          /* instant at which it took what is in its hand */
   _Atomic bool busy;     /* it runs a job; set by the worker, read by any */
   _Atomic uint64_t finished;  /* jobs; the same */
   rs_list all;           /* in 'seats' */
   pthread_cond_t wake;   /* called */
+
+  rs_hold hand[RS_HAND];
 };
 
 void rs_sched_init (rs_sched *s, bool limited);
@@ -115,8 +131,8 @@ void rs_sched_leave_locked (rs_sched *s, rs_seat *seat);
 void rs_sched_prefetch (rs_sched *s);
 
 /* Take over a reference to 'job' and let somebody run it.  False when nobody
-   was idle, so that it is queued. */
-bool rs_sched_push_locked (rs_sched *s, rs_job *job);
+   was idle, so that it is queued.  'last': there will be no more seats. */
+bool rs_sched_push_locked (rs_sched *s, rs_job *job, bool last);
 
 /* ------------------------------------------------- the thread of the seat */
 
@@ -126,6 +142,10 @@ rs_job *rs_seat_begin (rs_seat *seat);
 /* It is done with it, but has not ended it; then: it has. */
 void rs_seat_done (rs_seat *seat);
 void rs_seat_end (rs_sched *s, rs_seat *seat);
+
+/* Its hand is empty: wait a little whether something is put there, if that is
+   likely.  False: it is not. */
+bool rs_seat_linger (rs_sched *s, rs_seat *seat);
 
 /* Put into its hand what is queued; or sit down, unless the scheduler is
    closed, and false. */

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pool.h - what the module asks of a pool, beside runspace.h.
+ */
+#ifndef RS_POOL_H
+#define RS_POOL_H
+
+#include <lua.h>
+
+#include "code.h"
+#include "runspace.h"
+
+/*
+ * [-0, +0, -]  'rs_submit' for the function, or source, at 'function' and the
+ * 'nargs' values from 'first' on, with the outbox of 'L', which has
+ * LUA_MINSTACK free slots: to look for that, and to move values on the stack,
+ * is a twentieth of what a small job costs its host.
+ */
+int rs_pool_submit (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
+                    int first, int nargs, const rs_job_options *options,
+                    rs_job **out, rs_error *err);
+
+#endif
