@@ -36,7 +36,8 @@ typedef struct rs_face {
   unsigned n_vacant;
   unsigned *vacant;       /* places without a handle, owned; from 1 */
   unsigned alive;         /* handles that have a place: collected ones have it
-                             until their finalizer runs */
+                             until their finalizer runs; */
+  unsigned open;          /*   of these, whose results nobody has taken */
   unsigned patience;      /* new handles before it is looked whether there are
                              far too many places */
 } rs_face;
@@ -55,6 +56,7 @@ typedef struct rs_handle {
   void *object;
   const char *type;
   unsigned place;         /* of a job: in 'handles'; 0: none yet */
+  bool got;               /* of a job: its results were taken */
 } rs_handle;
 
 /*
