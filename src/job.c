@@ -12,6 +12,7 @@
 #include <lauxlib.h>
 
 #include "clock.h"
+#include "pool.h"
 #include "status.h"
 
 const char *
@@ -508,6 +509,15 @@ prefetch_result (const rs_job *job)
   const char *const at = (const char *) &job->state;
   __builtin_prefetch(at);
   __builtin_prefetch(at + RS_LINE);
+}
+
+void
+rs_job_expect (const rs_job *job)
+{
+  if (job == NULL)
+    return;
+  __builtin_prefetch(&job->refs);
+  prefetch_result(job);
 }
 
 int

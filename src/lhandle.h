@@ -26,6 +26,15 @@ extern const char rs_type_pool[], rs_type_job[], rs_type_batch[],
 #define RS_BATCH_TYPE rs_type_batch
 #define RS_INITIAL_STATE_TYPE rs_type_initial_state
 
+typedef struct rs_handle {
+  void *object;
+  const char *type;
+  unsigned place;         /* of a job: in 'handles'; 0: none yet */
+  bool got;               /* of a job: its results were taken */
+  const rs_job *next;     /* of a job: the one that was submitted after it, to
+                             be prefetched only, since it may be gone */
+} rs_handle;
+
 /* What the module keeps for a Lua state. */
 typedef struct rs_face {
   rs_events *events;      /* where it hears of its jobs; a reference */
@@ -38,6 +47,7 @@ typedef struct rs_face {
   unsigned alive;         /* handles that have a place: collected ones have it
                              until their finalizer runs; */
   unsigned open;          /*   of these, whose results nobody has taken */
+  rs_handle *last;        /* of the job that was submitted last, if alive */
   unsigned patience;      /* new handles before it is looked whether there are
                              far too many places */
 } rs_face;
@@ -51,13 +61,6 @@ rs_lua_own_face (lua_State *L)
 {
   return lua_touserdata(L, lua_upvalueindex(1));
 }
-
-typedef struct rs_handle {
-  void *object;
-  const char *type;
-  unsigned place;         /* of a job: in 'handles'; 0: none yet */
-  bool got;               /* of a job: its results were taken */
-} rs_handle;
 
 /*
  * [-0, +1, m]  Push a new, empty handle of 'type' with so many user values;

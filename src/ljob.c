@@ -3,6 +3,7 @@
  * ljob.c - jobs as Lua sees them.
  */
 #include "lhandle.h"
+#include "pool.h"
 
 #include <stdlib.h>
 
@@ -169,6 +170,9 @@ rs_fill_job (lua_State *L, rs_face *face, rs_job *job)
   handle->object = job;
   handle->place = take_place(L, face);
   *rs_job_slot(job) = handle->place;
+  if (face->last != NULL)
+    face->last->next = job;
+  face->last = handle;
   push_handles(L, face);
   lua_pushvalue(L, -2);
   lua_rawseti(L, -2, handle->place);
@@ -517,6 +521,7 @@ get (lua_State *L)
     int n;
     if (!rs_job_settled(job) || rs_events_pending(face->events))
       rs_await_job(L, face->events, job, RS_FOREVER);
+    rs_job_expect(handle->next);
     if (!handle->got) {
       handle->got = true;
       face->open--;
@@ -658,6 +663,8 @@ gc (lua_State *L)
   rs_face *const face = rs_lua_own_face(L);
   rs_job_forget(handle->object);
   handle->object = NULL;
+  if (face->last == handle)
+    face->last = NULL;
   if (handle->place != 0 && face->vacant != NULL) {
     face->vacant[face->n_vacant++] = handle->place;
     face->alive--;

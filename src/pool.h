@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pool.h - what the module asks of a pool, beside runspace.h.
+ * pool.h - what the module asks of a pool and its jobs, beside runspace.h.
  */
 #ifndef RS_POOL_H
 #define RS_POOL_H
@@ -19,5 +19,9 @@
 int rs_pool_submit (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
                     int first, int nargs, const rs_job_options *options,
                     rs_job **out, rs_error *err);
+
+/* The results of 'job' will be taken soon, if it is there at all: let the
+   memory come from the CPU of its worker.  It may be gone, or NULL. */
+void rs_job_expect (const rs_job *job);
 
 #endif
