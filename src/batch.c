@@ -340,7 +340,7 @@ tally_run (rs_batch *batch, rs_job *job)
     t.started += chunk->ended[i];
   t.failed = t.started - chunk->ended[RS_JOB_COMPLETED]
            - chunk->ended[RS_JOB_COMPLETED_WITH_ERRORS];
-  if (job->state == RS_JOB_COMPLETED && chunk->rest.item < chunk->count
+  if (rs_job_state_now(job) == RS_JOB_COMPLETED && chunk->rest.item < chunk->count
       && !stopped(batch))
     go_on(batch, job, chunk->rest, job->call.attempt);
   return t;
@@ -373,7 +373,7 @@ static void
 on_end (rs_job *job)
 {
   rs_batch *const batch = job->batch;
-  const tally t = job->state == RS_JOB_LOST ? tally_lost(batch, job)
+  const tally t = rs_job_state_now(job) == RS_JOB_LOST ? tally_lost(batch, job)
                                             : tally_run(batch, job);
   pthread_mutex_lock(&batch->lock);
   batch->items_started += t.started;
@@ -775,7 +775,7 @@ has_record (const rs_batch *batch)
 {
   const rs_job *const job = batch->current;
   return job != NULL && batch->position < part_of(job)->items
-      && job->state != RS_JOB_LOST && job->call.result != NULL
+      && rs_job_state_now(job) != RS_JOB_LOST && job->call.result != NULL
       && batch->position < job->call.chunk->rest.item;
 }
 
@@ -803,7 +803,7 @@ rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec)
   if (batch->current == NULL)
     return RS_EDONE;
   const rs_job *const job = batch->current;
-  const rs_job_state state = job->state;
+  const rs_job_state state = rs_job_state_now(job);
   if (batch->position == part_of(job)->items) {
     leave(batch, L);
     return RS_EDONE;

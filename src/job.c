@@ -56,6 +56,40 @@ of_notice (rs_notice *n)
   return RS_LIST_ENTRY(n, rs_job, notice);
 }
 
+/* Its worker takes the lock, too, from now on, or was quicker: then what it
+   has written is seen. */
+static void
+lock (rs_job *job)
+{
+  pthread_mutex_lock(&job->lock);
+  if (!(atomic_load_explicit(&job->state, memory_order_relaxed)
+        & RS_JOB_WATCHED))
+    atomic_fetch_or_explicit(&job->state, RS_JOB_WATCHED,
+                             memory_order_acq_rel);
+}
+
+static void
+unlock (rs_job *job)
+{
+  pthread_mutex_unlock(&job->lock);
+}
+
+/* Its worker's change of the state, if nobody has taken the lock. */
+static bool
+pass (rs_job *job, rs_job_state from, rs_job_state to)
+{
+  int was = (int) from;
+  return atomic_compare_exchange_strong_explicit(&job->state, &was, (int) to,
+                                                 memory_order_acq_rel,
+                                                 memory_order_relaxed);
+}
+
+static unsigned
+listening (const rs_job *job)
+{
+  return atomic_load_explicit(&job->listen, memory_order_relaxed);
+}
+
 enum { ALIGN = _Alignof(rs_job) };
 
 /* Memory, a lock and a condition; in the list of its events, where it is not
@@ -107,13 +141,13 @@ job_clear (rs_job *job, size_t chunk)
   const size_t room = offsetof(rs_job, call) + offsetof(rs_call, room);
   const size_t behind = room + RS_CALL_ROOM;
   const size_t lock = offsetof(rs_job, lock);
-  const size_t runner = offsetof(rs_job, runner);
+  const size_t waiters = offsetof(rs_job, waiters);
   const size_t changed = offsetof(rs_job, changed);
   const size_t seen = offsetof(rs_job, seen);
   const size_t live = offsetof(rs_job, notice) + offsetof(rs_notice, live);
   memset(at + priority, 0, room - priority);
   memset(at + behind, 0, lock - behind);
-  memset(at + runner, 0, changed - runner);
+  memset(at + waiters, 0, changed - waiters);
   memset(at + seen, 0, live - seen);
   memset(at + live + sizeof(rs_list), 0,
          sizeof *job + chunk - live - sizeof(rs_list));
@@ -152,7 +186,7 @@ rs_job_new (rs_queue *queue, rs_message *function,
     job->call.chunk = (rs_chunk *) (job + 1);
   job->priority = (int8_t) options->priority;
   job->created = rs_now();
-  job->listen = options->listen;
+  atomic_init(&job->listen, options->listen);
   job->events = rs_events_ref(events);
   if (options->name != NULL) {
     job->rich = true;
@@ -178,7 +212,7 @@ rs_job_bytes (const rs_job *job)
 static rs_job_more *
 get_more (rs_job *job)
 {
-  pthread_mutex_lock(&job->lock);
+  lock(job);
   rs_job_more *more = job->more;
   if (more == NULL && (more = calloc(1, sizeof *more)) != NULL) {
     rs_timer_init(&more->timer, on_deadline);
@@ -188,7 +222,7 @@ get_more (rs_job *job)
     job->more = more;
     job->rich = true;
   }
-  pthread_mutex_unlock(&job->lock);
+  unlock(job);
   return more;
 }
 
@@ -299,9 +333,9 @@ wait_locked (rs_job *job, double deadline)
 void
 rs_job_stir (rs_job *job)
 {
-  pthread_mutex_lock(&job->lock);
+  lock(job);
   tell_locked(job);
-  pthread_mutex_unlock(&job->lock);
+  unlock(job);
 }
 
 static void
@@ -354,10 +388,10 @@ on_record (rs_call *call, rs_stream_record *record)
 {
   rs_job *const job = job_of(call);
   const unsigned what = 1u << record->info.stream;
-  pthread_mutex_lock(&job->lock);
+  lock(job);
   rs_stream_log_add(&job->more->log, record);
-  const unsigned listen = job->listen;
-  pthread_mutex_unlock(&job->lock);
+  const unsigned listen = listening(job);
+  unlock(job);
   if (wanted(job, listen, what))
     notify(job);
   else if (listen & RS_LISTEN_WAKE)
@@ -386,7 +420,7 @@ on_emit (rs_call *call, rs_stream_record *record)
   rs_cancel *const mine = rs_cancel_mine();
   const rs_sleeper sleeper = sleeper_at(job);
   rs_cancel_sleeps(mine, &sleeper);
-  pthread_mutex_lock(&job->lock);
+  lock(job);
   while (more->waiting >= RS_EVENTS_MAX && !rs_events_mine(e)
          && !rs_cancel_stopping(mine) && !is_set(stop)
          && !rs_events_closed(e))
@@ -394,7 +428,7 @@ on_emit (rs_call *call, rs_stream_record *record)
   record->info.sequence = rs_stream_log_skip(&more->log);
   rs_list_push(&more->emitted, &record->link);
   more->waiting++;
-  pthread_mutex_unlock(&job->lock);
+  unlock(job);
   rs_cancel_wakes(mine);
   notify(job);
 }
@@ -409,7 +443,7 @@ is_ready (rs_call *call)
 static const char *
 name_of (rs_job *job)
 {
-  pthread_mutex_lock(&job->lock);
+  lock(job);
   if (job->name == NULL) {
     char text[RS_JOB_NAME];
     rs_job_make_name(text, "job", job->call.id);
@@ -417,7 +451,7 @@ name_of (rs_job *job)
     job->rich = true;
   }
   const char *const name = job->name != NULL ? job->name : "job";
-  pthread_mutex_unlock(&job->lock);
+  unlock(job);
   return name;
 }
 
@@ -434,12 +468,12 @@ static const rs_call_sink sink = {
 rs_stream_record *
 rs_job_record (rs_job *job, uint64_t after)
 {
-  pthread_mutex_lock(&job->lock);
+  lock(job);
   rs_stream_record *const record = job->more == NULL ? NULL
     : rs_stream_log_after(&job->more->log, after);
   if (record != NULL)
     rs_stream_record_ref(record);
-  pthread_mutex_unlock(&job->lock);
+  unlock(job);
   return record;
 }
 
@@ -467,19 +501,19 @@ deliver_locked (rs_job *job, rs_job_more *more)
 rs_stream_record *
 rs_job_deliver (rs_job *job)
 {
-  pthread_mutex_lock(&job->lock);
+  lock(job);
   rs_stream_record *const next = job->more == NULL ? NULL
                                : deliver_locked(job, job->more);
-  pthread_mutex_unlock(&job->lock);
+  unlock(job);
   return next;
 }
 
 uint64_t
 rs_job_delivered (rs_job *job)
 {
-  pthread_mutex_lock(&job->lock);
+  lock(job);
   const uint64_t delivered = job->more != NULL ? job->more->delivered : 0;
-  pthread_mutex_unlock(&job->lock);
+  unlock(job);
   return delivered;
 }
 
@@ -540,18 +574,11 @@ rs_job_look (rs_job *job)
   return there;
 }
 
-static rs_job_state
-state_of (const rs_job *job)
-{
-  /* With a final state come the result, and all else that is left. */
-  return (rs_job_state) atomic_load_explicit(&job->state,
-                                             memory_order_acquire);
-}
-
 static void
 set_state_locked (rs_job *job, rs_job_state state)
 {
-  atomic_store_explicit(&job->state, (int) state, memory_order_release);
+  atomic_store_explicit(&job->state, (int) state | RS_JOB_WATCHED,
+                        memory_order_release);
 }
 
 void
@@ -559,9 +586,9 @@ rs_job_listen (rs_job *job, unsigned mask)
 {
   if (job->events == NULL)
     return;
-  pthread_mutex_lock(&job->lock);
-  job->listen |= mask;
-  pthread_mutex_unlock(&job->lock);
+  lock(job);
+  atomic_fetch_or_explicit(&job->listen, mask, memory_order_relaxed);
+  unlock(job);
   if (mask & ~(unsigned) RS_LISTEN_WAKE)
     notify(job);
 }
@@ -579,11 +606,11 @@ rs_job_forget (rs_job *job)
   if (job == NULL)
     return;
   bool report = false;
-  if (!rs_job_state_good(state_of(job))) {
-    pthread_mutex_lock(&job->lock);
+  if (!rs_job_state_good(rs_job_state_now(job))) {
+    lock(job);
     job->forgotten = true;
-    report = is_bad(state_of(job)) && !is_set(&job->seen);
-    pthread_mutex_unlock(&job->lock);
+    report = is_bad(rs_job_state_now(job)) && !is_set(&job->seen);
+    unlock(job);
   }
   if (report && job->events != NULL)
     notify(job);
@@ -692,13 +719,15 @@ settle (rs_notice *n)
   atomic_fetch_or(&of_notice(n)->refs, RS_JOB_SETTLED);
 }
 
-/* Set its final state; false when it has one. */
+/* Set its final state, under the lock; false when it has one.  What it ends as
+   may change.  'report': somebody should hear of that. */
 static bool
-set_end (rs_job *job, rs_job_state *state, rs_reason reason, bool *post)
+set_watched_end (rs_job *job, rs_job_state *state, rs_reason reason,
+                 bool *report)
 {
-  pthread_mutex_lock(&job->lock);
-  const bool first = !rs_job_state_final(state_of(job));
-  job->runner = NULL;
+  lock(job);
+  const bool first = !rs_job_state_final(rs_job_state_now(job));
+  atomic_store_explicit(&job->runner, NULL, memory_order_relaxed);
   if (first) {
     /* Who asked it to stop was told that it had not ended. */
     const rs_reason wish = rs_wish_reason(&job->call.wish);
@@ -711,17 +740,34 @@ set_end (rs_job *job, rs_job_state *state, rs_reason reason, bool *post)
     set_state_locked(job, *state);
     tell_locked(job);
   }
-  const unsigned listen = job->listen;
-  const bool report = job->forgotten && is_bad(*state)
-                   && !is_set(&job->seen);
+  *report = job->forgotten && is_bad(*state) && !is_set(&job->seen);
   rs_job_more *const more = job->more;
-  pthread_mutex_unlock(&job->lock);
+  unlock(job);
   if (more != NULL)
     rs_timer_clear(&more->timer);
+  return first;
+}
+
+/* The same; if it was run by this worker, 'mine', nobody may have looked. */
+static bool
+set_end (rs_job *job, rs_job_state *state, rs_reason reason, bool mine,
+         bool *post)
+{
+  bool report = false;
+  if (mine && atomic_load_explicit(&job->state, memory_order_relaxed)
+              == RS_JOB_RUNNING) {
+    job->reason = reason;
+    job->finished = rs_now();
+    mine = pass(job, RS_JOB_RUNNING, *state);
+  }
+  else
+    mine = false;
+  if (!mine && !set_watched_end(job, state, reason, &report))
+    return false;
   /* A batch wakes the host itself. */
   *post = job->events != NULL && job->batch == NULL
-       && (report || wanted(job, listen, RS_LISTEN_FINISHED));
-  return first;
+       && (report || wanted(job, listening(job), RS_LISTEN_FINISHED));
+  return true;
 }
 
 /*
@@ -733,7 +779,7 @@ static void
 end (rs_job *job, rs_job_state state, rs_reason reason, bool leave)
 {
   bool post;
-  if (!set_end(job, &state, reason, &post)) {
+  if (!set_end(job, &state, reason, leave, &post)) {
     if (leave)
       rs_job_unref(job);
     return;
@@ -788,10 +834,10 @@ rs_job_end_queued (rs_job *job, rs_reason reason)
 void
 rs_job_fail (rs_job *job, const char *failure)
 {
-  pthread_mutex_lock(&job->lock);
+  lock(job);
   job->failure = strdup(failure);
   job->rich = true;
-  pthread_mutex_unlock(&job->lock);
+  unlock(job);
   end(job, RS_JOB_FAILED, RS_REASON_NONE, false);
 }
 
@@ -814,15 +860,16 @@ rs_job_stop (rs_job *job, rs_reason reason, double grace)
 {
   if (!(grace >= 0))
     grace = RS_GRACE;
-  pthread_mutex_lock(&job->lock);
-  const rs_job_state state = state_of(job);
+  lock(job);
+  const rs_job_state state = rs_job_state_now(job);
   const bool ended = rs_job_state_final(state);
   if (!ended)
     rs_wish_make(&job->call.wish, reason, grace);
   if (state == RS_JOB_RUNNING)
     set_state_locked(job, RS_JOB_STOPPING);
-  rs_cancel *const runner = rs_cancel_ref(job->runner);
-  pthread_mutex_unlock(&job->lock);
+  rs_cancel *const runner = state == RS_JOB_QUEUED ? NULL
+    : rs_cancel_ref(atomic_load_explicit(&job->runner, memory_order_relaxed));
+  unlock(job);
   if (ended)
     return RS_EDONE;
   const bool ok = runner == NULL
@@ -849,24 +896,53 @@ on_deadline (rs_timer *timer)
               RS_REASON_DEADLINE, RS_GRACE);
 }
 
+/* What is known of a job that begins. */
+static void
+set_begin (rs_job *job, const rs_state *s, unsigned attempts)
+{
+  atomic_store_explicit(&job->runner, rs_state_cancel(s),
+                        memory_order_relaxed);
+  if (attempts == 1)
+    atomic_store_explicit(&job->started, rs_now(), memory_order_relaxed);
+  atomic_store_explicit(&job->worker, rs_state_worker(s),
+                        memory_order_relaxed);
+  atomic_store_explicit(&job->attempts, attempts, memory_order_relaxed);
+}
+
+/* It has not begun after all. */
+static void
+forget_begin (rs_job *job)
+{
+  atomic_store_explicit(&job->runner, NULL, memory_order_relaxed);
+  atomic_store_explicit(&job->started, 0, memory_order_relaxed);
+  atomic_store_explicit(&job->worker, 0, memory_order_relaxed);
+  atomic_store_explicit(&job->attempts, 0, memory_order_relaxed);
+}
+
 /* queued -> running; false when it was asked to stop before. */
 static bool
 begin (rs_job *job, const rs_state *s)
 {
-  pthread_mutex_lock(&job->lock);
-  const bool go = rs_wish_reason(&job->call.wish) == RS_REASON_NONE;
-  if (go) {
-    set_state_locked(job, RS_JOB_RUNNING);
-    job->runner = rs_state_cancel(s);
-    if (job->started == 0)
-      job->started = rs_now();
-    job->worker = rs_state_worker(s);
-    job->attempts++;
+  const unsigned attempts = 1 + atomic_load_explicit(&job->attempts,
+                                                     memory_order_relaxed);
+  bool go = false;
+  if (atomic_load_explicit(&job->state, memory_order_relaxed)
+      == RS_JOB_QUEUED) {
+    set_begin(job, s, attempts);
+    go = pass(job, RS_JOB_QUEUED, RS_JOB_RUNNING);
   }
-  const unsigned listen = job->listen;
-  const bool first = job->attempts == 1;
-  pthread_mutex_unlock(&job->lock);
-  if (go && first && wanted(job, listen, RS_LISTEN_STARTED))
+  if (!go) {
+    lock(job);
+    go = rs_wish_reason(&job->call.wish) == RS_REASON_NONE;
+    if (go) {
+      set_begin(job, s, attempts);
+      set_state_locked(job, RS_JOB_RUNNING);
+    }
+    else if (attempts == 1)
+      forget_begin(job);
+    unlock(job);
+  }
+  if (go && attempts == 1 && wanted(job, listening(job), RS_LISTEN_STARTED))
     notify(job);
   return go;
 }
@@ -902,7 +978,7 @@ rs_job_run (rs_job *job, rs_state *s, lua_State *L)
 int
 rs_job_push (rs_job *job, lua_State *L, int *n)
 {
-  const rs_job_state state = state_of(job);
+  const rs_job_state state = rs_job_state_now(job);
   if (!rs_job_state_final(state))
     return RS_EBUSY;
   /* After the end nobody writes to the job. */
@@ -933,7 +1009,7 @@ bool
 rs_job_take (rs_job *job, lua_State *L, int *n)
 {
   const rs_message *const result = job->call.result;
-  if (!rs_job_settled(job) || !rs_job_state_good(state_of(job))
+  if (!rs_job_settled(job) || !rs_job_state_good(rs_job_state_now(job))
       || result != (const void *) job->call.room)
     return false;
   struct {
@@ -1007,15 +1083,15 @@ rs_job_wait (rs_job *job, lua_State *L, double timeout)
   const rs_sleeper sleeper = sleeper_at(job);
   rs_cancel_sleeps(mine, &sleeper);
   int status = RS_OK;
-  pthread_mutex_lock(&job->lock);
-  while (!rs_job_state_final(state_of(job)) && status == RS_OK) {
+  lock(job);
+  while (!rs_job_state_final(rs_job_state_now(job)) && status == RS_OK) {
     status = timeout == 0 ? RS_ETIMEOUT
            : rs_cancel_pending(mine) ? RS_ESTOPPED
            : wait_locked(job, deadline);
   }
-  if (rs_job_state_final(state_of(job)))
+  if (rs_job_state_final(rs_job_state_now(job)))
     status = RS_OK;
-  pthread_mutex_unlock(&job->lock);
+  unlock(job);
   rs_cancel_wakes(mine);
   if (L != NULL)
     rs_job_unblock(L);
@@ -1046,29 +1122,36 @@ reason_of (const rs_job *job, rs_job_state state, rs_reason reason)
 const char *
 rs_job_reason (const rs_job *job)
 {
-  return reason_of(job, state_of(job), job->reason);
+  const rs_job_state state = rs_job_state_now(job);
+  return rs_job_state_final(state) ? reason_of(job, state, job->reason) : NULL;
 }
 
 void
 rs_job_info_get (rs_job *job, rs_job_info *out)
 {
-  pthread_mutex_lock(&job->lock);
+  lock(job);
   const rs_job_more *const more = job->more;
-  out->state = state_of(job);
-  out->worker = job->worker;
-  out->attempts = job->attempts;
+  out->state = rs_job_state_now(job);
+  /* Its worker may be about to write these. */
+  const bool begun = out->state != RS_JOB_QUEUED;
+  const bool ended = rs_job_state_final(out->state);
+  out->worker = begun ? atomic_load_explicit(&job->worker,
+                                             memory_order_relaxed) : 0;
+  out->attempts = begun ? atomic_load_explicit(&job->attempts,
+                                               memory_order_relaxed) : 0;
+  out->started = begun ? atomic_load_explicit(&job->started,
+                                              memory_order_relaxed) : 0;
+  out->finished = ended ? job->finished : 0;
   out->created = job->created;
-  out->started = job->started;
-  out->finished = job->finished;
   out->sent = more != NULL ? more->log.next - 1 : 0;
   if (more != NULL)
     memcpy(out->dropped, more->log.dropped, sizeof out->dropped);
   else
     memset(out->dropped, 0, sizeof out->dropped);
-  out->listen = job->listen;
+  out->listen = listening(job);
   const bool forgotten = job->forgotten;
-  const rs_reason reason = job->reason;
-  pthread_mutex_unlock(&job->lock);
+  const rs_reason reason = ended ? job->reason : RS_REASON_NONE;
+  unlock(job);
   out->id = job->call.id;
   out->name = name_of(job);
   out->reason = reason_of(job, out->state, reason);

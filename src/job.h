@@ -105,20 +105,23 @@ struct rs_job {
   const rs_job_hooks *hooks;  /* or NULL */
 
   _Alignas(RS_LINE)
-  _Atomic int state;       /* rs_job_state; set under the lock, read by any */
+  _Atomic int state;       /* rs_job_state, and RS_JOB_WATCHED; rs_job_state_now
+                              reads it */
   rs_reason reason;        /* why it was stopped; set with the final state, as
                               the next one */
   double finished;         /* instant */
+  _Atomic double started;  /* instant; with the next three they tell nothing
+                              while it is queued */
+  rs_cancel *_Atomic runner;  /* while it runs; a thread that holds the lock
+                              finds it there */
+  _Atomic unsigned worker, attempts;
   rs_call call;            /* constant while queued; then its runner's */
   bool blocked;            /* its worker waits for another job, and is counted
                               as that; the runner's own */
+  _Atomic unsigned listen; /* what queues the notice */
 
+  _Alignas(RS_LINE)
   pthread_mutex_t lock;    /* guards down to the blank line */
-  rs_cancel *runner;       /* while it runs, or NULL; a thread that holds the
-                              lock finds it there */
-  unsigned worker, attempts;
-  double started;          /* instant */
-  unsigned listen;         /* what queues the notice */
   unsigned waiters;        /* at 'changed' */
   bool forgotten;          /* nobody will look any more */
   rs_job_more *more;       /* owned, or NULL; set once */
@@ -139,6 +142,23 @@ struct rs_job {
 #define RS_JOB_SETTLED (1u << 31)
 
 /*
+ * In 'state': somebody has taken the lock.  Until then the worker alone
+ * changes the state, by an atomic operation that finds this not set: from
+ * queued to running, and to its end.  So a job that nobody looks at meanwhile,
+ * as most are, takes no lock, and the line that has it stays with its host.
+ */
+#define RS_JOB_WATCHED (1 << 8)
+
+static inline rs_job_state
+rs_job_state_now (const rs_job *job)
+{
+  /* With a final state come the result, and all else that is left. */
+  return (rs_job_state) (atomic_load_explicit(&job->state,
+                                              memory_order_acquire)
+                         & ~RS_JOB_WATCHED);
+}
+
+/*
  * New job for a call of 'function', whose reference it takes over; 'options'
  * may be NULL.  Its arguments, and its deadline, are set by the caller before
  * it is queued.  'chunk' bytes more are for a chunk; 0: a plain call.  NULL
@@ -155,7 +175,7 @@ size_t rs_job_bytes (const rs_job *job);
 static inline void
 rs_job_prefetch (const rs_job *job)
 {
-  rs_prefetch_all(job, offsetof(rs_job, changed));
+  rs_prefetch_all(job, offsetof(rs_job, lock));
 }
 
 /* It has a deadline.  False when nobody could see to it. */

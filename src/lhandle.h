@@ -31,6 +31,7 @@ typedef struct rs_handle {
   const char *type;
   unsigned place;         /* of a job: in 'handles'; 0: none yet */
   bool got;               /* of a job: its results were taken */
+  bool special;           /* of a pool: it has limits, or streams of its own */
   const rs_job *next;     /* of a job: the one that was submitted after it, to
                              be prefetched only, since it may be gone */
 } rs_handle;

@@ -250,6 +250,16 @@ rs_lua_pools (lua_State *L)
   return 1;
 }
 
+/* [-0, +0, -]  Note whether the pool at 'index' is more than a plain one. */
+static void
+set_special (lua_State *L, int index)
+{
+  rs_handle *const handle = lua_touserdata(L, index);
+  handle->special = lua_getiuservalue(L, index, STREAMS) != LUA_TNIL
+                 || rs_pool_is_limited(handle->object);
+  lua_pop(L, 1);
+}
+
 /* [-0, +1, e]  Open a pool behind a handle. */
 static int
 open (lua_State *L, const rs_pool_options *options)
@@ -265,6 +275,7 @@ open (lua_State *L, const rs_pool_options *options)
   if (rs_pool_open(options, &pool, &err) != RS_OK)
     return rs_handle_raise(L, &err);
   *handle = pool;
+  set_special(L, -1);
   return 1;
 }
 
@@ -357,6 +368,7 @@ rs_lua_default_pool (lua_State *L)
     *rs_handle_new(L, RS_POOL_TYPE, STREAMS) = own;
     lua_pushboolean(L, 1);
     lua_setiuservalue(L, -2, LENT);
+    set_special(L, -1);
   }
   else {
     rs_pool_options o = { .max = rs_parallel_workers(L) };
@@ -494,6 +506,7 @@ pool_set_streams (lua_State *L)
   check(L);
   lua_settop(L, 2);
   lua_setiuservalue(L, 1, STREAMS);
+  set_special(L, 1);
   return 0;
 }
 
@@ -596,16 +609,15 @@ pool_start (lua_State *L)
 static rs_pool *
 plain_pool (lua_State *L)
 {
-  rs_pool **const handle = (rs_pool **) rs_handle_test(L, 1, RS_POOL_TYPE);
+  const rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1,
+                                                               RS_POOL_TYPE);
   const int type = lua_type(L, 2);
-  if (handle == NULL || *handle == NULL
+  if (handle == NULL || handle->special
       || (type != LUA_TFUNCTION && type != LUA_TSTRING)
       || (type == LUA_TSTRING
           && lua_tostring(L, 2)[0] == LUA_SIGNATURE[0]))
     return NULL;
-  const bool special = lua_getiuservalue(L, 1, STREAMS) != LUA_TNIL;
-  lua_pop(L, 1);
-  return special || rs_pool_is_limited(*handle) ? NULL : *handle;
+  return handle->object;
 }
 
 /* pool:spawn(function or source, ...) -> job */

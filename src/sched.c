@@ -665,8 +665,7 @@ rs_sched_claim_locked (rs_sched *s, rs_job *job)
      job and to leave it would have had to take the lock. */
   rs_hold *const hold = job->hold;
   return hold != NULL
-      && atomic_load_explicit(&job->state, memory_order_acquire)
-         == RS_JOB_QUEUED
+      && rs_job_state_now(job) == RS_JOB_QUEUED
       && hold->job == job && steal_locked(hold);
 }
 
