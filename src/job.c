@@ -867,7 +867,8 @@ rs_job_stop (rs_job *job, rs_reason reason, double grace)
     rs_wish_make(&job->call.wish, reason, grace);
   if (state == RS_JOB_RUNNING)
     set_state_locked(job, RS_JOB_STOPPING);
-  rs_cancel *const runner = state == RS_JOB_QUEUED ? NULL
+  const bool runs = state == RS_JOB_RUNNING || state == RS_JOB_STOPPING;
+  rs_cancel *const runner = !runs ? NULL
     : rs_cancel_ref(atomic_load_explicit(&job->runner, memory_order_relaxed));
   unlock(job);
   if (ended)

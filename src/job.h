@@ -112,8 +112,8 @@ struct rs_job {
   double finished;         /* instant */
   _Atomic double started;  /* instant; with the next three they tell nothing
                               while it is queued */
-  rs_cancel *_Atomic runner;  /* while it runs; a thread that holds the lock
-                              finds it there */
+  rs_cancel *_Atomic runner;  /* while it runs, and that tells the state: a
+                              thread that holds the lock finds it there */
   _Atomic unsigned worker, attempts;
   rs_call call;            /* constant while queued; then its runner's */
   bool blocked;            /* its worker waits for another job, and is counted

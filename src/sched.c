@@ -347,7 +347,7 @@ rs_sched_prefetch (rs_sched *s)
                                                    memory_order_relaxed);
   rs_prefetch(&s->lock);
   if (last != NULL)
-    rs_prefetch(&last->hand[last->tail % RS_HAND]);
+    rs_prefetch(last);
 }
 
 /* Give the job to the idle worker at 'seat'. */
