@@ -919,15 +919,17 @@ static rs_job *
 loose_job (rs_queue *q, rs_message *function, int priority)
 {
   const rs_job_options o = { .priority = priority };
-  rs_job *const job = rs_job_new(q, rs_message_ref(function), &o, 0);
+  rs_job *const job = rs_job_new(q, function, &o, 0);
   REQUIRE(job != NULL);
+  rs_job_unref(job);  /* the one for the queue is left */
   return job;
 }
 
 static void
-do_nothing (rs_queue *q)
+do_nothing (rs_queue *q, unsigned n)
 {
   (void) q;
+  (void) n;
 }
 
 static void

@@ -120,7 +120,7 @@ unref (rs_batch *batch)
   rs_encoder_fini(&batch->items);
   pthread_mutex_destroy(&batch->lock);
   rs_events_unref(batch->events);
-  batch->queue->drop(batch->queue);
+  batch->queue->drop(batch->queue, 1);
   free(batch->given);
   free(batch);
 }
@@ -173,7 +173,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   rs_list_init(&batch->ended);
   rs_encoder_init(&batch->items, 0);
   batch->queue = queue;
-  queue->hold(queue);
+  queue->hold(queue, 1);
   batch->function = function;
   batch->flags = options->flags;
   batch->chunk = queue->fresh ? 1 : options->chunk;
@@ -251,8 +251,7 @@ new_chunk (rs_batch *batch, rs_message *items)
   options.name = batch->name;
   options.events = batch->events;
   options.listen = batch->shared ? batch->listen : 0;
-  rs_job *const job = rs_job_new(batch->queue,
-                                 rs_message_ref(batch->function), &options,
+  rs_job *const job = rs_job_new(batch->queue, batch->function, &options,
                                  sizeof(part));
   if (job == NULL)
     return NULL;
@@ -319,8 +318,10 @@ go_on (rs_batch *batch, rs_job *job, rs_place rest, unsigned attempt)
   fly(batch, next);
   if (batch->queue->push(batch->queue, next, NULL) == RS_OK)
     part_of(job)->items = rest.item;
-  else
+  else {
     land(batch, next);
+    rs_job_unref(next);  /* the queue's */
+  }
   rs_job_unref(next);
 }
 
@@ -479,8 +480,10 @@ rs_batch_flush (rs_batch *batch, rs_error *err)
   }
   fly(batch, job);
   const int status = batch->queue->push(batch->queue, job, err);
-  if (status != RS_OK)
+  if (status != RS_OK) {
     land(batch, job);
+    rs_job_unref(job);  /* the queue's */
+  }
   rs_job_unref(job);
   if (status != RS_OK)
     return status;

@@ -188,7 +188,8 @@ find_recent (const rs_outbox *o, lua_State *L, int index)
   return NULL;
 }
 
-/* [-0, +0, -]  Keep the message that was made of the value at 'index'. */
+/* [-0, +0, -]  Keep the message that was made of the value at 'index', with
+   the caller's reference. */
 static void
 keep_recent (rs_outbox *o, lua_State *L, int index, rs_message *message)
 {
@@ -197,7 +198,7 @@ keep_recent (rs_outbox *o, lua_State *L, int index, rs_message *message)
   if (!bare)
     lua_pop(L, 1);
   rs_message_unref(o->recent[i].message);
-  o->recent[i].message = rs_message_ref(message);
+  o->recent[i].message = message;
   o->recent[i].origin = lua_topointer(L, index);
   o->recent[i].bare = bare;
   lua_rawgeti(L, LUA_REGISTRYINDEX, o->origins);
@@ -212,7 +213,7 @@ rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
 {
   rs_message *const known = find_recent(o, L, index);
   if (known != NULL) {
-    *function = rs_message_ref(known);
+    *function = known;
     return RS_OK;
   }
   int status = check(L, index, err);
@@ -257,8 +258,11 @@ rs_code_encode (lua_State *L, int nargs, rs_message **message, rs_error *err)
   const int base = lua_gettop(L) - nargs - 1;
   rs_outbox *const o = rs_outbox_of(L);
   int status = o != NULL ? RS_OK : rs_fail_plain(err, RS_ENOMEM);
-  if (status == RS_OK && nargs == 0)
+  if (status == RS_OK && nargs == 0) {
     status = rs_code_encode_function(o, L, base + 1, message, err);
+    if (status == RS_OK && (*message)->constant)
+      rs_message_ref(*message);
+  }
   else if (status == RS_OK) {
     status = check(L, base + 1, err);
     if (status == RS_OK)

@@ -23,8 +23,9 @@ typedef struct rs_outbox rs_outbox;
 rs_outbox *rs_outbox_of (lua_State *L);
 
 /*
- * [-0, +0, -]  Encode the function, or source, at 'index'.  RS_OK, RS_EINVAL,
- * RS_EREFUSED, RS_ENOMEM.
+ * [-0, +0, -]  Encode the function, or source, at 'index'.  If the message is
+ * 'constant' it is lent, until the next one is encoded; else it is a reference
+ * of the caller.  RS_OK, RS_EINVAL, RS_EREFUSED, RS_ENOMEM.
  */
 int rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
                              rs_message **function, rs_error *err);

@@ -70,9 +70,11 @@ struct rs_events {
   _Alignas(RS_LINE)
   _Atomic unsigned refs;
   rs_list spares;              /* notices of spare jobs; the host's own, as the
-                                  next two */
+                                  next ones */
   unsigned n_spares;
   void (*free_spare) (rs_notice *n);
+  bool open;                   /* the purses may be filled */
+  rs_purses purses;
 };
 
 rs_events *
@@ -93,20 +95,19 @@ rs_events_new (void)
   return e;
 }
 
-rs_events *
-rs_events_ref (rs_events *e)
+static void
+take (void *object, unsigned n)
 {
-  if (e != NULL)
-    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
-  return e;
+  rs_events *const e = object;
+  atomic_fetch_add_explicit(&e->refs, n, memory_order_relaxed);
 }
 
-void
-rs_events_unref (rs_events *e)
+static void
+give (void *object, unsigned n)
 {
+  rs_events *const e = object;
   /* Release our reads and writes to the thread that frees. */
-  if (e == NULL
-      || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
+  if (atomic_fetch_sub_explicit(&e->refs, n, memory_order_acq_rel) != n)
     return;
   rs_list *link;
   while ((link = rs_list_shift(&e->spares)) != NULL)
@@ -118,6 +119,51 @@ rs_events_unref (rs_events *e)
   pthread_mutex_destroy(&e->lock);
   pthread_cond_destroy(&e->ready);
   free(e);
+}
+
+const rs_purse_kind rs_events_kind = { take, give };
+
+rs_events *
+rs_events_ref (rs_events *e)
+{
+  if (e != NULL)
+    take(e, 1);
+  return e;
+}
+
+void
+rs_events_unref (rs_events *e)
+{
+  if (e == NULL)
+    return;
+  rs_events_shut_purses(e);  /* it may be the host's last one */
+  give(e, 1);
+}
+
+rs_purses *
+rs_events_open_purses (rs_events *e)
+{
+  if (!rs_events_mine(e))
+    return NULL;
+  e->open = true;
+  return &e->purses;
+}
+
+rs_purses *
+rs_events_purses (rs_events *e)
+{
+  return rs_events_mine(e) && e->open ? &e->purses : NULL;
+}
+
+void
+rs_events_shut_purses (rs_events *e)
+{
+  if (!rs_events_mine(e) || !e->open)
+    return;
+  e->open = false;
+  rs_purse_empty(&e->purses.queue);
+  rs_purse_empty(&e->purses.function);
+  rs_purse_empty(&e->purses.events);  /* the caller has one more */
 }
 
 /* Who looks at the flag shall not lose it when nothing changes.  In one order

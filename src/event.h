@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "list.h"
+#include "purse.h"
 #include "runspace.h"
 
 typedef struct rs_notice {
@@ -54,6 +55,27 @@ int rs_events_wait_for (rs_events *e, double timeout,
    queued. */
 bool rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
                          const void *ud);
+
+/*
+ * What a host has of what its plain jobs need references to.  Chunks have
+ * none: their batch may be freed by any thread, and there are few.
+ */
+typedef struct rs_purses {
+  rs_purse events;   /* these */
+  rs_purse queue;
+  rs_purse function; /* of the job that was made last */
+} rs_purses;
+
+/* Those of the calling thread's own events, to take from, or NULL; then to
+   give to, NULL as well when they are shut. */
+rs_purses *rs_events_open_purses (rs_events *e);
+rs_purses *rs_events_purses (rs_events *e);
+
+/* Give back what is in them, and take nothing until they are opened again. */
+void rs_events_shut_purses (rs_events *e);
+
+/* For a purse: so many references to an rs_events. */
+extern const rs_purse_kind rs_events_kind;
 
 /*
  * Jobs that were freed, for others that will report here: the host's own

@@ -153,6 +153,75 @@ job_clear (rs_job *job, size_t chunk)
          sizeof *job + chunk - live - sizeof(rs_list));
 }
 
+/* ------------------------------------------- what it has references to */
+
+static void
+take_queue (void *q, unsigned n)
+{
+  ((rs_queue *) q)->hold(q, n);
+}
+
+static void
+give_queue (void *q, unsigned n)
+{
+  ((rs_queue *) q)->drop(q, n);
+}
+
+static void
+take_message (void *msg, unsigned n)
+{
+  rs_message_take(msg, n);
+}
+
+static void
+give_message (void *msg, unsigned n)
+{
+  rs_message_give(msg, n);
+}
+
+static const rs_purse_kind queue_kind = { take_queue, give_queue };
+static const rs_purse_kind message_kind = { take_message, give_message };
+
+/* Those of a new job; 'purses' may be NULL.  A function that is sent once is
+   not worth one. */
+static void
+take_references (rs_purses *purses, rs_queue *queue, rs_events *events,
+                 rs_message *function)
+{
+  if (purses != NULL) {
+    rs_purse_take(&purses->events, &rs_events_kind, events);
+    rs_purse_take(&purses->queue, &queue_kind, queue);
+  }
+  else {
+    rs_events_ref(events);
+    queue->hold(queue, 1);
+  }
+  if (purses != NULL && function->constant)
+    rs_purse_take(&purses->function, &message_kind, function);
+  else
+    rs_message_ref(function);
+}
+
+/* Those of a job that was freed. */
+static void
+give_references (rs_purses *purses, rs_queue *queue, rs_events *events,
+                 rs_message *function)
+{
+  if (purses != NULL && function->constant)
+    rs_purse_give(&purses->function, &message_kind, function);
+  else
+    rs_message_unref(function);
+  if (purses != NULL) {
+    rs_purse_give(&purses->queue, &queue_kind, queue);
+    rs_purse_give(&purses->events, &rs_events_kind, events);
+  }
+  else {
+    queue->drop(queue, 1);
+    if (events != NULL)
+      rs_events_kind.give(events, 1);
+  }
+}
+
 rs_job *
 rs_job_new (rs_queue *queue, rs_message *function,
             const rs_job_options *options, size_t chunk)
@@ -162,17 +231,19 @@ rs_job_new (rs_queue *queue, rs_message *function,
     options = &defaults;
   rs_events *const events = options->events;
   rs_job *const job = job_alloc(events, chunk);
-  if (job == NULL) {
-    rs_message_unref(function);
+  if (job == NULL)
     return NULL;
-  }
+  /* Before the rest, since atomic operations wait for what was written. */
+  const uint64_t id = rs_job_next_id();
+  take_references(events != NULL && chunk == 0 ? rs_events_open_purses(events)
+                                               : NULL,
+                  queue, events, function);
   job_clear(job, chunk);
   atomic_init(&job->state, RS_JOB_QUEUED);
   rs_list_init(&job->link);
   rs_list_init(&job->notice.queued);
   job->queue = queue;
-  queue->hold(queue);
-  job->call.id = rs_job_next_id();
+  job->call.id = id;
   job->call.function = function;
   job->call.keep = function->constant;
   job->call.sink = &sink;
@@ -187,15 +258,16 @@ rs_job_new (rs_queue *queue, rs_message *function,
   job->priority = (int8_t) options->priority;
   job->created = rs_now();
   atomic_init(&job->listen, options->listen);
-  job->events = rs_events_ref(events);
+  job->events = events;
   if (options->name != NULL) {
     job->rich = true;
     job->name = strdup(options->name);
   }
   /* Who finds it by its events finds all of that. */
-  atomic_store_explicit(&job->refs, 1, memory_order_release);
+  atomic_store_explicit(&job->refs, 2, memory_order_release);
   if (options->name == NULL || job->name != NULL)
     return job;
+  rs_job_unref(job);
   rs_job_unref(job);
   return NULL;
 }
@@ -257,7 +329,9 @@ rs_job_ref (rs_job *job)
 static void
 job_free (rs_job *job)
 {
+  rs_queue *const queue = job->queue;
   rs_events *const events = job->events;
+  rs_message *const function = job->call.function;
   const bool chunk = job->call.chunk != NULL;
   if (job->rich) {
     more_free(job->more);
@@ -266,10 +340,8 @@ job_free (rs_job *job)
   }
   if (job->hooks != NULL)
     job->hooks->on_free(job);
-  rs_message_unref(job->call.function);
   rs_message_unref(job->call.arguments);
   rs_message_unref(job->call.result);
-  job->queue->drop(job->queue);
   /* Whether it has references is still looked at by who visits its events. */
   atomic_store_explicit(&job->refs, 0, memory_order_relaxed);
   if (events == NULL)
@@ -280,7 +352,8 @@ job_free (rs_job *job)
   }
   else if (rs_events_spares(events) == 1)  /* the next one, and soon? */
     rs_prefetch_all(job, sizeof *job);
-  rs_events_unref(events);
+  give_references(events != NULL && !chunk ? rs_events_purses(events) : NULL,
+                  queue, events, function);
 }
 
 void

@@ -40,7 +40,8 @@ struct rs_queue {
   rs_pool *pool;
   bool fresh;  /* each job gets a new state, so a chunk is one item */
 
-  /* Queue 'job', a reference for the queue.  RS_OK, RS_ECLOSED, RS_ETHREAD. */
+  /* Queue 'job'; if RS_OK, its reference is taken over.  RS_ECLOSED,
+     RS_ETHREAD. */
   int (*push) (rs_queue *q, rs_job *job, rs_error *err);
 
   /* Take 'job' out; false when it is not there (any more).  The reference
@@ -61,9 +62,9 @@ struct rs_queue {
   void (*block) (rs_queue *q);
   void (*unblock) (rs_queue *q);
 
-  /* The memory of the queue stays while somebody holds it. */
-  void (*hold) (rs_queue *q);
-  void (*drop) (rs_queue *q);
+  /* The memory of the queue stays while somebody holds it, so many times. */
+  void (*hold) (rs_queue *q, unsigned n);
+  void (*drop) (rs_queue *q, unsigned n);
 };
 
 enum { RS_JOB_NAME = 28 };  /* bytes of "batch-" and a number */
@@ -159,10 +160,10 @@ rs_job_state_now (const rs_job *job)
 }
 
 /*
- * New job for a call of 'function', whose reference it takes over; 'options'
- * may be NULL.  Its arguments, and its deadline, are set by the caller before
- * it is queued.  'chunk' bytes more are for a chunk; 0: a plain call.  NULL
- * when out of memory.
+ * New job for a call of 'function'; 'options' may be NULL.  Its arguments, and
+ * its deadline, are set by the caller before it is queued.  'chunk' bytes more
+ * are for a chunk; 0: a plain call.  There are two references: the caller's,
+ * and one for the queue.  NULL when out of memory.
  */
 rs_job *rs_job_new (rs_queue *queue, rs_message *function,
                     const rs_job_options *options, size_t chunk);

@@ -49,6 +49,10 @@ rs_message *rs_message_new (const void *data, size_t size, unsigned flags);
 /* The head of one whose bytes are, or will be, in 'data'. */
 void rs_message_init (rs_message *msg, size_t size, unsigned flags);
 
+/* So many references more, and less. */
+void rs_message_take (rs_message *msg, unsigned n);
+void rs_message_give (rs_message *msg, unsigned n);
+
 /* --------------------------------------------------------------- encoder */
 
 /* One object already sent, by address.  Private to encode.c. */

@@ -119,16 +119,16 @@ unlock (rs_pool *pool)
 /* ------------------------------------------------------------------ memory */
 
 static void
-hold (rs_pool *pool)
+hold (rs_pool *pool, unsigned n)
 {
-  atomic_fetch_add_explicit(&pool->holds, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&pool->holds, n, memory_order_relaxed);
 }
 
 static void
-drop (rs_pool *pool)
+drop (rs_pool *pool, unsigned n)
 {
   /* Release our reads and writes to the thread that frees. */
-  if (atomic_fetch_sub_explicit(&pool->holds, 1, memory_order_acq_rel) != 1)
+  if (atomic_fetch_sub_explicit(&pool->holds, n, memory_order_acq_rel) != n)
     return;
   rs_sched_fini(&pool->sched);
   pthread_cond_destroy(&pool->changed);
@@ -426,7 +426,7 @@ worker_left (rs_slot *slot)
   rs_events_unref(closer);
   if (!joined)
     worker_free(w);
-  drop(pool);
+  drop(pool, 1);
 }
 
 static void worker_lost (rs_slot *slot);
@@ -484,7 +484,7 @@ reserve_locked (rs_pool *pool)
   pool->alive++;
   pool->opening++;
   pool->started_workers++;
-  hold(pool);
+  hold(pool, 1);
   return w;
 }
 
@@ -510,7 +510,7 @@ start (rs_pool *pool, worker *w, rs_error *err)
   unlock(pool);
   if (w != NULL) {
     worker_free(w);
-    drop(pool);
+    drop(pool, 1);
   }
   return rs_fail(err, status, "%s", failure.text);
 }
@@ -612,7 +612,8 @@ is_short_locked (const rs_pool *pool)
   return pool->sched.queued + engaged > pool->alive;
 }
 
-/* 'limited': not if the queue is full. */
+/* Queue 'job'; if RS_OK, the reference for the queue is taken over.
+   'limited': not if the queue is full. */
 static int
 push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
 {
@@ -632,8 +633,7 @@ push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
     return fail_lost(err, stuck);
   }
   const bool may_grow = may_grow_locked(pool);
-  const bool handed = rs_sched_push_locked(&pool->sched, rs_job_ref(job),
-                                           !may_grow);
+  const bool handed = rs_sched_push_locked(&pool->sched, job, !may_grow);
   const bool grow = !handed && may_grow && is_short_locked(pool);
   worker *const w = grow ? reserve_locked(pool) : NULL;
   unlock(pool);
@@ -646,10 +646,7 @@ push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
   const bool back = pool->alive == 0
                  && rs_sched_claim_locked(&pool->sched, job);
   unlock(pool);
-  if (!back)
-    return RS_OK;
-  rs_job_unref(job);
-  return status;
+  return back ? status : RS_OK;
 }
 
 static int
@@ -720,15 +717,15 @@ queue_unblock (rs_queue *q)
 }
 
 static void
-queue_hold (rs_queue *q)
+queue_hold (rs_queue *q, unsigned n)
 {
-  hold(pool_of(q));
+  hold(pool_of(q), n);
 }
 
 static void
-queue_drop (rs_queue *q)
+queue_drop (rs_queue *q, unsigned n)
 {
-  drop(pool_of(q));
+  drop(pool_of(q), n);
 }
 
 /* ----------------------------------------------------------------- opening */
@@ -824,7 +821,7 @@ pool_new (const rs_pool_options *o)
   rs_cond_init(&pool->changed);
   if (pool->initial_state == NULL) {
     rs_timers_drop();
-    drop(pool);
+    drop(pool, 1);
     return NULL;
   }
   rs_initial_state_seal(pool->initial_state);
@@ -1050,6 +1047,8 @@ rs_pool_shut (rs_pool *pool, rs_events *events)
   unlock(pool);
   tell_room(pool);
   rs_events_unref(old);
+  if (events != NULL)  /* the pool is not needed any more */
+    rs_events_shut_purses(events);
   return none ? RS_OK : RS_EBUSY;
 }
 
@@ -1068,7 +1067,7 @@ rs_pool_unref (rs_pool *pool)
       || atomic_fetch_sub_explicit(&pool->refs, 1, memory_order_acq_rel) != 1)
     return;
   rs_pool_close(pool, 0);
-  drop(pool);
+  drop(pool, 1);
 }
 
 /* ------------------------------------------------------------------ public */
@@ -1129,8 +1128,8 @@ check_job_options (const rs_job_options *o, rs_error *err)
   return RS_OK;
 }
 
-/* Queue it; a worker of the pool itself, which cannot wait for room that it
-   would have to make, runs it at once. */
+/* Queue it, as 'push'; a worker of the pool itself, which cannot wait for room
+   that it would have to make, runs it at once. */
 static int
 submit (rs_pool *pool, rs_job *job, lua_State *L, rs_error *err)
 {
@@ -1141,8 +1140,16 @@ submit (rs_pool *pool, rs_job *job, lua_State *L, rs_error *err)
     return status;
   if (!rs_job_can_help(&pool->queue, s))
     return push(pool, job, false, err);
-  rs_job_run(rs_job_ref(job), s, L);
+  rs_job_run(job, s, L);
   return RS_OK;
+}
+
+/* Drop a new job that was not queued. */
+static void
+give_up (rs_job *job)
+{
+  rs_job_unref(job);
+  rs_job_unref(job);
 }
 
 /* [-0, +0, -]  A job for the function at 'index' and the 'n' values from
@@ -1156,6 +1163,8 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
   if (status != RS_OK)
     return status;
   rs_job *const job = rs_job_new(&pool->queue, function, options, 0);
+  if (!function->constant)
+    rs_message_unref(function);
   if (job == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
   rs_sched_prefetch(&pool->sched);
@@ -1166,7 +1175,7 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
   if (status == RS_OK)
     *out = job;
   else
-    rs_job_unref(job);
+    give_up(job);
   return status;
 }
 
@@ -1196,7 +1205,9 @@ rs_pool_submit (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
     rs_job_end_queued(job, rs_wish_reason(&job->call.wish));
     rs_job_unref(job);
   }
-  if (status == RS_OK && out != NULL)
+  if (status != RS_OK)
+    give_up(job);
+  else if (out != NULL)
     *out = job;
   else
     rs_job_unref(job);
