@@ -69,9 +69,10 @@ struct rs_events {
 
   _Alignas(RS_LINE)
   _Atomic unsigned refs;
-  rs_list spares;              /* notices of spare jobs; the host's own, as the
-                                  next ones */
-  unsigned n_spares;
+  rs_notice **spares;          /* of jobs, the last one last: an array, since
+                                  nothing is to be written to them; owned; the
+                                  host's own, as the next ones */
+  unsigned n_spares, spares_room;
   void (*free_spare) (rs_notice *n);
   bool open;                   /* the purses may be filled */
   rs_purses purses;
@@ -90,7 +91,6 @@ rs_events_new (void)
   rs_cond_init(&e->ready);
   rs_list_init(&e->queue);
   rs_list_init(&e->live);
-  rs_list_init(&e->spares);
   e->fds[0] = e->fds[1] = -1;
   return e;
 }
@@ -109,9 +109,9 @@ give (void *object, unsigned n)
   /* Release our reads and writes to the thread that frees. */
   if (atomic_fetch_sub_explicit(&e->refs, n, memory_order_acq_rel) != n)
     return;
-  rs_list *link;
-  while ((link = rs_list_shift(&e->spares)) != NULL)
-    e->free_spare(RS_LIST_ENTRY(link, rs_notice, queued));  /* and 'live' */
+  for (unsigned i = 0; i < e->n_spares; i++)
+    e->free_spare(e->spares[i]);  /* and 'live' is no more */
+  free(e->spares);
   if (e->fds[0] >= 0) {
     close(e->fds[0]);
     close(e->fds[1]);
@@ -541,17 +541,15 @@ rs_events_stir (rs_events *e)
 rs_notice *
 rs_events_get_spare (rs_events *e)
 {
-  if (!rs_events_mine(e) || e->n_spares == 0)
-    return NULL;
-  e->n_spares--;
-  return RS_LIST_ENTRY(rs_list_shift(&e->spares), rs_notice, queued);
+  return rs_events_mine(e) && e->n_spares > 0 ? e->spares[--e->n_spares]
+                                              : NULL;
 }
 
 rs_notice *
-rs_events_next_spare (rs_events *e)
+rs_events_next_spare (const rs_events *e)
 {
-  return rs_events_mine(e) && e->n_spares > 0
-       ? RS_LIST_ENTRY(e->spares.next, rs_notice, queued) : NULL;
+  return rs_events_mine(e) && e->n_spares > 0 ? e->spares[e->n_spares - 1]
+                                              : NULL;
 }
 
 unsigned
@@ -560,14 +558,29 @@ rs_events_spares (const rs_events *e)
   return rs_events_mine(e) ? e->n_spares : 0;
 }
 
+/* Room for one more. */
+static bool
+has_room (rs_events *e)
+{
+  if (e->n_spares < e->spares_room)
+    return true;
+  const unsigned room = e->spares_room > 0 ? 2 * e->spares_room : 16;
+  rs_notice **const spares = room > SPARES ? NULL
+                           : realloc(e->spares, room * sizeof *spares);
+  if (spares == NULL)
+    return false;
+  e->spares = spares;
+  e->spares_room = room;
+  return true;
+}
+
 bool
 rs_events_put_spare (rs_events *e, rs_notice *n, void (*free) (rs_notice *n))
 {
-  if (!rs_events_mine(e) || e->n_spares >= SPARES)
+  if (!rs_events_mine(e) || !has_room(e))
     return false;
   e->free_spare = free;
-  e->n_spares++;
-  rs_list_push_front(&e->spares, &n->queued);
+  e->spares[e->n_spares++] = n;
   return true;
 }
 

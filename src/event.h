@@ -83,7 +83,7 @@ extern const rs_purse_kind rs_events_kind;
  * not kept; 'free' is for those that are left with the events.
  */
 rs_notice *rs_events_get_spare (rs_events *e);
-rs_notice *rs_events_next_spare (rs_events *e);  /* stays there */
+rs_notice *rs_events_next_spare (const rs_events *e);  /* stays there */
 unsigned rs_events_spares (const rs_events *e);  /* how many there are */
 bool rs_events_put_spare (rs_events *e, rs_notice *n,
                           void (*free) (rs_notice *n));

@@ -58,10 +58,15 @@ rs_purse_take (rs_purse *p, const rs_purse_kind *kind, void *object)
 static inline void
 rs_purse_give (rs_purse *p, const rs_purse_kind *kind, void *object)
 {
-  if (p->object != object || p->n >= 2 * RS_PURSE)
+  if (p->object != object) {
     kind->give(object, 1);
-  else
-    p->n++;
+    return;
+  }
+  if (p->n == 2 * RS_PURSE) {
+    p->n = RS_PURSE;
+    kind->give(object, RS_PURSE);
+  }
+  p->n++;
 }
 
 #endif
