@@ -86,21 +86,23 @@ typedef struct rs_chunk {
                                  finds it lost; set with a timeout only */
 } rs_chunk;
 
+/* In the order of use: what a host looks at when it takes a small result, and
+   frees it, is in front. */
 struct rs_call {
   rs_message *result;         /* what is left: owned by the caller, or NULL: no
                                  memory */
-  _Alignas(rs_message) unsigned char room[RS_CALL_ROOM];  /* for a small one;
+  rs_message *function;       /* what is asked, lent, constant: function or
+                                 source, then what follows the arguments */
+  rs_message *arguments;      /* or NULL: none, or a range */
+  rs_chunk *chunk;            /* or NULL: a plain call */
+  _Alignas(rs_message) unsigned char room[RS_CALL_ROOM];  /* for a small result;
                                  for small arguments before that, unless they
                                  may be needed again */
   rs_job_state state;         /* left, too */
   rs_reason reason;           /* why it was stopped, if it was */
 
   const rs_call_sink *sink;   /* constant; or NULL */
-  uint64_t id;                /* what is asked: lent, constant */
-  rs_chunk *chunk;            /* or NULL: a plain call */
-  rs_message *function;       /* function or source, then what follows the
-                                 arguments */
-  rs_message *arguments;      /* or NULL: none, or a range */
+  uint64_t id;                /* what is asked, too, as all that follows */
   double timeout;             /* seconds an item may take; 0: any time */
   bool keep;                  /* 'function' may be kept: 'constant' in it,
                                  where a worker would take it from the host's
