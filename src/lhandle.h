@@ -139,6 +139,10 @@ void rs_visit_jobs (lua_State *L, const rs_pool *pool);
 /* [-0, +1, m]  Push a record, whose reference it takes, as a table. */
 void rs_push_record (lua_State *L, rs_stream_record *record);
 
+/* [-0, +1, e]  Push what was emitted, a reference that it takes, as an event
+   of the job at 'job'. */
+void rs_push_event (lua_State *L, rs_stream_record *record, int job);
+
 /* [-1, +0, m]  Append the record on top to the streams in the table below
    it: to 'all' and to the array of its stream. */
 void rs_add_to_streams (lua_State *L);

@@ -542,16 +542,37 @@ listen (lua_State *L)
   return 0;
 }
 
-/* job:deliver() -> the next record or event, or nil */
+/* job:news() -> id, is it a chunk, has it started, has it ended */
+static int
+news (lua_State *L)
+{
+  rs_job_info i;
+  rs_job_info_get(check(L), &i);
+  lua_pushinteger(L, (lua_Integer) i.id);
+  lua_pushboolean(L, i.chunk);
+  lua_pushboolean(L, i.started > 0);
+  lua_pushboolean(L, i.finished > 0);
+  return 4;
+}
+
+/* job:deliver() -> the next record | nil, the next event | nil */
 static int
 deliver (lua_State *L)
 {
   rs_stream_record *const record = rs_job_deliver(check(L));
+  rs_stream_record_info info = { .stream = RS_STREAM_OUTPUT };
+  lua_settop(L, 1);
   if (record != NULL)
+    rs_stream_record_info_get(record, &info);
+  if (record != NULL && info.stream != RS_STREAM_EVENT) {
     rs_push_record(L, record);
-  else
-    lua_pushnil(L);
-  return 1;
+    return 1;
+  }
+  lua_pushnil(L);
+  if (record == NULL)
+    return 1;
+  rs_push_event(L, record, 1);
+  return 2;
 }
 
 /* job:delivered() -> sequence */
@@ -691,6 +712,7 @@ rs_open_job_type (lua_State *L)
     { "delivered", delivered },
     { "help", help },
     { "listen", listen },
+    { "news", news },
     { "record", record },
     { "see", see },
     { "settled", settled },

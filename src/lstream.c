@@ -45,6 +45,26 @@ push_metatable (lua_State *L)
     luaL_setfuncs(L, meta, 0);
 }
 
+/* [-0, +0, e]  What was sent, in the table on top: the first value as 'first',
+   and all in 'values'. */
+static void
+set_values (lua_State *L, rs_message *values, const char *first)
+{
+  const int table = lua_gettop(L);
+  const int n = rs_decode(L, values);
+  if (n > 0) {
+    lua_pushvalue(L, table + 1);
+    lua_setfield(L, table, first);
+  }
+  lua_createtable(L, n, 1);
+  lua_insert(L, table + 1);
+  for (int i = n; i > 0; i--)
+    lua_rawseti(L, table + 1, i);
+  lua_pushinteger(L, n);
+  lua_setfield(L, table + 1, "n");
+  lua_setfield(L, table, "values");
+}
+
 /* (record, light) -> table */
 static int
 make_table (lua_State *L)
@@ -72,32 +92,71 @@ make_table (lua_State *L)
     lua_pushstring(L, r.name);
     lua_setfield(L, TABLE, "name");
   }
-  const int n = rs_decode(L, r.values);
-  if (n > 0) {
-    lua_pushvalue(L, TABLE + 1);
-    lua_setfield(L, TABLE, "value");
-  }
-  lua_createtable(L, n, 1);
-  lua_insert(L, TABLE + 1);
-  for (int i = n; i > 0; i--)
-    lua_rawseti(L, TABLE + 1, i);
-  lua_pushinteger(L, n);
-  lua_setfield(L, TABLE + 1, "n");
-  lua_setfield(L, TABLE, "values");
+  set_values(L, r.values, "value");
   push_metatable(L);
   lua_setmetatable(L, TABLE);
   return 1;
 }
 
-void
-rs_push_record (lua_State *L, rs_stream_record *record)
+/* (record, light, job) -> event */
+static int
+make_event (lua_State *L)
 {
-  lua_pushcfunction(L, make_table);
+  enum { RECORD = 1, JOB, TABLE };
+  rs_stream_record_info r;
+  rs_job_info job;
+  rs_stream_record_info_get(lua_touserdata(L, RECORD), &r);
+  rs_job_info_get(rs_handle_check(L, JOB, RS_JOB_TYPE), &job);
+  lua_createtable(L, 0, 9);
+  lua_pushstring(L, r.name);
+  lua_setfield(L, TABLE, "name");
+  lua_pushinteger(L, (lua_Integer) job.id);
+  lua_setfield(L, TABLE, "id");
+  lua_pushstring(L, job.name);
+  lua_setfield(L, TABLE, "job_name");
+  if (job.worker != 0) {
+    lua_pushinteger(L, (lua_Integer) job.worker);
+    lua_setfield(L, TABLE, "worker");
+  }
+  if (!job.chunk) {
+    lua_pushvalue(L, JOB);
+    lua_setfield(L, TABLE, "job");
+  }
+  if (r.index != 0) {
+    lua_pushinteger(L, r.index);
+    lua_setfield(L, TABLE, "index");
+  }
+  lua_pushnumber(L, r.time);
+  lua_setfield(L, TABLE, "time");
+  set_values(L, r.values, "data");
+  return 1;
+}
+
+/* [-n, +1, e]  Make a table of the record, whose reference it takes, and the
+   'n' values on top. */
+static void
+make (lua_State *L, lua_CFunction function, rs_stream_record *record, int n)
+{
+  lua_pushcfunction(L, function);
   lua_pushlightuserdata(L, record);
-  const int code = lua_pcall(L, 1, 1, 0);
+  lua_rotate(L, -n - 2, 2);
+  const int code = lua_pcall(L, n + 1, 1, 0);
   rs_stream_record_unref(record);
   if (code != LUA_OK)
     lua_error(L);
+}
+
+void
+rs_push_record (lua_State *L, rs_stream_record *record)
+{
+  make(L, make_table, record, 0);
+}
+
+void
+rs_push_event (lua_State *L, rs_stream_record *record, int job)
+{
+  lua_pushvalue(L, job);
+  make(L, make_event, record, 1);
 }
 
 void

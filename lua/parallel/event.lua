@@ -98,6 +98,10 @@ end
 local function call_all (name, event)
   local list <const> = handlers[name]
   if list == nil then return 0 end
+  if #list == 1 then
+    call(list[1], event)
+    return 1
+  end
   local copy <const> = table.move(list, 1, #list, 1, {})
   for _, fn in ipairs(copy) do call(fn, event) end
   return #copy
@@ -248,38 +252,40 @@ local function tell_end (job, info, list)
   return calls
 end
 
---- Hand out what is new with a job.
+--- Hand out what is new with a job.  Most often that is one event, and a
+--- handler: to make the table of all that is known of the job would double
+--- the time until it is called.
 ---@param job parallel.Job
 ---@return integer calls  of handlers
 local function deliver (job)
-  local info <const> = job:info()
-  local list <const> = listeners[info.id]
-  local calls = 0
-  if not info.chunk and info.started ~= nil then
-    calls = calls + tell_start(job, info, list)
+  local id <const>, chunk <const>, begun <const>, ended <const> = job:news()
+  local list <const> = listeners[id]
+  local calls, info = 0, nil
+  if list ~= nil or begun and not chunk and handlers.started ~= nil then
+    info = job:info()
+    if begun and not chunk then calls = tell_start(job, info, list) end
+    if list ~= nil then calls = calls + catch_up(job, info, list) end
   end
-  if list ~= nil then calls = calls + catch_up(job, info, list) end
-  local ok, record = pcall(job.deliver, job)
-  while not ok or record ~= nil do
+  local ok, record, event = pcall(job.deliver, job)
+  while not ok or record ~= nil or event ~= nil do
     if not ok then
-      report("records of " .. info.name, record)
-    elseif record.stream == "event" then
-      local event = make_event(job, info, record.name, record)
+      report("records of " .. job.name, record)
+    elseif event ~= nil then
       if list ~= nil then calls = calls + tell(list, "event", event, false) end
-      calls = calls + call_all(record.name, event)
-            + call_all("event", event)
+      calls = calls + call_all(event.name, event) + call_all("event", event)
     else
+      info = info or job:info()
       show(job, info, record)
-      local event = make_event(job, info, record.stream, record)
+      event = make_event(job, info, record.stream, record)
       if list ~= nil then
         calls = calls + tell(list, record.stream, event, false)
       end
       calls = calls + call_all(record.stream, event)
     end
-    ok, record = pcall(job.deliver, job)
+    ok, record, event = pcall(job.deliver, job)
   end
-  if info.ended and not info.chunk then
-    calls = calls + tell_end(job, info, list)
+  if ended and not chunk then
+    calls = calls + tell_end(job, job:info(), list)
     if job:info().unseen then report_unseen(job) end
   end
   return calls
