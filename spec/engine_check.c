@@ -960,6 +960,55 @@ in_hand (const rs_seat *seat)
   return seat->tail - atomic_load(&seat->at);
 }
 
+/* Free the job at 'ud', which nobody runs. */
+static void *
+drop_job (void *ud)
+{
+  rs_job_unref(ud);
+  rs_job_unref(ud);
+  return NULL;
+}
+
+/* Jobs have places of their own, whoever frees them, and these are used
+   again. */
+static void
+check_job_memory (void)
+{
+  enum { JOBS = 5000, ROUNDS = 3 };
+  static rs_job *jobs[JOBS];
+  rs_queue q = { .hold = do_nothing, .drop = do_nothing,
+                 .ended = end_nothing };
+  rs_message *const function = rs_message_new("", 0, 0);
+  rs_events *const events = rs_events_new();
+  const rs_job_options o = { .events = events };
+  REQUIRE(events != NULL);
+  for (int round = 0; round < ROUNDS; round++) {
+    bool alone = true;
+    for (int i = 0; i < JOBS; i++) {
+      jobs[i] = rs_job_new(&q, function, &o, 0);
+      REQUIRE(jobs[i] != NULL);
+      *rs_job_slot(jobs[i]) = i;
+    }
+    for (int i = 0; i < JOBS; i++)
+      alone &= *rs_job_slot(jobs[i]) == i && (uintptr_t) jobs[i] % 128 == 0;
+    CHECK(alone);
+    CHECK(rs_events_jobs(events, NULL, 0) == JOBS);
+    pthread_t thread;
+    REQUIRE(pthread_create(&thread, NULL, drop_job, jobs[0]) == 0);
+    pthread_join(thread, NULL);
+    for (int i = 1; i < JOBS; i += 2)
+      drop_job(jobs[i]);
+    CHECK(rs_events_jobs(events, NULL, 0) == JOBS / 2 - 1);
+    for (int i = 2; i < JOBS; i += 2)
+      drop_job(jobs[i]);
+    CHECK(rs_events_jobs(events, NULL, 0) == 0);
+  }
+  CHECK(rs_events_spares(events) < JOBS);
+  rs_events_unref(events);
+  CHECK(atomic_load(&function->refs) == 1);  /* no purse has any */
+  rs_message_unref(function);
+}
+
 /* Short jobs are taken several at a time; each of them can be taken away until
    it was begun, and goes back for one of a higher priority. */
 static void
@@ -1141,6 +1190,7 @@ main (void)
 {
   lua_State *const L = luaL_newstate();
   check_slab();
+  check_job_memory();
   check_hands();
   check_full_hand();
   check_stopping(L);

@@ -712,6 +712,7 @@ run_items (lua_State *L, run *r, int handler)
   const double budget = r->chunk->budget;
   r->watched = budget > 0 ? rs_now_coarse() : 0;
   r->late = budget > 0 ? r->watched + budget : RS_NEVER;
+  r->unwatched = 0;
   r->stride = 1;
   r->out->packs = !(call->flags & RS_BATCH_RECORDS)
               && r->chunk->count >= RS_WIRE_RUN_FROM;

@@ -56,7 +56,7 @@ struct rs_events {
 
   _Alignas(RS_LINE)
   pthread_mutex_t lock;        /* guards down to the blank line */
-  rs_list live;                /* notices of all jobs, spare ones, too */
+  rs_job_lists jobs;
   rs_list queue;               /* notices, oldest first */
   bool woken;
   bool pokable;                /* the host shall sleep at the pipe */
@@ -73,7 +73,7 @@ struct rs_events {
                                   nothing is to be written to them; owned; the
                                   host's own, as the next ones */
   unsigned n_spares, spares_room;
-  void (*free_spare) (rs_notice *n);
+  void (*free_spare) (rs_job_lists *lists, rs_notice *n);
   bool open;                   /* the purses may be filled */
   rs_purses purses;
 };
@@ -90,7 +90,8 @@ rs_events_new (void)
   rs_mutex_init(&e->lock);
   rs_cond_init(&e->ready);
   rs_list_init(&e->queue);
-  rs_list_init(&e->live);
+  rs_list_init(&e->jobs.live);
+  rs_list_init(&e->jobs.blocks);
   e->fds[0] = e->fds[1] = -1;
   return e;
 }
@@ -110,7 +111,7 @@ give (void *object, unsigned n)
   if (atomic_fetch_sub_explicit(&e->refs, n, memory_order_acq_rel) != n)
     return;
   for (unsigned i = 0; i < e->n_spares; i++)
-    e->free_spare(e->spares[i]);  /* and 'live' is no more */
+    e->free_spare(&e->jobs, e->spares[i]);
   free(e->spares);
   if (e->fds[0] >= 0) {
     close(e->fds[0]);
@@ -497,19 +498,16 @@ rs_events_take (rs_events *e)
   return link != NULL ? RS_LIST_ENTRY(link, rs_notice, queued) : NULL;
 }
 
-void
-rs_events_enter (rs_events *e, rs_notice *n)
+rs_job_lists *
+rs_events_lock (rs_events *e)
 {
   pthread_mutex_lock(&e->lock);
-  rs_list_push(&e->live, &n->live);
-  pthread_mutex_unlock(&e->lock);
+  return &e->jobs;
 }
 
 void
-rs_events_leave (rs_events *e, rs_notice *n)
+rs_events_unlock (rs_events *e)
 {
-  pthread_mutex_lock(&e->lock);
-  rs_list_remove(&n->live);
   pthread_mutex_unlock(&e->lock);
 }
 
@@ -558,13 +556,14 @@ rs_events_spares (const rs_events *e)
   return rs_events_mine(e) ? e->n_spares : 0;
 }
 
-/* Room for one more. */
-static bool
-has_room (rs_events *e)
+bool
+rs_events_reserve_spares (rs_events *e, unsigned n)
 {
-  if (e->n_spares < e->spares_room)
+  unsigned room = e->spares_room > 0 ? e->spares_room : 16;
+  while (room < e->n_spares + n)
+    room *= 2;
+  if (room == e->spares_room)
     return true;
-  const unsigned room = e->spares_room > 0 ? 2 * e->spares_room : 16;
   rs_notice **const spares = room > SPARES ? NULL
                            : realloc(e->spares, room * sizeof *spares);
   if (spares == NULL)
@@ -575,9 +574,11 @@ has_room (rs_events *e)
 }
 
 bool
-rs_events_put_spare (rs_events *e, rs_notice *n, void (*free) (rs_notice *n))
+rs_events_put_spare (rs_events *e, rs_notice *n,
+                     void (*free) (rs_job_lists *lists, rs_notice *n))
 {
-  if (!rs_events_mine(e) || !has_room(e))
+  if (!rs_events_mine(e)
+      || (e->n_spares == e->spares_room && !rs_events_reserve_spares(e, 1)))
     return false;
   e->free_spare = free;
   e->spares[e->n_spares++] = n;
@@ -588,7 +589,8 @@ void
 rs_events_visit (rs_events *e, void (*f) (rs_notice *n, void *ud), void *ud)
 {
   pthread_mutex_lock(&e->lock);
-  for (rs_list *link = e->live.next; link != &e->live; link = link->next)
+  for (rs_list *link = e->jobs.live.next; link != &e->jobs.live;
+       link = link->next)
     f(RS_LIST_ENTRY(link, rs_notice, live), ud);
   pthread_mutex_unlock(&e->lock);
 }

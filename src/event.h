@@ -27,9 +27,18 @@ bool rs_events_post (rs_events *e, rs_notice *n);
 /* Take the first one off the queue, or NULL. */
 rs_notice *rs_events_take (rs_events *e);
 
-/* Into 'live' and out of it; what is spare stays there. */
-void rs_events_enter (rs_events *e, rs_notice *n);
-void rs_events_leave (rs_events *e, rs_notice *n);
+/* For the memory of jobs (job_memory.c). */
+typedef struct rs_job_block rs_job_block;
+
+typedef struct rs_job_lists {
+  rs_list live;         /* notices of jobs that have their memory, spare ones,
+                           too */
+  rs_list blocks;       /* where some have none */
+  unsigned next_block;  /* jobs in the next one; or 0 */
+} rs_job_lists;
+
+rs_job_lists *rs_events_lock (rs_events *e);
+void rs_events_unlock (rs_events *e);
 
 /*
  * Its job has ended, and the host is to be told: queue it and wake the host.
@@ -78,15 +87,16 @@ void rs_events_shut_purses (rs_events *e);
 extern const rs_purse_kind rs_events_kind;
 
 /*
- * Jobs that were freed, for others that will report here: the host's own
- * thread takes the one that it gave last, or NULL.  'put' is false when it is
- * not kept; 'free' is for those that are left with the events.
+ * Jobs for others that will report here: the host's own thread takes the one
+ * that it gave last, or NULL.  'put' is false when it is not kept; 'free' is
+ * for those that are left when the events are freed.
  */
 rs_notice *rs_events_get_spare (rs_events *e);
 rs_notice *rs_events_next_spare (const rs_events *e);  /* stays there */
 unsigned rs_events_spares (const rs_events *e);  /* how many there are */
+bool rs_events_reserve_spares (rs_events *e, unsigned n);  /* for 'put' */
 bool rs_events_put_spare (rs_events *e, rs_notice *n,
-                          void (*free) (rs_notice *n));
+                          void (*free) (rs_job_lists *lists, rs_notice *n));
 
 /* Call 'f', which may not lock anything, for each notice in 'live'. */
 void rs_events_visit (rs_events *e, void (*f) (rs_notice *n, void *ud),

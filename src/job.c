@@ -12,6 +12,7 @@
 #include <lauxlib.h>
 
 #include "clock.h"
+#include "job_memory.h"
 #include "pool.h"
 #include "status.h"
 
@@ -90,138 +91,6 @@ listening (const rs_job *job)
   return atomic_load_explicit(&job->listen, memory_order_relaxed);
 }
 
-enum { ALIGN = _Alignof(rs_job) };
-
-/* Memory, a lock and a condition; in the list of its events, where it is not
-   seen before it has a reference. */
-static rs_job *
-job_alloc (rs_events *events, size_t chunk)
-{
-  rs_notice *const spare = events != NULL && chunk == 0
-                         ? rs_events_get_spare(events) : NULL;
-  if (spare != NULL) {
-    rs_notice *const next = rs_events_next_spare(events);
-    if (next != NULL)
-      rs_prefetch_all(of_notice(next), sizeof *of_notice(next));
-    return of_notice(spare);
-  }
-  rs_job *const job =
-    aligned_alloc(ALIGN, (sizeof *job + chunk + ALIGN - 1) / ALIGN * ALIGN);
-  if (job != NULL) {
-    atomic_init(&job->refs, 0);
-    rs_mutex_init(&job->lock);
-    rs_cond_init(&job->changed);
-    rs_list_init(&job->notice.live);
-    if (events != NULL)
-      rs_events_enter(events, &job->notice);
-  }
-  return job;
-}
-
-static void
-job_dealloc (rs_job *job)
-{
-  pthread_mutex_destroy(&job->lock);
-  pthread_cond_destroy(&job->changed);
-  free(job);
-}
-
-static void
-free_spare (rs_notice *n)
-{
-  job_dealloc(of_notice(n));
-}
-
-/* Set all but these to zero, and but the room for a message. */
-static void
-job_clear (rs_job *job, size_t chunk)
-{
-  char *const at = (char *) job;
-  const size_t priority = offsetof(rs_job, priority);
-  const size_t room = offsetof(rs_job, call) + offsetof(rs_call, room);
-  const size_t behind = room + RS_CALL_ROOM;
-  const size_t lock = offsetof(rs_job, lock);
-  const size_t waiters = offsetof(rs_job, waiters);
-  const size_t changed = offsetof(rs_job, changed);
-  const size_t seen = offsetof(rs_job, seen);
-  const size_t live = offsetof(rs_job, notice) + offsetof(rs_notice, live);
-  memset(at + priority, 0, room - priority);
-  memset(at + behind, 0, lock - behind);
-  memset(at + waiters, 0, changed - waiters);
-  memset(at + seen, 0, live - seen);
-  memset(at + live + sizeof(rs_list), 0,
-         sizeof *job + chunk - live - sizeof(rs_list));
-}
-
-/* ------------------------------------------- what it has references to */
-
-static void
-take_queue (void *q, unsigned n)
-{
-  ((rs_queue *) q)->hold(q, n);
-}
-
-static void
-give_queue (void *q, unsigned n)
-{
-  ((rs_queue *) q)->drop(q, n);
-}
-
-static void
-take_message (void *msg, unsigned n)
-{
-  rs_message_take(msg, n);
-}
-
-static void
-give_message (void *msg, unsigned n)
-{
-  rs_message_give(msg, n);
-}
-
-static const rs_purse_kind queue_kind = { take_queue, give_queue };
-static const rs_purse_kind message_kind = { take_message, give_message };
-
-/* Those of a new job; 'purses' may be NULL.  A function that is sent once is
-   not worth one. */
-static void
-take_references (rs_purses *purses, rs_queue *queue, rs_events *events,
-                 rs_message *function)
-{
-  if (purses != NULL) {
-    rs_purse_take(&purses->events, &rs_events_kind, events);
-    rs_purse_take(&purses->queue, &queue_kind, queue);
-  }
-  else {
-    rs_events_ref(events);
-    queue->hold(queue, 1);
-  }
-  if (purses != NULL && function->constant)
-    rs_purse_take(&purses->function, &message_kind, function);
-  else
-    rs_message_ref(function);
-}
-
-/* Those of a job that was freed. */
-static void
-give_references (rs_purses *purses, rs_queue *queue, rs_events *events,
-                 rs_message *function)
-{
-  if (purses != NULL && function->constant)
-    rs_purse_give(&purses->function, &message_kind, function);
-  else
-    rs_message_unref(function);
-  if (purses != NULL) {
-    rs_purse_give(&purses->queue, &queue_kind, queue);
-    rs_purse_give(&purses->events, &rs_events_kind, events);
-  }
-  else {
-    queue->drop(queue, 1);
-    if (events != NULL)
-      rs_events_kind.give(events, 1);
-  }
-}
-
 rs_job *
 rs_job_new (rs_queue *queue, rs_message *function,
             const rs_job_options *options, size_t chunk)
@@ -229,22 +98,15 @@ rs_job_new (rs_queue *queue, rs_message *function,
   static const rs_job_options defaults;
   if (options == NULL)
     options = &defaults;
-  rs_events *const events = options->events;
-  rs_job *const job = job_alloc(events, chunk);
-  if (job == NULL)
-    return NULL;
   /* Before the rest, since atomic operations wait for what was written. */
   const uint64_t id = rs_job_next_id();
-  take_references(events != NULL && chunk == 0 ? rs_events_open_purses(events)
-                                               : NULL,
-                  queue, events, function);
-  job_clear(job, chunk);
+  rs_job *const job = rs_job_alloc(queue, options->events, function, chunk);
+  if (job == NULL)
+    return NULL;
   atomic_init(&job->state, RS_JOB_QUEUED);
   rs_list_init(&job->link);
   rs_list_init(&job->notice.queued);
-  job->queue = queue;
   job->call.id = id;
-  job->call.function = function;
   job->call.keep = function->constant;
   job->call.sink = &sink;
   job->call.attempt = 1;
@@ -253,12 +115,9 @@ rs_job_new (rs_queue *queue, rs_message *function,
   job->call.retry_on = options->retry_on != RS_RETRY_DEFAULT
                      ? options->retry_on
                      : RS_RETRY_ERROR | RS_RETRY_TIMEOUT;
-  if (chunk > 0)
-    job->call.chunk = (rs_chunk *) (job + 1);
   job->priority = (int8_t) options->priority;
   job->created = rs_now();
   atomic_init(&job->listen, options->listen);
-  job->events = events;
   if (options->name != NULL) {
     job->rich = true;
     job->name = strdup(options->name);
@@ -329,10 +188,6 @@ rs_job_ref (rs_job *job)
 static void
 job_free (rs_job *job)
 {
-  rs_queue *const queue = job->queue;
-  rs_events *const events = job->events;
-  rs_message *const function = job->call.function;
-  const bool chunk = job->call.chunk != NULL;
   if (job->rich) {
     more_free(job->more);
     free(job->name);
@@ -342,18 +197,7 @@ job_free (rs_job *job)
     job->hooks->on_free(job);
   rs_message_unref(job->call.arguments);
   rs_message_unref(job->call.result);
-  /* Whether it has references is still looked at by who visits its events. */
-  atomic_store_explicit(&job->refs, 0, memory_order_relaxed);
-  if (events == NULL)
-    job_dealloc(job);
-  else if (chunk || !rs_events_put_spare(events, &job->notice, free_spare)) {
-    rs_events_leave(events, &job->notice);
-    job_dealloc(job);
-  }
-  else if (rs_events_spares(events) == 1)  /* the next one, and soon? */
-    rs_prefetch_all(job, sizeof *job);
-  give_references(events != NULL && !chunk ? rs_events_purses(events) : NULL,
-                  queue, events, function);
+  rs_job_dealloc(job);
 }
 
 void

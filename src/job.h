@@ -137,6 +137,7 @@ struct rs_job {
                               for it; guarded by the lock */
   char *failure;           /* owned: why it failed without a result; or NULL;
                               set before the end */
+  rs_job_block *block;     /* that it is in, or NULL; constant */
 };
 
 /* In 'refs': it has ended, and all there is to be told was told. */
