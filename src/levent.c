@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "code.h"
 #include "lparallel.h"
 
 #define EVENTS_TYPE "parallel.events"

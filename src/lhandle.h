@@ -13,7 +13,6 @@
 #include <lua.h>
 #include <lauxlib.h>
 
-#include "code.h"
 #include "runspace.h"
 
 /* Their names; the metatable of a type is in the registry by its name, and by
@@ -39,7 +38,7 @@ typedef struct rs_handle {
 /* What the module keeps for a Lua state. */
 typedef struct rs_face {
   rs_events *events;      /* where it hears of its jobs; a reference */
-  rs_outbox *outbox;      /* of this state; lent */
+  struct rs_outbox *outbox;  /* of this state (code.h); lent */
   int job_type;           /* registry: the metatable of handles of jobs */
   int handles;            /* registry: handles of jobs, weak, by place */
   unsigned room;          /* places there, used or not */
