@@ -1058,7 +1058,7 @@ check_hands (void)
   rs_job *const running = rs_seat_job_locked(&seat);
   CHECK(running == jobs[3]);
   rs_job *const urgent = loose_job(&q, function, 1);
-  CHECK(!rs_sched_push_locked(&s, urgent, true));  /* the hand is empty by that */
+  CHECK(!rs_sched_push_locked(&s, urgent, true));  /* that empties the hand */
   CHECK(rs_sched_take_locked(&s, &other) && in_hand(&other) == 1);
   pthread_mutex_unlock(&s.lock);
   CHECK(rs_seat_begin(&other) == urgent);

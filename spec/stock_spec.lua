@@ -29,6 +29,23 @@ describe("the module in a stock lua5.4", function ()
     prints("table\n", "print(type(require 'parallel'))")
   end)
 
+  it("has no jobs for finalizers that run when the state has closed it",
+     function ()
+    local text, status = stock [[
+      late = setmetatable({}, { __gc = function ()
+        local parallel = require "parallel"
+        print(pcall(parallel.spawn, "return 1"))
+        print(pcall(parallel.run, "return 1"))
+        print(pcall(parallel.map, { 1 }, "return ..."))
+      end })
+      require "parallel".jobs()
+    ]]
+    assert.equal(0, status)
+    local n = select(2, text:gsub("false%s[^\n]*the Lua state is being closed",
+                                  ""))
+    assert.equal(3, n, text)
+  end)
+
   it("sets no global", function ()
     prints("nil\n", "require 'parallel' print(parallel)")
   end)

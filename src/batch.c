@@ -341,8 +341,8 @@ tally_run (rs_batch *batch, rs_job *job)
     t.started += chunk->ended[i];
   t.failed = t.started - chunk->ended[RS_JOB_COMPLETED]
            - chunk->ended[RS_JOB_COMPLETED_WITH_ERRORS];
-  if (rs_job_state_now(job) == RS_JOB_COMPLETED && chunk->rest.item < chunk->count
-      && !stopped(batch))
+  if (rs_job_state_now(job) == RS_JOB_COMPLETED
+      && chunk->rest.item < chunk->count && !stopped(batch))
     go_on(batch, job, chunk->rest, job->call.attempt);
   return t;
 }

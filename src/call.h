@@ -95,9 +95,9 @@ struct rs_call {
                                  source, then what follows the arguments */
   rs_message *arguments;      /* or NULL: none, or a range */
   rs_chunk *chunk;            /* or NULL: a plain call */
-  _Alignas(rs_message) unsigned char room[RS_CALL_ROOM];  /* for a small result;
-                                 for small arguments before that, unless they
-                                 may be needed again */
+  /* For a small result; for small arguments before that, unless they may be
+     needed again. */
+  _Alignas(rs_message) unsigned char room[RS_CALL_ROOM];
   rs_job_state state;         /* left, too */
   rs_reason reason;           /* why it was stopped, if it was */
 

@@ -15,13 +15,6 @@
 #include "marshal.h"
 #include "runspace.h"
 
-/* What a state keeps of what it has sent. */
-typedef struct rs_outbox rs_outbox;
-
-/* [-0, +0, -]  That of 'L', as long as the state lives; NULL when out of
-   memory.  Makes room on the stack for those below, LUA_MINSTACK. */
-rs_outbox *rs_outbox_of (lua_State *L);
-
 /*
  * [-0, +0, -]  Encode the function, or source, at 'index'.  If the message is
  * 'constant' it is lent, until the next one is encoded; else it is a reference

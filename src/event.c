@@ -159,7 +159,7 @@ rs_events_purses (rs_events *e)
 void
 rs_events_shut_purses (rs_events *e)
 {
-  if (!rs_events_mine(e) || !e->open)
+  if (!rs_events_mine(e))
     return;
   e->open = false;
   rs_purse_empty(&e->purses.queue);

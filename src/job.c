@@ -12,8 +12,6 @@
 #include <lauxlib.h>
 
 #include "clock.h"
-#include "job_memory.h"
-#include "pool.h"
 #include "status.h"
 
 const char *

@@ -106,8 +106,8 @@ struct rs_job {
   const rs_job_hooks *hooks;  /* or NULL */
 
   _Alignas(RS_LINE)
-  _Atomic int state;       /* rs_job_state, and RS_JOB_WATCHED; rs_job_state_now
-                              reads it */
+  _Atomic int state;       /* rs_job_state, and RS_JOB_WATCHED; read by
+                              rs_job_state_now */
   rs_reason reason;        /* why it was stopped; set with the final state, as
                               the next one */
   double finished;         /* instant */
@@ -236,5 +236,19 @@ rs_state *rs_job_helper (const rs_queue *queue, lua_State *L);
 /* It can run one more job inside those that wait there; or else it is counted
    as one that waits (rs_job_unblock). */
 bool rs_job_can_help (const rs_queue *queue, rs_state *s);
+
+/* ------------------------------------ between job.c and job_memory.c only */
+
+/*
+ * A job that is zero but for its lock, its condition, 'queue', 'events' and
+ * the function, to which it has references; 'events' may be NULL.  With
+ * 'chunk' it has so many bytes more, for its chunk.  Nobody sees it before it
+ * has a reference itself.  NULL when out of memory.
+ */
+rs_job *rs_job_alloc (rs_queue *queue, rs_events *events,
+                      rs_message *function, size_t chunk);
+
+/* Free a job to which there is no reference, and drop all these. */
+void rs_job_dealloc (rs_job *job);
 
 #endif

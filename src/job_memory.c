@@ -11,7 +11,7 @@
  *
  * Chunks, and jobs that other threads submit, have memory of their own.
  */
-#include "job_memory.h"
+#include "job.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -78,7 +78,8 @@ make_job (rs_events *events, size_t chunk)
 static rs_job_block *
 make_block (unsigned n)
 {
-  rs_job_block *const b = aligned_alloc(ALIGN, sizeof *b + n * sizeof *b->jobs);
+  const size_t size = sizeof(rs_job_block) + n * sizeof(rs_job);
+  rs_job_block *const b = aligned_alloc(ALIGN, size);
   if (b == NULL)
     return NULL;
   rs_list_init(&b->link);

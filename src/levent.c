@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "code.h"
 #include "lparallel.h"
 
 #define EVENTS_TYPE "parallel.events"
@@ -88,9 +87,17 @@ rs_lua_face (lua_State *L)
 }
 
 rs_events *
+rs_lua_events_of (lua_State *L, const rs_face *face)
+{
+  if (face->events == NULL)
+    rs_handle_error(L, "the Lua state is being closed: it has no more jobs");
+  return face->events;
+}
+
+rs_events *
 rs_lua_events (lua_State *L)
 {
-  return rs_lua_face(L)->events;
+  return rs_lua_events_of(L, rs_lua_face(L));
 }
 
 lua_Integer

@@ -38,7 +38,7 @@ typedef struct rs_handle {
 /* What the module keeps for a Lua state. */
 typedef struct rs_face {
   rs_events *events;      /* where it hears of its jobs; a reference */
-  struct rs_outbox *outbox;  /* of this state (code.h); lent */
+  rs_outbox *outbox;      /* of this state; lent */
   int job_type;           /* registry: the metatable of handles of jobs */
   int handles;            /* registry: handles of jobs, weak, by place */
   unsigned room;          /* places there, used or not */
@@ -150,9 +150,11 @@ void rs_add_to_streams (lua_State *L);
    table, or nil. */
 unsigned rs_check_streams (lua_State *L, int index);
 
-/* [-0, +0, m]  Where this state hears of its jobs; lent, and the same as long
-   as the state lives. */
+/* [-0, +0, e]  Where this state hears of its jobs; lent, and the same as long
+   as the state lives.  While it is closed, in finalizers, there is nothing any
+   more, and this raises. */
 rs_events *rs_lua_events (lua_State *L);
+rs_events *rs_lua_events_of (lua_State *L, const rs_face *face);
 
 /* [-0, +0, e]  Wait there.  A hook that a signal handler has set meanwhile
    runs before this returns; and in a job that is to stop it raises. */

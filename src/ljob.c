@@ -3,7 +3,6 @@
  * ljob.c - jobs as Lua sees them.
  */
 #include "lhandle.h"
-#include "pool.h"
 
 #include <stdlib.h>
 
@@ -82,15 +81,29 @@ grow (lua_State *L, rs_face *face)
   set_handles(L, face, room, before, vacant);
 }
 
+/* [-0, +0|1, -]  Push the handle at place 'i' of the table on top, which is
+   the one that has it; NULL: there is none. */
+static rs_handle *
+handle_at (lua_State *L, unsigned i)
+{
+  lua_rawgeti(L, -1, i);
+  rs_handle *const handle = lua_touserdata(L, -1);
+  if (handle != NULL && handle->place == i)
+    return handle;
+  lua_pop(L, 1);
+  return NULL;
+}
+
 /* [-0, +0, -]  How many handles are in the table on top. */
 static unsigned
 count_handles (lua_State *L, const rs_face *face)
 {
   unsigned n = 0;
-  for (unsigned i = 1; i <= face->room; i++) {
-    n += lua_rawgeti(L, -1, i) != LUA_TNIL;
-    lua_pop(L, 1);
-  }
+  for (unsigned i = 1; i <= face->room; i++)
+    if (handle_at(L, i) != NULL) {
+      n++;
+      lua_pop(L, 1);
+    }
   return n;
 }
 
@@ -110,11 +123,9 @@ shrink (lua_State *L, rs_face *face)
     return;
   }
   for (unsigned i = 1; i <= face->room; i++) {
-    if (lua_rawgeti(L, -1, i) == LUA_TNIL) {
-      lua_pop(L, 1);
+    rs_handle *const handle = handle_at(L, i);
+    if (handle == NULL)
       continue;
-    }
-    rs_handle *const handle = lua_touserdata(L, -1);
     handle->place = ++n;
     if (handle->object != NULL)
       *rs_job_slot(handle->object) = n;
@@ -517,10 +528,11 @@ get (lua_State *L)
   rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1, RS_JOB_TYPE);
   if (handle != NULL && handle->object != NULL && lua_isnoneornil(L, 2)) {
     rs_face *const face = rs_lua_own_face(L);
+    rs_events *const e = rs_lua_events_of(L, face);
     rs_job *const job = handle->object;
     int n;
-    if (!rs_job_settled(job) || rs_events_pending(face->events))
-      rs_await_job(L, face->events, job, RS_FOREVER);
+    if (!rs_job_settled(job) || rs_events_pending(e))
+      rs_await_job(L, e, job, RS_FOREVER);
     rs_job_expect(handle->next);
     if (!handle->got) {
       handle->got = true;

@@ -5,7 +5,6 @@
  * The options were checked by the Lua part.
  */
 #include "lhandle.h"
-#include "pool.h"
 
 #include <math.h>
 #include <string.h>
@@ -266,6 +265,7 @@ open (lua_State *L, const rs_pool_options *options)
 {
   rs_error err;
   rs_pool *pool;
+  rs_lua_events(L);  /* a state that is being closed would leave it behind */
   push_pools(L);
   void **const handle = rs_handle_new(L, RS_POOL_TYPE, STREAMS);
   lua_pushvalue(L, -1);
@@ -567,7 +567,7 @@ pool_start (lua_State *L)
   rs_error err;
   rs_job *job;
   rs_face *const face = rs_lua_own_face(L);
-  rs_job_options o = { .events = face->events };
+  rs_job_options o = { .events = rs_lua_events_of(L, face) };
   luaL_checkany(L, FUNCTION);
   if (lua_gettop(L) < OPTIONS)
     lua_settop(L, OPTIONS);
@@ -581,8 +581,8 @@ pool_start (lua_State *L)
   else
     o.listen = rs_check_streams(L, OPTIONS);
   rs_push_empty_job(L, face);
-  const int status = rs_pool_submit(pool, face->outbox, L, FUNCTION, FIRST,
-                                    nargs, &o, &job, &err);
+  const int status = rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST,
+                                  nargs, &o, &job, &err);
   if (status == RS_EFULL) {
     lua_pushnil(L);
     lua_pushliteral(L, "full");
@@ -630,11 +630,11 @@ pool_spawn (lua_State *L)
     rs_error err;
     rs_job *job;
     rs_face *const face = rs_lua_own_face(L);
-    const rs_job_options o = { .events = face->events };
+    const rs_job_options o = { .events = rs_lua_events_of(L, face) };
     const int nargs = lua_gettop(L) - FUNCTION;
     rs_push_empty_job(L, face);
-    if (rs_pool_submit(pool, face->outbox, L, FUNCTION, FIRST, nargs, &o,
-                       &job, &err) != RS_OK)
+    if (rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST, nargs, &o, &job,
+                     &err) != RS_OK)
       return rs_handle_raise(L, &err);
     rs_fill_job(L, face, job);
     return 1;
@@ -706,13 +706,13 @@ pool_run (lua_State *L)
     return rs_handle_call(L, "parallel.job", "methods", "run");
   enum { FUNCTION = 2, FIRST };
   const rs_face *const face = rs_lua_own_face(L);
-  rs_events *const e = face->events;
+  rs_events *const e = rs_lua_events_of(L, face);
   const rs_job_options o = { .events = e };
   rs_error err;
   rs_job *job;
   int n;
-  if (rs_pool_submit(pool, face->outbox, L, FUNCTION, FIRST,
-                     lua_gettop(L) - FUNCTION, &o, &job, &err) != RS_OK)
+  if (rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST,
+                   lua_gettop(L) - FUNCTION, &o, &job, &err) != RS_OK)
     return rs_handle_raise(L, &err);
   /* Most of what a short one costs is to guard the wait: when it is there
      before anybody sleeps, and nothing else is to be done, none is needed. */

@@ -32,7 +32,6 @@
 #include "clock.h"
 #include "code.h"
 #include "large.h"
-#include "pool.h"
 #include "sched.h"
 #include "spin.h"
 #include "status.h"
@@ -1180,7 +1179,7 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
 }
 
 int
-rs_pool_submit (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
+rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
                 int first, int nargs, const rs_job_options *options,
                 rs_job **out, rs_error *err)
 {
@@ -1221,7 +1220,7 @@ rs_submit (rs_pool *pool, lua_State *L, int nargs,
   const int index = lua_gettop(L) - nargs;
   rs_outbox *const o = rs_outbox_of(L);
   const int status = o == NULL ? rs_fail_plain(err, RS_ENOMEM)
-    : rs_pool_submit(pool, o, L, index, index + 1, nargs, options, out, err);
+    : rs_submit_at(pool, o, L, index, index + 1, nargs, options, out, err);
   lua_settop(L, index - 1);
   return status;
 }

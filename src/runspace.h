@@ -605,6 +605,24 @@ RS_API int rs_submit (rs_pool *pool, lua_State *L, int nargs,
                       rs_error *err);
 
 /*
+ * What a state keeps of what it has sent lately, and memory for arguments; it
+ * lives as long as the state.  NULL when out of memory.  [-0, +0, -]
+ */
+typedef struct rs_outbox rs_outbox;
+RS_API rs_outbox *rs_outbox_of (lua_State *L);
+
+/*
+ * [-0, +0, -]  'rs_submit' of the function, or source, at 'function' with the
+ * 'nargs' values from 'first' on, wherever they stand, for who submits many
+ * small jobs: the outbox of 'L' is looked up once, and nothing is moved.  The
+ * stack has LUA_MINSTACK free slots.
+ */
+RS_API int rs_submit_at (rs_pool *pool, rs_outbox *outbox, lua_State *L,
+                         int function, int first, int nargs,
+                         const rs_job_options *options, struct rs_job **out,
+                         rs_error *err);
+
+/*
  * Wait until the job has ended, 'timeout' seconds at most.  In a runspace,
  * pass the running 'L': a job that is still queued at the runspace's own
  * pool is then run here, so that jobs that wait for jobs cannot starve a
@@ -693,6 +711,10 @@ RS_API bool rs_job_look (rs_job *job);
  * can be raised.  False, and nothing happens, for other jobs: 'rs_job_push'.
  */
 RS_API bool rs_job_take (rs_job *job, lua_State *L, int *n);
+
+/* The results of 'job' will be taken soon, if it is there at all: let the
+   memory come from the CPU of its worker.  It may be gone, or NULL. */
+RS_API void rs_job_expect (const rs_job *job);
 
 /* Let these things queue it too; it is queued now, since some may have
    happened already. */

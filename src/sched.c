@@ -173,7 +173,7 @@ state_of (const rs_hold *hold)
 static unsigned
 head_of (const rs_seat *seat)
 {
-  return atomic_load_explicit(&seat->at, memory_order_relaxed);
+  return atomic_load_explicit(&seat->at, memory_order_acquire);
 }
 
 /* Put 'job', with its reference, into the hand of 'seat', which has room. */
@@ -224,15 +224,19 @@ rs_seat_begin (rs_seat *seat)
 {
   while (has_more(seat)) {
     const unsigned at = head_of(seat);
-    rs_hold *const hold = hold_at(seat, at), *const next = hold_at(seat, at + 1);
-    atomic_store_explicit(&seat->at, at + 1, memory_order_relaxed);
+    rs_hold *const hold = hold_at(seat, at);
+    rs_hold *const next = hold_at(seat, at + 1);
+    /* In each moment it is ready, taken, or counted as busy. */
+    atomic_store_explicit(&seat->busy, true, memory_order_relaxed);
     if (change(hold, RS_HOLD_READY, RS_HOLD_TAKEN)) {
       seat->current = hold;
-      atomic_store_explicit(&seat->busy, true, memory_order_relaxed);
+      atomic_store_explicit(&seat->at, at + 1, memory_order_release);
       if (state_of(next) == RS_HOLD_READY)
         rs_job_prefetch(next->job);
       return hold->job;
     }
+    atomic_store_explicit(&seat->busy, false, memory_order_relaxed);
+    atomic_store_explicit(&seat->at, at + 1, memory_order_relaxed);
     atomic_store_explicit(&hold->state, RS_HOLD_EMPTY, memory_order_release);
   }
   return NULL;
@@ -283,14 +287,25 @@ return_locked (rs_sched *s, rs_seat *seat)
       put_back_locked(s, hold_at(seat, i - 1)->job);
 }
 
+/* It has nothing in its hand any more. */
+static void
+clear_locked (rs_sched *s, rs_seat *seat)
+{
+  if (seat->full)
+    s->full_hands--;
+  seat->full = false;
+}
+
 /* All that is in full hands is queued again. */
 static void
 recall_locked (rs_sched *s)
 {
   for (rs_list *link = s->seats.next; link != &s->seats; link = link->next) {
     rs_seat *const seat = RS_LIST_ENTRY(link, rs_seat, all);
-    if (seat->full)
+    if (seat->full) {
       return_locked(s, seat);
+      clear_locked(s, seat);
+    }
   }
 }
 
@@ -300,10 +315,11 @@ rs_sched_count_locked (const rs_sched *s)
   rs_sched_counts c = { .finished = s->finished };
   for (rs_list *link = s->seats.next; link != &s->seats; link = link->next) {
     rs_seat *const seat = RS_LIST_ENTRY(link, rs_seat, all);
-    const bool busy = atomic_load_explicit(&seat->busy, memory_order_relaxed);
     size_t held = 0;
     for (unsigned i = head_of(seat); i != seat->tail; i++)
       held += state_of(hold_at(seat, i)) == RS_HOLD_READY;
+    /* What is not ready any more was counted here before. */
+    const bool busy = atomic_load_explicit(&seat->busy, memory_order_relaxed);
     c.held += held;
     c.running += busy;
     c.engaged += busy || held > 0;
@@ -434,7 +450,7 @@ rs_sched_push_locked (rs_sched *s, rs_job *job, bool last)
   if (s->full_hands > 0 && job->priority > s->lowest)
     recall_locked(s);
   if (put_locked(s, job, last))
-    return true;
+    return s->queued == 0;  /* or it was another one, that had waited */
   rs_seat *const seat = rs_list_empty(&s->idle) ? NULL
                       : RS_LIST_ENTRY(s->idle.next, rs_seat, link);
   if (seat == NULL
@@ -470,15 +486,6 @@ note_pace_locked (rs_sched *s, rs_seat *seat)
   s->pace = s->pace == 0 || pace > 4 * SHORT ? pace
           : s->pace + (pace - s->pace) / 8;
   seat->since = now;
-}
-
-/* It has nothing in its hand any more. */
-static void
-clear_locked (rs_sched *s, rs_seat *seat)
-{
-  if (seat->full)
-    s->full_hands--;
-  seat->full = false;
 }
 
 /* Fill the hand of 'seat'; false when nothing is queued. */
@@ -598,11 +605,13 @@ static bool
 look_locked (rs_sched *s, watch *w)
 {
   const uint64_t finished = rs_sched_count_locked(s).finished;
-  const bool moved = finished != w->finished;
+  const uint64_t moved = finished - w->finished;
   w->finished = finished;
-  w->quiet = moved ? 0 : w->quiet + 1;
-  return s->queued > 0 ? !moved || is_much_locked(s)
-                       : !moved && s->full_hands > 0;
+  w->quiet = moved > 0 ? 0 : w->quiet + 1;
+  /* Whose hand is filled again and again tells no pace; the jobs there may
+     have become long. */
+  return s->queued > 0 ? moved == 0 || is_much_locked(s)
+                       : s->full_hands > 0 && (double) moved < NAP / SHORT;
 }
 
 /* Sleep until it is called, or 'deadline', or it is the watch and has found
