@@ -73,6 +73,7 @@ struct rs_events {
                                   nothing is to be written to them; owned; the
                                   host's own, as the next ones */
   unsigned n_spares, spares_room;
+  unsigned taken, given;       /* in a row, up to 2 */
   void (*free_spare) (rs_job_lists *lists, rs_notice *n);
   bool open;                   /* the purses may be filled */
   rs_purses purses;
@@ -539,15 +540,19 @@ rs_events_stir (rs_events *e)
 rs_notice *
 rs_events_get_spare (rs_events *e)
 {
-  return rs_events_mine(e) && e->n_spares > 0 ? e->spares[--e->n_spares]
-                                              : NULL;
+  if (!rs_events_mine(e) || e->n_spares == 0)
+    return NULL;
+  e->given = 0;
+  e->taken += e->taken < 2;
+  return e->spares[--e->n_spares];
 }
 
 rs_notice *
-rs_events_next_spare (const rs_events *e)
+rs_events_expect_spare (rs_events *e)
 {
-  return rs_events_mine(e) && e->n_spares > 0 ? e->spares[e->n_spares - 1]
-                                              : NULL;
+  return rs_events_mine(e) && e->n_spares > 0
+         && (e->taken == 2 || e->given == 1) ? e->spares[e->n_spares - 1]
+                                             : NULL;
 }
 
 unsigned
@@ -581,6 +586,8 @@ rs_events_put_spare (rs_events *e, rs_notice *n,
       || (e->n_spares == e->spares_room && !rs_events_reserve_spares(e, 1)))
     return false;
   e->free_spare = free;
+  e->taken = 0;
+  e->given += e->given < 2;
   e->spares[e->n_spares++] = n;
   return true;
 }

@@ -92,11 +92,15 @@ extern const rs_purse_kind rs_events_kind;
  * for those that are left when the events are freed.
  */
 rs_notice *rs_events_get_spare (rs_events *e);
-rs_notice *rs_events_next_spare (const rs_events *e);  /* stays there */
 unsigned rs_events_spares (const rs_events *e);  /* how many there are */
 bool rs_events_reserve_spares (rs_events *e, unsigned n);  /* for 'put' */
 bool rs_events_put_spare (rs_events *e, rs_notice *n,
                           void (*free) (rs_job_lists *lists, rs_notice *n));
+
+/* The one that will be taken soon, if it was not said before: the next one
+   where several are taken in a row, and the one that was given just now, the
+   first since one was taken.  It stays there.  Or NULL. */
+rs_notice *rs_events_expect_spare (rs_events *e);
 
 /* Call 'f', which may not lock anything, for each notice in 'live'. */
 void rs_events_visit (rs_events *e, void (*f) (rs_notice *n, void *ud),

@@ -159,6 +159,14 @@ make_spares (rs_events *events)
   rs_events_unlock(events);
 }
 
+static void
+prefetch_spare (rs_events *events)
+{
+  rs_notice *const next = rs_events_expect_spare(events);
+  if (next != NULL)
+    rs_prefetch_all(of_notice(next), sizeof *of_notice(next));
+}
+
 /* A spare job, or NULL. */
 static rs_job *
 get_spare (rs_events *events)
@@ -168,9 +176,7 @@ get_spare (rs_events *events)
     make_spares(events);
     spare = rs_events_get_spare(events);
   }
-  rs_notice *const next = rs_events_next_spare(events);
-  if (next != NULL)
-    rs_prefetch_all(of_notice(next), sizeof *of_notice(next));
+  prefetch_spare(events);
   return spare != NULL ? of_notice(spare) : NULL;
 }
 
@@ -320,10 +326,10 @@ rs_job_dealloc (rs_job *job)
   const bool plain = events != NULL && job->call.chunk == NULL;
   /* Whether it has references is still looked at by who visits its events. */
   atomic_store_explicit(&job->refs, 0, memory_order_relaxed);
-  if (!plain || !rs_events_put_spare(events, &job->notice, free_spare))
+  if (plain && rs_events_put_spare(events, &job->notice, free_spare))
+    prefetch_spare(events);
+  else
     free_job(job, events);
-  else if (rs_events_spares(events) == 1)  /* the next one, and soon? */
-    rs_prefetch_all(job, sizeof *job);
   give_references(plain ? rs_events_purses(events) : NULL, queue, events,
                   function);
 }
