@@ -1163,6 +1163,44 @@ check_full_hand (void)
   rs_message_unref(function);
 }
 
+/* The watch stays where it is while another one sleeps. */
+static void
+check_watch (void)
+{
+  rs_queue q = { .hold = do_nothing, .drop = do_nothing,
+                 .ended = end_nothing };
+  rs_message *const function = rs_message_new("", 0, 0);
+  rs_sched s;
+  rs_seat seats[2];
+  rs_job *jobs[2];
+  rs_sched_init(&s, false);
+  pthread_mutex_lock(&s.lock);
+  for (int i = 0; i < 2; i++) {
+    rs_seat_init(&seats[i]);
+    rs_sched_enter_locked(&s, &seats[i]);
+    jobs[i] = loose_job(&q, function, 0);
+    CHECK(!rs_sched_take_locked(&s, &seats[i]));  /* it sits */
+    seats[i].asleep = true;
+  }
+  s.watch = &seats[1];  /* the last one */
+  CHECK(rs_sched_push_locked(&s, jobs[0], true) && in_hand(&seats[0]) == 1);
+  CHECK(s.watch == &seats[1]);
+  s.waking = 0;
+  CHECK(rs_sched_push_locked(&s, jobs[1], true) && in_hand(&seats[1]) == 1);
+  CHECK(s.watch == NULL);
+  pthread_mutex_unlock(&s.lock);
+  for (int i = 0; i < 2; i++)
+    begin_is(&s, &seats[i], jobs[i]);
+  pthread_mutex_lock(&s.lock);
+  for (int i = 0; i < 2; i++)
+    rs_sched_leave_locked(&s, &seats[i]);
+  pthread_mutex_unlock(&s.lock);
+  rs_sched_fini(&s);
+  for (int i = 0; i < 2; i++)
+    rs_seat_fini(&seats[i]);
+  rs_message_unref(function);
+}
+
 /* A worker that has nothing to do for long gives back what large values left
    behind. */
 static void
@@ -1193,6 +1231,7 @@ main (void)
   check_job_memory();
   check_hands();
   check_full_hand();
+  check_watch();
   check_stopping(L);
   check_foreign_coroutine(L);
   check_names();

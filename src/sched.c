@@ -366,6 +366,19 @@ rs_sched_prefetch (rs_sched *s)
     rs_prefetch(last);
 }
 
+/* The seat for the next job, or NULL: the last one that sat down, but not the
+   watch while there is another: it looks after those that sleep on. */
+static rs_seat *
+choose_seat_locked (const rs_sched *s)
+{
+  if (rs_list_empty(&s->idle))
+    return NULL;
+  rs_list *link = s->idle.next;
+  if (s->watch != NULL && link == &s->watch->link && link->next != &s->idle)
+    link = link->next;
+  return RS_LIST_ENTRY(link, rs_seat, link);
+}
+
 /* Give the job to the idle worker at 'seat'. */
 static void
 hand_locked (rs_sched *s, rs_seat *seat, rs_job *job)
@@ -384,8 +397,7 @@ pass_on_locked (rs_sched *s)
 {
   s->waking--;
   for (int i = 0; i < 2 && s->queued > 0 && !rs_list_empty(&s->idle); i++)
-    hand_locked(s, RS_LIST_ENTRY(s->idle.next, rs_seat, link),
-                rs_sched_claim_of_locked(s, NULL));
+    hand_locked(s, choose_seat_locked(s), rs_sched_claim_of_locked(s, NULL));
 }
 
 /* So much is queued that it pays to wake somebody. */
@@ -451,8 +463,7 @@ rs_sched_push_locked (rs_sched *s, rs_job *job, bool last)
     recall_locked(s);
   if (put_locked(s, job, last))
     return s->queued == 0;  /* or it was another one, that had waited */
-  rs_seat *const seat = rs_list_empty(&s->idle) ? NULL
-                      : RS_LIST_ENTRY(s->idle.next, rs_seat, link);
+  rs_seat *const seat = choose_seat_locked(s);
   if (seat == NULL
       || (seat->asleep && (s->waking > 0 || can_wait_locked(s, job)))) {
     queue_locked(s, job, lane_of(s, job));
@@ -580,8 +591,7 @@ rs_sched_leave_locked (rs_sched *s, rs_seat *seat)
   seat->full = false;
   s->finished += atomic_load_explicit(&seat->finished, memory_order_relaxed);
   if (s->queued > 0 && s->waking == 0 && !rs_list_empty(&s->idle))
-    hand_locked(s, RS_LIST_ENTRY(s->idle.next, rs_seat, link),
-                rs_sched_claim_of_locked(s, NULL));
+    hand_locked(s, choose_seat_locked(s), rs_sched_claim_of_locked(s, NULL));
 }
 
 /* ----------------------------------------------------------------- waiting */
