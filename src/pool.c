@@ -1180,8 +1180,8 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
 
 int
 rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
-                int first, int nargs, const rs_job_options *options,
-                rs_job **out, rs_error *err)
+              int first, int nargs, const rs_job_options *options,
+              rs_job **out, rs_error *err)
 {
   rs_job *job = NULL;
   rs_sched_prefetch(&pool->sched);

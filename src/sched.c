@@ -586,9 +586,7 @@ rs_sched_leave_locked (rs_sched *s, rs_seat *seat)
   s->all--;
   if (atomic_load_explicit(&s->last, memory_order_relaxed) == seat)
     atomic_store_explicit(&s->last, NULL, memory_order_relaxed);
-  if (seat->full)
-    s->full_hands--;
-  seat->full = false;
+  clear_locked(s, seat);
   s->finished += atomic_load_explicit(&seat->finished, memory_order_relaxed);
   if (s->queued > 0 && s->waking == 0 && !rs_list_empty(&s->idle))
     hand_locked(s, choose_seat_locked(s), rs_sched_claim_of_locked(s, NULL));

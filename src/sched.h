@@ -72,7 +72,7 @@ typedef struct rs_sched {
                             while there are some, or 'watch' looks after them,
                             are jobs queued beside seats that sleep */
   rs_seat *watch;        /* the one that wakes by itself, or NULL */
-  unsigned full_hands;   /* that were filled with more than one job */
+  unsigned full_hands;   /* seats that are 'full' */
   int lowest;            /* priority of a job in one of these, at least */
   double pace;           /* seconds that a worker needs for a job when it need
                             not wait for one, lately; 0: not known */
@@ -82,8 +82,9 @@ typedef struct rs_sched {
 
   _Alignas(RS_LINE)
   rs_seat *_Atomic last; /* that was given something last, or NULL; set under
-                            the lock, without it to be prefetched only */
-  _Atomic bool some;     /* queued > 0; the same */
+                            the lock, without which it may be gone, and is
+                            compared and prefetched only */
+  _Atomic bool some;     /* queued > 0; set under the lock, read by any */
 } rs_sched;
 
 /* Why to stand up: there is something in the hand, put there by who has taken
