@@ -419,26 +419,12 @@ rs_events_wait_for (rs_events *e, double timeout,
   return status;
 }
 
-/* A wish of which one looks for a while only. */
-typedef struct glance {
-  wish w;
-  unsigned *looks;                 /* that are left */
-} glance;
-
-static bool
-is_there_or_late (const void *ud)
-{
-  const glance *const g = ud;
-  return is_there(&g->w) || --*g->looks == 0;
-}
-
 bool
 rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
                     const void *ud)
 {
-  unsigned looks = LOOKS;
-  const glance g = { { e, ready, ud, NULL }, &looks };
-  rs_spin(is_there_or_late, &g);
+  const wish w = { e, ready, ud, NULL };
+  rs_spin_few(is_there, &w, LOOKS);
   return ready(ud) && !rs_events_pending(e);
 }
 

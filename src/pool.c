@@ -169,7 +169,6 @@ change_locked (rs_pool *pool)
 typedef struct watch {
   rs_pool *pool;
   unsigned changes;
-  unsigned *looks;   /* that are left */
 } watch;
 
 static bool
@@ -181,29 +180,19 @@ has_changed (const void *ud)
 }
 
 /*
- * The same, or it was looked for often enough.  While this thread spins its
- * CPU is never idle, and a worker whose thread was started on another one,
- * where somebody else runs, is not moved over; so it sleeps after some 40 us
- * of its own, which is as much as a wake-up costs.
+ * Wait for that, or 'deadline'.  RS_OK, which may be spurious, or RS_ETIMEOUT.
+ * While this thread spins its CPU is never idle, and a worker whose thread was
+ * started on another one, where somebody else runs, is not moved over; so it
+ * sleeps after some 40 us of its own, which is as much as a wake-up costs.
  */
-static bool
-is_over (const void *ud)
-{
-  const watch *const w = ud;
-  return has_changed(w) || --*w->looks == 0;
-}
-
-/* Wait for that, or 'deadline'.  RS_OK, which may be spurious, or
-   RS_ETIMEOUT. */
 static int
 watch_locked (rs_pool *pool, double deadline)
 {
-  unsigned looks = LOOKS;
   const watch w = {
-    pool, atomic_load_explicit(&pool->changes, memory_order_relaxed), &looks
+    pool, atomic_load_explicit(&pool->changes, memory_order_relaxed)
   };
   unlock(pool);
-  rs_spin(is_over, &w);
+  rs_spin_few(has_changed, &w, LOOKS);
   lock(pool);
   if (has_changed(&w))
     return RS_OK;

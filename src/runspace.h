@@ -606,7 +606,8 @@ RS_API int rs_submit (rs_pool *pool, lua_State *L, int nargs,
 
 /*
  * What a state keeps of what it has sent lately, and memory for arguments; it
- * lives as long as the state.  NULL when out of memory.  [-0, +0, -]
+ * lives as long as the state.  NULL when out of memory.  [-0, +0, -]  Any
+ * thread that owns 'L'.
  */
 typedef struct rs_outbox rs_outbox;
 RS_API rs_outbox *rs_outbox_of (lua_State *L);
@@ -615,11 +616,11 @@ RS_API rs_outbox *rs_outbox_of (lua_State *L);
  * [-0, +0, -]  'rs_submit' of the function, or source, at 'function' with the
  * 'nargs' values from 'first' on, wherever they stand, for who submits many
  * small jobs: the outbox of 'L' is looked up once, and nothing is moved.  The
- * stack has LUA_MINSTACK free slots.
+ * stack has LUA_MINSTACK free slots.  Results, errors and threads as there.
  */
 RS_API int rs_submit_at (rs_pool *pool, rs_outbox *outbox, lua_State *L,
                          int function, int first, int nargs,
-                         const rs_job_options *options, struct rs_job **out,
+                         const rs_job_options *options, rs_job **out,
                          rs_error *err);
 
 /*

@@ -524,32 +524,23 @@ fill_locked (rs_sched *s, rs_seat *seat)
   return true;
 }
 
-/* What a worker waits for at its next hold. */
-typedef struct linger {
-  const rs_hold *hold;
-  unsigned *looks;       /* that are left */
-} linger;
-
 static bool
-is_given_or_late (const void *ud)
+is_given (const void *hold)
 {
-  const linger *const l = ud;
-  return state_of(l->hold) != RS_HOLD_AWAITED || --*l->looks == 0;
+  return state_of(hold) != RS_HOLD_AWAITED;
 }
 
 bool
 rs_seat_linger (rs_sched *s, rs_seat *seat)
 {
-  unsigned looks = LINGER;
   rs_hold *const hold = hold_at(seat, head_of(seat));
-  const linger l = { hold, &looks };
   if (atomic_load_explicit(&s->last, memory_order_relaxed) != seat
       || atomic_load_explicit(&s->some, memory_order_relaxed))
     return false;
   if (!change(hold, RS_HOLD_EMPTY, RS_HOLD_AWAITED))
     return true;
   const double began = seat->since > 0 ? rs_now() : 0;
-  rs_spin(is_given_or_late, &l);
+  rs_spin_few(is_given, hold, LINGER);
   if (seat->since > 0)  /* it takes no longer for its jobs */
     seat->since += rs_now() - began;
   return !change(hold, RS_HOLD_AWAITED, RS_HOLD_EMPTY);

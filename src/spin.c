@@ -73,6 +73,27 @@ relax (void)
 #endif
 }
 
+/* Something of which one looks for a while only. */
+typedef struct glance {
+  bool (*ready) (const void *ud);
+  const void *ud;
+  unsigned *looks;       /* that are left */
+} glance;
+
+static bool
+is_there_or_late (const void *ud)
+{
+  const glance *const g = ud;
+  return g->ready(g->ud) || --*g->looks == 0;
+}
+
+void
+rs_spin_few (bool (*ready) (const void *ud), const void *ud, unsigned looks)
+{
+  const glance g = { ready, ud, &looks };
+  rs_spin(is_there_or_late, &g);
+}
+
 void
 rs_spin (bool (*ready) (const void *ud), const void *ud)
 {

@@ -26,4 +26,8 @@ bool rs_spin_spare (void);
  */
 void rs_spin (bool (*ready) (const void *ud), const void *ud);
 
+/* The same, so many looks at most, 50 ns each. */
+void rs_spin_few (bool (*ready) (const void *ud), const void *ud,
+                  unsigned looks);
+
 #endif
