@@ -281,4 +281,52 @@ describe("job", function ()
     for i = 1, 1000 do jobs[i] = pool:spawn(square, i) end
     for i = 1000, 1, -1 do assert.equal(i * i, jobs[i]:get()) end
   end)
+
+  it("has one handle, however many others come and go", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local gate <close> = gates.new()
+    local pass <const> = gate.pass
+    local job <const> = pool:spawn(function () pass() return "held" end)
+    local function find ()
+      for _, other in ipairs(parallel.jobs()) do
+        if other.id == job.id then return other end
+      end
+    end
+    local few <const> = pool:spawn(square, 2)
+    collectgarbage()
+    collectgarbage()
+    local others <const> = #parallel.jobs()
+    for _, n in ipairs { 5000, 100, 20000, 10000 } do
+      local jobs = {}
+      for i = 1, n do jobs[i] = pool:spawn(square, i) end
+      assert.equal(job, find())
+      assert.equal(n + others, #parallel.jobs())
+      for i = 1, n do jobs[i]:cancel() end
+      jobs = nil  -- luacheck: ignore 311
+      collectgarbage()
+      collectgarbage()
+      assert.equal(others, #parallel.jobs())
+    end
+    for _ = 1, 60000 do pool:spawn(square, 1):cancel() end
+    assert.equal(job, find())
+    gate:open()
+    assert.equal("held", job:get())
+    assert.equal(4, few:get())
+  end)
+
+  it("is not collected while the collector is stopped", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local alive = setmetatable({}, { __mode = "v" })
+    collectgarbage()
+    collectgarbage "stop"
+    for i = 1, 10000 do
+      local job = pool:spawn(square, i)
+      alive[i] = job
+      job:get()
+    end
+    local n = 0
+    for _ in pairs(alive) do n = n + 1 end
+    collectgarbage "restart"
+    assert.equal(10000, n)
+  end)
 end)

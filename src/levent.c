@@ -9,7 +9,6 @@
 #include "lhandle.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "lparallel.h"
@@ -57,8 +56,7 @@ gc (lua_State *L)
     rs_events_close(e);
   rs_events_unref(e);
   face->events = NULL;
-  free(face->vacant);
-  face->vacant = NULL;
+  rs_places_close(&face->places);
   return 0;
 }
 
@@ -74,7 +72,7 @@ rs_lua_face (lua_State *L)
   }
   lua_pop(L, 1);
   face = lua_newuserdatauv(L, sizeof *face, 0);
-  *face = (rs_face) { .job_type = LUA_NOREF, .handles = LUA_NOREF };
+  *face = (rs_face) { .job_type = LUA_NOREF };
   if (luaL_newmetatable(L, EVENTS_TYPE))
     luaL_setfuncs(L, meta, 0);
   lua_setmetatable(L, -2);

@@ -13,6 +13,7 @@
 #include <lua.h>
 #include <lauxlib.h>
 
+#include "lplace.h"
 #include "runspace.h"
 
 /* Their names; the metatable of a type is in the registry by its name, and by
@@ -28,7 +29,7 @@ extern const char rs_type_pool[], rs_type_job[], rs_type_batch[],
 typedef struct rs_handle {
   void *object;
   const char *type;
-  unsigned place;         /* of a job: in 'handles'; 0: none yet */
+  unsigned place;         /* of a job: in 'places'; 0: none yet */
   bool got;               /* of a job: its results were taken */
   bool special;           /* of a pool: it has limits, or streams of its own */
   const rs_job *next;     /* of a job: the one that was submitted after it, to
@@ -40,16 +41,9 @@ typedef struct rs_face {
   rs_events *events;      /* where it hears of its jobs; a reference */
   rs_outbox *outbox;      /* of this state; lent */
   int job_type;           /* registry: the metatable of handles of jobs */
-  int handles;            /* registry: handles of jobs, weak, by place */
-  unsigned room;          /* places there, used or not */
-  unsigned n_vacant;
-  unsigned *vacant;       /* places without a handle, owned; from 1 */
-  unsigned alive;         /* handles that have a place: collected ones have it
-                             until their finalizer runs; */
-  unsigned open;          /*   of these, whose results nobody has taken */
+  rs_places places;       /* of handles of jobs */
+  unsigned open;          /* of these, whose results nobody has taken */
   rs_handle *last;        /* of the job that was submitted last, if alive */
-  unsigned patience;      /* new handles before it is looked whether there are
-                             far too many places */
 } rs_face;
 
 /* [-0, +0, m]  That of 'L', the same as long as the state lives. */

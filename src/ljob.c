@@ -4,153 +4,14 @@
  */
 #include "lhandle.h"
 
-#include <stdlib.h>
-
 static rs_job *
 check (lua_State *L)
 {
   return rs_handle_check(L, 1, RS_JOB_TYPE);
 }
 
-/*
- * Handles stand in a table at places that their jobs know, and are collected
- * all the same: so a job that is met again has the same handle.  A table by
- * address would take five times the time for each.  A place is vacant again
- * when the finalizer of its handle has run.
- */
-enum { LEAST_ROOM = 512 };
-
 /* Handles from which on there are too many. */
 enum { FEW = 64, MANY = 2048 };
-
-/* [-0, +1, m]  Push the table of handles. */
-static void
-push_handles (lua_State *L, const rs_face *face)
-{
-  lua_rawgeti(L, LUA_REGISTRYINDEX, face->handles);
-}
-
-/* [-0, +1, m]  Push a new, empty table of handles; as many numbers. */
-static unsigned *
-push_new_handles (lua_State *L, unsigned room)
-{
-  lua_createtable(L, (int) room, 0);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  unsigned *const numbers = malloc(room * sizeof *numbers);
-  if (numbers == NULL)
-    rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
-  return numbers;
-}
-
-/* [-1, +0, -]  Take over what 'push_new_handles' has made, where the places
-   above 'used' are vacant. */
-static void
-set_handles (lua_State *L, rs_face *face, unsigned room, unsigned used,
-             unsigned *vacant)
-{
-  lua_rawseti(L, LUA_REGISTRYINDEX, face->handles);
-  for (unsigned i = room; i > used; i--)
-    vacant[face->n_vacant++] = i;
-  free(face->vacant);
-  face->vacant = vacant;
-  face->room = face->patience = room;
-}
-
-/* [-0, +0, m]  More places. */
-static void
-grow (lua_State *L, rs_face *face)
-{
-  const unsigned before = face->room;
-  const unsigned room = before > 0 ? 2 * before : LEAST_ROOM;
-  unsigned *const vacant = push_new_handles(L, room);
-  if (face->n_vacant > 0 || face->room != before) {  /* by finalizers? */
-    free(vacant);
-    lua_pop(L, 1);
-    return;
-  }
-  push_handles(L, face);  /* from here on no finalizer runs */
-  for (unsigned i = 1; i <= before; i++)
-    if (lua_rawgeti(L, -1, i) != LUA_TNIL)
-      lua_rawseti(L, -3, i);
-    else
-      lua_pop(L, 1);
-  lua_pop(L, 1);
-  set_handles(L, face, room, before, vacant);
-}
-
-/* [-0, +0|1, -]  Push the handle at place 'i' of the table on top, which is
-   the one that has it; NULL: there is none. */
-static rs_handle *
-handle_at (lua_State *L, unsigned i)
-{
-  lua_rawgeti(L, -1, i);
-  rs_handle *const handle = lua_touserdata(L, -1);
-  if (handle != NULL && handle->place == i)
-    return handle;
-  lua_pop(L, 1);
-  return NULL;
-}
-
-/* [-0, +0, -]  How many handles are in the table on top. */
-static unsigned
-count_handles (lua_State *L, const rs_face *face)
-{
-  unsigned n = 0;
-  for (unsigned i = 1; i <= face->room; i++)
-    if (handle_at(L, i) != NULL) {
-      n++;
-      lua_pop(L, 1);
-    }
-  return n;
-}
-
-/* [-0, +0, m]  Fewer places, unless some handles wait for their finalizers,
-   which know the places that they had. */
-static void
-shrink (lua_State *L, rs_face *face)
-{
-  const unsigned room = face->room / 8;
-  unsigned *const vacant = push_new_handles(L, room);
-  push_handles(L, face);  /* from here on no finalizer runs */
-  unsigned n = 0;
-  if (count_handles(L, face) != face->alive || face->alive > room) {
-    free(vacant);
-    lua_pop(L, 2);
-    face->patience = face->room;
-    return;
-  }
-  for (unsigned i = 1; i <= face->room; i++) {
-    rs_handle *const handle = handle_at(L, i);
-    if (handle == NULL)
-      continue;
-    handle->place = ++n;
-    if (handle->object != NULL)
-      *rs_job_slot(handle->object) = n;
-    lua_rawseti(L, -3, n);
-  }
-  lua_pop(L, 1);
-  face->n_vacant = 0;
-  set_handles(L, face, room, n, vacant);
-}
-
-/* [-0, +0, m]  A vacant place. */
-static unsigned
-take_place (lua_State *L, rs_face *face)
-{
-  if (--face->patience == 0 && face->alive < face->room / 32
-      && face->room > LEAST_ROOM)
-    shrink(L, face);
-  else if (face->patience == 0)
-    face->patience = face->room;
-  while (face->n_vacant == 0)
-    grow(L, face);
-  face->alive++;
-  face->open++;
-  return face->vacant[--face->n_vacant];
-}
 
 /*
  * Too many handles have been dropped, as far as one can see?  Those of jobs
@@ -162,7 +23,8 @@ take_place (lua_State *L, rs_face *face)
 static bool
 are_many (const rs_face *face)
 {
-  return face->alive > MANY || face->alive > FEW + 4 * face->open;
+  const unsigned alive = face->places.taken;
+  return alive > MANY || alive > FEW + 4 * face->open;
 }
 
 void
@@ -179,19 +41,17 @@ rs_fill_job (lua_State *L, rs_face *face, rs_job *job)
 {
   rs_handle *const handle = lua_touserdata(L, -1);
   handle->object = job;
-  handle->place = take_place(L, face);
+  handle->place = rs_place_take(L, &face->places);
   *rs_job_slot(job) = handle->place;
+  face->open++;
   if (face->last != NULL)
     face->last->next = job;
   face->last = handle;
-  push_handles(L, face);
-  lua_pushvalue(L, -2);
-  lua_rawseti(L, -2, handle->place);
-  lua_pop(L, 1);
   /* The collector sees a pointer; let it know of what is behind, or they would
      pile up: a quarter of a kilobyte for each, since it takes more time than
      all else when it is told of the whole. */
-  if (face->patience % 4 == 0 && are_many(face))
+  if (face->places.patience % 4 == 0 && are_many(face)
+      && lua_gc(L, LUA_GCISRUNNING))
     lua_gc(L, LUA_GCSTEP, 1);
 }
 
@@ -199,11 +59,10 @@ rs_fill_job (lua_State *L, rs_face *face, rs_job *job)
 static bool
 find_handle (lua_State *L, const rs_face *face, rs_job *job)
 {
-  push_handles(L, face);
   /* A handle that was collected may still be there while the state closes. */
-  const bool found = lua_rawgeti(L, -1, *rs_job_slot(job)) == LUA_TUSERDATA
+  const unsigned place = (unsigned) *rs_job_slot(job);
+  const bool found = rs_place_push(L, &face->places, place) == LUA_TUSERDATA
                   && ((rs_handle *) lua_touserdata(L, -1))->object == job;
-  lua_remove(L, -2);
   if (!found)
     lua_pop(L, 1);
   return found;
@@ -221,13 +80,13 @@ rs_push_job (lua_State *L, rs_job *job)
   }
 }
 
-/* [-0, +0|1, m]  Push the handle at place 'i' of the table at 'handles', if
-   there is one with a job. */
+/* [-0, +0|1, m]  Push the handle at 'place', if there is one with a job. */
 static rs_job *
-next_handle (lua_State *L, int handles, lua_Integer i)
+handle_at (lua_State *L, const rs_face *face, unsigned place)
 {
-  const rs_handle *const handle = lua_rawgeti(L, handles, i) == LUA_TUSERDATA
-                                ? lua_touserdata(L, -1) : NULL;
+  const rs_handle *const handle =
+    rs_place_push(L, &face->places, place) == LUA_TUSERDATA
+    ? lua_touserdata(L, -1) : NULL;
   if (handle != NULL && handle->object != NULL)
     return handle->object;
   lua_pop(L, 1);
@@ -239,19 +98,18 @@ rs_visit_jobs (lua_State *L, const rs_pool *pool)
 {
   const rs_face *const face = rs_lua_face(L);
   const int f = lua_gettop(L);
-  push_handles(L, face);
   lua_newtable(L);  /* a copy: the function may collect garbage */
   lua_Integer n = 0;
-  for (lua_Integer i = 1; i <= face->room; i++) {
-    rs_job *const job = next_handle(L, f + 1, i);
+  for (unsigned i = 1; i < rs_places_end(&face->places); i++) {
+    rs_job *const job = handle_at(L, face, i);
     if (job != NULL && (pool == NULL || rs_job_pool(job) == pool))
-      lua_rawseti(L, f + 2, ++n);
+      lua_rawseti(L, f + 1, ++n);
     else if (job != NULL)
       lua_pop(L, 1);
   }
   for (lua_Integer i = 1; i <= n; i++) {
     lua_pushvalue(L, f);
-    lua_rawgeti(L, f + 2, i);
+    lua_rawgeti(L, f + 1, i);
     lua_call(L, 1, 0);
   }
   lua_settop(L, f);
@@ -279,9 +137,8 @@ rs_lua_jobs (lua_State *L)
     }
   }
   const rs_face *const face = rs_lua_face(L);
-  push_handles(L, face);
-  for (lua_Integer i = 1; i <= face->room; i++) {
-    rs_job *const job = next_handle(L, 4, i);
+  for (unsigned i = 1; i < rs_places_end(&face->places); i++) {
+    rs_job *const job = handle_at(L, face, i);
     if (job == NULL)
       continue;
     rs_job_info info;
@@ -698,11 +555,9 @@ gc (lua_State *L)
   handle->object = NULL;
   if (face->last == handle)
     face->last = NULL;
-  if (handle->place != 0 && face->vacant != NULL) {
-    face->vacant[face->n_vacant++] = handle->place;
-    face->alive--;
+  rs_place_vacate(&face->places, handle->place);
+  if (handle->place != 0)
     face->open -= !handle->got;
-  }
   handle->place = 0;  /* if somebody calls this himself */
   return 0;
 }
@@ -736,9 +591,7 @@ rs_open_job_type (lua_State *L)
   lua_rawgetp(L, LUA_REGISTRYINDEX, RS_JOB_TYPE);
   lua_pushvalue(L, -1);
   face->job_type = luaL_ref(L, LUA_REGISTRYINDEX);
-  lua_pushboolean(L, 0);
-  face->handles = luaL_ref(L, LUA_REGISTRYINDEX);
-  grow(L, face);
+  rs_places_open(L, &face->places);
   lua_createtable(L, 0, FIELDS);
   for (int i = 0; i < FIELDS; i++) {
     lua_pushinteger(L, i);
