@@ -940,6 +940,14 @@ end_nothing (rs_queue *q, rs_job_state state, size_t n)
   (void) n;
 }
 
+static void
+loose_queue (rs_queue *q)
+{
+  *q = (rs_queue) { .hold = do_nothing, .drop = do_nothing,
+                    .ended = end_nothing };
+  rs_job_locks_init(q->locks);
+}
+
 /* Begin with what 'seat' has next, which is 'job', and end it. */
 static void
 begin_is (rs_sched *s, rs_seat *seat, rs_job *job)
@@ -976,8 +984,8 @@ check_job_memory (void)
 {
   enum { JOBS = 5000, ROUNDS = 3 };
   static rs_job *jobs[JOBS];
-  rs_queue q = { .hold = do_nothing, .drop = do_nothing,
-                 .ended = end_nothing };
+  rs_queue q;
+  loose_queue(&q);
   rs_message *const function = rs_message_new("", 0, 0);
   rs_events *const events = rs_events_new();
   const rs_job_options o = { .events = events };
@@ -987,10 +995,11 @@ check_job_memory (void)
     for (int i = 0; i < JOBS; i++) {
       jobs[i] = rs_job_new(&q, function, &o, 0);
       REQUIRE(jobs[i] != NULL);
-      *rs_job_slot(jobs[i]) = i;
+      *rs_job_slot(jobs[i]) = (unsigned) i;
     }
     for (int i = 0; i < JOBS; i++)
-      alone &= *rs_job_slot(jobs[i]) == i && (uintptr_t) jobs[i] % 128 == 0;
+      alone &= *rs_job_slot(jobs[i]) == (unsigned) i
+               && (uintptr_t) jobs[i] % RS_LINE == 0;
     CHECK(alone);
     CHECK(rs_events_jobs(events, NULL, 0) == JOBS);
     pthread_t thread;
@@ -1007,6 +1016,7 @@ check_job_memory (void)
   rs_events_unref(events);
   CHECK(atomic_load(&function->refs) == 1);  /* no purse has any */
   rs_message_unref(function);
+  rs_job_locks_fini(q.locks);
 }
 
 /* Short jobs are taken several at a time; each of them can be taken away until
@@ -1015,8 +1025,8 @@ static void
 check_hands (void)
 {
   enum { JOBS = 20 };
-  rs_queue q = { .hold = do_nothing, .drop = do_nothing,
-                 .ended = end_nothing };
+  rs_queue q;
+  loose_queue(&q);
   rs_message *const function = rs_message_new("", 0, 0);
   rs_sched s;
   rs_seat seat, other;
@@ -1089,6 +1099,7 @@ check_hands (void)
   rs_seat_fini(&seat);
   rs_seat_fini(&other);
   rs_message_unref(function);
+  rs_job_locks_fini(q.locks);
 }
 
 /* The only worker that is awake is given more while it runs a short job, up to
@@ -1097,8 +1108,8 @@ static void
 check_full_hand (void)
 {
   enum { JOBS = RS_HAND + 3 };
-  rs_queue q = { .hold = do_nothing, .drop = do_nothing,
-                 .ended = end_nothing };
+  rs_queue q;
+  loose_queue(&q);
   rs_message *const function = rs_message_new("", 0, 0);
   rs_sched s;
   rs_seat seat;
@@ -1161,14 +1172,15 @@ check_full_hand (void)
   rs_sched_fini(&s);
   rs_seat_fini(&seat);
   rs_message_unref(function);
+  rs_job_locks_fini(q.locks);
 }
 
 /* The watch stays where it is while another one sleeps. */
 static void
 check_watch (void)
 {
-  rs_queue q = { .hold = do_nothing, .drop = do_nothing,
-                 .ended = end_nothing };
+  rs_queue q;
+  loose_queue(&q);
   rs_message *const function = rs_message_new("", 0, 0);
   rs_sched s;
   rs_seat seats[2];
@@ -1199,6 +1211,7 @@ check_watch (void)
   for (int i = 0; i < 2; i++)
     rs_seat_fini(&seats[i]);
   rs_message_unref(function);
+  rs_job_locks_fini(q.locks);
 }
 
 /* A worker that has nothing to do for long gives back what large values left

@@ -46,6 +46,7 @@
 #define MAX_EAGER 256.0
 
 struct rs_batch {
+  rs_job_hooks hooks;       /* first: what its jobs tell it; constant */
   _Atomic unsigned refs;    /* the opener's, and one for each chunk's job */
   rs_queue *queue;          /* held; constant from here to 'listen' */
   rs_message *function;     /* a reference */
@@ -149,6 +150,8 @@ matters_locked (const rs_batch *batch)
 }
 
 static void on_deadline (rs_timer *timer);
+static void on_end (rs_job *job);
+static void on_free (rs_job *job);
 
 int
 rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
@@ -167,6 +170,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
     rs_message_unref(function);
     return rs_fail_plain(err, RS_ENOMEM);
   }
+  batch->hooks = (rs_job_hooks) { .on_end = on_end, .on_free = on_free };
   atomic_init(&batch->refs, 1);
   rs_mutex_init(&batch->lock);
   rs_list_init(&batch->flying);
@@ -225,9 +229,6 @@ stopped (const rs_batch *batch)
       || atomic_load_explicit(&batch->failed, memory_order_relaxed);
 }
 
-static void on_end (rs_job *job);
-static void on_free (rs_job *job);
-static const rs_job_hooks hooks = { .on_end = on_end, .on_free = on_free };
 
 /* What a job has that is a chunk. */
 typedef struct part {
@@ -260,7 +261,6 @@ new_chunk (rs_batch *batch, rs_message *items)
   job->call.arguments = rs_message_ref(items);
   atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
   job->batch = batch;
-  job->hooks = &hooks;
   job->call.id = batch->id;
   job->call.flags = batch->flags;
   chunk->stop = &batch->stop;
@@ -826,8 +826,10 @@ rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec)
     rs_job_push(batch->current, L, &rec->n);
   }
   else {
-    const rs_reason reason = job->reason != RS_REASON_NONE ? job->reason
-      : (rs_reason) atomic_load_explicit(&batch->reason, memory_order_relaxed);
+    rs_reason reason = rs_job_reason_now(job);
+    if (reason == RS_REASON_NONE)
+      reason = (rs_reason) atomic_load_explicit(&batch->reason,
+                                                memory_order_relaxed);
     rec->state = state != RS_JOB_COMPLETED ? state
                : reason != RS_REASON_NONE ? rs_reason_state(reason)
                : RS_JOB_CANCELLED;

@@ -29,6 +29,7 @@ struct rs_run {
   rs_run *outer;          /* the call that waits for this one, or NULL */
   rs_state *state;
   rs_call *call;
+  const rs_call_sink *sink;  /* constant */
   rs_chunk *chunk;        /* of the call, or NULL: a plain one */
   rs_token token;
   lua_Integer index;      /* of the item that runs now; 0: none */
@@ -61,10 +62,9 @@ typedef rs_run run;       /* a short name, here */
 
 /* A record of the string, as far as there is memory. */
 static void
-send_line (rs_call *call, lua_Integer index, int source, const char *text,
-           size_t size)
+send_line (const run *r, int source, const char *text, size_t size)
 {
-  if (!call->sink->ready(call))
+  if (!r->sink->ready(r->call))
     return;
   rs_encoder e;
   rs_encoder_init(&e, 0);
@@ -74,18 +74,17 @@ send_line (rs_call *call, lua_Integer index, int source, const char *text,
   if (message == NULL)
     return;
   rs_stream_record *const record =
-    rs_stream_record_new(RS_STREAM_INFORMATION, NULL, index, source, message);
+    rs_stream_record_new(RS_STREAM_INFORMATION, NULL, r->index, source,
+                         message);
   if (record != NULL)
-    call->sink->record(call, record);
+    r->sink->record(r->call, record);
 }
 
 /* rs_state: a line was printed. */
 static void
 on_line (rs_state *s, int fd, const char *text, size_t size)
 {
-  const run *const r = s->run;
-  if (r->call->sink != NULL)
-    send_line(r->call, r->index, fd, text, size);
+  send_line(s->run, fd, text, size);
 }
 
 /* [-n, +0, e]  A record of the 'n' values on top. */
@@ -95,9 +94,9 @@ make_record (lua_State *L, run **out, rs_stream stream, const char *name,
 {
   const rs_state *const s = rs_state_of(L);
   run *const r = s != NULL ? s->run : NULL;
-  if (r == NULL || r->call->sink == NULL)
+  if (r == NULL)
     luaL_error(L, "there is no job here that could send anything");
-  if (!r->call->sink->ready(r->call))
+  if (!r->sink->ready(r->call))
     luaL_error(L, "%s", rs_status_message(RS_ENOMEM));
   rs_cancel_check(s->cancel, L);
   rs_error err;
@@ -121,7 +120,7 @@ rs_task_send (lua_State *L, rs_stream stream, int n)
   rs_stream_record *const record = make_record(L, &r, stream, NULL, n);
   if (stream == RS_STREAM_ERROR)
     r->errors = true;
-  r->call->sink->record(r->call, record);
+  r->sink->record(r->call, record);
 }
 
 void
@@ -130,7 +129,7 @@ rs_task_emit (lua_State *L, const char *name, int n)
   run *r;
   rs_stream_record *const record = make_record(L, &r, RS_STREAM_EVENT, name,
                                                n);
-  r->call->sink->emit(r->call, record);
+  r->sink->emit(r->call, record);
 }
 
 /* ----------------------------------------------------------- functions */
@@ -795,13 +794,15 @@ run_call (rs_state *s, lua_State *L, run *r)
 
 /* Run 'call'; the result is put together in 'out', which is clear. */
 static void
-enter (rs_state *s, lua_State *L, rs_call *call, rs_encoder *out)
+enter (rs_state *s, lua_State *L, rs_call *call, const rs_call_sink *sink,
+       rs_encoder *out)
 {
   /* Most of it is for chunks only, and set there: it is large. */
   run r;
   r.outer = s->run;
   r.state = s;
   r.call = call;
+  r.sink = sink;
   r.chunk = call->chunk;
   r.index = 0;
   r.attempt = call->attempt;
@@ -837,16 +838,17 @@ enter (rs_state *s, lua_State *L, rs_call *call, rs_encoder *out)
 }
 
 void
-rs_call_run (rs_state *s, lua_State *L, rs_call *call)
+rs_call_run (rs_state *s, lua_State *L, rs_call *call,
+             const rs_call_sink *sink)
 {
   if (L == NULL)
     L = s->L;
   if (s->run == NULL)
-    enter(s, L, call, &s->spare);
+    enter(s, L, call, sink, &s->spare);
   else {
     rs_encoder out;
     rs_encoder_init(&out, 0);
-    enter(s, L, call, &out);
+    enter(s, L, call, sink, &out);
     rs_encoder_fini(&out);
   }
 }
@@ -865,7 +867,7 @@ rs_task_get (lua_State *L, rs_task *out)
     return false;
   rs_call *const call = s->run->call;
   out->id = call->id;
-  out->name = call->sink != NULL ? call->sink->name(call) : "";
+  out->name = s->run->sink->name(call);
   out->index = s->run->index;
   out->worker = s->worker;
   out->attempt = s->run->attempt;

@@ -101,16 +101,15 @@ struct rs_call {
   rs_job_state state;         /* left, too */
   rs_reason reason;           /* why it was stopped, if it was */
 
-  const rs_call_sink *sink;   /* constant; or NULL */
   uint64_t id;                /* what is asked, too, as all that follows */
   double timeout;             /* seconds an item may take; 0: any time */
+  unsigned retries;           /* further attempts of an item */
+  unsigned attempt;           /* of the first item, or of the call; from 1 */
+  uint8_t retry_on;           /* RS_RETRY_ */
+  uint8_t flags;              /* RS_BATCH_ */
   bool keep;                  /* 'function' may be kept: 'constant' in it,
                                  where a worker would take it from the host's
                                  CPU */
-  unsigned flags;             /* RS_BATCH_ */
-  unsigned retries;           /* further attempts of an item */
-  unsigned retry_on;          /* RS_RETRY_ */
-  unsigned attempt;           /* of the first item, or of the call; from 1 */
   rs_wish wish;               /* it shall stop */
 };
 
@@ -133,7 +132,8 @@ rs_job_state_final (rs_job_state state)
  * one when L is NULL.  Fills what is left in 'call'; its state is
  * RS_JOB_QUEUED when it is to be tried again.
  */
-void rs_call_run (rs_state *s, lua_State *L, rs_call *call);
+void rs_call_run (rs_state *s, lua_State *L, rs_call *call,
+                  const rs_call_sink *sink);
 
 /* The innermost call that runs in the state, or NULL. */
 rs_call *rs_call_current (const rs_state *s);

@@ -21,6 +21,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <float.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -116,7 +117,7 @@ rs_wish_make (rs_wish *wish, rs_reason reason, double grace)
 {
   if (rs_wish_reason(wish) != RS_REASON_NONE)
     return false;
-  wish->grace = grace;
+  wish->grace = grace < FLT_MAX ? (float) grace : FLT_MAX;
   atomic_store_explicit(&wish->reason, (int) reason, memory_order_release);
   return true;
 }

@@ -58,7 +58,7 @@ rs_job_state rs_reason_state (rs_reason reason);
    'rs_wish_make'; read by any thread. */
 typedef struct rs_wish {
   _Atomic int reason;      /* rs_reason; published last */
-  double grace;            /* seconds */
+  float grace;             /* seconds */
 } rs_wish;
 
 /* Remember what is asked; false when something was asked before.  One thread

@@ -74,7 +74,7 @@ struct rs_events {
                                   host's own, as the next ones */
   unsigned n_spares, spares_room;
   unsigned taken, given;       /* in a row, up to 2 */
-  void (*free_spare) (rs_job_lists *lists, rs_notice *n);
+  void (*free_spare) (rs_events *e, rs_notice *n);
   bool open;                   /* the purses may be filled */
   rs_purses purses;
 };
@@ -91,8 +91,8 @@ rs_events_new (void)
   rs_mutex_init(&e->lock);
   rs_cond_init(&e->ready);
   rs_list_init(&e->queue);
-  rs_list_init(&e->jobs.live);
   rs_list_init(&e->jobs.blocks);
+  rs_list_init(&e->jobs.vacant);
   e->fds[0] = e->fds[1] = -1;
   return e;
 }
@@ -112,7 +112,7 @@ give (void *object, unsigned n)
   if (atomic_fetch_sub_explicit(&e->refs, n, memory_order_acq_rel) != n)
     return;
   for (unsigned i = 0; i < e->n_spares; i++)
-    e->free_spare(&e->jobs, e->spares[i]);
+    e->free_spare(e, e->spares[i]);
   free(e->spares);
   if (e->fds[0] >= 0) {
     close(e->fds[0]);
@@ -566,7 +566,7 @@ rs_events_reserve_spares (rs_events *e, unsigned n)
 
 bool
 rs_events_put_spare (rs_events *e, rs_notice *n,
-                     void (*free) (rs_job_lists *lists, rs_notice *n))
+                     void (*free) (rs_events *e, rs_notice *n))
 {
   if (!rs_events_mine(e)
       || (e->n_spares == e->spares_room && !rs_events_reserve_spares(e, 1)))
@@ -576,16 +576,6 @@ rs_events_put_spare (rs_events *e, rs_notice *n,
   e->given += e->given < 2;
   e->spares[e->n_spares++] = n;
   return true;
-}
-
-void
-rs_events_visit (rs_events *e, void (*f) (rs_notice *n, void *ud), void *ud)
-{
-  pthread_mutex_lock(&e->lock);
-  for (rs_list *link = e->jobs.live.next; link != &e->jobs.live;
-       link = link->next)
-    f(RS_LIST_ENTRY(link, rs_notice, live), ud);
-  pthread_mutex_unlock(&e->lock);
 }
 
 bool

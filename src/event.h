@@ -3,9 +3,8 @@
  * event.h - where a host waits: a queue of notices, a wake-up, and a
  * descriptor for other event loops.
  *
- * A job embeds a notice.  It is in 'live' as long as it has its memory, and in
- * 'queue' while it has something that the host has not been told; being queued
- * once is enough, however much is new.
+ * A job embeds a notice, which is in 'queue' while the job has something that
+ * the host has not been told; being queued once is enough, however much is new.
  */
 #ifndef RS_EVENT_H
 #define RS_EVENT_H
@@ -17,8 +16,7 @@
 #include "runspace.h"
 
 typedef struct rs_notice {
-  rs_list queued;     /* both guarded by the lock of the events */
-  rs_list live;
+  rs_list queued;     /* guarded by the lock of the events */
 } rs_notice;
 
 /* Queue it; false when it is queued already, or the events are closed. */
@@ -31,9 +29,8 @@ rs_notice *rs_events_take (rs_events *e);
 typedef struct rs_job_block rs_job_block;
 
 typedef struct rs_job_lists {
-  rs_list live;         /* notices of jobs that have their memory, spare ones,
-                           too */
-  rs_list blocks;       /* where some have none */
+  rs_list blocks;       /* all of them */
+  rs_list vacant;       /* those that have vacant memory */
   unsigned next_block;  /* jobs in the next one; or 0 */
 } rs_job_lists;
 
@@ -95,16 +92,12 @@ rs_notice *rs_events_get_spare (rs_events *e);
 unsigned rs_events_spares (const rs_events *e);  /* how many there are */
 bool rs_events_reserve_spares (rs_events *e, unsigned n);  /* for 'put' */
 bool rs_events_put_spare (rs_events *e, rs_notice *n,
-                          void (*free) (rs_job_lists *lists, rs_notice *n));
+                          void (*free) (rs_events *e, rs_notice *n));
 
 /* The one that will be taken soon, if it was not said before: the next one
    where several are taken in a row, and the one that was given just now, the
    first since one was taken.  It stays there.  Or NULL. */
 rs_notice *rs_events_expect_spare (rs_events *e);
-
-/* Call 'f', which may not lock anything, for each notice in 'live'. */
-void rs_events_visit (rs_events *e, void (*f) (rs_notice *n, void *ud),
-                      void *ud);
 
 /* Nobody takes notices any more. */
 bool rs_events_closed (const rs_events *e);

@@ -46,7 +46,6 @@ rs_job_make_name (char *text, const char *prefix, uint64_t id)
   snprintf(text, RS_JOB_NAME, "%s-%llu", prefix, (unsigned long long) id);
 }
 
-static const rs_call_sink sink;
 static void on_deadline (rs_timer *timer);
 
 static rs_job *
@@ -55,12 +54,36 @@ of_notice (rs_notice *n)
   return RS_LIST_ENTRY(n, rs_job, notice);
 }
 
+void
+rs_job_locks_init (rs_job_lock locks[RS_JOB_LOCKS])
+{
+  for (int i = 0; i < RS_JOB_LOCKS; i++) {
+    rs_mutex_init(&locks[i].mutex);
+    rs_cond_init(&locks[i].changed);
+  }
+}
+
+void
+rs_job_locks_fini (rs_job_lock locks[RS_JOB_LOCKS])
+{
+  for (int i = 0; i < RS_JOB_LOCKS; i++) {
+    pthread_mutex_destroy(&locks[i].mutex);
+    pthread_cond_destroy(&locks[i].changed);
+  }
+}
+
+static rs_job_lock *
+lock_of (const rs_job *job)
+{
+  return &job->queue->locks[(uintptr_t) job / RS_LINE % RS_JOB_LOCKS];
+}
+
 /* Its worker takes the lock, too, from now on, or was quicker: then what it
-   has written is seen. */
+   has written is seen.  Nobody takes two of them. */
 static void
 lock (rs_job *job)
 {
-  pthread_mutex_lock(&job->lock);
+  pthread_mutex_lock(&lock_of(job)->mutex);
   if (!(atomic_load_explicit(&job->state, memory_order_relaxed)
         & RS_JOB_WATCHED))
     atomic_fetch_or_explicit(&job->state, RS_JOB_WATCHED,
@@ -70,15 +93,22 @@ lock (rs_job *job)
 static void
 unlock (rs_job *job)
 {
-  pthread_mutex_unlock(&job->lock);
+  pthread_mutex_unlock(&lock_of(job)->mutex);
+}
+
+/* What is in 'state', but for RS_JOB_WATCHED. */
+static int
+state_and (rs_job_state state, rs_reason reason)
+{
+  return (int) state | (int) reason << RS_JOB_REASON;
 }
 
 /* Its worker's change of the state, if nobody has taken the lock. */
 static bool
-pass (rs_job *job, rs_job_state from, rs_job_state to)
+pass (rs_job *job, rs_job_state from, int to)
 {
   int was = (int) from;
-  return atomic_compare_exchange_strong_explicit(&job->state, &was, (int) to,
+  return atomic_compare_exchange_strong_explicit(&job->state, &was, to,
                                                  memory_order_acq_rel,
                                                  memory_order_relaxed);
 }
@@ -87,6 +117,39 @@ static unsigned
 listening (const rs_job *job)
 {
   return atomic_load_explicit(&job->listen, memory_order_relaxed);
+}
+
+/* Its parts that most jobs have not; NULL when out of memory. */
+static rs_job_more *
+get_more_locked (rs_job *job)
+{
+  rs_job_more *more = job->more;
+  if (more == NULL && (more = calloc(1, sizeof *more)) != NULL) {
+    rs_timer_init(&more->timer, on_deadline);
+    rs_stream_log_init(&more->log);
+    rs_list_init(&more->emitted);
+    more->job = job;
+    job->more = more;
+    job->rich = true;
+  }
+  return more;
+}
+
+static rs_job_more *
+get_more (rs_job *job)
+{
+  lock(job);
+  rs_job_more *const more = get_more_locked(job);
+  unlock(job);
+  return more;
+}
+
+/* Nobody else sees the job yet.  False when out of memory. */
+static bool
+set_name (rs_job *job, const char *name)
+{
+  rs_job_more *const more = get_more_locked(job);
+  return more != NULL && (more->name = strdup(name)) != NULL;
 }
 
 rs_job *
@@ -106,23 +169,20 @@ rs_job_new (rs_queue *queue, rs_message *function,
   rs_list_init(&job->notice.queued);
   job->call.id = id;
   job->call.keep = function->constant;
-  job->call.sink = &sink;
   job->call.attempt = 1;
   job->call.timeout = options->timeout;
   job->call.retries = options->retries;
-  job->call.retry_on = options->retry_on != RS_RETRY_DEFAULT
-                     ? options->retry_on
-                     : RS_RETRY_ERROR | RS_RETRY_TIMEOUT;
+  job->call.retry_on = (uint8_t) (options->retry_on != RS_RETRY_DEFAULT
+                                  ? options->retry_on
+                                  : RS_RETRY_ERROR | RS_RETRY_TIMEOUT);
   job->priority = (int8_t) options->priority;
+  job->slot = options->slot;
   job->created = rs_now();
   atomic_init(&job->listen, options->listen);
-  if (options->name != NULL) {
-    job->rich = true;
-    job->name = strdup(options->name);
-  }
+  const bool ok = options->name == NULL || set_name(job, options->name);
   /* Who finds it by its events finds all of that. */
   atomic_store_explicit(&job->refs, 2, memory_order_release);
-  if (options->name == NULL || job->name != NULL)
+  if (ok)
     return job;
   rs_job_unref(job);
   rs_job_unref(job);
@@ -137,34 +197,16 @@ rs_job_bytes (const rs_job *job)
                                       : 0);
 }
 
-/* Its parts that most jobs have not; NULL when out of memory. */
-static rs_job_more *
-get_more (rs_job *job)
-{
-  lock(job);
-  rs_job_more *more = job->more;
-  if (more == NULL && (more = calloc(1, sizeof *more)) != NULL) {
-    rs_timer_init(&more->timer, on_deadline);
-    rs_stream_log_init(&more->log);
-    rs_list_init(&more->emitted);
-    more->job = job;
-    job->more = more;
-    job->rich = true;
-  }
-  unlock(job);
-  return more;
-}
-
 static void
 more_free (rs_job_more *more)
 {
   rs_list *link;
-  if (more == NULL)
-    return;
   rs_timer_clear(&more->timer);
   rs_stream_log_fini(&more->log);
   while ((link = rs_list_shift(&more->emitted)) != NULL)
     rs_stream_record_unref(RS_LIST_ENTRY(link, rs_stream_record, link));
+  free(more->name);
+  free(more->failure);
   free(more);
 }
 
@@ -183,16 +225,19 @@ rs_job_ref (rs_job *job)
   return job;
 }
 
+static const rs_job_hooks *
+hooks_of (const rs_job *job)
+{
+  return (const void *) job->batch;
+}
+
 static void
 job_free (rs_job *job)
 {
-  if (job->rich) {
+  if (job->rich)
     more_free(job->more);
-    free(job->name);
-    free(job->failure);
-  }
-  if (job->hooks != NULL)
-    job->hooks->on_free(job);
+  if (job->batch != NULL)
+    hooks_of(job)->on_free(job);
   rs_message_unref(job->call.arguments);
   rs_message_unref(job->call.result);
   rs_job_dealloc(job);
@@ -228,19 +273,20 @@ job_of (rs_call *call)
   return RS_LIST_ENTRY(call, rs_job, call);
 }
 
-/* Most jobs have nobody who waits, and whose condition is cold memory. */
 static void
 tell_locked (rs_job *job)
 {
   if (job->waiters > 0)
-    pthread_cond_broadcast(&job->changed);
+    pthread_cond_broadcast(&lock_of(job)->changed);
 }
 
+/* RS_OK may be spurious, or come from another job. */
 static int
 wait_locked (rs_job *job, double deadline)
 {
+  rs_job_lock *const l = lock_of(job);
   job->waiters++;
-  const int status = rs_cond_wait_until(&job->changed, &job->lock, deadline);
+  const int status = rs_cond_wait_until(&l->changed, &l->mutex, deadline);
   job->waiters--;
   return status;
 }
@@ -359,13 +405,14 @@ static const char *
 name_of (rs_job *job)
 {
   lock(job);
-  if (job->name == NULL) {
+  rs_job_more *const more = get_more_locked(job);
+  if (more != NULL && more->name == NULL) {
     char text[RS_JOB_NAME];
     rs_job_make_name(text, "job", job->call.id);
-    job->name = strdup(text);
-    job->rich = true;
+    more->name = strdup(text);
   }
-  const char *const name = job->name != NULL ? job->name : "job";
+  const char *const name = more != NULL && more->name != NULL ? more->name
+                                                              : "job";
   unlock(job);
   return name;
 }
@@ -439,7 +486,7 @@ rs_job_settled (const rs_job *job)
   return (atomic_load(&job->refs) & RS_JOB_SETTLED) != 0;
 }
 
-lua_Integer *
+unsigned *
 rs_job_slot (rs_job *job)
 {
   return &job->slot;
@@ -490,9 +537,9 @@ rs_job_look (rs_job *job)
 }
 
 static void
-set_state_locked (rs_job *job, rs_job_state state)
+set_state_locked (rs_job *job, int state)
 {
-  atomic_store_explicit(&job->state, (int) state | RS_JOB_WATCHED,
+  atomic_store_explicit(&job->state, state | RS_JOB_WATCHED,
                         memory_order_release);
 }
 
@@ -547,10 +594,9 @@ typedef struct some_jobs {
 
 /* Add a reference, unless the job has ended, or is being freed. */
 static void
-collect (rs_notice *n, void *ud)
+collect (rs_job *job, void *ud)
 {
   some_jobs *const some = ud;
-  rs_job *const job = of_notice(n);
   unsigned refs = atomic_load_explicit(&job->refs, memory_order_relaxed);
   bool live = refs > 0 && refs < RS_JOB_SETTLED;
   while (live && some->n < some->room
@@ -570,7 +616,7 @@ size_t
 rs_events_jobs (rs_events *events, rs_job **out, size_t room)
 {
   some_jobs some = { out, room, 0 };
-  rs_events_visit(events, collect, &some);
+  rs_jobs_visit(events, collect, &some);
   return some.n;
 }
 
@@ -650,9 +696,8 @@ set_watched_end (rs_job *job, rs_job_state *state, rs_reason reason,
       *state = rs_reason_state(wish);
       reason = wish;
     }
-    job->reason = reason;
     job->finished = rs_now();
-    set_state_locked(job, *state);
+    set_state_locked(job, state_and(*state, reason));
     tell_locked(job);
   }
   *report = job->forgotten && is_bad(*state) && !is_set(&job->seen);
@@ -671,9 +716,8 @@ set_end (rs_job *job, rs_job_state *state, rs_reason reason, bool mine,
   bool report = false;
   if (mine && atomic_load_explicit(&job->state, memory_order_relaxed)
               == RS_JOB_RUNNING) {
-    job->reason = reason;
     job->finished = rs_now();
-    mine = pass(job, RS_JOB_RUNNING, *state);
+    mine = pass(job, RS_JOB_RUNNING, state_and(*state, reason));
   }
   else
     mine = false;
@@ -700,8 +744,8 @@ end (rs_job *job, rs_job_state state, rs_reason reason, bool leave)
     return;
   }
   count(job, state);
-  if (job->hooks != NULL)
-    job->hooks->on_end(job);
+  if (job->batch != NULL)
+    hooks_of(job)->on_end(job);
   if (post) {
     rs_job_ref(job);
     if (!rs_events_finish(job->events, &job->notice, settle))
@@ -750,8 +794,9 @@ void
 rs_job_fail (rs_job *job, const char *failure)
 {
   lock(job);
-  job->failure = strdup(failure);
-  job->rich = true;
+  rs_job_more *const more = get_more_locked(job);
+  if (more != NULL)
+    more->failure = strdup(failure);
   unlock(job);
   end(job, RS_JOB_FAILED, RS_REASON_NONE, false);
 }
@@ -870,10 +915,11 @@ rs_job_execute (rs_job *job, rs_state *s, lua_State *L)
   do {
     if (!begin(job, s))
       return rs_reason_state(rs_wish_reason(&call->wish));
-    rs_call_run(s, L, call);
-    if (job->blocked)  /* its wait was broken off */
+    rs_call_run(s, L, call, &sink);
+    if (job->blocked) {  /* its wait was broken off */
       job->queue->unblock(job->queue);
-    job->blocked = false;
+      job->blocked = false;
+    }
   } while (call->state == RS_JOB_QUEUED && !rs_state_spent(s));
   return call->state;
 }
@@ -890,6 +936,13 @@ rs_job_run (rs_job *job, rs_state *s, lua_State *L)
 }
 
 /* ----------------------------------------------------------------- results */
+
+/* Of a job that has ended. */
+static const char *
+failure_of (const rs_job *job)
+{
+  return job->rich ? job->more->failure : NULL;
+}
 
 int
 rs_job_push (rs_job *job, lua_State *L, int *n)
@@ -912,8 +965,8 @@ rs_job_push (rs_job *job, lua_State *L, int *n)
           || (call->chunk == NULL && call->reason != RS_REASON_NONE)))
     rs_decode(L, call->result);
   else if (state == RS_JOB_FAILED)
-    lua_pushstring(L, job->failure != NULL ? job->failure
-                                           : rs_status_message(RS_ENOMEM));
+    lua_pushstring(L, failure_of(job) != NULL
+                        ? failure_of(job) : rs_status_message(RS_ENOMEM));
   else
     lua_pushfstring(L, "%s was %s", name_of(job), rs_job_state_name(state));
   lua_settop(L, top + 2);
@@ -1024,7 +1077,7 @@ reason_of (const rs_job *job, rs_job_state state, rs_reason reason)
     case RS_JOB_LOST:
       return "lost";
     case RS_JOB_FAILED:
-      if (job->failure != NULL)
+      if (failure_of(job) != NULL)
         return "worker";
       return reason == RS_REASON_NONE ? "error" : rs_reason_name(reason);
     case RS_JOB_TIMED_OUT:
@@ -1039,7 +1092,8 @@ const char *
 rs_job_reason (const rs_job *job)
 {
   const rs_job_state state = rs_job_state_now(job);
-  return rs_job_state_final(state) ? reason_of(job, state, job->reason) : NULL;
+  return rs_job_state_final(state)
+         ? reason_of(job, state, rs_job_reason_now(job)) : NULL;
 }
 
 void
@@ -1066,7 +1120,7 @@ rs_job_info_get (rs_job *job, rs_job_info *out)
     memset(out->dropped, 0, sizeof out->dropped);
   out->listen = listening(job);
   const bool forgotten = job->forgotten;
-  const rs_reason reason = ended ? job->reason : RS_REASON_NONE;
+  const rs_reason reason = rs_job_reason_now(job);
   unlock(job);
   out->id = job->call.id;
   out->name = name_of(job);

@@ -32,6 +32,19 @@
 
 typedef struct rs_queue rs_queue;
 
+/* The lock of some jobs of a queue: few threads look at a job while it runs,
+   and a lock and a condition for each would be a quarter of its memory. */
+typedef struct rs_job_lock {
+  _Alignas(RS_LINE) pthread_mutex_t mutex;
+  pthread_cond_t changed;  /* one of them has ended, or shall stop, or
+                              'waiting' got less */
+} rs_job_lock;
+
+enum { RS_JOB_LOCKS = 16 };
+
+void rs_job_locks_init (rs_job_lock locks[RS_JOB_LOCKS]);
+void rs_job_locks_fini (rs_job_lock locks[RS_JOB_LOCKS]);
+
 /*
  * Where jobs wait for their turn, as jobs and batches see it; a pool stands
  * behind it.  All of them may be called by any thread.
@@ -39,6 +52,7 @@ typedef struct rs_queue rs_queue;
 struct rs_queue {
   rs_pool *pool;
   bool fresh;  /* each job gets a new state, so a chunk is one item */
+  rs_job_lock locks[RS_JOB_LOCKS];
 
   /* Queue 'job'; if RS_OK, its reference is taken over.  RS_ECLOSED,
      RS_ETHREAD. */
@@ -69,10 +83,13 @@ struct rs_queue {
 
 enum { RS_JOB_NAME = 28 };  /* bytes of "batch-" and a number */
 
-/* What only jobs have that send something, or have a deadline; made for the
-   first of it. */
+/* What most jobs have not: something that they send, a deadline, a name that
+   somebody asked for; made for the first of it. */
 typedef struct rs_job_more {
   rs_job *job;             /* whose they are */
+  char *name;              /* owned, or NULL; guarded by the job's lock */
+  char *failure;           /* owned: why it failed without a result; or NULL;
+                              set before the end */
   rs_timer timer;          /* its deadline */
   rs_stream_log log;       /* guarded by the job's lock, as the next two */
   rs_list emitted;         /* events that nobody took, oldest first */
@@ -80,7 +97,7 @@ typedef struct rs_job_more {
   uint64_t delivered;      /* sequence; the host's thread only */
 } rs_job_more;
 
-/* What a job is a part of. */
+/* What a job is a part of: a batch begins with it. */
 typedef struct rs_job_hooks {
   void (*on_end) (rs_job *job);   /* it has ended; called once */
   void (*on_free) (rs_job *job);  /* it will be freed */
@@ -88,57 +105,48 @@ typedef struct rs_job_hooks {
 
 /*
  * The order is that of use (cache.h): the first line is the one that a host
- * looks at while it waits, and nobody writes to it while the job runs; what a
- * host takes with a small result is in the next two.
+ * looks at while it waits, and no worker writes to it while the job runs; what
+ * a host takes with a small result is in the next two.  A queue of jobs is as
+ * long as they are, and comes from the system page by page: so they are five
+ * lines, and have no lock of their own.
  */
 struct rs_job {
-  _Alignas(2 * RS_LINE)
+  _Alignas(RS_LINE)
   _Atomic unsigned refs;   /* and RS_JOB_SETTLED */
   int8_t priority;         /* constant */
-  bool rich;               /* it has a name, more, or a failure to be freed;
-                              guarded by the lock */
+  _Atomic bool seen;       /* somebody looked at its end */
+  bool rich : 1;           /* it has 'more'; guarded by its lock */
+  bool forgotten : 1;      /* nobody will look any more; the same */
+  bool blocked;            /* its worker waits for another job, and is counted
+                              as that; the runner's own */
   rs_list link;            /* in the queue; guarded by its lock */
   struct rs_hold *hold;    /* where it is in a worker's hand while it is
                               queued, or NULL; the same */
   rs_queue *queue;         /* held; constant, as the next three */
   rs_events *events;       /* a reference, or NULL */
   rs_batch *batch;         /* whose chunk it is, or NULL */
-  const rs_job_hooks *hooks;  /* or NULL */
+  rs_job_block *block;     /* that it is in */
 
   _Alignas(RS_LINE)
-  _Atomic int state;       /* rs_job_state, and RS_JOB_WATCHED; read by
-                              rs_job_state_now */
-  rs_reason reason;        /* why it was stopped; set with the final state, as
-                              the next one */
-  double finished;         /* instant */
+  _Atomic int state;       /* read by rs_job_state_now, rs_job_reason_now */
+  _Atomic unsigned listen; /* what queues the notice */
+  double finished;         /* instant; set before the final state */
   _Atomic double started;  /* instant; with the next three they tell nothing
                               while it is queued */
   rs_cancel *_Atomic runner;  /* while it runs, and that tells the state: a
                               thread that holds the lock finds it there */
   _Atomic unsigned worker, attempts;
   rs_call call;            /* constant while queued; then its runner's */
-  bool blocked;            /* its worker waits for another job, and is counted
-                              as that; the runner's own */
-  _Atomic unsigned listen; /* what queues the notice */
 
-  _Alignas(RS_LINE)
-  pthread_mutex_t lock;    /* guards down to the blank line */
-  unsigned waiters;        /* at 'changed' */
-  bool forgotten;          /* nobody will look any more */
-  rs_job_more *more;       /* owned, or NULL; set once */
-  pthread_cond_t changed;  /* it has ended, or shall stop, or 'waiting' got
-                              less */
-
-  _Atomic bool seen;       /* somebody looked at its end */
-  lua_Integer slot;        /* rs_job_slot */
+  rs_job_more *more;       /* owned, or NULL; set once, under the lock */
   double created;          /* instant; constant */
   rs_notice notice;        /* at 'events'; a reference while it is queued */
-  char *name;              /* owned; or NULL, until somebody gives one or asks
-                              for it; guarded by the lock */
-  char *failure;           /* owned: why it failed without a result; or NULL;
-                              set before the end */
-  rs_job_block *block;     /* that it is in, or NULL; constant */
+  unsigned waiters;        /* for a change; guarded by the lock */
+  unsigned slot;           /* rs_job_slot */
 };
+
+_Static_assert(sizeof(void *) != 8 || sizeof(rs_job) == 5 * RS_LINE,
+               "a job is five lines");
 
 /* In 'refs': it has ended, and all there is to be told was told. */
 #define RS_JOB_SETTLED (1u << 31)
@@ -151,13 +159,23 @@ struct rs_job {
  */
 #define RS_JOB_WATCHED (1 << 8)
 
+/* Also in 'state', with a final one: why it was stopped, from this bit on. */
+#define RS_JOB_REASON 16
+
 static inline rs_job_state
 rs_job_state_now (const rs_job *job)
 {
   /* With a final state come the result, and all else that is left. */
   return (rs_job_state) (atomic_load_explicit(&job->state,
                                               memory_order_acquire)
-                         & ~RS_JOB_WATCHED);
+                         & (RS_JOB_WATCHED - 1));
+}
+
+static inline rs_reason
+rs_job_reason_now (const rs_job *job)
+{
+  return (rs_reason) (atomic_load_explicit(&job->state, memory_order_acquire)
+                      >> RS_JOB_REASON);
 }
 
 /*
@@ -177,7 +195,7 @@ size_t rs_job_bytes (const rs_job *job);
 static inline void
 rs_job_prefetch (const rs_job *job)
 {
-  rs_prefetch_all(job, offsetof(rs_job, lock));
+  rs_prefetch_all(job, sizeof *job);
 }
 
 /* It has a deadline.  False when nobody could see to it. */
@@ -240,8 +258,8 @@ bool rs_job_can_help (const rs_queue *queue, rs_state *s);
 /* ------------------------------------ between job.c and job_memory.c only */
 
 /*
- * A job that is zero but for its lock, its condition, 'queue', 'events' and
- * the function, to which it has references; 'events' may be NULL.  With
+ * A job that is zero but for its block, 'queue', 'events' and the function, to
+ * which it has references; 'events' may be NULL.  With
  * 'chunk' it has so many bytes more, for its chunk.  Nobody sees it before it
  * has a reference itself.  NULL when out of memory.
  */
@@ -250,5 +268,10 @@ rs_job *rs_job_alloc (rs_queue *queue, rs_events *events,
 
 /* Free a job to which there is no reference, and drop all these. */
 void rs_job_dealloc (rs_job *job);
+
+/* Call 'f', which may not lock anything, for each job that reports there, and
+   for memory that is no job now: its 'refs' are 0. */
+void rs_jobs_visit (rs_events *events, void (*f) (rs_job *job, void *ud),
+                    void *ud);
 
 #endif

@@ -2,14 +2,14 @@
 /*
  * job_memory.c - what a job is made of: memory, and references.
  *
- * A job is 512 bytes, in lines of the cache that two CPUs write to, and most
- * hosts have many of them, one after the other, or all at once.  So a host's
+ * Most hosts have many jobs, one after the other, or all at once.  So a host's
  * own thread takes the one that it freed last; if there is none, it makes a
  * block of some at once.  To ask the C library for each took 0.3 us where
- * thousands are in flight, a third of what a job cost.  A block is freed when
- * all its jobs are vacant, and those are used before there is another block.
+ * thousands are in flight, a third of what a job cost.  A block knows which of
+ * its jobs are vacant, by a bit for each that any thread sets; it is freed
+ * when they all are, and those are used before there is another block.
  *
- * Chunks, and jobs that other threads submit, have memory of their own.
+ * Chunks, and jobs that other threads submit, have a block of their own.
  */
 #include "job.h"
 
@@ -23,12 +23,12 @@ enum { ALIGN = _Alignof(rs_job) };
 enum { FIRST_BLOCK = 4, LARGEST_BLOCK = 64 };
 
 struct rs_job_block {
-  _Alignas(rs_job) rs_list link;  /* in the blocks of its events while some are
-                                     vacant; guarded by their lock, as the
-                                     next two */
-  rs_list vacant;                 /* notices of jobs that are neither in use
-                                     nor spare */
-  unsigned n_vacant;
+  _Alignas(rs_job) rs_list link;  /* in the blocks of its events; guarded by
+                                     their lock, as the next one */
+  rs_list some;                   /* in those that have vacant jobs */
+  _Atomic uint64_t vacant;        /* jobs that are neither in use nor spare;
+                                     the first and the last bit are set under
+                                     that lock, and all cleared */
   unsigned n;                     /* constant */
   rs_job jobs[];
 };
@@ -39,124 +39,123 @@ of_notice (rs_notice *n)
   return RS_LIST_ENTRY(n, rs_job, notice);
 }
 
-/* What a job has for ever.  It is not seen before it has a reference. */
-static void
-job_init (rs_job *job, rs_job_block *block)
-{
-  atomic_init(&job->refs, 0);
-  rs_mutex_init(&job->lock);
-  rs_cond_init(&job->changed);
-  rs_list_init(&job->notice.live);
-  job->block = block;
-}
-
-static void
-job_fini (rs_job *job)
-{
-  pthread_mutex_destroy(&job->lock);
-  pthread_cond_destroy(&job->changed);
-}
-
-/* One with memory of its own; NULL when out of memory. */
-static rs_job *
-make_job (rs_events *events, size_t chunk)
-{
-  rs_job *const job =
-    aligned_alloc(ALIGN, (sizeof *job + chunk + ALIGN - 1) / ALIGN * ALIGN);
-  if (job == NULL)
-    return NULL;
-  job_init(job, NULL);
-  if (events != NULL) {
-    rs_list_push(&rs_events_lock(events)->live, &job->notice.live);
-    rs_events_unlock(events);
-  }
-  return job;
-}
-
 /* ------------------------------------------------------------------ blocks */
 
+/* One of 'n' jobs, with 'chunk' bytes behind them; none is vacant.  NULL when
+   out of memory. */
 static rs_job_block *
-make_block (unsigned n)
+make_block (rs_events *events, unsigned n, size_t chunk)
 {
-  const size_t size = sizeof(rs_job_block) + n * sizeof(rs_job);
-  rs_job_block *const b = aligned_alloc(ALIGN, size);
+  const size_t size = sizeof(rs_job_block) + n * sizeof(rs_job) + chunk;
+  rs_job_block *const b = aligned_alloc(ALIGN,
+                                        (size + ALIGN - 1) / ALIGN * ALIGN);
   if (b == NULL)
     return NULL;
   rs_list_init(&b->link);
-  rs_list_init(&b->vacant);
-  b->n_vacant = b->n = n;
+  rs_list_init(&b->some);
+  atomic_init(&b->vacant, 0);
+  b->n = n;
   for (unsigned i = 0; i < n; i++) {
-    job_init(&b->jobs[i], b);
-    rs_list_push(&b->vacant, &b->jobs[i].notice.queued);
+    atomic_init(&b->jobs[i].refs, 0);
+    b->jobs[i].block = b;
+  }
+  if (events != NULL) {
+    rs_list_push(&rs_events_lock(events)->blocks, &b->link);
+    rs_events_unlock(events);
   }
   return b;
 }
 
-static void
-free_block (rs_job_block *b)
+static uint64_t
+all_of (const rs_job_block *b)
 {
-  for (unsigned i = 0; i < b->n; i++)
-    job_fini(&b->jobs[i]);
-  free(b);
+  return UINT64_MAX >> (64 - b->n);
 }
 
-/* The job is vacant.  Its block, if that is not needed any more; or NULL. */
-static rs_job_block *
-vacate_locked (rs_job_lists *lists, rs_job *job)
+static uint64_t
+bit_of (const rs_job *job)
+{
+  return UINT64_C(1) << (job - job->block->jobs);
+}
+
+/* The job is vacant, and its block is freed if it was the last one; any
+   thread.  Most often neither the first nor the last is. */
+static void
+vacate (rs_events *events, rs_job *job)
 {
   rs_job_block *const b = job->block;
-  rs_list_remove(&job->notice.live);
-  rs_list_push(&b->vacant, &job->notice.queued);
-  if (b->n_vacant++ == 0)
-    rs_list_push(&lists->blocks, &b->link);
-  if (b->n_vacant < b->n)
-    return NULL;
-  rs_list_remove(&b->link);
-  return b;
+  const uint64_t bit = bit_of(job);
+  uint64_t was = atomic_load_explicit(&b->vacant, memory_order_relaxed);
+  while (was != 0 && (was | bit) != all_of(b))
+    if (atomic_compare_exchange_weak_explicit(&b->vacant, &was, was | bit,
+                                              memory_order_release,
+                                              memory_order_relaxed))
+      return;
+  rs_job_lists *const lists = events != NULL ? rs_events_lock(events) : NULL;
+  was = atomic_fetch_or_explicit(&b->vacant, bit, memory_order_acq_rel);
+  const bool over = (was | bit) == all_of(b);
+  if (over) {
+    rs_list_remove(&b->link);
+    rs_list_remove(&b->some);
+  }
+  else if (was == 0)
+    rs_list_push(&lists->vacant, &b->some);
+  if (events != NULL)
+    rs_events_unlock(events);
+  if (over)
+    free(b);
+}
+
+void
+rs_jobs_visit (rs_events *events, void (*f) (rs_job *job, void *ud), void *ud)
+{
+  const rs_list *const blocks = &rs_events_lock(events)->blocks;
+  for (rs_list *link = blocks->next; link != blocks; link = link->next) {
+    rs_job_block *const b = RS_LIST_ENTRY(link, rs_job_block, link);
+    for (unsigned i = 0; i < b->n; i++)
+      f(&b->jobs[i], ud);
+  }
+  rs_events_unlock(events);
 }
 
 /* rs_events: a spare job goes with its events, which nobody uses any more. */
 static void
-free_spare (rs_job_lists *lists, rs_notice *n)
+free_spare (rs_events *events, rs_notice *n)
 {
-  rs_job *const job = of_notice(n);
-  rs_job_block *const b = job->block;
-  if (b == NULL) {
-    job_fini(job);
-    free(job);
-  }
-  else if (vacate_locked(lists, job) != NULL)
-    free_block(b);
+  vacate(events, of_notice(n));
 }
 
-/* All that is vacant in a block becomes spare, if there is room for that. */
+/* What is vacant in a block, or a new one.  NULL when out of memory. */
+static rs_job_block *
+take_vacant (rs_events *events, uint64_t *jobs)
+{
+  rs_job_block *b = NULL;
+  rs_job_lists *const lists = rs_events_lock(events);
+  rs_list *const link = rs_list_shift(&lists->vacant);
+  const unsigned n = lists->next_block != 0 ? lists->next_block : FIRST_BLOCK;
+  if (link != NULL) {
+    b = RS_LIST_ENTRY(link, rs_job_block, some);
+    *jobs = atomic_exchange_explicit(&b->vacant, 0, memory_order_acquire);
+  }
+  else
+    lists->next_block = 2 * n < LARGEST_BLOCK ? 2 * n : LARGEST_BLOCK;
+  rs_events_unlock(events);
+  if (b == NULL && (b = make_block(events, n, 0)) != NULL)
+    *jobs = all_of(b);
+  return b;
+}
+
+/* There is none: make some, if there is room. */
 static void
 make_spares (rs_events *events)
 {
-  rs_job_lists *lists = rs_events_lock(events);
-  const bool some = !rs_list_empty(&lists->blocks);
-  unsigned n = lists->next_block != 0 ? lists->next_block : FIRST_BLOCK;
-  rs_events_unlock(events);
+  uint64_t jobs;
   if (!rs_events_reserve_spares(events, LARGEST_BLOCK))
     return;
-  rs_job_block *b = some ? NULL : make_block(n);
-  if (!some && b == NULL)
-    return;
-  lists = rs_events_lock(events);
-  if (b != NULL)
-    lists->next_block = 2 * n < LARGEST_BLOCK ? 2 * n : LARGEST_BLOCK;
-  else if (!rs_list_empty(&lists->blocks)) {
-    b = RS_LIST_ENTRY(lists->blocks.next, rs_job_block, link);
-    rs_list_remove(&b->link);
-  }
-  rs_list *link;
-  while (b != NULL && (link = rs_list_shift(&b->vacant)) != NULL) {
-    rs_notice *const notice = RS_LIST_ENTRY(link, rs_notice, queued);
-    rs_list_push(&lists->live, &notice->live);
-    rs_events_put_spare(events, notice, free_spare);
-    b->n_vacant--;
-  }
-  rs_events_unlock(events);
+  rs_job_block *const b = take_vacant(events, &jobs);
+  for (unsigned i = 0; b != NULL && i < b->n; i++)
+    if (jobs & UINT64_C(1) << i)
+      rs_events_put_spare(events, &b->jobs[i].notice, free_spare);
 }
 
 static void
@@ -180,27 +179,19 @@ get_spare (rs_events *events)
   return spare != NULL ? of_notice(spare) : NULL;
 }
 
-/* Set all but these to zero, and but the room for a message. */
+/* Set all to zero but its references, its block, and room for a message. */
 static void
 job_clear (rs_job *job, size_t chunk)
 {
   char *const at = (char *) job;
-  const size_t priority = offsetof(rs_job, priority);
+  const size_t begin = sizeof job->refs;
+  const size_t block = offsetof(rs_job, block);
+  const size_t state = offsetof(rs_job, state);
   const size_t room = offsetof(rs_job, call) + offsetof(rs_call, room);
   const size_t behind = room + RS_CALL_ROOM;
-  const size_t lock = offsetof(rs_job, lock);
-  const size_t waiters = offsetof(rs_job, waiters);
-  const size_t changed = offsetof(rs_job, changed);
-  const size_t seen = offsetof(rs_job, seen);
-  const size_t live = offsetof(rs_job, notice) + offsetof(rs_notice, live);
-  const size_t block = offsetof(rs_job, block);
-  memset(at + priority, 0, room - priority);
-  memset(at + behind, 0, lock - behind);
-  memset(at + waiters, 0, changed - waiters);
-  memset(at + seen, 0, live - seen);
-  memset(at + live + sizeof(rs_list), 0,
-         block - live - sizeof(rs_list));
-  memset(job + 1, 0, chunk);
+  memset(at + begin, 0, block - begin);
+  memset(at + state, 0, room - state);
+  memset(at + behind, 0, sizeof *job - behind + chunk);
 }
 
 /* ------------------------------------------- what it has references to */
@@ -280,10 +271,12 @@ rs_job_alloc (rs_queue *queue, rs_events *events, rs_message *function,
 {
   const bool plain = events != NULL && chunk == 0;
   rs_job *job = plain ? get_spare(events) : NULL;
-  if (job == NULL)
-    job = make_job(events, chunk);
-  if (job == NULL)
-    return NULL;
+  if (job == NULL) {
+    rs_job_block *const b = make_block(events, 1, chunk);
+    if (b == NULL)
+      return NULL;
+    job = b->jobs;
+  }
   /* Before the rest, since atomic operations wait for what was written. */
   take_references(plain ? rs_events_open_purses(events) : NULL, queue, events,
                   function);
@@ -294,27 +287,6 @@ rs_job_alloc (rs_queue *queue, rs_events *events, rs_message *function,
   if (chunk > 0)
     job->call.chunk = (rs_chunk *) (job + 1);
   return job;
-}
-
-/* It is not to be spare. */
-static void
-free_job (rs_job *job, rs_events *events)
-{
-  rs_job_block *b = job->block;
-  if (b != NULL) {
-    b = vacate_locked(rs_events_lock(events), job);
-    rs_events_unlock(events);
-    if (b != NULL)
-      free_block(b);
-    return;
-  }
-  if (events != NULL) {
-    rs_events_lock(events);
-    rs_list_remove(&job->notice.live);
-    rs_events_unlock(events);
-  }
-  job_fini(job);
-  free(job);
 }
 
 void
@@ -329,7 +301,7 @@ rs_job_dealloc (rs_job *job)
   if (plain && rs_events_put_spare(events, &job->notice, free_spare))
     prefetch_spare(events);
   else
-    free_job(job, events);
+    vacate(events, job);
   give_references(plain ? rs_events_purses(events) : NULL, queue, events,
                   function);
 }

@@ -121,8 +121,10 @@ bool rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout);
    one while somebody holds it. */
 void rs_push_job (lua_State *L, rs_job *job);
 
-/* [-0, +1, m]  Push an empty handle; [-0, +0, m] fill the one on top. */
-void rs_push_empty_job (lua_State *L, rs_face *face);
+/* [-0, +1, m]  Push an empty handle; its place, for 'rs_job_slot', which is
+   told before a worker has the job: afterwards it would take the memory away
+   from it.  [-0, +0, m] fill the one on top. */
+unsigned rs_push_empty_job (lua_State *L, rs_face *face);
 void rs_fill_job (lua_State *L, rs_face *face, rs_job *job);
 
 /* [-0, +0, e]  Call the function on top with each handle of a job of 'pool'

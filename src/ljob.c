@@ -27,13 +27,16 @@ are_many (const rs_face *face)
   return alive > MANY || alive > FEW + 4 * face->open;
 }
 
-void
+unsigned
 rs_push_empty_job (lua_State *L, rs_face *face)
 {
   rs_handle *const handle = lua_newuserdatauv(L, sizeof *handle, 0);
   *handle = (rs_handle) { .type = RS_JOB_TYPE };
   lua_rawgeti(L, LUA_REGISTRYINDEX, face->job_type);
   lua_setmetatable(L, -2);
+  handle->place = rs_place_take(L, &face->places);
+  face->open++;
+  return handle->place;
 }
 
 void
@@ -41,9 +44,6 @@ rs_fill_job (lua_State *L, rs_face *face, rs_job *job)
 {
   rs_handle *const handle = lua_touserdata(L, -1);
   handle->object = job;
-  handle->place = rs_place_take(L, &face->places);
-  *rs_job_slot(job) = handle->place;
-  face->open++;
   if (face->last != NULL)
     face->last->next = job;
   face->last = handle;
@@ -60,9 +60,9 @@ static bool
 find_handle (lua_State *L, const rs_face *face, rs_job *job)
 {
   /* A handle that was collected may still be there while the state closes. */
-  const unsigned place = (unsigned) *rs_job_slot(job);
-  const bool found = rs_place_push(L, &face->places, place) == LUA_TUSERDATA
-                  && ((rs_handle *) lua_touserdata(L, -1))->object == job;
+  const bool found =
+    rs_place_push(L, &face->places, *rs_job_slot(job)) == LUA_TUSERDATA
+    && ((rs_handle *) lua_touserdata(L, -1))->object == job;
   if (!found)
     lua_pop(L, 1);
   return found;
@@ -75,7 +75,7 @@ rs_push_job (lua_State *L, rs_job *job)
   if (find_handle(L, face, job))
     rs_job_unref(job);
   else {
-    rs_push_empty_job(L, face);
+    *rs_job_slot(job) = rs_push_empty_job(L, face);
     rs_fill_job(L, face, job);
   }
 }

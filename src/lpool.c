@@ -580,7 +580,7 @@ pool_start (lua_State *L)
   }
   else
     o.listen = rs_check_streams(L, OPTIONS);
-  rs_push_empty_job(L, face);
+  o.slot = rs_push_empty_job(L, face);
   const int status = rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST,
                                   nargs, &o, &job, &err);
   if (status == RS_EFULL) {
@@ -630,9 +630,9 @@ pool_spawn (lua_State *L)
     rs_error err;
     rs_job *job;
     rs_face *const face = rs_lua_own_face(L);
-    const rs_job_options o = { .events = rs_lua_events_of(L, face) };
+    rs_job_options o = { .events = rs_lua_events_of(L, face) };
     const int nargs = lua_gettop(L) - FUNCTION;
-    rs_push_empty_job(L, face);
+    o.slot = rs_push_empty_job(L, face);
     if (rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST, nargs, &o, &job,
                      &err) != RS_OK)
       return rs_handle_raise(L, &err);

@@ -131,6 +131,7 @@ drop (rs_pool *pool, unsigned n)
     return;
   rs_sched_fini(&pool->sched);
   pthread_cond_destroy(&pool->changed);
+  rs_job_locks_fini(pool->queue.locks);
   rs_initial_state_unref(pool->initial_state);
   rs_events_unref(pool->closer);
   free(pool);
@@ -783,6 +784,7 @@ pool_new (const rs_pool_options *o)
     .hold = queue_hold,
     .drop = queue_drop,
   };
+  rs_job_locks_init(pool->queue.locks);
   pool->min = o->min;
   pool->max = o->max;
   pool->idle = o->idle;

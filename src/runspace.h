@@ -566,6 +566,7 @@ typedef struct rs_job_options {
   unsigned retries;   /* further attempts when it fails */
   unsigned retry_on;  /* RS_RETRY_ */
   int priority;       /* -RS_PRIORITY_MAX to RS_PRIORITY_MAX */
+  unsigned slot;      /* what is at rs_job_slot at first */
 } rs_job_options;
 
 typedef struct rs_job_info {
@@ -689,8 +690,9 @@ RS_API uint64_t rs_job_delivered (rs_job *job);
 /* It has ended, and is queued at its events if that queues it. */
 RS_API bool rs_job_settled (const rs_job *job);
 
-/* A number for the host's own use, 0 at first.  The host's thread. */
-RS_API lua_Integer *rs_job_slot (rs_job *job);
+/* A number for the host's own use, of the options at first.  The host's
+   thread. */
+RS_API unsigned *rs_job_slot (rs_job *job);
 
 /*
  * Wait at the job's events until it is settled, or another job is queued
