@@ -4,7 +4,8 @@
  * descriptor for other event loops.
  *
  * A job embeds a notice, which is in 'queue' while the job has something that
- * the host has not been told; being queued once is enough, however much is new.
+ * the host has not been told; being queued once is enough, however much is
+ * new.
  */
 #ifndef RS_EVENT_H
 #define RS_EVENT_H
