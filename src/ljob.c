@@ -48,9 +48,9 @@ rs_fill_job (lua_State *L, rs_face *face, rs_job *job)
     face->last->next = job;
   face->last = handle;
   /* The collector sees a pointer; let it know of what is behind, or they would
-     pile up: a quarter of a kilobyte for each, since it takes more time than
-     all else when it is told of the whole. */
-  if (face->places.patience % 4 == 0 && are_many(face)
+     pile up: half of that, 170 bytes for each, since it takes more time than all
+     else when it is told of the whole. */
+  if (face->places.patience % 6 == 0 && are_many(face)
       && lua_gc(L, LUA_GCISRUNNING))
     lua_gc(L, LUA_GCSTEP, 1);
 }
