@@ -1019,6 +1019,81 @@ check_job_memory (void)
   rs_job_locks_fini(q.locks);
 }
 
+enum { DROPPERS = 3, DROPPED = 3000 };
+
+/* What a thread drops of them: one of so many. */
+typedef struct dropper {
+  pthread_barrier_t *gate;
+  rs_job **jobs;
+  int first;
+} dropper;
+
+static void *
+drop_some (void *ud)
+{
+  const dropper *const d = ud;
+  pthread_barrier_wait(d->gate);
+  for (int i = d->first; i < DROPPED; i += DROPPERS)
+    drop_job(d->jobs[i]);
+  return NULL;
+}
+
+/* The same, while several threads free jobs of the same blocks, and their host
+   makes others there. */
+static void
+check_shared_memory (void)
+{
+  enum { ROUNDS = 10 };
+  static rs_job *jobs[DROPPED];
+  rs_queue q;
+  loose_queue(&q);
+  rs_message *const function = rs_message_new("", 0, 0);
+  rs_events *const events = rs_events_new();
+  const rs_job_options o = { .events = events };
+  REQUIRE(events != NULL);
+  for (int round = 0; round < ROUNDS; round++) {
+    pthread_barrier_t start;
+    pthread_t threads[DROPPERS];
+    dropper droppers[DROPPERS];
+    for (int i = 0; i < DROPPED; i++) {
+      jobs[i] = rs_job_new(&q, function, &o, 0);
+      REQUIRE(jobs[i] != NULL);
+    }
+    pthread_barrier_init(&start, NULL, DROPPERS + 1);
+    for (int i = 0; i < DROPPERS; i++) {
+      droppers[i] = (dropper) { &start, jobs, i };
+      REQUIRE(pthread_create(&threads[i], NULL, drop_some, &droppers[i])
+              == 0);
+    }
+    rs_job *mine[100];
+    pthread_barrier_wait(&start);
+    for (unsigned i = 0; i < DROPPED; i++) {
+      rs_job **const job = &mine[i % 100];
+      if (i >= 100)
+        drop_job(*job);
+      *job = rs_job_new(&q, function, &o, 0);
+      REQUIRE(*job != NULL);
+      *rs_job_slot(*job) = i;
+    }
+    CHECK(rs_events_jobs(events, NULL, 0) >= 100);
+    for (int i = 0; i < DROPPERS; i++)
+      pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&start);
+    CHECK(rs_events_jobs(events, NULL, 0) == 100);
+    bool alone = true;
+    for (unsigned i = DROPPED - 100; i < DROPPED; i++) {
+      alone &= *rs_job_slot(mine[i % 100]) == i;
+      drop_job(mine[i % 100]);
+    }
+    CHECK(alone);
+    CHECK(rs_events_jobs(events, NULL, 0) == 0);
+  }
+  rs_events_unref(events);
+  CHECK(atomic_load(&function->refs) == 1);
+  rs_message_unref(function);
+  rs_job_locks_fini(q.locks);
+}
+
 /* Short jobs are taken several at a time; each of them can be taken away until
    it was begun, and goes back for one of a higher priority. */
 static void
@@ -1242,6 +1317,7 @@ main (void)
   lua_State *const L = luaL_newstate();
   check_slab();
   check_job_memory();
+  check_shared_memory();
   check_hands();
   check_full_hand();
   check_watch();
