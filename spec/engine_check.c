@@ -919,7 +919,7 @@ static rs_job *
 loose_job (rs_queue *q, rs_message *function, int priority)
 {
   const rs_job_options o = { .priority = priority };
-  rs_job *const job = rs_job_new(q, function, &o, 0);
+  rs_job *const job = rs_job_new(q, function, &o, NULL);
   REQUIRE(job != NULL);
   rs_job_unref(job);  /* the one for the queue is left */
   return job;
@@ -993,7 +993,7 @@ check_job_memory (void)
   for (int round = 0; round < ROUNDS; round++) {
     bool alone = true;
     for (int i = 0; i < JOBS; i++) {
-      jobs[i] = rs_job_new(&q, function, &o, 0);
+      jobs[i] = rs_job_new(&q, function, &o, NULL);
       REQUIRE(jobs[i] != NULL);
       *rs_job_slot(jobs[i]) = (unsigned) i;
     }
@@ -1056,7 +1056,7 @@ check_shared_memory (void)
     pthread_t threads[DROPPERS];
     dropper droppers[DROPPERS];
     for (int i = 0; i < DROPPED; i++) {
-      jobs[i] = rs_job_new(&q, function, &o, 0);
+      jobs[i] = rs_job_new(&q, function, &o, NULL);
       REQUIRE(jobs[i] != NULL);
     }
     pthread_barrier_init(&start, NULL, DROPPERS + 1);
@@ -1071,7 +1071,7 @@ check_shared_memory (void)
       rs_job **const job = &mine[i % 100];
       if (i >= 100)
         drop_job(*job);
-      *job = rs_job_new(&q, function, &o, 0);
+      *job = rs_job_new(&q, function, &o, NULL);
       REQUIRE(*job != NULL);
       *rs_job_slot(*job) = i;
     }

@@ -89,6 +89,32 @@ describe("the module in a stock lua5.4", function ()
     ]])
   end)
 
+  it("may be loaded again, as test runners do, while its jobs are held",
+     function ()
+    prints("2100\n", [[
+      local held = {}
+      for round = 1, 3 do
+        for name in pairs(package.loaded) do
+          if name:match "^parallel" then package.loaded[name] = nil end
+        end
+        local parallel <const> = require "parallel"
+        local pool <close> = parallel.pool { max = 1 }
+        for i = 1, 700 do
+          held[#held + 1] = pool:spawn(function (x) return 2 * x end, i)
+        end
+        for i = 1, #held do
+          assert(held[i]:get() == 2 * ((i - 1) % 700 + 1))
+        end
+        assert(#parallel.jobs() == #held)
+      end
+      print(#held)
+      held = nil
+      collectgarbage()
+      collectgarbage()
+      assert(#require "parallel".jobs() == 0)
+    ]])
+  end)
+
   it("raises failures that read well when nobody catches them", function ()
     local text, status = stock([[
       local parallel = require "parallel"

@@ -106,6 +106,9 @@ struct rs_batch {
   size_t items_started, items_finished, items_failed;
 };
 
+_Static_assert(offsetof(struct rs_batch, hooks) == 0,
+               "jobs find the hooks in front");
+
 /* -------------------------------------------------------------- life cycle */
 
 static void
@@ -229,7 +232,6 @@ stopped (const rs_batch *batch)
       || atomic_load_explicit(&batch->failed, memory_order_relaxed);
 }
 
-
 /* What a job has that is a chunk. */
 typedef struct part {
   rs_chunk chunk;           /* first: the call's */
@@ -244,25 +246,31 @@ part_of (const rs_job *job)
 }
 
 /* A job for items of the batch, which the caller describes in its call; it
-   has a reference to the batch.  NULL when out of memory. */
+   has a reference to the batch.  'created' is an instant, or 0: now.  NULL
+   when out of memory. */
 static rs_job *
-new_chunk (rs_batch *batch, rs_message *items)
+new_chunk (rs_batch *batch, rs_message *items, double created)
 {
   rs_job_options options = batch->options;
   options.name = batch->name;
   options.events = batch->events;
   options.listen = batch->shared ? batch->listen : 0;
-  rs_job *const job = rs_job_new(batch->queue, batch->function, &options,
-                                 sizeof(part));
-  if (job == NULL)
+  const rs_job_part p = {
+    .batch = batch,
+    .size = sizeof(part),
+    .id = batch->id,
+    .flags = batch->flags,
+    .created = created,
+  };
+  atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
+  rs_job *const job = rs_job_new(batch->queue, batch->function, &options, &p);
+  if (job == NULL) {
+    unref(batch);
     return NULL;
+  }
   rs_list_init(&part_of(job)->link);
   rs_chunk *const chunk = job->call.chunk;
   job->call.arguments = rs_message_ref(items);
-  atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
-  job->batch = batch;
-  job->call.id = batch->id;
-  job->call.flags = batch->flags;
   chunk->stop = &batch->stop;
   if (batch->limited) {
     chunk->failed = &batch->failed;
@@ -302,11 +310,10 @@ go_on (rs_batch *batch, rs_job *job, rs_place rest, unsigned attempt)
 {
   /* Of a lost chunk only what is constant may be read. */
   const rs_chunk *const old = job->call.chunk;
-  rs_job *const next = new_chunk(batch, job->call.arguments);
+  rs_job *const next = new_chunk(batch, job->call.arguments, job->created);
   if (next == NULL)
     return;
   rs_chunk *const chunk = next->call.chunk;
-  next->created = job->created;
   next->call.attempt = attempt;
   part_of(next)->items = chunk->count = old->count - rest.item;
   chunk->arity = old->arity;
@@ -462,7 +469,7 @@ rs_batch_flush (rs_batch *batch, rs_error *err)
   rs_message *items = NULL;
   rs_job *job = NULL;
   if (batch->range || (items = rs_encoder_message(&batch->items)) != NULL)
-    job = new_chunk(batch, items);
+    job = new_chunk(batch, items, 0);
   const bool range = batch->range;
   rs_message_unref(items);
   rs_encoder_clear(&batch->items);  /* sent, or lost with the error */

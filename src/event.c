@@ -35,12 +35,8 @@
 
 enum { LOOKS = 500 };  /* some 25 us, half of what sleeping costs */
 
-/* Spare jobs at most: as many as the collector frees in a row. */
-#ifdef __SANITIZE_ADDRESS__
-enum { SPARES = 0 };  /* it shall see who uses what was freed */
-#else
-enum { SPARES = 2048 };
-#endif
+enum { SPARES = 2048 };  /* jobs at most: as many as the collector frees in a
+                            row */
 
 /* In lines of the cache: what workers read with each job and who spins looks
    at; what is done under the lock; what the host changes with each job. */

@@ -47,6 +47,7 @@ rs_job_make_name (char *text, const char *prefix, uint64_t id)
 }
 
 static void on_deadline (rs_timer *timer);
+static void job_free (rs_job *job);
 
 static rs_job *
 of_notice (rs_notice *n)
@@ -119,17 +120,25 @@ listening (const rs_job *job)
   return atomic_load_explicit(&job->listen, memory_order_relaxed);
 }
 
-/* Its parts that most jobs have not; NULL when out of memory. */
+/* Its parts that most jobs have not, if they were made; with or without the
+   lock. */
+static rs_job_more *
+more_of (const rs_job *job)
+{
+  return atomic_load_explicit(&job->more, memory_order_acquire);
+}
+
+/* The same, made if need be; NULL when out of memory. */
 static rs_job_more *
 get_more_locked (rs_job *job)
 {
-  rs_job_more *more = job->more;
+  rs_job_more *more = more_of(job);
   if (more == NULL && (more = calloc(1, sizeof *more)) != NULL) {
     rs_timer_init(&more->timer, on_deadline);
     rs_stream_log_init(&more->log);
     rs_list_init(&more->emitted);
     more->job = job;
-    job->more = more;
+    atomic_store_explicit(&job->more, more, memory_order_release);
     job->rich = true;
   }
   return more;
@@ -154,14 +163,15 @@ set_name (rs_job *job, const char *name)
 
 rs_job *
 rs_job_new (rs_queue *queue, rs_message *function,
-            const rs_job_options *options, size_t chunk)
+            const rs_job_options *options, const rs_job_part *part)
 {
   static const rs_job_options defaults;
   if (options == NULL)
     options = &defaults;
   /* Before the rest, since atomic operations wait for what was written. */
   const uint64_t id = rs_job_next_id();
-  rs_job *const job = rs_job_alloc(queue, options->events, function, chunk);
+  rs_job *const job = rs_job_alloc(queue, options->events, function,
+                                   part != NULL ? part->size : 0);
   if (job == NULL)
     return NULL;
   atomic_init(&job->state, RS_JOB_QUEUED);
@@ -177,16 +187,20 @@ rs_job_new (rs_queue *queue, rs_message *function,
                                   : RS_RETRY_ERROR | RS_RETRY_TIMEOUT);
   job->priority = (int8_t) options->priority;
   job->slot = options->slot;
-  job->created = rs_now();
+  job->created = part != NULL && part->created > 0 ? part->created : rs_now();
   atomic_init(&job->listen, options->listen);
-  const bool ok = options->name == NULL || set_name(job, options->name);
+  if (options->name != NULL && !set_name(job, options->name)) {
+    job_free(job);
+    return NULL;
+  }
+  if (part != NULL) {
+    job->batch = part->batch;
+    job->call.id = part->id;
+    job->call.flags = (uint8_t) part->flags;
+  }
   /* Who finds it by its events finds all of that. */
   atomic_store_explicit(&job->refs, 2, memory_order_release);
-  if (ok)
-    return job;
-  rs_job_unref(job);
-  rs_job_unref(job);
-  return NULL;
+  return job;
 }
 
 size_t
@@ -235,7 +249,7 @@ static void
 job_free (rs_job *job)
 {
   if (job->rich)
-    more_free(job->more);
+    more_free(more_of(job));
   if (job->batch != NULL)
     hooks_of(job)->on_free(job);
   rs_message_unref(job->call.arguments);
@@ -350,7 +364,7 @@ on_record (rs_call *call, rs_stream_record *record)
   rs_job *const job = job_of(call);
   const unsigned what = 1u << record->info.stream;
   lock(job);
-  rs_stream_log_add(&job->more->log, record);
+  rs_stream_log_add(&more_of(job)->log, record);
   const unsigned listen = listening(job);
   unlock(job);
   if (wanted(job, listen, what))
@@ -375,7 +389,7 @@ on_emit (rs_call *call, rs_stream_record *record)
     rs_stream_record_unref(record);
     return;
   }
-  rs_job_more *const more = job->more;
+  rs_job_more *const more = more_of(job);
   const _Atomic bool *const stop = call->chunk != NULL ? call->chunk->stop
                                                        : NULL;
   rs_cancel *const mine = rs_cancel_mine();
@@ -400,9 +414,8 @@ is_ready (rs_call *call)
   return get_more(job_of(call)) != NULL;
 }
 
-/* Its name, made when it is asked for: most of them nobody sees. */
-static const char *
-name_of (rs_job *job)
+const char *
+rs_job_name (rs_job *job)
 {
   lock(job);
   rs_job_more *const more = get_more_locked(job);
@@ -420,7 +433,7 @@ name_of (rs_job *job)
 static const char *
 on_name (rs_call *call)
 {
-  return name_of(job_of(call));
+  return rs_job_name(job_of(call));
 }
 
 static const rs_call_sink sink = {
@@ -430,9 +443,11 @@ static const rs_call_sink sink = {
 rs_stream_record *
 rs_job_record (rs_job *job, uint64_t after)
 {
+  rs_job_more *const more = more_of(job);
+  if (more == NULL)
+    return NULL;
   lock(job);
-  rs_stream_record *const record = job->more == NULL ? NULL
-    : rs_stream_log_after(&job->more->log, after);
+  rs_stream_record *const record = rs_stream_log_after(&more->log, after);
   if (record != NULL)
     rs_stream_record_ref(record);
   unlock(job);
@@ -463,9 +478,11 @@ deliver_locked (rs_job *job, rs_job_more *more)
 rs_stream_record *
 rs_job_deliver (rs_job *job)
 {
+  rs_job_more *const more = more_of(job);
+  if (more == NULL)
+    return NULL;
   lock(job);
-  rs_stream_record *const next = job->more == NULL ? NULL
-                               : deliver_locked(job, job->more);
+  rs_stream_record *const next = deliver_locked(job, more);
   unlock(job);
   return next;
 }
@@ -473,10 +490,8 @@ rs_job_deliver (rs_job *job)
 uint64_t
 rs_job_delivered (rs_job *job)
 {
-  lock(job);
-  const uint64_t delivered = job->more != NULL ? job->more->delivered : 0;
-  unlock(job);
-  return delivered;
+  const rs_job_more *const more = more_of(job);
+  return more != NULL ? more->delivered : 0;  /* the host's own */
 }
 
 bool
@@ -701,7 +716,7 @@ set_watched_end (rs_job *job, rs_job_state *state, rs_reason reason,
     tell_locked(job);
   }
   *report = job->forgotten && is_bad(*state) && !is_set(&job->seen);
-  rs_job_more *const more = job->more;
+  rs_job_more *const more = more_of(job);
   unlock(job);
   if (more != NULL)
     rs_timer_clear(&more->timer);
@@ -941,7 +956,8 @@ rs_job_run (rs_job *job, rs_state *s, lua_State *L)
 static const char *
 failure_of (const rs_job *job)
 {
-  return job->rich ? job->more->failure : NULL;
+  const rs_job_more *const more = more_of(job);
+  return more != NULL ? more->failure : NULL;
 }
 
 int
@@ -968,7 +984,8 @@ rs_job_push (rs_job *job, lua_State *L, int *n)
     lua_pushstring(L, failure_of(job) != NULL
                         ? failure_of(job) : rs_status_message(RS_ENOMEM));
   else
-    lua_pushfstring(L, "%s was %s", name_of(job), rs_job_state_name(state));
+    lua_pushfstring(L, "%s was %s", rs_job_name(job),
+                    rs_job_state_name(state));
   lua_settop(L, top + 2);
   *n = 2;
   return RS_EFAILED;
@@ -1100,7 +1117,7 @@ void
 rs_job_info_get (rs_job *job, rs_job_info *out)
 {
   lock(job);
-  const rs_job_more *const more = job->more;
+  const rs_job_more *const more = more_of(job);
   out->state = rs_job_state_now(job);
   /* Its worker may be about to write these. */
   const bool begun = out->state != RS_JOB_QUEUED;
@@ -1123,7 +1140,6 @@ rs_job_info_get (rs_job *job, rs_job_info *out)
   const rs_reason reason = rs_job_reason_now(job);
   unlock(job);
   out->id = job->call.id;
-  out->name = name_of(job);
   out->reason = reason_of(job, out->state, reason);
   out->chunk = job->batch != NULL;
   out->seen = is_set(&job->seen);

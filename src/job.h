@@ -47,12 +47,12 @@ void rs_job_locks_fini (rs_job_lock locks[RS_JOB_LOCKS]);
 
 /*
  * Where jobs wait for their turn, as jobs and batches see it; a pool stands
- * behind it.  All of them may be called by any thread.
+ * behind it.  All functions may be called by any thread.
  */
 struct rs_queue {
   rs_pool *pool;
   bool fresh;  /* each job gets a new state, so a chunk is one item */
-  rs_job_lock locks[RS_JOB_LOCKS];
+  rs_job_lock locks[RS_JOB_LOCKS];  /* of its jobs, by their address */
 
   /* Queue 'job'; if RS_OK, its reference is taken over.  RS_ECLOSED,
      RS_ETHREAD. */
@@ -115,17 +115,19 @@ struct rs_job {
   _Atomic unsigned refs;   /* and RS_JOB_SETTLED */
   int8_t priority;         /* constant */
   _Atomic bool seen;       /* somebody looked at its end */
-  bool rich : 1;           /* it has 'more'; guarded by its lock */
+  bool rich : 1;           /* it has 'more', for who frees it; guarded by its
+                              lock */
   bool forgotten : 1;      /* nobody will look any more; the same */
   bool blocked;            /* its worker waits for another job, and is counted
                               as that; the runner's own */
-  rs_list link;            /* in the queue; guarded by its lock */
+  rs_list link;            /* in a lane; guarded by the scheduler's lock */
   struct rs_hold *hold;    /* where it is in a worker's hand while it is
                               queued, or NULL; the same */
   rs_queue *queue;         /* held; constant, as the next three */
   rs_events *events;       /* a reference, or NULL */
   rs_batch *batch;         /* whose chunk it is, or NULL */
-  rs_job_block *block;     /* that it is in */
+  rs_job_block *block;     /* that it is in; stays when the job is freed, so it
+                              is the last one before 'state' (job_clear) */
 
   _Alignas(RS_LINE)
   _Atomic int state;       /* read by rs_job_state_now, rs_job_reason_now */
@@ -138,7 +140,7 @@ struct rs_job {
   _Atomic unsigned worker, attempts;
   rs_call call;            /* constant while queued; then its runner's */
 
-  rs_job_more *more;       /* owned, or NULL; set once, under the lock */
+  rs_job_more *_Atomic more;  /* owned, or NULL; set once, under the lock */
   double created;          /* instant; constant */
   rs_notice notice;        /* at 'events'; a reference while it is queued */
   unsigned waiters;        /* for a change; guarded by the lock */
@@ -178,14 +180,24 @@ rs_job_reason_now (const rs_job *job)
                       >> RS_JOB_REASON);
 }
 
+/* What a job is that has a chunk. */
+typedef struct rs_job_part {
+  rs_batch *batch;         /* a reference, which the job takes over */
+  size_t size;             /* bytes that it has for its chunk */
+  uint64_t id;             /* of the batch */
+  unsigned flags;          /* RS_BATCH_ */
+  double created;          /* instant; 0: now */
+} rs_job_part;
+
 /*
  * New job for a call of 'function'; 'options' may be NULL.  Its arguments, and
- * its deadline, are set by the caller before it is queued.  'chunk' bytes more
- * are for a chunk; 0: a plain call.  There are two references: the caller's,
- * and one for the queue.  NULL when out of memory.
+ * its deadline, are set by the caller before it is queued.  'part' is for one
+ * that has a chunk; NULL: a plain call.  There are two references: the
+ * caller's, and one for the queue.  NULL when out of memory; nothing was taken
+ * over then.
  */
 rs_job *rs_job_new (rs_queue *queue, rs_message *function,
-                    const rs_job_options *options, size_t chunk);
+                    const rs_job_options *options, const rs_job_part *part);
 
 /* Bytes of its messages, while it is queued. */
 size_t rs_job_bytes (const rs_job *job);

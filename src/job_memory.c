@@ -17,6 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
 enum { ALIGN = _Alignof(rs_job) };
 
 /* Jobs in a block: twice as many as in the last one. */
@@ -26,9 +30,8 @@ struct rs_job_block {
   _Alignas(rs_job) rs_list link;  /* in the blocks of its events; guarded by
                                      their lock, as the next one */
   rs_list some;                   /* in those that have vacant jobs */
-  _Atomic uint64_t vacant;        /* jobs that are neither in use nor spare;
-                                     the first and the last bit are set under
-                                     that lock, and all cleared */
+  _Atomic uint64_t vacant;        /* a bit for each job that is neither in use
+                                     nor spare */
   unsigned n;                     /* constant */
   rs_job jobs[];
 };
@@ -78,8 +81,12 @@ bit_of (const rs_job *job)
   return UINT64_C(1) << (job - job->block->jobs);
 }
 
-/* The job is vacant, and its block is freed if it was the last one; any
-   thread.  Most often neither the first nor the last is. */
+/*
+ * The job is vacant, and its block is freed if all its jobs are; any thread.
+ * A block stands among those that have vacant jobs exactly while it has some:
+ * so the bit that is set first, and the one that makes them all, are set under
+ * the lock, as they are cleared; most others need none.
+ */
 static void
 vacate (rs_events *events, rs_job *job)
 {
@@ -177,6 +184,24 @@ get_spare (rs_events *events)
   }
   prefetch_spare(events);
   return spare != NULL ? of_notice(spare) : NULL;
+}
+
+/* Who uses a job that was freed is found by the sanitizer; only its first line
+   may be looked at, since 'refs' tell that there is none. */
+static void
+set_poison (rs_job *job, bool poison)
+{
+#ifdef __SANITIZE_ADDRESS__
+  char *const from = (char *) job + RS_LINE;
+  const size_t size = sizeof *job - RS_LINE;
+  if (poison)
+    ASAN_POISON_MEMORY_REGION(from, size);
+  else
+    ASAN_UNPOISON_MEMORY_REGION(from, size);
+#else
+  (void) job;
+  (void) poison;
+#endif
 }
 
 /* Set all to zero but its references, its block, and room for a message. */
@@ -277,6 +302,7 @@ rs_job_alloc (rs_queue *queue, rs_events *events, rs_message *function,
       return NULL;
     job = b->jobs;
   }
+  set_poison(job, false);
   /* Before the rest, since atomic operations wait for what was written. */
   take_references(plain ? rs_events_open_purses(events) : NULL, queue, events,
                   function);
@@ -298,6 +324,7 @@ rs_job_dealloc (rs_job *job)
   const bool plain = events != NULL && job->call.chunk == NULL;
   /* Whether it has references is still looked at by who visits its events. */
   atomic_store_explicit(&job->refs, 0, memory_order_relaxed);
+  set_poison(job, true);
   if (plain && rs_events_put_spare(events, &job->notice, free_spare))
     prefetch_spare(events);
   else

@@ -43,6 +43,7 @@ typedef struct rs_face {
   int job_type;           /* registry: the metatable of handles of jobs */
   rs_places places;       /* of handles of jobs */
   unsigned open;          /* of these, whose results nobody has taken */
+  unsigned filled;        /* handles that were given a job so far */
   rs_handle *last;        /* of the job that was submitted last, if alive */
 } rs_face;
 
@@ -123,9 +124,10 @@ void rs_push_job (lua_State *L, rs_job *job);
 
 /* [-0, +1, m]  Push an empty handle; its place, for 'rs_job_slot', which is
    told before a worker has the job: afterwards it would take the memory away
-   from it.  [-0, +0, m] fill the one on top. */
+   from it.  [-0, +0, m] fill the one on top; [-1, +0, -] it is not needed. */
 unsigned rs_push_empty_job (lua_State *L, rs_face *face);
 void rs_fill_job (lua_State *L, rs_face *face, rs_job *job);
+void rs_pop_empty_job (lua_State *L, rs_face *face);
 
 /* [-0, +0, e]  Call the function on top with each handle of a job of 'pool'
    that somebody holds; of all with NULL. */

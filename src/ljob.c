@@ -27,16 +27,58 @@ are_many (const rs_face *face)
   return alive > MANY || alive > FEW + 4 * face->open;
 }
 
-unsigned
-rs_push_empty_job (lua_State *L, rs_face *face)
+/* [-0, +1, m]  Push a handle with 'job', a reference, or with none; if there
+   is no memory for its place, it is collected. */
+static rs_handle *
+push_handle (lua_State *L, rs_face *face, rs_job *job)
 {
   rs_handle *const handle = lua_newuserdatauv(L, sizeof *handle, 0);
-  *handle = (rs_handle) { .type = RS_JOB_TYPE };
+  *handle = (rs_handle) { .object = job, .type = RS_JOB_TYPE };
   lua_rawgeti(L, LUA_REGISTRYINDEX, face->job_type);
   lua_setmetatable(L, -2);
   handle->place = rs_place_take(L, &face->places);
   face->open++;
-  return handle->place;
+  return handle;
+}
+
+unsigned
+rs_push_empty_job (lua_State *L, rs_face *face)
+{
+  return push_handle(L, face, NULL)->place;
+}
+
+/* It has no place any more. */
+static void
+vacate (rs_face *face, rs_handle *handle)
+{
+  rs_place_vacate(&face->places, handle->place);
+  if (handle->place != 0)
+    face->open -= !handle->got;
+  handle->place = 0;
+}
+
+void
+rs_pop_empty_job (lua_State *L, rs_face *face)
+{
+  vacate(face, lua_touserdata(L, -1));
+  lua_pop(L, 1);
+}
+
+/* Of so many handles the collector is told a kilobyte.  It sees a pointer, and
+   they would pile up if it knew nothing of what is behind: half of that, since
+   it takes more time than all else when it is told of the whole. */
+enum { TOLD = 6 };
+
+/* [-0, +0, m]  The handle has its job. */
+static void
+note (lua_State *L, rs_face *face, rs_handle *handle)
+{
+  if (face->last != NULL)
+    face->last->next = handle->object;
+  face->last = handle;
+  if (++face->filled % TOLD == 0 && are_many(face)
+      && lua_gc(L, LUA_GCISRUNNING))
+    lua_gc(L, LUA_GCSTEP, 1);
 }
 
 void
@@ -44,15 +86,7 @@ rs_fill_job (lua_State *L, rs_face *face, rs_job *job)
 {
   rs_handle *const handle = lua_touserdata(L, -1);
   handle->object = job;
-  if (face->last != NULL)
-    face->last->next = job;
-  face->last = handle;
-  /* The collector sees a pointer; let it know of what is behind, or they would
-     pile up: half of that, 170 bytes for each, since it takes more time than all
-     else when it is told of the whole. */
-  if (face->places.patience % 6 == 0 && are_many(face)
-      && lua_gc(L, LUA_GCISRUNNING))
-    lua_gc(L, LUA_GCSTEP, 1);
+  note(L, face, handle);
 }
 
 /* [-0, +0|1, m]  Push the handle of 'job' that somebody holds. */
@@ -75,8 +109,9 @@ rs_push_job (lua_State *L, rs_job *job)
   if (find_handle(L, face, job))
     rs_job_unref(job);
   else {
-    *rs_job_slot(job) = rs_push_empty_job(L, face);
-    rs_fill_job(L, face, job);
+    rs_handle *const handle = push_handle(L, face, job);
+    *rs_job_slot(job) = handle->place;
+    note(L, face, handle);
   }
 }
 
@@ -115,6 +150,37 @@ rs_visit_jobs (lua_State *L, const rs_pool *pool)
   lua_settop(L, f);
 }
 
+/* References to jobs; those that are left are given back when it is
+   collected. */
+typedef struct job_list {
+  size_t room, n;
+  rs_job *jobs[];
+} job_list;
+
+static int
+list_gc (lua_State *L)
+{
+  job_list *const list = lua_touserdata(L, 1);
+  while (list->n > 0)
+    rs_job_unref(list->jobs[--list->n]);
+  return 0;
+}
+
+/* [-0, +1, m]  Push one that is empty, with 'room'. */
+static job_list *
+push_list (lua_State *L, size_t room)
+{
+  job_list *const list =
+    lua_newuserdatauv(L, sizeof *list + room * sizeof list->jobs[0], 0);
+  list->room = room;
+  list->n = 0;
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, list_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  return list;
+}
+
 /* parallel.jobs(), removed ones not yet taken out */
 int
 rs_lua_jobs (lua_State *L)
@@ -122,17 +188,17 @@ rs_lua_jobs (lua_State *L)
   rs_events *const e = rs_lua_events(L);
   lua_newtable(L);  /* 1: jobs by id */
   lua_settop(L, 1);
-  size_t room = rs_events_jobs(e, NULL, 0) + 16;
-  rs_job **const jobs = lua_newuserdatauv(L, room * sizeof *jobs, 0);
-  lua_newtable(L);  /* 3 */
-  const size_t n = rs_events_jobs(e, jobs, room);
-  for (size_t i = 0; i < n && i < room; i++) {
+  job_list *const list = push_list(L, rs_events_jobs(e, NULL, 0) + 16);
+  const size_t n = rs_events_jobs(e, list->jobs, list->room);
+  list->n = n < list->room ? n : list->room;
+  while (list->n > 0) {
+    rs_job *const job = list->jobs[--list->n];
     rs_job_info info;
-    rs_job_info_get(jobs[i], &info);
+    rs_job_info_get(job, &info);
     if (info.chunk)
-      rs_job_unref(jobs[i]);
+      rs_job_unref(job);
     else {
-      rs_push_job(L, jobs[i]);
+      rs_push_job(L, job);
       lua_rawseti(L, 1, (lua_Integer) info.id);
     }
   }
@@ -173,16 +239,17 @@ static const char *const field_names[FIELDS] = {
   "finished", "queued", "duration", "error", "streams"
 };
 
-/* [-0, +1, m]  Push a field of 'info'; nil where it has none yet. */
+/* [-0, +1, m]  Push a field of the job, of which 'info' is known; nil where it
+   has none yet. */
 static void
-push_field (lua_State *L, const rs_job_info *info, int field)
+push_field (lua_State *L, rs_job *job, const rs_job_info *info, int field)
 {
   switch (field) {
     case ID:
       lua_pushinteger(L, (lua_Integer) info->id);
       return;
     case NAME:
-      lua_pushstring(L, info->name);
+      lua_pushstring(L, rs_job_name(job));
       return;
     case STATE:
       lua_pushstring(L, rs_job_state_name(info->state));
@@ -307,7 +374,7 @@ get_field (lua_State *L)
   else if (field == STREAMS)
     push_streams(L, job, &i);
   else
-    push_field(L, &i, field);
+    push_field(L, job, &i, field);
   return 1;
 }
 
@@ -315,11 +382,12 @@ get_field (lua_State *L)
 static int
 info (lua_State *L)
 {
+  rs_job *const job = check(L);
   rs_job_info i;
-  rs_job_info_get(check(L), &i);
+  rs_job_info_get(job, &i);
   lua_createtable(L, 0, INFO_FIELDS + 4);
   for (int k = 0; k < INFO_FIELDS; k++) {
-    push_field(L, &i, k);
+    push_field(L, job, &i, k);
     lua_setfield(L, -2, field_names[k]);
   }
   lua_pushinteger(L, i.listen);
@@ -536,9 +604,10 @@ stop (lua_State *L)
 static int
 to_string (lua_State *L)
 {
+  rs_job *const job = check(L);
   rs_job_info i;
-  rs_job_info_get(check(L), &i);
-  lua_pushfstring(L, "parallel.job: %s (%s)", i.name,
+  rs_job_info_get(job, &i);
+  lua_pushfstring(L, "parallel.job: %s (%s)", rs_job_name(job),
                   rs_job_state_name(i.state));
   return 1;
 }
@@ -555,10 +624,7 @@ gc (lua_State *L)
   handle->object = NULL;
   if (face->last == handle)
     face->last = NULL;
-  rs_place_vacate(&face->places, handle->place);
-  if (handle->place != 0)
-    face->open -= !handle->got;
-  handle->place = 0;  /* if somebody calls this himself */
+  vacate(face, handle);  /* once, if somebody calls this himself */
   return 0;
 }
 
@@ -589,9 +655,11 @@ rs_open_job_type (lua_State *L)
   rs_handle_type(L, RS_JOB_TYPE, meta, methods);
   rs_face *const face = rs_lua_face(L);
   lua_rawgetp(L, LUA_REGISTRYINDEX, RS_JOB_TYPE);
-  lua_pushvalue(L, -1);
-  face->job_type = luaL_ref(L, LUA_REGISTRYINDEX);
-  rs_places_open(L, &face->places);
+  if (face->job_type == LUA_NOREF) {  /* or it is loaded again */
+    rs_places_open(L, &face->places);
+    lua_pushvalue(L, -1);
+    face->job_type = luaL_ref(L, LUA_REGISTRYINDEX);
+  }
   lua_createtable(L, 0, FIELDS);
   for (int i = 0; i < FIELDS; i++) {
     lua_pushinteger(L, i);

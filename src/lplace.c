@@ -4,6 +4,7 @@
  */
 #include "lplace.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include <lauxlib.h>
@@ -107,6 +108,8 @@ drop_rows (lua_State *L, rs_places *p)
 unsigned
 rs_place_take (lua_State *L, rs_places *p)
 {
+  if (p->meta == LUA_NOREF)
+    luaL_error(L, "the Lua state is being closed: it has no more jobs");
   if (--p->patience == 0) {
     if (p->taken < p->room / 32)
       drop_rows(L, p);
@@ -128,8 +131,9 @@ rs_place_take (lua_State *L, rs_places *p)
 void
 rs_place_vacate (rs_places *p, unsigned place)
 {
-  if (p->vacant == NULL || place == 0)
+  if (p->meta == LUA_NOREF || place == 0)
     return;
+  assert(place < rs_places_end(p) && row_of(p, place)->used > 0);
   row_of(p, place)->used--;
   p->taken--;
   p->vacant[p->n_vacant++] = place;

@@ -24,25 +24,27 @@ typedef struct rs_row {
 typedef struct rs_places {
   rs_row *rows;           /* owned, as 'vacant' */
   unsigned n_rows, rows_room;
-  unsigned *vacant;       /* places to take; NULL: the state is closing */
+  unsigned *vacant;       /* places to take */
   unsigned n_vacant;
   unsigned room;          /* places, taken or not */
   unsigned taken;         /* a collected handle has its place until it is
                              vacated, by its finalizer */
   unsigned patience;      /* places to be taken before it is looked whether
                              there are far too many */
-  int meta;               /* registry: of weak tables */
+  int meta;               /* registry: of weak tables; or LUA_NOREF: the state
+                             is closing */
 } rs_places;
 
 /* All functions are for the thread of the state. */
 
-/* [-0, +0, m]  None is there. */
+/* [-0, +0, m]  None is there.  Once for each state. */
 void rs_places_open (lua_State *L, rs_places *p);
 
 /* The state is closing: nothing is vacated any more. */
 void rs_places_close (rs_places *p);
 
-/* [-0, +0, m]  A place for the value on top, which is no nil; from 1 on. */
+/* [-0, +0, m]  A place for the value on top, which is no nil; from 1 on.  Not
+   while the state is closing. */
 unsigned rs_place_take (lua_State *L, rs_places *p);
 
 /* What was there has been collected.  Harmless when the state is closing. */

@@ -583,6 +583,8 @@ pool_start (lua_State *L)
   o.slot = rs_push_empty_job(L, face);
   const int status = rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST,
                                   nargs, &o, &job, &err);
+  if (status != RS_OK)
+    rs_pop_empty_job(L, face);
   if (status == RS_EFULL) {
     lua_pushnil(L);
     lua_pushliteral(L, "full");

@@ -103,16 +103,17 @@ static int
 make_event (lua_State *L)
 {
   enum { RECORD = 1, JOB, TABLE };
+  rs_job *const from = rs_handle_check(L, JOB, RS_JOB_TYPE);
   rs_stream_record_info r;
   rs_job_info job;
   rs_stream_record_info_get(lua_touserdata(L, RECORD), &r);
-  rs_job_info_get(rs_handle_check(L, JOB, RS_JOB_TYPE), &job);
+  rs_job_info_get(from, &job);
   lua_createtable(L, 0, 9);
   lua_pushstring(L, r.name);
   lua_setfield(L, TABLE, "name");
   lua_pushinteger(L, (lua_Integer) job.id);
   lua_setfield(L, TABLE, "id");
-  lua_pushstring(L, job.name);
+  lua_pushstring(L, rs_job_name(from));
   lua_setfield(L, TABLE, "job_name");
   if (job.worker != 0) {
     lua_pushinteger(L, (lua_Integer) job.worker);

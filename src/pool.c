@@ -1152,7 +1152,7 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
   int status = rs_code_encode_function(o, L, index, &function, err);
   if (status != RS_OK)
     return status;
-  rs_job *const job = rs_job_new(&pool->queue, function, options, 0);
+  rs_job *const job = rs_job_new(&pool->queue, function, options, NULL);
   if (!function->constant)
     rs_message_unref(function);
   if (job == NULL)

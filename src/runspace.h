@@ -571,7 +571,6 @@ typedef struct rs_job_options {
 
 typedef struct rs_job_info {
   uint64_t id;           /* unique in the process, from 1 */
-  const char *name;      /* lives as long as the job */
   rs_job_state state;
   unsigned worker;       /* number of the worker in its pool, from 1; or 0 */
   unsigned attempts;     /* times that it was started */
@@ -649,6 +648,10 @@ RS_API int rs_job_wait (rs_job *job, lua_State *L, double timeout);
 RS_API int rs_job_cancel (rs_job *job, double grace);
 
 RS_API void rs_job_info_get (rs_job *job, rs_job_info *out);
+
+/* Its name, which lives as long as the job: that of its options, or one that
+   is made now.  Any thread. */
+RS_API const char *rs_job_name (rs_job *job);
 
 /*
  * [-0, +n, e]  Push what the job left.  Completed: its results, RS_OK.
