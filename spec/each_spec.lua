@@ -227,6 +227,15 @@ describe("each", function ()
     assert.equal(before, #parallel.stats().pools)
   end)
 
+  it("holds the pool that nobody else does", function ()
+    local n = 0
+    for _ in parallel.pool { max = 1 }:each(parallel.range(3000), square) do
+      n = n + 1
+      if n % 100 == 0 then collectgarbage() end
+    end
+    assert.equal(3000, n)
+  end)
+
   it("is a method of pools, several loops at a time", function ()
     local pool <close> = parallel.pool { max = 2 }
     local sum = 0

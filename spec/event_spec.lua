@@ -384,6 +384,35 @@ describe("a failure that nobody looked at", function ()
     assert.equal(1, n)
   end)
 
+  it("is reported as all others are, however many there are", function ()
+    local text = run [[
+      local pool = parallel.pool{max = 1}
+      for i = 1, 500 do pool:spawn "error('lost', 0)" end
+      pool:run "return 1"
+      collectgarbage()
+      collectgarbage()
+      parallel.poll()
+    ]]
+    local _, n = text:gsub("nobody looked at the failure of 'job%-%d+': lost",
+                           "")
+    assert.equal(500, n)
+  end)
+
+  it("is reported of the jobs of a job, whose memory is given back",
+     function ()
+    local text = run [[
+      local function jobs ()
+        for i = 1, 5 do parallel.spawn "error('lost', 0)" end
+      end
+      local pool = parallel.pool{max = 1}
+      for i = 1, 100 do pool:run(jobs) end
+      pool:close()
+    ]]
+    local _, n = text:gsub("nobody looked at the failure of 'job%-%d+': lost",
+                           "")
+    assert.equal(500, n)
+  end)
+
   it("is reported when the host ends", function ()
     local text = run [[
       local job = parallel.submit{function () error("lost", 0) end,

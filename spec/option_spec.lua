@@ -169,6 +169,13 @@ describe("an option", function ()
     assert.equal("unknown option 'on_error' to 'reduce'", misuse(function ()
       local _ = parallel.reduce({ 1 }, square, 0, { on_error = "stop" })
     end))
+    assert.equal("unknown option 'tmeout' to 'submit' (did you mean "
+                 .. "'timeout'?)", misuse(function ()
+      local _ = parallel.submit { square, tmeout = 1 }
+    end))
+    assert.equal("unknown option 'variables' to 'submit'", misuse(function ()
+      local _ = parallel.submit { square, variables = {} }
+    end))
   end)
 end)
 

@@ -451,6 +451,42 @@ describe("the prompt at a terminal", function ()
     expect "\nwell\n>"
   end)
 
+  it("takes each SIGINT for a first one when the prompt was there again",
+     function ()
+    start()
+    for _ = 1, 3 do
+      begin "io.write 'started' while true do io.write '' io.flush() end"
+      expect "started"
+      press "C-c"
+      expect "in main chunk\n        [C]: in ?\n>"
+      press "C-l"
+    end
+    enter "'well'"
+    expect "well\n>"
+  end)
+
+  it("drops what was typed at SIGINT after handlers have run, too",
+     function ()
+    start()
+    begin "io.write 'started' while true do io.write '' io.flush() end"
+    expect "\nstarted"
+    press "C-c"
+    expect_prompt()
+    press "C-l"
+    enter "_ = parallel.on('x', function () print 'handled' end)"
+    local gate <const> = home.path .. "/go"
+    enter("j = parallel.spawn(\"while not io.open '" .. gate
+          .. "' do parallel.task.sleep(.01) end parallel.task.emit 'x'\")")
+    type_text "nonsense"
+    expect "> nonsense"
+    assert(io.open(gate, "w")):close()
+    expect "handled\n> nonsense"
+    press "C-c"
+    expect "> nonsense^C\n>"
+    enter "'well'"
+    expect "\nwell\n>"
+  end)
+
   it("stops an io.read at SIGINT", function ()
     start()
     begin "io.write 'reading' io.flush() return io.read()"

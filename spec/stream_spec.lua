@@ -236,6 +236,31 @@ describe("the option streams", function ()
                  (run(SCRIPT:format "nil")))
   end)
 
+  it("shows them of jobs without options, too", function ()
+    local text = run [[
+      local function talk (text) parallel.task.warning(text) end
+      local pool <close> = parallel.pool{max = 1}
+      parallel.spawn(talk, "a"):wait()
+      parallel.run(talk, "b")
+      pool:spawn(talk, "c"):wait()
+      pool:run(talk, "d")
+    ]]
+    assert.equal("WARNING: job: a\nWARNING: job: b\nWARNING: job: c\n"
+                 .. "WARNING: job: d\n", (text:gsub("job%-%d+", "job")))
+  end)
+
+  it("tells of a function that raises by the name of its stream", function ()
+    local text <const> = run [[
+      local results = parallel.map({ 1, 2 }, function (x)
+        parallel.task.warning "w"
+        return x
+      end, { streams = { warning = function () error("mine", 0) end } })
+      print(#results)
+    ]]
+    assert.equal(("parallel: a handler of 'warning' raised: mine\n"):rep(2)
+                 .. "2\n", text)
+  end)
+
   it("shows what it is asked for", function ()
     assert.equal("VERBOSE: talker: v\nOUTPUT: talker: 5\n",
                  (run(SCRIPT:format("{warning = false, error = false, "

@@ -182,6 +182,8 @@ static struct {
   pthread_t thread;         /* that runs 'L' */
   rs_events *events;        /* where 'L' waits, or NULL */
   volatile double last;     /* instant of the last SIGINT */
+  bool left;                /* our handler stays, behind the call, */
+  struct sigaction before;  /*   instead of this one */
 } running;
 
 /* A second SIGINT within so many seconds ends the program. */
@@ -230,22 +232,34 @@ on_interrupt (int signal)
 int
 rs_cli_pcall (lua_State *L, int nargs, int nresults, int handler)
 {
-  struct sigaction before;
-  sigaction(SIGINT, NULL, &before);
   if (running.L != NULL)  /* taken by the caller? */
     return lua_pcall(L, nargs, nresults, handler);
 
   /* Blocking calls return when the signal comes: no SA_RESTART. */
-  struct sigaction action = { .sa_handler = on_interrupt };
+  struct sigaction action = { .sa_handler = on_interrupt }, before;
   sigemptyset(&action.sa_mask);
   running.thread = pthread_self();
   running.L = L;
-  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGINT, &action, &before);
   const int status = lua_pcall(L, nargs, nresults, handler);
   running.L = NULL;
-  if (running.last == 0)  /* or the next one may be a second one */
+  /* The next one may be a second one; but who had a handler has it again. */
+  if (running.last == 0 || before.sa_handler != SIG_DFL)
     sigaction(SIGINT, &before, NULL);
+  else {
+    running.left = true;
+    running.before = before;
+  }
   return status;
+}
+
+void
+rs_cli_forgive (void)
+{
+  running.last = 0;
+  if (running.left)
+    sigaction(SIGINT, &running.before, NULL);
+  running.left = false;
 }
 
 /* The message handler: make a text of the error value. */

@@ -54,6 +54,10 @@ void rs_cli_set_events (rs_events *events);
  */
 int rs_cli_pcall (lua_State *L, int nargs, int nresults, int handler);
 
+/* What was interrupted is over, and the user has the prompt again: the next
+   SIGINT is a first one. */
+void rs_cli_forgive (void);
+
 /* [-(nargs + 1), +(nresults|1), -]  The same; an error that is left is a
    text, with a traceback unless the error value speaks for itself. */
 int rs_cli_call (lua_State *L, int nargs, int nresults);

@@ -98,26 +98,47 @@ rs_lua_events (lua_State *L)
   return rs_lua_events_of(L, rs_lua_face(L));
 }
 
-lua_Integer
-rs_lua_dispatch (lua_State *L, rs_events *e)
+/* (deliver) -> count */
+static int
+deliver_all (lua_State *L)
 {
+  rs_events *const e = rs_lua_events(L);
   lua_Integer n = 0;
   rs_job *job;
-  if (!rs_events_pending(e))
-    return 0;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
-  rs_lua_require(L, "parallel.event");
-  lua_getfield(L, -1, "deliver");
-  const bool aside = rs_console_pause();  /* handlers may print */
   while ((job = rs_events_next(e)) != NULL) {
-    lua_pushvalue(L, -1);
+    lua_pushvalue(L, 1);
     rs_push_job(L, job);
     lua_call(L, 1, 1);
     n += lua_tointeger(L, -1);
     lua_pop(L, 1);
   }
+  lua_pushinteger(L, n);
+  return 1;
+}
+
+/* Handlers that wait, in which handlers run, and so on: more would be too many
+   calls for Lua. */
+enum { MAX_DEPTH = 16 };
+
+lua_Integer
+rs_lua_dispatch (lua_State *L, rs_events *e)
+{
+  rs_face *const face = rs_lua_face(L);
+  if (!rs_events_pending(e) || face->dispatching == MAX_DEPTH)
+    return 0;
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  rs_lua_require(L, "parallel.event");
+  const bool aside = rs_console_pause();  /* handlers may print */
+  face->dispatching++;
+  lua_pushcfunction(L, deliver_all);
+  lua_getfield(L, -2, "deliver");
+  const int status = lua_pcall(L, 1, 1, 0);
+  face->dispatching--;
   if (aside)
     rs_console_resume();
+  if (status != LUA_OK)
+    return lua_error(L);  /* of a hook: an interrupt, or the job is stopped */
+  const lua_Integer n = lua_tointeger(L, -1);
   lua_pop(L, 2);
   return n;
 }

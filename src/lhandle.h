@@ -44,6 +44,7 @@ typedef struct rs_face {
   rs_places places;       /* of handles of jobs */
   unsigned open;          /* of these, whose results nobody has taken */
   unsigned filled;        /* handles that were given a job so far */
+  unsigned dispatching;   /* dispatches that run, one in a handler of another */
   rs_handle *last;        /* of the job that was submitted last, if alive */
 } rs_face;
 
@@ -144,8 +145,16 @@ void rs_push_event (lua_State *L, rs_stream_record *record, int job);
    it: to 'all' and to the array of its stream. */
 void rs_add_to_streams (lua_State *L);
 
+/* A stream that is shown: whose records are queued, and then written. */
+#define RS_STREAM_SHOWN(stream) \
+  ((1u << (stream)) | ((unsigned) RS_LISTEN_OWN << (stream)))
+
+/* Those that are unless told otherwise. */
+#define RS_STREAMS_SHOWN \
+  (RS_STREAM_SHOWN(RS_STREAM_WARNING) | RS_STREAM_SHOWN(RS_STREAM_ERROR))
+
 /* [-0, +0, e]  A mask of RS_LISTEN_ for the option 'streams' at 'index': a
-   table, or nil. */
+   table, or nil: RS_STREAMS_SHOWN. */
 unsigned rs_check_streams (lua_State *L, int index);
 
 /* [-0, +0, e]  Where this state hears of its jobs; lent, and the same as long

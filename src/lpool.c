@@ -632,7 +632,10 @@ pool_spawn (lua_State *L)
     rs_error err;
     rs_job *job;
     rs_face *const face = rs_lua_own_face(L);
-    rs_job_options o = { .events = rs_lua_events_of(L, face) };
+    rs_job_options o = {
+      .events = rs_lua_events_of(L, face),
+      .listen = RS_STREAMS_SHOWN,
+    };
     const int nargs = lua_gettop(L) - FUNCTION;
     o.slot = rs_push_empty_job(L, face);
     if (rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST, nargs, &o, &job,
@@ -709,7 +712,7 @@ pool_run (lua_State *L)
   enum { FUNCTION = 2, FIRST };
   const rs_face *const face = rs_lua_own_face(L);
   rs_events *const e = rs_lua_events_of(L, face);
-  const rs_job_options o = { .events = e };
+  const rs_job_options o = { .events = e, .listen = RS_STREAMS_SHOWN };
   rs_error err;
   rs_job *job;
   int n;

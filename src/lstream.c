@@ -187,15 +187,16 @@ rs_check_streams (lua_State *L, int index)
   const bool given = lua_istable(L, index);
   unsigned mask = 0;
   for (int i = 0; i < RS_STREAM_EVENT; i++) {
-    const unsigned listen = 1u << i, show = (unsigned) RS_LISTEN_OWN << i;
+    const unsigned shown = RS_STREAM_SHOWN(i);
     const int type = given
                    ? lua_getfield(L, index, rs_stream_name((rs_stream) i))
                    : LUA_TNIL;
-    if (type == LUA_TNIL ? i == RS_STREAM_WARNING || i == RS_STREAM_ERROR
-                         : type == LUA_TBOOLEAN && lua_toboolean(L, -1))
-      mask |= listen | show;
-    else if (type != LUA_TNIL && type != LUA_TBOOLEAN)
-      mask |= listen | RS_LISTEN_FINISHED;  /* its function goes then */
+    if (type == LUA_TNIL)
+      mask |= RS_STREAMS_SHOWN & shown;
+    else if (type == LUA_TBOOLEAN)
+      mask |= lua_toboolean(L, -1) ? shown : 0;
+    else
+      mask |= 1u << i | RS_LISTEN_FINISHED;  /* its function goes then */
     if (given)
       lua_pop(L, 1);
   }

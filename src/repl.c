@@ -165,7 +165,9 @@ dispatch_above_line (lua_State *L)
     return;
   rl_clear_visible_line();
   fflush(rl_outstream);
+  rl_deprep_terminal();  /* a handler may end the program */
   dispatch(L);
+  rl_prep_terminal(1);
   fflush(stdout);
   rl_forced_update_display();
 }
@@ -520,6 +522,7 @@ read_line (lua_State *L, const repl *r, bool first)
   const char *prompt = push_prompt(L, first);
 
   interrupted = 0;
+  rs_cli_forgive();
   if (r->input_tty)
     sigaction(SIGINT, &action, &before);
   const line_status status = r->edit

@@ -116,7 +116,8 @@ local function nearest (name, ...)
   local best, edits = nil, math.max(1, math.min(3, #name // 2)) + 1
   for _, set in next, {...} do
     for known in next, set do
-      local d = distance(name:lower(), known)
+      local d = type(known) == "string" and distance(name:lower(), known)
+                or math.huge
       if d < edits or d == edits and best ~= nil and known < best then
         best, edits = known, d
       end

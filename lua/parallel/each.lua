@@ -152,6 +152,7 @@ local function each (pool, items, fn, opts)
   local self = setmetatable({
     source = source,
     pool = temporary,
+    where = where,  -- a pool that nobody else holds stays open
     stop = read.on_error == "stop",
     more = true,
     finished = false,

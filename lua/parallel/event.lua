@@ -85,10 +85,10 @@ local function report (name, problem)
 end
 
 ---@param fn function
----@param event parallel.Event
+---@param event parallel.Event|parallel.StreamRecord
 local function call (fn, event)
   local ok, problem = pcall(fn, event)
-  if not ok then report(event.name, problem) end
+  if not ok then report(event.name or event.stream, problem) end
 end
 
 --- Call the handlers of all jobs; how many.
@@ -224,7 +224,9 @@ end
 ---@param job parallel.Job
 local function report_unseen (job)
   job:see()
-  local ok, problem = job:join(0)
+  -- Not `join`, which hands out what else is queued: a thousand failures would
+  -- be reported inside one another.
+  local ok, problem = require("parallel.job").outcome(job)
   if ok ~= false then return end
   local event = make_event(job, job:info(), "unseen_failure")
   event.data = problem

@@ -59,6 +59,12 @@ local function got (job, ok, ...)
   error(fail(job, ...), 0)
 end
 
+--- What `join` returns for a job that has ended.
+---@param job parallel.Job
+---@return boolean
+---@return any ...
+local function outcome (job) return joined(job, job:fetch()) end
+
 ---@class parallel.Job
 local job_methods = {}
 
@@ -70,7 +76,7 @@ local job_methods = {}
 function job_methods:join (timeout)
   local most <const> = limit(self, "join", timeout)
   if self:wait(most) == nil then return nil, "timeout" end
-  return joined(self, self:fetch())
+  return outcome(self)
 end
 
 --- The results, once the job has ended.  Raises its `parallel.Failure`, or an
@@ -351,4 +357,5 @@ return {
   },
   job_methods = job_methods,
   methods = methods,
+  outcome = outcome,
 }
