@@ -47,6 +47,8 @@ describe("the report of collect", function ()
     assert.same({ completed = 5, completed_with_errors = 3, failed = 2 },
                 report:count "state")
     assert.same({ even = 4, odd = 4 }, report:count "result.status")
+    assert.same({ error = 2, error_stream = 3 }, report:count "reason")
+    assert.same({ [1] = 10 }, report:count "attempts")
     assert.same({ [true] = 2, [false] = 8 }, report:count(function (record)
       return record.state == "failed"
     end))
