@@ -487,6 +487,18 @@ describe("the prompt at a terminal", function ()
     expect "\nwell\n>"
   end)
 
+  it("completes the path of a file in a string", function ()
+    start()
+    local file <const> = home.path .. "/a-file_of mine"
+    assert(io.open(file, "w")):close()
+    type_text("x = '" .. home.path .. "/a-fi")
+    press "Tab"
+    expect("> x = '" .. file .. "'")
+    press("C-a", "C-k")
+    enter "1"
+    expect "> 1\n1\n>"
+  end)
+
   it("stops an io.read at SIGINT", function ()
     start()
     begin "io.write 'reading' io.flush() return io.read()"

@@ -361,6 +361,25 @@ complete (const char *text, int start, int end)
   return matches;
 }
 
+/* rl_completion_word_break_hook: in a string all but quotes belongs to the
+   name of a file, above all a '/' or a '~' in front. */
+static char *
+choose_breaks (void)
+{
+  static char names[] = " \t\n\"\\'><=;+-*/%^~#{}()[],&|", quotes[] = "\"'";
+  char quote = '\0';
+  for (int i = 0; i < rl_point; i++) {
+    const char c = rl_line_buffer[i];
+    if (quote != '\0' && c == '\\')
+      i++;
+    else if (c == quote)
+      quote = '\0';
+    else if (quote == '\0' && (c == '"' || c == '\''))
+      quote = c;
+  }
+  return quote != '\0' ? quotes : names;
+}
+
 /* Tab indents at the start of a line, and completes elsewhere. */
 static int
 indent_or_complete (int count, int key)
@@ -462,8 +481,7 @@ start_editor (lua_State *L)
   rl_readline_name = "runspace";
   rl_persistent_signal_handlers = 1;  /* also while we wait, not readline */
   rl_attempted_completion_function = complete;
-  rl_basic_word_break_characters = " \t\n\"\\'><=;+-*/%^~#{}()[],&|";
-  rl_completer_word_break_characters = rl_basic_word_break_characters;
+  rl_completion_word_break_hook = choose_breaks;
   rl_completer_quote_characters = "\"'";
   rl_bind_key('\t', indent_or_complete);
   load_history();
