@@ -977,6 +977,40 @@ drop_job (void *ud)
   return NULL;
 }
 
+/* What jobs need that nobody runs. */
+typedef struct loose {
+  rs_queue queue;
+  rs_message *function;
+  rs_events *events;
+} loose;
+
+static void
+open_loose (loose *l)
+{
+  loose_queue(&l->queue);
+  l->function = rs_message_new("", 0, 0);
+  l->events = rs_events_new();
+  REQUIRE(l->function != NULL && l->events != NULL);
+}
+
+static rs_job *
+make_loose (loose *l)
+{
+  const rs_job_options o = { .events = l->events };
+  rs_job *const job = rs_job_new(&l->queue, l->function, &o, NULL);
+  REQUIRE(job != NULL);
+  return job;
+}
+
+static void
+close_loose (loose *l)
+{
+  rs_events_unref(l->events);
+  CHECK(atomic_load(&l->function->refs) == 1);  /* no purse has any */
+  rs_message_unref(l->function);
+  rs_job_locks_fini(l->queue.locks);
+}
+
 /* Jobs have places of their own, whoever frees them, and these are used
    again. */
 static void
@@ -984,39 +1018,31 @@ check_job_memory (void)
 {
   enum { JOBS = 5000, ROUNDS = 3 };
   static rs_job *jobs[JOBS];
-  rs_queue q;
-  loose_queue(&q);
-  rs_message *const function = rs_message_new("", 0, 0);
-  rs_events *const events = rs_events_new();
-  const rs_job_options o = { .events = events };
-  REQUIRE(events != NULL);
+  loose l;
+  open_loose(&l);
   for (int round = 0; round < ROUNDS; round++) {
     bool alone = true;
     for (int i = 0; i < JOBS; i++) {
-      jobs[i] = rs_job_new(&q, function, &o, NULL);
-      REQUIRE(jobs[i] != NULL);
+      jobs[i] = make_loose(&l);
       *rs_job_slot(jobs[i]) = (unsigned) i;
     }
     for (int i = 0; i < JOBS; i++)
       alone &= *rs_job_slot(jobs[i]) == (unsigned) i
                && (uintptr_t) jobs[i] % RS_LINE == 0;
     CHECK(alone);
-    CHECK(rs_events_jobs(events, NULL, 0) == JOBS);
+    CHECK(rs_events_jobs(l.events, NULL, 0) == JOBS);
     pthread_t thread;
     REQUIRE(pthread_create(&thread, NULL, drop_job, jobs[0]) == 0);
     pthread_join(thread, NULL);
     for (int i = 1; i < JOBS; i += 2)
       drop_job(jobs[i]);
-    CHECK(rs_events_jobs(events, NULL, 0) == JOBS / 2 - 1);
+    CHECK(rs_events_jobs(l.events, NULL, 0) == JOBS / 2 - 1);
     for (int i = 2; i < JOBS; i += 2)
       drop_job(jobs[i]);
-    CHECK(rs_events_jobs(events, NULL, 0) == 0);
+    CHECK(rs_events_jobs(l.events, NULL, 0) == 0);
   }
-  CHECK(rs_events_spares(events) < JOBS);
-  rs_events_unref(events);
-  CHECK(atomic_load(&function->refs) == 1);  /* no purse has any */
-  rs_message_unref(function);
-  rs_job_locks_fini(q.locks);
+  CHECK(rs_events_spares(l.events) < JOBS);
+  close_loose(&l);
 }
 
 enum { DROPPERS = 3, DROPPED = 3000 };
@@ -1045,19 +1071,14 @@ check_shared_memory (void)
 {
   enum { ROUNDS = 10 };
   static rs_job *jobs[DROPPED];
-  rs_queue q;
-  loose_queue(&q);
-  rs_message *const function = rs_message_new("", 0, 0);
-  rs_events *const events = rs_events_new();
-  const rs_job_options o = { .events = events };
-  REQUIRE(events != NULL);
+  loose l;
+  open_loose(&l);
   for (int round = 0; round < ROUNDS; round++) {
     pthread_barrier_t start;
     pthread_t threads[DROPPERS];
     dropper droppers[DROPPERS];
     for (int i = 0; i < DROPPED; i++) {
-      jobs[i] = rs_job_new(&q, function, &o, NULL);
-      REQUIRE(jobs[i] != NULL);
+      jobs[i] = make_loose(&l);
     }
     pthread_barrier_init(&start, NULL, DROPPERS + 1);
     for (int i = 0; i < DROPPERS; i++) {
@@ -1071,27 +1092,23 @@ check_shared_memory (void)
       rs_job **const job = &mine[i % 100];
       if (i >= 100)
         drop_job(*job);
-      *job = rs_job_new(&q, function, &o, NULL);
-      REQUIRE(*job != NULL);
+      *job = make_loose(&l);
       *rs_job_slot(*job) = i;
     }
-    CHECK(rs_events_jobs(events, NULL, 0) >= 100);
+    CHECK(rs_events_jobs(l.events, NULL, 0) >= 100);
     for (int i = 0; i < DROPPERS; i++)
       pthread_join(threads[i], NULL);
     pthread_barrier_destroy(&start);
-    CHECK(rs_events_jobs(events, NULL, 0) == 100);
+    CHECK(rs_events_jobs(l.events, NULL, 0) == 100);
     bool alone = true;
     for (unsigned i = DROPPED - 100; i < DROPPED; i++) {
       alone &= *rs_job_slot(mine[i % 100]) == i;
       drop_job(mine[i % 100]);
     }
     CHECK(alone);
-    CHECK(rs_events_jobs(events, NULL, 0) == 0);
+    CHECK(rs_events_jobs(l.events, NULL, 0) == 0);
   }
-  rs_events_unref(events);
-  CHECK(atomic_load(&function->refs) == 1);
-  rs_message_unref(function);
-  rs_job_locks_fini(q.locks);
+  close_loose(&l);
 }
 
 /* Short jobs are taken several at a time; each of them can be taken away until

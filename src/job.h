@@ -115,8 +115,8 @@ struct rs_job {
   _Atomic unsigned refs;   /* and RS_JOB_SETTLED */
   int8_t priority;         /* constant */
   _Atomic bool seen;       /* somebody looked at its end */
-  bool rich : 1;           /* it has 'more', for who frees it; guarded by its
-                              lock */
+  bool rich : 1;           /* it has 'more', which is in a line that who frees
+                              it need not look at; guarded by its lock */
   bool forgotten : 1;      /* nobody will look any more; the same */
   bool blocked;            /* its worker waits for another job, and is counted
                               as that; the runner's own */
@@ -271,9 +271,9 @@ bool rs_job_can_help (const rs_queue *queue, rs_state *s);
 
 /*
  * A job that is zero but for its block, 'queue', 'events' and the function, to
- * which it has references; 'events' may be NULL.  With
- * 'chunk' it has so many bytes more, for its chunk.  Nobody sees it before it
- * has a reference itself.  NULL when out of memory.
+ * which it has references; 'events' may be NULL.  With 'chunk' it has so many
+ * bytes more, for its chunk.  Nobody sees it before it has a reference itself.
+ * NULL when out of memory.
  */
 rs_job *rs_job_alloc (rs_queue *queue, rs_events *events,
                       rs_message *function, size_t chunk);
