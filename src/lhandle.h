@@ -44,6 +44,8 @@ typedef struct rs_face {
   rs_places places;       /* of handles of jobs */
   unsigned open;          /* of these, whose results nobody has taken */
   unsigned filled;        /* handles that were given a job so far */
+  unsigned left;          /* handles when the collector had been through, or
+                             fewer since */
   unsigned dispatching;   /* dispatches that run, each in a handler of one */
   rs_handle *last;        /* of the job that was submitted last, if alive */
 } rs_face;
