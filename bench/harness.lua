@@ -363,6 +363,49 @@ function harness.compare (title, unit, contenders)
   return ours
 end
 
+--- How a cost goes with a size.  In each round every size is measured once,
+--- so that a machine that becomes slower does so for all of them.  What is
+--- judged is how far the sizes lie apart, from the 'first' on: each costs so
+--- many times what the round's median did, by the median of the rounds.
+---@param title string
+---@param unit string
+---@param sizes integer[]
+---@param first integer   index; before it what a call costs has not vanished
+---@param most number     wanted of the largest to the smallest
+---@param cost fun(size: integer): number
+function harness.series (title, unit, sizes, first, most, cost)
+  local times, shares = {}, {}
+  local disturbed
+  for i in ipairs(sizes) do times[i], shares[i] = {}, {} end
+  for _ = 0, AGAIN do
+    disturbed = harness.watch(function ()
+      for _ = 1, harness.rounds do
+        local round = {}
+        for i, size in ipairs(sizes) do round[i] = cost(size) end
+        local usual <const> = spread(table.move(round, first, #round, 1, {}))
+        for i, time in ipairs(round) do
+          table.insert(times[i], time)
+          table.insert(shares[i], time / usual)
+        end
+      end
+    end)
+    if not disturbed then break end
+  end
+  print(title)
+  local high, low = 0, math.huge
+  for i, size in ipairs(sizes) do
+    harness.note(("%s: %d"):format(title, size), spread(times[i]), unit)
+    if i >= first then
+      local share <const> = spread(shares[i])
+      high, low = math.max(high, share), math.min(low, share)
+    end
+  end
+  harness.note(title .. ": most to least from " .. sizes[first] .. " on",
+               high / low, "x", { most = most })
+  if disturbed then print("  " .. disturbed) end
+  print()
+end
+
 --- Print, and keep, a figure that was taken otherwise.
 ---@param title string
 ---@param value number

@@ -7,37 +7,23 @@ local median <const> = harness.median
 local function square (x) return x * x end
 local function same (x) return x end
 
---- Note the cost for each size, and how far they lie apart from the 'first'
---- size on, where what a call costs as a whole has vanished.
-local function series (title, unit, sizes, first, cost)
-  local least, most = math.huge, 0
-  print(title)
-  for i, size in ipairs(sizes) do
-    local value <const> = cost(size)
-    harness.note(("%s: %d"):format(title, size), value, unit)
-    if i >= first then
-      least, most = math.min(least, value), math.max(most, value)
-    end
-  end
-  harness.note(title .. ": most to least from " .. sizes[first] .. " on",
-               most / least, "x", { most = 1.2 })
-  print()
-end
+--- They shall not lie further apart.
+local FLAT <const> = 1.2
 
 local sections = {}
 
 function sections.scale ()
-  series("cost of an item by the workers of the pool", "ns",
-         { 1, 2, 8, 64, 256 }, 2, function (workers)
+  harness.series("cost of an item by the workers of the pool", "ns",
+         { 1, 2, 8, 64, 256 }, 2, FLAT, function (workers)
     local items = {}
     for i = 1, 1000000 do items[i] = i end
     local pool <close> = harness.pool(workers)
     local function map () return pool:map(items, square) end
     harness.warm(map)
-    return median(5, map) * 1e3
+    return median(3, map) * 1e3
   end)
-  series("cost of a job by the workers of the pool", "ns",
-         { 1, 2, 8, 64, 256 }, 2, function (workers)
+  harness.series("cost of a job by the workers of the pool", "ns",
+         { 1, 2, 8, 64, 256 }, 2, FLAT, function (workers)
     local pool <close> = harness.pool(workers)
     local function jobs ()
       local list = {}
@@ -49,10 +35,11 @@ function sections.scale ()
       for _, job in pairs(list) do job:get() end
     end
     harness.warm(jobs)
-    return median(5, jobs) * 1e9 / 50000
+    return median(3, jobs) * 1e9 / 50000
   end)
-  series("cost of a job by the length of the queue", "ns",
-         { 1, 10, 100, 1000, 10000, 100000, 1000000 }, 3, function (length)
+  harness.series("cost of a job by the length of the queue", "ns",
+         { 1, 10, 100, 1000, 10000, 100000, 1000000 }, 3, FLAT,
+         function (length)
     local pool <close> = harness.pool()
     local times = math.max(1, 100000 // length)
     local function jobs ()
@@ -63,11 +50,11 @@ function sections.scale ()
       end
     end
     if length < 1000000 then harness.warm(jobs) end
-    return median(length < 1000000 and 5 or 1, jobs) * 1e9
+    return median(length < 1000000 and 3 or 1, jobs) * 1e9
            / (length * times)
   end)
-  series("cost of an item by their number", "ns",
-         { 1, 10, 100, 1000, 10000, 100000, 1000000, 10000000 }, 6,
+  harness.series("cost of an item by their number", "ns",
+         { 1, 10, 100, 1000, 10000, 100000, 1000000, 10000000 }, 6, FLAT,
          function (n)
     local items = {}
     for i = 1, n do items[i] = i end
@@ -77,7 +64,7 @@ function sections.scale ()
       for _ = 1, times do pool:map(items, square) end
     end
     harness.warm(maps)
-    return median(n < 10000000 and 5 or 3, maps) * 1e9 / (n * times)
+    return median(n < 10000000 and 3 or 1, maps) * 1e9 / (n * times)
   end)
 end
 
