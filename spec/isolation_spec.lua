@@ -159,6 +159,18 @@ describe("reset", function ()
     assert.is_nil(pool:run("return kept"))
   end)
 
+  it("'globals' leaves them to the next minor collection", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    -- A global, so that the next job has an environment that is young.
+    pool:run("package.loaded._G.gone = {}  first = 1  collectgarbage()")
+    pool:run([[
+      local gone = gone
+      large = setmetatable({}, { __gc = function () gone.gone = true end })
+    ]])
+    pool:run "other = 1"
+    assert.is_true(pool:run("collectgarbage 'step' return gone.gone"))
+  end)
+
   it("'none' keeps them", function ()
     local pool <close> = parallel.pool { max = 1, reset = "none" }
     pool:run("kept = 1")

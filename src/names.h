@@ -54,6 +54,7 @@ enum {
   RS_HOME_LOADED,        /* the table 'package.loaded' */
   RS_HOME_ENV,           /* the environment that was set last, or nil */
   RS_HOME_ANCHOR,        /* a function whose upvalue is the environment */
+  RS_HOME_HOLDER,        /* the coroutine that has it as a variable */
   RS_HOME_REQUIRE,       /* the 'require' of the state's beginning, or nil */
   RS_HOME_VALUES = RS_HOME_REQUIRE
 };
