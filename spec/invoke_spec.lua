@@ -103,7 +103,11 @@ describe("invoke", function ()
     { "an unknown name", { a = { "x", prt = 1 } }, nil,
       "unknown parameter 'prt' .*did you mean 'port'" },
     { "no table of calls", 5, nil, "bad argument 'calls' to 'invoke'" },
-    { "an option of other verbs", {}, { chunk = 2 }, "each key is one job" },
+    { "an option of other verbs", {}, { chunk = 2 },
+      "bad option 'chunk' to 'invoke' %(none expected, got 2: each key is a "
+      .. "job of its own; leave it out%)" },
+    { "arguments for all", {}, { arguments = { 2 } },
+      "%(none expected, got a table: each key has its own; give params" },
     { "an unknown option", {}, { asnc = true }, "did you mean 'async'" },
   } do
     it("refuses " .. row[1], function ()

@@ -169,6 +169,12 @@ describe("an option", function ()
     assert.equal("unknown option 'on_error' to 'reduce'", misuse(function ()
       local _ = parallel.reduce({ 1 }, square, 0, { on_error = "stop" })
     end))
+    assert.equal("unknown option 'progres' to 'reduce'", misuse(function ()
+      local _ = parallel.reduce({ 1 }, square, 0, { progres = true })
+    end))
+    assert.equal("unknown option 'chunks' to 'invoke'", misuse(function ()
+      local _ = parallel.invoke(square, {}, { chunks = 2 })
+    end))
     assert.equal("unknown option 'tmeout' to 'submit' (did you mean "
                  .. "'timeout'?)", misuse(function ()
       local _ = parallel.submit { square, tmeout = 1 }

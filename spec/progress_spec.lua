@@ -100,7 +100,8 @@ describe("progress", function ()
     end, "true, a title or a function expected, got 5")
     assert.error_matches(function ()
       parallel.reduce({ 1 }, print, nil, { progress = true })
-    end, "no progress")
+    end, "bad option 'progress' to 'reduce' %(none expected, got true: how "
+         .. "many parts there will be is not known; leave it out%)")
   end)
 
   describe("on a terminal", function ()

@@ -19,8 +19,8 @@ local ipairs, math, next, require, setmetatable, table, tostring, type =
 
 local OWN <const> = {
   async = check.flag,
-  arguments = function () return "no arguments here: each key has its own" end,
-  chunk = function () return "no chunk here: each key is one job" end,
+  arguments = "each key has its own; give params for all keys",
+  chunk = "each key is a job of its own; leave it out",
 }
 
 --- Pools that were opened for jobs that are still on their way.

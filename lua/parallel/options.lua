@@ -93,12 +93,29 @@ for name, test in next, limits.RUNSPACE do PLACE[name] = test end
 ---@type {}
 local NONE <const> = {}
 
+--- Raise for an option that 'verb' does not know.  What it refuses is none
+--- that was meant.
+---@param verb string
+---@param pool parallel.Pool?
+---@param name any
+---@param own table
+local function unknown (verb, pool, name, own)
+  local known <const> = {}
+  for _, set in next, { COMMON, own, pool == nil and PLACE or NONE } do
+    for option in next, set do
+      if type(own[option]) ~= "string" then known[option] = true end
+    end
+  end
+  check.unknown_option(verb, name, known)
+end
+
 --- Check the options given to 'verb', which has 'own' ones beside the common
 --- ones.  Second result: whether some of them describe an initial state.
 ---@param verb string
 ---@param pool parallel.Pool?  whose method was called
 ---@param given any
----@param own? table<string, fun(value: any): string?>
+---@param own? table<string, string|fun(value: any): string?>  a text refuses a
+---       common one: why, and what to do instead
 ---@return table options
 ---@return boolean placed
 local function read (verb, pool, given, own)
@@ -110,15 +127,17 @@ local function read (verb, pool, given, own)
     local test = own[name] or COMMON[name]
     if test == nil then
       test = PLACE[name]
-      if test == nil then
-        check.unknown_option(verb, name, own, COMMON, pool and NONE or PLACE)
-      end
+      if test == nil then unknown(verb, pool, name, own) end
       if pool ~= nil then
         check.misuse("bad option '" .. name .. "' to '" .. verb .. "' (a pool "
                      .. "has its initial state already: give it to "
                      .. "parallel.pool, or call parallel." .. verb .. ")")
       end
       placed = true
+    elseif type(test) == "string" then
+      check.misuse("bad option '" .. name .. "' to '" .. verb
+                   .. "' (none expected, got " .. check.describe(value) .. ": "
+                   .. test .. ")")
     end
     local expected, wrong = test(value)
     if expected ~= nil then

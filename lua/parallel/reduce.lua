@@ -25,9 +25,7 @@ local getmetatable, load, math, table, type =
 ---@field streams? table<string, boolean|function>  as of a map
 
 local OWN <const> = {
-  progress = function ()
-    return "no progress: how many parts there will be is not known"
-  end,
+  progress = "how many parts there will be is not known; leave it out",
 }
 
 --- Parts for each worker when the number of items is known: enough to even
