@@ -330,6 +330,27 @@ describe("a failure of a map", function ()
                    tostring(failure))
   end)
 
+  it("hints at the pool where the call takes no variables", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local want <const> = "pass variables = {host_value = host_value}"
+    rawset(_G, "host_value", 1)
+    local _, of_job = parallel.spawn("return host_value + 1"):join()
+    local of_run = raised(parallel.run, "return host_value + 1")
+    local of_map = raised(pool.map, pool, { 1 }, "return host_value + ...")
+    local of_fold = raised(pool.reduce, pool, { 1, 2 },
+                           "return host_value + ...")
+    local _, of_keys = pool:invoke("return host_value + ...", { a = { 1 } })
+    local here = raised(parallel.map, { 1 }, "return host_value + ...")
+    local fold_here = raised(parallel.reduce, { 1, 2 },
+                             "return host_value + ...")
+    rawset(_G, "host_value", nil)
+    for _, failure in ipairs { of_job, of_run, of_map, of_fold, of_keys.a } do
+      assert.equal(want .. " to parallel.pool", failure.hint:match "pass .*")
+    end
+    assert.equal(want, here.hint:match "pass .*")
+    assert.equal(want, fold_here.hint:match "pass .*")
+  end)
+
   it("hints at the module that a global of the host is", function ()
     rawset(_G, "host_json", require "cjson")
     local failure = raised(parallel.map, { 1 }, "host_json.encode(...)")

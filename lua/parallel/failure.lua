@@ -21,8 +21,9 @@ failure.__index = failure
 
 --- What 'hint' says of a global that a function did not find.
 ---@param name string
+---@param call boolean?  it takes an initial state itself
 ---@return string?
-local function hint_of_global (name)
+local function hint_of_global (name, call)
   local value = globals[name]
   if value == nil then return nil end
   local kind = type(value)
@@ -32,6 +33,7 @@ local function hint_of_global (name)
   else
     remedy = "pass variables = {" .. name .. " = " .. name .. "}"
   end
+  if not call then remedy = remedy .. " to parallel.pool" end
   for module, loaded in next, package and package.loaded or {} do
     if loaded == value and module ~= "_G" then
       remedy = "write local " .. name .. " = require \"" .. module .. "\""
@@ -43,18 +45,21 @@ local function hint_of_global (name)
 end
 
 ---@param message any
+---@param call boolean?
 ---@return string?
-local function hint (message)
+local function hint (message, call)
   if type(message) ~= "string" then return nil end
   local name = message:match("a nil value %(global '([%a_][%w_]*)'%)")
-  return name and hint_of_global(name)
+  return name and hint_of_global(name, call)
 end
 
 --- Make 'fields' a failure.
 ---@param fields table
+---@param call? boolean  it is of a call that takes an initial state itself; a
+---       job and a pool's method take none
 ---@return parallel.Failure
-function failure.new (fields)
-  fields.hint = hint(fields.error)
+function failure.new (fields, call)
+  fields.hint = hint(fields.error, call)
   return setmetatable(fields, failure)
 end
 

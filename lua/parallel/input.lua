@@ -22,6 +22,7 @@ local INEXT <const> = ipairs {}
 ---@field values? integer  of each item, where that is known
 ---@field span? fun(index: integer): integer, integer
 ---       the user's first and last item behind 'index', where it is a part
+---@field in_pool? boolean  a pool's own method was called
 
 ---@param list any[]
 ---@param n integer

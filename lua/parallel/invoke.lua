@@ -92,21 +92,23 @@ local function prepare (fn, calls, common)
 end
 
 ---@param key any
----@param name string?
+---@param read table  the options of the call
 ---@param list table
 ---@param state string
 ---@param value any
 ---@param traceback string?
+---@param reason string?
 ---@return parallel.Failure
-local function fail (key, name, list, state, value, traceback, reason)
-  local failure = require("parallel.failure").new {
+local function fail (key, read, list, state, value, traceback, reason)
+  local name <const> = read.name
+  local failure = require("parallel.failure").new({
     input = list,
     error = value,
     traceback = traceback,
     state = state,
     reason = reason,
     name = (name and name .. ", " or "") .. tostring(key),
-  }
+  }, not read.in_pool)
   failure.key = key
   return failure
 end
@@ -142,15 +144,15 @@ local function run (where, body, keys, lists, read, progress, results, errors)
       if progress ~= nil then progress:add(index ~= nil) end
       while index ~= nil do
         local key = keys[index]
-        errors[key] = fail(key, read.name, items[index], state, value,
-                           traceback, reason)
+        errors[key] = fail(key, read, items[index], state, value, traceback,
+                           reason)
         index, state, value, traceback, reason = batch:take_values(values)
       end
     elseif event == "done" then
       if not finished then  -- the deadline has passed
         for i = at, #items do
-          errors[keys[i]] = fail(keys[i], read.name, items[i], "timed_out",
-                                 nil, nil, batch:info().reason)
+          errors[keys[i]] = fail(keys[i], read, items[i], "timed_out", nil,
+                                 nil, batch:info().reason)
         end
       end
       break
@@ -222,7 +224,9 @@ local function invoke (pool, fn, calls, opts)
   local deadline <const> = core.now() + (read.deadline or math.huge)
   for _, group in ipairs(by_body(keys, bodies)) do
     local left <const> = math.max(1e-6, deadline - core.now())
-    local rest <const> = setmetatable({ deadline = left }, { __index = read })
+    local rest <const> = setmetatable({ deadline = left,
+                                        in_pool = pool ~= nil },
+                                      { __index = read })
     run(where, group.body, group.keys, lists, rest, progress, results, errors)
   end
   return results, errors

@@ -37,7 +37,7 @@ end
 local function fail (source, name, index, state, value, traceback, reason)
   local item, first, last = source.item(index), index, nil
   if source.span ~= nil then first, last = source.span(index) end
-  return require("parallel.failure").new {
+  return require("parallel.failure").new({
     index = first,
     last = last,
     input = item,
@@ -46,7 +46,7 @@ local function fail (source, name, index, state, value, traceback, reason)
     state = state,
     reason = reason,
     name = name,
-  }
+  }, not source.in_pool)
 end
 
 --- The call's progress, if it shall be shown.
@@ -163,6 +163,7 @@ end
 ---@return table<integer, parallel.Failure>? failures
 local function map (pool, items, fn, opts)
   local source = input.open("map", items)
+  source.in_pool = pool ~= nil
   check.is_code("map", "fn", fn)
   local read, placed = options.read("map", pool, opts, OWN)
   local bound, list = options.bind("map", fn, read, source.values)
@@ -178,6 +179,7 @@ end
 ---@return table<integer, parallel.Failure>? failures
 local function filter (pool, items, predicate, opts)
   local source = input.open("filter", items)
+  source.in_pool = pool ~= nil
   check.is_code("filter", "predicate", predicate)
   local read, placed = options.read("filter", pool, opts, OWN)
   local bound, list = options.bind("filter", predicate, read, source.values)

@@ -145,10 +145,11 @@ end
 ---@param parts fun(): parallel.Part?
 ---@param ends? integer[]  index of the last item behind each value in a part
 ---@param opts table
+---@param in_pool boolean  a pool's own method was called
 ---@param fn function
 ---@return table values
 ---@return integer[] ends
-local function pass (pool, parts, ends, opts, fn, ...)
+local function pass (pool, parts, ends, opts, in_pool, fn, ...)
   local marks, values = {}, 0
   local source = input.of_iterator(function ()
     local part = parts()
@@ -160,9 +161,8 @@ local function pass (pool, parts, ends, opts, fn, ...)
   source.span = function (index)
     return index == 1 and 1 or marks[index - 1] + 1, marks[index]
   end
-  local results = map.run(pool, source, fold,
-                          opts,
-                          false, fn, ...)
+  source.in_pool = in_pool
+  local results = map.run(pool, source, fold, opts, false, fn, ...)
   return results, marks
 end
 
@@ -210,7 +210,7 @@ local function reduce (pool, items, fn, init, opts)
     retry_on = read.retry_on, streams = read.streams, timeout = read.timeout,
   }
   repeat
-    values, ends = pass(where, parts, ends, parts_opts, bound,
+    values, ends = pass(where, parts, ends, parts_opts, pool ~= nil, bound,
                         table.unpack(list, 1, list.n))
     if values.n == 0 then return init end
     parts = cut_array(values, values.n, math.max(2, -(-values.n // workers)))
