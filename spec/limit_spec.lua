@@ -293,8 +293,11 @@ describe("memory", function ()
         memory = limit, init = "big = ('x'):rep(1 << 20)",
       })
       assert.is_false(ok)
-      assert.matches("the limit of memory, %d+ bytes, is less than", message)
+      assert.matches("memory: %d+ bytes are less than", message)
     end
+    local _, message = pcall(parallel.pool, { memory = 10 })
+    assert.matches("limit_spec.lua:%d+: memory: 10 bytes are less than a "
+                   .. "runspace takes", message)
   end)
 end)
 -- luacheck: pop

@@ -534,9 +534,8 @@ fail_open (rs_state *s, int code, rs_error *err)
   rs_alloc_settle(&s->alloc);
   const char *const text = lua_tostring(s->L, -1);
   if (s->exhausted)
-    return rs_fail(err, RS_EFAILED, "the limit of memory, %zu bytes, is less "
-                                    "than the initial state takes",
-                   s->limits.memory);
+    return rs_fail(err, RS_EFAILED, "memory: %zu bytes are less than the "
+                                    "initial state takes", s->limits.memory);
   if (code == LUA_ERRMEM)
     return rs_fail_plain(err, RS_ENOMEM);
   return rs_fail(err, RS_EFAILED, "%s", text != NULL ? text : "(no message)");
@@ -565,8 +564,8 @@ rs_state_open (const rs_state_options *o, rs_state **out, rs_error *err)
   if (s->L == NULL) {
     const int status = s->limits.memory == 0
       ? rs_fail_plain(err, RS_ENOMEM)
-      : rs_fail(err, RS_EFAILED, "the limit of memory, %zu bytes, is less "
-                                 "than a state takes", s->limits.memory);
+      : rs_fail(err, RS_EFAILED, "memory: %zu bytes are less than a runspace "
+                                 "takes", s->limits.memory);
     rs_state_close(s);
     return status;
   }
