@@ -70,9 +70,12 @@ describe("pool", function ()
       local message = tostring(raised(parallel.pool, {
         init = function () error("no database") end,
       }))
-      assert.matches("pool_spec.lua:%d+: no database", message)
+      assert.matches("pool_spec.lua:%d+: init: [^:]*pool_spec.lua:%d+: no "
+                     .. "database$", message)
       message = tostring(raised(parallel.pool, { init = "error('not now')" }))
-      assert.matches("not now", message)
+      assert.matches("init: %(chunk%):1: not now$", message)
+      message = tostring(raised(parallel.pool, { init = "error {}" }))
+      assert.matches("init: %(error object is a table value%)$", message)
     end)
 
     it("fails when 'init' raises in one worker of several", function ()

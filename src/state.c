@@ -387,7 +387,7 @@ set_preload (lua_State *L, const char *name)
 
 /* [-0, +0, e]  Establish one entry. */
 static void
-seed_entry (lua_State *L, const rs_entry *entry)
+seed_entry (lua_State *L, rs_state *s, const rs_entry *entry)
 {
   const int top = lua_gettop(L);
   switch (entry->kind) {
@@ -413,8 +413,10 @@ seed_entry (lua_State *L, const rs_entry *entry)
       lua_call(L, 1, 0);
       break;
     case RS_ENTRY_INIT:
+      s->initializing = true;
       rs_state_push_function(L, entry->message);
       lua_call(L, 0, 0);
+      s->initializing = false;
       break;
   }
   lua_settop(L, top);
@@ -506,7 +508,7 @@ seed (lua_State *L)
          link = link->next) {
       const rs_entry *const entry = RS_LIST_ENTRY(link, rs_entry, link);
       if ((int) entry->kind == kind)
-        seed_entry(L, entry);
+        seed_entry(L, s, entry);
     }
   }
   if (is->contained)
@@ -538,7 +540,8 @@ fail_open (rs_state *s, int code, rs_error *err)
                                     "initial state takes", s->limits.memory);
   if (code == LUA_ERRMEM)
     return rs_fail_plain(err, RS_ENOMEM);
-  return rs_fail(err, RS_EFAILED, "%s", text != NULL ? text : "(no message)");
+  return rs_fail(err, RS_EFAILED, "%s%s", s->initializing ? "init: " : "",
+                 text != NULL ? text : "(no message)");
 }
 
 int

@@ -96,6 +96,7 @@ struct rs_state {
   bool dirty;             /* the environment was assigned to */
   bool exhausted;         /* it wanted more memory than its limit */
   bool forced;            /* something was stopped by force */
+  bool initializing;      /* 'init' runs while it is seeded, or has failed */
   uint64_t tasks;         /* items and plain calls that it ran */
   rs_run *run;            /* the innermost call, or NULL */
   /* It has printed this line; or NULL. */
