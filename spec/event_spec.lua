@@ -77,6 +77,19 @@ describe("parallel.on", function ()
     assert.equal("parallel: a handler of 'x' raised: first\nsecond\n", text)
   end)
 
+  it("shows what a handler raised as other errors are shown", function ()
+    local text = run [[
+      parallel.on("x", function () error { code = 4 } end)
+      parallel.on("x", function () error { code = 4, message = "no" } end)
+      parallel.on("x", function () error() end)
+      parallel.spawn(function () parallel.task.emit "x" end):wait()
+    ]]
+    local begin <const> = "parallel: a handler of 'x' raised: "
+    assert.matches(begin .. "%(error value: {code = 4}%)\n", text)
+    assert.matches(begin .. "no {[^\n]*code = 4", text)
+    assert.matches(begin .. "%(error value: nil%)\n", text)
+  end)
+
   it("stops hearing with off", function ()
     local n = 0
     local function count () n = n + 1 end

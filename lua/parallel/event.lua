@@ -9,6 +9,7 @@
 
 local check = require "parallel.check"
 local core = require "parallel.core"
+local failure = require "parallel.failure"
 local streams = require "parallel.streams"
 
 local ipairs, next, pcall, setmetatable, table, tostring, type =
@@ -81,7 +82,7 @@ local handlers = {}
 ---@param problem any
 local function report (name, problem)
   core.write(2, "parallel: a handler of '" .. name .. "' raised: "
-             .. tostring(problem) .. "\n")
+             .. failure.message_of(problem) .. "\n")
 end
 
 ---@param fn function

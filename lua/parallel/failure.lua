@@ -109,7 +109,7 @@ end
 --- What was raised, as a message.
 ---@param value any
 ---@return string
-local function message_of (value)
+function failure.message_of (value)
   if type(value) == "string" then return value end
   if type(value) ~= "table" then
     return "(error value: " .. brief(value) .. ")"
@@ -132,7 +132,7 @@ end
 function failure.text (value)
   if type(value) == "string" then return value end
   if type(value) == "table" and rawget(value, "message") ~= nil then
-    return message_of(value)
+    return failure.message_of(value)
   end
   return brief(value)
 end
@@ -167,11 +167,11 @@ function failure.__tostring (self)
   local lines = {}
   local ended = ENDED[self.state]
   if ended == nil then
-    lines[1] = who .. ": " .. message_of(self.error)
+    lines[1] = who .. ": " .. failure.message_of(self.error)
   elseif self.error == nil or PLAIN[self.reason] then
     lines[1] = who .. " " .. ended
   else
-    lines[1] = who .. " " .. ended .. ": " .. message_of(self.error)
+    lines[1] = who .. " " .. ended .. ": " .. failure.message_of(self.error)
   end
   local traceback <const> = self.traceback
   if type(traceback) == "string" and not traceback:find(NOWHERE) then
