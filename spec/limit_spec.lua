@@ -239,6 +239,18 @@ describe("memory", function ()
     end
   end
 
+  it("is a number of bytes, or a text with a fraction and a unit", function ()
+    for _, row in ipairs {
+      { 1536, 1536 }, { "1536", 1536 }, { "1.5K", 1536 }, { "1.5k", 1536 },
+      { "1.5 KiB", 1536 }, { "1.5kb", 1536 }, { ".5K", 512 },
+      { "0.001m", 1048 }, { "0.000001g", 1073 },
+    } do
+      local ok, message = pcall(parallel.pool, { memory = row[1] })
+      assert.is_false(ok)
+      assert.matches("memory: " .. row[2] .. " bytes are less", message)
+    end
+  end)
+
   it("is bounded, for 500 jobs at 8 MB", function ()
     local pool <close> = parallel.pool { max = 2, memory = "8M" }
     local jobs, innocent = {}, {}

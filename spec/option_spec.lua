@@ -53,6 +53,10 @@ local BAD_OPTIONS <const> = {
     .. "integer expected, got 0)" },
   { { memory = "64X" }, "bad option 'memory' to 'map' (a size in bytes, such "
     .. "as 1048576 or '64M', expected, got '64X')" },
+  { { memory = "." }, "bad option 'memory' to 'map' (a size in bytes, such "
+    .. "as 1048576 or '64M', expected, got '.')" },
+  { { memory = "0.5" }, "bad option 'memory' to 'map' (a size in bytes, such "
+    .. "as 1048576 or '64M', expected, got '0.5')" },
   { { memory = -1 }, "bad option 'memory' to 'map' (a size in bytes, such as "
     .. "1048576 or '64M', expected, got -1)" },
   { { memory = 0 / 0 }, "bad option 'memory' to 'map' (a size in bytes, such "

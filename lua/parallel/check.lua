@@ -199,19 +199,19 @@ end
 local UNITS <const> = { [""] = 1, K = 1 << 10, M = 1 << 20, G = 1 << 30 }
 
 --- A size in bytes; nil if it is none.
----@param value any  an integer, or a text such as "64M"
+---@param value any  an integer, or a text such as "64M" or "1.5 GiB"
 ---@return integer?
 local function to_bytes (value)
   local n, unit = value, ""
   if type(value) == "string" then
-    n, unit = value:match "^%s*(%d+%.?%d*)%s*([KMG]?)i?B?%s*$"
+    n, unit = value:upper():match "^%s*(%d*%.?%d*)%s*([KMG]?)I?B?%s*$"
     n = tonumber(n)
   end
   if type(n) ~= "number" or not (n > 0 and n * UNITS[unit] < 2^62) then
     return nil
   end
   local bytes = type(value) == "string" and math.floor(n * UNITS[unit]) or n
-  return math.tointeger(bytes)
+  return bytes >= 1 and math.tointeger(bytes) or nil
 end
 
 ---@param value any
