@@ -51,6 +51,9 @@ local BAD_OPTIONS <const> = {
     .. "to 10 expected, got 11)" },
   { { max_failures = 0 }, "bad option 'max_failures' to 'map' (a positive "
     .. "integer expected, got 0)" },
+  { { max_failures = 2 }, "bad option 'max_failures' to 'map' (the first "
+    .. "failure stops the call: give on_error = 'continue', or leave it out)"
+  },
   { { memory = "64X" }, "bad option 'memory' to 'map' (a size in bytes, such "
     .. "as 1048576 or '64M', expected, got '64X')" },
   { { memory = "." }, "bad option 'memory' to 'map' (a size in bytes, such "
@@ -148,6 +151,16 @@ describe("an option", function ()
   it("that is wrong starts no work and no pool", function ()
     assert.is_false(pcall(parallel.map, function () error("pulled") end,
                           square, { variables = {}, limit = 0 }))
+  end)
+
+  it("that counts failures is refused where the first one stops", function ()
+    for _, verb in ipairs { "filter", "collect", "each" } do
+      assert.matches("^bad option 'max_failures' to '" .. verb .. "' ",
+                     misuse(function ()
+        local _ = parallel[verb]({ 1 }, square,
+                                 { max_failures = 2, on_error = "stop" })
+      end))
+    end
   end)
 
   it("of an initial state is refused by the methods of a pool", function ()

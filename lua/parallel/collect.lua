@@ -112,9 +112,9 @@ local function collect (pool, items, fn, opts)
   local source = input.open("collect", items)
   check.is_code("collect", "fn", fn)
   local read, placed = options.read("collect", pool, opts, OWN)
+  local stop <const> = options.stops("collect", read, "continue")
   local bound, list = options.bind("collect", fn, read, source.values)
   local where, _ <close> = options.place("collect", pool, read, placed)
-  local stop <const> = read.on_error == "stop"
   local progress <close> = read.progress
     and require("parallel.progress").start(read.progress, source.total,
                                            read.name) or nil

@@ -147,13 +147,14 @@ local function each (pool, items, fn, opts)
   local source = input.open("each", items)
   check.is_code("each", "fn", fn)
   local read, placed = options.read("each", pool, opts, OWN)
+  local stop <const> = options.stops("each", read, "continue")
   local bound, list = options.bind("each", fn, read, source.values)
   local where, temporary = options.place("each", pool, read, placed)
   local self = setmetatable({
     source = source,
     pool = temporary,
     where = where,  -- a pool that nobody else holds stays open
-    stop = read.on_error == "stop",
+    stop = stop,
     more = true,
     finished = false,
     ended = false,

@@ -166,6 +166,7 @@ local function map (pool, items, fn, opts)
   source.in_pool = pool ~= nil
   check.is_code("map", "fn", fn)
   local read, placed = options.read("map", pool, opts, OWN)
+  options.stops("map", read, "stop")
   local bound, list = options.bind("map", fn, read, source.values)
   local where, _ <close> = options.place("map", pool, read, placed)
   return run(where, source, bound, read, false, table.unpack(list, 1, list.n))
@@ -182,6 +183,7 @@ local function filter (pool, items, predicate, opts)
   source.in_pool = pool ~= nil
   check.is_code("filter", "predicate", predicate)
   local read, placed = options.read("filter", pool, opts, OWN)
+  options.stops("filter", read, "stop")
   local bound, list = options.bind("filter", predicate, read, source.values)
   local where, _ <close> = options.place("filter", pool, read, placed)
   local results, failures = run(where, source, bound, read, true,

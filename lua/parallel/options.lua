@@ -151,6 +151,21 @@ local function read (verb, pool, given, own)
   return given, placed
 end
 
+--- Does the first failure stop a call?  Then there are none to be counted.
+---@param verb string
+---@param options table
+---@param default "stop"|"continue"
+---@return boolean
+local function stops (verb, options, default)
+  local stop <const> = (options.on_error or default) == "stop"
+  if stop and options.max_failures ~= nil then
+    check.misuse("bad option 'max_failures' to '" .. verb .. "' (the first "
+                 .. "failure stops the call: give on_error = 'continue', or "
+                 .. "leave it out)")
+  end
+  return stop
+end
+
 --- The pool for a call: the one whose method was called, the default one, or
 --- one opened for this call, which is the second result too.
 ---@param verb string
@@ -263,6 +278,7 @@ local options = {
   is_pool = is_pool,
   place = place,
   read = read,
+  stops = stops,
   streams = streams,
   streams_of = streams_of,
 }
