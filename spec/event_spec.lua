@@ -436,6 +436,23 @@ describe("a failure that nobody looked at", function ()
     assert.equal(1, n)
   end)
 
+  it("is reported in the order of the jobs", function ()
+    local text = run [[
+      local jobs = {}
+      for i = 1, 20 do
+        jobs[i] = parallel.submit{function () error("lost", 0) end,
+                                  name = "j" .. i}
+      end
+      parallel.wait(jobs)
+    ]]
+    local names, expected = {}, {}
+    for name in text:gmatch "failure of '([^']*)'" do
+      names[#names + 1] = name
+    end
+    for i = 1, 20 do expected[i] = "j" .. i end
+    assert.same(expected, names)
+  end)
+
   it("is not reported when somebody did", function ()
     for _, look in ipairs { "job:wait()", "job:join()", "pcall(job.get, job)",
                             "parallel.wait(job) local _ = job.error",

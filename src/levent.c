@@ -9,6 +9,7 @@
 #include "lhandle.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "lparallel.h"
@@ -29,29 +30,74 @@ report (lua_State *L)
   return 0;
 }
 
+/* [-0, +0, m]  The same in a state that closes; takes the reference. */
+static void
+report_last (lua_State *L, rs_job *job)
+{
+  rs_push_job(L, job);
+  rs_job **const object = lua_touserdata(L, -1);
+  lua_pushcfunction(L, report);
+  lua_pushvalue(L, -2);
+  lua_pcall(L, 1, 0, 0);
+  *object = NULL;  /* nobody collects it */
+  rs_job_unref(job);
+  lua_pop(L, 1);
+}
+
+typedef struct numbered {
+  uint64_t id;
+  rs_job *job;  /* a reference */
+} numbered;
+
+static int
+by_id (const void *a, const void *b)
+{
+  const uint64_t x = ((const numbered *) a)->id;
+  const uint64_t y = ((const numbered *) b)->id;
+  return (x > y) - (x < y);
+}
+
+/* [-0, +0, m]  Report what nobody looked at, in the order of the jobs: their
+   handles were finalized in the opposite one. */
+static void
+report_all (lua_State *L, rs_events *e)
+{
+  numbered *list = NULL;
+  size_t n = 0, room = 0;
+  rs_job *job;
+  while ((job = rs_events_next(e)) != NULL) {
+    rs_job_info info;
+    rs_job_info_get(job, &info);
+    if (!info.forgotten || !info.unseen) {
+      rs_job_unref(job);
+      continue;
+    }
+    if (n == room) {
+      numbered *const more = realloc(list, (2 * n + 16) * sizeof *more);
+      if (more == NULL) {  /* out of its order, rather than not at all */
+        report_last(L, job);
+        continue;
+      }
+      list = more;
+      room = 2 * n + 16;
+    }
+    list[n++] = (numbered) { info.id, job };
+  }
+  if (n > 0)
+    qsort(list, n, sizeof *list, by_id);
+  for (size_t i = 0; i < n; i++)
+    report_last(L, list[i].job);
+  free(list);
+}
+
 /* The state is closed. */
 static int
 gc (lua_State *L)
 {
   rs_face *const face = luaL_checkudata(L, 1, EVENTS_TYPE);
   rs_events *const e = face->events;
-  rs_job *job;
-  while (e != NULL && (job = rs_events_next(e)) != NULL) {
-    rs_job_info info;
-    rs_job_info_get(job, &info);
-    if (info.forgotten && info.unseen) {
-      rs_push_job(L, job);
-      rs_job **const object = lua_touserdata(L, -1);
-      lua_pushcfunction(L, report);
-      lua_pushvalue(L, -2);
-      lua_pcall(L, 1, 0, 0);
-      *object = NULL;  /* in a state that closes nobody collects it */
-      rs_job_unref(job);
-      lua_settop(L, 1);
-    }
-    else
-      rs_job_unref(job);
-  }
+  while (e != NULL && rs_events_pending(e))  /* others may have come */
+    report_all(L, e);
   if (e != NULL)
     rs_events_close(e);
   rs_events_unref(e);
