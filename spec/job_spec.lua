@@ -112,6 +112,11 @@ describe("job", function ()
     local info <const> = job:info()
     assert.equal(job.id, info.id)
     assert.equal("completed", info.state)
+    local names = {}
+    for name in pairs(info) do names[#names + 1] = name end
+    table.sort(names)
+    assert.equal("attempts created duration finished id name queued started "
+                 .. "state worker", table.concat(names, " "))
     assert.is_nil(job.no_such_field)
     assert.matches("^parallel.job", tostring(job))
   end)

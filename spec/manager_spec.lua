@@ -96,7 +96,7 @@ describe("a manager", function ()
       gate:await(1)
       gate:open()
     end
-    assert.is_true(queued:info().ended)
+    assert.is_truthy(queued:info().finished)
     assert.error_matches(function () kept:all() end, "the manager is closed")
     kept:close()
   end)

@@ -413,24 +413,40 @@ get_field (lua_State *L)
   return 1;
 }
 
-/* job:info() -> table of all its fields */
+/* [-0, +1, m]  Push a table of its fields, with room for some more. */
+static void
+push_fields (lua_State *L, rs_job *job, const rs_job_info *info, int more)
+{
+  lua_createtable(L, 0, INFO_FIELDS + more);
+  for (int k = 0; k < INFO_FIELDS; k++) {
+    push_field(L, job, info, k);
+    lua_setfield(L, -2, field_names[k]);
+  }
+}
+
+/* job:info() -> table of its fields */
 static int
 info (lua_State *L)
 {
   rs_job *const job = check(L);
   rs_job_info i;
   rs_job_info_get(job, &i);
-  lua_createtable(L, 0, INFO_FIELDS + 4);
-  for (int k = 0; k < INFO_FIELDS; k++) {
-    push_field(L, job, &i, k);
-    lua_setfield(L, -2, field_names[k]);
-  }
+  push_fields(L, job, &i, 0);
+  return 1;
+}
+
+/* job:facts() -> the same, and what only the Lua part has to know */
+static int
+facts (lua_State *L)
+{
+  rs_job *const job = check(L);
+  rs_job_info i;
+  rs_job_info_get(job, &i);
+  push_fields(L, job, &i, 3);
   lua_pushinteger(L, i.listen);
   lua_setfield(L, -2, "listen");
   lua_pushboolean(L, i.chunk);
   lua_setfield(L, -2, "chunk");
-  lua_pushboolean(L, i.finished > 0);
-  lua_setfield(L, -2, "ended");
   lua_pushboolean(L, i.forgotten && i.unseen);
   lua_setfield(L, -2, "unseen");
   return 1;
@@ -678,6 +694,7 @@ rs_open_job_type (lua_State *L)
     { "fetch", fetch },
     { "deliver", deliver },
     { "delivered", delivered },
+    { "facts", facts },
     { "help", help },
     { "listen", listen },
     { "news", news },

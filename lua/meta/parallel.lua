@@ -202,18 +202,19 @@ function pool:await_room () end
 ---@field id integer        unique in the process, from 1
 ---@field name string
 ---@field state parallel.JobState
----@field worker integer    number of the worker in its pool, from 1; or 0
+---@field worker? integer   number of the worker in its pool, from 1
 ---@field attempts integer  times that it was started
 ---@field reason? string    why it ended otherwise than completed
 ---@field queued number     seconds
 ---@field duration number
----@field ended boolean     `info` only, as the next three
+---@field created number    instants on the monotonic clock; nil until reached
+---@field started? number
+---@field finished? number
+
+---@class parallel.JobFacts: parallel.JobInfo
 ---@field listen integer    bits as in `parallel.event`
 ---@field chunk boolean     it is a part of a map
 ---@field unseen boolean    it was dropped, and nobody looked at its end
----@field created number    instants on the monotonic clock; 0 until reached
----@field started number
----@field finished number
 
 --- One call in a runspace.  Its fields are looked up when they are asked for.
 ---@class parallel.Job: parallel.JobInfo, userdata
@@ -249,8 +250,13 @@ function job:help () end
 --- Its end was looked at.
 function job:see () end
 
+--- Its fields.
 ---@return parallel.JobInfo
 function job:info () end
+
+--- The same, and what the files of this module have to know.
+---@return parallel.JobFacts
+function job:facts () end
 
 --- Wait until the job has ended, `timeout` seconds at most.
 ---@param timeout? number

@@ -229,7 +229,7 @@ local function report_unseen (job)
   -- be reported inside one another.
   local ok, problem = require("parallel.job").outcome(job)
   if ok ~= false then return end
-  local event = make_event(job, job:info(), "unseen_failure")
+  local event = make_event(job, job:facts(), "unseen_failure")
   event.data = problem
   if call_all("unseen_failure", event) > 0 then return end
   local words <const> = problem.state == "failed"
@@ -265,7 +265,7 @@ local function deliver (job)
   local list <const> = listeners[id]
   local calls, info = 0, nil
   if list ~= nil or begun and not chunk and handlers.started ~= nil then
-    info = job:info()
+    info = job:facts()
     if begun and not chunk then calls = tell_start(job, info, list) end
     if list ~= nil then calls = calls + catch_up(job, info, list) end
   end
@@ -277,7 +277,7 @@ local function deliver (job)
       if list ~= nil then calls = calls + tell(list, "event", event, false) end
       calls = calls + call_all(event.name, event) + call_all("event", event)
     else
-      info = info or job:info()
+      info = info or job:facts()
       show(job, info, record)
       event = make_event(job, info, record.stream, record)
       if list ~= nil then
@@ -288,8 +288,8 @@ local function deliver (job)
     ok, record, event = pcall(job.deliver, job)
   end
   if ended and not chunk then
-    calls = calls + tell_end(job, job:info(), list)
-    if job:info().unseen then report_unseen(job) end
+    calls = calls + tell_end(job, job:facts(), list)
+    if job:facts().unseen then report_unseen(job) end
   end
   return calls
 end

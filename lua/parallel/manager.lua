@@ -65,7 +65,7 @@ local function record_of (job)
     created = info.created, started = info.started,
     finished = info.finished, duration = info.duration, job = job,
   }
-  if info.ended then
+  if info.finished ~= nil then
     local function take (ok, value, ...)
       if not ok then
         if value ~= nil then record.error = value.error end

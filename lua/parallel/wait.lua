@@ -76,7 +76,7 @@ local function wait (jobs, opts)
     is_done[job] = true
     done[#done + 1] = job
     enough = enough or mode == "any" or #done == #listening
-             or mode == "first_error" and is_failure(job:info().state)
+             or mode == "first_error" and is_failure(job:facts().state)
   end
   for _, job in ipairs(list) do
     if is_done[job] == nil then  -- not listed twice
