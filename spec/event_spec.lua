@@ -430,7 +430,7 @@ describe("a failure that nobody looked at", function ()
     local text = run [[
       local job = parallel.submit{function () error("lost", 0) end,
                                   name = "c"}
-      while #parallel.jobs() == 1 and job:info().state ~= "failed" do end
+      while #parallel.jobs() == 1 and job.finished == nil do end
     ]]
     local _, n = text:gsub("nobody looked at the failure of 'c': lost", "")
     assert.equal(1, n)
@@ -453,9 +453,22 @@ describe("a failure that nobody looked at", function ()
     assert.same(expected, names)
   end)
 
+  it("is reported when somebody only waited with others", function ()
+    for _, wait in ipairs { "parallel.wait(job)",
+                            "parallel.wait({job}, {mode = 'first_error'})",
+                            "parallel.wait(job) print(job.finished)" } do
+      assert.matches("nobody looked at the failure", (run([[
+        local job = parallel.spawn(function () error "unseen" end)
+      ]] .. wait)))
+    end
+  end)
+
   it("is not reported when somebody did", function ()
     for _, look in ipairs { "job:wait()", "job:join()", "pcall(job.get, job)",
                             "parallel.wait(job) local _ = job.error",
+                            "parallel.wait(job) local _ = job.reason",
+                            "parallel.wait(job) local _ = job.state",
+                            "parallel.wait(job) job:info()",
                             "job:on('failed', function () end) job:wait()",
                             "job:remove() parallel.wait(job)" } do
       assert.equal("", (run([[

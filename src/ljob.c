@@ -402,7 +402,7 @@ get_field (lua_State *L)
   const int field = (int) lua_tointeger(L, -1);
   rs_job_info i;
   rs_job_info_get(job, &i);
-  if (field == STATE && i.finished > 0)
+  if ((field == STATE || field == REASON || field == ERROR) && i.finished > 0)
     rs_job_see(job);
   if (field == ERROR)
     push_error(L, job, i.state);
@@ -424,13 +424,15 @@ push_fields (lua_State *L, rs_job *job, const rs_job_info *info, int more)
   }
 }
 
-/* job:info() -> table of its fields */
+/* job:info() -> table of its fields; who has it has looked at the end */
 static int
 info (lua_State *L)
 {
   rs_job *const job = check(L);
   rs_job_info i;
   rs_job_info_get(job, &i);
+  if (i.finished > 0)
+    rs_job_see(job);
   push_fields(L, job, &i, 0);
   return 1;
 }

@@ -250,7 +250,7 @@ function job:help () end
 --- Its end was looked at.
 function job:see () end
 
---- Its fields.
+--- Its fields.  Who asks has looked at its end.
 ---@return parallel.JobInfo
 function job:info () end
 
