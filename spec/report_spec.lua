@@ -75,6 +75,33 @@ describe("the report of collect", function ()
     end
   end)
 
+  it("is aligned by the columns of the terminal", function ()
+    local _, report = parallel.collect(
+      { "日本語", "e\u{301}e", "ab", "😀한글", "x\u{200d}y" },
+      function (x) return x end)
+    local columns <const> = { { "what", "result" }, "state" }
+    assert.equal(table.concat({
+      "what    state",
+      "------  ---------",
+      "日本語  completed",
+      "e\u{301}e      completed",
+      "ab      completed",
+      "😀한글  completed",
+      "x\u{200d}y      completed",
+    }, "\n") .. "\n", report:table(columns))
+    assert.equal(table.concat({
+      "what   state",
+      "-----  -----",
+      "日本…  comp…",
+      "e\u{301}e     comp…",
+      "ab     comp…",
+      "😀한…  comp…",
+      "x\u{200d}y     comp…",
+    }, "\n") .. "\n", report:table(columns, { width = 12 }))
+    assert.equal("w\n----\n日…\ne\u{301}e\nab\n😀…\nx\u{200d}y\n",
+                 report:table({ { "w", "result" } }, { width = 4 }))
+  end)
+
   it("has nothing in its table that a terminal would obey", function ()
     local _, report = parallel.collect({ "a\27[2J", "b\u{9b}2J", "\xffc" },
       function (x) return x end)

@@ -10,6 +10,7 @@
 -- shows 2.0 as 2, raises for 1e300, drops holes and has no limits.
 
 local core <const> = require "parallel.core"
+local width_of <const> = require("parallel.width").of
 
 -- At a prompt names are listed and completed, so all of them are loaded.
 for _, lent in ipairs {
@@ -129,10 +130,6 @@ end
 
 local function more (count)
   return ("... (%d more)"):format(count)
-end
-
-local function width_of (text)
-  return utf8.len(text) or #text
 end
 
 --- Put parts on as few lines as they need.

@@ -2,21 +2,16 @@
 --- Tables of text that fit the terminal.
 
 local core = require "parallel.core"
+local display = require "parallel.width"
 
-local ipairs, math, os, string, table, tonumber, type, utf8 =
-  ipairs, math, os, string, table, tonumber, type, utf8
+local ipairs, math, os, string, table, tonumber, type =
+  ipairs, math, os, string, table, tonumber, type
+local width_of <const> = display.of
 
 --- Between columns.
 local GAP <const> = "  "
 --- No column is cut below this, as long as there is room.
 local NARROWEST <const> = 5
-
---- Columns that a text takes; bytes where it is no UTF-8.
----@param text string
----@return integer
-local function width_of (text)
-  return utf8 and utf8.len(text) or #text
-end
 
 --- Cut a text to 'width' columns, with an ellipsis.
 ---@param text string
@@ -25,8 +20,7 @@ end
 local function cut (text, width)
   if width_of(text) <= width then return text end
   if width < 1 then return "" end
-  local at = utf8 and utf8.len(text) and utf8.offset(text, width) or width
-  return text:sub(1, at - 1) .. "…"
+  return text:sub(1, display.bytes_in(text, width - 1)) .. "…"
 end
 
 ---@param text string
@@ -54,7 +48,7 @@ end
 ---@return string
 local function plain (text)
   text = text:gsub("%c+", " ")
-  if width_of(text) == #text then  -- ASCII, or no UTF-8?
+  if display.is_plain(text) then
     return (text:gsub("[\x80-\xff]", "?"))
   end
   return (text:gsub("\xC2[\x80-\x9f]", "?"))
