@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 local gates <const> = require "support.gate"
 local parallel <const> = require "parallel"
+local run <const> = require "support.script"
 
 local function join (host, port) return host .. ":" .. port end
 
@@ -28,6 +29,14 @@ describe("invoke", function ()
     assert.same({ code = 2 }, errors.two.error)
     assert.matches("^'two': ", tostring(errors.two))
     assert.is_nil(errors.one)
+  end)
+
+  it("shows what a call sends to its streams by the key", function ()
+    assert.equal("WARNING: a: w\nERROR: load, b: e\n", (run [[
+      parallel.invoke(function () parallel.task.warning "w" end, {a = {}})
+      parallel.invoke(function () parallel.task.error "e" end, {b = {}},
+                      {name = "load"})
+    ]]))
   end)
 
   it("takes params for all keys, below their own", function ()
@@ -102,6 +111,13 @@ describe("invoke", function ()
       "missing parameter 'port' .*invoke %(key 'a'%)" },
     { "an unknown name", { a = { "x", prt = 1 } }, nil,
       "unknown parameter 'prt' .*did you mean 'port'" },
+    { "what cannot travel, by position", { a = { 1 }, b = { 2, io.stdout } },
+      nil, "invoke_spec.lua:%d+: key 'b': cannot transfer a userdata" },
+    { "what cannot travel, by name",
+      { a = { "x", 1 }, b = { host = { print, io.stdout }, port = 1 } }, nil,
+      "key 'b': field '%[2%]': cannot transfer a userdata" },
+    { "too many arguments", { [7] = { "x", n = 300 } }, nil,
+      "key 7: 0 to 200 arguments expected, got 300" },
     { "no table of calls", 5, nil, "bad argument 'calls' to 'invoke'" },
     { "an option of other verbs", {}, { chunk = 2 },
       "bad option 'chunk' to 'invoke' %(none expected, got 2: each key is a "

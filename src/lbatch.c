@@ -132,33 +132,50 @@ feed_array (lua_State *L)
   return 1;
 }
 
+/* [-0, +0, v]  Raise 'text', "item 3: ...", or what the function at 'tell'
+   makes of it. */
+static int
+refuse_item (lua_State *L, const char *text, int tell)
+{
+  if (lua_isnoneornil(L, tell))
+    return rs_handle_error(L, "%s", text);
+  lua_pushvalue(L, tell);
+  lua_pushstring(L, text);
+  lua_call(L, 1, 1);
+  return rs_handle_error(L, "%s", lua_tostring(L, -1));
+}
+
 /*
- * batch:feed_packed(items, from, last) -> next index
+ * batch:feed_packed(items, from, last, [tell]) -> next index
  *
  * Each item is a table of values, which become arguments; 'n' counts them.
  */
 static int
 feed_packed (lua_State *L)
 {
+  enum { BATCH = 1, ITEMS, FROM, LAST, TELL, ITEM };
   rs_batch *const batch = check(L);
-  lua_Integer i = luaL_checkinteger(L, 3);
-  const lua_Integer last = luaL_checkinteger(L, 4);
+  lua_Integer i = luaL_checkinteger(L, FROM);
+  const lua_Integer last = luaL_checkinteger(L, LAST);
   rs_error err;
-  lua_settop(L, 2);
+  lua_settop(L, TELL);
   for (; i <= last && rs_batch_room(batch) > 0; i++) {
-    lua_geti(L, 2, i);
-    luaL_checktype(L, 3, LUA_TTABLE);
-    lua_getfield(L, 3, "n");
-    const lua_Integer n = luaL_optinteger(L, -1, luaL_len(L, 3));
+    lua_geti(L, ITEMS, i);
+    luaL_checktype(L, ITEM, LUA_TTABLE);
+    lua_getfield(L, ITEM, "n");
+    const lua_Integer n = luaL_optinteger(L, -1, luaL_len(L, ITEM));
     lua_pop(L, 1);
     if (n < 0 || n > 200)
-      return rs_handle_error(L, "item %I: 0 to 200 arguments expected, got %I",
-                             (LUAI_UACINT) i, (LUAI_UACINT) n);
+      return refuse_item(L, lua_pushfstring(L, "item %I: 0 to 200 arguments "
+                                               "expected, got %I",
+                                            (LUAI_UACINT) i, (LUAI_UACINT) n),
+                         TELL);
     luaL_checkstack(L, (int) n, "too many arguments");
     for (lua_Integer k = 1; k <= n; k++)
-      lua_geti(L, 3, k);
-    check_status(L, rs_batch_add(batch, L, (int) n, &err), &err);
-    lua_settop(L, 2);
+      lua_geti(L, ITEM, k);
+    if (rs_batch_add(batch, L, (int) n, &err) != RS_OK)
+      return refuse_item(L, err.text, TELL);
+    lua_settop(L, TELL);
     if (rs_batch_room(batch) == 0)
       check_status(L, rs_batch_flush(batch, &err), &err);
   }
@@ -191,7 +208,7 @@ feed_range (lua_State *L)
 }
 
 /*
- * batch:feed_iterator(f, s, control, inputs, added)
+ * batch:feed_iterator(f, s, control, inputs, added, [tell])
  *   -> true, control, added | false, nil, added
  *
  * One chunk at most, and a smaller one when the iterator takes its time.
@@ -199,34 +216,35 @@ feed_range (lua_State *L)
 static int
 feed_iterator (lua_State *L)
 {
-  enum { BATCH = 1, ITERATOR, STATE, CONTROL, INPUTS, ADDED };
+  enum { BATCH = 1, ITERATOR, STATE, CONTROL, INPUTS, ADDED, TELL };
   rs_batch *const batch = check(L);
   lua_Integer added = luaL_checkinteger(L, ADDED);
   rs_error err;
   bool more = true;
-  lua_settop(L, ADDED);
+  lua_settop(L, TELL);
   const double start = rs_now();
   while (more && rs_batch_room(batch) > 0) {
     lua_pushvalue(L, ITERATOR);
     lua_pushvalue(L, STATE);
     lua_pushvalue(L, CONTROL);
     lua_call(L, 2, LUA_MULTRET);
-    const int n = lua_gettop(L) - ADDED;
-    more = n > 0 && !lua_isnil(L, ADDED + 1);
+    const int n = lua_gettop(L) - TELL;
+    more = n > 0 && !lua_isnil(L, TELL + 1);
     if (!more)
       break;
-    lua_pushvalue(L, ADDED + 1);
+    lua_pushvalue(L, TELL + 1);
     lua_replace(L, CONTROL);
     if (lua_istable(L, INPUTS)) {
-      lua_pushvalue(L, ADDED + 1);
+      lua_pushvalue(L, TELL + 1);
       lua_rawseti(L, INPUTS, added + 1);
     }
-    check_status(L, rs_batch_add(batch, L, n, &err), &err);
+    if (rs_batch_add(batch, L, n, &err) != RS_OK)
+      return refuse_item(L, err.text, TELL);
     added++;
     if (rs_now() - start > PATIENCE)
       break;
   }
-  lua_settop(L, ADDED);
+  lua_settop(L, TELL);
   check_status(L, rs_batch_flush(batch, &err), &err);
   lua_pushboolean(L, more);
   if (more)

@@ -313,8 +313,9 @@ function batch:feed_array (items, from, last) end
 ---@param items table[]
 ---@param from integer
 ---@param last integer
+---@param tell? fun(text: string): string  what is raised for "item 3: ..."
 ---@return integer next
-function batch:feed_packed (items, from, last) end
+function batch:feed_packed (items, from, last, tell) end
 
 ---@return integer id
 function batch:id () end
@@ -335,10 +336,12 @@ function batch:feed_range (first, step, from, last) end
 ---@param control any
 ---@param inputs? table
 ---@param added integer  items so far
+---@param tell? fun(text: string): string  what is raised for "item 3: ..."
 ---@return boolean more  false at the iterator's end
 ---@return any control
 ---@return integer added
-function batch:feed_iterator (iterator, state, control, inputs, added) end
+function batch:feed_iterator (iterator, state, control, inputs, added, tell)
+end
 
 --- No more items will come.
 function batch:finish () end

@@ -130,10 +130,17 @@ local function run (where, body, keys, lists, read, progress, results, errors)
     total = #items,
     continue = true,
   })
+  local _ <close> = require("parallel.streams").name_items(batch:id(),
+    function (index) return tostring(keys[index]) end)
+  local function tell (text)
+    local index <const>, what <const> = text:match "^item (%d+): (.*)$"
+    return index == nil and text
+           or "key " .. brief(keys[math.tointeger(index)]) .. ": " .. what
+  end
   local values, at, finished = {}, 1, false
   while true do
     if at <= #items then
-      at = batch:feed_packed(items, at, #items)
+      at = batch:feed_packed(items, at, #items, tell)
     elseif not finished then
       batch:finish()
       finished = true

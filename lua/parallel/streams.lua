@@ -3,7 +3,7 @@
 
 local failure = require "parallel.failure"
 
-local string, type = string, type
+local setmetatable, string, type = setmetatable, string, type
 
 --- Before a shown record.
 ---@type table<string, string>
@@ -42,6 +42,23 @@ local function message (record)
   return failure.text(value)
 end
 
+--- What items are called, where that is not "item 3", by the id of the call.
+---@type table<integer, fun(index: integer): string>
+local names = {}
+
+local NAMED <const> = {
+  __close = function (self) names[self.id] = nil end,
+}
+
+--- Let 'name' tell what the items of the call 'id' are called.
+---@param id integer
+---@param name fun(index: integer): string
+---@return table guard  to be closed at the end of the call
+local function name_items (id, name)
+  names[id] = name
+  return setmetatable({ id = id }, NAMED)
+end
+
 --- Who sent it: the job's name, or the item of a map.
 ---@param job parallel.Job
 ---@param record parallel.StreamRecord
@@ -49,8 +66,10 @@ end
 local function sender (job, record)
   local name = job.name
   if record.index == nil then return name end
-  if name:find("^batch%-%d+$") then return "item " .. record.index end
-  return name .. ", item " .. record.index
+  local tell <const> = names[job.id]
+  local item <const> = tell and tell(record.index) or "item " .. record.index
+  if name:find("^batch%-%d+$") then return item end
+  return name .. ", " .. item
 end
 
 --- "WARNING: job-3: disk is nearly full"
@@ -62,4 +81,9 @@ local function line (job, record)
                        sender(job, record), message(record))
 end
 
-return { LABELS = LABELS, line = line, message = message }
+return {
+  LABELS = LABELS,
+  line = line,
+  message = message,
+  name_items = name_items,
+}
