@@ -3,6 +3,7 @@ local gates <const> = require "support.gate"
 local modules <const> = require "support.modules"
 local notes <const> = require "support.notes"
 local parallel <const> = require "parallel"
+local run <const> = require "support.script"
 
 local function square (x) return x * x end
 
@@ -563,6 +564,44 @@ describe("reduce", function ()
       return b
     end, 0, { chunk = 20 })
     assert.equal(41, failure.index)
+  end)
+
+  it("names the item that cannot travel, or init", function ()
+    local file <const> = io.stdout
+    for _, row in ipairs {
+      { file, 0, "item 37: cannot transfer a userdata" },
+      { { x = { file } }, nil, "item 37: field 'x%[1%]': cannot transfer" },
+      { function () return file end, nil,
+        "item 37: upvalue 'file' of function" },
+      { 37, file, "init: cannot transfer a userdata" },
+      { 37, { x = file }, "init: field 'x': cannot transfer a userdata" },
+    } do
+      local list = {}
+      for i = 1, 100 do list[i] = i end
+      list[37] = row[1]
+      for _, options in ipairs { {}, { chunk = 10 } } do
+        assert.matches("map_spec.lua:%d+: " .. row[3],
+                       raised(parallel.reduce, list, math.max, row[2],
+                              options))
+      end
+      local i = 0
+      assert.matches(row[3], raised(parallel.reduce, function ()
+        i = i + 1
+        return list[i]
+      end, math.max, row[2]))
+    end
+  end)
+
+  it("shows what a part sends to its streams by its items", function ()
+    assert.equal("WARNING: items 41 to 60: w\nWARNING: sum, item 1: w\n",
+                 (run [[
+      local function fold (_, b)
+        if b == 50 then parallel.task.warning "w" end
+        return b
+      end
+      parallel.reduce(parallel.range(100), fold, 0, {chunk = 20})
+      parallel.reduce({50, 2}, fold, 0, {chunk = 1, name = "sum"})
+    ]]))
   end)
 
   it("is a method of pools", function ()

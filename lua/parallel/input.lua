@@ -22,6 +22,8 @@ local INEXT <const> = ipairs {}
 ---@field values? integer  of each item, where that is known
 ---@field span? fun(index: integer): integer, integer
 ---       the user's first and last item behind 'index', where it is a part
+---@field name? fun(index: integer): string
+---       what it is called, where that is not "item 3"
 ---@field in_pool? boolean  a pool's own method was called
 
 ---@param list any[]
@@ -63,8 +65,10 @@ local function of_range (r)
 end
 
 ---@param iterator fun(state: any, control: any): ...
+---@param tell? fun(text: string): string  what is raised for an item that
+---       cannot travel, "item 3: ..."
 ---@return parallel.Input
-local function of_iterator (iterator)
+local function of_iterator (iterator, tell)
   local inputs = {}
   local more, control, added = true, nil, 0
   return {
@@ -72,7 +76,7 @@ local function of_iterator (iterator)
     feed = function (batch)
       if more then
         more, control, added =
-          batch:feed_iterator(iterator, nil, control, inputs, added)
+          batch:feed_iterator(iterator, nil, control, inputs, added, tell)
       end
       return more
     end,

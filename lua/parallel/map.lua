@@ -94,6 +94,8 @@ local function run (pool, source, fn, opts, keep, ...)
     total = source.total,
     continue = go_on,
   }, ...)
+  local _ <close> = source.name
+    and require("parallel.streams").name_items(batch:id(), source.name) or nil
   local results = table_for(source.total)
   local forget = not keep and source.inputs or nil
   local shown <close> = show(opts, source.total)

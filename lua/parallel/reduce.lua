@@ -139,6 +139,27 @@ local function begin_with (init, parts)
   end
 end
 
+--- What cannot travel, by the item or 'init' that has it, where the path to
+--- it in its part tells which that is.
+---@param first integer|false  the item at 1 in the part, where that is one
+---@param what string
+---@return string?
+local function of_item (first, what)
+  local path <const>, why <const> = what:match "^field '(.-)': (.*)$"
+  if path == nil then return nil end
+  local index <const>, inside <const> = path:match "^%[(%d+)%](.*)$"
+  local who, rest
+  if index ~= nil and first then
+    who, rest = "item " .. first + math.tointeger(index) - 1, inside
+  elseif path:find "^init%f[^%w_]" then
+    who, rest = "init", path:sub(5)
+  else
+    return nil
+  end
+  if rest ~= "" then rest = "field '" .. rest:gsub("^%.", "") .. "': " end
+  return who .. ": " .. rest .. why
+end
+
 --- Fold parts, several at a time: what each gave, in order, and the index of
 --- the last item in each.
 ---@param pool parallel.Pool
@@ -151,16 +172,28 @@ end
 ---@return integer[] ends
 local function pass (pool, parts, ends, opts, in_pool, fn, ...)
   local marks, values = {}, 0
+  local function span (index)
+    return index == 1 and 1 or marks[index - 1] + 1, marks[index]
+  end
+  local function name (index)
+    local first <const>, last <const> = span(index)
+    return first == last and "item " .. first
+           or "items " .. first .. " to " .. last
+  end
   local source = input.of_iterator(function ()
     local part = parts()
     if part == nil then return nil end
     values = values + part.n
     marks[#marks + 1] = ends == nil and values or ends[values]
     return part
+  end, function (text)
+    local part <const>, what <const> = text:match "^item (%d+): (.*)$"
+    if part == nil then return text end
+    local index <const> = math.tointeger(part)
+    return of_item(ends == nil and span(index), what)
+           or name(index) .. ": " .. what
   end)
-  source.span = function (index)
-    return index == 1 and 1 or marks[index - 1] + 1, marks[index]
-  end
+  source.span, source.name = span, name
   source.in_pool = in_pool
   local results = map.run(pool, source, fold, opts, false, fn, ...)
   return results, marks
