@@ -22,10 +22,13 @@ local function show ()
     m.memory and size(m.memory.total) or "?",
     m.load and m.load[1] or "?", m.processes or "?"))
   for _, pool in ipairs(s.pools) do
-    print(("  pool: %d of %d workers, %d idle, %d queued, %d running, "
-           .. "%d done, %s"):format(pool.workers, pool.max, pool.idle,
-                                    pool.queued, pool.running,
-                                    pool.done.completed, size(pool.bytes)))
+    -- Not 'pool.idle': a worker that has just ended a job waits a moment
+    -- later.
+    local free <const> = pool.workers - pool.running
+    print(("  pool: %d of %d workers, %d running, %d free, %d queued, "
+           .. "%d done, %s"):format(pool.workers, pool.max, pool.running, free,
+                                    pool.queued, pool.done.completed,
+                                    size(pool.bytes)))
   end
 end
 

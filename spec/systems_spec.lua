@@ -136,7 +136,9 @@ SuccessRate|99.80 %
   it("monitor.lua", function ()
     local list = lines((example("monitor.lua", "1")))
     assert.matches("^cpu .* memory .* MiB free  load ", list[1])
-    assert.matches("^  pool: %d of 2 workers, .* 20 done", list[3])
+    local workers, running, free = list[3]:match(
+      "^  pool: (%d) of 2 workers, (%d) running, (%d) free, 0 queued, 20 done")
+    assert.equal(tonumber(workers), running + free)
     assert.equal(3, #list)
   end)
 
