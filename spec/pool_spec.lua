@@ -222,6 +222,23 @@ describe("pool", function ()
     end)
   end)
 
+  it("is of no use to any verb once it is closed, though there are no items",
+     function ()
+    local pool <const> = parallel.pool { max = 1 }
+    pool:close()
+    for _, verb in ipairs { "map", "filter", "collect", "each", "reduce" } do
+      assert.matches("pool_spec.lua:%d+: the pool is closed$",
+                     raised(function () pool[verb](pool, {}, square) end))
+    end
+    for _, options in ipairs { {}, { async = true } } do
+      assert.matches("pool_spec.lua:%d+: the pool is closed$",
+                     raised(function () pool:invoke(square, {}, options) end))
+    end
+    pool:cancel()
+    assert.is_true(pool:info().closed)
+    assert.is_true(pool:close())
+  end)
+
   it("takes verbs as methods", function ()
     local pool <close> = parallel.pool { max = 2 }
     assert.same({ 1, 4, n = 2 }, pool:map({ 1, 2 }, square))

@@ -204,6 +204,7 @@ local function invoke (pool, fn, calls, opts)
                  .. ", or call parallel.invoke)")
   end
   local keys, lists, bodies = prepare(fn, calls, read.params or {})
+  if #keys == 0 then options.is_open(pool) end
   -- Jobs that nobody waits for here are limited by their pool.
   local own <const> = placed or read.async and read.limit ~= nil
   local where, temporary = options.place("invoke", pool, read, own)

@@ -269,12 +269,21 @@ local function is_pool (self, verb)
   if type(self) ~= "userdata" then check.bad_self("pool", verb, self) end
 end
 
+--- For a call that has nothing to do, and so asks the pool for nothing.
+---@param pool parallel.Pool?  whose method was called
+local function is_open (pool)
+  if pool ~= nil and pool:info().closed then
+    check.misuse "the pool is closed"
+  end
+end
+
 local options = {
   PLACE = PLACE,
   arguments = arguments,
   batch = batch,
   bind = bind,
   grace = grace,
+  is_open = is_open,
   is_pool = is_pool,
   place = place,
   read = read,

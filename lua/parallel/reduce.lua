@@ -229,7 +229,10 @@ local function reduce (pool, items, fn, init, opts)
   check.is_code("reduce", "fn", fn)
   local read, placed = options.read("reduce", pool, opts, OWN)
   local bound, list = options.bind("reduce", fn, read, 2)
-  if source.total == 0 then return init end
+  if source.total == 0 then
+    options.is_open(pool)
+    return init
+  end
   local where, _ <close> = options.place("reduce", pool, read, placed)
   if type(bound) == "string" then bound = load(bound, "=(chunk)", "t") end
   local workers <const> = where:info().max
