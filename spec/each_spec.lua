@@ -161,6 +161,21 @@ describe("each", function ()
     assert.equal(5, taken)
   end)
 
+  it("gives no records of what it did not take when a failure stops it",
+     function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local states = {}
+    for record in pool:each(parallel.range(10000), function (x)
+      if x == 3 then error "three" end
+    end, { on_error = "stop", chunk = 1 }) do
+      states[#states + 1] = record.state
+    end
+    assert.equal("completed completed failed",
+                 table.concat(states, " ", 1, 3))
+    for i = 4, #states do assert.equal("cancelled", states[i]) end
+    assert.is_true(#states < 1000)
+  end)
+
   it("stops the batch when the loop is left", function ()
     local pool <close> = parallel.pool { max = 1 }
     for _ in pool:each(endless(), square) do break end

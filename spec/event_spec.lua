@@ -34,6 +34,20 @@ describe("parallel.on", function ()
     end
   end)
 
+  it("hears no start and no end of the items of a map", function ()
+    local heard = {}
+    local function note (event) heard[#heard + 1] = event.name end
+    for _, name in ipairs { "started", "completed", "failed", "finished",
+                            "x" } do
+      on(name, note)
+    end
+    parallel.collect({ 1, 2 }, function (x)
+      parallel.task.emit "x"
+      if x == 2 then error "two" end
+    end, { chunk = 1 })
+    assert.same({ "x", "x" }, heard)
+  end)
+
   it("hears the items of a map, by their index", function ()
     local got = {}
     on("half", function (event) got[event.index] = event.data end)

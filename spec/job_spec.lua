@@ -128,6 +128,24 @@ describe("job", function ()
     assert.equal(9, job:get())
   end)
 
+  it("is heard to its end by its handlers once it is removed", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local gate <close> = gates.new()
+    local pass <const> = gate.pass
+    local heard = {}
+    local job = pool:spawn(function ()
+      parallel.task.verbose "sent before"
+      pass()
+    end)
+    for _, name in ipairs { "verbose", "cancelled" } do
+      job:on(name, function (event) heard[#heard + 1] = event.name end)
+    end
+    gate:await(1)
+    job:remove()
+    job:wait()
+    assert.same({ "verbose", "cancelled" }, heard)
+  end)
+
   describe("wait", function ()
     it("returns the final state", function ()
       local job = parallel.spawn(square, 3)
