@@ -2,6 +2,7 @@
 local gates <const> = require "support.gate"
 local parallel <const> = require "parallel"
 local run <const> = require "support.script"
+local tree <const> = require "support.tree"
 
 --- The field 'name' of each record.
 local function column (records, name)
@@ -177,6 +178,30 @@ describe("a job's streams", function ()
     assert.has_error(function ()
       parallel.run(function () io.write({}) end)
     end)
+  end)
+
+  it("tell who prints a line that it could not be written", function ()
+    local path <const> = os.tmpname()
+    do
+      local file <close> = assert(io.open(path, "w"))
+      file:write [[
+        io.stderr:write(parallel.run(function ()
+          local texts = {}
+          for _, result in ipairs { table.pack(io.write("a line\n")),
+                                    table.pack(io.stdout:write("b\n")),
+                                    table.pack(io.stderr:write("")) } do
+            texts[#texts + 1] = tostring(result[1] and true) .. " "
+                                .. tostring(result[2])
+          end
+          print "is silent, as ever"
+          return table.concat(texts, "; ")
+        end))]]
+    end
+    local pipe <close> = assert(io.popen(tree.runspace .. " " .. path
+                                         .. " 2>&1 >/dev/full"))
+    assert.equal("nil No space left on device; nil No space left on device; "
+                 .. "true nil", pipe:read "a")
+    os.remove(path)
   end)
 
   it("reach the terminal untorn", function ()

@@ -16,6 +16,7 @@
  * terminal, whatever number of hosts and pools share it.  All threads run
  * here; 'lock' guards what is static.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -82,21 +83,23 @@ count_columns (const char *text)
   return n;
 }
 
-void
+int
 rs_console_write (int fd, const char *line, size_t size)
 {
   FILE *const file = fd == 2 ? stderr : stdout;
+  int error = 0;
   pthread_mutex_lock(&lock);
   blank_locked();
   if (shown_locked())
     fflush(stderr);
   /* One fwrite holds the lock of the FILE from the first byte to the last. */
-  fwrite(line, 1, size, file);
-  fflush(file);
+  if (fwrite(line, 1, size, file) != size || fflush(file) != 0)
+    error = errno;
   draw_locked();
   if (shown_locked())
     fflush(stderr);
   pthread_mutex_unlock(&lock);
+  return error;
 }
 
 void

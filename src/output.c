@@ -8,6 +8,7 @@
  */
 #include "output.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -17,11 +18,11 @@
 #include <lualib.h>
 
 /* [-0, +0, -]  Write through the rs_output that is the first upvalue. */
-static void
+static int
 put (lua_State *L, int fd, const char *text, size_t size)
 {
   const rs_output *const output = lua_touserdata(L, lua_upvalueindex(1));
-  output->write(L, fd, text, size);
+  return output->write(L, fd, text, size);
 }
 
 /* ------------------------------------------------------------------- print */
@@ -59,8 +60,8 @@ descriptor (lua_State *L, int index)
 }
 
 /* [-0, +0, e]  Write the arguments from 'first' on, as the input-output
-   library writes them. */
-static void
+   library writes them.  0, or 'errno'. */
+static int
 write_arguments (lua_State *L, int fd, int first)
 {
   const int n = lua_gettop(L);
@@ -83,8 +84,17 @@ write_arguments (lua_State *L, int fd, int first)
   luaL_pushresult(&text);
   size_t size;
   const char *const s = lua_tolstring(L, -1, &size);
-  put(L, fd, s, size);
+  const int error = put(L, fd, s, size);
   lua_pop(L, 1);
+  return error;
+}
+
+/* [-0, +3, m]  What the input-output library returns for a failure. */
+static int
+fail (lua_State *L, int error)
+{
+  errno = error;
+  return luaL_fileresult(L, 0, NULL);
 }
 
 /* [-?, +?, e]  Call the function that is the second upvalue instead. */
@@ -104,9 +114,9 @@ file_write (lua_State *L)
   const int fd = descriptor(L, 1);
   if (fd == 0)
     return call_original(L);
-  write_arguments(L, fd, 2);
+  const int error = write_arguments(L, fd, 2);
   lua_settop(L, 1);
-  return 1;
+  return error == 0 ? 1 : fail(L, error);
 }
 
 /* io.write(...), whose original is the second upvalue, and 'io.output' the
@@ -123,7 +133,9 @@ io_write (lua_State *L)
     return call_original(L);
   }
   lua_settop(L, n);
-  write_arguments(L, fd, 1);
+  const int error = write_arguments(L, fd, 1);
+  if (error != 0)
+    return fail(L, error);
   lua_pushvalue(L, lua_upvalueindex(3));
   lua_call(L, 0, 1);
   return 1;

@@ -11,10 +11,11 @@
 
 /*
  * Where it goes: 'size' bytes for standard output (1) or standard error (2),
- * any part of a line or many lines.  [-0, +0, -]
+ * any part of a line or many lines.  0, or the 'errno' of what failed.
+ * [-0, +0, -]
  */
 typedef struct rs_output {
-  void (*write) (lua_State *L, int fd, const char *text, size_t size);
+  int (*write) (lua_State *L, int fd, const char *text, size_t size);
 } rs_output;
 
 /*

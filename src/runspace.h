@@ -317,9 +317,9 @@ RS_API void rs_stream_record_unref (rs_stream_record *record);
 /*
  * Write a line, which ends with a newline, to standard output (1) or standard
  * error (2) in one piece, above the status line if one is shown.
- * Any thread.
+ * 0, or the 'errno' of what failed.  Any thread.
  */
-RS_API void rs_console_write (int fd, const char *line, size_t size);
+RS_API int rs_console_write (int fd, const char *line, size_t size);
 
 /*
  * Show 'text', one line without its end, as the last line of the terminal

@@ -181,47 +181,50 @@ rs_state_check_environment (lua_State *L, rs_state *s)
 
 /* ------------------------------------------------------- what it prints */
 
-/* These lines are whole. */
-static void
+/* These lines are whole.  0, or 'errno'. */
+static int
 put_lines (rs_state *s, int fd, const char *text, size_t size)
 {
-  rs_console_write(fd, text, size);
+  const int error = rs_console_write(fd, text, size);
   if (s->on_line == NULL)  /* while it is seeded? */
-    return;
+    return error;
   const char *const end = text + size;
   while (text < end) {
     const char *const stop = memchr(text, '\n', (size_t) (end - text));
     s->on_line(s, fd, text, (size_t) (stop - text));
     text = stop + 1;
   }
+  return error;
 }
 
 /* rs_output */
-static void
+static int
 write_text (lua_State *L, int fd, const char *text, size_t size)
 {
   rs_state *const s = rs_state_of(L);
   rs_buf *const line = &s->lines[fd - 1];
   size_t whole = size;  /* bytes up to the last end of a line */
+  int error = 0;
   while (whole > 0 && text[whole - 1] != '\n')
     whole--;
   if (whole > 0 && line->size == 0)
-    put_lines(s, fd, text, whole);
+    error = put_lines(s, fd, text, whole);
   else if (whole > 0) {
     rs_buf_add(line, text, whole);
     if (!line->failed)
-      put_lines(s, fd, (const char *) line->data, line->size);
+      error = put_lines(s, fd, (const char *) line->data, line->size);
     else  /* torn rather than lost */
-      rs_console_write(fd, text, whole);
+      error = rs_console_write(fd, text, whole);
     rs_buf_clear(line);
   }
   if (whole < size)
     rs_buf_add(line, text + whole, size - whole);
   if (line->size >= MAX_LINE) {
     rs_buf_byte(line, '\n');
-    put_lines(s, fd, (const char *) line->data, line->size);
+    error = put_lines(s, fd, (const char *) line->data, line->size);
     rs_buf_clear(line);
   }
+  return error;
 }
 
 static const rs_output output = { .write = write_text };
