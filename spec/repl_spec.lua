@@ -568,6 +568,54 @@ describe("the prompt at a terminal", function ()
     expect "string.rep      string.reverse\n> string.re"
   end)
 
+  describe("lists what the manual has of", function ()
+    local file <close> = assert(io.open(tree.source "doc/manual.md"))
+    local manual <const> = file:read "a"
+
+    --- All that a pattern captures in a text of the manual, as keys.
+    local function gather (names, text, pattern)
+      for name in text:gmatch(pattern) do names[name] = true end
+      return names
+    end
+
+    --- The section with a title, and the fields that its tables name.
+    local function fields (names, title)
+      local text <const> = assert(manual:match("\n##+ " .. title
+                                               .. "\n(.-)\n##"))
+      for row in text:gmatch "\n| (`[^|]+)|" do
+        gather(names, row, "`([%a_]+)[`(]")
+      end
+      return names
+    end
+
+    local rows <const> = {
+      { "job:", gather({}, manual, "job:([%a_]+)") },
+      { "job.", gather(fields({}, "Jobs"), manual, "job:([%a_]+)") },
+      { "pool:", gather({}, manual, "pool:([%a_]+)") },
+      { "parallel.task.", gather(fields({}, "task"), manual,
+                                 "parallel%.task%.([%a_]+)") },
+    }
+    for _, row in ipairs(rows) do
+      it(row[1], function ()
+        start()
+        enter "pool = parallel.pool { max = 1 } job = pool:spawn 'return 1'"
+        press "C-l"
+        type_text("#" .. row[1])
+        press("Tab", "Tab")
+        expect("\n> #" .. row[1])
+        local expected, listed = {}, {}
+        for name in pairs(row[2]) do expected[#expected + 1] = name end
+        -- Readline shows what is behind the last dot, or all of a word.
+        for name in screen():match "^[^\n]*\n(.*)\n":gmatch "%S+" do
+          listed[#listed + 1] = name:match "[^.:]+$"
+        end
+        table.sort(expected)
+        table.sort(listed)
+        assert.same(expected, listed)
+      end)
+    end
+  end)
+
   it("calls no metamethod to complete", function ()
     start()
     enter "t = setmetatable({ abc = 1 }, { __index = error, __pairs = error })"

@@ -63,6 +63,24 @@ note_interrupt (int signal)
   interrupted = 1;
 }
 
+/* -------------------------------------------- the Lua part of the module */
+
+/* [-0, +0, -]  A reference to a function of the module, or to nothing: then
+   the prompt does without it. */
+static int
+require_function (lua_State *L, const char *module, const char *name)
+{
+  lua_getglobal(L, "require");
+  lua_pushstring(L, module);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK && lua_istable(L, -1)) {
+    lua_getfield(L, -1, name);
+    lua_remove(L, -2);
+    return luaL_ref(L, LUA_REGISTRYINDEX);
+  }
+  lua_pop(L, 1);
+  return LUA_NOREF;
+}
+
 /* ------------------------------------------------------ what jobs tell */
 
 static int
@@ -143,6 +161,7 @@ enum { HISTORY_MAX = 1000 };  /* entries in memory, lines in the file */
 /* Readline calls back without a context. */
 static struct {
   lua_State *L;    /* whose globals are completed */
+  int names;       /* reference to 'parallel.names.of', or LUA_NOREF */
   char *line;      /* malloc'ed; NULL at the end of input */
   bool done;       /* 'line' is valid */
   char *history;   /* path of the file; malloc'ed; NULL: none */
@@ -273,30 +292,70 @@ is_name (const char *s)
                      "abcdefghijklmnopqrstuvwxyz0123456789_")] == '\0';
 }
 
-/*
- * [-1, +0, m]  Into the table at 'found', as keys: 'text' completed by the
- * names of fields of the value on top that start with its end 'stem'.  After
- * a colon, only functions count.
- */
+/* What is completed. */
+typedef struct {
+  const char *text;
+  const char *stem;  /* the end of it, of which names are looked for */
+  int found;         /* stack slot of a table: the texts completed, as keys */
+} completion;
+
+/* [-0, +0, m]  The name at 'index', a key of any type, is one of them. */
 static void
-find_matches (lua_State *L, int found, const char *text, const char *stem)
+add_match (lua_State *L, const completion *c, int index)
 {
-  const bool methods = stem > text && stem[-1] == ':';
+  if (lua_type(L, index) != LUA_TSTRING)
+    return;
+  lua_pushvalue(L, index);
+  const char *name = lua_tostring(L, -1);
+  if (strncmp(name, c->stem, strlen(c->stem)) == 0 && is_name(name)) {
+    lua_pushlstring(L, c->text, (size_t) (c->stem - c->text));
+    lua_pushvalue(L, -2);
+    lua_concat(L, 2);
+    lua_pushboolean(L, true);
+    lua_rawset(L, c->found);
+  }
+  lua_pop(L, 1);
+}
+
+/* [-0, +(1|0), e]  Push the names that the module has for the value on top,
+   and whether each is a function; false when it is none of its values. */
+static bool
+push_names (lua_State *L)
+{
+  if (lua_rawgeti(L, LUA_REGISTRYINDEX, editor.names) != LUA_TFUNCTION) {
+    lua_pop(L, 1);
+    return false;
+  }
+  lua_pushvalue(L, -2);
+  lua_call(L, 1, 1);
+  if (lua_istable(L, -1))
+    return true;
+  lua_pop(L, 1);
+  return false;
+}
+
+/* [-1, +0, e]  Names of fields of the value on top.  After a colon, only
+   functions count. */
+static void
+find_matches (lua_State *L, const completion *c)
+{
+  const bool methods = c->stem > c->text && c->stem[-1] == ':';
+  if (push_names(L)) {
+    lua_pushnil(L);
+    while (lua_next(L, -2)) {
+      if (!methods || lua_toboolean(L, -1))
+        add_match(L, c, -2);
+      lua_pop(L, 1);
+    }
+    lua_pop(L, 2);
+    return;
+  }
   for (int depth = 0; depth < INDEX_DEPTH; depth++) {
     if (lua_istable(L, -1)) {
       lua_pushnil(L);
       while (lua_next(L, -2)) {
-        if (lua_type(L, -2) == LUA_TSTRING
-            && (!methods || lua_isfunction(L, -1))) {
-          const char *name = lua_tostring(L, -2);
-          if (strncmp(name, stem, strlen(stem)) == 0 && is_name(name)) {
-            lua_pushlstring(L, text, (size_t) (stem - text));
-            lua_pushvalue(L, -3);
-            lua_concat(L, 2);
-            lua_pushboolean(L, true);
-            lua_rawset(L, found);
-          }
-        }
+        if (!methods || lua_isfunction(L, -1))
+          add_match(L, c, -2);
         lua_pop(L, 1);
       }
     }
@@ -307,7 +366,7 @@ find_matches (lua_State *L, int found, const char *text, const char *stem)
   lua_pop(L, 1);
 }
 
-/* [-1, +1, m]  Take the text (light userdata), return the set of matches. */
+/* [-1, +1, e]  Take the text (light userdata), return the set of matches. */
 static int
 collect_matches (lua_State *L)
 {
@@ -322,7 +381,7 @@ collect_matches (lua_State *L)
     raw_field(L, name, length);
     name += length + 1;
   }
-  find_matches(L, 2, text, name);
+  find_matches(L, &(completion) { text, name, 2 });
   return 1;
 }
 
@@ -478,6 +537,7 @@ static void
 start_editor (lua_State *L)
 {
   editor.L = L;
+  editor.names = require_function(L, "parallel.names", "of");
   rl_readline_name = "runspace";
   rl_persistent_signal_handlers = 1;  /* also while we wait, not readline */
   rl_attempted_completion_function = complete;
@@ -491,6 +551,7 @@ static void
 stop_editor (void)
 {
   clear_history();
+  luaL_unref(editor.L, LUA_REGISTRYINDEX, editor.names);
   free(editor.history);
   editor.history = NULL;
 }
@@ -676,22 +737,6 @@ print_results (lua_State *L, const repl *r)
                                          lua_tostring(L, -1)));
 }
 
-/* [-0, +0, -]  A reference to the function 'parallel.show', or to nothing:
-   values are then printed as lua5.4 does. */
-static int
-require_show (lua_State *L)
-{
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "parallel.show");
-  if (lua_pcall(L, 1, 1, 0) == LUA_OK && lua_istable(L, -1)) {
-    lua_getfield(L, -1, "results");
-    lua_remove(L, -2);
-    return luaL_ref(L, LUA_REGISTRYINDEX);
-  }
-  lua_pop(L, 1);
-  return LUA_NOREF;
-}
-
 void
 rs_repl_prepare (void)
 {
@@ -706,7 +751,7 @@ rs_repl_run (lua_State *L)
   line_status line;
 
   lua_settop(L, 0);
-  r.show = require_show(L);
+  r.show = require_function(L, "parallel.show", "results");
   r.edit = r.input_tty && isatty(STDOUT_FILENO);
   if (r.edit)
     start_editor(L);

@@ -9,15 +9,10 @@
 -- Penlight's 'pl.pretty' would be the library for it, but under Lua 5.4 it
 -- shows 2.0 as 2, raises for 1e300, drops holes and has no limits.
 
-local core <const> = require "parallel.core"
 local width_of <const> = require("parallel.width").of
 
 -- At a prompt names are listed and completed, so all of them are loaded.
-for _, lent in ipairs {
-  require "parallel", core.pool_methods, core.job_methods
-} do
-  for _ in pairs(lent) do end
-end
+for _ in pairs(require "parallel") do end
 
 local limits <const> = {
   entries = 100,  -- of one table
