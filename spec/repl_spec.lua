@@ -680,6 +680,33 @@ stack traceback:
     os.remove(gate)
   end)
 
+  describe("keeps the line that is edited below", function ()
+    local rows <const> = {
+      { "print", "print('said')" },
+      { "io.write", "io.write('sa', 'id\\n')" },
+      { "io.stderr:write", "io.stderr:write('said\\n')" },
+      { "warn", "warn('@on') warn('said')", "Lua warning: said" },
+      { "much that is printed", "for i = 1, 5000 do print(i, ('-'):rep(50)) "
+        .. "end print('said')" },
+    }
+    for _, row in ipairs(rows) do
+      it(row[1], function ()
+        local gate <const> = home.path .. "/gate"
+        shell("mkfifo " .. quote(gate))
+        start()
+        enter("function speak (path) io.open(path):close() " .. row[2]
+              .. " end")
+        enter("job = parallel.spawn(speak, '" .. gate .. "')")
+        type_text "'half typed"
+        expect "> 'half typed"
+        shell("echo > " .. quote(gate))
+        expect("\n" .. (row[3] or "said") .. "\n> 'half typed")
+        enter "'"
+        expect "> 'half typed'\nhalf typed\n>"
+      end)
+    end
+  end)
+
   it("can read while jobs run", function ()
     start()
     enter "job = parallel.spawn(function () local p = io.popen 'echo there'"

@@ -12,6 +12,11 @@
  * that became narrower has wrapped it though: then it takes the rows that its
  * columns fill.  A dumb terminal gets spaces and carriage returns alone.
  *
+ * While somebody edits a line, who alone knows what the terminal shows, lines
+ * are kept, and the editor is told to take its own away and let them out.  A
+ * thread that prints faster than that waits, but not for an editor that does
+ * not come: then its lines go out as they are.
+ *
  * This is the one place with state outside of any object: a process has one
  * terminal, whatever number of hosts and pools share it.  All threads run
  * here; 'lock' guards what is static.
@@ -26,13 +31,31 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "clock.h"
+#include "list.h"
 #include "runspace.h"
+
+#define PATIENCE 0.1         /* seconds that a thread waits for an editor */
+
+enum { MAX_KEPT = 65536 };   /* bytes of lines that are kept */
+
+typedef struct kept_line {
+  rs_list link;              /* in 'kept' */
+  int fd;
+  size_t size;
+  char text[];
+} kept_line;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char status[1024];  /* "" when none is shown */
 static size_t columns;     /* that it takes, about */
 static bool paused;        /* it is not on the terminal for now */
 static bool dumb;          /* the terminal has no control sequences */
+static bool held;          /* lines are kept */
+static int holder;         /* descriptor where the editor is told of them */
+static rs_list kept = { &kept, &kept };  /* owned */
+static size_t kept_bytes;
+static pthread_cond_t released;  /* kept_bytes == 0; made by the first hold */
 
 /* Is the status on the terminal? */
 static bool
@@ -83,12 +106,12 @@ count_columns (const char *text)
   return n;
 }
 
-int
-rs_console_write (int fd, const char *line, size_t size)
+/* Write a line above the status; 0, or what 'errno' says. */
+static int
+put_locked (int fd, const char *line, size_t size)
 {
   FILE *const file = fd == 2 ? stderr : stdout;
   int error = 0;
-  pthread_mutex_lock(&lock);
   blank_locked();
   if (shown_locked())
     fflush(stderr);
@@ -98,8 +121,85 @@ rs_console_write (int fd, const char *line, size_t size)
   draw_locked();
   if (shown_locked())
     fflush(stderr);
+  return error;
+}
+
+static void
+put_kept_locked (void)
+{
+  rs_list *link;
+  while ((link = rs_list_shift(&kept)) != NULL) {
+    kept_line *const line = RS_LIST_ENTRY(link, kept_line, link);
+    put_locked(line->fd, line->text, line->size);
+    free(line);
+  }
+  kept_bytes = 0;
+  if (held)  /* it was once, so the condition is there */
+    pthread_cond_broadcast(&released);
+}
+
+/* If the byte finds no room, there are others. */
+static void
+tell_holder_locked (void)
+{
+  const ssize_t n = write(holder, "", 1);
+  (void) n;
+}
+
+/* Keep a line, if there is somebody to let it out, and room. */
+static bool
+keep_locked (int fd, const char *text, size_t size)
+{
+  const double deadline = rs_deadline(PATIENCE);
+  bool late = false;
+  while (held && !late && kept_bytes > 0 && kept_bytes + size > MAX_KEPT)
+    late = rs_cond_wait_until(&released, &lock, deadline) != RS_OK;
+  kept_line *const line = held && !late ? malloc(sizeof *line + size) : NULL;
+  if (line == NULL)
+    return false;
+  line->fd = fd;
+  line->size = size;
+  memcpy(line->text, text, size);
+  if (rs_list_empty(&kept))
+    tell_holder_locked();
+  rs_list_push(&kept, &line->link);
+  kept_bytes += size;
+  return true;
+}
+
+int
+rs_console_write (int fd, const char *line, size_t size)
+{
+  int error = 0;
+  pthread_mutex_lock(&lock);
+  if (!held || !keep_locked(fd, line, size)) {
+    put_kept_locked();
+    error = put_locked(fd, line, size);
+  }
   pthread_mutex_unlock(&lock);
   return error;
+}
+
+void
+rs_console_hold (int fd)
+{
+  static bool ready;  /* guarded by the lock */
+  pthread_mutex_lock(&lock);
+  if (!ready)
+    rs_cond_init(&released);
+  ready = true;
+  held = true;
+  holder = fd;
+  pthread_mutex_unlock(&lock);
+}
+
+void
+rs_console_release (void)
+{
+  pthread_mutex_lock(&lock);
+  put_kept_locked();
+  held = false;
+  pthread_mutex_unlock(&lock);
 }
 
 void

@@ -11,8 +11,9 @@
  * any runspace waits for that lock.  The stream is unbuffered besides, so
  * that an 'io.read' in a chunk takes its line and leaves the next to us.
  *
- * At a terminal, SIGINT drops what was typed.  Only the main thread runs
- * here.
+ * At a terminal, SIGINT drops what was typed.  While a line is edited, what
+ * jobs print is kept by the console, which tells us by a pipe.  Only the main
+ * thread runs here.
  */
 #ifdef HAVE_CONFIG_H
 #include <config.h>
@@ -165,7 +166,8 @@ static struct {
   char *line;      /* malloc'ed; NULL at the end of input */
   bool done;       /* 'line' is valid */
   char *history;   /* path of the file; malloc'ed; NULL: none */
-} editor;
+  int told[2];     /* a pipe: jobs have printed; -1: none */
+} editor = { .told = { -1, -1 } };
 
 static void
 take_line (char *line)
@@ -175,20 +177,56 @@ take_line (char *line)
   rl_callback_handler_remove();  /* or the prompt is printed again */
 }
 
-/* Run handlers while a line is being edited: what they print stands above
-   it. */
+/* Is it told that jobs have printed? */
+static bool
+take_told (void)
+{
+  char bytes[64];
+  return editor.told[0] >= 0
+      && read(editor.told[0], bytes, sizeof bytes) > 0;
+}
+
+/* What jobs print from now on is kept, if we can be told of it. */
+static void
+hold_console (void)
+{
+  take_told();  /* what was printed before is on the terminal */
+  if (editor.told[1] >= 0)
+    rs_console_hold(editor.told[1]);
+}
+
+/* Let out what jobs print, and run handlers, while a line is being edited:
+   what is printed stands above it. */
 static void
 dispatch_above_line (lua_State *L)
 {
-  if (!rs_parallel_pending(L))
+  const bool printed = take_told();
+  const bool pending = rs_parallel_pending(L);
+  if (!printed && !pending)
     return;
   rl_clear_visible_line();
   fflush(rl_outstream);
-  rl_deprep_terminal();  /* a handler may end the program */
-  dispatch(L);
-  rl_prep_terminal(1);
-  fflush(stdout);
+  rs_console_release();
+  if (pending) {
+    rl_deprep_terminal();  /* a handler may end the program */
+    dispatch(L);
+    rl_prep_terminal(1);
+    fflush(stdout);
+  }
+  hold_console();
   rl_forced_update_display();
+}
+
+/* Add a descriptor, unless it is none, to those that are waited for; 'last' is
+   the greatest. */
+static void
+watch (int fd, fd_set *set, int *last)
+{
+  if (fd < 0 || fd >= FD_SETSIZE)
+    return;
+  FD_SET(fd, set);
+  if (fd > *last)
+    *last = fd;
 }
 
 /*
@@ -201,27 +239,26 @@ edit_step (void)
 {
   sigset_t all, normal;
   fd_set input;
-  int ready = 0;
+  int ready = 0, last = STDIN_FILENO;
 
   const int jobs = rs_events_fileno(rs_parallel_events(editor.L));
-  const bool watched = jobs > STDIN_FILENO && jobs < FD_SETSIZE;
   FD_ZERO(&input);
   FD_SET(STDIN_FILENO, &input);
-  if (watched)
-    FD_SET(jobs, &input);
+  watch(jobs, &input, &last);
+  watch(editor.told[0], &input, &last);
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &normal);
   const bool pending = interrupted || rl_pending_signal() != 0;
   if (!pending)
-    ready = pselect((watched ? jobs : STDIN_FILENO) + 1, &input, NULL, NULL,
-                    NULL, &normal);
+    ready = pselect(last + 1, &input, NULL, NULL, NULL, &normal);
   const int error = errno;
   pthread_sigmask(SIG_SETMASK, &normal, NULL);
 
   if (ready > 0) {
-    if (watched && FD_ISSET(jobs, &input))
+    const bool typed = FD_ISSET(STDIN_FILENO, &input);
+    if (!typed || ready > 1)
       dispatch_above_line(editor.L);
-    if (FD_ISSET(STDIN_FILENO, &input))
+    if (typed)
       rl_callback_read_char();
   }
   else {
@@ -239,17 +276,19 @@ read_edited (lua_State *L, const char *prompt)
 {
   editor.line = NULL;
   editor.done = false;
+  hold_console();
   rl_callback_handler_install(prompt, take_line);
   while (!editor.done && !interrupted)
     if (!edit_step())
       break;
   if (!editor.done) {
     rl_callback_handler_remove();
-    if (interrupted) {
+    if (interrupted)
       fputc('\n', stdout);
-      return LINE_INTERRUPTED;
-    }
   }
+  rs_console_release();
+  if (!editor.done && interrupted)
+    return LINE_INTERRUPTED;
   if (editor.line == NULL)
     return LINE_END;
   lua_pushstring(L, editor.line);
@@ -544,6 +583,8 @@ start_editor (lua_State *L)
   rl_completion_word_break_hook = choose_breaks;
   rl_completer_quote_characters = "\"'";
   rl_bind_key('\t', indent_or_complete);
+  if (pipe2(editor.told, O_CLOEXEC | O_NONBLOCK) != 0)
+    editor.told[0] = editor.told[1] = -1;  /* then lines go out as they are */
   load_history();
 }
 
@@ -552,6 +593,11 @@ stop_editor (void)
 {
   clear_history();
   luaL_unref(editor.L, LUA_REGISTRYINDEX, editor.names);
+  for (int i = 0; i < 2; i++) {
+    if (editor.told[i] >= 0)
+      close(editor.told[i]);
+    editor.told[i] = -1;
+  }
   free(editor.history);
   editor.history = NULL;
 }

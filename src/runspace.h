@@ -337,6 +337,17 @@ RS_API void rs_console_status (const char *text);
 RS_API bool rs_console_pause (void);
 RS_API void rs_console_resume (void);
 
+/*
+ * For who lets a user edit a line at the terminal.  From 'hold' on lines are
+ * kept, and a byte is written to 'fd', which must not block, when there is
+ * one: then the editor takes its own line away, and 'release' writes what is
+ * kept, until the next 'hold'.  Who prints much faster than that waits, a
+ * tenth of a second at most; then lines go out as they are.
+ * One thread holds and releases.
+ */
+RS_API void rs_console_hold (int fd);
+RS_API void rs_console_release (void);
+
 /* ---------------------------------------------------------------- events */
 
 /*
