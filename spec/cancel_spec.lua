@@ -142,6 +142,11 @@ local BUSY <const> = {
     true },
   { "a module that does not end", "at_once", SPIN
     .. "package.preload.spin = spin require 'spin'" },
+  { "a handler of an event", "at_once", SPIN
+    .. "parallel.on('sent', function () BEGUN spin() end) "
+    .. "local pool = parallel.pool { max = 1 } "
+    .. "pool:spawn(\"parallel.task.emit 'sent'\") "
+    .. "while true do parallel.poll(100) end" },
   { "debug.sethook in a loop", "soon", "while true do debug.sethook() end",
     true },
   { "hooks of the script", "soon",

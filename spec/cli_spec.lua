@@ -398,6 +398,53 @@ describe("SIGINT", function ()
     assert.matches("^false\t[^\n]*interrupted!\nwell\n$", text)
   end)
 
+  for _, row in ipairs {
+    { "parallel.on('sent', handler)", "job:wait()" },
+    { "parallel.on('sent', handler)", "parallel.poll(100)" },
+    { "job:on('finished', handler)", "job:wait()" },
+    { "job:on('output', handler)", "parallel.map({1}, tostring)" },
+    { "parallel.on('sent', function () parallel.run(spin) end) "
+      .. "parallel.spawn(interrupt)", "parallel.poll(100)" },
+  } do
+    local listen <const>, wait <const> = row[1], row[2]
+    it("in a handler ends " .. wait .. ": " .. listen, function ()
+      local text <const> = run_script(INTERRUPT .. ([[
+        local function handler () interrupt() spin() end
+        local job = parallel.spawn(function ()
+          parallel.task.output "something"
+          parallel.task.emit "sent"
+        end)
+        %s
+        print(pcall(function () while true do %s end end))
+      ]]):format(listen, wait))
+      assert.matches("^false\t[^\n]*interrupted!\n$", text)
+    end)
+  end
+
+  it("in a handler leaves the others what they are to hear", function ()
+    local text <const> = run_script(INTERRUPT .. [[
+      local job = parallel.spawn "parallel.task.emit 'sent'"
+      parallel.on("sent", function () interrupt() spin() end)
+      parallel.on("finished", function () print "finished" end)
+      print(pcall(job.wait, job))
+      parallel.poll(100)
+    ]])
+    assert.matches("^false\t[^\n]*interrupted!\nfinished\n$", text)
+  end)
+
+  it("that a handler has caught leaves errors of others what they are",
+     function ()
+    local text <const> = run_script(INTERRUPT .. [[
+      parallel.on("sent", function () pcall(function () interrupt() spin() end)
+      end)
+      print(parallel.spawn("parallel.task.emit 'sent'"):wait())
+      parallel.on("finished", function () error "own" end)
+      print(parallel.spawn("return"):wait())
+    ]])
+    assert.matches("^completed\nparallel: a handler of 'finished' raised: "
+                   .. "[^\n]* own\ncompleted\n$", text)
+  end)
+
   it("ends the program when it comes again within a second", function ()
     local text, status = run_script(INTERRUPT .. [[
       parallel.spawn(spin)

@@ -707,6 +707,28 @@ stack traceback:
     end
   end)
 
+  it("is back at SIGINT in a handler, each time", function ()
+    start()
+    enter("_ = parallel.on('x', function () print 'started' "
+          .. "while true do io.write '' io.flush() end end)")
+    for _ = 1, 3 do
+      enter("j = parallel.spawn(\"while not io.open '" .. home.path
+            .. "/go' do parallel.task.sleep(.01) end "
+            .. "parallel.task.emit 'x'\")")
+      press "C-l"
+      type_text "'half"
+      expect "> 'half"
+      assert(io.open(home.path .. "/go", "w")):close()
+      expect "started"
+      press "C-c"
+      expect "\n> 'half"
+      assert.matches("\nstack traceback:\n", screen())
+      enter " typed'"
+      expect "> 'half typed'\nhalf typed\n>"
+      assert(os.remove(home.path .. "/go"))
+    end
+  end)
+
   it("can read while jobs run", function ()
     start()
     enter "job = parallel.spawn(function () local p = io.popen 'echo there'"

@@ -196,12 +196,13 @@ rs_cli_set_events (rs_events *events)
   running.events = events;
 }
 
-/* [-0, +0, e]  The hook: raise, once. */
+/* [-0, +0, e]  The hook: raise, once, through handlers of events, too. */
 static void
 raise_interrupted (lua_State *L, lua_Debug *ar)
 {
   (void) ar;
   lua_sethook(L, NULL, 0, 0);
+  rs_parallel_interrupt(L);
   luaL_error(L, "interrupted!");
 }
 

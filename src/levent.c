@@ -148,10 +148,13 @@ rs_lua_events (lua_State *L)
 static int
 deliver_all (lua_State *L)
 {
-  rs_events *const e = rs_lua_events(L);
+  rs_face *const face = rs_lua_face(L);
+  rs_events *const e = rs_lua_events_of(L, face);
   lua_Integer n = 0;
   rs_job *job;
   while ((job = rs_events_next(e)) != NULL) {
+    if (face->dispatching == 1)
+      face->interrupted = false;
     lua_pushvalue(L, 1);
     rs_push_job(L, job);
     lua_call(L, 1, 1);
@@ -170,6 +173,8 @@ lua_Integer
 rs_lua_dispatch (lua_State *L, rs_events *e)
 {
   rs_face *const face = rs_lua_face(L);
+  if (face->dispatching == 0)  /* inside, an error may be on its way */
+    face->interrupted = false;
   if (!rs_events_pending(e) || face->dispatching == MAX_DEPTH)
     return 0;
   luaL_checkstack(L, LUA_MINSTACK, NULL);
@@ -240,6 +245,23 @@ void
 rs_parallel_dispatch (lua_State *L)
 {
   rs_lua_dispatch(L, rs_lua_events(L));
+}
+
+void
+rs_parallel_interrupt (lua_State *L)
+{
+  rs_lua_face(L)->interrupted = true;
+}
+
+/* core.interrupted() -> boolean: the error that was caught in a handler ends
+   more than the handler */
+int
+rs_lua_interrupted (lua_State *L)
+{
+  rs_task task;
+  lua_pushboolean(L, rs_lua_face(L)->interrupted
+                     || (rs_task_get(L, &task) && task.stopping));
+  return 1;
 }
 
 /* core.wait([timeout]): until something happens that somebody may wait for */

@@ -47,6 +47,7 @@ typedef struct rs_face {
   unsigned left;          /* handles when the collector had been through, or
                              fewer since */
   unsigned dispatching;   /* dispatches that run, each in a handler of one */
+  bool interrupted;       /* by the program, while a job is handed out */
   rs_handle *last;        /* of the job that was submitted last, if alive */
 } rs_face;
 
@@ -181,11 +182,13 @@ lua_Integer rs_lua_dispatch (lua_State *L, rs_events *e);
 /* [-0, +1, e]  require(name), also without the library 'package'. */
 void rs_lua_require (lua_State *L, const char *name);
 
-/* (timeout) -> count;  () -> descriptor;  (mask);  (timeout) */
+/* (timeout) -> count;  () -> descriptor;  (mask);  (timeout);
+   () -> boolean */
 int rs_lua_poll (lua_State *L);
 int rs_lua_fileno (lua_State *L);
 int rs_lua_listen (lua_State *L);
 int rs_lua_wait (lua_State *L);
+int rs_lua_interrupted (lua_State *L);
 
 /* () -> array of jobs */
 int rs_lua_jobs (lua_State *L);

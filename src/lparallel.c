@@ -153,6 +153,7 @@ open_core (lua_State *L)
     { "fileno", rs_lua_fileno },
     { "in_runspace", in_runspace },
     { "initial_state", rs_lua_initial_state },
+    { "interrupted", rs_lua_interrupted },
     { "is_job", is_job },
     { "is_terminal", is_terminal },
     { "jobs", rs_lua_jobs },

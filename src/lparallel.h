@@ -34,6 +34,12 @@ RS_API rs_events *rs_parallel_events (lua_State *L);
 RS_API bool rs_parallel_pending (lua_State *L);
 RS_API void rs_parallel_dispatch (lua_State *L);
 
+/*
+ * [-0, +0, m]  What 'L' runs is to end, by an error that the program raises
+ * next: handlers of events do not keep it, as they do with their own.
+ */
+RS_API void rs_parallel_interrupt (lua_State *L);
+
 /* [-0, +0, -]  Workers that the default pool of 'L' has at most. */
 RS_API unsigned rs_parallel_workers (lua_State *L);
 

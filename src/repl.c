@@ -212,6 +212,7 @@ dispatch_above_line (lua_State *L)
     dispatch(L);
     rl_prep_terminal(1);
     fflush(stdout);
+    rs_cli_forgive();
   }
   hold_console();
   rl_forced_update_display();

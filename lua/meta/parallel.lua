@@ -30,6 +30,11 @@ function core.cpus () end
 ---@return number
 function core.now () end
 
+--- The error that was caught in a handler is an interrupt, or the end of the
+--- job that this is.
+---@return boolean
+function core.interrupted () end
+
 --- Copies of the values, as a runspace would get them.
 ---@param ... any
 ---@return any ...

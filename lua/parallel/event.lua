@@ -12,8 +12,8 @@ local core = require "parallel.core"
 local failure = require "parallel.failure"
 local streams = require "parallel.streams"
 
-local ipairs, next, pcall, setmetatable, table, tostring, type =
-  ipairs, next, pcall, setmetatable, table, tostring, type
+local error, ipairs, next, pcall, setmetatable, table, tostring, type =
+  error, ipairs, next, pcall, setmetatable, table, tostring, type
 
 --- Bits of a job's mask, as the C part has them.
 ---@type table<string, integer>
@@ -77,34 +77,43 @@ local listeners = {}
 local handlers = {}
 
 
---- Write a handler's failure; the others go on.
+--- Write a handler's failure; the others go on.  An interrupt, or the end of
+--- the job that this is, is none: it goes on to who waits, and what else
+--- `job` has to tell is told at the next wait.
+---@param job parallel.Job
 ---@param name string
 ---@param problem any
-local function report (name, problem)
+local function report (job, name, problem)
+  if core.interrupted() then
+    job:listen(FINISHED)
+    error(problem, 0)
+  end
   core.write(2, "parallel: a handler of '" .. name .. "' raised: "
              .. failure.message_of(problem) .. "\n")
 end
 
+---@param job parallel.Job
 ---@param fn function
 ---@param event parallel.Event|parallel.StreamRecord
-local function call (fn, event)
+local function call (job, fn, event)
   local ok, problem = pcall(fn, event)
-  if not ok then report(event.name or event.stream, problem) end
+  if not ok then report(job, event.name or event.stream, problem) end
 end
 
 --- Call the handlers of all jobs; how many.
+---@param job parallel.Job
 ---@param name string
 ---@param event parallel.Event
 ---@return integer
-local function call_all (name, event)
+local function call_all (job, name, event)
   local list <const> = handlers[name]
   if list == nil then return 0 end
   if #list == 1 then
-    call(list[1], event)
+    call(job, list[1], event)
     return 1
   end
   local copy <const> = table.move(list, 1, #list, 1, {})
-  for _, fn in ipairs(copy) do call(fn, event) end
+  for _, fn in ipairs(copy) do call(job, fn, event) end
   return #copy
 end
 
@@ -135,19 +144,20 @@ local function make_event (job, info, name, record)
 end
 
 --- Deliver a record or an emitted event to a job's listeners.
+---@param job parallel.Job
 ---@param list parallel.Listener[]
 ---@param key string  the listeners' event
 ---@param event parallel.Event
 ---@param late boolean  to those that came late
 ---@return integer calls
-local function tell (list, key, event, late)
+local function tell (job, list, key, event, late)
   local calls = 0
   local copy <const> = table.move(list, 1, #list, 1, {})
   for _, listener in ipairs(copy) do
     if listener.event == key and (not late or listener.late) then
       calls = calls + 1
       -- A function in the option `streams` takes the record itself.
-      call(listener.fn, listener.takes_record and event.record or event)
+      call(job, listener.fn, listener.takes_record and event.record or event)
     end
   end
   return calls
@@ -175,7 +185,7 @@ local function catch_up (job, info, list)
   local last <const> = job:delivered()
   local record = job:record(0)
   while record ~= nil and record.sequence <= last do
-    calls = calls + tell(list, record.stream,
+    calls = calls + tell(job, list, record.stream,
                          make_event(job, info, record.stream, record), true)
     record = job:record(record.sequence)
   end
@@ -197,7 +207,7 @@ local function tell_once (job, info, list, name)
     if listener.event == name and not listener.fired then
       listener.fired = true
       if not listener.waits then calls = calls + 1 end
-      call(listener.fn, make_event(job, info, name))
+      call(job, listener.fn, make_event(job, info, name))
     end
   end
   return calls
@@ -216,7 +226,7 @@ local function tell_start (job, info, list)
   local calls = tell_once(job, info, list, "started")
   if not started[job] and handlers.started ~= nil then
     started[job] = true
-    calls = calls + call_all("started", make_event(job, info, "started"))
+    calls = calls + call_all(job, "started", make_event(job, info, "started"))
   end
   return calls
 end
@@ -231,7 +241,7 @@ local function report_unseen (job)
   if ok ~= false then return end
   local event = make_event(job, job:facts(), "unseen_failure")
   event.data = problem
-  if call_all("unseen_failure", event) > 0 then return end
+  if call_all(job, "unseen_failure", event) > 0 then return end
   local words <const> = problem.state == "failed"
     and "parallel: nobody looked at the failure of "
     or "parallel: nobody has seen that "
@@ -247,8 +257,9 @@ local function tell_end (job, info, list)
               + tell_once(job, info, list, "finished")
   if not finished[job] then
     finished[job] = true
-    calls = calls + call_all(info.state, make_event(job, info, info.state))
-          + call_all("finished", make_event(job, info, "finished"))
+    calls = calls
+          + call_all(job, info.state, make_event(job, info, info.state))
+          + call_all(job, "finished", make_event(job, info, "finished"))
   end
   listeners[info.id] = nil
   if calls > 0 then job:see() end
@@ -272,18 +283,21 @@ local function deliver (job)
   local ok, record, event = pcall(job.deliver, job)
   while not ok or record ~= nil or event ~= nil do
     if not ok then
-      report("records of " .. job.name, record)
+      report(job, "records of " .. job.name, record)
     elseif event ~= nil then
-      if list ~= nil then calls = calls + tell(list, "event", event, false) end
-      calls = calls + call_all(event.name, event) + call_all("event", event)
+      if list ~= nil then
+        calls = calls + tell(job, list, "event", event, false)
+      end
+      calls = calls + call_all(job, event.name, event)
+            + call_all(job, "event", event)
     else
       info = info or job:facts()
       show(job, info, record)
       event = make_event(job, info, record.stream, record)
       if list ~= nil then
-        calls = calls + tell(list, record.stream, event, false)
+        calls = calls + tell(job, list, record.stream, event, false)
       end
-      calls = calls + call_all(record.stream, event)
+      calls = calls + call_all(job, record.stream, event)
     end
     ok, record, event = pcall(job.deliver, job)
   end
