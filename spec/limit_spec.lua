@@ -343,6 +343,20 @@ describe("instructions", function ()
                 tally(records))
   end)
 
+  it("are not counted while a runspace is seeded", function ()
+    for _, reset in ipairs { "globals", "fresh" } do
+      local pool <close> = parallel.pool {
+        max = 1, instructions = 20000, reset = reset,
+        init = "for _ = 1, 100000 do n = 1 end n = 2",
+      }
+      for _ = 1, 3 do
+        assert.equal(2, pool:run "return n")
+        assert.equal("failed", pool:spawn(spin):wait())
+      end
+      assert.equal(0, pool:info().failed_workers)
+    end
+  end)
+
   it("take the hook of the runspace", function ()
     local ok, failure = pcall(parallel.map, { 1 }, function ()
       debug.sethook()

@@ -211,6 +211,32 @@ describe("pool", function ()
       assert.not_equal("running", running.state)
     end)
 
+    it("stops what seeds a runspace", function ()
+      for _, code in ipairs {
+        "while true do end", "while true do pcall(error) end",
+        "coroutine.wrap(function () while true do end end)()",
+        "parallel.task.sleep(100)",
+      } do
+        local seeded <close> = gates.new()
+        local held <close> = gates.new()
+        local token <const> = os.tmpname()  -- who finds it is the first one
+        local pool = parallel.pool {
+          max = 2, functions = { pass = seeded.pass },
+          init = ("if not os.remove '%s' then pass() %s end"):format(token,
+                                                                     code),
+        }
+        local pass <const> = held.pass
+        for _ = 1, 2 do pool:spawn(function () pass() end) end
+        held:await(1)
+        seeded:open()
+        seeded:await(1)
+        held:open()
+        pool:close(0)
+        assert.equal(0, pool:info().stuck)
+        assert.is_nil(pool:info().failure)
+      end
+    end)
+
     it("happens at the end of a block with <close>", function ()
       local kept
       do

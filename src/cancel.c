@@ -124,6 +124,15 @@ rs_wish_make (rs_wish *wish, rs_reason reason, double grace)
 
 /* --------------------------------------------------- the hook, the handler */
 
+char rs_seeding;
+
+/* It is the token of a call, which has an owner that is told. */
+static bool
+is_call (const rs_token *t)
+{
+  return t->owner != NULL && t->owner != RS_SEEDING;
+}
+
 static rs_token *
 top_of (const rs_cancel *c)
 {
@@ -367,7 +376,7 @@ rs_cancel_mine (void)
 }
 
 void
-rs_cancel_open (rs_cancel *c, lua_State *L, uint64_t instructions)
+rs_cancel_open (rs_cancel *c, lua_State *L)
 {
   lua_createtable(L, RS_REASONS, 0);
   for (int i = RS_REASON_NONE + 1; i < RS_REASONS; i++) {
@@ -375,8 +384,14 @@ rs_cancel_open (rs_cancel *c, lua_State *L, uint64_t instructions)
     lua_rawseti(L, -2, i);
   }
   lua_rawsetp(L, LUA_REGISTRYINDEX, &texts_key);
-  c->limit = instructions;
+  c->limit = 0;
   c->finalizes = false;
+}
+
+void
+rs_cancel_set_limit (rs_cancel *c, uint64_t instructions)
+{
+  c->limit = instructions;
 }
 
 void
@@ -399,7 +414,7 @@ set_level_locked (rs_cancel *c, rs_token *t, int level)
   atomic_store_explicit(&t->level, level, memory_order_relaxed);
   if (level == RS_HARD)
     atomic_store_explicit(&t->forced, true, memory_order_relaxed);
-  if (t == top_of(c) && t->owner != NULL)
+  if (t == top_of(c) && is_call(t))
     atomic_store_explicit(&c->refuse, level == RS_HARD, memory_order_relaxed);
 }
 
@@ -495,7 +510,7 @@ tell_locked (rs_cancel *c)
   c->telling = true;
   for (rs_token *t = top_of(c); t != NULL; t = t->outer) {
     t->lost_at = RS_NEVER;
-    if (n < MAX_CALLS && t->owner != NULL) {
+    if (n < MAX_CALLS && is_call(t)) {
       c->owner->hold_call(t->owner);
       calls[n++] = t->owner;
     }
@@ -560,15 +575,28 @@ fire (rs_timer *timer)
   step_locked(c);
 }
 
+/* The token of 'owner', or NULL. */
+static rs_token *
+find_locked (const rs_cancel *c, const void *owner)
+{
+  rs_token *t = top_of(c);
+  while (t != NULL && t->owner != owner)
+    t = t->outer;
+  return t;
+}
+
 bool
 rs_cancel_request (rs_cancel *c, const void *owner, rs_reason reason,
                    double grace)
 {
-  take_signal(c->signal);
   pthread_mutex_lock(&c->lock);
-  rs_token *t = top_of(c);
-  while (t != NULL && t->owner != owner)
-    t = t->outer;
+  rs_token *t = find_locked(c, owner);
+  if (t != NULL) {
+    pthread_mutex_unlock(&c->lock);
+    take_signal(c->signal);
+    pthread_mutex_lock(&c->lock);
+    t = find_locked(c, owner);
+  }
   if (t == NULL) {  /* not begun, and will see its wish; or ended */
     pthread_mutex_unlock(&c->lock);
     return true;

@@ -83,7 +83,8 @@ typedef struct rs_cancel rs_cancel;
    looks inside. */
 typedef struct rs_token {
   struct rs_token *outer;  /* constant, as the next one */
-  void *owner;             /* the rs_call; NULL: the end of a state */
+  void *owner;             /* the rs_call; or RS_SEEDING; NULL: the end of a
+                              state */
   _Atomic int level;       /* RS_GOING, RS_SOFT, RS_HARD; set under the lock */
   _Atomic bool raised;     /* since it is soft; set by the thread itself */
   _Atomic double due;      /* instant at which the item, or the call, has run
@@ -99,6 +100,10 @@ typedef struct rs_token {
 } rs_token;
 
 enum { RS_GOING, RS_SOFT, RS_HARD };
+
+/* The owner of what scripts do while a state is seeded. */
+extern char rs_seeding;
+#define RS_SEEDING ((void *) &rs_seeding)
 
 /* What each switch between coroutines looks at: how an rs_cancel begins. */
 typedef struct rs_running {
@@ -143,11 +148,13 @@ const _Atomic bool *rs_cancel_refusal (const rs_cancel *c);
 /* The calling thread's, or NULL. */
 rs_cancel *rs_cancel_mine (void);
 
-/*
- * [-0, +0, m]  Calls run in the state of 'L' from here on, each of them (or
- * each item) for 'instructions' at most; 0: without limit.
- */
-void rs_cancel_open (rs_cancel *c, lua_State *L, uint64_t instructions);
+/* [-0, +0, m]  What runs from here on runs in the state of 'L', and without
+   limit. */
+void rs_cancel_open (rs_cancel *c, lua_State *L);
+
+/* Calls (or each of their items) may execute so many 'instructions' from here
+   on; 0: without limit. */
+void rs_cancel_set_limit (rs_cancel *c, uint64_t instructions);
 
 /* A call begins on 'L'; what was wished of it before counts. */
 void rs_token_enter (rs_cancel *c, rs_token *t, lua_State *L, void *owner,

@@ -254,6 +254,7 @@ worker_began (rs_slot *slot)
   rs_spin_enter();
   lock(pool);
   slot->thread = pthread_self();
+  slot->cancel = rs_cancel_mine();
   w->began = true;
   if (w->abandoned)
     pthread_detach(slot->thread);
@@ -270,7 +271,7 @@ worker_opened (rs_slot *slot, int status, const rs_error *err)
     w->opened = true;
     pool->opening--;
   }
-  if (status != RS_OK) {
+  if (status != RS_OK && status != RS_ESTOPPED) {
     pool->failed_workers++;
     pool->failure = *err;
   }
@@ -560,7 +561,12 @@ worker_lost (rs_slot *slot)
   if (!w->abandoned)
     abandon_one_locked(pool, w);
   pool->lost_workers++;
-  pool->sched.finished++;  /* its job */
+  if (w->opened)
+    pool->sched.finished++;  /* its job */
+  else {
+    w->opened = true;
+    pool->opening--;
+  }
   const bool wanted = is_wanted_locked(pool)
                    || (!pool->sched.closed && pool->alive < pool->min);
   const bool again = wanted && may_grow_locked(pool);
@@ -876,6 +882,38 @@ wait_for_workers_locked (rs_pool *pool, double deadline)
   return rs_list_empty(&pool->workers);
 }
 
+/* The first of the workers that may be seeding a runspace, and was not told to
+   stop it; a reference to how that is done. */
+static rs_cancel *
+claim_seeding_locked (rs_pool *pool)
+{
+  for (rs_list *link = pool->workers.next; link != &pool->workers;
+       link = link->next) {
+    worker *const w = RS_LIST_ENTRY(link, worker, link);
+    if (rs_wish_make(&w->slot.wish, RS_REASON_CLOSED, RS_GRACE)
+        && w->slot.cancel != NULL)
+      return rs_cancel_ref(w->slot.cancel);
+  }
+  return NULL;
+}
+
+/* No runspace is seeded any more. */
+static void
+stop_seeding (rs_pool *pool)
+{
+  rs_cancel *cancel;
+  if (!rs_initial_state_runs_scripts(pool->initial_state))
+    return;
+  do {
+    lock(pool);
+    cancel = claim_seeding_locked(pool);
+    unlock(pool);
+    if (cancel != NULL)
+      rs_cancel_request(cancel, RS_SEEDING, RS_REASON_CLOSED, RS_GRACE);
+    rs_cancel_unref(cancel);
+  } while (cancel != NULL);
+}
+
 /* What is queued ends as cancelled; what is running is stopped. */
 static void
 cancel_all (rs_pool *pool, rs_reason reason, double grace)
@@ -967,6 +1005,7 @@ rs_pool_close (rs_pool *pool, double timeout)
   const bool ended = wait_for_workers_locked(pool, deadline);
   if (!ended) {
     unlock(pool);
+    stop_seeding(pool);
     cancel_all(pool, RS_REASON_CLOSED, RS_GRACE);
     lock(pool);
     /* Lost ones are abandoned on the way; the others, if there is nobody to

@@ -477,7 +477,7 @@ start_collector (lua_State *L)
   lua_gc(L, LUA_GCSTEP, -lua_gc(L, LUA_GCCOUNT));
 }
 
-/* Kinds are established in the order of their declaration. */
+/* What is there before any code of scripts runs. */
 static int
 seed (lua_State *L)
 {
@@ -496,7 +496,7 @@ seed (lua_State *L)
   rs_env_set(L);
   rs_base_open(L);
   rs_output_open(L, &output);
-  rs_cancel_open(s->cancel, L, s->limits.instructions);
+  rs_cancel_open(s->cancel, L);
   rs_control_open(L, s->limits.instructions > 0);
   if (is->warnings)
     lua_warning(L, "@on", 0);
@@ -506,6 +506,15 @@ seed (lua_State *L)
   if (is->contained)
     rs_sandbox_open(L, is->inherited ? &is->outer : NULL);
   start_collector(L);
+  return 0;
+}
+
+/* Kinds are established in the order of their declaration. */
+static int
+seed_entries (lua_State *L)
+{
+  rs_state *const s = lua_touserdata(L, 1);
+  const rs_initial_state *const is = lua_touserdata(L, 2);
   for (int kind = RS_ENTRY_PRELOAD; kind <= RS_ENTRY_INIT; kind++) {
     for (rs_list *link = is->entries.next; link != &is->entries;
          link = link->next) {
@@ -532,12 +541,15 @@ describe (lua_State *L)
   return 1;
 }
 
-/* Why seeding did not end well: the error is on top of the stack. */
+/* Why seeding did not end well: the error is on top of the stack, unless it
+   was stopped. */
 static int
-fail_open (rs_state *s, int code, rs_error *err)
+fail_open (rs_state *s, int code, rs_reason reason, rs_error *err)
 {
   rs_alloc_settle(&s->alloc);
   const char *const text = lua_tostring(s->L, -1);
+  if (reason != RS_REASON_NONE)
+    return rs_fail(err, RS_ESTOPPED, "%s", rs_reason_text(reason));
   if (s->exhausted)
     return rs_fail(err, RS_EFAILED, "memory: %zu bytes are less than the "
                                     "initial state takes", s->limits.memory);
@@ -545,6 +557,33 @@ fail_open (rs_state *s, int code, rs_error *err)
     return rs_fail_plain(err, RS_ENOMEM);
   return rs_fail(err, RS_EFAILED, "%s%s", s->initializing ? "init: " : "",
                  text != NULL ? text : "(no message)");
+}
+
+/* [-0, +(0|1), -]  Call a function of seeding.  A Lua status. */
+static int
+call_seed (rs_state *s, lua_CFunction f, const rs_initial_state *is)
+{
+  lua_settop(s->L, 0);
+  lua_pushcfunction(s->L, describe);
+  lua_pushcfunction(s->L, f);
+  lua_pushlightuserdata(s->L, s);
+  lua_pushlightuserdata(s->L, (void *) (uintptr_t) is);
+  return lua_pcall(s->L, 2, 0, 1);
+}
+
+/* [-0, +(0|1), -]  The same for the entries, whose code can be stopped as a
+   call can; '*reason' says whether it was. */
+static int
+call_seed_entries (rs_state *s, const rs_state_options *o, rs_reason *reason)
+{
+  rs_token token;
+  if (!rs_initial_state_runs_scripts(o->initial_state))
+    return call_seed(s, seed_entries, o->initial_state);
+  rs_token_enter(s->cancel, &token, s->L, RS_SEEDING, o->wish);
+  const int code = call_seed(s, seed_entries, o->initial_state);
+  *reason = rs_token_leave(s->cancel, &token, s->L);
+  s->forced = atomic_load_explicit(&token.forced, memory_order_relaxed);
+  return code;
 }
 
 int
@@ -575,16 +614,16 @@ rs_state_open (const rs_state_options *o, rs_state **out, rs_error *err)
     rs_state_close(s);
     return status;
   }
-  lua_pushcfunction(s->L, describe);
-  lua_pushcfunction(s->L, seed);
-  lua_pushlightuserdata(s->L, s);
-  lua_pushlightuserdata(s->L, (void *) (uintptr_t) o->initial_state);
-  const int code = lua_pcall(s->L, 2, 0, 1);
-  if (code != LUA_OK) {
-    const int status = fail_open(s, code, err);
+  rs_reason reason = RS_REASON_NONE;
+  int code = call_seed(s, seed, o->initial_state);
+  if (code == LUA_OK)
+    code = call_seed_entries(s, o, &reason);
+  if (code != LUA_OK || reason != RS_REASON_NONE) {
+    const int status = fail_open(s, code, reason, err);
     rs_state_close(s);
     return status;
   }
+  rs_cancel_set_limit(s->cancel, s->limits.instructions);
   rs_alloc_settle(&s->alloc);
   s->exhausted = false;
   lua_settop(s->L, 0);

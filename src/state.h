@@ -32,11 +32,12 @@ typedef struct rs_state_options {
   rs_pool *pool;                          /* lent; opaque here */
   unsigned worker;
   rs_cancel *cancel;                      /* lent; of the thread */
+  const rs_wish *wish;                    /* that seeding stops; lent */
 } rs_state_options;
 
 /*
- * Open a state.  RS_OK, RS_ENOMEM or RS_EFAILED: seeding raised, the error has
- * the text.  The thread that will run it.
+ * Open a state.  RS_OK, RS_ENOMEM, RS_ESTOPPED or RS_EFAILED: seeding raised,
+ * the error has the text.  The thread that will run it.
  */
 int rs_state_open (const rs_state_options *options, rs_state **out,
                    rs_error *err);

@@ -73,6 +73,10 @@ struct rs_slot {
   bool pin;                       /* it stays on one CPU */
   unsigned number;                /* of the worker in its pool, from 1 */
   pthread_t thread;               /* set by 'began' */
+  rs_cancel *cancel;              /* of the thread, or NULL; lent; set by
+                                     'began', and there until 'left' */
+  rs_wish wish;                   /* runspaces are not seeded any more; made
+                                     under the lock of the pool */
   rs_events *served;              /* a reference, or NULL: where its last job
                                      reported; its thread's own, as the next */
   rs_state *state;                /* or NULL: while it is renewed */

@@ -67,6 +67,7 @@ renew (rs_slot *slot, rs_cancel *cancel, rs_state *old, rs_error *err)
     .pool = slot->pool,
     .worker = slot->number,
     .cancel = cancel,
+    .wish = &slot->wish,
   };
   rs_state *s = NULL;
   slot->state = NULL;
@@ -106,7 +107,10 @@ run (rs_slot *slot, rs_cancel *cancel, rs_state *s, rs_job *job,
   if (s != NULL)
     rs_job_end_served(job, state);
   else {
-    rs_job_fail(job, err->text);
+    if (err->status == RS_ESTOPPED)  /* between two attempts? */
+      rs_job_end_queued(job, RS_REASON_CLOSED);
+    else
+      rs_job_fail(job, err->text);
     rs_job_unref(job);
   }
   return s;
@@ -143,12 +147,11 @@ work (void *arg)
   rs_slot *const slot = arg;
   if (slot->pin)
     rs_cpu_pin(slot->number - 1);
-  slot->owner->began(slot);
   rs_cancel *const cancel = rs_cancel_new(slot->signal, &cancel_owner, slot);
+  slot->owner->began(slot);
   if (cancel != NULL) {
     serve(slot, cancel);
     rs_cancel_leave(cancel);
-    rs_cancel_unref(cancel);
   }
   else {
     rs_error err;
@@ -156,6 +159,7 @@ work (void *arg)
     slot->owner->opened(slot, RS_ENOMEM, &err);
   }
   slot->owner->left(slot);
+  rs_cancel_unref(cancel);
   return NULL;
 }
 
