@@ -205,6 +205,10 @@ local WAITING <const> = {
     "local pool = parallel.pool { max = 1 } "
     .. "parallel.wait { pool:spawn(function () parallel.task.sleep(100) end) }"
   },
+  { "a pool that opens", "at_once",
+    "parallel.pool { init = 'parallel.task.sleep(100)' }" },
+  { "a pool whose workers spin", "at_once",
+    "parallel.pool { min = 2, init = 'while true do end' }" },
   { "parallel.poll", "at_once", "parallel.poll(100)" },
   { "the records of a job", "at_once",
     "local pool = parallel.pool { max = 1 } local job = "

@@ -360,6 +360,26 @@ describe("SIGINT", function ()
     end)
   end
 
+  for _, init in ipairs {
+    "while true do end", "parallel.task.sleep(100)",
+    "while true do pcall(error) end",
+  } do
+    it("ends the opening of a pool with init: " .. init, function ()
+      local text <const> = run_script(([[
+        local pid = io.open "/proc/self/stat":read "n"
+        local function init ()
+          io.popen("kill -INT " .. pid):close()
+          %s
+        end
+        print(pcall(parallel.pool, { init = init }))
+        print(pcall(parallel.map, { 1 }, print, { init = "error 'own'" }))
+        print(#parallel.stats().pools, parallel.run "return 'alive'")
+      ]]):format(init))
+      assert.matches("^false\t[^\n]*interrupted!\n"
+                     .. "false\t[^\n]*own\n0\talive\n$", text)
+    end)
+  end
+
   --- What a job does to interrupt its host.
   local INTERRUPT <const> = [[
     local pid = io.open "/proc/self/stat":read "n"

@@ -259,6 +259,26 @@ set_special (lua_State *L, int index)
   lua_pop(L, 1);
 }
 
+/* Seconds in which most pools open; for others the host waits so that handlers
+   run, and an interrupt or a stop ends it. */
+#define QUICK 0.01
+
+/* (pool, error)  Wait until it is open. -> status */
+static int
+await_open (lua_State *L)
+{
+  rs_pool *const pool = lua_touserdata(L, 1);
+  rs_error *const err = lua_touserdata(L, 2);
+  rs_events *const e = rs_lua_events(L);
+  int status;
+  while ((status = rs_pool_await_open(pool, e, 0, err)) == RS_EBUSY) {
+    rs_lua_sleep(L, e, RS_FOREVER);
+    rs_lua_dispatch(L, e);
+  }
+  lua_pushinteger(L, status);
+  return 1;
+}
+
 /* [-0, +1, e]  Open a pool behind a handle. */
 static int
 open (lua_State *L, const rs_pool_options *options)
@@ -272,9 +292,26 @@ open (lua_State *L, const rs_pool_options *options)
   lua_pushboolean(L, 1);
   lua_rawset(L, -4);
   lua_remove(L, -2);
-  if (rs_pool_open(options, &pool, &err) != RS_OK)
+  if (rs_pool_start(options, &pool, &err) != RS_OK)
     return rs_handle_raise(L, &err);
   *handle = pool;
+  int raised = LUA_OK;
+  int status = rs_pool_await_open(pool, NULL, QUICK, &err);
+  if (status == RS_EBUSY) {
+    lua_pushcfunction(L, await_open);
+    lua_pushlightuserdata(L, pool);
+    lua_pushlightuserdata(L, &err);
+    raised = lua_pcall(L, 2, 1, 0);
+    if (raised == LUA_OK) {
+      status = (int) lua_tointeger(L, -1);
+      lua_pop(L, 1);
+    }
+  }
+  if (status != RS_OK) {
+    *handle = NULL;
+    rs_pool_unref(pool);
+    return raised == LUA_OK ? rs_handle_raise(L, &err) : lua_error(L);
+  }
   set_special(L, -1);
   return 1;
 }

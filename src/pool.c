@@ -75,6 +75,7 @@ struct rs_pool {
   int reset;
   int signal;        /* that stops jobs; 0: none */
   bool pin;
+  int begun;         /* status of starting the first workers */
   size_t queue_jobs, queue_bytes;   /* at most; SIZE_MAX */
   rs_limits limits;
   rs_initial_state *initial_state;  /* a reference */
@@ -95,7 +96,8 @@ struct rs_pool {
   uint64_t started_workers, failed_workers, lost_workers, renewed;
   rs_list waiters;   /* owned */
   rs_error failure;  /* of the last failed worker */
-  rs_events *closer; /* wakes when a worker ends; a reference, or NULL */
+  rs_events *watcher;  /* wakes when a worker opens or ends; a reference, or
+                          NULL */
   unsigned watching; /* wait at: */
   pthread_cond_t changed;  /* 'workers' or 'opening' got less */
 
@@ -133,7 +135,7 @@ drop (rs_pool *pool, unsigned n)
   pthread_cond_destroy(&pool->changed);
   rs_job_locks_fini(pool->queue.locks);
   rs_initial_state_unref(pool->initial_state);
-  rs_events_unref(pool->closer);
+  rs_events_unref(pool->watcher);
   free(pool);
 }
 
@@ -261,6 +263,15 @@ worker_began (rs_slot *slot)
   unlock(pool);
 }
 
+/* Wake them, and drop the reference; or NULL. */
+static void
+wake (rs_events *events)
+{
+  if (events != NULL)
+    rs_events_wake(events);
+  rs_events_unref(events);
+}
+
 static void
 worker_opened (rs_slot *slot, int status, const rs_error *err)
 {
@@ -276,7 +287,9 @@ worker_opened (rs_slot *slot, int status, const rs_error *err)
     pool->failure = *err;
   }
   change_locked(pool);
+  rs_events *const watcher = rs_events_ref(pool->watcher);
   unlock(pool);
+  wake(watcher);
 }
 
 /* It takes no more jobs. */
@@ -409,11 +422,9 @@ worker_left (rs_slot *slot)
   else if (!w->abandoned)
     pthread_detach(pthread_self());
   change_locked(pool);
-  rs_events *const closer = rs_events_ref(pool->closer);
+  rs_events *const watcher = rs_events_ref(pool->watcher);
   unlock(pool);
-  if (closer != NULL)
-    rs_events_wake(closer);
-  rs_events_unref(closer);
+  wake(watcher);
   if (!joined)
     worker_free(w);
   drop(pool, 1);
@@ -573,14 +584,12 @@ worker_lost (rs_slot *slot)
   worker *const next = again ? reserve_locked(pool) : NULL;
   const unsigned stuck = pool->stuck;
   change_locked(pool);
-  rs_events *const closer = rs_events_ref(pool->closer);
+  rs_events *const watcher = rs_events_ref(pool->watcher);
   unlock(pool);
   if (again ? start(pool, next, &err) != RS_OK
             : fail_lost(&err, stuck) != RS_OK)
     fail_queued(pool, &err);
-  if (closer != NULL)
-    rs_events_wake(closer);
-  rs_events_unref(closer);
+  wake(watcher);
 }
 
 /* ----------------------------------------- what jobs and batches ask of us */
@@ -834,7 +843,7 @@ has_opened_locked (const rs_pool *pool)
 }
 
 int
-rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
+rs_pool_start (const rs_pool_options *options, rs_pool **out, rs_error *err)
 {
   rs_pool_options o;
   int status = check_options(options, &o, err);
@@ -849,25 +858,48 @@ rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
     unlock(pool);
     status = start(pool, w, err);
   }
+  pool->begun = status;
+  *out = pool;
+  return RS_OK;
+}
+
+int
+rs_pool_await_open (rs_pool *pool, rs_events *events, double timeout,
+                    rs_error *err)
+{
+  const double deadline = rs_deadline(timeout);
+  bool busy, late = false;
   lock(pool);
-  while (pool->opening > 0 && !has_opened_locked(pool))
-    watch_locked(pool, RS_NEVER);
+  while ((busy = pool->opening > 0 && !has_opened_locked(pool)) && !late)
+    late = watch_locked(pool, deadline) != RS_OK;
+  rs_events *const old = pool->watcher;
+  pool->watcher = busy ? rs_events_ref(events) : NULL;
   const unsigned alive = pool->alive;
   const rs_error failure = pool->failure;
   unlock(pool);
+  rs_events_unref(old);
+  if (busy)
+    return RS_EBUSY;
   /* Fewer threads than wanted will do; a state that fails will not, since
      it would fail again in each worker to come. */
-  if (status != RS_ETHREAD || alive == 0)
-    status = failure.status;
-  else
-    status = RS_OK;
-  if (status != RS_OK) {
-    rs_fail(err, status, "%s", failure.text);
-    rs_pool_unref(pool);
+  const int status = pool->begun == RS_ETHREAD && alive > 0 ? RS_OK
+                                                            : failure.status;
+  return status == RS_OK ? RS_OK : rs_fail(err, status, "%s", failure.text);
+}
+
+int
+rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
+{
+  rs_pool *pool;
+  int status = rs_pool_start(options, &pool, err);
+  if (status != RS_OK)
     return status;
-  }
-  *out = pool;
-  return RS_OK;
+  status = rs_pool_await_open(pool, NULL, RS_FOREVER, err);
+  if (status == RS_OK)
+    *out = pool;
+  else
+    rs_pool_unref(pool);
+  return status;
 }
 
 /* ----------------------------------------------------------------- closing */
@@ -1068,8 +1100,8 @@ rs_pool_shut (rs_pool *pool, rs_events *events)
     unlock(pool);
     return RS_EINVAL;
   }
-  rs_events *const old = pool->closer;
-  pool->closer = rs_events_ref(events);
+  rs_events *const old = pool->watcher;
+  pool->watcher = rs_events_ref(events);
   pool->closing = true;
   rs_sched_close_locked(&pool->sched);
   const bool none = rs_list_empty(&pool->workers);

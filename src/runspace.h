@@ -475,6 +475,19 @@ RS_API int rs_pool_open (const rs_pool_options *options, rs_pool **out,
                          rs_error *err);
 
 /*
+ * The halves of it, for a host that looks at other things meanwhile.  'start'
+ * starts the workers, and never waits.  'await_open' waits 'timeout' seconds
+ * for them; when that was not enough it lets 'events' (or NULL) wake each time
+ * when a worker is there, and returns RS_EBUSY.  Nothing else is done with the
+ * pool before it has returned RS_OK, but to drop the reference: that stops
+ * what seeds, too.
+ */
+RS_API int rs_pool_start (const rs_pool_options *options, rs_pool **out,
+                          rs_error *err);
+RS_API int rs_pool_await_open (rs_pool *pool, rs_events *events,
+                               double timeout, rs_error *err);
+
+/*
  * Close: take no new work, let what is queued and running end, join the
  * workers.  After 'timeout' seconds what is still queued is cancelled, and
  * what is running is stopped as 'rs_job_cancel' does it; workers whose jobs
