@@ -34,6 +34,7 @@ report (lua_State *L)
 static void
 report_last (lua_State *L, rs_job *job)
 {
+  const int top = lua_gettop(L);
   rs_push_job(L, job);
   rs_job **const object = lua_touserdata(L, -1);
   lua_pushcfunction(L, report);
@@ -41,7 +42,7 @@ report_last (lua_State *L, rs_job *job)
   lua_pcall(L, 1, 0, 0);
   *object = NULL;  /* nobody collects it */
   rs_job_unref(job);
-  lua_pop(L, 1);
+  lua_settop(L, top);
 }
 
 typedef struct numbered {
