@@ -73,6 +73,29 @@ describe("a job", function ()
     end))
   end)
 
+  it("may assign to '_ENV', for itself", function ()
+    for _, reset in ipairs { "globals", "none" } do
+      local pool <close> = parallel.pool { max = 1, reset = reset }
+      assert.same({ 3, "nil", n = 2 }, table.pack(pool:run [[
+        local type = type
+        _ENV = { x = 3 }
+        return x, type(tostring)
+      ]]))
+      assert.equal("42", pool:run "return tostring(42)")
+      assert.equal(9, pool:run [[
+        local function f () return x end
+        debug.setupvalue(f, 1, { x = 9 })
+        return f()
+      ]])
+      assert.is_nil(pool:run(function ()
+        return x  -- luacheck: ignore 113
+      end))
+      assert.same({ "1", "2", n = 2 }, pool:map({ 1, 2 }, function (v)
+        return tostring(v)
+      end))
+    end
+  end)
+
   it("may overwrite a global, for itself", function ()
     local pool <close> = parallel.pool { max = 1 }
     assert.equal(1, pool:run("print = 1; return print"))

@@ -742,6 +742,36 @@ check_environment (lua_State *L)
 }
 
 /* The memory of a large message is the encoder's own, handed over. */
+/* As a program does whose scheduler takes the turn from coroutines. */
+static void
+yield_at_line (lua_State *L, lua_Debug *ar)
+{
+  (void) ar;
+  if (lua_isyieldable(L))
+    lua_yield(L, 0);
+}
+
+/* What a state gets at its first message is made where such a hook is set. */
+static void
+check_environment_under_hook (void)
+{
+  lua_State *const L = luaL_newstate();
+  lua_State *const co = lua_newthread(L);
+  rs_message *msg;
+  luaL_openlibs(L);
+  CHECK(luaL_dostring(co, "return function (x) return tostring(2 * x) end")
+        == LUA_OK);
+  lua_sethook(co, yield_at_line, LUA_MASKLINE, 0);
+  CHECK(rs_encode(co, 1, &msg, NULL) == RS_OK);
+  CHECK(rs_decode(co, msg) == 1);
+  rs_message_unref(msg);
+  lua_sethook(co, NULL, 0, 0);
+  lua_pushinteger(co, 21);
+  CHECK(lua_pcall(co, 1, 1, 0) == LUA_OK);
+  CHECK(strcmp(lua_tostring(co, -1), "42") == 0);
+  lua_close(L);
+}
+
 static void
 check_large_message (lua_State *L)
 {
@@ -1020,6 +1050,7 @@ main (void)
   check_forbidden(L);
   check_transferred_garbage(L);
   check_environment(L);
+  check_environment_under_hook();
   check_large_message(L);
   check_large_blocks();
   check_wrong_bytes(L);

@@ -119,6 +119,7 @@ push_variable (lua_State *L)
 {
   int n;
   lua_State *const co = lua_newthread(L);
+  lua_sethook(co, NULL, 0, 0);  /* inherited, and it might yield */
   int status = load_variable(co);
   if (status == LUA_OK) {
     lua_pushcfunction(co, yield_all);
@@ -205,6 +206,19 @@ rs_home_set_env (lua_State *L, int home)
   lua_pushvalue(L, -1);
   set_variable(L, h->holder);
   lua_setiuservalue(L, home, RS_HOME_ENV);
+}
+
+void
+rs_home_restore_env (lua_State *L, int home)
+{
+  const in_state *const h = lua_touserdata(L, home);
+  lua_getiuservalue(L, home, RS_HOME_ANCHOR);
+  lua_getupvalue(L, -1, 1);
+  if (lua_topointer(L, -1) != h->env) {
+    lua_getiuservalue(L, home, RS_HOME_ENV);
+    set_variable(L, h->holder);
+  }
+  lua_pop(L, 2);
 }
 
 void

@@ -72,6 +72,11 @@ bool rs_home_try_push (lua_State *L);
    slots. */
 void rs_home_set_env (lua_State *L, int home);
 
+/* [-0, +0, -]  Set the environment again that was set last, if code that ran
+   since has assigned to '_ENV', which all functions share.  Needs 3 stack
+   slots. */
+void rs_home_restore_env (lua_State *L, int home);
+
 /* Address of the environment of the userdata at 'home', or NULL. */
 const void *rs_home_env (lua_State *L, int home);
 

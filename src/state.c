@@ -12,7 +12,7 @@
  * environment as dirty, and a dirty one is replaced before the next call or
  * item.  A clean one serves again, so jobs that assign no globals pay
  * nothing.  The one name that is there before, '_G', is looked at when the
- * call has ended.
+ * call has ended, and so is the variable '_ENV' that all functions share.
  *
  * Printing.  What the code prints is collected until it is a line; a line goes
  * to the terminal at once, and to the call's sink as a record.
@@ -165,18 +165,20 @@ rs_state_rest (rs_state *s)
   lua_pop(L, 1);
 }
 
-/* [-0, +0, -]  A call has ended: '_G' may have been assigned to. */
+/* [-0, +0, -]  A call has ended: '_G' and '_ENV' may have been assigned to. */
 void
 rs_state_check_environment (lua_State *L, rs_state *s)
 {
-  if (s->dirty || s->reset != RS_RESET_GLOBALS)
-    return;
+  const int top = lua_gettop(L);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->home);
-  lua_getiuservalue(L, -1, RS_HOME_ENV);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->name_of_globals);
-  lua_rawget(L, -2);
-  s->dirty = !lua_rawequal(L, -1, -2);
-  lua_pop(L, 3);
+  rs_home_restore_env(L, top + 1);
+  if (!s->dirty && s->reset == RS_RESET_GLOBALS) {
+    lua_getiuservalue(L, -1, RS_HOME_ENV);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, s->name_of_globals);
+    lua_rawget(L, -2);
+    s->dirty = !lua_rawequal(L, -1, -2);
+  }
+  lua_settop(L, top);
 }
 
 /* ------------------------------------------------------- what it prints */
