@@ -423,8 +423,8 @@ describe("SIGINT", function ()
     { "parallel.on('sent', handler)", "parallel.poll(100)" },
     { "job:on('finished', handler)", "job:wait()" },
     { "job:on('output', handler)", "parallel.map({1}, tostring)" },
-    { "parallel.on('sent', function () parallel.run(spin) end) "
-      .. "parallel.spawn(interrupt)", "parallel.poll(100)" },
+    { "parallel.on('sent', function () parallel.spawn(interrupt) "
+      .. "parallel.run(spin) end)", "parallel.poll(100)" },
   } do
     local listen <const>, wait <const> = row[1], row[2]
     it("in a handler ends " .. wait .. ": " .. listen, function ()
