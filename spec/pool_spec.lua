@@ -10,6 +10,17 @@ local function raised (fn, ...)
   return value
 end
 
+--- The code of an 'init' that does 'code' in each runspace but the first one.
+local function but_first (code)
+  local token <const> = os.tmpname()
+  return ("if not os.remove '%s' then %s end"):format(token, code)
+end
+
+--- Code that arrives at a gate, and waits there where no signal reaches it.
+local function pass_deaf (gate)
+  return ("os.execute 'printf x > %s; : < %s'"):format(gate.bell, gate.path)
+end
+
 describe("pool", function ()
   describe("opening", function ()
     it("starts 'min' workers", function ()
@@ -219,11 +230,9 @@ describe("pool", function ()
       } do
         local seeded <close> = gates.new()
         local held <close> = gates.new()
-        local token <const> = os.tmpname()  -- who finds it is the first one
         local pool = parallel.pool {
           max = 2, functions = { pass = seeded.pass },
-          init = ("if not os.remove '%s' then pass() %s end"):format(token,
-                                                                     code),
+          init = but_first("pass() " .. code),
         }
         local pass <const> = held.pass
         for _ = 1, 2 do pool:spawn(function () pass() end) end
@@ -282,6 +291,19 @@ describe("pool", function ()
     local pool <close> = parallel.pool { max = 1 }
     for _ = 1, 5 do pool:run(square, 1) end
     assert.equal(5, pool:info().finished)
+  end)
+
+  it("counts no job of a worker that is lost while its runspace is renewed",
+     function ()
+    local gate <close> = gates.new()
+    local pool = parallel.pool { max = 1, reset = "fresh",
+                                 init = but_first(pass_deaf(gate)) }
+    pool:run(square, 1)
+    gate:await(1)
+    pool:close(0)
+    local info <const> = pool:info()
+    assert.equal(1, info.lost_workers)
+    assert.equal(1, info.finished)
   end)
 
   it("says what it is", function ()

@@ -572,9 +572,10 @@ worker_lost (rs_slot *slot)
   if (!w->abandoned)
     abandon_one_locked(pool, w);
   pool->lost_workers++;
-  if (w->opened)
-    pool->sched.finished++;  /* its job */
-  else {
+  rs_job *const job = rs_seat_job_locked(&w->seat);
+  if (job != NULL)  /* or is a runspace seeded for the next one? */
+    pool->sched.finished++;
+  if (!w->opened) {
     w->opened = true;
     pool->opening--;
   }
@@ -590,6 +591,7 @@ worker_lost (rs_slot *slot)
             : fail_lost(&err, stuck) != RS_OK)
     fail_queued(pool, &err);
   wake(watcher);
+  rs_job_unref(job);
 }
 
 /* ----------------------------------------- what jobs and batches ask of us */
