@@ -501,6 +501,59 @@ describe("retries", function ()
     job:cancel()
     assert.equal("cancelled", job:wait())
   end)
+
+  --- A pool, and a job of it that waits for its second attempt, while the
+  --- runspace for that does 'code'.
+  local function between (gate, code, deadline)
+    local token <const> = os.tmpname()
+    os.remove(token)
+    local pool = parallel.pool {
+      max = 1, memory = "4M", functions = { pass = gate.pass, spin = spin },
+      init = ("if os.remove '%s' then %s end"):format(token, code),
+    }
+    assert(io.open(token, "w")):close()
+    local job <const> = pool:submit {
+      function () return #("x"):rep(1 << 24) end, retries = 1,
+      retry_on = "memory_limit", deadline = deadline,
+    }
+    gate:await(1)
+    return pool, job
+  end
+
+  for _, row in ipairs {
+    { "a cancel", function (_, job) job:cancel() end },
+    { "a cancel of the pool", function (pool) pool:cancel() end },
+  } do
+    local how <const>, stop <const> = table.unpack(row)
+    it("end with " .. how .. " between two attempts", function ()
+      local gate <close> = gates.new()
+      local pool <close>, job = between(gate, "pass() spin()")
+      gate:open()
+      stop(pool, job)  -- at the gate, or behind it
+      assert.equal("cancelled", job:wait(10))
+      assert.equal(1, job.attempts)
+      assert.equal(2, pool:run "return 2")
+      assert.equal(0, pool:info().failed_workers)
+    end)
+  end
+
+  it("end with the deadline between two attempts", function ()
+    local gate <close> = gates.new()
+    local pool <close>, job = between(gate, "pass() spin()", 0.5)
+    gate:open()
+    assert.equal("timed_out", job:wait(10))
+    assert.equal("deadline", job.reason)
+    assert.equal(2, pool:run "return 2")
+  end)
+
+  it("end as lost with their worker between two attempts", function ()
+    local gate <close> = gates.new()
+    local pool, job = between(gate, ("os.execute 'printf x > %s; : < %s'")
+                                    :format(gate.bell, gate.path))
+    pool:close(0)
+    assert.equal("lost", job:wait(10))
+    assert.equal(1, pool:info().finished)
+  end)
 end)
 
 describe("max_failures", function ()

@@ -83,8 +83,8 @@ typedef struct rs_cancel rs_cancel;
    looks inside. */
 typedef struct rs_token {
   struct rs_token *outer;  /* constant, as the next one */
-  void *owner;             /* the rs_call; or RS_SEEDING; NULL: the end of a
-                              state */
+  void *owner;             /* the rs_call, also while a state is seeded for
+                              it; or RS_SEEDING; NULL: the end of a state */
   _Atomic int level;       /* RS_GOING, RS_SOFT, RS_HARD; set under the lock */
   _Atomic bool raised;     /* since it is soft; set by the thread itself */
   _Atomic double due;      /* instant at which the item, or the call, has run
@@ -101,7 +101,7 @@ typedef struct rs_token {
 
 enum { RS_GOING, RS_SOFT, RS_HARD };
 
-/* The owner of what scripts do while a state is seeded. */
+/* The owner of what scripts do while a state is seeded for no call. */
 extern char rs_seeding;
 #define RS_SEEDING ((void *) &rs_seeding)
 
@@ -139,6 +139,11 @@ void rs_cancel_leave (rs_cancel *c);
    has a finalizer, or may have; until the next 'rs_cancel_open'. */
 void rs_cancel_set_finalizes (rs_cancel *c);
 bool rs_cancel_finalizes (const rs_cancel *c);
+
+/* States are seeded for the call of 'owner' from here on: who stops it stops
+   that; NULL: for none.  Then: the owner of that.  That thread. */
+void rs_cancel_set_seeder (rs_cancel *c, void *owner);
+void *rs_cancel_seeder (const rs_cancel *c);
 
 /* Set while memory is refused; for the allocator. */
 const _Atomic bool *rs_cancel_refusal (const rs_cancel *c);

@@ -895,7 +895,8 @@ forget_begin (rs_job *job)
   atomic_store_explicit(&job->attempts, 0, memory_order_relaxed);
 }
 
-/* queued -> running; false when it was asked to stop before. */
+/* queued -> running; false when it was asked to stop before, or was lost
+   between two attempts. */
 static bool
 begin (rs_job *job, const rs_state *s)
 {
@@ -909,7 +910,8 @@ begin (rs_job *job, const rs_state *s)
   }
   if (!go) {
     lock(job);
-    go = rs_wish_reason(&job->call.wish) == RS_REASON_NONE;
+    go = rs_wish_reason(&job->call.wish) == RS_REASON_NONE
+      && !rs_job_state_final(rs_job_state_now(job));
     if (go) {
       set_begin(job, s, attempts);
       set_state_locked(job, RS_JOB_RUNNING);

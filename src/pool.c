@@ -355,6 +355,14 @@ wait_for_job (rs_pool *pool, worker *w, double *leave)
   return stay;
 }
 
+/* There is work that nobody has begun. */
+static bool
+is_wanted_locked (const rs_pool *pool)
+{
+  return pool->sched.queued > 0
+      || rs_sched_count_locked(&pool->sched).held > 0;
+}
+
 static rs_job *
 worker_take (rs_slot *slot)
 {
@@ -384,6 +392,18 @@ static void
 worker_ended (rs_slot *slot)
 {
   rs_seat_end(&slot->pool->sched, &worker_of(slot)->seat);
+}
+
+static bool
+worker_stays (rs_slot *slot)
+{
+  rs_pool *const pool = slot->pool;
+  lock(pool);
+  const bool stays = !worker_of(slot)->abandoned
+                  && rs_wish_reason(&slot->wish) == RS_REASON_NONE
+                  && (!pool->sched.closed || is_wanted_locked(pool));
+  unlock(pool);
+  return stays;
 }
 
 static void
@@ -438,6 +458,7 @@ static const rs_slot_owner owner = {
   .take = worker_take,
   .done = worker_done,
   .ended = worker_ended,
+  .stays = worker_stays,
   .renewed = worker_renewed,
   .lost = worker_lost,
   .left = worker_left,
@@ -540,14 +561,6 @@ may_grow_locked (const rs_pool *pool)
       && !has_lost_too_many_locked(pool);
 }
 
-/* There is work that nobody has begun. */
-static bool
-is_wanted_locked (const rs_pool *pool)
-{
-  return pool->sched.queued > 0
-      || rs_sched_count_locked(&pool->sched).held > 0;
-}
-
 /* It is left to itself. */
 static void
 abandon_one_locked (rs_pool *pool, worker *w)
@@ -591,7 +604,11 @@ worker_lost (rs_slot *slot)
             : fail_lost(&err, stuck) != RS_OK)
     fail_queued(pool, &err);
   wake(watcher);
-  rs_job_unref(job);
+  /* A job that was between two attempts has no token that would tell it. */
+  if (job != NULL && slot->state == NULL)
+    rs_job_lose_call(&job->call);
+  else
+    rs_job_unref(job);
 }
 
 /* ----------------------------------------- what jobs and batches ask of us */

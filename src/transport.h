@@ -48,6 +48,9 @@ typedef struct rs_slot_owner {
   /* It is about to end, and with that the slot's reference. */
   void (*ended) (rs_slot *slot);
 
+  /* There may be another job, for which the runspace is worth renewing. */
+  bool (*stays) (rs_slot *slot);
+
   /* The runspace was replaced by a new one. */
   void (*renewed) (rs_slot *slot);
 

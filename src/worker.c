@@ -55,10 +55,10 @@ tell_bytes (rs_slot *slot, const rs_state *s)
                         memory_order_relaxed);
 }
 
-/* A state in place of 'old', which may be NULL.  NULL, and 'err' filled, on
-   failure. */
+/* A state, which is seeded for 'job', or NULL, and stopped with it.  NULL, and
+   'err' filled, on failure. */
 static rs_state *
-renew (rs_slot *slot, rs_cancel *cancel, rs_state *old, rs_error *err)
+open_state (rs_slot *slot, rs_cancel *cancel, rs_job *job, rs_error *err)
 {
   const rs_state_options options = {
     .initial_state = slot->initial_state,
@@ -67,17 +67,27 @@ renew (rs_slot *slot, rs_cancel *cancel, rs_state *old, rs_error *err)
     .pool = slot->pool,
     .worker = slot->number,
     .cancel = cancel,
-    .wish = &slot->wish,
+    .wish = job != NULL ? &job->call.wish : &slot->wish,
   };
   rs_state *s = NULL;
-  slot->state = NULL;
-  rs_state_close(old);
+  rs_cancel_set_seeder(cancel, job != NULL ? &job->call : NULL);
   if (rs_state_open(&options, &s, err) != RS_OK)
     return NULL;
-  if (old != NULL)
-    slot->owner->renewed(slot);
   tell_bytes(slot, s);
   return slot->state = s;
+}
+
+/* The same in place of 'old', which may be NULL. */
+static rs_state *
+renew (rs_slot *slot, rs_cancel *cancel, rs_state *old, rs_job *job,
+       rs_error *err)
+{
+  slot->state = NULL;
+  rs_state_close(old);
+  rs_state *const s = open_state(slot, cancel, job, err);
+  if (s != NULL)
+    slot->owner->renewed(slot);
+  return s;
 }
 
 /* rs_transport */
@@ -98,8 +108,14 @@ run (rs_slot *slot, rs_cancel *cancel, rs_state *s, rs_job *job,
   rs_job_prefetch(job);
   rs_job_serve(job, &slot->served);
   while (s != NULL
-         && (state = rs_job_execute(job, s, NULL)) == RS_JOB_QUEUED)
-    s = renew(slot, cancel, s, err);
+         && (state = rs_job_execute(job, s, NULL)) == RS_JOB_QUEUED) {
+    const rs_reason reason = rs_wish_reason(&job->call.wish);
+    if (reason != RS_REASON_NONE) {
+      state = rs_reason_state(reason);
+      break;
+    }
+    s = renew(slot, cancel, s, job, err);
+  }
   if (s != NULL)
     tell_bytes(slot, s);
   slot->owner->done(slot);
@@ -107,13 +123,22 @@ run (rs_slot *slot, rs_cancel *cancel, rs_state *s, rs_job *job,
   if (s != NULL)
     rs_job_end_served(job, state);
   else {
-    if (err->status == RS_ESTOPPED)  /* between two attempts? */
+    if (err->status == RS_ESTOPPED)  /* its own wish, or it is lost */
       rs_job_end_queued(job, RS_REASON_CLOSED);
     else
       rs_job_fail(job, err->text);
     rs_job_unref(job);
   }
   return s;
+}
+
+/* The next job needs another state: 's' has had its time, or there is none
+   since its seeding ended with the job that it was for. */
+static bool
+is_due (const rs_slot *slot, rs_state *s, const rs_error *err)
+{
+  return s == NULL ? err->status == RS_ESTOPPED
+                   : slot->reset == RS_RESET_FRESH || rs_state_spent(s);
 }
 
 /* Plain calls between two looks at what can be let go of. */
@@ -123,15 +148,18 @@ static void
 serve (rs_slot *slot, rs_cancel *cancel)
 {
   rs_error err = { .status = RS_OK };
-  rs_state *s = renew(slot, cancel, NULL, &err);
+  rs_state *s = open_state(slot, cancel, NULL, &err);
   slot->owner->opened(slot, s != NULL ? RS_OK : err.status, &err);
   rs_job *job;
   unsigned calls = 0;
   while (s != NULL && (job = slot->owner->take(slot)) != NULL) {
     const bool chunk = job->batch != NULL;
     s = run(slot, cancel, s, job, &err);
-    if (s != NULL && (slot->reset == RS_RESET_FRESH || rs_state_spent(s)))
-      s = renew(slot, cancel, s, &err);
+    if (is_due(slot, s, &err)) {
+      if (!slot->owner->stays(slot))
+        break;
+      s = renew(slot, cancel, s, NULL, &err);
+    }
     else if (s != NULL && (chunk || ++calls % TRIM == 0))
       rs_state_trim(s);
     if (s == NULL)
