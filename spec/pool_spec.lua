@@ -10,6 +10,9 @@ local function raised (fn, ...)
   return value
 end
 
+--- A loop that allocates: ThreadSanitizer holds back signals from others.
+local function spin () while true do tostring {} end end
+
 --- The code of an 'init' that does 'code' in each runspace but the first one.
 local function but_first (code)
   local token <const> = os.tmpname()
@@ -243,6 +246,43 @@ describe("pool", function ()
         pool:close(0)
         assert.equal(0, pool:info().stuck)
         assert.is_nil(pool:info().failure)
+      end
+    end)
+
+    it("does not wait for a worker that nobody needs", function ()
+      local seeded <close> = gates.new()
+      local held <close> = gates.new()
+      local pool = parallel.pool {
+        max = 2, functions = { pass = seeded.pass, spin = spin },
+        init = but_first "pass() spin()",
+      }
+      local pass <const> = held.pass
+      for _ = 1, 2 do pool:spawn(function () pass() end) end
+      held:await(1)
+      seeded:open()
+      seeded:await(1)
+      held:open()
+      assert.is_true(pool:close(20))
+      assert.equal(2, pool:info().done.completed)
+      assert.equal(0, pool:info().stuck)
+    end)
+
+    it("does not wait for the renewal of a runspace", function ()
+      for _, deadline in ipairs { false, 0.3 } do
+        local seeded <close> = gates.new()
+        local pool = parallel.pool {
+          max = 1, max_tasks = 1,
+          functions = { pass = seeded.pass, spin = spin },
+          init = but_first "pass() spin()",
+        }
+        pool:run(square, 1)
+        seeded:await(1)
+        seeded:open()
+        if deadline then
+          pool:submit { square, arguments = { 2 }, deadline = deadline }
+        end
+        assert.is_true(pool:close(20))
+        assert.equal(0, pool:info().stuck)
       end
     end)
 

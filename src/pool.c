@@ -206,6 +206,67 @@ watch_locked (rs_pool *pool, double deadline)
   return status;
 }
 
+/* ------------------------------------------------- what is left to be done */
+
+/* There is work that nobody has begun. */
+static bool
+is_wanted_locked (const rs_pool *pool)
+{
+  return pool->sched.queued > 0
+      || rs_sched_count_locked(&pool->sched).held > 0;
+}
+
+/* The first of the workers that may be seeding a runspace, and was not told to
+   stop it; a reference to how that is done. */
+static rs_cancel *
+claim_seeding_locked (rs_pool *pool)
+{
+  for (rs_list *link = pool->workers.next; link != &pool->workers;
+       link = link->next) {
+    worker *const w = RS_LIST_ENTRY(link, worker, link);
+    if (rs_wish_make(&w->slot.wish, RS_REASON_CLOSED, RS_GRACE)
+        && w->slot.cancel != NULL)
+      return rs_cancel_ref(w->slot.cancel);
+  }
+  return NULL;
+}
+
+/* No runspace is seeded any more. */
+static void
+stop_seeding (rs_pool *pool)
+{
+  rs_cancel *cancel;
+  if (!rs_initial_state_runs_scripts(pool->initial_state))
+    return;
+  do {
+    lock(pool);
+    cancel = claim_seeding_locked(pool);
+    unlock(pool);
+    if (cancel != NULL)
+      rs_cancel_request(cancel, RS_SEEDING, RS_REASON_CLOSED, RS_GRACE);
+    rs_cancel_unref(cancel);
+  } while (cancel != NULL);
+}
+
+/* No more jobs come, and there is none left: nobody needs a runspace. */
+static bool
+is_over_locked (const rs_pool *pool)
+{
+  return pool->sched.closed && !is_wanted_locked(pool)
+      && rs_sched_count_locked(&pool->sched).running == 0;
+}
+
+/* Something that may have been the last of it is not there any more. */
+static void
+stop_seeding_if_over (rs_pool *pool)
+{
+  lock(pool);
+  const bool over = is_over_locked(pool);
+  unlock(pool);
+  if (over)
+    stop_seeding(pool);
+}
+
 /* ------------------------------------------------- what workers ask (slot) */
 
 /* There may be room in the queue: whoever waits for it looks. */
@@ -355,14 +416,6 @@ wait_for_job (rs_pool *pool, worker *w, double *leave)
   return stay;
 }
 
-/* There is work that nobody has begun. */
-static bool
-is_wanted_locked (const rs_pool *pool)
-{
-  return pool->sched.queued > 0
-      || rs_sched_count_locked(&pool->sched).held > 0;
-}
-
 static rs_job *
 worker_take (rs_slot *slot)
 {
@@ -430,6 +483,7 @@ worker_left (rs_slot *slot)
   unlock(pool);
   if (none)
     fail_queued(pool, &failure);
+  stop_seeding_if_over(pool);
 
   lock(pool);
   const bool joined = pool->closing && !w->abandoned;
@@ -603,6 +657,7 @@ worker_lost (rs_slot *slot)
   if (again ? start(pool, next, &err) != RS_OK
             : fail_lost(&err, stuck) != RS_OK)
     fail_queued(pool, &err);
+  stop_seeding_if_over(pool);
   wake(watcher);
   /* A job that was between two attempts has no token that would tell it. */
   if (job != NULL && slot->state == NULL)
@@ -684,9 +739,12 @@ queue_claim (rs_queue *q, rs_job *job)
   rs_pool *const pool = pool_of(q);
   lock(pool);
   const bool found = rs_sched_claim_locked(&pool->sched, job);
+  const bool over = found && is_over_locked(pool);
   unlock(pool);
   if (found)
     tell_room(pool);
+  if (over)
+    stop_seeding(pool);
   return found;
 }
 
@@ -696,8 +754,11 @@ queue_claim_of (rs_queue *q, const rs_batch *batch)
   rs_pool *const pool = pool_of(q);
   lock(pool);
   rs_job *const job = rs_sched_claim_of_locked(&pool->sched, batch);
+  const bool over = job != NULL && is_over_locked(pool);
   unlock(pool);
   tell_room(pool);
+  if (over)
+    stop_seeding(pool);
   return job;
 }
 
@@ -933,38 +994,6 @@ wait_for_workers_locked (rs_pool *pool, double deadline)
   return rs_list_empty(&pool->workers);
 }
 
-/* The first of the workers that may be seeding a runspace, and was not told to
-   stop it; a reference to how that is done. */
-static rs_cancel *
-claim_seeding_locked (rs_pool *pool)
-{
-  for (rs_list *link = pool->workers.next; link != &pool->workers;
-       link = link->next) {
-    worker *const w = RS_LIST_ENTRY(link, worker, link);
-    if (rs_wish_make(&w->slot.wish, RS_REASON_CLOSED, RS_GRACE)
-        && w->slot.cancel != NULL)
-      return rs_cancel_ref(w->slot.cancel);
-  }
-  return NULL;
-}
-
-/* No runspace is seeded any more. */
-static void
-stop_seeding (rs_pool *pool)
-{
-  rs_cancel *cancel;
-  if (!rs_initial_state_runs_scripts(pool->initial_state))
-    return;
-  do {
-    lock(pool);
-    cancel = claim_seeding_locked(pool);
-    unlock(pool);
-    if (cancel != NULL)
-      rs_cancel_request(cancel, RS_SEEDING, RS_REASON_CLOSED, RS_GRACE);
-    rs_cancel_unref(cancel);
-  } while (cancel != NULL);
-}
-
 /* What is queued ends as cancelled; what is running is stopped. */
 static void
 cancel_all (rs_pool *pool, rs_reason reason, double grace)
@@ -1053,6 +1082,9 @@ rs_pool_close (rs_pool *pool, double timeout)
   }
   pool->closing = true;
   rs_sched_close_locked(&pool->sched);
+  unlock(pool);
+  stop_seeding_if_over(pool);
+  lock(pool);
   const bool ended = wait_for_workers_locked(pool, deadline);
   if (!ended) {
     unlock(pool);
@@ -1126,6 +1158,7 @@ rs_pool_shut (rs_pool *pool, rs_events *events)
   const bool none = rs_list_empty(&pool->workers);
   unlock(pool);
   tell_room(pool);
+  stop_seeding_if_over(pool);
   rs_events_unref(old);
   if (events != NULL)  /* the pool is not needed any more */
     rs_events_shut_purses(events);
