@@ -208,7 +208,7 @@ local WAITING <const> = {
   { "a pool that opens", "at_once",
     "parallel.pool { init = 'parallel.task.sleep(100)' }" },
   { "a pool whose workers spin", "at_once",
-    "parallel.pool { min = 2, init = 'while true do end' }" },
+    "parallel.pool { min = 2, init = '" .. SPIN .. "spin()' }" },
   { "parallel.poll", "at_once", "parallel.poll(100)" },
   { "the records of a job", "at_once",
     "local pool = parallel.pool { max = 1 } local job = "

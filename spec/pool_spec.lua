@@ -227,14 +227,13 @@ describe("pool", function ()
 
     it("stops what seeds a runspace", function ()
       for _, code in ipairs {
-        "while true do end", "while true do pcall(error) end",
-        "coroutine.wrap(function () while true do end end)()",
+        "spin()", "while true do pcall(spin) end", "coroutine.wrap(spin)()",
         "parallel.task.sleep(100)",
       } do
         local seeded <close> = gates.new()
         local held <close> = gates.new()
         local pool = parallel.pool {
-          max = 2, functions = { pass = seeded.pass },
+          max = 2, functions = { pass = seeded.pass, spin = spin },
           init = but_first("pass() " .. code),
         }
         local pass <const> = held.pass
