@@ -659,11 +659,9 @@ worker_lost (rs_slot *slot)
     fail_queued(pool, &err);
   stop_seeding_if_over(pool);
   wake(watcher);
-  /* A job that was between two attempts has no token that would tell it. */
-  if (job != NULL && slot->state == NULL)
+  /* One that was between two attempts has had no token to tell it. */
+  if (job != NULL)
     rs_job_lose_call(&job->call);
-  else
-    rs_job_unref(job);
 }
 
 /* ----------------------------------------- what jobs and batches ask of us */
