@@ -12,6 +12,7 @@
 
 #include "clock.h"
 #include "large.h"
+#include "lparallel.h"
 #include "sched.h"
 #include "slab.h"
 
@@ -20,6 +21,23 @@
 /* Creations that succeed before the system gives no more; the linker puts
    '__wrap_pthread_create' in the place of the real one. */
 static int threads_left = -1;  /* below 0: no limit */
+
+/* Threads that are created while this is set begin at the open gate. */
+static bool threads_wait;
+
+typedef struct {
+  void *(*start) (void *);
+  void *arg;
+} waiting_thread;
+
+static void *
+wait_and_start (void *ptr)
+{
+  const waiting_thread thread = *(waiting_thread *) ptr;
+  free(ptr);
+  wait_at_gate(NULL);
+  return thread.start(thread.arg);
+}
 
 int __real_pthread_create (pthread_t *, const pthread_attr_t *,
                            void *(*) (void *), void *);
@@ -34,6 +52,11 @@ __wrap_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
     return EAGAIN;
   if (threads_left > 0)
     threads_left--;
+  if (threads_wait) {
+    waiting_thread *const waiting = malloc(sizeof *waiting);
+    *waiting = (waiting_thread) { start, arg };
+    return __real_pthread_create(thread, attr, wait_and_start, waiting);
+  }
   return __real_pthread_create(thread, attr, start, arg);
 }
 
@@ -1328,6 +1351,43 @@ check_rest (lua_State *L)
   rs_pool_unref(pool);
 }
 
+/* (): threads begin */
+static int
+let_threads_begin (lua_State *L)
+{
+  (void) L;
+  gate_open();
+  return 0;
+}
+
+/* A handler that runs while the default pool opens, and asks for it: there is
+   one default pool, that of the handler. */
+static void
+check_default_pool (void)
+{
+  lua_State *const L = luaL_newstate();
+  luaL_openlibs(L);
+  luaL_requiref(L, "parallel", luaopen_parallel, 1);
+  lua_setglobal(L, "parallel");
+  lua_register(L, "let_threads_begin", let_threads_begin);
+  REQUIRE(luaL_dostring(L,
+    "pool = parallel.pool { max = 1 }"
+    "core = require 'parallel.core'"
+    "parallel.on('go', function ()"
+    "  let_threads_begin() inner = core.default_pool() end)"
+    "pool:spawn \"require 'parallel'.task.emit 'go'\"") == LUA_OK);
+  REQUIRE(rs_events_wait(rs_parallel_events(L), 60) == RS_OK);
+  gate_close();
+  threads_wait = true;
+  CHECK(luaL_dostring(L, "assert(parallel.run 'return 2' == 2)"
+                         "assert(inner == core.default_pool())"
+                         "assert(#core.pools() == 2)") == LUA_OK);
+  threads_wait = false;
+  if (lua_gettop(L) > 0 && lua_isstring(L, -1))
+    fprintf(stderr, "%s\n", lua_tostring(L, -1));
+  lua_close(L);
+}
+
 int
 main (void)
 {
@@ -1353,6 +1413,7 @@ main (void)
   check_sandbox(L);
   check_thread_failure(L);
   check_events(L);
+  check_default_pool();
   check_rest(L);
   lua_close(L);
   return report();

@@ -412,6 +412,13 @@ rs_lua_default_pool (lua_State *L)
     o.initial_state = push_initial_state(L);
     copy_paths(L, o.initial_state);
     open(L, &o);
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) != LUA_TNIL) {
+      rs_handle *const late = lua_touserdata(L, -2);
+      rs_pool_unref(late->object);
+      late->object = NULL;
+      return 1;  /* a handler that ran meanwhile was here first */
+    }
+    lua_pop(L, 1);
   }
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &default_key);
