@@ -8,6 +8,7 @@
  * proves little, since Lua collects garbage and asks again.  Each run ends
  * with a status or the error "not enough memory", leaves nothing behind
  * (the leak checker sees to that), and the next run without refusals works.
+ * The same at the end of a state, which has jobs to report.
  *
  * The linker puts '__wrap_' functions in the place of the C library's for
  * our own objects; the host's state has an allocator of its own.
@@ -17,6 +18,7 @@
 #include "support/check.h"
 
 #include "alloc.h"
+#include "lparallel.h"
 
 enum mode { OFF, ONLY, TWO, FROM, MODES };
 
@@ -239,6 +241,31 @@ once (int m, long n)
   return m != OFF && atomic_load(&count) >= n;
 }
 
+/* --------------------------------------------------- the end of a state */
+
+/* A state that closes reports what nobody looked at; true when a refusal was
+   met. */
+static bool
+close_once (int m, long n)
+{
+  lua_State *const L = lua_newstate(resize, NULL);
+  REQUIRE(L != NULL);
+  luaL_openlibs(L);
+  luaL_requiref(L, "parallel", luaopen_parallel, 1);
+  lua_setglobal(L, "parallel");
+  REQUIRE(luaL_dostring(L,
+    "pool = parallel.pool { max = 1 }"
+    "parallel.on('unseen_failure', function () end)"
+    "for i = 1, 3 do pool:spawn \"error 'x'\" end "
+    "pool:run 'return 1'") == LUA_OK);
+  atomic_store(&count, 0);
+  atomic_store(&first, n);
+  atomic_store(&mode, m);
+  lua_close(L);
+  atomic_store(&mode, OFF);
+  return atomic_load(&count) >= n;
+}
+
 int
 main (void)
 {
@@ -253,6 +280,11 @@ main (void)
     once(OFF, 0);
     CHECK(run.sum == 42 + 1 + 2);
     CHECK(run.heard == 3);
+    n = 1;
+    while (close_once(m, n))
+      n++;
+    CHECK(n > 10);
+    printf("%ld places to refuse at the end\n", n);
   }
   return report();
 }

@@ -30,18 +30,30 @@ report (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, m]  The same in a state that closes; takes the reference. */
+/* (job)  -> its handle, which has the reference from then on */
+static int
+push_handle (lua_State *L)
+{
+  rs_push_job(L, lua_touserdata(L, 1));
+  return 1;
+}
+
+/* [-0, +0, -]  The same in a state that closes; takes the reference. */
 static void
 report_last (lua_State *L, rs_job *job)
 {
   const int top = lua_gettop(L);
-  rs_push_job(L, job);
-  rs_job **const object = lua_touserdata(L, -1);
-  lua_pushcfunction(L, report);
-  lua_pushvalue(L, -2);
-  lua_pcall(L, 1, 0, 0);
-  *object = NULL;  /* nobody collects it */
-  rs_job_unref(job);
+  lua_pushcfunction(L, push_handle);
+  lua_pushlightuserdata(L, job);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
+    rs_job **const object = lua_touserdata(L, -1);
+    lua_pushcfunction(L, report);
+    lua_pushvalue(L, -2);
+    lua_pcall(L, 1, 0, 0);
+    *object = NULL;
+  }
+  rs_job_unref(job);  /* a handle that is made by now is not finalized, */
+  rs_lua_face(L)->last = NULL;  /* and gone when memory is short */
   lua_settop(L, top);
 }
 
@@ -58,7 +70,7 @@ by_id (const void *a, const void *b)
   return (x > y) - (x < y);
 }
 
-/* [-0, +0, m]  Report what nobody looked at, in the order of the jobs: their
+/* [-0, +0, -]  Report what nobody looked at, in the order of the jobs: their
    handles were finalized in the opposite one. */
 static void
 report_all (lua_State *L, rs_events *e)
