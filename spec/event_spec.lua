@@ -467,6 +467,20 @@ describe("a failure that nobody looked at", function ()
     assert.same(expected, names)
   end)
 
+  it("is no chunk of a map, whose caller has the failures", function ()
+    assert.equal("deadline\tdeadline\n", (run [[
+      local pool = parallel.pool{max = 2}
+      local _, errors = pool:map({1, 2}, function (item)
+        local _ <close> = setmetatable({}, { __close = function ()
+          parallel.task.warning("late " .. item)
+        end })
+        parallel.task.sleep(60)
+      end, { on_error = "continue", deadline = 0.05,
+             streams = { warning = function () end } })
+      print(errors[1].reason, errors[2].reason)
+    ]]))
+  end)
+
   it("is reported when somebody only waited with others", function ()
     for _, wait in ipairs { "parallel.wait(job)",
                             "parallel.wait({job}, {mode = 'first_error'})",

@@ -81,7 +81,7 @@ report_all (lua_State *L, rs_events *e)
   while ((job = rs_events_next(e)) != NULL) {
     rs_job_info info;
     rs_job_info_get(job, &info);
-    if (!info.forgotten || !info.unseen) {
+    if (info.chunk || !info.forgotten || !info.unseen) {
       rs_job_unref(job);
       continue;
     }
