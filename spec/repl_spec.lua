@@ -707,6 +707,28 @@ stack traceback:
     end
   end)
 
+  it("keeps the line that is edited while a job shows its progress",
+     function ()
+    start()
+    enter "function work (path)"
+    enter "local function nap () parallel.task.sleep(.05) end"
+    enter "while not io.open(path .. '/go') do nap() end"
+    enter "parallel.map(parallel.range(10), nap, {limit = 1, progress = true})"
+    enter "assert(io.open(path .. '/done', 'w')):close() end"
+    enter("job = parallel.spawn(work, '" .. home.path .. "')")
+    press "C-l"
+    type_text "'half typed"
+    expect "> 'half typed"
+    assert(io.open(home.path .. "/go", "w")):close()
+    assert(await(function ()
+      local file <close> = io.open(home.path .. "/done")
+      return file ~= nil
+    end))
+    assert.equal("> 'half typed", screen())
+    enter "'"
+    expect "> 'half typed'\nhalf typed\n>"
+  end)
+
   it("is back at SIGINT in a handler, each time", function ()
     start()
     enter("_ = parallel.on('x', function () print 'started' "

@@ -15,7 +15,8 @@
  * While somebody edits a line, who alone knows what the terminal shows, lines
  * are kept, and the editor is told to take its own away and let them out.  A
  * thread that prints faster than that waits, but not for an editor that does
- * not come: then its lines go out as they are.
+ * not come: then its lines go out as they are.  A status is only noted
+ * then: who edits sees no other line change.
  *
  * This is the one place with state outside of any object: a process has one
  * terminal, whatever number of hosts and pools share it.  All threads run
@@ -51,7 +52,7 @@ static char status[1024];  /* "" when none is shown */
 static size_t columns;     /* that it takes, about */
 static bool paused;        /* it is not on the terminal for now */
 static bool dumb;          /* the terminal has no control sequences */
-static bool held;          /* lines are kept */
+static bool held;          /* lines are kept, and the status is not shown */
 static int holder;         /* descriptor where the editor is told of them */
 static rs_list kept = { &kept, &kept };  /* owned */
 static size_t kept_bytes;
@@ -61,7 +62,7 @@ static pthread_cond_t released;  /* kept_bytes == 0; made by the first hold */
 static bool
 shown_locked (void)
 {
-  return status[0] != '\0' && !paused;
+  return status[0] != '\0' && !paused && !held;
 }
 
 /* Take the status away: erase from where it began (ECMA-48, CUU and ED). */
@@ -188,6 +189,10 @@ rs_console_hold (int fd)
   if (!ready)
     rs_cond_init(&released);
   ready = true;
+  if (shown_locked()) {
+    blank_locked();
+    fflush(stderr);
+  }
   held = true;
   holder = fd;
   pthread_mutex_unlock(&lock);
@@ -198,6 +203,7 @@ rs_console_release (void)
 {
   pthread_mutex_lock(&lock);
   put_kept_locked();
+  paused |= held;  /* what is run now may print: the next status ends it */
   held = false;
   pthread_mutex_unlock(&lock);
 }

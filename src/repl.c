@@ -186,12 +186,13 @@ take_told (void)
       && read(editor.told[0], bytes, sizeof bytes) > 0;
 }
 
-/* What jobs print from now on is kept, if we can be told of it. */
+/* What jobs print from now on is kept, if we can be told of it, which is not
+   so behind the last descriptor that is watched. */
 static void
 hold_console (void)
 {
   take_told();  /* what was printed before is on the terminal */
-  if (editor.told[1] >= 0)
+  if (editor.told[1] >= 0 && editor.told[0] < FD_SETSIZE)
     rs_console_hold(editor.told[1]);
 }
 

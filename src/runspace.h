@@ -342,7 +342,8 @@ RS_API void rs_console_resume (void);
  * kept, and a byte is written to 'fd', which must not block, when there is
  * one: then the editor takes its own line away, and 'release' writes what is
  * kept, until the next 'hold'.  Who prints much faster than that waits, a
- * tenth of a second at most; then lines go out as they are.
+ * tenth of a second at most; then lines go out as they are.  The status is
+ * taken away by 'hold'; the first new one after 'release' is shown.
  * One thread holds and releases.
  */
 RS_API void rs_console_hold (int fd);
