@@ -91,6 +91,24 @@ describe("parallel.on", function ()
     assert.equal("parallel: a handler of 'x' raised: first\nsecond\n", text)
   end)
 
+  it("goes on when a handler raises behind one that caught an interrupt",
+     function ()
+    local text = run [[
+      local pid <const> = io.open("/proc/self/stat"):read "n"
+      parallel.on("x", function ()
+        local ok, problem = pcall(function ()
+          io.popen("kill -INT " .. pid):close()
+          while true do end
+        end)
+        print(ok, problem)
+      end)
+      parallel.on("x", function () error("second", 0) end)
+      print(parallel.run(function () parallel.task.emit "x" return 5 end))
+    ]]
+    assert.matches("^false\t[^\n]*interrupted!\n"
+                   .. "parallel: a handler of 'x' raised: second\n5\n$", text)
+  end)
+
   it("shows what a handler raised as other errors are shown", function ()
     local text = run [[
       parallel.on("x", function () error { code = 4 } end)

@@ -266,13 +266,17 @@ rs_parallel_interrupt (lua_State *L)
   rs_lua_face(L)->interrupted = true;
 }
 
-/* core.interrupted() -> boolean: the error that was caught in a handler ends
-   more than the handler */
+/* core.interrupted([over]) -> boolean: the error that was caught in a handler
+   ends more than the handler; 'over': a handler has returned, so that a later
+   error is another one */
 int
 rs_lua_interrupted (lua_State *L)
 {
+  rs_face *const face = rs_lua_face(L);
   rs_task task;
-  lua_pushboolean(L, rs_lua_face(L)->interrupted
+  if (lua_toboolean(L, 1) && face->dispatching == 1)  /* as above */
+    face->interrupted = false;
+  lua_pushboolean(L, face->interrupted
                      || (rs_task_get(L, &task) && task.stopping));
   return 1;
 }

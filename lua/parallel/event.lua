@@ -97,7 +97,11 @@ end
 ---@param event parallel.Event|parallel.StreamRecord
 local function call (job, fn, event)
   local ok, problem = pcall(fn, event)
-  if not ok then report(job, event.name or event.stream, problem) end
+  if ok then
+    core.interrupted(true)  -- an interrupt that it caught is over
+  else
+    report(job, event.name or event.stream, problem)
+  end
 end
 
 --- Call the handlers of all jobs; how many.
