@@ -523,6 +523,26 @@ describe("a failure that nobody looked at", function ()
     end
   end)
 
+  it("is reported when each handler of it raises", function ()
+    local failing <const> = [[
+      parallel.on("unseen_failure", function () error("no", 0) end)
+    ]]
+    local rest <const> = [[
+      local pool = parallel.pool{max = 1}
+      pool:submit{function () error("lost", 0) end, name = "f"}
+      pool:close()
+      collectgarbage()
+      parallel.poll()
+    ]]
+    local raised <const> = "parallel: a handler of 'unseen_failure' raised: "
+                           .. "no\n"
+    assert.equal(raised .. "parallel: nobody looked at the failure of 'f': "
+                 .. "lost\n", (run(failing .. rest):gsub("traceback.*", "")))
+    assert.equal(raised .. "f\n", (run(failing .. [[
+      parallel.on("unseen_failure", function (e) print(e.job_name) end)
+    ]] .. rest)))
+  end)
+
   it("goes to a handler where there is one", function ()
     assert.equal("d\tlost\n", (run [[
       parallel.on("unseen_failure", function (event)

@@ -95,6 +95,7 @@ end
 ---@param job parallel.Job
 ---@param fn function
 ---@param event parallel.Event|parallel.StreamRecord
+---@return boolean ok
 local function call (job, fn, event)
   local ok, problem = pcall(fn, event)
   if ok then
@@ -102,23 +103,23 @@ local function call (job, fn, event)
   else
     report(job, event.name or event.stream, problem)
   end
+  return ok
 end
 
 --- Call the handlers of all jobs; how many.
 ---@param job parallel.Job
 ---@param name string
 ---@param event parallel.Event
----@return integer
+---@return integer calls
+---@return boolean ok  one of them has not raised
 local function call_all (job, name, event)
   local list <const> = handlers[name]
-  if list == nil then return 0 end
-  if #list == 1 then
-    call(job, list[1], event)
-    return 1
-  end
+  if list == nil then return 0, false end
+  if #list == 1 then return 1, call(job, list[1], event) end
   local copy <const> = table.move(list, 1, #list, 1, {})
-  for _, fn in ipairs(copy) do call(job, fn, event) end
-  return #copy
+  local any = false
+  for _, fn in ipairs(copy) do any = call(job, fn, event) or any end
+  return #copy, any
 end
 
 ---@param job parallel.Job
@@ -245,7 +246,8 @@ local function report_unseen (job)
   if ok ~= false then return end
   local event = make_event(job, job:facts(), "unseen_failure")
   event.data = problem
-  if call_all(job, "unseen_failure", event) > 0 then return end
+  local _, told = call_all(job, "unseen_failure", event)
+  if told then return end
   local words <const> = problem.state == "failed"
     and "parallel: nobody looked at the failure of "
     or "parallel: nobody has seen that "
