@@ -128,6 +128,14 @@ describe("job", function ()
     assert.equal(9, job:get())
   end)
 
+  it("is not submitted with arguments by name", function ()
+    assert.matches("job_spec.lua:%d+: bad option 'arguments' to 'submit' %(an "
+                   .. "array expected, got the key 'host'; values by name are "
+                   .. "given as 'params'%)", raised(function ()
+      parallel.submit { square, arguments = { host = 3 } }
+    end))
+  end)
+
   it("is heard to its end by its handlers once it is removed", function ()
     local pool <close> = parallel.pool { max = 1 }
     local gate <close> = gates.new()

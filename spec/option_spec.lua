@@ -89,6 +89,12 @@ local BAD_OPTIONS <const> = {
     "bad option 'arguments' to 'map' (an array expected, got 'x')" },
   { { arguments = { n = -1 } },
     "bad option 'arguments' to 'map' (an array expected, got a table)" },
+  { { arguments = { "a", host = "b" } },
+    "bad option 'arguments' to 'map' (an array expected, got the key 'host'; "
+    .. "values by name are given as 'params')" },
+  { { arguments = { [0] = "a" } },
+    "bad option 'arguments' to 'map' (an array expected, got the key 0; "
+    .. "values by name are given as 'params')" },
   { { name = 5 }, "bad option 'name' to 'map' (a string expected, got 5)" },
   { { on_error = "ignore" },
     "bad option 'on_error' to 'map' ('stop' or 'continue' expected, got "

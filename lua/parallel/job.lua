@@ -223,7 +223,7 @@ end
 local SUBMIT <const> = {
   [1] = check.code,
   fn = check.code,
-  arguments = check.list,
+  arguments = options.by_position,
   name = check.text,
   params = check.list,
   streams = options.streams,

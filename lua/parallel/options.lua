@@ -5,7 +5,7 @@ local check = require "parallel.check"
 local core = require "parallel.core"
 local limits = require "parallel.limits"
 
-local next, require, table, type = next, require, table, type
+local math, next, require, table, type = math, next, require, table, type
 
 --- What every verb over items accepts.
 ---@class parallel.CallOptions: parallel.InitialStateFields, parallel.Limits
@@ -58,9 +58,24 @@ local function by_name (value)
   if type(value) ~= "table" then return "a table of values by name" end
 end
 
+--- An array, with or without its length in `n`; not names, which would be
+--- lost.
+---@param value any
+---@return string? expected
+---@return string? wrong
+local function by_position (value)
+  if type(value) ~= "table" then return "an array" end
+  for key in next, value do
+    if key ~= "n" and (math.type(key) ~= "integer" or key < 1) then
+      return "an array", "the key " .. check.describe(key)
+             .. "; values by name are given as 'params'"
+    end
+  end
+end
+
 ---@type table<string, fun(value: any): string?, string?>
 local COMMON <const> = {
-  arguments = check.list,
+  arguments = by_position,
   chunk = check.size,
   limit = check.size,
   name = check.text,
@@ -282,6 +297,7 @@ local options = {
   arguments = arguments,
   batch = batch,
   bind = bind,
+  by_position = by_position,
   grace = grace,
   is_open = is_open,
   is_pool = is_pool,
