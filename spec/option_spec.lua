@@ -137,6 +137,9 @@ local BAD_OPTIONS <const> = {
   { { path = 5 }, "bad option 'path' to 'map' (a string expected, got 5)" },
   { { initial_state = 5 },
     "bad option 'initial_state' to 'map' (an initial state expected, got 5)" },
+  { { initial_state = io.stdout },
+    "bad option 'initial_state' to 'map' (an initial state expected, got a "
+    .. "FILE*)" },
   { { initial_state = {}, modules = {} },
     "bad option 'modules' to 'map' ('initial_state' is given too)" },
   { { initial_state = { modles = {} } },
@@ -166,6 +169,20 @@ describe("an option", function ()
         local _ = parallel[verb]({ 1 }, square,
                                  { max_failures = 2, on_error = "stop" })
       end))
+    end
+  end)
+
+  it("cannot be a pool where an initial state belongs", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local options <const> = { initial_state = pool }
+    for verb, call in pairs {
+      pool = function () local _ = parallel.pool(options) end,
+      collect = function () parallel.collect({ 1 }, square, options) end,
+      invoke = function () parallel.invoke(square, { {} }, options) end,
+    } do
+      assert.equal("bad option 'initial_state' to '" .. verb .. "' (an "
+                   .. "initial state expected, got a parallel.pool)",
+                   misuse(call))
     end
   end)
 

@@ -5,7 +5,8 @@ local check = require "parallel.check"
 local core = require "parallel.core"
 local limits = require "parallel.limits"
 
-local math, next, require, table, type = math, next, require, table, type
+local getmetatable, math, next, require, table, type =
+  getmetatable, math, next, require, table, type
 
 --- What every verb over items accepts.
 ---@class parallel.CallOptions: parallel.InitialStateFields, parallel.Limits
@@ -85,16 +86,25 @@ local COMMON <const> = {
 }
 for name, test in next, limits.CALL do COMMON[name] = test end
 
+--- What an initial state is made of, or one.
+---@param value any
+---@return string?
+local function initial_state (value)
+  local kind <const> = type(value)
+  if kind == "table" then return nil end
+  local metatable <const> = kind == "userdata" and getmetatable(value)
+  if type(metatable) ~= "table"
+     or metatable.__name ~= "parallel.initial_state" then
+    return "an initial state"
+  end
+end
+
 ---@type table<string, fun(value: any): string?>
 local PLACE <const> = {
   cpath = check.text,
   functions = check.list,
   init = check.code,
-  initial_state = function (value)
-    if type(value) ~= "userdata" and type(value) ~= "table" then
-      return "an initial state"
-    end
-  end,
+  initial_state = initial_state,
   libs = check.list,
   modules = check.list,
   path = check.text,
