@@ -114,6 +114,12 @@ local BAD_OPTIONS <const> = {
     .. "'string'?)" },
   { { libs = { "base" }, modules = { "cjson" } },
     "bad option 'modules' to 'map' ('libs' leaves 'package' out)" },
+  { { variables = 5 },
+    "bad option 'variables' to 'map' (a table by name expected, got 5)" },
+  { { functions = 5 },
+    "bad option 'functions' to 'map' (a table by name expected, got 5)" },
+  { { preload = 5 },
+    "bad option 'preload' to 'map' (a table by name expected, got 5)" },
   { { variables = { 5 } },
     "bad option 'variables' to 'map' (a table by name expected, got the key "
     .. "1)" },
@@ -170,6 +176,13 @@ describe("an option", function ()
                                  { max_failures = 2, on_error = "stop" })
       end))
     end
+  end)
+
+  it("is expected by name in 'submit', too", function ()
+    assert.equal("bad option 'params' to 'submit' (a table of values by name "
+                 .. "expected, got 5)", misuse(function ()
+      local _ = parallel.submit { square, params = 5 }
+    end))
   end)
 
   it("cannot be a pool where an initial state belongs", function ()

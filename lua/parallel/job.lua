@@ -225,7 +225,7 @@ local SUBMIT <const> = {
   fn = check.code,
   arguments = options.by_position,
   name = check.text,
-  params = check.list,
+  params = options.by_name,
   streams = options.streams,
 }
 for name, test in next, limits.CALL do SUBMIT[name] = test end

@@ -99,19 +99,25 @@ local function initial_state (value)
   end
 end
 
+---@param value any
+---@return string?
+local function named (value)
+  if type(value) ~= "table" then return "a table by name" end
+end
+
 ---@type table<string, fun(value: any): string?>
 local PLACE <const> = {
   cpath = check.text,
-  functions = check.list,
+  functions = named,
   init = check.code,
   initial_state = initial_state,
   libs = check.list,
   modules = check.list,
   path = check.text,
-  preload = check.list,
+  preload = named,
   reset = check.one_of("globals", "none", "fresh"),
   sandbox = function () end,  -- as the initial state reads it
-  variables = check.list,
+  variables = named,
 }
 for name, test in next, limits.RUNSPACE do PLACE[name] = test end
 
@@ -307,6 +313,7 @@ local options = {
   arguments = arguments,
   batch = batch,
   bind = bind,
+  by_name = by_name,
   by_position = by_position,
   grace = grace,
   is_open = is_open,
