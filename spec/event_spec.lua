@@ -485,6 +485,21 @@ describe("a failure that nobody looked at", function ()
     assert.same(expected, names)
   end)
 
+  it("is reported in the order of the jobs that are collected", function ()
+    assert.equal("j1 j2 j3 j4 j5 ", (run [[
+      parallel.on("unseen_failure", function (event)
+        io.write(event.job_name, " ")
+      end)
+      local pool = parallel.pool{max = 1}
+      for i = 1, 5 do
+        pool:submit{function () error "lost" end, name = "j" .. i}
+      end
+      pool:run "return 1"
+      collectgarbage()
+      parallel.poll()
+    ]]))
+  end)
+
   it("is no chunk of a map, whose caller has the failures", function ()
     assert.equal("deadline\tdeadline\n", (run [[
       local pool = parallel.pool{max = 2}

@@ -157,22 +157,28 @@ rs_lua_events (lua_State *L)
   return rs_lua_events_of(L, rs_lua_face(L));
 }
 
-/* (deliver) -> count */
+/* (deliver, report_all) -> count */
 static int
 deliver_all (lua_State *L)
 {
   rs_face *const face = rs_lua_face(L);
   rs_events *const e = rs_lua_events_of(L, face);
   lua_Integer n = 0;
+  bool late = false;
   rs_job *job;
   while ((job = rs_events_next(e)) != NULL) {
     if (face->dispatching == 1)
       face->interrupted = false;
     lua_pushvalue(L, 1);
     rs_push_job(L, job);
-    lua_call(L, 1, 1);
-    n += lua_tointeger(L, -1);
-    lua_pop(L, 1);
+    lua_call(L, 1, 2);
+    n += lua_tointeger(L, -2);
+    late = lua_toboolean(L, -1);
+    lua_pop(L, 2);
+  }
+  if (late) {
+    lua_pushvalue(L, 2);
+    lua_call(L, 0, 0);
   }
   lua_pushinteger(L, n);
   return 1;
@@ -196,7 +202,8 @@ rs_lua_dispatch (lua_State *L, rs_events *e)
   face->dispatching++;
   lua_pushcfunction(L, deliver_all);
   lua_getfield(L, -2, "deliver");
-  const int status = lua_pcall(L, 1, 1, 0);
+  lua_getfield(L, -3, "report_all");
+  const int status = lua_pcall(L, 2, 1, 0);
   face->dispatching--;
   if (aside)
     rs_console_resume();

@@ -254,6 +254,26 @@ local function report_unseen (job)
   core.write(2, words .. tostring(problem) .. "\n")
 end
 
+--- Jobs to be reported when all that is queued was handed out: the collector
+--- finds the newest first.
+---@type parallel.Job[]
+local unseen = {}
+
+---@param a parallel.Job
+---@param b parallel.Job
+---@return boolean
+local function newer (a, b) return a.id > b.id end
+
+--- Report them, the oldest first.  Each leaves the list before, since its
+--- handler may wait, or end this.
+local function report_all ()
+  table.sort(unseen, newer)
+  while unseen[1] ~= nil do
+    local job <const> = table.remove(unseen)
+    if job:facts().unseen then report_unseen(job) end
+  end
+end
+
 ---@param job parallel.Job
 ---@param info table
 ---@param list? parallel.Listener[]
@@ -277,6 +297,7 @@ end
 --- the time until it is called.
 ---@param job parallel.Job
 ---@return integer calls  of handlers
+---@return boolean late   there is something for `report_all`
 local function deliver (job)
   local id <const>, chunk <const>, begun <const>, ended <const> = job:news()
   local list <const> = listeners[id]
@@ -309,9 +330,9 @@ local function deliver (job)
   end
   if ended and not chunk then
     calls = calls + tell_end(job, job:facts(), list)
-    if job:facts().unseen then report_unseen(job) end
+    if job:facts().unseen then unseen[#unseen + 1] = job end
   end
-  return calls
+  return calls, unseen[1] ~= nil
 end
 
 ---@param verb string
@@ -488,6 +509,7 @@ return {
   forget = forget,
   functions = { fileno = fileno, off = off, on = on, poll = poll },
   job_methods = { off = methods.off, on = methods.on },
+  report_all = report_all,
   report_unseen = report_unseen,
   watch = watch,
 }
