@@ -127,6 +127,9 @@ rs_handle_timeout (lua_State *L, int arg)
   if (lua_isnoneornil(L, arg))
     return RS_FOREVER;
   const double t = luaL_checknumber(L, arg);
-  luaL_argcheck(L, t >= 0, arg, "seconds expected, not negative");
+  if (!(t >= 0))
+    luaL_argerror(L, arg, lua_pushfstring(L, "seconds from 0 on expected, got "
+                                             "%s", luaL_tolstring(L, arg,
+                                                                  NULL)));
   return isinf(t) ? RS_FOREVER : t;
 }

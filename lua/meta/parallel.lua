@@ -32,8 +32,9 @@ function core.now () end
 
 --- The error that was caught in a handler is an interrupt, or the end of the
 --- job that this is.
+---@param over? boolean  a handler has returned: a later error is another one
 ---@return boolean
-function core.interrupted () end
+function core.interrupted (over) end
 
 --- Copies of the values, as a runspace would get them.
 ---@param ... any
