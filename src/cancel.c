@@ -49,9 +49,8 @@ struct rs_cancel {
   pthread_t thread;
 
   uint64_t limit;          /* instructions of an item; 0: none; the thread's
-                              own, as the next three */
+                              own, as the next two */
   bool finalizes;          /* rs_cancel_set_finalizes */
-  void *seeder;            /* rs_cancel_set_seeder */
   _Atomic bool planted;    /* the hook was */
   _Atomic unsigned seen;   /* signals that came; read by any thread */
   _Atomic bool refuse;     /* memory */
@@ -405,18 +404,6 @@ bool
 rs_cancel_finalizes (const rs_cancel *c)
 {
   return c->finalizes;
-}
-
-void
-rs_cancel_set_seeder (rs_cancel *c, void *owner)
-{
-  c->seeder = owner;
-}
-
-void *
-rs_cancel_seeder (const rs_cancel *c)
-{
-  return c->seeder != NULL ? c->seeder : RS_SEEDING;
 }
 
 /* -------------------------------------------------------------- stopping */

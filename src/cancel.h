@@ -140,11 +140,6 @@ void rs_cancel_leave (rs_cancel *c);
 void rs_cancel_set_finalizes (rs_cancel *c);
 bool rs_cancel_finalizes (const rs_cancel *c);
 
-/* States are seeded for the call of 'owner' from here on: who stops it stops
-   that; NULL: for none.  Then: the owner of that.  That thread. */
-void rs_cancel_set_seeder (rs_cancel *c, void *owner);
-void *rs_cancel_seeder (const rs_cancel *c);
-
 /* Set while memory is refused; for the allocator. */
 const _Atomic bool *rs_cancel_refusal (const rs_cancel *c);
 

@@ -581,8 +581,7 @@ call_seed_entries (rs_state *s, const rs_state_options *o, rs_reason *reason)
   rs_token token;
   if (!rs_initial_state_runs_scripts(o->initial_state))
     return call_seed(s, seed_entries, o->initial_state);
-  rs_token_enter(s->cancel, &token, s->L, rs_cancel_seeder(s->cancel),
-                 o->wish);
+  rs_token_enter(s->cancel, &token, s->L, o->owner, o->wish);
   const int code = call_seed(s, seed_entries, o->initial_state);
   *reason = rs_token_leave(s->cancel, &token, s->L);
   s->forced = atomic_load_explicit(&token.forced, memory_order_relaxed);

@@ -32,7 +32,9 @@ typedef struct rs_state_options {
   rs_pool *pool;                          /* lent; opaque here */
   unsigned worker;
   rs_cancel *cancel;                      /* lent; of the thread */
-  const rs_wish *wish;                    /* that seeding stops; lent */
+  const rs_wish *wish;                    /* that stops seeding; lent */
+  void *owner;                            /* of that: the rs_call that waits
+                                             for it, or RS_SEEDING */
 } rs_state_options;
 
 /*

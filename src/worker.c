@@ -68,9 +68,9 @@ open_state (rs_slot *slot, rs_cancel *cancel, rs_job *job, rs_error *err)
     .worker = slot->number,
     .cancel = cancel,
     .wish = job != NULL ? &job->call.wish : &slot->wish,
+    .owner = job != NULL ? (void *) &job->call : RS_SEEDING,
   };
   rs_state *s = NULL;
-  rs_cancel_set_seeder(cancel, job != NULL ? &job->call : NULL);
   if (rs_state_open(&options, &s, err) != RS_OK)
     return NULL;
   tell_bytes(slot, s);
