@@ -26,7 +26,7 @@ local BAD_OPTIONS <const> = {
   { { Limit = 3 }, "unknown option 'Limit' to 'map' (did you mean 'limit'?)" },
   { { frobnicate = 3 }, "unknown option 'frobnicate' to 'map'" },
   { { params = 5 },
-    "bad option 'params' to 'map' (a table of values by name expected, got 5)"
+    "bad option 'params' to 'map' (a table by name expected, got 5)"
   },
   { { ordered = true }, "unknown option 'ordered' to 'map'" },
   { { timeout = 0 }, "bad option 'timeout' to 'map' (a positive number of "
@@ -179,7 +179,7 @@ describe("an option", function ()
   end)
 
   it("is expected by name in 'submit', too", function ()
-    assert.equal("bad option 'params' to 'submit' (a table of values by name "
+    assert.equal("bad option 'params' to 'submit' (a table by name "
                  .. "expected, got 5)", misuse(function ()
       local _ = parallel.submit { square, params = 5 }
     end))

@@ -56,7 +56,7 @@ end
 ---@param value any
 ---@return string?
 local function by_name (value)
-  if type(value) ~= "table" then return "a table of values by name" end
+  if type(value) ~= "table" then return "a table by name" end
 end
 
 --- An array, with or without its length in `n`; not names, which would be
@@ -99,25 +99,19 @@ local function initial_state (value)
   end
 end
 
----@param value any
----@return string?
-local function named (value)
-  if type(value) ~= "table" then return "a table by name" end
-end
-
 ---@type table<string, fun(value: any): string?>
 local PLACE <const> = {
   cpath = check.text,
-  functions = named,
+  functions = by_name,
   init = check.code,
   initial_state = initial_state,
   libs = check.list,
   modules = check.list,
   path = check.text,
-  preload = named,
+  preload = by_name,
   reset = check.one_of("globals", "none", "fresh"),
   sandbox = function () end,  -- as the initial state reads it
-  variables = named,
+  variables = by_name,
 }
 for name, test in next, limits.RUNSPACE do PLACE[name] = test end
 
