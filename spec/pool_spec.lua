@@ -19,6 +19,21 @@ local function but_first (code)
   return ("if not os.remove '%s' then %s end"):format(token, code)
 end
 
+--- A pool of two with as many jobs: one has begun and waits at 'held', and
+--- the other worker seeds its runspace by 'code'.
+local function open_seeding (code, seeded, held)
+  local pool <const> = parallel.pool {
+    max = 2, functions = { pass = seeded.pass, spin = spin },
+    init = but_first("pass() " .. code),
+  }
+  local pass <const> = held.pass
+  for _ = 1, 2 do pool:spawn(function () pass() end) end
+  held:await(1)
+  seeded:open()
+  seeded:await(1)
+  return pool
+end
+
 --- Code that arrives at a gate, and waits there where no signal reaches it.
 local function pass_deaf (gate)
   return ("os.execute 'printf x > %s; : < %s'"):format(gate.bell, gate.path)
@@ -232,15 +247,7 @@ describe("pool", function ()
       } do
         local seeded <close> = gates.new()
         local held <close> = gates.new()
-        local pool = parallel.pool {
-          max = 2, functions = { pass = seeded.pass, spin = spin },
-          init = but_first("pass() " .. code),
-        }
-        local pass <const> = held.pass
-        for _ = 1, 2 do pool:spawn(function () pass() end) end
-        held:await(1)
-        seeded:open()
-        seeded:await(1)
+        local pool = open_seeding(code, seeded, held)
         held:open()
         pool:close(0)
         assert.equal(0, pool:info().stuck)
@@ -251,15 +258,7 @@ describe("pool", function ()
     it("does not wait for a worker that nobody needs", function ()
       local seeded <close> = gates.new()
       local held <close> = gates.new()
-      local pool = parallel.pool {
-        max = 2, functions = { pass = seeded.pass, spin = spin },
-        init = but_first "pass() spin()",
-      }
-      local pass <const> = held.pass
-      for _ = 1, 2 do pool:spawn(function () pass() end) end
-      held:await(1)
-      seeded:open()
-      seeded:await(1)
+      local pool = open_seeding("spin()", seeded, held)
       held:open()
       assert.is_true(pool:close(20))
       assert.equal(2, pool:info().done.completed)
