@@ -14,7 +14,7 @@ local sections = {}
 
 function sections.scale ()
   harness.series("cost of an item by the workers of the pool", "ns",
-         { 1, 2, 8, 64, 256 }, 2, FLAT, function (workers)
+                 { 1, 2, 8, 64, 256 }, 2, FLAT, function (workers)
     local items = {}
     for i = 1, 1000000 do items[i] = i end
     local pool <close> = harness.pool(workers)
@@ -23,7 +23,7 @@ function sections.scale ()
     return median(3, map) * 1e3
   end)
   harness.series("cost of a job by the workers of the pool", "ns",
-         { 1, 2, 8, 64, 256 }, 2, FLAT, function (workers)
+                 { 1, 2, 8, 64, 256 }, 2, FLAT, function (workers)
     local pool <close> = harness.pool(workers)
     local function jobs ()
       local list = {}
@@ -38,8 +38,8 @@ function sections.scale ()
     return median(3, jobs) * 1e9 / 50000
   end)
   harness.series("cost of a job by the length of the queue", "ns",
-         { 1, 10, 100, 1000, 10000, 100000, 1000000 }, 3, FLAT,
-         function (length)
+                 { 1, 10, 100, 1000, 10000, 100000, 1000000 }, 3, FLAT,
+                 function (length)
     local pool <close> = harness.pool()
     local times = math.max(1, 100000 // length)
     local function jobs ()
@@ -54,8 +54,8 @@ function sections.scale ()
            / (length * times)
   end)
   harness.series("cost of an item by their number", "ns",
-         { 1, 10, 100, 1000, 10000, 100000, 1000000, 10000000 }, 6, FLAT,
-         function (n)
+                 { 1, 10, 100, 1000, 10000, 100000, 1000000, 10000000 }, 6,
+                 FLAT, function (n)
     local items = {}
     for i = 1, n do items[i] = i end
     local pool <close> = harness.pool()
