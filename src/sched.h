@@ -36,7 +36,7 @@
 #include "list.h"
 
 enum { RS_LANES = 2 * RS_PRIORITY_MAX + 1 };
-enum { RS_HAND = 8 };    /* jobs that a worker takes at once, at most */
+enum { RS_HAND = 16 };   /* jobs that a worker takes at once, at most */
 
 enum {
   RS_HOLD_EMPTY, RS_HOLD_AWAITED, RS_HOLD_READY, RS_HOLD_TAKEN, RS_HOLD_PINNED,
