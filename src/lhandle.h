@@ -32,7 +32,7 @@ typedef struct rs_handle {
   unsigned place;         /* of a job: in 'places'; 0: none yet */
   bool got;               /* of a job: its results were taken */
   bool special;           /* of a pool: it has limits, or streams of its own */
-  const rs_job *next;     /* of a job: the one that was submitted after it, to
+  const rs_job *next;     /* of a job: the next but one that was submitted, to
                              be prefetched only, since it may be gone */
 } rs_handle;
 
@@ -49,6 +49,7 @@ typedef struct rs_face {
   unsigned dispatching;   /* dispatches that run, each in a handler of one */
   bool interrupted;       /* by the program, while a job is handed out */
   rs_handle *last;        /* of the job that was submitted last, if alive */
+  rs_handle *before;      /* of the one before it */
 } rs_face;
 
 /* [-0, +0, m]  That of 'L', the same as long as the state lives. */

@@ -108,8 +108,9 @@ through (lua_State *L)
 static void
 note (lua_State *L, rs_face *face, rs_handle *handle)
 {
-  if (face->last != NULL)
-    face->last->next = handle->object;
+  if (face->before != NULL)
+    face->before->next = handle->object;
+  face->before = face->last;
   face->last = handle;
   if (++face->filled % TOLD == 0 && are_many(face) && have_doubled(face)
       && lua_gc(L, LUA_GCISRUNNING))
@@ -677,6 +678,8 @@ gc (lua_State *L)
   handle->object = NULL;
   if (face->last == handle)
     face->last = NULL;
+  if (face->before == handle)
+    face->before = NULL;
   vacate(face, handle);  /* once, if somebody calls this himself */
   return 0;
 }
