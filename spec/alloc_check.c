@@ -191,6 +191,25 @@ one_talk (lua_State *L)
   }
 }
 
+/* Of a pool that nobody has waited for: its worker may not come about. */
+static void
+one_plain_job (lua_State *L)
+{
+  const rs_pool_options o = { .max = 1 };
+  rs_pool *pool;
+  rs_job *job;
+  const int status = rs_pool_open(&o, &pool, NULL);
+  CHECK(allowed(status));
+  if (status != RS_OK)
+    return;
+  lua_pushliteral(L, "return 1");
+  if (rs_submit(pool, L, 0, NULL, &job, NULL) == RS_OK) {
+    run.hung |= rs_job_wait(job, L, 60) != RS_OK;
+    rs_job_unref(job);
+  }
+  rs_pool_unref(pool);
+}
+
 static int
 everything (lua_State *L)
 {
@@ -214,6 +233,7 @@ everything (lua_State *L)
   one_job(L);
   one_map(L);
   one_talk(L);
+  one_plain_job(L);
   return 0;
 }
 

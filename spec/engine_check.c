@@ -688,6 +688,56 @@ check_initial_state (lua_State *L)
     CHECK(rs_pool_open(&odd[i], &pool, &err) == RS_EINVAL);
 }
 
+static int
+open_at_gate (lua_State *L)
+{
+  wait_at_gate(L);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* Who opens a pool waits for a worker, unless nothing can go wrong there; jobs
+   wait for it in any case. */
+static void
+check_sure (lua_State *L)
+{
+  static const struct {
+    unsigned flags;
+    size_t memory;
+    int status;          /* while the worker opens */
+  } cases[] = {
+    { RS_PRELOAD_GLOBAL | RS_PRELOAD_SURE, 0, RS_OK },
+    { RS_PRELOAD_GLOBAL | RS_PRELOAD_SURE, 1 << 26, RS_EBUSY },
+    { RS_PRELOAD_GLOBAL, 0, RS_EBUSY },
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    rs_initial_state *const is = rs_initial_state_new();
+    rs_pool *pool = NULL;
+    rs_job *job = NULL;
+    rs_error err;
+    gate_close();
+    REQUIRE(is != NULL);
+    REQUIRE(rs_initial_state_add_preload(is, "gate", open_at_gate,
+                                         cases[i].flags) == RS_OK);
+    const rs_pool_options o = { .max = 1, .memory = cases[i].memory,
+                                .initial_state = is };
+    REQUIRE(rs_pool_start(&o, &pool, &err) == RS_OK);
+    gate_await(1);
+    CHECK(rs_pool_await_open(pool, NULL, 0, &err) == cases[i].status);
+    if (cases[i].status == RS_OK) {
+      job = submit(pool, L, "return 1", 0);
+      REQUIRE(job != NULL);
+      CHECK(state_of(job) == RS_JOB_QUEUED);
+    }
+    gate_open();
+    CHECK(rs_pool_await_open(pool, NULL, RS_FOREVER, &err) == RS_OK);
+    CHECK(job == NULL || result_of(job, L) == 1);
+    CHECK(result_of(submit(pool, L, "return 2", 0), L) == 2);
+    rs_pool_unref(pool);
+    rs_initial_state_unref(is);
+  }
+}
+
 /* --------------------------------------------------------------- sandboxes */
 
 /* In a runspace: the sandbox there, as numbers. */
@@ -1281,6 +1331,11 @@ check_full_hand (void)
   begin_is(&s, &seat, jobs[RS_HAND + 1]);
   CHECK(!rs_seat_linger(&s, &seat));           /* nothing comes */
   pthread_mutex_lock(&s.lock);
+  rs_hold *const last = &seat.hand[seat.tail % RS_HAND];
+  CHECK(atomic_exchange(&last->state, RS_HOLD_AWAITED) == RS_HOLD_EMPTY);
+  rs_sched_close_locked(&s);                   /* nothing will */
+  CHECK(atomic_load(&last->state) == RS_HOLD_EMPTY);
+  CHECK(!rs_seat_linger(&s, &seat) && !rs_sched_take_locked(&s, &seat));
   rs_sched_leave_locked(&s, &seat);
   CHECK(s.full_hands == 0 && s.queued == 0);
   pthread_mutex_unlock(&s.lock);
@@ -1410,6 +1465,7 @@ main (void)
   check_host_state();
   check_closed_batch(L);
   check_initial_state(L);
+  check_sure(L);
   check_sandbox(L);
   check_thread_failure(L);
   check_events(L);

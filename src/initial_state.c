@@ -126,6 +126,20 @@ rs_initial_state_runs_scripts (const rs_initial_state *is)
   return false;
 }
 
+bool
+rs_initial_state_is_sure (const rs_initial_state *is)
+{
+  for (const rs_list *link = is->entries.next; link != &is->entries;
+       link = link->next) {
+    const rs_entry *const e = RS_LIST_ENTRY(link, rs_entry, link);
+    if (e->kind != RS_ENTRY_PRELOAD
+        || (e->flags & (RS_PRELOAD_GLOBAL | RS_PRELOAD_SURE))
+           == RS_PRELOAD_GLOBAL)
+      return false;
+  }
+  return true;
+}
+
 /* Append an entry; owns 'message' in each case. */
 static int
 add (rs_initial_state *is, rs_entry_kind kind, const char *name,
@@ -252,7 +266,8 @@ int
 rs_initial_state_add_preload (rs_initial_state *is, const char *name,
                               lua_CFunction open, unsigned flags)
 {
-  if (open == NULL || (flags & ~(unsigned) RS_PRELOAD_GLOBAL) != 0)
+  const unsigned known = RS_PRELOAD_GLOBAL | RS_PRELOAD_SURE;
+  if (open == NULL || (flags & ~known) != 0)
     return RS_EINVAL;
   rs_entry *entry;
   const int status = add(is, RS_ENTRY_PRELOAD, name, NULL, &entry);

@@ -50,4 +50,7 @@ void rs_initial_state_seal (rs_initial_state *is);
    state and not in another. */
 bool rs_initial_state_runs_scripts (const rs_initial_state *is);
 
+/* Opening a state with it fails for want of memory only. */
+bool rs_initial_state_is_sure (const rs_initial_state *is);
+
 #endif

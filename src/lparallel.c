@@ -316,8 +316,9 @@ open_lazily (lua_State *L)
 void
 rs_add_parallel (lua_State *L, rs_initial_state *is)
 {
-  const int status = rs_initial_state_add_preload(is, "parallel", open_lazily,
-                                                  RS_PRELOAD_GLOBAL);
+  const int status =
+    rs_initial_state_add_preload(is, "parallel", open_lazily,
+                                 RS_PRELOAD_GLOBAL | RS_PRELOAD_SURE);
   if (status != RS_OK)
     rs_handle_error(L, "%s", rs_status_message(status));
 }

@@ -912,12 +912,15 @@ pool_new (const rs_pool_options *o)
 }
 
 /* One worker is there, and the others will be: what opens in one state opens
-   in each, unless it is a script's own. */
+   in each, unless it is a script's own.  Or nothing can go wrong: then the
+   first jobs are made while it opens. */
 static bool
 has_opened_locked (const rs_pool *pool)
 {
-  return pool->opening < pool->started_workers
-      && !rs_initial_state_runs_scripts(pool->initial_state);
+  return (pool->limits.memory == 0
+          && rs_initial_state_is_sure(pool->initial_state))
+      || (pool->opening < pool->started_workers
+          && !rs_initial_state_runs_scripts(pool->initial_state));
 }
 
 int

@@ -227,8 +227,10 @@ RS_API int rs_initial_state_set_cpath (rs_initial_state *is,
  * 'package.preload[name] = open'.  With RS_PRELOAD_GLOBAL the module is
  * opened at once and stands in the global 'name' too, as 'luaL_requiref'
  * does it.  The code of 'open' must stay loaded while the process lives.
+ * With RS_PRELOAD_SURE it raises for want of memory only, so that who opens a
+ * pool need not wait for it.
  */
-enum { RS_PRELOAD_GLOBAL = 1 };
+enum { RS_PRELOAD_GLOBAL = 1, RS_PRELOAD_SURE = 2 };
 RS_API int rs_initial_state_add_preload (rs_initial_state *is,
                                          const char *name, lua_CFunction open,
                                          unsigned flags);
@@ -468,7 +470,8 @@ typedef struct rs_pool_options {
  * Open a pool.  Its first 'min' workers are started before this returns, and
  * one of them is seeded, or all where that runs code of scripts; so an initial
  * state that cannot be established fails here, with the message that its code
- * raised.  'options' may be NULL.
+ * raised.  Nobody waits for one that only needs memory, of which there is no
+ * limit: without it jobs fail that need the worker.  'options' may be NULL.
  * RS_OK, RS_EINVAL, RS_ENOMEM, RS_EFAILED (seeding raised) or RS_ETHREAD.
  * Any thread.
  */

@@ -546,6 +546,16 @@ rs_seat_linger (rs_sched *s, rs_seat *seat)
   return !change(hold, RS_HOLD_AWAITED, RS_HOLD_EMPTY);
 }
 
+/* Nobody needs to wait for what comes next. */
+static void
+end_linger_locked (rs_sched *s)
+{
+  rs_seat *const seat = atomic_load_explicit(&s->last, memory_order_relaxed);
+  atomic_store_explicit(&s->last, NULL, memory_order_relaxed);
+  if (seat != NULL)
+    change(hold_at(seat, seat->tail), RS_HOLD_AWAITED, RS_HOLD_EMPTY);
+}
+
 bool
 rs_sched_take_locked (rs_sched *s, rs_seat *seat)
 {
@@ -696,6 +706,7 @@ void
 rs_sched_close_locked (rs_sched *s)
 {
   s->closed = true;
+  end_linger_locked(s);
   for (rs_list *link = s->idle.next; link != &s->idle; link = link->next)
     call_locked(RS_LIST_ENTRY(link, rs_seat, link), RS_SEAT_LOOK);
 }
