@@ -193,11 +193,22 @@ end
 
 ------------------------------------------------------------------- results
 
-local rows = {}
+local COLUMNS <const> = { "ratio", "least", "most", "ours", "theirs", "unit",
+                          "wanted", "met", "disturbed" }
+
+local lines = {}  -- of CSV, one for each figure
 local section = ""
 
 function harness.begin_section (name)
   section = name
+end
+
+local function quote (value)
+  if value == nil then return "" end
+  local text = type(value) == "number" and ("%.6g"):format(value)
+               or tostring(value)
+  if text:find '[,"\n]' then text = '"' .. text:gsub('"', '""') .. '"' end
+  return text
 end
 
 --- Keep one figure for the file of results.
@@ -207,19 +218,9 @@ end
 ---       ours?: number, theirs?: number, unit?: string, wanted?: string,
 ---       met?: boolean, disturbed?: boolean}
 local function keep (title, contender, values)
-  rows[#rows + 1] = { section = section, title = title, contender = contender,
-                      values = values }
-end
-
-local COLUMNS <const> = { "ratio", "least", "most", "ours", "theirs", "unit",
-                          "wanted", "met", "disturbed" }
-
-local function quote (value)
-  if value == nil then return "" end
-  local text = type(value) == "number" and ("%.6g"):format(value)
-               or tostring(value)
-  if text:find '[,"\n]' then text = '"' .. text:gsub('"', '""') .. '"' end
-  return text
+  local line = { quote(section), quote(title), quote(contender) }
+  for i, column in ipairs(COLUMNS) do line[3 + i] = quote(values[column]) end
+  lines[#lines + 1] = table.concat(line, ",")
 end
 
 local function first_line (command)
@@ -236,14 +237,21 @@ function harness.write_results (path)
                      harness.rounds, first_line "uname -sr",
                      first_line(lua .. " -v"), parallel.version))
   file:write("section,title,contender,", table.concat(COLUMNS, ","), "\n")
-  for _, row in ipairs(rows) do
-    local line = { quote(row.section), quote(row.title),
-                   quote(row.contender) }
-    for i, column in ipairs(COLUMNS) do
-      line[3 + i] = quote(row.values[column])
-    end
-    file:write(table.concat(line, ","), "\n")
-  end
+  for _, line in ipairs(lines) do file:write(line, "\n") end
+end
+
+--- What a process that has measured a part leaves for the one that started it.
+function harness.write_part (path)
+  local file <close> = assert(io.open(path, "w"))
+  file:write(("%d %d\n"):format(disturbances, watched))
+  for _, line in ipairs(lines) do file:write(line, "\n") end
+end
+
+function harness.read_part (path)
+  local file <close> = assert(io.open(path))
+  disturbances = disturbances + file:read "n"
+  watched = watched + file:read("n", "l")
+  for line in file:lines() do lines[#lines + 1] = line end
 end
 
 ------------------------------------------------------------- comparisons
