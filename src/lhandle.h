@@ -32,8 +32,11 @@ typedef struct rs_handle {
   unsigned place;         /* of a job: in 'places'; 0: none yet */
   bool got;               /* of a job: its results were taken */
   bool special;           /* of a pool: it has limits, or streams of its own */
-  const rs_job *next;     /* of a job: the next but one that was submitted, to
-                             be prefetched only, since it may be gone */
+  const rs_job *near;     /* of a job: what will be looked at next but one, to
+                             be prefetched only, since it may be gone: the one
+                             that was submitted after it; or, when its results
+                             were taken, whose were before: handles are
+                             collected in that order */
 } rs_handle;
 
 /* What the module keeps for a Lua state. */
@@ -50,6 +53,8 @@ typedef struct rs_face {
   bool interrupted;       /* by the program, while a job is handed out */
   rs_handle *last;        /* of the job that was submitted last, if alive */
   rs_handle *before;      /* of the one before it */
+  const rs_job *got, *got_before;  /* whose results were taken last; may be
+                                      gone */
 } rs_face;
 
 /* [-0, +0, m]  That of 'L', the same as long as the state lives. */

@@ -108,8 +108,8 @@ through (lua_State *L)
 static void
 note (lua_State *L, rs_face *face, rs_handle *handle)
 {
-  if (face->before != NULL)
-    face->before->next = handle->object;
+  if (face->before != NULL && !face->before->got)
+    face->before->near = handle->object;
   face->before = face->last;
   face->last = handle;
   if (++face->filled % TOLD == 0 && are_many(face) && have_doubled(face)
@@ -500,6 +500,20 @@ wait (lua_State *L)
   return 1;
 }
 
+/* Its results are taken, or looked at again. */
+static void
+note_got (rs_face *face, rs_handle *handle)
+{
+  rs_job_expect(handle->near);
+  if (handle->got)
+    return;
+  handle->got = true;
+  face->open--;
+  handle->near = face->got_before;
+  face->got_before = face->got;
+  face->got = handle->object;
+}
+
 /* job:get([timeout]) -> results...  The Lua part does what is not plain. */
 static int
 get (lua_State *L)
@@ -512,11 +526,7 @@ get (lua_State *L)
     int n;
     if (!rs_job_settled(job) || rs_events_pending(e))
       rs_await_job(L, e, job, RS_FOREVER);
-    rs_job_expect(handle->next);
-    if (!handle->got) {
-      handle->got = true;
-      face->open--;
-    }
+    note_got(face, handle);
     lua_settop(L, 1);
     if (rs_job_push(job, L, &n) == RS_OK)
       return n;
@@ -674,6 +684,7 @@ gc (lua_State *L)
   if (handle == NULL)
     return 0;
   rs_face *const face = rs_lua_own_face(L);
+  rs_job_expect(handle->near);
   rs_job_forget(handle->object);
   handle->object = NULL;
   if (face->last == handle)
