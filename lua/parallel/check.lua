@@ -126,6 +126,23 @@ local function nearest (name, ...)
   return best
 end
 
+--- "a, b, c": the names among the keys of the sets.
+---@param ... table<string, any>
+---@return string
+local function list_names (...)
+  local there <const>, names <const> = {}, {}
+  for _, set in next, {...} do
+    for name in next, set do
+      if type(name) == "string" and not there[name] then
+        there[name] = true
+        names[#names + 1] = name
+      end
+    end
+  end
+  table.sort(names)
+  return table.concat(names, ", ")
+end
+
 --- Raise for an option that is not among the keys of any of the sets.
 ---@param verb string
 ---@param name any
@@ -136,8 +153,10 @@ local function unknown_option (verb, name, ...)
                          .. "the key %s)", verb, describe(name)))
   end
   local near = nearest(name, ...)
-  misuse(string.format("unknown option '%s' to '%s'%s", name, verb, near
-                       and " (did you mean '" .. near .. "'?)" or ""))
+  misuse(string.format(near and "unknown option '%s' to '%s' (did you mean "
+                                .. "'%s'?)"
+                       or "unknown option '%s' to '%s' (known are %s)",
+                       name, verb, near or list_names(...)))
 end
 
 ---@param options any
