@@ -80,10 +80,12 @@ end
 --- others have used, strings and records take a tenth longer.
 local function measure_apart (name)
   local results <const> = os.tmpname()
-  local command <const> = ("%s %s --part -r %d -w %d %s -o %s %s"):format(
-    arg[-1], arg[0], harness.rounds, harness.workers,
-    harness.pinned and "-p" or "", results, name)
-  local ok <const> = os.execute(command)
+  local first = -1
+  while arg[first - 1] do first = first - 1 end
+  local ok <const> = os.execute(
+    ("'%s' '%s' --part -r %d -w %d %s -o '%s' %s"):format(
+      arg[first], arg[0], harness.rounds, harness.workers,
+      harness.pinned and "-p" or "", results, name))
   if ok then harness.read_part(results) end
   os.remove(results)
   if not ok then os.exit(1) end

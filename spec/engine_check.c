@@ -39,6 +39,20 @@ wait_and_start (void *ptr)
   return thread.start(thread.arg);
 }
 
+/* Set: before the next thread fails its only worker does, that stands at the
+   gate, and is gone. */
+static rs_pool *last_pool;
+
+static void
+let_worker_fail (rs_pool *pool)
+{
+  rs_pool_info info;
+  gate_open();
+  do
+    rs_pool_info_get(pool, &info);
+  while (info.workers > 1);  /* the one that has no thread counts */
+}
+
 int __real_pthread_create (pthread_t *, const pthread_attr_t *,
                            void *(*) (void *), void *);
 int __wrap_pthread_create (pthread_t *, const pthread_attr_t *,
@@ -48,8 +62,11 @@ int
 __wrap_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
                        void *(*start) (void *), void *arg)
 {
-  if (threads_left == 0)
+  if (threads_left == 0) {
+    if (last_pool != NULL)
+      let_worker_fail(last_pool);
     return EAGAIN;
+  }
   if (threads_left > 0)
     threads_left--;
   if (threads_wait) {
@@ -81,6 +98,45 @@ check_thread_failure (lua_State *L)
   CHECK(result_of(submit(pool, L, "return 7", 0), L) == 7);
   rs_pool_unref(pool);
   threads_left = -1;
+}
+
+static int
+fail_at_gate (lua_State *L)
+{
+  wait_at_gate(L);
+  return luaL_error(L, "no");
+}
+
+/* A job that waits for a worker which fails, while no thread is given for
+   another one, fails, too. */
+static void
+check_no_worker_left (lua_State *L)
+{
+  rs_initial_state *const is = rs_initial_state_new();
+  rs_pool *pool = NULL;
+  rs_job *first, *second;
+  rs_error err;
+  gate_close();
+  REQUIRE(is != NULL);
+  REQUIRE(rs_initial_state_add_preload(is, "fails", fail_at_gate,
+                                       RS_PRELOAD_GLOBAL | RS_PRELOAD_SURE)
+          == RS_OK);
+  const rs_pool_options o = { .max = 2, .initial_state = is };
+  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+  gate_await(1);
+  first = submit(pool, L, "return 1", 0);
+  REQUIRE(first != NULL);
+  threads_left = 0;
+  last_pool = pool;
+  lua_pushliteral(L, "return 2");
+  CHECK(rs_submit(pool, L, 0, NULL, &second, &err) == RS_ETHREAD);
+  last_pool = NULL;
+  threads_left = -1;
+  CHECK(rs_job_wait(first, NULL, 60) == RS_OK);
+  CHECK(state_of(first) == RS_JOB_FAILED);
+  rs_job_unref(first);
+  rs_pool_unref(pool);
+  rs_initial_state_unref(is);
 }
 
 /* ------------------------------------------------------------ jobs, errors */
@@ -736,6 +792,43 @@ check_sure (lua_State *L)
     rs_pool_unref(pool);
     rs_initial_state_unref(is);
   }
+}
+
+/* The worker takes longer than 'close' has to wait for it. */
+static void *
+open_gate_of_closed (void *pool)
+{
+  const struct timespec longer = { .tv_nsec = 5000000 };
+  rs_pool_info info;
+  do
+    rs_pool_info_get(pool, &info);
+  while (!info.closed);
+  nanosleep(&longer, NULL);
+  gate_open();
+  return NULL;
+}
+
+/* Nothing is cut off where a worker that still opens has no job. */
+static void
+check_close_while_opening (void)
+{
+  rs_initial_state *const is = rs_initial_state_new();
+  rs_pool *pool = NULL;
+  rs_error err;
+  pthread_t thread;
+  gate_close();
+  REQUIRE(is != NULL);
+  REQUIRE(rs_initial_state_add_preload(is, "gate", open_at_gate,
+                                       RS_PRELOAD_GLOBAL | RS_PRELOAD_SURE)
+          == RS_OK);
+  const rs_pool_options o = { .max = 1, .initial_state = is };
+  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+  gate_await(1);
+  REQUIRE(pthread_create(&thread, NULL, open_gate_of_closed, pool) == 0);
+  CHECK(rs_pool_close(pool, 0) == RS_OK);
+  pthread_join(thread, NULL);
+  rs_pool_unref(pool);
+  rs_initial_state_unref(is);
 }
 
 /* --------------------------------------------------------------- sandboxes */
@@ -1466,8 +1559,10 @@ main (void)
   check_closed_batch(L);
   check_initial_state(L);
   check_sure(L);
+  check_close_while_opening();
   check_sandbox(L);
   check_thread_failure(L);
+  check_no_worker_left(L);
   check_events(L);
   check_default_pool();
   check_rest(L);

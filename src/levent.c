@@ -52,8 +52,7 @@ report_last (lua_State *L, rs_job *job)
     lua_pcall(L, 1, 0, 0);
     *object = NULL;
   }
-  rs_job_unref(job);  /* a handle that is made by now is not finalized, */
-  rs_lua_face(L)->last = NULL;  /* and gone when memory is short */
+  rs_job_unref(job);  /* a handle that is made by now is not finalized */
   lua_settop(L, top);
 }
 

@@ -104,16 +104,19 @@ through (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, m]  The handle has its job. */
+/* [-0, +0, m]  The handle has its job.  It is not noted where the collector is
+   stopped: while a state closes what is made is not finalized any more, and is
+   gone without a word when memory is short. */
 static void
 note (lua_State *L, rs_face *face, rs_handle *handle)
 {
+  if (lua_gc(L, LUA_GCISRUNNING) <= 0)  /* -1 in a finalizer, 0 before 5.4.4 */
+    return;
   if (face->before != NULL && !face->before->got)
     face->before->near = handle->object;
   face->before = face->last;
   face->last = handle;
-  if (++face->filled % TOLD == 0 && are_many(face) && have_doubled(face)
-      && lua_gc(L, LUA_GCISRUNNING))
+  if (++face->filled % TOLD == 0 && are_many(face) && have_doubled(face))
     lua_gc(L, LUA_GCSTEP, 1);
 }
 

@@ -718,10 +718,13 @@ push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
   const int status = start(pool, w, err);
   if (status == RS_OK)
     return RS_OK;
-  lock(pool);  /* are there others that will run it? */
-  const bool back = pool->alive == 0
-                 && rs_sched_claim_locked(&pool->sched, job);
+  lock(pool);  /* are there others that will run it, and what waits, too? */
+  const bool none = pool->alive == 0;
+  const bool back = none && rs_sched_claim_locked(&pool->sched, job);
+  const rs_error failure = pool->failure;
   unlock(pool);
+  if (none)
+    fail_queued(pool, &failure);
   return back ? status : RS_OK;
 }
 
@@ -1086,17 +1089,21 @@ rs_pool_close (rs_pool *pool, double timeout)
   unlock(pool);
   stop_seeding_if_over(pool);
   lock(pool);
-  const bool ended = wait_for_workers_locked(pool, deadline);
+  bool ended = wait_for_workers_locked(pool, deadline);
   if (!ended) {
+    const bool over = is_over_locked(pool);  /* they only have to go */
     unlock(pool);
     stop_seeding(pool);
     cancel_all(pool, RS_REASON_CLOSED, RS_GRACE);
     lock(pool);
     /* Lost ones are abandoned on the way; the others, if there is nobody to
        find them lost, or if they close their state, here. */
-    if (!wait_for_workers_locked(pool, rs_deadline(RS_GRACE + RS_KILL
-                                                   + LATE)))
+    const bool gone = wait_for_workers_locked(pool, rs_deadline(RS_GRACE
+                                                                + RS_KILL
+                                                                + LATE));
+    if (!gone)
       abandon_locked(pool);
+    ended = over && gone;
   }
   rs_list *link;
   while ((link = rs_list_shift(&pool->gone)) != NULL) {
