@@ -769,10 +769,10 @@ end (rs_job *job, rs_job_state state, rs_reason reason, bool leave)
       rs_job_unref(job);
     return;
   }
-  rs_events *const events = job->events;
+  rs_events *const events = job->batch == NULL ? job->events : NULL;
   const unsigned refs = atomic_fetch_add(&job->refs,
                                          RS_JOB_SETTLED - (leave ? 1 : 0));
-  if (events != NULL)
+  if (events != NULL)  /* a batch has woken the host if that matters */
     rs_events_stir(events);
   if (leave && refs == 1)  /* nobody else has it? */
     job_free(job);
