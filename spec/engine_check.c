@@ -992,6 +992,44 @@ readable (int fd)
   return poll(&p, 1, 0) == 1;
 }
 
+/* The host of a map is not woken by each chunk that ends: half of those that
+   are in flight have to. */
+static void
+check_batch_wakes (lua_State *L)
+{
+  enum { ITEMS = 4 };    /* as many chunks as are in flight, of one worker */
+  rs_events *const events = rs_events_new();
+  rs_record rec;
+  gate_close();
+  REQUIRE(events != NULL);
+  rs_pool *const pool = gated_pool(1, 1);
+  const rs_batch_options o = { .total = ITEMS, .chunk = 1, .events = events };
+  rs_batch *const batch =
+    open_batch(pool, L, "if ... > 1 then wait_at_gate() end", &o);
+  for (int i = 1; i <= ITEMS; i++) {
+    lua_pushinteger(L, i);
+    CHECK(rs_batch_add(batch, L, 1, NULL) == RS_OK);
+    CHECK(rs_batch_flush(batch, NULL) == RS_OK);
+  }
+  rs_batch_finish(batch, NULL);
+  const int fd = rs_events_fileno(events);
+  gate_await(1);
+  CHECK(!readable(fd));  /* the first one has ended */
+  gate_open();
+  struct pollfd p = { .fd = fd, .events = POLLIN };
+  CHECK(poll(&p, 1, 60000) == 1);
+  int n = 0;
+  while (rs_batch_wait(batch, NULL, RS_FOREVER) != RS_EDONE)
+    while (rs_batch_next(batch, L, &rec) == RS_OK) {
+      lua_settop(L, 0);
+      n++;
+    }
+  CHECK(n == ITEMS);
+  rs_batch_close(batch, L);
+  rs_pool_unref(pool);
+  rs_events_unref(events);
+}
+
 /* The next thing to be delivered is this one, with 'value' first. */
 static void
 check_delivery (rs_job *job, lua_State *L, rs_stream stream,
@@ -1563,6 +1601,7 @@ main (void)
   check_sandbox(L);
   check_thread_failure(L);
   check_no_worker_left(L);
+  check_batch_wakes(L);
   check_events(L);
   check_default_pool();
   check_rest(L);
