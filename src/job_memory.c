@@ -153,12 +153,12 @@ take_vacant (rs_events *events, uint64_t *jobs)
 }
 
 /*
- * There is none: make some, if there is room.  They are used in this order, and
- * freed in it, and so again: jobs that follow each other do not lie side by
- * side.  While a worker reads one, its CPU fetches what is behind and before
- * it, too, and takes away from the host what that has just prefetched for the
- * next one: half of 500 jobs in flight waited 0.2 us for that.  Neighbours are
- * 11 or 53 jobs apart.
+ * There is none: make some, if there is room.  They are used in this order,
+ * and freed in it, and so again: jobs that follow each other do not lie side
+ * by side.  While a worker reads one, its CPU fetches what is behind and
+ * before it, too, and takes away from the host what that has just prefetched
+ * for the next one: half of 500 jobs in flight waited 0.2 us for that.
+ * Neighbours are 11 or 53 jobs apart.
  */
 static void
 make_spares (rs_events *events)
