@@ -100,6 +100,24 @@ check_thread_failure (lua_State *L)
   threads_left = -1;
 }
 
+/* A pool whose first worker, in 'open', stands at the gate. */
+static rs_pool *
+opening_pool (lua_CFunction open, unsigned max)
+{
+  rs_initial_state *const is = rs_initial_state_new();
+  rs_pool *pool = NULL;
+  gate_close();
+  REQUIRE(is != NULL);
+  REQUIRE(rs_initial_state_add_preload(is, "gate", open, RS_PRELOAD_GLOBAL
+                                                         | RS_PRELOAD_SURE)
+          == RS_OK);
+  const rs_pool_options o = { .max = max, .initial_state = is };
+  REQUIRE(rs_pool_open(&o, &pool, NULL) == RS_OK);
+  gate_await(1);
+  rs_initial_state_unref(is);
+  return pool;
+}
+
 static int
 fail_at_gate (lua_State *L)
 {
@@ -112,18 +130,9 @@ fail_at_gate (lua_State *L)
 static void
 check_no_worker_left (lua_State *L)
 {
-  rs_initial_state *const is = rs_initial_state_new();
-  rs_pool *pool = NULL;
+  rs_pool *const pool = opening_pool(fail_at_gate, 2);
   rs_job *first, *second;
   rs_error err;
-  gate_close();
-  REQUIRE(is != NULL);
-  REQUIRE(rs_initial_state_add_preload(is, "fails", fail_at_gate,
-                                       RS_PRELOAD_GLOBAL | RS_PRELOAD_SURE)
-          == RS_OK);
-  const rs_pool_options o = { .max = 2, .initial_state = is };
-  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
-  gate_await(1);
   first = submit(pool, L, "return 1", 0);
   REQUIRE(first != NULL);
   threads_left = 0;
@@ -136,7 +145,6 @@ check_no_worker_left (lua_State *L)
   CHECK(state_of(first) == RS_JOB_FAILED);
   rs_job_unref(first);
   rs_pool_unref(pool);
-  rs_initial_state_unref(is);
 }
 
 /* ------------------------------------------------------------ jobs, errors */
@@ -812,23 +820,12 @@ open_gate_of_closed (void *pool)
 static void
 check_close_while_opening (void)
 {
-  rs_initial_state *const is = rs_initial_state_new();
-  rs_pool *pool = NULL;
-  rs_error err;
+  rs_pool *const pool = opening_pool(open_at_gate, 1);
   pthread_t thread;
-  gate_close();
-  REQUIRE(is != NULL);
-  REQUIRE(rs_initial_state_add_preload(is, "gate", open_at_gate,
-                                       RS_PRELOAD_GLOBAL | RS_PRELOAD_SURE)
-          == RS_OK);
-  const rs_pool_options o = { .max = 1, .initial_state = is };
-  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
-  gate_await(1);
   REQUIRE(pthread_create(&thread, NULL, open_gate_of_closed, pool) == 0);
   CHECK(rs_pool_close(pool, 0) == RS_OK);
   pthread_join(thread, NULL);
   rs_pool_unref(pool);
-  rs_initial_state_unref(is);
 }
 
 /* --------------------------------------------------------------- sandboxes */
