@@ -15,7 +15,6 @@ local harness = {
   workers = parallel.cpus(),
   pinned = false,
   now = core.now,
-  copy = core.copy,
 }
 
 --- Load before measuring, in seconds: a kernel that starts threads on one CPU
@@ -24,6 +23,11 @@ local WARM <const> = 0.6
 
 --- How often a comparison is made again when others disturbed it.
 local AGAIN <const> = 2
+
+--- The host program that runs this.
+local host = -1
+while arg[host - 1] do host = host - 1 end
+harness.host = arg[host]
 
 local here <const> = arg[0]:match "^(.*)/[^/]*$" or "."
 local build <const> = os.getenv "RUNSPACE_BUILDDIR"
@@ -96,6 +100,13 @@ function harness.floor (name, program, arguments, sample, scale)
   end
   contender.missing = program .. " is not built (make bench builds it)"
   return contender
+end
+
+--- What we are in a comparison, when that is a script in the host program.
+function harness.ours (script, arguments, sample)
+  local command <const> = ("%s'%s' %s %s"):format(
+    environment(), harness.host, harness.beside(script), arguments)
+  return { command = command, sample = sample }
 end
 
 --- A contender that a script in stock Lua is, with a module.

@@ -80,11 +80,9 @@ end
 --- others have used, strings and records take a tenth longer.
 local function measure_apart (name)
   local results <const> = os.tmpname()
-  local first = -1
-  while arg[first - 1] do first = first - 1 end
   local ok <const> = os.execute(
     ("'%s' '%s' --part -r %d -w %d %s -o '%s' %s"):format(
-      arg[first], arg[0], harness.rounds, harness.workers,
+      harness.host, arg[0], harness.rounds, harness.workers,
       harness.pinned and "-p" or "", results, name))
   if ok then harness.read_part(results) end
   os.remove(results)

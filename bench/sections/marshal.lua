@@ -36,11 +36,10 @@ local sections = {}
 function sections.marshal ()
   for _, entry in ipairs(NAMED) do
     local name, title, most = table.unpack(entry)
-    local payload = payloads[name]()
     local contenders = {
-      { measure = function ()
-          return 1e3 * median(7, function () return harness.copy(payload) end)
-        end },
+      harness.ours("serialize.lua",
+        ("parallel.core %s %s 7"):format(harness.beside "payloads.lua", name),
+        "serialize"),
       flat(name, most, name .. "_copy"),
     }
     for _, serializer in ipairs(SERIALIZERS) do
