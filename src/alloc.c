@@ -21,7 +21,9 @@ bool rs_alloc_all_plain = false;
 void
 rs_alloc_init (rs_alloc *a)
 {
-  *a = (rs_alloc) { .limit = SIZE_MAX, .plain = rs_alloc_all_plain };
+  static const _Atomic bool never = false;
+  *a = (rs_alloc) { .plain = rs_alloc_all_plain, .refuse = &never };
+  rs_alloc_set_limit(a, SIZE_MAX);
   rs_slab_init(&a->slab);
 }
 
@@ -44,15 +46,34 @@ is_large (const rs_alloc *a, size_t size)
   return size >= RS_LARGE_FROM && !a->plain;
 }
 
-static inline void
-give (rs_alloc *a, void *ptr, size_t size)
+/* Give back what is no small block; returns NULL. */
+static __attribute__ ((noinline)) void *
+give_large (const rs_alloc *a, void *ptr, size_t size)
 {
-  if (ptr != NULL && size > 0 && is_small(a, size))
-    rs_slab_give(&a->slab, ptr, size);
-  else if (ptr != NULL && is_large(a, size))
+  if (is_large(a, size))
     rs_large_give(ptr, size);
   else
     free(ptr);
+  return NULL;
+}
+
+/* Give back a block, if there is one; returns NULL. */
+static inline void *
+give (rs_alloc *a, void *ptr, size_t size)
+{
+  if (size == 0)
+    return NULL;
+  return is_small(a, size) ? rs_slab_give(&a->slab, ptr, size)
+                           : give_large(a, ptr, size);
+}
+
+/* Small blocks have room for whole steps.  (For a size that it knows to be
+   small, a compiler may take an instruction that is slow to begin.) */
+static inline void
+copy_small (void *to, const void *from, size_t size)
+{
+  for (size_t i = 0; i < size; i += RS_SLAB_STEP)
+    memcpy((char *) to + i, (const char *) from + i, RS_SLAB_STEP);
 }
 
 /* 'realloc', for a block of 'osize' bytes; 0: none. */
@@ -60,18 +81,21 @@ static void *
 resize (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
 {
   const bool small = is_small(a, nsize);
-  if (osize > 0 && small == is_small(a, osize)) {
-    if (!small)
-      return is_large(a, nsize) ? rs_large_resize(ptr, osize, nsize)
-                                : realloc(ptr, nsize);
-    if (rs_slab_same(osize, nsize))
-      return ptr;
-  }
+  const bool both = osize > 0 && small == is_small(a, osize);
+  if (both && small && rs_slab_same(osize, nsize))
+    return ptr;
+  if (both && !small)
+    return is_large(a, nsize) ? rs_large_resize(ptr, osize, nsize)
+                              : realloc(ptr, nsize);
   void *const block = small ? rs_slab_take(&a->slab, nsize)
                     : is_large(a, nsize) ? rs_large_take(nsize)
                     : malloc(nsize);
   if (block != NULL && osize > 0) {
-    memcpy(block, ptr, osize < nsize ? osize : nsize);
+    const size_t size = osize < nsize ? osize : nsize;
+    if (both)
+      copy_small(block, ptr, size);
+    else
+      memcpy(block, ptr, size);
     give(a, ptr, osize);
   }
   return block;
@@ -97,6 +121,7 @@ refuse (rs_alloc *a, const void *ptr, size_t size, bool again)
 {
   a->block = ptr;
   a->size = size;
+  rs_alloc_set_limit(a, a->limit);
   if (again)
     rs_alloc_settle(a);
 }
@@ -105,8 +130,7 @@ refuse (rs_alloc *a, const void *ptr, size_t size, bool again)
 static bool
 is_refused (const rs_alloc *a)
 {
-  return a->refuse != NULL
-      && atomic_load_explicit(a->refuse, memory_order_relaxed);
+  return atomic_load_explicit(a->refuse, memory_order_relaxed);
 }
 
 /* What is no small new block, nor freed. */
@@ -121,7 +145,10 @@ change (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
       refuse(a, ptr, nsize, again);
       return NULL;
     }
-    a->size = 0;
+    if (a->size != 0) {
+      a->size = 0;
+      rs_alloc_set_limit(a, a->limit);
+    }
   }
   void *const block = resize(a, ptr, osize, nsize);
   if (block != NULL)
@@ -137,15 +164,16 @@ rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize)
     osize = 0;  /* it is a type tag then (lua_Alloc) */
   if (nsize == 0) {
     a->used -= osize;
-    give(a, ptr, osize);
-    return NULL;
+    return give(a, ptr, osize);
   }
   /* Most blocks are small and new. */
-  if (ptr != NULL || !is_small(a, nsize) || a->size != 0 || is_refused(a)
-      || a->used > a->limit || nsize > a->limit - a->used)
-    return change(a, ptr, osize, nsize);
-  void *const block = rs_slab_take(&a->slab, nsize);
-  if (block != NULL)
+  if (ptr == NULL && nsize <= RS_SLAB_MAX && a->used + nsize <= a->quick
+      && !is_refused(a)) {
     a->used += nsize;
-  return block;
+    void *const block = rs_slab_try(&a->slab, nsize);
+    if (block != NULL)
+      return block;
+    a->used -= nsize;
+  }
+  return change(a, ptr, osize, nsize);
 }

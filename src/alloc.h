@@ -17,7 +17,9 @@ typedef struct rs_alloc {
   bool plain;     /* all blocks are malloc's */
   size_t used;    /* bytes */
   size_t limit;   /* bytes; SIZE_MAX: none */
-  const _Atomic bool *refuse;  /* while it is set nothing grows; or NULL */
+  size_t quick;   /* bytes up to which a small new block needs no second look:
+                     the limit, or 0 */
+  const _Atomic bool *refuse;  /* while it is set nothing grows */
   void (*exhausted) (void *ud);  /* a request was over the limit, and no
                                     garbage could make room; or NULL */
   void *ud;
@@ -35,6 +37,14 @@ void rs_alloc_fini (rs_alloc *a);
    its then. */
 extern bool rs_alloc_all_plain;
 
+/* From now on so many bytes; SIZE_MAX: any. */
+static inline void
+rs_alloc_set_limit (rs_alloc *a, size_t limit)
+{
+  a->limit = limit;
+  a->quick = a->plain || a->size != 0 ? 0 : limit;
+}
+
 /* What was refused last was not asked for again: it is wanting. */
 static inline void
 rs_alloc_settle (rs_alloc *a)
@@ -42,6 +52,7 @@ rs_alloc_settle (rs_alloc *a)
   if (a->size == 0)
     return;
   a->size = 0;
+  rs_alloc_set_limit(a, a->limit);
   if (a->exhausted != NULL)
     a->exhausted(a->ud);
 }

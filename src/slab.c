@@ -139,14 +139,15 @@ thread (page *p, size_t step)
   *last = NULL;
 }
 
-void
-rs_slab_took_last (page *p, size_t size)
+void *
+rs_slab_took_last (page *p, size_t size, void *block)
 {
   const size_t step = ((size - 1) / RS_SLAB_STEP + 1) * RS_SLAB_STEP;
   if (p->fresh + step > RS_SLAB_PAGE)
     rs_list_remove(&p->link);
   else
     thread(p, step);
+  return block;
 }
 
 void *
@@ -160,7 +161,7 @@ rs_slab_take_slowly (rs_slab *s, size_t size)
   return rs_slab_take(s, size);
 }
 
-void
+void *
 rs_slab_gave_first (rs_slab *s, page *p, size_t size)
 {
   if (p->used == 0) {
@@ -172,4 +173,5 @@ rs_slab_gave_first (rs_slab *s, page *p, size_t size)
   }
   else  /* it was full */
     rs_list_push_front(&s->pages[(size - 1) / RS_SLAB_STEP], &p->link);
+  return NULL;
 }

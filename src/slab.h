@@ -46,8 +46,11 @@ void rs_slab_fini (rs_slab *s);
 /* A block of 'size' bytes, 1 to RS_SLAB_MAX; NULL when out of memory. */
 static inline void *rs_slab_take (rs_slab *s, size_t size);
 
-/* Give back a block of that size. */
-static inline void rs_slab_give (rs_slab *s, void *block, size_t size);
+/* The same, but NULL, too, when no page has a free block. */
+static inline void *rs_slab_try (rs_slab *s, size_t size);
+
+/* Give back a block of that size; returns NULL. */
+static inline void *rs_slab_give (rs_slab *s, void *block, size_t size);
 
 /* Blocks of these sizes are the same. */
 static inline bool
@@ -79,11 +82,16 @@ typedef struct rs_region {
                                     used */
 } rs_region;
 
-/* The same where no page has a free block; where the page of a block that was
-   given back was full, or has no blocks any more; where a page may be full. */
+/* The same where no page has a free block. */
 void *rs_slab_take_slowly (rs_slab *s, size_t size);
-void rs_slab_gave_first (rs_slab *s, rs_page *p, size_t size);
-void rs_slab_took_last (rs_page *p, size_t size);
+
+/* What is left to do where a page may be full, now that 'block' is taken: this
+   it returns; and where the page of a block that was given back was full, or
+   has no blocks any more: returns NULL.  (Quick ways end with these, and so
+   need no frame.) */
+void *rs_slab_took_last (rs_page *p, size_t size, void *block)
+  __attribute__ ((returns_nonnull));
+void *rs_slab_gave_first (rs_slab *s, rs_page *p, size_t size);
 
 static inline rs_region *
 rs_slab_region (const void *address)
@@ -93,21 +101,26 @@ rs_slab_region (const void *address)
 }
 
 static inline void *
-rs_slab_take (rs_slab *s, size_t size)
+rs_slab_try (rs_slab *s, size_t size)
 {
   const rs_list *const pages = &s->pages[(size - 1) / RS_SLAB_STEP];
   rs_page *const p = RS_LIST_ENTRY(pages->next, rs_page, link);
   void *const block = pages->next != pages ? p->free : NULL;
   if (block == NULL)
-    return rs_slab_take_slowly(s, size);
+    return NULL;
   p->free = *(void **) block;
   p->used++;
-  if (p->free == NULL)
-    rs_slab_took_last(p, size);
-  return block;
+  return p->free != NULL ? block : rs_slab_took_last(p, size, block);
 }
 
-static inline void
+static inline void *
+rs_slab_take (rs_slab *s, size_t size)
+{
+  void *const block = rs_slab_try(s, size);
+  return block != NULL ? block : rs_slab_take_slowly(s, size);
+}
+
+static inline void *
 rs_slab_give (rs_slab *s, void *block, size_t size)
 {
   const size_t offset = (uintptr_t) block & (RS_SLAB_REGION - 1);
@@ -116,8 +129,8 @@ rs_slab_give (rs_slab *s, void *block, size_t size)
   *(void **) block = p->free;
   p->free = block;
   p->used--;
-  if (p->used == 0 || rs_list_empty(&p->link))
-    rs_slab_gave_first(s, p, size);
+  return p->used != 0 && !rs_list_empty(&p->link)
+         ? NULL : rs_slab_gave_first(s, p, size);
 }
 
 #endif

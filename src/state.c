@@ -605,7 +605,7 @@ rs_state_open (const rs_state_options *o, rs_state **out, rs_error *err)
   s->alloc.exhausted = on_exhausted;
   s->alloc.ud = s;
   if (s->limits.memory != 0)
-    s->alloc.limit = s->limits.memory;
+    rs_alloc_set_limit(&s->alloc, s->limits.memory);
   rs_encoder_init(&s->spare, 0);
   s->L = lua_newstate(rs_alloc_resize, &s->alloc);
   if (s->L == NULL) {
@@ -648,7 +648,7 @@ close_state (rs_state *s)
   rs_wish wish = { .reason = RS_REASON_NONE };
   if (s->forced)
     rs_wish_make(&wish, RS_REASON_CLOSED, 0);
-  s->alloc.limit = SIZE_MAX;
+  rs_alloc_set_limit(&s->alloc, SIZE_MAX);
   rs_token_enter(s->cancel, &token, s->L, NULL, &wish);
   /* The timer is a thread: to start and end it takes longer than all else. */
   rs_token_begin(s->cancel, &token,
