@@ -127,7 +127,7 @@ refuse (rs_alloc *a, const void *ptr, size_t size, bool again)
 {
   a->block = ptr;
   a->size = size;
-  rs_alloc_set_limit(a, a->limit);
+  rs_alloc_set_quick(a);
   if (again)
     rs_alloc_settle(a);
 }
@@ -153,7 +153,7 @@ change (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
     }
     if (a->size != 0) {
       a->size = 0;
-      rs_alloc_set_limit(a, a->limit);
+      rs_alloc_set_quick(a);
     }
   }
   void *const block = resize(a, ptr, osize, nsize);

@@ -37,12 +37,19 @@ void rs_alloc_fini (rs_alloc *a);
    its then. */
 extern bool rs_alloc_all_plain;
 
+/* Something that 'quick' follows from has changed. */
+static inline void
+rs_alloc_set_quick (rs_alloc *a)
+{
+  a->quick = a->plain || a->size != 0 ? 0 : a->limit;
+}
+
 /* From now on so many bytes; SIZE_MAX: any. */
 static inline void
 rs_alloc_set_limit (rs_alloc *a, size_t limit)
 {
   a->limit = limit;
-  a->quick = a->plain || a->size != 0 ? 0 : limit;
+  rs_alloc_set_quick(a);
 }
 
 /* What was refused last was not asked for again: it is wanting. */
@@ -52,7 +59,7 @@ rs_alloc_settle (rs_alloc *a)
   if (a->size == 0)
     return;
   a->size = 0;
-  rs_alloc_set_limit(a, a->limit);
+  rs_alloc_set_quick(a);
   if (a->exhausted != NULL)
     a->exhausted(a->ud);
 }
