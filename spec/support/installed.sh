@@ -86,8 +86,9 @@ PKG_CONFIG_PATH=$scratch${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
 export PKG_CONFIG_PATH
 
 build () {
+  # As a shell reads them: a directory's name may have spaces.
   flags=$($PKG_CONFIG --cflags --libs runspace) &&
-  $CC -Wall -o "$scratch/embed" "$embedding" $flags
+  eval "$CC -Wall -o \"\$scratch/embed\" \"\$embedding\" $flags"
 }
 expect "examples/embed.c builds with pkg-config's flags" "" build
 
