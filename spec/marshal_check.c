@@ -210,6 +210,8 @@ static const char *const corpus[] = {
   "local t = {} for i = 1, 30 do t[i] = i < 15 and i or i / 2 end return t",
   "local t = {} for i = 1, 40 do t[i] = { id = i, l = { { x = i, y = 1 },"
     " { z = i }, { z = 2 }, { x = i } } } end return t",
+  "local t = {} for i = 1, 102 do t = { t, x = i } end"
+    " t[2] = t[1] t[1][t[1]] = t return t, t[1]",
   "local c = {} local t = {} for i = 1, 9 do"
     " t[i] = setmetatable({ x = i, y = { x = i, y = i } }, c) end return t, c",
 };
@@ -297,6 +299,18 @@ static const struct {
   { "a reference to nothing", 10, { HEADER(1), RS_TAG_REF, 0 } },
   { "a reference to nothing", 11, { HEADER(1), RS_TAG_REPLACED, RS_TAG_REF,
                                     0 } },
+  { "for later where none is announced", 18,
+    { HEADER(0), RS_TAG_LATER, RS_TAG_TABLE, 0, 0, 0, 0, 0, 0, 0, 0 } },
+  { "more to come than there is", 17,
+    { HEADER(1), RS_TAG_LATER, RS_TAG_TABLE, 0, 0, 0, 0, 0, 0, 0 } },
+  { "more to come than there is", 26,
+    { HEADER(1), RS_TAG_TABLE, 2, 0, 0, 0, 0, 0, 0, 0, RS_TAG_LATER,
+      RS_TAG_LATER, 0, 0, 0, 0, 0, 0, 0 } },
+  { "no contents of a table", 18,
+    { HEADER(1), RS_TAG_LATER, RS_TAG_REF, 0, 0, 0, 0, 0, 0, 0, 0 } },
+  { "no contents of a table", 18,
+    { HEADER(1), RS_TAG_LATER, RS_TAG_LATER, 0, 0, 0, 0, 0, 0, 0, 0 } },
+  { "bytecode is not accepted", 15, { HEADER(1), RS_TAG_FUNCTION_LATER } },
   { "bad name", 10, { HEADER(0), RS_TAG_NAMED, 0 } },
   { "bad name", 10, { HEADER(0), RS_TAG_NAMED, 4 } },
   { "module 'x' is needed by a transferred value: ", 12,
@@ -368,14 +382,32 @@ check_depth (lua_State *L)
   CHECK(decode(L, msg->data, msg->size) == LUA_OK);
   rs_message_unref(msg);
   lua_settop(L, 0);
-  rs_error err;
-  push(L, "local t = {} for i = 2, 201 do t = { t } end return t");
-  CHECK(rs_encode(L, 1, &msg, &err) == RS_EREFUSED);
-  CHECK(strstr(err.text, "nested deeper than 200 levels") != NULL);
+
+  /* What is deeper follows the value. */
+  msg = encode(L, "local t for i = 1, 100000 do t = { i, next = t } end"
+                  " return t, t");
+  CHECK(decode(L, msg->data, msg->size) == LUA_OK);
+  CHECK(lua_type(L, 1) == LUA_TTABLE);
+  size_t levels = 0;
+  for (; lua_type(L, 1) == LUA_TTABLE; levels++) {
+    lua_getfield(L, 1, "next");
+    lua_replace(L, 1);
+  }
+  CHECK(levels == 100000);
   lua_settop(L, 0);
-  push(L, "local f = print for i = 1, 50000 do local g = f"
-          " f = function () return g end end return f");
+  unsigned odd = 0;
+  for (size_t size = msg->size - 3000; size < msg->size; size += 7) {
+    odd += decode(L, msg->data, size) == LUA_OK || !is_refusal(L);
+    lua_settop(L, 0);
+  }
+  CHECK(odd == 0);
+  rs_message_unref(msg);
+  rs_error err;
+  push(L, "local t = {} for i = 1, 300 do"
+          " t = setmetatable({ t }, { __transfer = function (t)"
+          " return function (u) return { u } end, t[1] end }) end return t");
   CHECK(rs_encode(L, 1, &msg, &err) == RS_EREFUSED);
+  CHECK(strstr(err.text, "nested deeper than 100 levels") != NULL);
   lua_settop(L, 0);
 }
 
@@ -397,7 +429,7 @@ mutate (unsigned char *bytes, size_t size)
   static const unsigned char odd[] = {
     0x00, 0x01, 0x7f, 0x80, 0xff, RS_TAG_TABLE, RS_TAG_TABLE_META,
     RS_TAG_TABLE_META_OPEN, RS_TAG_REF, RS_TAG_NAMED, RS_TAG_ENV,
-    RS_TAG_REPLACED, RS_TAG_STRING
+    RS_TAG_REPLACED, RS_TAG_STRING, RS_TAG_LATER
   };
   for (unsigned n = 1 + random_below(4); n > 0; n--) {
     const size_t at = random_below(size);

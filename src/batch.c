@@ -751,10 +751,10 @@ read_record (rs_batch *batch, lua_State *L, rs_record *rec)
   if (good == 0)
     rs_decoder_raw(&d, L, &state, 1);
   if (state == RS_RECORD_RUN) {
-    uint32_t count;
+    unsigned char count[4];
     state = RS_JOB_COMPLETED;
-    rs_decoder_raw(&d, L, &count, sizeof count);
-    good = count;
+    rs_decoder_raw(&d, L, count, sizeof count);
+    good = rs_wire_get32(count);
   }
   rec->state = (rs_job_state) (state & 0xf);
   rec->reason = reason_of(rec->state, (rs_reason) (state >> 4));

@@ -58,14 +58,14 @@ rs_decoder_byte (rs_decoder *d, lua_State *L)
 size_t
 rs_decoder_length (rs_decoder *d, lua_State *L)
 {
-  size_t n = 0;
+  uint64_t n = 0;
   for (unsigned shift = 0; shift < 63; shift += 7) {
     const unsigned byte = rs_decoder_byte(d, L);
-    n |= (size_t) (byte & 0x7f) << shift;
+    n |= (uint64_t) (byte & 0x7f) << shift;
     if (byte < 0x80) {
       if (byte == 0 && shift > 0)
         break;  /* it would have fitted in fewer bytes */
-      return n;
+      return n <= SIZE_MAX ? (size_t) n : SIZE_MAX;  /* more than is left */
     }
   }
   rs_decoder_bad(d, L, "bad length");
@@ -376,11 +376,11 @@ set_late_metatables (rs_decoder *d, lua_State *L)
   }
 }
 
-/* [-0, +1, e]  Push a table with room for 'single' values and 'pairs' of
-   others, of which 'named' have their keys elsewhere. */
-static void
-push_table (rs_decoder *d, lua_State *L, size_t array, size_t named,
-            size_t pairs)
+/* [-0, +0, v]  A table has 'array' values, and fields, of which 'named' have
+   their keys elsewhere; can that be? */
+static inline void
+claim_fields (rs_decoder *d, lua_State *L, size_t array, size_t named,
+              size_t pairs)
 {
   const size_t left = d->size - d->at;
   const size_t single = array + named;
@@ -390,7 +390,45 @@ push_table (rs_decoder *d, lua_State *L, size_t array, size_t named,
   d->claimed += single + 2 * pairs;
   if (array > INT32_MAX / 2 || named + pairs > INT32_MAX / 2)
     rs_decoder_bad(d, L, "a table too large for Lua");
+}
+
+/* [-0, +1, e]  Push a table with room for these. */
+static inline void
+push_table (rs_decoder *d, lua_State *L, size_t array, size_t named,
+            size_t pairs)
+{
+  claim_fields(d, L, array, named, pairs);
   lua_createtable(L, (int) array, (int) (named + pairs));
+}
+
+void
+rs_decoder_later (rs_decoder *d, lua_State *L)
+{
+  if (!(d->flags & RS_MESSAGE_REFS))
+    rs_decoder_bad(d, L, "an object for later where none is announced");
+  if (lua_rawgeti(L, d->objects, 0) != LUA_TTABLE) {
+    lua_pop(L, 1);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, d->objects, 0);
+  }
+  lua_pushvalue(L, -2);
+  lua_rawseti(L, -2, (lua_Integer) ++d->later);
+  lua_pop(L, 1);
+}
+
+/* [-0, +1, e]  A table whose contents follow the value. */
+static void
+decode_later (rs_decoder *d, lua_State *L)
+{
+  const unsigned id = rs_decoder_enter(d, L);
+  d->promised += RS_WIRE_BODY;
+  if (d->promised > d->size - d->at)
+    rs_decoder_bad(d, L, "more to come than there is");
+  lua_newtable(L);
+  set_object(d, L, id);
+  rs_decoder_later(d, L);
+  rs_decoder_leave(d);
 }
 
 /* [-0, +0, e]  Assign the fields whose keys come with them. */
@@ -478,11 +516,13 @@ load_keys (rs_decoder *d, lua_State *L, record_keys *k, size_t at)
 }
 
 /* [-0, +1, e]  Push the record behind the tag.  'k' if it is one of an
-   array; this may push its slots first. */
-static void
-decode_record (rs_decoder *d, lua_State *L, unsigned tag, record_keys *k)
+   array; this may push its slots first.  'later' when it has been made: its
+   table is on top. */
+static inline __attribute__ ((always_inline)) void
+read_record (rs_decoder *d, lua_State *L, unsigned tag, record_keys *k,
+             bool later)
 {
-  const unsigned id = enter(d, L);
+  const unsigned id = later ? 0 : enter(d, L);
   need(d, L, 9);
   const size_t at = rs_wire_get32(d->data + d->at) + (size_t) 1;
   const unsigned n = d->data[d->at + 4];
@@ -496,8 +536,12 @@ decode_record (rs_decoder *d, lua_State *L, unsigned tag, record_keys *k)
   d->at += 9;
   if (n > (k != NULL ? k->n : find_shape(d, L, at)->n))
     rs_decoder_bad(d, L, "more fields than its shape has");
-  push_table(d, L, 0, n, hash);
-  set_object(d, L, id);
+  if (later)
+    claim_fields(d, L, 0, n, hash);
+  else {
+    push_table(d, L, 0, n, hash);
+    set_object(d, L, id);
+  }
   const int table = lua_gettop(L);
   d->upvalue = 0;
   for (unsigned i = 0; i < n; i++) {
@@ -515,6 +559,12 @@ decode_record (rs_decoder *d, lua_State *L, unsigned tag, record_keys *k)
   if (tag != RS_TAG_RECORD)
     decode_metatable(d, L, table, tag);
   d->depth--;
+}
+
+static void
+decode_record (rs_decoder *d, lua_State *L, unsigned tag, record_keys *k)
+{
+  read_record(d, L, tag, k, false);
 }
 
 static bool
@@ -559,16 +609,21 @@ decode_array (rs_decoder *d, lua_State *L, int table, size_t n)
   }
 }
 
-static void
-decode_table (rs_decoder *d, lua_State *L, unsigned tag)
+/* [-0, +1, e]  Push the table behind the tag; 'later' as above. */
+static inline __attribute__ ((always_inline)) void
+read_table (rs_decoder *d, lua_State *L, unsigned tag, bool later)
 {
-  const unsigned id = enter(d, L);
+  const unsigned id = later ? 0 : enter(d, L);
   need(d, L, 8);
   const size_t array = rs_wire_get32(d->data + d->at);
   const size_t hash = rs_wire_get32(d->data + d->at + 4);
   d->at += 8;
-  push_table(d, L, array, 0, hash);
-  set_object(d, L, id);
+  if (later)
+    claim_fields(d, L, array, 0, hash);
+  else {
+    push_table(d, L, array, 0, hash);
+    set_object(d, L, id);
+  }
   const int table = lua_gettop(L);
   d->upvalue = 0;
   if (array > 0) {
@@ -579,6 +634,58 @@ decode_table (rs_decoder *d, lua_State *L, unsigned tag)
   if (tag != RS_TAG_TABLE)
     decode_metatable(d, L, table, tag);
   d->depth--;
+}
+
+static void
+decode_table (rs_decoder *d, lua_State *L, unsigned tag)
+{
+  read_table(d, L, tag, false);
+}
+
+/* [-0, +0, e]  The contents of the table on top. */
+static void
+fill_table (rs_decoder *d, lua_State *L)
+{
+  unsigned tag = rs_decoder_byte(d, L);
+  while (tag == RS_TAG_SHAPE) {
+    read_shape(d, L, d->at);
+    tag = rs_decoder_byte(d, L);
+  }
+  d->promised -= RS_WIRE_BODY;
+  d->depth++;
+  if (is_record(tag))
+    read_record(d, L, tag, NULL, true);
+  else if (tag >= RS_TAG_TABLE && tag <= RS_TAG_TABLE_META_OPEN)
+    read_table(d, L, tag, true);
+  else {
+    d->at--;
+    rs_decoder_bad(d, L, "no contents of a table where they should be");
+  }
+}
+
+/* [-0, +0, e]  What was announced for later follows the value. */
+static void
+decode_rest (rs_decoder *d, lua_State *L)
+{
+  const int top = lua_gettop(L);
+  luaL_checkstack(L, LUA_MINSTACK, "message");
+  lua_rawgeti(L, d->objects, 0);
+  while (d->filled < d->later) {
+    d->stack = 0;
+    lua_rawgeti(L, top + 1, (lua_Integer) ++d->filled);
+    if (lua_type(L, -1) == LUA_TTABLE)
+      fill_table(d, L);
+    else {
+      d->depth++;
+      rs_decode_upvalues(d, L);
+      d->depth--;
+    }
+    lua_settop(L, top + 1);
+  }
+  lua_pushnil(L);
+  lua_rawseti(L, d->objects, 0);
+  lua_settop(L, top);
+  d->later = d->filled = 0;
 }
 
 /* [-0, +1, e]  An object that its type rebuilds. */
@@ -697,7 +804,11 @@ rs_decode_any (rs_decoder *d, lua_State *L)
       rs_env_push(L);
       return;
     case RS_TAG_FUNCTION:
-      rs_decode_function(d, L);
+    case RS_TAG_FUNCTION_LATER:
+      rs_decode_function(d, L, tag);
+      return;
+    case RS_TAG_LATER:
+      decode_later(d, L);
       return;
     case RS_TAG_CFUNCTION:
     case RS_TAG_POINTER:
@@ -792,6 +903,8 @@ rs_decode_one (rs_decoder *d, lua_State *L)
   d->upvalue = 0;
   d->stack = 0;
   rs_decode_any(d, L);
+  if (d->later > 0)
+    decode_rest(d, L);
   if (d->late > 0)
     set_late_metatables(d, L);
 }

@@ -27,6 +27,9 @@ enum { HAND_OVER_FROM = 16384 };
 /* A small one may have so many bytes more than it needs. */
 enum { SPARE_MAX = 96 };
 
+/* 'generation' in rs_seen. */
+enum { GENERATION_MAX = 0x3fffff };
+
 /* The message itself stands before its bytes in the buffer. */
 #define PREFIX offsetof(rs_message, data)
 
@@ -258,7 +261,7 @@ see (rs_encoder *e, const void *object, bool *found)
   if (!*found) {
     const bool passing = e->transfers > 0;
     *s = (rs_seen) { .object = object, .id = e->next_id, .passing = passing,
-                     .generation = e->generation & 0x7fffff };
+                     .generation = e->generation & GENERATION_MAX };
     e->seen_count++;
     e->passing |= passing;
   }
@@ -290,6 +293,15 @@ drop_passing (rs_encoder *e)
     if (e->seen[i].generation == e->generation && e->seen[i].passing)
       e->seen[i].object = &dropped;
   e->passing = false;
+}
+
+/* Will the contents of 'object' follow the value? */
+static bool
+is_later (rs_encoder *e, const void *object)
+{
+  const rs_seen *const seen =
+    seen_slot(e->seen, e->seen_room, e->generation, object);
+  return seen->generation == e->generation && seen->later;
 }
 
 static bool
@@ -334,8 +346,9 @@ static inline int
 enter (rs_encoder *e, lua_State *L, rs_open *open, unsigned id, int top)
 {
   if (e->depth == RS_WIRE_DEPTH)
-    return rs_encoder_refuse(e, "cannot transfer values nested deeper than"
-                                " %d levels", RS_WIRE_DEPTH);
+    return rs_encoder_refuse(e, "cannot transfer what '__transfer' returned:"
+                                " it is nested deeper than %d levels",
+                             RS_WIRE_DEPTH - RS_WIRE_INLINE);
   if (e->buf.failed || (top > e->stack && !grow_stack(e, L)))
     return RS_ENOMEM;
   open->outer = e->open;
@@ -357,6 +370,32 @@ rs_encoder_leave (rs_encoder *e)
 {
   e->open = e->open->outer;
   e->depth--;
+}
+
+int
+rs_encoder_later (rs_encoder *e, lua_State *L, int index, unsigned id)
+{
+  if (e->keep == 0) {  /* not protected yet? */
+    e->careful = true;
+    return RS_ERESTART;
+  }
+  /* A finalizer could change what is walked. */
+  if (!e->quiet && lua_gc(L, LUA_GCISRUNNING)) {
+    lua_gc(L, LUA_GCSTOP);
+    e->quiet = true;
+  }
+  bool found;
+  rs_seen *const seen = see(e, lua_topointer(L, index), &found);
+  if (seen == NULL)
+    return RS_ENOMEM;
+  seen->later = true;
+  const lua_Integer at = 2 * (lua_Integer) e->later++;
+  lua_pushvalue(L, index);
+  lua_rawseti(L, e->keep + 1, at + 1);
+  lua_pushinteger(L, (lua_Integer) id);
+  lua_rawseti(L, e->keep + 1, at + 2);
+  e->flags |= RS_MESSAGE_REFS;
+  return RS_OK;
 }
 
 /* ----------------------------------------------------------- __transfer */
@@ -396,7 +435,11 @@ encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
   }
   const int base = lua_gettop(L) - 1;
   lua_pushvalue(L, index);
+  if (e->quiet)  /* it may make garbage */
+    lua_gc(L, LUA_GCRESTART);
   const int code = lua_pcall(L, 1, LUA_MULTRET, 0);
+  if (e->quiet)
+    lua_gc(L, LUA_GCSTOP);
   e->walk++;  /* strings may have been freed */
   if (code == LUA_ERRMEM)
     return RS_ENOMEM;
@@ -469,7 +512,7 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
   const void *const object = lua_topointer(L, index);
   const bool known = object == e->class.object && e->class.walk == e->walk;
   if (known && e->class.sent) {
-    if (is_open(e, e->class.id) && !e->buf.failed)
+    if ((e->later > 0 || is_open(e, e->class.id)) && !e->buf.failed)
       e->buf.data[header]++;  /* to the tag that tells so */
     return encode_ref(e, e->class.id);
   }
@@ -484,7 +527,7 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
       e->class.sent = true;
       e->class.id = seen->id;
     }
-    if (is_open(e, seen->id) && !e->buf.failed)
+    if ((seen->later || is_open(e, seen->id)) && !e->buf.failed)
       e->buf.data[header]++;
     return encode_ref(e, seen->id);
   }
@@ -500,6 +543,9 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
   status = rs_encode_any(e, L, index);
   if (status == RS_EREFUSED)
     rs_encoder_inside_part(e, "metatable");
+  else if (status == RS_OK && e->later > 0 && is_later(e, object)
+           && !e->buf.failed)
+    e->buf.data[header]++;
   return status;
 }
 
@@ -573,7 +619,7 @@ encode_array (rs_encoder *e, lua_State *L, int index, fields *f)
   size_t n = 0;
   do {
     if (!lua_isinteger(L, key)
-        || (size_t) lua_tointegerx(L, key, NULL) != n + 1)
+        || (lua_Unsigned) lua_tointegerx(L, key, NULL) != (lua_Unsigned) n + 1)
       break;
     n++;
     if (!rs_encode_packed(e, &packed, L, value)) {
@@ -799,9 +845,28 @@ rescue_class (rs_encoder *e, lua_State *L, int index, bool *named)
   return encode_name(e, L, index, RS_NAMES_TABLE, named);
 }
 
-/* [-0, +0, -]  Append the table at 'index', number 'id', by value. */
+/* [-0, +0, -]  The table at 'index' is nested too deep: its contents follow
+   the value, unless it proves to be a class that has a name. */
 static int
-encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id)
+put_later (rs_encoder *e, lua_State *L, int index, unsigned id)
+{
+  const int top = lua_gettop(L);
+  bool named = false;
+  int status = rescue_class(e, L, index, &named);
+  lua_settop(L, top);
+  if (status != RS_OK || named)
+    return status;
+  status = rs_encoder_later(e, L, index, id);
+  if (status == RS_OK)
+    rs_buf_byte(&e->buf, RS_TAG_LATER);
+  return status;
+}
+
+/* [-0, +0, -]  Append the table at 'index', number 'id', by value; 'later'
+   when these are the contents of one that was nested too deep. */
+static int
+encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
+                 bool later)
 {
   rs_open open;
   const int top = lua_gettop(L);
@@ -811,7 +876,7 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id)
   const int depth = e->depth;
   const unsigned transfers = e->transfers;
   const bool meta = lua_getmetatable(L, index);
-  if (meta) {
+  if (meta && !later) {
     bool done;
     status = encode_transfer(e, L, index, top + 1, &open, &done);
     if (status != RS_OK)
@@ -819,13 +884,20 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id)
     if (done)
       goto done;
   }
+  if (rs_encoder_is_deep(e)) {
+    status = put_later(e, L, index, id);
+    if (status != RS_OK)
+      return status;
+    goto done;
+  }
   const unsigned flags = e->flags;
   const size_t start = e->buf.size;
+  const size_t followers = e->later;
   fields f;
   status = encode_fields(e, L, index, meta, &f);
   if (status == RS_OK && !f.named && meta)
     status = encode_metatable(e, L, top + 1, f.header);
-  if (status == RS_EREFUSED) {
+  if (status == RS_EREFUSED && !later) {
     lua_settop(L, top);
     const int found = rescue_class(e, L, index, &f.named);
     if (found != RS_OK)
@@ -837,6 +909,7 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id)
     e->depth = depth;
     e->transfers = transfers;
     e->flags = flags;
+    e->later = followers;
     e->next_id = id + 1;
     drop_from(e, id + 1);
     truncate(e, start);
@@ -872,7 +945,7 @@ encode_table (rs_encoder *e, lua_State *L, int index)
     status = encode_name(e, L, index, RS_NAMES_TABLE, &done);
   if (status != RS_OK || done)
     return status;
-  return encode_contents(e, L, index, id);
+  return encode_contents(e, L, index, id, false);
 }
 
 /* ------------------------------------------------- functions, userdata */
@@ -968,8 +1041,37 @@ rs_encode_any (rs_encoder *e, lua_State *L, int index)
 
 /* ------------------------------------------------------------- protected */
 
-/* (encoder, value)  The slots of a walk that may call '__transfer'. */
-enum { ENCODER = 1, VALUE, HOME, KEEP };
+/* (encoder, value)  The slots of a walk that may call '__transfer', and keeps
+   what is nested too deep. */
+enum { ENCODER = 1, VALUE, HOME, KEEP, LATER };
+
+/* [-0, +0, m]  Append the contents of what was too deep, in the order in which
+   it was met. */
+static int
+encode_rest (rs_encoder *e, lua_State *L)
+{
+  const int top = lua_gettop(L);
+  for (size_t i = 0; i < e->later; i++) {
+    const lua_Integer at = 2 * (lua_Integer) i;
+    lua_rawgeti(L, LATER, at + 2);
+    const unsigned id = (unsigned) lua_tointegerx(L, -1, NULL);
+    const int type = lua_rawgeti(L, LATER, at + 1);
+    const int status = type == LUA_TTABLE
+                     ? encode_contents(e, L, top + 2, id, true)
+                     : rs_encode_upvalues(e, L, top + 2, id);
+    if (status == RS_EREFUSED)
+      rs_encoder_inside_deep(e);
+    if (status != RS_OK)
+      return status;
+    bool found;
+    rs_seen *const seen = see(e, lua_topointer(L, top + 2), &found);
+    if (seen == NULL)
+      return RS_ENOMEM;
+    seen->later = false;
+    lua_settop(L, top);
+  }
+  return RS_OK;
+}
 
 static int
 walk_body (lua_State *L)
@@ -977,10 +1079,13 @@ walk_body (lua_State *L)
   rs_encoder *const e = lua_touserdata(L, ENCODER);
   rs_home_push(L);
   lua_newtable(L);
+  lua_newtable(L);
   e->home = HOME;
   e->keep = KEEP;
   e->stack = 0;
   e->status = rs_encode_any(e, L, VALUE);
+  if (e->status == RS_OK && e->later > 0)
+    e->status = encode_rest(e, L);
   return 0;
 }
 
@@ -992,6 +1097,9 @@ walk_protected (rs_encoder *e, lua_State *L, int index)
   lua_pushlightuserdata(L, e);
   lua_pushvalue(L, index);
   const int code = lua_pcall(L, 2, 0, 0);
+  if (e->quiet)
+    lua_gc(L, LUA_GCRESTART);
+  e->quiet = false;
   if (code == LUA_OK)
     return e->status;
   if (code == LUA_ERRMEM)
@@ -1015,6 +1123,7 @@ rs_encoder_init (rs_encoder *e, unsigned forbidden)
   e->generation = 0;
   e->names = (rs_names) { NULL, 0, 0, false };
   e->home = 0;
+  e->quiet = false;
   rs_encoder_clear(e);
 }
 
@@ -1051,7 +1160,7 @@ rs_encoder_forget (rs_encoder *e)
 {
   e->seen_count = 0;
   e->passing = false;
-  if (++e->generation > 0x7fffff) {  /* no longer fits? */
+  if (++e->generation > GENERATION_MAX) {  /* no longer fits? */
     if (e->seen_room > 0)
       memset(e->seen, 0, e->seen_room * sizeof *e->seen);
     e->generation = 1;
@@ -1121,6 +1230,7 @@ encode_composite (rs_encoder *e, lua_State *L, int index)
     e->depth = 0;
     e->transfers = 0;
     e->stack = 0;
+    e->later = 0;
     status = attempt == 0 ? rs_encode_any(e, L, index)
                           : walk_protected(e, L, index);
     if (e->buf.failed)

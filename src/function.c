@@ -101,6 +101,25 @@ encode_upvalue (rs_encoder *e, lua_State *L, int index, unsigned id, int i)
 }
 
 int
+rs_encode_upvalues (rs_encoder *e, lua_State *L, int index, unsigned id)
+{
+  rs_open open;
+  int status = rs_encoder_enter(e, L, &open, id);
+  if (status != RS_OK)
+    return status;
+  lua_Debug ar;
+  lua_pushvalue(L, index);
+  lua_getinfo(L, ">u", &ar);
+  for (int i = 1; i <= ar.nups; i++) {
+    status = encode_upvalue(e, L, index, id, i);
+    if (status != RS_OK)
+      return status;
+  }
+  rs_encoder_leave(e);
+  return RS_OK;
+}
+
+int
 rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id)
 {
   if (e->forbidden & RS_MESSAGE_CODE)
@@ -113,8 +132,11 @@ rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id)
   lua_Debug ar;
   lua_pushvalue(L, index);
   lua_getinfo(L, ">u", &ar);
+  const bool deep = ar.nups > 0 && rs_encoder_is_deep(e);
+  if (deep && (status = rs_encoder_later(e, L, index, id)) != RS_OK)
+    return status;
   static const unsigned char size[4];
-  rs_buf_byte(&e->buf, RS_TAG_FUNCTION);
+  rs_buf_byte(&e->buf, deep ? RS_TAG_FUNCTION_LATER : RS_TAG_FUNCTION);
   rs_buf_byte(&e->buf, ar.nups);
   rs_buf_add(&e->buf, size, sizeof size);
   const size_t start = e->buf.size;
@@ -125,7 +147,7 @@ rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id)
     return RS_ENOMEM;
   rs_wire_put32(e->buf.data + start - sizeof size,
                 (uint32_t) (e->buf.size - start));
-  for (int i = 1; i <= ar.nups; i++) {
+  for (int i = 1; i <= ar.nups && !deep; i++) {
     status = encode_upvalue(e, L, index, id, i);
     if (status != RS_OK)
       return status;
@@ -152,7 +174,37 @@ join (rs_decoder *d, lua_State *L, int index, int i)
 }
 
 void
-rs_decode_function (rs_decoder *d, lua_State *L)
+rs_decode_upvalues (rs_decoder *d, lua_State *L)
+{
+  lua_Debug ar;
+  const int function = lua_gettop(L);
+  lua_pushvalue(L, function);
+  lua_getinfo(L, ">u", &ar);
+  for (int i = 1; i <= ar.nups; i++) {
+    rs_decoder_need(d, L, 1);
+    switch (d->data[d->at]) {
+      case RS_TAG_UPVALUE_ENV:
+        d->at++;
+        lua_pushvalue(L, function);
+        rs_env_join_upvalue(L, i);
+        lua_pop(L, 1);
+        break;
+      case RS_TAG_UPVALUE_SHARED:
+        d->at++;
+        join(d, L, function, i);
+        break;
+      default:
+        d->function = function;
+        d->upvalue = i;
+        rs_decode_any(d, L);
+        lua_setupvalue(L, function, i);
+    }
+  }
+  d->upvalue = 0;
+}
+
+void
+rs_decode_function (rs_decoder *d, lua_State *L, unsigned tag)
 {
   if ((d->forbidden & RS_MESSAGE_CODE) || !(d->flags & RS_MESSAGE_CODE))
     rs_decoder_bad(d, L, "bytecode is not accepted here");
@@ -178,27 +230,9 @@ rs_decode_function (rs_decoder *d, lua_State *L)
   /* Loading bytecode allocates without a look at what there is to collect; a
      runspace that is sent nothing but functions would never collect them. */
   lua_gc(L, LUA_GCSTEP, 1);
-  const int function = lua_gettop(L);
-  for (int i = 1; i <= ar.nups; i++) {
-    rs_decoder_need(d, L, 1);
-    switch (d->data[d->at]) {
-      case RS_TAG_UPVALUE_ENV:
-        d->at++;
-        lua_pushvalue(L, function);
-        rs_env_join_upvalue(L, i);
-        lua_pop(L, 1);
-        break;
-      case RS_TAG_UPVALUE_SHARED:
-        d->at++;
-        join(d, L, function, i);
-        break;
-      default:
-        d->function = function;
-        d->upvalue = i;
-        rs_decode_any(d, L);
-        lua_setupvalue(L, function, i);
-    }
-  }
-  d->upvalue = 0;
+  if (tag == RS_TAG_FUNCTION)
+    rs_decode_upvalues(d, L);
+  else
+    rs_decoder_later(d, L);
   rs_decoder_leave(d);
 }

@@ -61,7 +61,8 @@ typedef struct rs_seen {
   unsigned id;              /* of the object, or of the cell's function */
   unsigned upvalue : 8;     /* of that function; 0 for objects */
   unsigned passing : 1;     /* '__transfer' made it: dies with this value */
-  unsigned generation : 23; /* of another one: the entry is free */
+  unsigned later : 1;       /* its contents will follow the value */
+  unsigned generation : 22; /* of another one: the entry is free */
 } rs_seen;
 
 /* The metatable that was met last: many objects in a row have one class. */
@@ -115,6 +116,9 @@ typedef struct rs_encoder {
   const void *env;
   int home;               /* stack indices: what names.c keeps; */
   int keep;               /* results of '__transfer'; 0 unless protected */
+  size_t later;           /* objects whose contents follow the value: they and
+                             their numbers are in the slot behind 'keep' */
+  bool quiet;             /* the collector was stopped for that */
   const rs_open *open;
   int depth;
   int stack;              /* up to this top there is LUA_MINSTACK room */
@@ -245,6 +249,10 @@ typedef struct rs_decoder {
   bool metatables;        /* some were set */
   int advance;            /* KiB that the garbage collector does not count */
   unsigned late;          /* metatables to be set when the value is whole */
+  size_t later;           /* objects whose contents follow the value, in the
+                             table at 0 of 'objects'; */
+  size_t filled;          /* so many of them have theirs */
+  size_t promised;        /* bytes of those that have not, at least */
   int function;           /* stack index of the one that gets upvalues */
   int upvalue;            /* which one it gets, or 0 */
 } rs_decoder;
@@ -284,6 +292,7 @@ rs_decoder_seek (rs_decoder *d, const rs_decoder_place *place)
   d->left = place->left;
   d->claimed = place->claimed;
   d->late = 0;
+  d->later = d->filled = d->promised = 0;
   d->depth = 0;
 }
 
@@ -359,6 +368,22 @@ int rs_encode_any (rs_encoder *e, lua_State *L, int index);
 /* The same for the function at 'index', whose number is 'id'. */
 int rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id);
 
+/* The upvalues of one whose contents follow the value. */
+int rs_encode_upvalues (rs_encoder *e, lua_State *L, int index, unsigned id);
+
+/*
+ * [-0, +0, m]  The contents of the object at 'index', number 'id', shall
+ * follow the value.  RS_OK, or RS_ERESTART: that takes a protected walk.
+ */
+int rs_encoder_later (rs_encoder *e, lua_State *L, int index, unsigned id);
+
+/* Do the contents of an object that was entered follow the value? */
+static inline bool
+rs_encoder_is_deep (const rs_encoder *e)
+{
+  return e->depth > RS_WIRE_INLINE && e->transfers == 0;
+}
+
 /* Append a length. */
 void rs_encoder_length (rs_encoder *e, size_t n);
 
@@ -381,12 +406,21 @@ void rs_encoder_inside_part (rs_encoder *e, const char *part);
 void rs_encoder_inside_field (rs_encoder *e, lua_State *L, int index);
 void rs_encoder_end_path (rs_encoder *e);
 
+/* The refused value is in an object too deep for its path to be known. */
+void rs_encoder_inside_deep (rs_encoder *e);
+
 /* The refused value is inside 'where', such as "upvalue 'f' of ...". */
 void rs_encoder_inside (rs_encoder *e, const char *where);
 
 /* [-0, +1, e] */
 void rs_decode_any (rs_decoder *d, lua_State *L);
-void rs_decode_function (rs_decoder *d, lua_State *L);
+void rs_decode_function (rs_decoder *d, lua_State *L, unsigned tag);
+
+/* [-0, +0, e]  The upvalues of the function on top. */
+void rs_decode_upvalues (rs_decoder *d, lua_State *L);
+
+/* [-0, +0, e]  The contents of the object on top follow the value. */
+void rs_decoder_later (rs_decoder *d, lua_State *L);
 
 size_t rs_decoder_length (rs_decoder *d, lua_State *L);
 unsigned rs_decoder_byte (rs_decoder *d, lua_State *L);

@@ -79,6 +79,13 @@ rs_encoder_end_path (rs_encoder *e)
   e->part = NULL;
 }
 
+void
+rs_encoder_inside_deep (rs_encoder *e)
+{
+  if (e->pending > 0)
+    insert_field(e, e->error[0] == '.' ? ".." : "...");
+}
+
 /* The refused value is in the 'part' of the value that follows. */
 void
 rs_encoder_inside_part (rs_encoder *e, const char *part)

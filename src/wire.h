@@ -33,7 +33,11 @@ enum {
   RS_WIRE_AT_OBJECTS = 4,
 
   RS_WIRE_FLAGS = 15,        /* RS_MESSAGE_ that a header may have */
-  RS_WIRE_DEPTH = 200,      /* tables and functions inside each other */
+  RS_WIRE_DEPTH = 200,      /* tables and functions inside each other; those
+                               that lie deeper follow the value */
+  RS_WIRE_INLINE = 100,     /* from here on the encoder lets them follow, but
+                               for what '__transfer' gives */
+  RS_WIRE_BODY = 9,         /* bytes of a table that follows, at least */
   RS_WIRE_RESULTS = 250,    /* values that rebuild one object */
   RS_WIRE_NAME_PARTS = 3,   /* module, field, field */
   RS_WIRE_VARINT = 10,      /* bytes of the longest length */
@@ -78,6 +82,8 @@ enum {
   RS_TAG_POINTER,           /* light userdata, 8 bytes; no object */
   RS_TAG_REBUILD,           /* n (one byte), function, n values: call it */
   RS_TAG_REPLACED,          /* a value that stands for the object */
+  RS_TAG_LATER,             /* a table; see below */
+  RS_TAG_FUNCTION_LATER,    /* upvalues, size, bytecode as above */
 
   /* Where several values follow one another (the first of a table, those
      between two that are none): count (4 bytes), then so many of 8 bytes. */
@@ -94,6 +100,13 @@ enum {
   RS_TAG_RECORD_META_OPEN   /* as RS_TAG_TABLE_META_OPEN */
 };
 
+/*
+ * LATER stands for a table that is too deep to be where it is.  Its contents,
+ * a TABLE or RECORD of any kind, which is no object of its own, follow the
+ * value in which it is; so do the upvalues of a FUNCTION_LATER.  There are as
+ * many of these as were announced, in the same order, and they may announce
+ * more.
+ */
 enum {
   RS_WIRE_SMALL_MAX = 127,  /* largest RS_TAG_INTEGER_SMALL */
   RS_WIRE_SHORT_MAX = 63    /* longest RS_TAG_STRING_SHORT */
