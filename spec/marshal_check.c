@@ -311,6 +311,16 @@ static const struct {
   { "no contents of a table", 18,
     { HEADER(1), RS_TAG_LATER, RS_TAG_LATER, 0, 0, 0, 0, 0, 0, 0, 0 } },
   { "bytecode is not accepted", 15, { HEADER(1), RS_TAG_FUNCTION_LATER } },
+  { "a table that nobody has sent", 10, { HEADER(0), RS_TAG_COMMON_REF, 1 } },
+  { "a table of a function that is not here", 10,
+    { HEADER(16), RS_TAG_COMMON_REF, 1 } },
+  { "a table of a function that is not here", 19,
+    { HEADER(16), RS_TAG_TABLE_META, 0, 0, 0, 0, 0, 0, 0, 0,
+      RS_TAG_COMMON_REF, 0 } },
+  { "no table where one should be", 10, { HEADER(0), RS_TAG_COMMON, 1 } },
+  { "no table where one should be", 12,
+    { HEADER(0), RS_TAG_COMMON, RS_TAG_COMMON, RS_TAG_COMMON,
+      RS_TAG_COMMON } },
   { "bad name", 10, { HEADER(0), RS_TAG_NAMED, 0 } },
   { "bad name", 10, { HEADER(0), RS_TAG_NAMED, 4 } },
   { "module 'x' is needed by a transferred value: ", 12,
@@ -429,7 +439,8 @@ mutate (unsigned char *bytes, size_t size)
   static const unsigned char odd[] = {
     0x00, 0x01, 0x7f, 0x80, 0xff, RS_TAG_TABLE, RS_TAG_TABLE_META,
     RS_TAG_TABLE_META_OPEN, RS_TAG_REF, RS_TAG_NAMED, RS_TAG_ENV,
-    RS_TAG_REPLACED, RS_TAG_STRING, RS_TAG_LATER
+    RS_TAG_REPLACED, RS_TAG_STRING, RS_TAG_LATER, RS_TAG_COMMON,
+    RS_TAG_COMMON_REF
   };
   for (unsigned n = 1 + random_below(4); n > 0; n--) {
     const size_t at = random_below(size);

@@ -182,6 +182,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   batch->queue = queue;
   queue->hold(queue, 1);
   batch->function = function;
+  batch->items.common = rs_common_of(L, function);
   batch->flags = options->flags;
   batch->chunk = queue->fresh ? 1 : options->chunk;
   batch->total = options->total;
@@ -713,6 +714,7 @@ open_reader (rs_batch *batch, lua_State *L)
   rs_decoder *const d = &batch->reader;
   if (!batch->reading) {
     rs_decoder_init(d, L, batch->current->call.result, 0);
+    d->common.sent = batch->function;
     if (d->objects != 0) {
       lua_pushvalue(L, -1);
       lua_rawsetp(L, LUA_REGISTRYINDEX, batch);

@@ -48,6 +48,7 @@ struct rs_run {
   bool reported;          /* the handler has encoded the error */
   rs_reason told;         /* it is this one */
   rs_reason ended;        /* why the item was stopped, found at its end */
+  rs_common common;       /* tables that came with the function */
   bool errors;            /* a record of the stream 'error' was sent */
   double began;           /* instant at which the item started */
   double late;            /* instant at which the budget is spent */
@@ -134,15 +135,32 @@ rs_task_emit (lua_State *L, const char *name, int n)
 
 /* ----------------------------------------------------------- functions */
 
-/* [-0, +n, e]  Push the function of a message that comes again and again, and
-   what follows it. */
-static void
-push_kept (lua_State *L, rs_state *s, rs_message *message)
+/* [-0, +n, e]  Push the function of the call, and what follows it.  Returns
+   how many values. */
+static int
+push_function (lua_State *L, run *r)
 {
+  rs_message *const message = r->call->function;
+  if (!message->common)
+    return rs_state_push_function(L, message, 0);
+  r->common.ref = rs_common_open(L);
+  const int n = rs_state_push_function(L, message, r->common.ref);
+  r->common.filter = rs_common_close(L, r->common.ref);
+  return n;
+}
+
+/* [-0, +n, e]  The same for one that comes again and again. */
+static void
+push_kept (lua_State *L, run *r)
+{
+  rs_state *const s = r->state;
+  rs_message *const message = r->call->function;
   for (int i = 0; i < RS_STATE_KEPT; i++) {
     if (s->kept[i].function != message)
       continue;
     const int n = s->kept[i].values;
+    if (s->kept[i].common > 0)
+      rs_common_share(L, s->kept[i].common, &r->common);
     lua_rawgeti(L, LUA_REGISTRYINDEX, s->kept[i].ref);
     if (n == 1)  /* the function alone? */
       return;
@@ -154,7 +172,7 @@ push_kept (lua_State *L, rs_state *s, rs_message *message)
     return;
   }
   const int base = lua_gettop(L);
-  const int n = rs_state_push_function(L, message);
+  const int n = push_function(L, r);
   luaL_checkstack(L, n + 2, "too many arguments");
   if (n == 1)
     lua_pushvalue(L, -1);
@@ -166,14 +184,20 @@ push_kept (lua_State *L, rs_state *s, rs_message *message)
     }
   }
   const int ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  rs_common common = { .sent = NULL };
+  if (r->common.ref > 0)
+    rs_common_share(L, r->common.ref, &common);
   const unsigned slot = s->next_kept++ % RS_STATE_KEPT;
   if (s->kept[slot].function != NULL) {
     luaL_unref(L, LUA_REGISTRYINDEX, s->kept[slot].ref);
+    if (s->kept[slot].common > 0)
+      luaL_unref(L, LUA_REGISTRYINDEX, s->kept[slot].common);
     rs_message_unref(s->kept[slot].function);
   }
   s->kept[slot].values = n;
   s->kept[slot].function = rs_message_ref(message);
   s->kept[slot].ref = ref;
+  s->kept[slot].common = common.ref;
 }
 
 /* ------------------------------------------------------------------ errors */
@@ -435,11 +459,12 @@ call_body (lua_State *L)
   lua_settop(L, 0);
   rs_state_renew_environment(L, r->state);
   if (r->call->keep)
-    push_kept(L, r->state, r->call->function);
+    push_kept(L, r);
   else
-    rs_state_push_function(L, r->call->function);
+    push_function(L, r);
+  r->out->common = r->common;
   if (r->call->arguments != NULL)
-    rs_state_decode(L, r->call->arguments);
+    rs_state_decode(L, r->call->arguments, &r->common, 0);
   lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
   const int n = lua_gettop(L);
   r->small = rs_encode_small(L, 1, n, r->call->room, sizeof r->call->room);
@@ -487,10 +512,12 @@ chunk_prepare (lua_State *L)
   run *const r = lua_touserdata(L, RUN);
   lua_settop(L, 0);
   rs_state_renew_environment(L, r->state);
-  push_kept(L, r->state, r->call->function);
+  push_kept(L, r);
+  r->out->common = r->common;
   r->in = (rs_decoder) { .at = 0 };
   if (r->call->arguments != NULL)
     rs_decoder_init(&r->in, L, r->call->arguments, 0);
+  r->in.common = r->common;
   if (r->in.objects == 0)
     lua_pushnil(L);
   lua_insert(L, OBJECTS);
@@ -784,6 +811,10 @@ run_call (rs_state *s, lua_State *L, run *r)
   call->result = r->small != NULL ? r->small
                : rs_encoder_message_at(r->out, call->room, sizeof call->room);
   lua_settop(L, base);
+  if (r->common.ref > 0) {
+    rs_common_release(L, &r->common);
+    r->out->common = r->common;
+  }
   s->run = r->outer;
   s->on_line = s->run != NULL ? on_line : NULL;
   if (nested) {
@@ -810,6 +841,7 @@ enter (rs_state *s, lua_State *L, rs_call *call, const rs_call_sink *sink,
   r.small = NULL;
   r.item = 0;
   r.good = 0;
+  r.common = (rs_common) { .sent = NULL };
   r.decoding = r.open = r.reported = r.errors = false;
   r.told = r.ended = RS_REASON_NONE;
   rs_message_unref(call->result);  /* of an earlier attempt */

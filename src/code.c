@@ -161,16 +161,29 @@ append (rs_encoder *e, lua_State *L, int first, int n, int unnamed,
   return status;
 }
 
-/* [-0, +0, -]  A message of these. */
+/* [-0, +0, -]  A message of these; its tables can be named by items and
+   results when a function is the first. */
 static int
-encode (lua_State *L, int first, int n, int unnamed, rs_message **out,
-        rs_error *err)
+encode (lua_State *L, int first, int n, int unnamed,
+        const rs_common *common, rs_message **out, rs_error *err)
 {
+  rs_message *message = NULL;
   rs_encoder e;
   rs_encoder_init(&e, 0);
+  if (common != NULL)
+    e.common = *common;
+  e.marking = unnamed > 0;
   int status = append(&e, L, first, n, unnamed, err);
-  if (status == RS_OK && (*out = rs_encoder_end(&e)) == NULL)
+  if (status == RS_OK && (message = rs_encoder_end(&e)) == NULL)
     status = rs_fail_plain(err, RS_ENOMEM);
+  if (status == RS_OK && rs_common_keep(&e, L, message) != RS_OK)
+    status = rs_fail_plain(err, RS_ENOMEM);
+  if (status == RS_OK)
+    *out = message;
+  else {
+    rs_common_drop(&e, L);
+    rs_message_unref(message);
+  }
   rs_encoder_fini(&e);
   return status;
 }
@@ -218,7 +231,7 @@ rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
   }
   int status = check(L, index, err);
   if (status == RS_OK)
-    status = encode(L, index, 1, 1, function, err);
+    status = encode(L, index, 1, 1, NULL, function, err);
   if (status == RS_OK && !o->closed && is_constant(L, index)) {
     (*function)->constant = true;
     keep_recent(o, L, index, *function);
@@ -228,7 +241,8 @@ rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
 
 int
 rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
-                          void *room, size_t size, rs_message **arguments,
+                          void *room, size_t size,
+                          const rs_message *function, rs_message **arguments,
                           rs_error *err)
 {
   *arguments = NULL;
@@ -237,9 +251,11 @@ rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
   *arguments = rs_encode_small(L, first, n, room, size);
   if (*arguments != NULL)
     return RS_OK;
+  const rs_common common = rs_common_of(L, function);
   if (o->busy)  /* inside '__transfer' of other arguments? */
-    return encode(L, first, n, 0, arguments, err);
+    return encode(L, first, n, 0, &common, arguments, err);
   o->busy = true;
+  o->spare.common = common;
   int status = append(&o->spare, L, first, n, 0, err);
   if (status == RS_OK) {
     *arguments = rs_encoder_message_at(&o->spare, room, size);
@@ -248,6 +264,7 @@ rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
   }
   if (status != RS_OK)
     rs_encoder_clear(&o->spare);
+  o->spare.common = (rs_common) { .sent = NULL };
   o->busy = false;
   return status;
 }
@@ -266,7 +283,7 @@ rs_code_encode (lua_State *L, int nargs, rs_message **message, rs_error *err)
   else if (status == RS_OK) {
     status = check(L, base + 1, err);
     if (status == RS_OK)
-      status = encode(L, base + 1, nargs + 1, 1, message, err);
+      status = encode(L, base + 1, nargs + 1, 1, NULL, message, err);
   }
   lua_settop(L, base);
   return status;

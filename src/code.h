@@ -24,12 +24,14 @@ int rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
                              rs_message **function, rs_error *err);
 
 /*
- * [-0, +0, -]  Encode the 'n' values from 'first' on: in the 'size' bytes at
- * 'room', if they fit there.  NULL when there are none.
+ * [-0, +0, -]  Encode the 'n' values from 'first' on, for a call of
+ * 'function', which this state has sent: in the 'size' bytes at 'room', if they
+ * fit there.  NULL when there are none.
  */
 int rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
-                              void *room, size_t size, rs_message **arguments,
-                              rs_error *err);
+                              void *room, size_t size,
+                              const rs_message *function,
+                              rs_message **arguments, rs_error *err);
 
 /*
  * [-(nargs+1), +0, -]  Encode the function, or source, below 'nargs' values on

@@ -344,10 +344,27 @@ decode_key (rs_decoder *d, lua_State *L)
     rs_decoder_bad(d, L, "a key that no table can have");
 }
 
+/* [-0, +1, e]  Push a table that this state has already. */
+static void
+decode_common (rs_decoder *d, lua_State *L, bool metatable)
+{
+  const size_t n = rs_decoder_length(d, L);
+  if (!(d->flags & RS_MESSAGE_COMMON) || n > INT32_MAX)
+    rs_decoder_bad(d, L, "a table that nobody has sent");
+  if (!rs_common_resolve(&d->common, L, (lua_Integer) n, metatable))
+    rs_decoder_bad(d, L, "a table of a function that is not here");
+}
+
 static void
 decode_metatable (rs_decoder *d, lua_State *L, int table, unsigned tag)
 {
-  rs_decode_any(d, L);
+  need(d, L, 1);
+  if (d->data[d->at] == RS_TAG_COMMON_REF) {
+    d->at++;
+    decode_common(d, L, true);
+  }
+  else
+    rs_decode_any(d, L);
   if (lua_type(L, -1) != LUA_TTABLE)
     rs_decoder_bad(d, L, "a metatable that is no table");
   d->metatables = true;
@@ -642,6 +659,30 @@ decode_table (rs_decoder *d, lua_State *L, unsigned tag)
   read_table(d, L, tag, false);
 }
 
+/* [-0, +1, e]  A table that others may name. */
+static void
+decode_marked (rs_decoder *d, lua_State *L)
+{
+  const unsigned n = ++d->marks;
+  unsigned tag = rs_decoder_byte(d, L);
+  while (tag == RS_TAG_SHAPE) {
+    read_shape(d, L, d->at);
+    tag = rs_decoder_byte(d, L);
+  }
+  if (is_record(tag))
+    decode_record(d, L, tag, NULL);
+  else if (tag >= RS_TAG_TABLE && tag <= RS_TAG_TABLE_META_OPEN)
+    decode_table(d, L, tag);
+  else if (tag == RS_TAG_LATER)
+    decode_later(d, L);
+  else {
+    d->at--;
+    rs_decoder_bad(d, L, "no table where one should be");
+  }
+  if (d->marks_ref != 0)
+    rs_common_add(L, d->marks_ref, n);
+}
+
 /* [-0, +0, e]  The contents of the table on top. */
 static void
 fill_table (rs_decoder *d, lua_State *L)
@@ -810,6 +851,12 @@ rs_decode_any (rs_decoder *d, lua_State *L)
     case RS_TAG_LATER:
       decode_later(d, L);
       return;
+    case RS_TAG_COMMON:
+      decode_marked(d, L);
+      return;
+    case RS_TAG_COMMON_REF:
+      decode_common(d, L, false);
+      return;
     case RS_TAG_CFUNCTION:
     case RS_TAG_POINTER:
       decode_pointer(d, L, tag);
@@ -943,7 +990,16 @@ int
 rs_decode (lua_State *L, rs_message *msg)
 {
   bool metatables;
-  return rs_decode_all(L, msg, &metatables);
+  return rs_decode_all(L, msg, NULL, 0, &metatables);
+}
+
+int
+rs_decode_result (lua_State *L, const rs_message *msg,
+                  const rs_message *function)
+{
+  bool metatables;
+  const rs_common common = { .sent = function };
+  return rs_decode_all(L, msg, &common, 0, &metatables);
 }
 
 /* [-(0|1), +n, e]  Push all values in the place of the table of objects.
@@ -962,37 +1018,57 @@ push_values (rs_decoder *d, lua_State *L)
   return n;
 }
 
-/* (decoder, message) */
+/* Begin with a whole message. */
+static void
+begin_all (rs_decoder *d, lua_State *L, const rs_message *msg,
+           const rs_common *common, int marks)
+{
+  rs_decoder_init(d, L, msg, 0);
+  if (common != NULL)
+    d->common = *common;
+  d->marks_ref = marks;
+}
+
+/* What 'push_quietly' is about. */
+typedef struct whole {
+  rs_decoder *d;
+  const rs_message *msg;
+  const rs_common *common;
+  int marks;
+} whole;
+
+/* (whole) */
 static int
 push_quietly (lua_State *L)
 {
-  rs_decoder *const d = lua_touserdata(L, 1);
-  const rs_message *const msg = lua_touserdata(L, 2);
+  const whole w = *(const whole *) lua_touserdata(L, 1);
+  rs_decoder *const d = w.d;
   lua_settop(L, 0);
-  rs_decoder_init(d, L, msg, 0);
+  begin_all(d, L, w.msg, w.common, w.marks);
   begin_quiet(d, L);
   return push_values(d, L);
 }
 
 int
-rs_decode_all (lua_State *L, const rs_message *msg, bool *metatables)
+rs_decode_all (lua_State *L, const rs_message *msg, const rs_common *common,
+               int marks, bool *metatables)
 {
   rs_decoder d;
   int n = rs_decode_small(L, msg);
   if (n >= 0)
     return n;
   if (msg->size < QUIET_FROM || !lua_gc(L, LUA_GCISRUNNING)) {
-    rs_decoder_init(&d, L, msg, 0);
+    begin_all(&d, L, msg, common, marks);
     n = push_values(&d, L);
   }
   else {
     const int base = lua_gettop(L);
     luaL_checkstack(L, LUA_MINSTACK, "message");
     lua_pushcfunction(L, push_quietly);
-    lua_pushlightuserdata(L, &d);
-    lua_pushlightuserdata(L, (void *) msg);
+    whole w = { &d, msg, common, marks };
+    lua_pushlightuserdata(L, &w);
     d.advance = 0;
-    const int code = lua_pcall(L, 2, LUA_MULTRET, 0);
+    const int code = lua_pcall(L, 1, LUA_MULTRET, 0);
     end_quiet(&d, L);
     if (code != LUA_OK)
       lua_error(L);

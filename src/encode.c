@@ -372,6 +372,17 @@ rs_encoder_leave (rs_encoder *e)
   e->depth--;
 }
 
+/* [-0, +0, -]  To the end of the walk: a finalizer could change what is
+   walked. */
+static void
+stop_collector (rs_encoder *e, lua_State *L)
+{
+  if (!e->quiet && lua_gc(L, LUA_GCISRUNNING)) {
+    lua_gc(L, LUA_GCSTOP);
+    e->quiet = true;
+  }
+}
+
 int
 rs_encoder_later (rs_encoder *e, lua_State *L, int index, unsigned id)
 {
@@ -379,11 +390,7 @@ rs_encoder_later (rs_encoder *e, lua_State *L, int index, unsigned id)
     e->careful = true;
     return RS_ERESTART;
   }
-  /* A finalizer could change what is walked. */
-  if (!e->quiet && lua_gc(L, LUA_GCISRUNNING)) {
-    lua_gc(L, LUA_GCSTOP);
-    e->quiet = true;
-  }
+  stop_collector(e, L);
   bool found;
   rs_seen *const seen = see(e, lua_topointer(L, index), &found);
   if (seen == NULL)
@@ -492,6 +499,38 @@ encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
 
 static int encode_table (rs_encoder *e, lua_State *L, int index);
 
+/* Tables of a function's message that are no metatables, and that others may
+   name by number; it is a list of all of them that takes memory. */
+enum { MARKS_MAX = 200 };
+
+/* [-0, +0, -]  Append the number of a table that both sides have. */
+static void
+put_common (rs_encoder *e, lua_Integer n)
+{
+  unsigned char *const at = room_for(e, 1 + RS_WIRE_VARINT);
+  if (at == NULL)
+    return;
+  at[0] = RS_TAG_COMMON_REF;
+  e->buf.size += 1 + put_varint(at + 1, (size_t) n);
+  e->flags |= RS_MESSAGE_COMMON;
+}
+
+/* [-0, +0, m]  Others may name the table at 'index'.  RS_OK, or RS_ERESTART:
+   that takes a protected walk. */
+static int
+mark (rs_encoder *e, lua_State *L, int index, bool class)
+{
+  if (e->marks >= MARKS_MAX && !class)
+    return RS_OK;
+  if (e->keep == 0) {
+    e->careful = true;
+    return RS_ERESTART;
+  }
+  stop_collector(e, L);
+  rs_common_mark(e, L, e->keep + 2, index);
+  return RS_OK;
+}
+
 /* [-0, +0, -]  Append the table at 'index' by its name, if it has one. */
 static int
 encode_name (rs_encoder *e, lua_State *L, int index, int kind, bool *done)
@@ -516,8 +555,21 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
       e->buf.data[header]++;  /* to the tag that tells so */
     return encode_ref(e, e->class.id);
   }
+  if (known && e->class.common > 0) {
+    put_common(e, e->class.common);
+    return RS_OK;
+  }
   if (object == e->globals || object == e->env)
     return rs_encode_any(e, L, index);
+  if (e->common.filter & rs_common_bit(object)) {
+    const lua_Integer n = rs_common_find(&e->common, L, index, true);
+    if (n > 0) {
+      if (known)
+        e->class.common = n;
+      put_common(e, n);
+      return RS_OK;
+    }
+  }
   bool found;
   rs_seen *const seen = see(e, object, &found);
   if (seen == NULL)
@@ -540,6 +592,7 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
     return RS_OK;
   }
   seen->object = &dropped;  /* 'rs_encode_any' sees it for the first time */
+  e->class_next = true;
   status = rs_encode_any(e, L, index);
   if (status == RS_EREFUSED)
     rs_encoder_inside_part(e, "metatable");
@@ -848,13 +901,15 @@ rescue_class (rs_encoder *e, lua_State *L, int index, bool *named)
 /* [-0, +0, -]  The table at 'index' is nested too deep: its contents follow
    the value, unless it proves to be a class that has a name. */
 static int
-put_later (rs_encoder *e, lua_State *L, int index, unsigned id)
+put_later (rs_encoder *e, lua_State *L, int index, unsigned id, bool class)
 {
   const int top = lua_gettop(L);
   bool named = false;
   int status = rescue_class(e, L, index, &named);
   lua_settop(L, top);
   if (status != RS_OK || named)
+    return status;
+  if (e->marking && (status = mark(e, L, index, class)) != RS_OK)
     return status;
   status = rs_encoder_later(e, L, index, id);
   if (status == RS_OK)
@@ -875,6 +930,8 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
     return status;
   const int depth = e->depth;
   const unsigned transfers = e->transfers;
+  const bool class = e->class_next;
+  e->class_next = false;
   const bool meta = lua_getmetatable(L, index);
   if (meta && !later) {
     bool done;
@@ -885,7 +942,7 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
       goto done;
   }
   if (rs_encoder_is_deep(e)) {
-    status = put_later(e, L, index, id);
+    status = put_later(e, L, index, id, class);
     if (status != RS_OK)
       return status;
     goto done;
@@ -893,6 +950,10 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
   const unsigned flags = e->flags;
   const size_t start = e->buf.size;
   const size_t followers = e->later;
+  const unsigned marks = e->marks;
+  if (e->marking && !later && transfers == 0
+      && (status = mark(e, L, index, class)) != RS_OK)
+    return status;
   fields f;
   status = encode_fields(e, L, index, meta, &f);
   if (status == RS_OK && !f.named && meta)
@@ -910,6 +971,8 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
     e->transfers = transfers;
     e->flags = flags;
     e->later = followers;
+    if (e->marks > marks)
+      rs_common_unmark(e, L, e->keep + 2, marks);
     e->next_id = id + 1;
     drop_from(e, id + 1);
     truncate(e, start);
@@ -931,6 +994,13 @@ encode_table (rs_encoder *e, lua_State *L, int index)
   if (object == e->globals || object == e->env) {
     rs_buf_byte(&e->buf, RS_TAG_ENV);
     return RS_OK;
+  }
+  if (e->common.filter & rs_common_bit(object)) {
+    const lua_Integer n = rs_common_find(&e->common, L, index, false);
+    if (n > 0) {
+      put_common(e, n);
+      return RS_OK;
+    }
   }
   bool found;
   const rs_seen *const seen = see(e, object, &found);
@@ -1043,7 +1113,9 @@ rs_encode_any (rs_encoder *e, lua_State *L, int index)
 
 /* (encoder, value)  The slots of a walk that may call '__transfer', and keeps
    what is nested too deep. */
-enum { ENCODER = 1, VALUE, HOME, KEEP, LATER };
+enum { ENCODER = 1, VALUE, HOME, KEEP, LATER, MARKS };
+
+_Static_assert(MARKS == KEEP + 2, "the others count from KEEP");
 
 /* [-0, +0, m]  Append the contents of what was too deep, in the order in which
    it was met. */
@@ -1080,6 +1152,8 @@ walk_body (lua_State *L)
   rs_home_push(L);
   lua_newtable(L);
   lua_newtable(L);
+  if (e->marking)
+    rs_common_push_marks(e, L);
   e->home = HOME;
   e->keep = KEEP;
   e->stack = 0;
@@ -1122,8 +1196,11 @@ rs_encoder_init (rs_encoder *e, unsigned forbidden)
   e->seen_room = e->seen_count = 0;
   e->generation = 0;
   e->names = (rs_names) { NULL, 0, 0, false };
+  e->common = (rs_common) { .sent = NULL };
+  e->marking = false;
+  e->marks = 0;
   e->home = 0;
-  e->quiet = false;
+  e->quiet = e->class_next = false;
   rs_encoder_clear(e);
 }
 

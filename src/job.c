@@ -972,7 +972,7 @@ rs_job_push (rs_job *job, lua_State *L, int *n)
   const int top = lua_gettop(L);
   const rs_call *const call = &job->call;
   if (rs_job_state_good(state)) {
-    *n = rs_decode(L, call->result);
+    *n = rs_decode_result(L, call->result, call->function);
     return RS_OK;
   }
   rs_job_see(job);
@@ -981,7 +981,7 @@ rs_job_push (rs_job *job, lua_State *L, int *n)
   if (state != RS_JOB_LOST && call->result != NULL
       && (state == RS_JOB_FAILED
           || (call->chunk == NULL && call->reason != RS_REASON_NONE)))
-    rs_decode(L, call->result);
+    rs_decode_result(L, call->result, call->function);
   else if (state == RS_JOB_FAILED)
     lua_pushstring(L, failure_of(job) != NULL
                         ? failure_of(job) : rs_status_message(RS_ENOMEM));
@@ -998,7 +998,8 @@ rs_job_take (rs_job *job, lua_State *L, int *n)
 {
   const rs_message *const result = job->call.result;
   if (!rs_job_settled(job) || !rs_job_state_good(rs_job_state_now(job))
-      || result != (const void *) job->call.room)
+      || result != (const void *) job->call.room
+      || result->flags & RS_MESSAGE_COMMON)  /* it needs the job? */
     return false;
   struct {
     _Alignas(rs_message) unsigned char bytes[RS_CALL_ROOM];

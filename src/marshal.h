@@ -27,7 +27,8 @@ enum {
   RS_MESSAGE_REFS = 1,   /* back references: the decoder keeps objects */
   RS_MESSAGE_LOCAL = 2,  /* pointers: only inside this process */
   RS_MESSAGE_CODE = 4,   /* bytecode, or calls that rebuild an object */
-  RS_MESSAGE_SHAPES = 8  /* definitions of keys: the decoder keeps them */
+  RS_MESSAGE_SHAPES = 8, /* definitions of keys: the decoder keeps them */
+  RS_MESSAGE_COMMON = 16 /* tables of the message of its function, by number */
 };
 
 struct rs_message {
@@ -36,6 +37,8 @@ struct rs_message {
   bool constant;         /* a function in it has no state of its own, and will
                             come again; set before it is sent */
   bool lent;             /* its memory is somebody's; so it has one owner */
+  bool common;           /* it has tables that others may name (common.c); set
+                            before it is sent */
   uint32_t room;         /* KiB of it, if it is a large block; or 0 */
   size_t size;           /* bytes in 'data' */
   unsigned char data[];  /* header and values */
@@ -52,6 +55,32 @@ void rs_message_init (rs_message *msg, size_t size, unsigned flags);
 /* So many references more, and less. */
 void rs_message_take (rs_message *msg, unsigned n);
 void rs_message_give (rs_message *msg, unsigned n);
+
+/* ---------------------------------------------------------- common tables */
+
+/* Where the tables are found that both sides have (common.c). */
+typedef struct rs_common {
+  const rs_message *sent;  /* this state has sent them in it; or NULL */
+  int ref;                 /* or they came; in the registry, or 0 */
+  uint64_t filter;         /* bits of their addresses; 0: there are none */
+} rs_common;
+
+static inline uint64_t
+rs_common_bit (const void *table)
+{
+  const uint64_t hash = (uint64_t) (uintptr_t) table * 0x9e3779b97f4a7c15u;
+  return (uint64_t) 1 << (hash >> 58);
+}
+
+/* [-0, +0, -]  Those of a message that this state has sent; it must stay. */
+rs_common rs_common_of (lua_State *L, const rs_message *message);
+
+/* [-0, +0, m]  A list for a message that will be decoded; in the registry.
+   'close' when it is, and 'share' a reference for as long as a call lasts. */
+int rs_common_open (lua_State *L);
+uint64_t rs_common_close (lua_State *L, int ref);
+void rs_common_share (lua_State *L, int ref, rs_common *c);
+void rs_common_release (lua_State *L, rs_common *c);
 
 /* --------------------------------------------------------------- encoder */
 
@@ -71,6 +100,7 @@ typedef struct rs_class {
   unsigned walk;          /* in which this was found */
   unsigned id;            /* it was sent as this one, */
   bool sent;              /* if so */
+  lua_Integer common;     /* or it is this one of 'common'; or 0 */
 } rs_class;
 
 /* An object that is being encoded; on the C stack. */
@@ -110,6 +140,9 @@ typedef struct rs_encoder {
   bool careful;           /* '__transfer' was met: walk protected */
   unsigned transfers;     /* results of '__transfer' around the value */
   rs_names names;         /* where named objects were found */
+  rs_common common;       /* what can be named by number */
+  bool marking;           /* others may name what is encoded: keep it, */
+  unsigned marks;         /*   so many tables so far */
 
   /* While a value is encoded: */
   const void *globals;    /* the addresses of both environments */
@@ -119,6 +152,7 @@ typedef struct rs_encoder {
   size_t later;           /* objects whose contents follow the value: they and
                              their numbers are in the slot behind 'keep' */
   bool quiet;             /* the collector was stopped for that */
+  bool class_next;        /* the value that comes is a metatable */
   const rs_open *open;
   int depth;
   int stack;              /* up to this top there is LUA_MINSTACK room */
@@ -248,6 +282,9 @@ typedef struct rs_decoder {
   rs_shape_read shapes[RS_SHAPES];
   bool metatables;        /* some were set */
   int advance;            /* KiB that the garbage collector does not count */
+  rs_common common;       /* what is named by number */
+  int marks_ref;          /* the list of tables to be named; or 0 */
+  unsigned marks;         /* how many came */
   unsigned late;          /* metatables to be set when the value is whole */
   size_t later;           /* objects whose contents follow the value, in the
                              table at 0 of 'objects'; */
@@ -342,8 +379,18 @@ rs_decode_value (rs_decoder *d, lua_State *L)
 size_t rs_decode_scalars (rs_decoder *d, lua_State *L, int index,
                           lua_Integer first, size_t n);
 
-/* 'rs_decode'; sets 'metatables' if some value has got one. */
-int rs_decode_all (lua_State *L, const rs_message *msg, bool *metatables);
+/*
+ * [-0, +n, e]  'rs_decode' with tables in 'common', or NULL; 'marks' is a list
+ * for those of the message, or 0.  Sets 'metatables' if some value has got
+ * one.
+ */
+int rs_decode_all (lua_State *L, const rs_message *msg,
+                   const rs_common *common, int marks, bool *metatables);
+
+/* [-0, +n, e]  The result of a call of 'function', which this state has
+   sent. */
+int rs_decode_result (lua_State *L, const rs_message *msg,
+                      const rs_message *function);
 
 /* --------------------------------------------------------- a few scalars */
 
@@ -411,6 +458,35 @@ void rs_encoder_inside_deep (rs_encoder *e);
 
 /* The refused value is inside 'where', such as "upvalue 'f' of ...". */
 void rs_encoder_inside (rs_encoder *e, const char *where);
+
+/* [-0, +0, m]  Append the mark of the table at 'index', and keep it in the
+   list at 'list'; take back marks until so many are left. */
+void rs_common_mark (rs_encoder *e, lua_State *L, int list, int index);
+void rs_common_unmark (rs_encoder *e, lua_State *L, int list, unsigned marks);
+
+/* [-0, +1, m]  Push the list of the encoder's marks. */
+void rs_common_push_marks (rs_encoder *e, lua_State *L);
+
+/* [-0, +0, -]  All was encoded, 'message' is made of it: keep the list for as
+   long as somebody has that; or forget it.  RS_OK or RS_ENOMEM. */
+int rs_common_keep (rs_encoder *e, lua_State *L, rs_message *message);
+void rs_common_drop (rs_encoder *e, lua_State *L);
+
+/* [-0, +0, -]  The number of the table at 'index', or 0: it has none, or it is
+   no metatable here, and its contents have changed. */
+lua_Integer rs_common_find (const rs_common *c, lua_State *L, int index,
+                            bool metatable);
+
+/* [-0, +(0|1), -]  Push the list, if there is one. */
+bool rs_common_push (const rs_common *c, lua_State *L);
+
+/* [-0, +0, m]  The table on top is number 'n' of the list. */
+void rs_common_add (lua_State *L, int ref, lua_Integer n);
+
+/* [-0, +(0|1), m]  Push table number 'n', or a table with what it had, if it
+   is no metatable here and has changed.  False: there is no such table. */
+bool rs_common_resolve (const rs_common *c, lua_State *L, lua_Integer n,
+                        bool metatable);
 
 /* [-0, +1, e] */
 void rs_decode_any (rs_decoder *d, lua_State *L);

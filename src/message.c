@@ -13,7 +13,7 @@ rs_message_init (rs_message *msg, size_t size, unsigned flags)
 {
   atomic_init(&msg->refs, 1);
   msg->flags = flags;
-  msg->constant = msg->lent = false;
+  msg->constant = msg->lent = msg->common = false;
   msg->room = 0;
   msg->size = size;
 }

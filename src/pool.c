@@ -1292,7 +1292,7 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
   rs_call *const call = &job->call;
   status = rs_code_encode_arguments(o, L, first, n, call->room,
                                     call->retries == 0 ? sizeof call->room : 0,
-                                    &call->arguments, err);
+                                    call->function, &call->arguments, err);
   if (status == RS_OK)
     *out = job;
   else

@@ -261,20 +261,21 @@ compile (lua_State *L)
 }
 
 int
-rs_state_decode (lua_State *L, const rs_message *message)
+rs_state_decode (lua_State *L, const rs_message *message,
+                 const rs_common *common, int marks)
 {
   bool metatables = false;
-  const int n = rs_decode_all(L, message, &metatables);
+  const int n = rs_decode_all(L, message, common, marks, &metatables);
   if (metatables)
     rs_cancel_set_finalizes(rs_cancel_mine());
   return n;
 }
 
 int
-rs_state_push_function (lua_State *L, rs_message *message)
+rs_state_push_function (lua_State *L, rs_message *message, int marks)
 {
   const int base = lua_gettop(L);
-  rs_state_decode(L, message);
+  rs_state_decode(L, message, NULL, marks);
   const int n = lua_gettop(L) - base;
   if (lua_type(L, base + 1) == LUA_TSTRING) {
     lua_pushvalue(L, base + 1);
@@ -293,6 +294,8 @@ rs_state_trim (rs_state *s)
     if (function != NULL
         && atomic_load_explicit(&function->refs, memory_order_acquire) == 1) {
       luaL_unref(s->L, LUA_REGISTRYINDEX, s->kept[i].ref);
+      if (s->kept[i].common > 0)
+        luaL_unref(s->L, LUA_REGISTRYINDEX, s->kept[i].common);
       rs_message_unref(function);
       s->kept[i].function = NULL;
     }
@@ -403,11 +406,11 @@ seed_entry (lua_State *L, rs_state *s, const rs_entry *entry)
         luaL_requiref(L, entry->name, entry->open, 1);
       break;
     case RS_ENTRY_LOADER:
-      rs_state_push_function(L, entry->message);
+      rs_state_push_function(L, entry->message, 0);
       set_preload(L, entry->name);
       break;
     case RS_ENTRY_VARIABLE:
-      rs_state_decode(L, entry->message);
+      rs_state_decode(L, entry->message, NULL, 0);
       lua_setglobal(L, entry->name);
       break;
     case RS_ENTRY_MODULE:
@@ -419,7 +422,7 @@ seed_entry (lua_State *L, rs_state *s, const rs_entry *entry)
       break;
     case RS_ENTRY_INIT:
       s->initializing = true;
-      rs_state_push_function(L, entry->message);
+      rs_state_push_function(L, entry->message, 0);
       lua_call(L, 0, 0);
       s->initializing = false;
       break;

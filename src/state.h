@@ -73,12 +73,14 @@ size_t rs_state_bytes (const rs_state *s);
 void rs_state_check_environment (lua_State *L, rs_state *s);
 
 
-/* [-0, +n, e]  Push the values of 'message'.  How many. */
-int rs_state_decode (lua_State *L, const rs_message *message);
+/* [-0, +n, e]  Push the values of 'message', as 'rs_decode_all' does.  How
+   many. */
+int rs_state_decode (lua_State *L, const rs_message *message,
+                     const rs_common *common, int marks);
 
 /* [-0, +n, e]  The same, when the first is a function or a source text that
    becomes one. */
-int rs_state_push_function (lua_State *L, rs_message *message);
+int rs_state_push_function (lua_State *L, rs_message *message, int marks);
 
 enum { RS_STATE_KEPT = 4 };  /* functions of batches kept in a runspace */
 
@@ -111,6 +113,7 @@ struct rs_state {
     rs_message *function; /* a reference, or NULL */
     int values;           /* in it: the function, and extra arguments */
     int ref;              /* registry: the function, or an array of all */
+    int common;           /* registry: tables that came with it; or 0 */
   } kept[RS_STATE_KEPT];
   unsigned next_kept;     /* the slot to be used next */
 };

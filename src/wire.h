@@ -32,7 +32,7 @@ enum {
   RS_WIRE_AT_FLAGS = 3,
   RS_WIRE_AT_OBJECTS = 4,
 
-  RS_WIRE_FLAGS = 15,        /* RS_MESSAGE_ that a header may have */
+  RS_WIRE_FLAGS = 31,        /* RS_MESSAGE_ that a header may have */
   RS_WIRE_DEPTH = 200,      /* tables and functions inside each other; those
                                that lie deeper follow the value */
   RS_WIRE_INLINE = 100,     /* from here on the encoder lets them follow, but
@@ -49,7 +49,7 @@ enum {
 /*
  *  00-7f  the integer 0 to 127
  *  80-bf  a string of 0 to 63 bytes, which follow
- *  c0-e5  below
+ *  c0-e5  below; c6 and c7 are free
  *  e6-ff  free
  */
 enum {
@@ -84,6 +84,11 @@ enum {
   RS_TAG_REPLACED,          /* a value that stands for the object */
   RS_TAG_LATER,             /* a table; see below */
   RS_TAG_FUNCTION_LATER,    /* upvalues, size, bytecode as above */
+  RS_TAG_COMMON,            /* before a table: others may name it, by the
+                               number of such tables before it, from 1 on */
+
+  RS_TAG_COMMON_REF = 0xc5, /* varint: a table of another message, which the
+                               receiver has; no object */
 
   /* Where several values follow one another (the first of a table, those
      between two that are none): count (4 bytes), then so many of 8 bytes. */

@@ -1,0 +1,338 @@
+-- SPDX-License-Identifier: MIT
+--- Tables that stand for something are the same on both sides: classes,
+--- sentinels, members of enumerations.
+local parallel <const> = require "parallel"
+
+local Account <const> = {}
+Account.__index = Account
+function Account.new (name) return setmetatable({ name = name }, Account) end
+function Account:title () return "account " .. self.name end
+
+local NONE <const> = {}
+local NULL <const> = setmetatable({}, { __tostring = function ()
+  return "null"
+end })
+local Color <const> = {
+  RED = { name = "red" },
+  BLUE = setmetatable({ name = "blue" }, { __name = "Color" }),
+}
+
+describe("class of the script", function ()
+  it("is that of items and of results", function ()
+    local results <const> = parallel.map(
+      { Account.new "a", Account.new "b" }, function (account)
+        assert(getmetatable(account) == Account)
+        return { account, Account.new(account:title()) }
+      end)
+    for i, name in ipairs { "a", "b" } do
+      assert.equal(Account, getmetatable(results[i][1]))
+      assert.equal(Account, getmetatable(results[i][2]))
+      assert.equal("account account " .. name, results[i][2]:title())
+    end
+  end)
+
+  it("need not have '__index'", function ()
+    local Tag <const> = { new = function (t) return t end }
+    local results <const> = parallel.map({ setmetatable({ 1 }, Tag) },
+                                         function (tag)
+      return getmetatable(tag) == Tag and setmetatable({ 2 }, Tag)
+    end)
+    assert.equal(Tag, getmetatable(results[1]))
+  end)
+
+  it("is that of arguments, results and errors of jobs", function ()
+    local object <const> = Account.new "x"
+    local job <const> = parallel.spawn(function (account, n)
+      assert(getmetatable(account) == Account)
+      if n > 1 then error(Account.new "wrong") end
+      return account, { Account.new "y" }
+    end, object, 1)
+    local back <const>, list <const> = job:get()
+    assert.not_equal(object, back)
+    assert.equal(Account, getmetatable(back))
+    assert.equal(Account, getmetatable(list[1]))
+    local failed <const> = parallel.spawn(function ()
+      error(Account.new "wrong")
+    end)
+    failed:wait()
+    assert.equal(Account, getmetatable(failed.error))
+    assert.equal("account wrong", failed.error:title())
+    local records <const> = parallel.collect({ 1, 2 }, function (i)
+      if i == 2 then error(Account.new "two") end
+      return Account.new "one"
+    end)
+    assert.equal(Account, getmetatable(records[1].result))
+    assert.equal(Account, getmetatable(records[2].error))
+  end)
+
+  it("is the same in all verbs", function ()
+    local items <const> = { Account.new "a", Account.new "b" }
+    local function keep (account) return getmetatable(account) == Account end
+    assert.equal(2, parallel.filter(items, keep).n)
+    for record in parallel.each(items, function (account)
+      return keep(account) and account
+    end) do
+      assert.equal(Account, getmetatable(record.result))
+    end
+    local by_key <const> = parallel.invoke(function (account)
+      return keep(account) and account
+    end, { k = { account = items[1] } })
+    assert.equal(Account, getmetatable(by_key.k))
+    local sum <const> = parallel.reduce(items, function (a, b)
+      return Account.new(a.name .. b.name)
+    end)
+    assert.equal(Account, getmetatable(sum))
+    assert.equal(Account, getmetatable((parallel.run(function (account)
+      return keep(account) and account
+    end, items[1]))))
+  end)
+
+  it("costs objects nothing", function ()
+    local Point <const> = { __index = {} }
+    for i = 1, 20 do
+      Point.__index["method_" .. i] = function () return i end
+    end
+    local items <const> = {}
+    for i = 1, 20000 do items[i] = setmetatable({ x = i }, Point) end
+    local results <const> = parallel.map(items, function (point)
+      return getmetatable(point) == Point
+         and setmetatable({ x = -point.x }, Point)
+    end)
+    for i = 1, 20000 do
+      assert(getmetatable(results[i]) == Point and results[i].x == -i)
+    end
+  end)
+
+  it("is the same inside of runspaces", function ()
+    assert.is_true(parallel.run(function ()
+      local inner <const> = require "parallel"
+      local results <const> = inner.map({ Account.new "a" }, function (a)
+        return getmetatable(a) == Account and Account.new "b"
+      end)
+      return getmetatable(results[1]) == Account
+    end))
+  end)
+
+  it("is the same where runspaces are renewed, and items tried again",
+     function ()
+    for _, reset in ipairs { "none", "globals", "fresh" } do
+      local pool <close> = parallel.pool { max = 2, reset = reset,
+                                           max_tasks = 3 }
+      local items <const> = {}
+      for i = 1, 20 do items[i] = Account.new(i) end
+      local results <const> = pool:map(items, function (account)
+        assert(getmetatable(account) == Account)
+        if parallel.task.attempt == 1 and account.name % 3 == 0 then
+          error "again"
+        end
+        return account
+      end, { retries = 1 })
+      for i = 1, 20 do
+        assert.equal(Account, getmetatable(results[i]))
+        assert.equal(i, results[i].name)
+      end
+    end
+  end)
+
+  it("is the same for more maps at a time than a runspace keeps", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local iterators <const> = {}
+    for i = 1, 8 do
+      local items <const> = {}
+      for k = 1, 6 do items[k] = Account.new(i * 10 + k) end
+      iterators[i] = { pool:each(items, function (account)
+        return getmetatable(account) == Account and account
+      end, { chunk = 1 }) }
+    end
+    for i, iterator in ipairs(iterators) do
+      local n = 0
+      for record in table.unpack(iterator) do
+        n = n + 1
+        assert.equal(Account, getmetatable(record.result))
+        assert.equal(i * 10 + record.index, record.result.name)
+      end
+      assert.equal(6, n)
+    end
+  end)
+
+  it("stays, as long as somebody has the job", function ()
+    local jobs <const> = {}
+    for i = 1, 50 do
+      local Class <const> = { i }
+      jobs[i] = { parallel.spawn(function ()
+        return setmetatable({}, Class)
+      end), Class }
+    end
+    collectgarbage()
+    for _, pair in ipairs(jobs) do
+      assert.equal(pair[2], getmetatable(pair[1]:get()))
+      assert.equal(pair[2], getmetatable(pair[1]:get()))
+    end
+  end)
+
+  it("goes when the jobs have gone", function ()
+    local gone <const> = setmetatable({}, { __mode = "k" })
+    local function run (n)
+      for _ = 1, n do
+        local Class <const> = {}
+        gone[Class] = true
+        parallel.run(function () return setmetatable({}, Class) end)
+      end
+    end
+    run(200)
+    collectgarbage()
+    collectgarbage()
+    local left = 0
+    for _ in pairs(gone) do left = left + 1 end
+    assert.is_true(left < 100)
+  end)
+end)
+
+describe("sentinel", function ()
+  for name, value in pairs { NONE = NONE, NULL = NULL, RED = Color.RED,
+                             BLUE = Color.BLUE } do
+    it("is the same in items and results: " .. name, function ()
+      local results <const> = parallel.map({ { value }, { {} } },
+                                           function (item)
+        return { item[1] == value, item[1], value }
+      end)
+      assert.is_true(results[1][1])
+      assert.equal(value, results[1][2])
+      assert.is_false(results[2][1])
+      assert.not_equal(value, results[2][2])
+      assert.equal(value, results[2][3])
+    end)
+
+    it("is the same in arguments, and as a result: " .. name, function ()
+      local same <const>, back <const> = parallel.run(function (v)
+        return v == value, v
+      end, value)
+      assert.is_true(same)
+      assert.equal(value, back)
+      local list <const> = parallel.map({ 1, 2 }, function (_, v)
+        return v == value and v
+      end, { arguments = { value } })
+      assert.equal(value, list[1])
+      assert.equal(value, list[2])
+    end)
+  end
+
+  it("is reached through other functions", function ()
+    local function is_none (v) return v == NONE end
+    local helpers <const> = { check = function (v) return is_none(v) end }
+    assert.same({ true, false, n = 2 },
+                parallel.map({ NONE, {} }, function (v)
+                  return helpers.check(v)
+                end))
+  end)
+
+  it("is a key", function ()
+    local results <const> = parallel.map({ { [NONE] = 1 } }, function (t)
+      return { [NONE] = t[NONE] + 1 }
+    end)
+    assert.equal(2, results[1][NONE])
+  end)
+
+  it("is a class as a value, too", function ()
+    local results <const> = parallel.map({ { class = Account } },
+                                         function (item)
+      return item.class == Account and Account
+    end)
+    assert.equal(Account, results[1])
+  end)
+end)
+
+describe("data that comes with a function", function ()
+  it("returns as the job has left it", function ()
+    local count <const> = { n = 0 }
+    local results <const> = parallel.map({ 1, 2, 3 }, function ()
+      count.n = count.n + 1
+      return count
+    end, { limit = 1, chunk = 3 })
+    for i = 1, 3 do
+      assert.not_equal(count, results[i])
+      assert.equal(i, results[i].n)
+    end
+    assert.equal(0, count.n)
+  end)
+
+  local function add (t) t.more = true end
+  local function drop (t) t.a = nil end
+  local function nest (t) t.list[1] = 5 end
+  local function class (t) setmetatable(t, { __name = "new" }) end
+  for name, change in pairs { add = add, drop = drop, nest = nest,
+                              class = class } do
+    it("is no longer what it was: " .. name, function ()
+      local data <const> = { a = 1, list = { 1, 2 } }
+      local back <const> = parallel.run(function ()
+        change(data)
+        return data
+      end)
+      assert.not_equal(data, back)
+      assert.same({ a = 1, list = { 1, 2 } }, data)
+      change(data)
+      assert.same(data, back)
+    end)
+  end
+
+  it("may be state in a closure", function ()
+    local n = 0
+    local counter <const> = { add = function () n = n + 1 end,
+                              get = function () return n end }
+    local back <const> = parallel.run(function ()
+      counter.add()
+      return counter
+    end)
+    assert.equal(1, back.get())
+    assert.equal(0, counter.get())
+  end)
+
+  it("is sent as it is when it has changed since", function ()
+    local config <const> = { level = 1 }
+    local items <const> = coroutine.wrap(function ()
+      coroutine.yield(config)
+      config.level = 2
+      coroutine.yield(config)
+    end)
+    local levels <const> = parallel.map(items, function (c)
+      return { c.level, config.level }
+    end, { chunk = 1 })
+    assert.same({ { 1, 1 }, { 2, 1 }, n = 2 }, levels)
+  end)
+
+  it("comes as it was sent, whatever became of the receiver's", function ()
+    local data <const> = { 1 }
+    local lengths <const> = parallel.map({ data, data, data }, function (t)
+      data[#data + 1] = 0
+      return #t
+    end, { limit = 1, chunk = 3 })
+    -- The first item is the runspace's own table, whose length counts.
+    assert.same({ 2, 1, 1, n = 3 }, lengths)
+    local job <const> = parallel.spawn(function () return data end)
+    job:wait()
+    data[1] = "changed"
+    assert.same({ 1 }, job:get())
+  end)
+
+  it("may be large", function ()
+    local data <const> = {}
+    for i = 1, 3000 do data[i] = { id = i } end
+    local back <const> = parallel.run(function ()
+      data[3000].id = -1
+      return data
+    end)
+    assert.equal(-1, back[3000].id)
+    assert.equal(3000, data[3000].id)
+  end)
+
+  it("may be weak", function ()
+    local cache <const> = setmetatable({}, { __mode = "k" })
+    local back <const> = parallel.run(function ()
+      cache[{}] = 1
+      collectgarbage()
+      return next(cache) == nil and cache
+    end)
+    assert.not_equal(cache, back)
+    assert.equal("k", getmetatable(back).__mode)
+  end)
+end)
