@@ -25,8 +25,8 @@ int rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
 
 /*
  * [-0, +0, -]  Encode the 'n' values from 'first' on, for a call of
- * 'function', which this state has sent: in the 'size' bytes at 'room', if they
- * fit there.  NULL when there are none.
+ * 'function', which this state has sent: in the 'size' bytes at 'room', if
+ * they fit there.  NULL when there are none.
  */
 int rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
                               void *room, size_t size,
