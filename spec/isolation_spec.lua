@@ -183,9 +183,9 @@ describe("reset", function ()
   end)
 
   it("'globals' leaves them to the next minor collection", function ()
-    local pool <close> = parallel.pool { max = 1 }
+    local pool <close> = parallel.pool { max = 1, init = "gone = {}" }
     -- A global, so that the next job has an environment that is young.
-    pool:run("package.loaded._G.gone = {}  first = 1  collectgarbage()")
+    pool:run("first = 1  collectgarbage()")
     pool:run([[
       local gone = gone
       large = setmetatable({}, { __gc = function () gone.gone = true end })
@@ -221,5 +221,260 @@ describe("reset", function ()
     assert.same({ 1, 2, n = 2 }, parallel.map({ 1, 1 },
       "total = (total or 0) + ... return total",
       { reset = "none", limit = 1 }))
+  end)
+end)
+
+--- What the results of a chunk are, as text.
+local SHOW <const> = [[
+local chunk = ...
+local load, pack, concat, tostring = load, table.pack, table.concat, tostring
+local found = pack(load(chunk, "=(chunk)")())
+for i = 1, found.n do found[i] = tostring(found[i]) end
+return concat(found, " ")
+]]
+
+--- Each row: what a job does, its code, what that returns in `lua5.4`.
+local LOOKS <const> = {
+  { "sets '_G' to nil", "_G = nil  return _G, type(print)", "nil function" },
+  { "clears its globals by pairs",
+    "local G = _G  for k in pairs(G) do G[k] = nil end "
+    .. "return print, _G, type, next", "nil nil nil nil" },
+  { "clears them by next",
+    "for k in next, _G do _ENV[k] = nil end  return print, _G", "nil nil" },
+  { "clears them by rawset",
+    "local G, set = _G, rawset  for k in next, G do set(G, k, nil) end "
+    .. "return print, _G", "nil nil" },
+  { "counts them", "local n, m = 0, 0  for _ in next, _G do n = n + 1 end "
+    .. "for _ in pairs(_G) do m = m + 1 end  return n == m and n > 20",
+    "true" },
+  { "takes one away", "print = nil  return print, rawget(_G, 'print')",
+    "nil nil" },
+  { "changes one, and takes it away",
+    "print = 1  local old = print  print = nil  return old, print",
+    "1 nil" },
+  { "takes one away by rawset",
+    "rawset(_G, 'print', nil)  return print, rawget(_G, 'print')",
+    "nil nil" },
+  { "uses raw access",
+    "rawset(_G, 'x', 1)  return x, rawget(_G, 'x'), rawlen(_G), "
+    .. "rawget(_G, 'print') == print, rawequal(_G, _ENV), _ENV == _G, "
+    .. "_G._G == _G, rawget(_G, '_G') == _G",
+    "1 1 0 true true true true true" },
+  { "looks for the metatable",
+    "return getmetatable(_G), debug.getmetatable(_G)", "nil nil" },
+  { "gives them a metatable",
+    "local m = { __index = function (_, k) return k .. '!' end } "
+    .. "local t = setmetatable(_G, m) "
+    .. "return foo, t == _G, getmetatable(_G) == m, type(print)",
+    "foo! true true function" },
+  { "gives them a metatable that hears of assignments",
+    "setmetatable(_G, { __newindex = function (t, k, v) "
+    .. "rawset(t, k, v * 2) end })  y = 2  return y, rawget(_G, 'y')",
+    "4 4" },
+  { "takes their metatable away again",
+    "setmetatable(_G, { __index = function () return 1 end }) "
+    .. "local a = foo  setmetatable(_G, nil)  return a, foo, getmetatable(_G)",
+    "1 nil nil" },
+  { "gives them a protected metatable",
+    "setmetatable(_G, { __metatable = 'mine' }) "
+    .. "return getmetatable(_G), pcall(setmetatable, _G, nil)",
+    "mine false cannot change a protected metatable" },
+  { "gives them a metatable by 'debug'",
+    "debug.setmetatable(_G, { __index = function () return 7 end }) "
+    .. "return zzz", "7" },
+  { "loads a chunk with them",
+    "local f = load('x = 5  return x', 'n', 't', _G)  return f(), x",
+    "5 5" },
+  { "inherits from them",
+    "local t = setmetatable({}, { __index = _G }) "
+    .. "return t.print == print, next(t)", "true nil" },
+  { "takes them for a list",
+    "table.insert(_G, 5)  return _G[1], #_G, rawlen(_G), table.unpack(_G)",
+    "5 1 1 5" },
+  { "asks for 'next' and 'pairs' themselves",
+    "return pairs({}) == next, next({}), select('#', next({}))",
+    "true nil 1" },
+  { "misuses them", "local function f (...) "
+    .. "return select(2, pcall(...)):gsub('%d', '%%') end "
+    .. "return f(rawget, 1, 2), f(pairs), f(next, {}, 1), f(rawset, {})",
+    "bad argument #% to 'rawget' (table expected, got number) "
+    .. "bad argument #% to 'pairs' (value expected) "
+    .. "invalid key to 'next' bad argument #% to 'rawset' (value expected) "
+    .. "1" },
+  { "assigns to them behind its back",
+    "package.loaded._G.leaked = 1  debug.getregistry()[2].leaked_too = 2 "
+    .. "return leaked, leaked_too", "1 2" },
+  { "does not find a module", "local _, m = pcall(function () "
+    .. "return (require 'no such') end)  return m:match '^%C*'",
+    "(chunk):1: module 'no such' not found:" },
+}
+
+for _, reset in ipairs { "globals", "fresh", "none" } do
+  describe(("with reset = '%s' a job that"):format(reset), function ()
+    for _, row in ipairs(LOOKS) do
+      it(row[1] .. " sees what Lua shows, and nobody else does", function ()
+        local pool <close> = parallel.pool { max = 1, reset = reset }
+        assert.equal(row[3], pool:run(SHOW, row[2]))
+        if reset == "none" then return end
+        assert.equal("table function true true nil nil nil nil",
+                     pool:run(SHOW, "return type(_G), type(print), "
+                       .. "_G == _ENV, _G._G == _G, x, getmetatable(_G), "
+                       .. "leaked, leaked_too"))
+      end)
+    end
+  end)
+end
+
+describe("strictness", function ()
+  --- As the strict.lua that comes with Lua.
+  local LUAS <const> = [[
+    local mt = getmetatable(_G)
+    if mt == nil then mt = {} setmetatable(_G, mt) end
+    mt.__declared = {}
+    local function what ()
+      local d = debug.getinfo(3, "S")
+      return d and d.what or "C"
+    end
+    mt.__newindex = function (t, n, v)
+      if not mt.__declared[n] then
+        local w = what()
+        if w ~= "main" and w ~= "C" then
+          error("assign to undeclared variable '" .. n .. "'", 2)
+        end
+        mt.__declared[n] = true
+      end
+      rawset(t, n, v)
+    end
+    mt.__index = function (t, n)
+      if not mt.__declared[n] and what() ~= "C" then
+        error("variable '" .. n .. "' is not declared", 2)
+      end
+      return rawget(t, n)
+    end ]]
+
+  --- As the one of Penlight.
+  local PENLIGHTS <const> = [[
+    local function what ()
+      local d = debug.getinfo(3, "S")
+      return d and d.what or "C"
+    end
+    local mt = getmetatable(_G)
+    if type(mt) ~= "table" then mt = {} setmetatable(_G, mt) end
+    local old_index, old_newindex = mt.__index, mt.__newindex
+    local declared = {}
+    mt.__newindex = function (t, n, v)
+      if old_newindex then
+        old_newindex(t, n, v)
+        if rawget(t, n) ~= nil then return end
+      end
+      if not declared[n] then
+        local w = what()
+        if w ~= "main" and w ~= "C" then
+          error("assign to undeclared variable '" .. n .. "'", 2)
+        end
+        declared[n] = true
+      end
+      rawset(t, n, v)
+    end
+    mt.__index = function (t, n)
+      if not declared[n] and what() ~= "C" then
+        if old_index then return old_index(t, n) end
+        error("variable '" .. n .. "' is not declared", 2)
+      end
+      return rawget(t, n)
+    end ]]
+
+  local USE <const> = [[
+    local _, unread = pcall(function () return unknown end)
+    local _, unset = pcall(function () unknown = 1 end)
+    declared = 1
+    rawset(_G, "raw", 2)
+    print = print
+    return unread, unset, declared, raw, rawget(_G, "unknown")
+  ]]
+
+  local function check (pool, code)
+    for _ = 1, 2 do
+      local unread, unset, declared, raw, unknown = pool:run(code)
+      assert.matches("variable 'unknown' is not declared$", unread)
+      assert.matches("assign to undeclared variable 'unknown'$", unset)
+      assert.same({ 1, 2 }, { declared, raw })
+      assert.is_nil(unknown)
+    end
+    assert.same({ 1, 2, n = 2 }, pool:map({ 1, 2 },
+                                          "item = ...  return item"))
+  end
+
+  for name, source in pairs { ["Lua's"] = LUAS, ["Penlight's"] = PENLIGHTS } do
+    for _, reset in ipairs { "globals", "fresh", "none" } do
+      it(("of %s strict.lua holds with reset = '%s'"):format(name, reset),
+         function ()
+        local _ <close> = modules.new { spec_strict = source }
+        local by_init <close> = parallel.pool { max = 1, reset = reset,
+                                                init = source }
+        check(by_init, USE)
+        local by_module <close> = parallel.pool { max = 1, reset = reset,
+          modules = { "spec_strict" } }
+        check(by_module, USE)
+        local by_job <close> = parallel.pool { max = 1, reset = reset }
+        check(by_job, "require 'spec_strict' " .. USE)
+        if reset ~= "none" then  -- there Penlight's calls itself, as in Lua
+          local inline <close> = parallel.pool { max = 1, reset = reset }
+          check(inline, source .. USE)
+          assert.is_nil(inline:run "return unknown")
+        end
+      end)
+    end
+  end
+end)
+
+describe("globals of a module", function ()
+  it("are seen by jobs that have looked at theirs", function ()
+    local _ <close> = modules.new { spec_globals = [[
+      of_module = 1
+      function set_later () later = 2 end
+      return function (name) return rawget(_G, name) or _G[name] end
+    ]] }
+    for _, look in ipairs { "", "next(_G) ", "print = nil ",
+                            "setmetatable(_G, {}) " } do
+      local pool <close> = parallel.pool { max = 1 }
+      assert.same({ 1, 3 }, { pool:run(look .. [[
+        local get = require "spec_globals"
+        mine = 3
+        return of_module, get "mine"
+      ]]) })
+      assert.equal(2, pool:run(look .. [[
+        set_later()
+        return later, rawget(_G, "later"), _G.later
+      ]]))
+      assert.is_nil(pool:run "return mine")
+    end
+  end)
+end)
+
+describe("an initial state that waits for jobs of its own", function ()
+  it("assigns where it should, before and after", function ()
+    local _ <close> = modules.new { spec_waits = [[
+      local parallel = require "parallel"
+      m_before = 1
+      m_found = parallel.run("inside = 1  return 2")
+      m_after = 3
+      return true
+    ]] }
+    local pool <close> = parallel.pool { max = 1, modules = { "spec_waits" },
+                                         init = [[
+      before = 1
+      found = parallel.run("inside = 1  return 2")
+      _G.after = 3
+      local function last () after_that = found end
+      last()
+      named = _G == _ENV and _G._G == _G
+    ]] }
+    for _ = 1, 2 do
+      assert.same({ 1, 2, 3, 2, true, "nil", n = 6 }, table.pack(pool:run(
+        "return before, found, after, after_that, named, type(inside)")))
+      assert.same({ 1, 2, 3, n = 3 }, table.pack(pool:run(
+        "return m_before, m_found, m_after")))
+    end
   end)
 end)

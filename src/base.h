@@ -12,9 +12,8 @@
  *
  *   load, loadfile,  give chunks the environment of the job instead of the
  *   dofile           globals that all jobs share
- *   rawset           notices an assignment to the environment
  *   os.exit          raises: a job cannot end the host
- *   os.setlocale     only asks: the locale belongs to the whole process
+ *   os.setlocale     changes nothing: the locale belongs to the whole process
  */
 void rs_base_open (lua_State *L);
 

@@ -376,10 +376,28 @@ encode_result (lua_State *L, run *r, int index, int number)
                                           : r->out->error);
 }
 
+/*
+ * Nothing was raised in the end, though an error was reported: 'load', whose
+ * reader has raised, runs the handler, too, and returns the error.
+ */
+static void
+forget_report (run *r)
+{
+  if (r->index == 0)
+    rs_encoder_clear(r->out);
+  else {
+    rewind_record(r);
+    r->open = true;
+  }
+  r->reported = false;
+}
+
 /* [-0, +0, e]  Append the 'n' results of an item from 'index' on: a record. */
 static void
 encode_record (lua_State *L, run *r, int index, int n)
 {
+  if (r->reported)
+    forget_report(r);
   if (!(r->call->flags & RS_BATCH_RECORDS) && !r->errors) {
     if (r->good == 0)
       begin_good(r);
@@ -467,6 +485,8 @@ call_body (lua_State *L)
     rs_state_decode(L, r->call->arguments, &r->common, 0);
   lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
   const int n = lua_gettop(L);
+  if (r->reported)
+    forget_report(r);
   r->small = rs_encode_small(L, 1, n, r->call->room, sizeof r->call->room);
   if (r->small == NULL)
     for (int i = 1; i <= n; i++)
@@ -792,11 +812,13 @@ static void
 run_call (rs_state *s, lua_State *L, run *r)
 {
   rs_call *const call = r->call;
-  const bool nested = r->outer != NULL;
-  const bool dirty = s->dirty;
-  if (nested) {  /* the outer call keeps its environment */
+  /* Who waits for it, the code of an initial state, too, keeps its
+     environment. */
+  const bool nested = r->outer != NULL || s->seeding;
+  const bool dirty = s->environment.dirty;
+  if (nested) {
     rs_env_push(L);
-    s->dirty = true;
+    s->environment.dirty = true;
   }
   const int base = lua_gettop(L);
   rs_encoder_start(r->out);
@@ -805,7 +827,7 @@ run_call (rs_state *s, lua_State *L, run *r)
   else
     run_chunk(L, r);
   rs_state_end_lines(s);
-  rs_state_check_environment(L, s);
+  s->forced |= !rs_environment_check(L, &s->environment);
   if (call->arguments == (const void *) call->room)
     call->arguments = NULL;  /* they are not needed any more */
   call->result = r->small != NULL ? r->small
@@ -818,8 +840,8 @@ run_call (rs_state *s, lua_State *L, run *r)
   s->run = r->outer;
   s->on_line = s->run != NULL ? on_line : NULL;
   if (nested) {
-    rs_env_set(L);
-    s->dirty = dirty;
+    rs_environment_set(L, &s->environment);
+    s->environment.dirty = dirty;
   }
 }
 

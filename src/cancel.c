@@ -37,8 +37,17 @@
 enum {
   ALL = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
   MAX_STEP = 1000,         /* instructions between two looks at a limit */
-  MAX_CALLS = 64           /* that are told of a loss */
+  MAX_CALLS = 64,          /* that are told of a loss */
+  MAX_DISPLACED = 8        /* hooks that are remembered */
 };
+
+/* A hook of a coroutine's, or of none. */
+typedef struct hook {
+  lua_State *L;
+  lua_Hook call;
+  int mask;
+  int count;
+} hook;
 
 struct rs_cancel {
   rs_running running;      /* first: rs_cancel_switch */
@@ -51,6 +60,8 @@ struct rs_cancel {
   uint64_t limit;          /* instructions of an item; 0: none; the thread's
                               own, as the next two */
   bool finalizes;          /* rs_cancel_set_finalizes */
+  hook kept;               /* that calls begin with */
+  hook displaced[MAX_DISPLACED];  /* by ours; the handler writes it, too */
   _Atomic bool planted;    /* the hook was */
   _Atomic unsigned seen;   /* signals that came; read by any thread */
   _Atomic bool refuse;     /* memory */
@@ -69,6 +80,9 @@ struct rs_cancel {
 
 /* The one of the calling thread, for its signal handler and its hook. */
 static _Thread_local rs_cancel *mine;
+
+/* Of a thread that has none: no call is ever in it. */
+static _Thread_local rs_running other;
 
 /* ----------------------------------------------------------------- reasons */
 
@@ -194,20 +208,46 @@ step_of (const rs_cancel *c)
   return c->limit < MAX_STEP ? (int) c->limit : MAX_STEP;
 }
 
+/* The hook of the script's, or of a module's, on 'L' comes back when ours
+   goes. */
+static void
+displace (rs_cancel *c, lua_State *L)
+{
+  const lua_Hook call = lua_gethook(L);
+  if (call == NULL || call == on_hook)
+    return;
+  hook *h = NULL;
+  for (int i = 0; i < MAX_DISPLACED; i++)
+    if (c->displaced[i].L == L || (h == NULL && c->displaced[i].L == NULL))
+      h = &c->displaced[i];
+  if (h != NULL)
+    *h = (hook) { L, call, lua_gethookmask(L), lua_gethookcount(L) };
+}
+
 static void
 plant (rs_cancel *c, lua_State *L)
 {
   atomic_store_explicit(&c->planted, true, memory_order_relaxed);
+  displace(c, L);
   lua_sethook(L, on_hook, ALL, 1);
 }
 
 static void
 unplant (rs_cancel *c, lua_State *L)
 {
-  if (c->limit > 0)
+  hook h = { .L = NULL };
+  if (c->limit > 0) {
     lua_sethook(L, on_hook, LUA_MASKCOUNT, step_of(c));
-  else
-    lua_sethook(L, NULL, 0, 0);
+    return;
+  }
+  if (lua_gethook(L) != on_hook)
+    return;
+  for (int i = 0; i < MAX_DISPLACED; i++)
+    if (c->displaced[i].L == L) {
+      h = c->displaced[i];
+      c->displaced[i].L = NULL;
+    }
+  lua_sethook(L, h.call, h.mask, h.count);
 }
 
 /* Key in the registry, by address: an array of what is raised, by reason, made
@@ -233,8 +273,11 @@ stop (rs_cancel *c, lua_State *L, rs_token *t)
   }
   else
     plant(c, L);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &texts_key);
-  lua_rawgeti(L, -1, (lua_Integer) rs_token_reason(c, t));
+  const rs_reason reason = rs_token_reason(c, t);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &texts_key) == LUA_TTABLE)
+    lua_rawgeti(L, -1, (lua_Integer) reason);
+  else  /* the script has cleared the registry */
+    lua_pushstring(L, rs_reason_text(reason));
   return lua_error(L);
 }
 
@@ -375,6 +418,31 @@ rs_cancel_mine (void)
   return mine;
 }
 
+rs_running *
+rs_running_mine (void)
+{
+  return mine != NULL ? &mine->running : &other;
+}
+
+void
+rs_cancel_keep_hook (rs_cancel *c, lua_Hook call, int mask, int count)
+{
+  if (call != on_hook)  /* not while it is being stopped */
+    c->kept = (hook) { NULL, call, mask, count };
+}
+
+/* A call ends, or begins: 'L' has the hook that calls begin with. */
+static void
+restore_hook (rs_cancel *c, lua_State *L)
+{
+  const hook *const h = &c->kept;
+  if (lua_gethook(L) != h->call || lua_gethookmask(L) != h->mask
+      || lua_gethookcount(L) != h->count)
+    lua_sethook(L, h->call, h->mask, h->count);
+  for (int i = 0; i < MAX_DISPLACED; i++)
+    c->displaced[i].L = NULL;
+}
+
 void
 rs_cancel_open (rs_cancel *c, lua_State *L)
 {
@@ -386,6 +454,7 @@ rs_cancel_open (rs_cancel *c, lua_State *L)
   lua_rawsetp(L, LUA_REGISTRYINDEX, &texts_key);
   c->limit = 0;
   c->finalizes = false;
+  c->kept = (hook) { .L = NULL };
 }
 
 void
@@ -717,8 +786,8 @@ rs_token_leave (rs_cancel *c, rs_token *t, lua_State *L)
     clean(c, L);
   if (outer == NULL) {
     atomic_store_explicit(&c->running.L, NULL, memory_order_relaxed);
-    if (L != NULL && lua_gethook(L) != NULL)  /* the script's own? */
-      lua_sethook(L, NULL, 0, 0);
+    if (L != NULL && lua_gethook(L) != c->kept.call)  /* the script's own? */
+      restore_hook(c, L);
   }
   else if (pending(outer))
     plant(c, L);

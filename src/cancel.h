@@ -110,6 +110,8 @@ typedef struct rs_running {
   _Atomic(lua_State *) L;  /* the coroutine that runs, or NULL; the thread's
                               own; its signal handler reads it */
   _Atomic(rs_token *) top; /* the innermost call; written under the lock */
+  /* An error has ended the coroutine 'co', which 'L' had resumed; or NULL. */
+  void (*on_failure) (lua_State *co, lua_State *L);
 } rs_running;
 
 /* What knows the calls, and the thread. */
@@ -147,6 +149,12 @@ const _Atomic bool *rs_cancel_refusal (const rs_cancel *c);
 
 /* The calling thread's, or NULL. */
 rs_cancel *rs_cancel_mine (void);
+
+/* How it begins; in a thread that runs no runspace, one of that thread's. */
+rs_running *rs_running_mine (void);
+
+/* Calls begin with this hook from here on; NULL: with none. */
+void rs_cancel_keep_hook (rs_cancel *c, lua_Hook hook, int mask, int count);
 
 /* [-0, +0, m]  What runs from here on runs in the state of 'L', and without
    limit. */
@@ -228,9 +236,8 @@ void rs_cancel_plant (rs_cancel *c, lua_State *L);
 
 /* Another coroutine runs from here on; returns the one that did. */
 static inline lua_State *
-rs_cancel_switch (rs_cancel *c, lua_State *L)
+rs_running_switch (rs_running *r, lua_State *L)
 {
-  rs_running *const r = (rs_running *) c;
   lua_State *const from = atomic_load_explicit(&r->L, memory_order_relaxed);
   atomic_store_explicit(&r->L, L, memory_order_relaxed);
   /* The handler may have come before: then it planted on the other one. */
@@ -238,7 +245,7 @@ rs_cancel_switch (rs_cancel *c, lua_State *L)
   const rs_token *const t = atomic_load_explicit(&r->top,
                                                  memory_order_relaxed);
   if (t != NULL && rs_token_stopped(t))
-    rs_cancel_plant(c, L);
+    rs_cancel_plant((rs_cancel *) r, L);
   return from;
 }
 

@@ -17,10 +17,18 @@
  *   wrap, close
  *   xpcall             leaves out a handler in Lua once the call is to be
  *                      stopped: handlers run without hooks
- *   setmetatable       lets '__gc' in Lua run in a coroutine of its own:
- *                      finalizers run without hooks
+ *   setmetatable,      let '__gc' in Lua run in a coroutine of its own:
+ *   debug.setmetatable finalizers run without hooks
  *   debug.sethook      stops, too; refuses where instructions are counted
+ *   debug.gethook      knows the hooks of that
  */
 void rs_control_open (lua_State *L, bool counted);
+
+/* [-0, +0, m]  The same for coroutines alone. */
+void rs_control_open_coroutines (lua_State *L);
+
+/* [-0, +0, m]  The hook that is set on the main coroutine, which runs, is the
+   one that each call begins with. */
+void rs_control_keep_hook (lua_State *L);
 
 #endif

@@ -2,18 +2,6 @@
 /*
  * state.c - one runspace: a 'lua_State', from its seeding to its end.
  *
- * Environments.  With RS_RESET_GLOBALS a call runs in a table of its own
- * that inherits from the runspace's globals:
- *
- *     environment { _G = itself, what the job assigned }
- *       metatable { __index = globals, __newindex = on_assign }
- *
- * '__newindex' is called at the first assignment of each name; it marks the
- * environment as dirty, and a dirty one is replaced before the next call or
- * item.  A clean one serves again, so jobs that assign no globals pay
- * nothing.  The one name that is there before, '_G', is looked at when the
- * call has ended, and so is the variable '_ENV' that all functions share.
- *
  * Printing.  What the code prints is collected until it is a line; a line goes
  * to the terminal at once, and to the call's sink as a record.
  */
@@ -37,18 +25,19 @@
 
 enum { MAX_LINE = 65536 };  /* bytes of a line that are held back */
 
-/* Key in the registry, by address. */
-static const char state_key;     /* light userdata: the rs_state */
+static void on_exhausted (void *ud);
+static void *resize_at_end (void *ud, void *ptr, size_t osize, size_t nsize);
 
+/* By its memory, which a script cannot take away. */
 rs_state *
 rs_state_of (lua_State *L)
 {
-  if (rs_cancel_mine() == NULL)  /* no thread that runs any? */
+  void *ud;
+  const lua_Alloc resize = lua_getallocf(L, &ud);
+  if (resize != rs_alloc_resize && resize != resize_at_end)
     return NULL;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
-  rs_state *const s = lua_touserdata(L, -1);
-  lua_pop(L, 1);
-  return s;
+  const rs_alloc *const a = ud;
+  return a->exhausted == on_exhausted ? a->ud : NULL;
 }
 
 rs_pool *
@@ -77,108 +66,21 @@ rs_state_depth (const rs_state *s)
 
 /* ------------------------------------------------------------ environment */
 
-/* __newindex of environments; the upvalue is the rs_state */
-static int
-on_assign (lua_State *L)
-{
-  rs_state *const s = lua_touserdata(L, lua_upvalueindex(1));
-  s->dirty = true;
-  lua_rawset(L, 1);
-  return 0;
-}
-
-/* [-1, +0, m]  Copy the fields of the table on top to the one below it. */
+/* [-0, +0, -]  Let it be the runspace's globals. */
 static void
-copy_fields (lua_State *L)
+leave_environment (lua_State *L, rs_state *s)
 {
-  lua_pushnil(L);
-  while (lua_next(L, -2)) {
-    lua_pushvalue(L, -2);
-    lua_insert(L, -2);
-    lua_rawset(L, -5);
-  }
-  lua_pop(L, 1);
-}
-
-/* __pairs of environments: what is visible in them, as it is now */
-static int
-on_pairs (lua_State *L)
-{
-  lua_settop(L, 1);
-  lua_getglobal(L, "next");
-  lua_newtable(L);
-  lua_pushglobaltable(L);
-  copy_fields(L);
-  lua_pushvalue(L, 1);
-  copy_fields(L);
-  return 2;
-}
-
-/* [-0, +0, m]  Make the metatable of environments, and keep what it takes to
-   set and look at them by number: by address it takes longer. */
-static void
-prepare_environments (lua_State *L, rs_state *s)
-{
-  lua_createtable(L, 0, 4);
-  lua_pushglobaltable(L);
-  lua_setfield(L, -2, "__index");
-  lua_pushlightuserdata(L, s);
-  lua_pushcclosure(L, on_assign, 1);
-  lua_setfield(L, -2, "__newindex");
-  lua_pushcfunction(L, on_pairs);
-  lua_setfield(L, -2, "__pairs");
-  lua_pushboolean(L, 0);
-  lua_setfield(L, -2, "__metatable");
-  s->metatable = luaL_ref(L, LUA_REGISTRYINDEX);
-  lua_pushliteral(L, LUA_GNAME);
-  s->name_of_globals = luaL_ref(L, LUA_REGISTRYINDEX);
-  rs_home_push(L);
-  s->home = luaL_ref(L, LUA_REGISTRYINDEX);
-}
-
-/* [-0, +0, m]  An environment that nobody has assigned to. */
-void
-rs_state_set_environment (lua_State *L, rs_state *s)
-{
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->home);
-  lua_createtable(L, 0, 2);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->name_of_globals);
-  lua_pushvalue(L, -2);
-  lua_rawset(L, -3);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->metatable);
-  lua_setmetatable(L, -2);
-  rs_home_set_env(L, lua_gettop(L) - 1);
-  lua_pop(L, 1);
-  s->dirty = false;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+  rs_environment_set(L, &s->environment);
 }
 
 void
 rs_state_rest (rs_state *s)
 {
   lua_State *const L = s->L;
-  if (!s->dirty || s->reset != RS_RESET_GLOBALS
-      || !lua_checkstack(L, LUA_MINSTACK))
-    return;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->home);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
-  rs_home_set_env(L, lua_gettop(L) - 1);
-  lua_pop(L, 1);
-}
-
-/* [-0, +0, -]  A call has ended: '_G' and '_ENV' may have been assigned to. */
-void
-rs_state_check_environment (lua_State *L, rs_state *s)
-{
-  const int top = lua_gettop(L);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->home);
-  rs_home_restore_env(L, top + 1);
-  if (!s->dirty && s->reset == RS_RESET_GLOBALS) {
-    lua_getiuservalue(L, -1, RS_HOME_ENV);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, s->name_of_globals);
-    lua_rawget(L, -2);
-    s->dirty = !lua_rawequal(L, -1, -2);
-  }
-  lua_settop(L, top);
+  if (s->environment.dirty && s->environment.own
+      && lua_checkstack(L, LUA_MINSTACK))
+    leave_environment(L, s);
 }
 
 /* ------------------------------------------------------- what it prints */
@@ -494,8 +396,6 @@ seed (lua_State *L)
   else  /* garbage takes room that is scarce */
     lua_gc(L, LUA_GCINC, 150, 0, 0);
   lua_gc(L, LUA_GCSTOP);  /* what is made here stays */
-  lua_pushlightuserdata(L, s);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
   open_libraries(L, is->libs);
   lua_pushglobaltable(L);  /* so that later settings cannot raise */
   rs_env_set(L);
@@ -505,7 +405,7 @@ seed (lua_State *L)
   rs_control_open(L, s->limits.instructions > 0);
   if (is->warnings)
     lua_warning(L, "@on", 0);
-  prepare_environments(L, s);
+  rs_environment_open(L, &s->environment, s->reset == RS_RESET_GLOBALS);
   set_package_field(L, "path", is->path);
   set_package_field(L, "cpath", is->cpath);
   if (is->contained)
@@ -530,6 +430,7 @@ seed_entries (lua_State *L)
   }
   if (is->contained)
     rs_sandbox_close(L, &is->sandbox);
+  rs_control_keep_hook(L);
   return 0;
 }
 
@@ -585,7 +486,9 @@ call_seed_entries (rs_state *s, const rs_state_options *o, rs_reason *reason)
   if (!rs_initial_state_runs_scripts(o->initial_state))
     return call_seed(s, seed_entries, o->initial_state);
   rs_token_enter(s->cancel, &token, s->L, o->owner, o->wish);
+  s->seeding = true;
   const int code = call_seed(s, seed_entries, o->initial_state);
+  s->seeding = false;
   *reason = rs_token_leave(s->cancel, &token, s->L);
   s->forced = atomic_load_explicit(&token.forced, memory_order_relaxed);
   return code;
@@ -603,7 +506,6 @@ rs_state_open (const rs_state_options *o, rs_state **out, rs_error *err)
   s->cancel = o->cancel;
   s->worker = o->worker;
   s->reset = o->reset;
-  s->dirty = true;
   s->alloc.refuse = rs_cancel_refusal(s->cancel);
   s->alloc.exhausted = on_exhausted;
   s->alloc.ud = s;

@@ -10,6 +10,7 @@
 
 #include "alloc.h"
 #include "cancel.h"
+#include "environment.h"
 #include "initial_state.h"
 #include "buf.h"
 #include "marshal.h"
@@ -69,10 +70,6 @@ size_t rs_state_bytes (const rs_state *s);
 /* ------------------------------------------------------------- for call.c */
 
 
-/* [-0, +0, -]  A call has ended: '_G' may have been assigned to. */
-void rs_state_check_environment (lua_State *L, rs_state *s);
-
-
 /* [-0, +n, e]  Push the values of 'message', as 'rs_decode_all' does.  How
    many. */
 int rs_state_decode (lua_State *L, const rs_message *message,
@@ -95,12 +92,10 @@ struct rs_state {
   rs_cancel *cancel;      /* lent */
   unsigned worker;
   int reset;              /* RS_RESET_ */
-  int name_of_globals;    /* registry: the string "_G", as the next two: */
-  int metatable;          /* of environments; */
-  int home;               /* what keeps the environment (names.h) */
-  bool dirty;             /* the environment was assigned to */
+  rs_environment environment;
   bool exhausted;         /* it wanted more memory than its limit */
   bool forced;            /* something was stopped by force */
+  bool seeding;           /* entries of the initial state run */
   bool initializing;      /* 'init' runs while it is seeded, or has failed */
   uint64_t tasks;         /* items and plain calls that it ran */
   rs_run *run;            /* the innermost call, or NULL */
@@ -120,15 +115,12 @@ struct rs_state {
 
 /* These have parts that are asked for each item, and are quick then. */
 
-/* [-0, +0, m]  Give it a new environment. */
-void rs_state_set_environment (lua_State *L, rs_state *s);
-
 /* [-0, +0, m]  An environment that nobody has assigned to. */
 static inline void
 rs_state_renew_environment (lua_State *L, rs_state *s)
 {
-  if (s->dirty && s->reset == RS_RESET_GLOBALS)
-    rs_state_set_environment(L, s);
+  if (s->environment.dirty && s->environment.own)
+    rs_environment_renew(L, &s->environment);
 }
 
 /* Write the lines that it has begun. */
