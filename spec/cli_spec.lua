@@ -389,7 +389,7 @@ describe("SIGINT", function ()
 
   for _, call in ipairs {
     "parallel.run(function () interrupt() spin() end)",
-    "parallel.map({1, 2}, function (x) if x == 2 then interrupt() end spin() "
+    "parallel.map({1, 2}, function (x) if x == 1 then interrupt() end spin() "
     .. "end, {chunk = 1})",
     "parallel.collect({1}, function () interrupt() spin() end)",
     "for _ in parallel.each({1}, function () interrupt() spin() end) do end",

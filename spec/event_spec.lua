@@ -276,9 +276,7 @@ describe("a wait", function ()
     local pool <close> = parallel.pool { max = 1 }
     local job <const> = pool:spawn(function () parallel.task.emit "nobody" end)
     repeat until job.state == "completed"
-    local began <const> = parallel.now()
-    core.wait(60)
-    assert.is_true(parallel.now() - began < 30)
+    core.wait(10000)  -- it ends, or this test hangs
   end)
 
   it("has let the handlers of the end run", function ()

@@ -81,13 +81,11 @@ describe("task.execute", function ()
 
   it("ends all of its group when its time is over", function ()
     local path <const> = os.tmpname()
-    local started <const> = parallel.now()
     local status, why, out = execute {
-      "echo begun; sleep 100 & echo $! > " .. path .. "; wait",
+      "echo begun; sleep 10000 & echo $! > " .. path .. "; wait",
       timeout = 0.2,
     }
     assert.same({ nil, "timeout", "begun\n" }, { status, why, out })
-    assert.is_true(parallel.now() - started < 10)
     local file <close> = io.open(path)
     local pid <const> = file:read "n"
     -- It may be there for a moment yet, until somebody has waited for it.

@@ -158,7 +158,7 @@ describe("job", function ()
     it("returns the final state", function ()
       local job = parallel.spawn(square, 3)
       assert.equal("completed", job:wait())
-      assert.equal("failed", parallel.spawn(error, "x"):wait(10))
+      assert.equal("failed", parallel.spawn(error, "x"):wait(100))
     end)
 
     it("returns nil and 'timeout' once the time is over", function ()

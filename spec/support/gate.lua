@@ -57,12 +57,12 @@ function gates.new ()
                         pass = pass }, gate)
 end
 
---- Ask 'test' again and again until it is true, or ten seconds are over.
+--- Ask 'test' again and again until it is true, or a minute is over.
 ---@param test fun(): any
 ---@return any
 function gates.eventually (test)
-  local now <const> = require "parallel.core".now
-  local late <const> = now() + 10
+  local now <const> = require "parallel".now
+  local late <const> = now() + 60
   local value = test()
   while not value and now() < late do
     os.execute("sleep 0.01")

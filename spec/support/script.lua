@@ -12,7 +12,7 @@ local function run (source)
   local file <close> = assert(io.open(path, "w"))
   file:write(source)
   file:flush()
-  local pipe = assert(io.popen("timeout -k 1 20 " .. tree.runspace .. " "
+  local pipe = assert(io.popen("timeout -k 1 200 " .. tree.runspace .. " "
                                .. path .. " 2>&1"))
   local text = pipe:read "a"
   local _, _, status = pipe:close()
