@@ -680,6 +680,71 @@ c_function (lua_State *L)
   return 0;
 }
 
+/* Whatever is passed without being made ends where it would have. */
+static void
+check_skipping (lua_State *L)
+{
+  static const char *const values[] = {
+    "nil", "true", "5", "-1", "2^53", "math.mininteger", "'short'",
+    "('long'):rep(100)", "{}", "{ 1, 2, 3 }",
+    "{ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5,"
+    " 9.5, 'x', 11 }",
+    "{ { x = 1, y = 2 }, { x = 3, y = 4 }, { x = 5, y = 6, z = {} },"
+    " { x = 7 } }",
+    "setmetatable({ 1 }, { __index = { a = 1 } })",
+    "(function () local t = {} t[1], t[t] = t, t return setmetatable(t, t)"
+    " end)()",
+    "string.format", "string", "_G", "function () end",
+    "(function () local a, b = {}, 1 local function f () return a, b, f, _ENV"
+    " end return { f, function () return b end, a } end)()",
+    "setmetatable({}, { __transfer = function ()"
+    " return function (...) return { ... } end, 1, {}, 'x' end })",
+    "setmetatable({}, { __transfer = function () return { 1 } end })",
+    "(function () local t for i = 1, 1000 do t = { i, t, f = function ()"
+    " return t end } end return { t, t } end)()",
+  };
+  enum { VALUES = sizeof values / sizeof values[0] };
+  rs_encoder e;
+  rs_encoder_init(&e, 0);
+  for (int i = 0; i < VALUES; i++) {
+    char source[512];
+    snprintf(source, sizeof source, "return %s", values[i]);
+    push(L, source);
+    e.packs = i % 2 == 0;
+    CHECK(rs_encode_value(&e, L, 1, NULL) == RS_OK);
+    lua_settop(L, 0);
+  }
+  rs_message *const msg = rs_encoder_message(&e);
+  rs_decoder made, behind;
+  rs_decoder_init(&made, L, msg, 0);
+  behind = made;
+  for (int i = 0; i < VALUES; i++) {
+    CHECK(rs_decoder_skip(&behind));
+    rs_decode_value(&made, L);
+    lua_pop(L, 1);
+    if (behind.at != made.at || behind.next_id != made.next_id
+        || behind.left != made.left)
+      fprintf(stderr, "passed otherwise: %s\n", values[i]);
+    CHECK(behind.at == made.at && behind.next_id == made.next_id
+          && behind.left == made.left);
+  }
+  CHECK(rs_decoder_at_end(&behind));
+  CHECK(!rs_decoder_skip(&behind));
+  /* Cut short anywhere, it says so, or stays within. */
+  for (size_t size = RS_WIRE_HEADER; size < msg->size; size++) {
+    rs_decoder d = made;
+    d.size = size;
+    d.at = RS_WIRE_HEADER;
+    d.left = 0;
+    while (rs_decoder_skip(&d))
+      ;
+    CHECK(d.at <= size);
+  }
+  rs_message_unref(msg);
+  rs_encoder_fini(&e);
+  lua_settop(L, 0);
+}
+
 static void
 check_forbidden (lua_State *L)
 {
@@ -694,7 +759,7 @@ check_forbidden (lua_State *L)
   CHECK(rs_encode_value(&e, L, 3, NULL) == RS_EREFUSED);
   CHECK(rs_encode_value(&e, L, 4, NULL) == RS_OK);
   CHECK(rs_encode_value(&e, L, 5, NULL) == RS_OK);
-  CHECK(e.flags == 0);
+  CHECK(e.flags == RS_MESSAGE_NAMES);
   rs_encoder_fini(&e);
 
   rs_message *msg;
@@ -1091,6 +1156,7 @@ main (void)
   check_identities(L);
   check_refusal_leaves_no_trace(L);
   check_forbidden(L);
+  check_skipping(L);
   check_transferred_garbage(L);
   check_environment(L);
   check_environment_under_hook();

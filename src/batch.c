@@ -34,6 +34,7 @@
 #include "code.h"
 #include "job.h"
 #include "marshal.h"
+#include "rebuild.h"
 #include "status.h"
 #include "timer.h"
 #include "wire.h"
@@ -88,6 +89,8 @@ struct rs_batch {
   rs_job *current;          /* the chunk being read, a reference, or NULL */
   rs_decoder reader;        /* of its result */
   bool reading;             /* 'reader' is ready */
+  const char *unreadable;   /* why what is left of it cannot be; or NULL */
+  bool careful;             /* memory is short: one item at a time */
   size_t position;          /* items of it that were read */
   size_t good;              /* items behind it that share its record */
   uint64_t after;           /* sequence of its last record that was read */
@@ -238,6 +241,8 @@ typedef struct part {
   rs_chunk chunk;           /* first: the call's */
   rs_list link;             /* in 'flying' or 'ended' */
   size_t items;             /* that end with it */
+  size_t left;              /* of these, at its end: nobody tries them, */
+  int why;                  /* for this status */
 } part;
 
 static part *
@@ -303,34 +308,52 @@ land (rs_batch *batch, rs_job *job)
 
 /*
  * The items of a chunk from 'rest' on were not started: they become another
- * chunk, queued like any other.  Out of memory, or in a pool that is closed,
- * they stay with the chunk as items that were not.
+ * chunk, queued like any other.  Where they cannot (no memory, no worker) they
+ * stay with the chunk as items that fail, for that reason; in a pool that is
+ * closed, as items that were not started.  How many fail.
  */
-static void
+static size_t
 go_on (rs_batch *batch, rs_job *job, rs_place rest, unsigned attempt)
 {
   /* Of a lost chunk only what is constant may be read. */
   const rs_chunk *const old = job->call.chunk;
+  const size_t left = old->count - rest.item;
+  int status = RS_ENOMEM;
   rs_job *const next = new_chunk(batch, job->call.arguments, job->created);
-  if (next == NULL)
-    return;
-  rs_chunk *const chunk = next->call.chunk;
-  next->call.attempt = attempt;
-  part_of(next)->items = chunk->count = old->count - rest.item;
-  chunk->arity = old->arity;
-  chunk->index = old->index + (lua_Integer) rest.item;
-  chunk->first = old->first + (lua_Integer) rest.item * old->step;
-  chunk->step = old->step;
-  chunk->from = rest;
-  chunk->from.item = 0;
-  fly(batch, next);
-  if (batch->queue->push(batch->queue, next, NULL) == RS_OK)
-    part_of(job)->items = rest.item;
-  else {
-    land(batch, next);
-    rs_job_unref(next);  /* the queue's */
+  if (next != NULL) {
+    rs_chunk *const chunk = next->call.chunk;
+    next->call.attempt = attempt;
+    part_of(next)->items = chunk->count = left;
+    chunk->arity = old->arity;
+    chunk->index = old->index + (lua_Integer) rest.item;
+    chunk->first = old->first + (lua_Integer) rest.item * old->step;
+    chunk->step = old->step;
+    chunk->from = rest;
+    chunk->from.item = 0;
+    fly(batch, next);
+    status = batch->queue->push(batch->queue, next, NULL);
+    if (status == RS_OK)
+      part_of(job)->items = rest.item;
+    else {
+      land(batch, next);
+      rs_job_unref(next);  /* the queue's */
+    }
+    rs_job_unref(next);
   }
-  rs_job_unref(next);
+  if (status == RS_OK || status == RS_ECLOSED)
+    return 0;
+  part_of(job)->left = left;
+  part_of(job)->why = status;
+  return left;
+}
+
+/* An item has failed that its worker does not count. */
+static void
+count_failure (rs_batch *batch)
+{
+  if (batch->limited && (atomic_load(&batch->allowed) == 0
+                         || atomic_fetch_sub(&batch->allowed, 1) <= 1))
+    atomic_store_explicit(&batch->failed, true, memory_order_relaxed);
 }
 
 /* What a chunk has left, for the counts of the batch. */
@@ -350,8 +373,13 @@ tally_run (rs_batch *batch, rs_job *job)
   t.failed = t.started - chunk->ended[RS_JOB_COMPLETED]
            - chunk->ended[RS_JOB_COMPLETED_WITH_ERRORS];
   if (rs_job_state_now(job) == RS_JOB_COMPLETED
-      && chunk->rest.item < chunk->count && !stopped(batch))
-    go_on(batch, job, chunk->rest, job->call.attempt);
+      && chunk->rest.item < chunk->count && !stopped(batch)) {
+    const size_t left = go_on(batch, job, chunk->rest, job->call.attempt);
+    t.started += left;
+    t.failed += left;
+    if (left > 0)
+      count_failure(batch);
+  }
   return t;
 }
 
@@ -369,8 +397,7 @@ tally_lost (rs_batch *batch, rs_job *job)
     .in = { .at = begun[1], .next_id = (unsigned) begun[2],
             .run = (unsigned) begun[3], .left = begun[4] },
   };
-  if (batch->limited && atomic_fetch_sub(&batch->allowed, 1) <= 1)
-    atomic_store_explicit(&batch->failed, true, memory_order_relaxed);
+  count_failure(batch);
   if (rest.item > 0 && rest.item < chunk->count && !stopped(batch))
     go_on(batch, job, rest, 1);
   batch->queue->ended(batch->queue, RS_JOB_LOST, p->items);
@@ -690,6 +717,8 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
   batch->current = ended;
   batch->position = 0;
   batch->good = 0;
+  batch->unreadable = NULL;
+  batch->careful = false;
   batch->after = 0;
   rs_job_info_get(batch->current, &info);
   batch->created = info.created;
@@ -706,25 +735,19 @@ rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
   return status;
 }
 
-/* [-0, +(0|1), e]  Make 'reader' ready; pushes the table of objects, if the
-   result needs one. */
-static void
-open_reader (rs_batch *batch, lua_State *L)
+/* (batch)  Make 'reader' ready. */
+static int
+open_reader (lua_State *L)
 {
+  rs_batch *const batch = lua_touserdata(L, 1);
   rs_decoder *const d = &batch->reader;
-  if (!batch->reading) {
-    rs_decoder_init(d, L, batch->current->call.result, 0);
-    d->common.sent = batch->function;
-    if (d->objects != 0) {
-      lua_pushvalue(L, -1);
-      lua_rawsetp(L, LUA_REGISTRYINDEX, batch);
-    }
-    batch->reading = true;
-  }
-  else if (d->objects != 0) {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, batch);
-    d->objects = lua_gettop(L);
-  }
+  lua_settop(L, 0);
+  rs_decoder_init(d, L, batch->current->call.result, 0);
+  d->common.sent = batch->function;
+  if (d->objects != 0)
+    lua_rawsetp(L, LUA_REGISTRYINDEX, batch);
+  batch->reading = true;
+  return 0;
 }
 
 /* As in rs_job_info. */
@@ -740,45 +763,177 @@ reason_of (rs_job_state state, rs_reason reason)
   return reason == RS_REASON_NONE ? "error" : rs_reason_name(reason);
 }
 
-/* [-0, +rec->n, e]  Read the record of an item (call.h). */
+/* What is known of a record before its values are made. */
+typedef struct head {
+  rs_batch *batch;
+  rs_decoder in;        /* at its next value; taken over when all are read */
+  uint32_t values;      /* of the record */
+  uint32_t wanted;      /* of these, the ones that are pushed */
+  size_t good;          /* items from this one on that share the record */
+  bool objects;         /* the table of objects is to be found */
+} head;
+
+/* [-0, +0, v]  Read the head of the next record (call.h). */
 static void
-read_record (rs_batch *batch, lua_State *L, rs_record *rec)
+read_head (rs_batch *batch, lua_State *L, head *h, rs_record *rec)
 {
-  const int top = lua_gettop(L);
-  open_reader(batch, L);
-  const bool objects = lua_gettop(L) > top;
-  rs_decoder d = batch->reader;  /* taken over when nothing was raised */
-  size_t good = batch->good;
+  rs_decoder *const d = &h->in;
   unsigned char state = RS_JOB_COMPLETED;
-  if (good == 0)
-    rs_decoder_raw(&d, L, &state, 1);
+  h->good = batch->good;
+  if (h->good == 0)
+    rs_decoder_raw(d, L, &state, 1);
   if (state == RS_RECORD_RUN) {
     unsigned char count[4];
     state = RS_JOB_COMPLETED;
-    rs_decoder_raw(&d, L, count, sizeof count);
-    good = rs_wire_get32(count);
+    rs_decoder_raw(d, L, count, sizeof count);
+    h->good = rs_wire_get32(count);
   }
   rec->state = (rs_job_state) (state & 0xf);
   rec->reason = reason_of(rec->state, (rs_reason) (state >> 4));
-  uint32_t n = rs_job_state_good(rec->state) ? 1 : 2;
+  const bool completed = rs_job_state_good(rec->state);
+  h->values = completed ? 1 : 3;
   if (batch->flags & RS_BATCH_RECORDS) {
     double times[2];
     uint32_t counts[2];
-    rs_decoder_raw(&d, L, times, sizeof times);
-    rs_decoder_raw(&d, L, counts, sizeof counts);
-    n = counts[0];
+    rs_decoder_raw(d, L, times, sizeof times);
+    rs_decoder_raw(d, L, counts, sizeof counts);
+    h->values = counts[0];
     rec->attempts = counts[1];
     rec->queued = times[0] - batch->created;
     rec->duration = times[1];
   }
-  luaL_checkstack(L, (int) n + 2, "too many results");
-  for (uint32_t i = 0; i < n; i++)
-    rs_decode_value(&d, L);
-  batch->reader = d;
-  batch->good = good > 0 ? good - 1 : 0;
-  if (objects)
-    lua_remove(L, top + 1);
-  rec->n = (int) n;
+  h->wanted = completed ? h->values : 2;  /* not the text of an error */
+}
+
+/* (head) -> the values of its record */
+static int
+make_values (lua_State *L)
+{
+  head *const h = lua_touserdata(L, 1);
+  lua_settop(L, 0);
+  if (h->objects) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, h->batch);
+    h->in.objects = lua_gettop(L);
+  }
+  const int base = lua_gettop(L);
+  luaL_checkstack(L, (int) h->wanted + 2, "too many results");
+  for (uint32_t i = 0; i < h->wanted; i++)
+    rs_decode_value(&h->in, L);
+  return lua_gettop(L) - base;
+}
+
+/* The next value takes little memory, and nothing else, to be made. */
+static bool
+is_plain (const rs_decoder *d)
+{
+  if (d->left > 0)
+    return true;
+  const unsigned tag = d->at < d->size ? d->data[d->at] : RS_TAG_TABLE;
+  return tag <= RS_TAG_FLOAT || (tag & ~7u) == RS_TAG_INTEGER
+      || tag == RS_TAG_INTEGERS || tag == RS_TAG_FLOATS;
+}
+
+/* Go behind the next 'n' values. */
+static bool
+skip (rs_decoder *d, uint32_t n)
+{
+  bool good = true;
+  while (good && n-- > 0)
+    good = rs_decoder_skip(d);
+  return good;
+}
+
+/* The same for those of the record; they are the last of it. */
+static void
+pass_values (rs_batch *batch, rs_decoder *d, uint32_t n)
+{
+  if (!skip(d, n))
+    batch->unreadable = "bad message";
+}
+
+/* The record's item has failed, here. */
+static void
+fail_record (rs_batch *batch, rs_record *rec)
+{
+  rec->state = RS_JOB_FAILED;
+  rec->reason = "error";
+  count_failure(batch);
+  pthread_mutex_lock(&batch->lock);
+  batch->items_failed++;
+  pthread_mutex_unlock(&batch->lock);
+}
+
+/*
+ * [-2, +2, e]  The values of the record, which begin at 'place', could not be
+ * made, and a text and a traceback say why.  A result fails its item; an error
+ * becomes a text, with the traceback of the runspace.
+ */
+static void
+refuse_record (rs_batch *batch, lua_State *L, head *h,
+               const rs_decoder_place *place, rs_record *rec)
+{
+  const int text = lua_gettop(L) - 1;
+  rs_decoder_seek(&h->in, place);
+  if (rs_job_state_good(rec->state)) {
+    rs_rebuild_tell(L, text, h->values == 1 ? "the result" : "a result", 0);
+    fail_record(batch, rec);
+    pass_values(batch, &h->in, h->values);
+    return;
+  }
+  int was = 0;
+  if (skip(&h->in, 1)) {
+    h->wanted = 2;
+    if (rs_rebuild(L, make_values, h) == 2) {  /* traceback, text */
+      was = text + 3;
+      lua_pushvalue(L, text + 2);
+      lua_replace(L, text + 1);
+    }
+  }
+  rs_rebuild_tell(L, text, "the error", was);
+  lua_settop(L, text + 1);
+  rs_decoder_seek(&h->in, place);
+  pass_values(batch, &h->in, h->values);
+}
+
+/* [-0, +rec->n, e]  An item has failed for a reason that is not its own. */
+static void
+push_failure (lua_State *L, rs_record *rec, const char *why)
+{
+  luaL_checkstack(L, 2, NULL);
+  lua_pushstring(L, why);
+  lua_pushnil(L);
+  rec->n = 2;
+  rec->state = RS_JOB_FAILED;
+  rec->reason = "error";
+}
+
+/* [-0, +rec->n, e]  Read the record of an item. */
+static void
+read_record (rs_batch *batch, lua_State *L, rs_record *rec)
+{
+  const int top = lua_gettop(L);
+  if (!batch->reading && rs_rebuild(L, open_reader, batch) < 0) {
+    batch->unreadable = rs_status_message(RS_ENOMEM);
+    fail_record(batch, rec);
+    rec->n = 2;
+    return;
+  }
+  head h = { .batch = batch };
+  h.in = batch->reader;
+  h.objects = h.in.objects != 0;
+  read_head(batch, L, &h, rec);
+  if (h.wanted == 1 && is_plain(&h.in))
+    rs_decode_value(&h.in, L);
+  else {
+    const rs_decoder_place place = rs_decoder_tell(&h.in);
+    if (h.wanted > 0 && rs_rebuild(L, make_values, &h) < 0)
+      refuse_record(batch, L, &h, &place, rec);
+    else if (h.values > h.wanted)
+      pass_values(batch, &h.in, h.values - h.wanted);
+  }
+  batch->reader = h.in;
+  batch->good = h.good > 0 ? h.good - 1 : 0;
+  rec->n = lua_gettop(L) - top;
 }
 
 /* A chunk is read, and the item at 'position' was run. */
@@ -788,25 +943,51 @@ has_record (const rs_batch *batch)
   const rs_job *const job = batch->current;
   return job != NULL && batch->position < part_of(job)->items
       && rs_job_state_now(job) != RS_JOB_LOST && job->call.result != NULL
+      && batch->unreadable == NULL
       && batch->position < job->call.chunk->rest.item;
+}
+
+/* Scalars on their way into a table. */
+typedef struct taking {
+  rs_decoder in;
+  const rs_batch *batch;
+  size_t taken;
+} taking;
+
+/* (taking, table) */
+static int
+take_scalars (lua_State *L)
+{
+  taking *const t = lua_touserdata(L, 1);
+  const rs_batch *const batch = t->batch;
+  t->taken = rs_decode_scalars(&t->in, L, 2, batch->current->call.chunk->index
+                               + (lua_Integer) batch->position, batch->good);
+  return 0;
 }
 
 size_t
 rs_batch_take (rs_batch *batch, lua_State *L, int index)
 {
-  size_t taken = 0;
-  if (batch->good == 0 || !has_record(batch))
+  if (batch->good == 0 || batch->careful || !has_record(batch))
     return 0;
-  const int top = lua_gettop(L);
+  taking t = { .in = batch->reader, .batch = batch };
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
   index = lua_absindex(L, index);
-  open_reader(batch, L);
-  taken = rs_decode_scalars(&batch->reader, L, index,
-                            batch->current->call.chunk->index
-                            + (lua_Integer) batch->position, batch->good);
-  batch->position += taken;
-  batch->good -= taken;
-  lua_settop(L, top);
-  return taken;
+  lua_pushcfunction(L, take_scalars);
+  lua_pushlightuserdata(L, &t);
+  lua_pushvalue(L, index);
+  const int status = lua_pcall(L, 2, 0, 0);
+  if (status != LUA_OK && status != LUA_ERRMEM)
+    lua_error(L);  /* of a hook */
+  if (status != LUA_OK) {  /* one by one, then: only one has to fail */
+    lua_pop(L, 1);
+    batch->careful = true;
+    return 0;
+  }
+  batch->reader = t.in;
+  batch->position += t.taken;
+  batch->good -= t.taken;
+  return t.taken;
 }
 
 int
@@ -829,6 +1010,14 @@ rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec)
   rec->attempts = state == RS_JOB_LOST;
   if (ran)
     read_record(batch, L, rec);
+  else if (batch->unreadable != NULL) {
+    push_failure(L, rec, batch->unreadable);
+    fail_record(batch, rec);
+  }
+  else if (batch->position + part_of(job)->left >= part_of(job)->items) {
+    push_failure(L, rec, rs_status_message(part_of(job)->why));
+    rec->attempts = 0;
+  }
   else if (state == RS_JOB_FAILED) {  /* no item was reached? */
     rec->state = RS_JOB_FAILED;
     rec->reason = rs_job_reason(job);

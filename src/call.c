@@ -12,6 +12,7 @@
  */
 #include "call.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,6 +24,11 @@
 
 enum { TIMES = 2 };       /* doubles in a record: began, took */
 enum { STRIDE = 16 };     /* items between two looks at the clock, at most */
+enum { ERROR_VALUES = 3 };  /* of a record that tells of an error */
+
+/* Bytes that the record of an item takes that was stopped, or for whose error
+   there is no memory: they are there before it begins. */
+enum { RECORD_LEAST = 192 };
 
 /* One entry into 'rs_call_run'; they nest. */
 struct rs_run {
@@ -202,6 +208,15 @@ push_kept (lua_State *L, run *r)
 
 /* ------------------------------------------------------------------ errors */
 
+/* There is room for the shortest record, which tells of an error.  Nothing
+   begins without, so that whatever is begun can be told of. */
+static inline bool
+has_room (const run *r)
+{
+  rs_buf *const b = &r->out->buf;
+  return b->room - b->size >= RECORD_LEAST || rs_buf_reserve(b, RECORD_LEAST);
+}
+
 /* An item begins: so does its record. */
 static void
 open_record (run *r)
@@ -227,7 +242,7 @@ rewind_record (run *r)
 static void
 close_good (run *r)
 {
-  if (r->good != 0 && !r->out->buf.failed)
+  if (r->good != 0)
     rs_wire_put32(r->out->buf.data + r->good + 1, r->good_count);
   r->good = 0;
 }
@@ -261,8 +276,7 @@ close_record (run *r, rs_job_state state, rs_reason reason, uint32_t count)
 {
   r->chunk->ended[state]++;
   r->open = false;
-  if (r->out->buf.failed)
-    return;
+  assert(!r->out->buf.failed);
   unsigned char *at = r->out->buf.data + r->mark.size;
   *at++ = (unsigned char) ((unsigned) state | (unsigned) reason << 4);
   if (r->call->flags & RS_BATCH_RECORDS) {
@@ -287,10 +301,60 @@ restart (run *r)
   }
 }
 
+/* Append nil. */
+static void
+put_nil (run *r)
+{
+  rs_encoder_raw(r->out, (const unsigned char[]) { RS_TAG_NIL }, 1);
+}
+
+/* (error) -> what it says of itself, or nothing */
+static int
+describe (lua_State *L)
+{
+  lua_settop(L, 1);
+  if (luaL_getmetafield(L, 1, "__tostring") != LUA_TNIL) {
+    luaL_tolstring(L, 1, NULL);
+    return 1;
+  }
+  lua_pushliteral(L, "message");
+  return lua_type(L, 1) == LUA_TTABLE && lua_rawget(L, 1) == LUA_TSTRING;
+}
+
+/* [-0, +0, -]  Append the text of the error at 'index', for a host that cannot
+   rebuild its value; nil where it has none, or there is nothing to rebuild. */
+static void
+encode_text (lua_State *L, run *r, int index)
+{
+  const int top = lua_gettop(L);
+  const bool rebuilds =
+    (r->out->flags & (RS_MESSAGE_NAMES | RS_MESSAGE_CODE)) != 0
+    && (lua_istable(L, index) || lua_isuserdata(L, index));
+  bool there = false;
+  if (rebuilds && lua_checkstack(L, LUA_MINSTACK)) {
+    lua_pushcfunction(L, describe);
+    lua_pushvalue(L, index);
+    there = lua_pcall(L, 1, 1, 0) == LUA_OK && lua_type(L, -1) == LUA_TSTRING
+         && rs_encode_value(r->out, L, -1, "text") == RS_OK;
+  }
+  lua_settop(L, top);
+  if (!there)
+    put_nil(r);
+}
+
+/* The result, or the record, is an error's, whose value is on its way. */
+static void
+set_told (run *r, rs_reason reason)
+{
+  r->reported = true;
+  r->told = reason;
+}
+
 /*
  * [-0, +0, -]  The result becomes the error value and the traceback at these
- * indices; while an item runs, only the record of that item is replaced.
- * False when the error value cannot travel.
+ * indices, and the text of the error; while an item runs, only the record of
+ * that item is replaced.  False, and nothing of it is left, when the error
+ * value cannot travel, or there is no memory for it.
  */
 static bool
 report (lua_State *L, run *r, int error, int traceback)
@@ -298,10 +362,25 @@ report (lua_State *L, run *r, int error, int traceback)
   restart(r);
   if (rs_encode_value(r->out, L, error, "error") != RS_OK)
     return false;
-  rs_encode_value(r->out, L, traceback, "traceback");
-  r->reported = true;
-  r->told = RS_REASON_NONE;
+  if (rs_encode_value(r->out, L, traceback, "traceback") != RS_OK)
+    put_nil(r);
+  encode_text(L, r, error);
+  if (r->out->buf.failed)
+    return false;
+  set_told(r, RS_REASON_NONE);
   return true;
+}
+
+/* The same for a text, without a traceback; for which there is always room if
+   it is a short one. */
+static void
+report_text (run *r, const char *text)
+{
+  restart(r);
+  rs_encoder_string(r->out, text, strlen(text));
+  put_nil(r);
+  put_nil(r);
+  set_told(r, RS_REASON_NONE);
 }
 
 /* [-0, +0, -]  The same for what was stopped; the traceback, or NULL. */
@@ -314,9 +393,11 @@ report_stop (run *r, rs_reason reason, const char *traceback)
   if (traceback != NULL)
     rs_encoder_string(r->out, traceback, strlen(traceback));
   else
-    rs_encoder_raw(r->out, (const unsigned char[]) { RS_TAG_NIL }, 1);
-  r->reported = true;
-  r->told = reason;
+    put_nil(r);
+  put_nil(r);
+  if (r->out->buf.failed)
+    report_text(r, text);
+  set_told(r, reason);
 }
 
 /* The message handler.  When it raises (no memory for the traceback, or
@@ -354,7 +435,12 @@ settle (lua_State *L, run *r, rs_reason reason)
     report_stop(r, reason, NULL);
   else if (!told) {
     lua_pushnil(L);
-    report(L, r, error, error + 1);
+    if (!report(L, r, error, error + 1)) {
+      if (r->out->status == RS_EREFUSED)
+        report_text(r, r->out->error);  /* why it cannot travel */
+      if (r->out->status != RS_EREFUSED || r->out->buf.failed)
+        report_text(r, rs_status_message(RS_ENOMEM));
+    }
     lua_pop(L, 1);
   }
   r->reported = false;
@@ -498,6 +584,8 @@ static void
 run_plain (lua_State *L, run *r)
 {
   rs_call *const call = r->call;
+  if (!has_room(r))  /* it fails, without a result */
+    return;
   rs_token_begin(r->state->cancel, &r->token, call->timeout);
   lua_pushcfunction(L, on_error);
   lua_pushcfunction(L, call_body);
@@ -591,7 +679,7 @@ in_time (run *r)
 static inline bool
 goes_on (run *r)
 {
-  return r->item < r->chunk->count && !stopped(r)
+  return r->item < r->chunk->count && !stopped(r) && has_room(r)
       && (r->item == 0 || (in_time(r) && !rs_state_spent(r->state)));
 }
 
@@ -663,22 +751,31 @@ chunk_body (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, -]  The rest of the items cannot be read: each fails with the
+/* [-0, +0, -]  The rest of the items cannot be found: each fails with the
    error on top of the stack. */
 static void
 fail_rest (lua_State *L, run *r)
 {
-  const int error = lua_gettop(L);
-  lua_pushnil(L);
-  while (r->item < r->chunk->count) {
+  while (r->item < r->chunk->count && has_room(r)) {
     r->item++;
     r->index++;
     open_record(r);
-    report(L, r, error, error + 1);
-    close_record(r, RS_JOB_FAILED, RS_REASON_NONE, 2);
+    lua_pushvalue(L, -1);
+    settle(L, r, RS_REASON_NONE);
+    close_record(r, RS_JOB_FAILED, RS_REASON_NONE, ERROR_VALUES);
   }
-  r->reported = false;
-  lua_pop(L, 1);
+}
+
+/* An item could not be made of its bytes: the next one stands behind them.
+   False when that cannot be found. */
+static bool
+pass_item (run *r)
+{
+  bool good = true;
+  rs_decoder_seek(&r->in, &r->again);
+  for (unsigned i = 0; good && i < r->chunk->arity; i++)
+    good = rs_decoder_skip(&r->in);
+  return good;
 }
 
 /* An item has failed: are that too many?  What was stopped with all others did
@@ -703,11 +800,11 @@ end_item (lua_State *L, run *r)
 {
   const rs_reason reason = r->ended != RS_REASON_NONE ? r->ended
                                                       : end_task(L, r);
-  const bool lost = r->decoding;  /* the place of the next one is not known */
+  const bool unmade = r->decoding;
   r->ended = RS_REASON_NONE;
   r->decoding = false;
   rs_state_end_lines(r->state);
-  if (!lost && tries_again(r, reason)) {
+  if (!unmade && tries_again(r, reason)) {
     rewind_record(r);
     r->reported = false;
     r->item--;
@@ -719,10 +816,10 @@ end_item (lua_State *L, run *r)
   }
   lua_pushvalue(L, -1);
   settle(L, r, reason);
-  close_record(r, bad_state(reason), reason, 2);
+  close_record(r, bad_state(reason), reason, ERROR_VALUES);
   r->attempt = 1;
   count_failure(r->chunk, reason);
-  if (lost)
+  if (unmade && !pass_item(r))
     fail_rest(L, r);
   lua_pop(L, 1);
 }
@@ -743,7 +840,8 @@ skip_item (lua_State *L, run *r)
     return false;
   }
   r->index = r->chunk->index + (lua_Integer) r->item++;
-  r->decoding = true;
+  r->again = rs_decoder_tell(&r->in);
+  r->decoding = r->call->arguments != NULL;
   open_record(r);
   return true;
 }
@@ -779,7 +877,11 @@ run_items (lua_State *L, run *r, int handler)
   close_good(r);
   r->chunk->rest = (rs_place) { r->item, rs_decoder_tell(&r->in) };
   call->attempt = r->attempt;
-  call->state = RS_JOB_COMPLETED;
+  /* Without room for one record it is as good as not run. */
+  call->state = r->item == 0 && !stopped(r) ? RS_JOB_FAILED
+                                            : RS_JOB_COMPLETED;
+  if (call->state == RS_JOB_FAILED)
+    r->out->buf.failed = true;
 }
 
 static void
@@ -868,6 +970,7 @@ enter (rs_state *s, lua_State *L, rs_call *call, const rs_call_sink *sink,
   r.told = r.ended = RS_REASON_NONE;
   rs_message_unref(call->result);  /* of an earlier attempt */
   call->result = NULL;
+  call->state = RS_JOB_FAILED;
   call->reason = RS_REASON_NONE;
   const int top = lua_gettop(L);
   if (lua_checkstack(L, LUA_MINSTACK)) {
@@ -885,8 +988,12 @@ enter (rs_state *s, lua_State *L, rs_call *call, const rs_call_sink *sink,
       call->state = rs_reason_state(reason);
     }
   }
-  if (call->result == NULL)
+  if (call->result == NULL && rs_job_state_good(call->state))
     call->state = RS_JOB_FAILED;
+  if (call->chunk != NULL && call->state == RS_JOB_FAILED) {
+    memset(call->chunk->ended, 0, sizeof call->chunk->ended);
+    call->chunk->ended[RS_JOB_FAILED] = call->chunk->count;
+  }
   lua_settop(L, top);
   rs_encoder_clear(out);
 }

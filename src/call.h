@@ -22,15 +22,16 @@
  * One call, or one call for each item of a chunk.
  *
  * The result of a plain call is a message of its values, or of the error
- * value and the traceback.  The result of a chunk is a message in which each
- * item that was started has a record:
+ * value, the traceback, and the text of an error whose value takes more to be
+ * rebuilt than memory (or nil).  The result of a chunk is a message in which
+ * each item that was started has a record:
  *
  *     state       1 byte: rs_job_state, and rs_reason in the upper half
  *     began, took 2 doubles, only with RS_BATCH_RECORDS
  *     count       4 bytes, of values, only with RS_BATCH_RECORDS
  *     attempts    4 bytes, only with RS_BATCH_RECORDS
  *     values      the first result, or all of them (RS_BATCH_RECORDS),
- *                 or, when it failed, the error value and the traceback
+ *                 or, when it failed, the three of a plain call
  *
  * Without RS_BATCH_RECORDS items in a row that completed share one record, so
  * that their results stand side by side:

@@ -99,8 +99,7 @@ end_run (rs_encoder *e, rs_packed *p)
 {
   if (p->tag == 0)
     return;
-  if (!e->buf.failed)
-    rs_wire_put32(e->buf.data + p->at + 1, p->count);
+  rs_wire_put32(e->buf.data + p->at + 1, p->count);
   p->off = p->count < RS_WIRE_RUN_FROM;
   p->tag = 0;
 }
@@ -129,6 +128,10 @@ put_packed (rs_encoder *e, rs_packed *p, unsigned tag, uint64_t bits)
     rs_wire_put64(at, bits);
     e->buf.size += 8;
     p->count++;
+  }
+  else if (p->count == 0) {  /* it has no first one: there is none */
+    e->buf.size = p->at;
+    p->tag = 0;
   }
   return true;
 }
@@ -198,6 +201,7 @@ put_scalar (rs_encoder *e, lua_State *L, int index, int type)
 static void
 put_name (rs_encoder *e, const rs_name *name)
 {
+  e->flags |= RS_MESSAGE_NAMES;
   rs_buf_byte(&e->buf, RS_TAG_NAMED);
   rs_buf_byte(&e->buf, (unsigned char) name->parts);
   for (unsigned i = 0; i < name->parts; i++) {
@@ -1261,6 +1265,7 @@ void
 rs_encoder_rewind (rs_encoder *e, const rs_mark *mark)
 {
   truncate(e, mark->size);
+  e->buf.failed = false;  /* what it lost came since, too */
   e->next_id = mark->next_id;
   e->packed = mark->packed;
   rs_encoder_forget(e);

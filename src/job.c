@@ -12,6 +12,7 @@
 #include <lauxlib.h>
 
 #include "clock.h"
+#include "rebuild.h"
 #include "status.h"
 
 const char *
@@ -221,6 +222,7 @@ more_free (rs_job_more *more)
     rs_stream_record_unref(RS_LIST_ENTRY(link, rs_stream_record, link));
   free(more->name);
   free(more->failure);
+  rs_message_unref(more->refusal);
   free(more);
 }
 
@@ -962,26 +964,144 @@ failure_of (const rs_job *job)
   return more != NULL ? more->failure : NULL;
 }
 
-int
-rs_job_push (rs_job *job, lua_State *L, int *n)
+bool
+rs_job_rebuilds (const rs_job *job)
 {
-  const rs_job_state state = rs_job_state_now(job);
-  if (!rs_job_state_final(state))
-    return RS_EBUSY;
-  /* After the end nobody writes to the job. */
-  const int top = lua_gettop(L);
-  const rs_call *const call = &job->call;
-  if (rs_job_state_good(state)) {
-    *n = rs_decode_result(L, call->result, call->function);
-    return RS_OK;
+  return rs_job_state_good(rs_job_state_now(job))
+      && (job->call.result->flags & (RS_MESSAGE_NAMES | RS_MESSAGE_CODE)) != 0;
+}
+
+/* The text and the traceback at 'text' as a message, or NULL: no memory. */
+static rs_message *
+make_refusal (lua_State *L, int text)
+{
+  rs_encoder e;
+  rs_encoder_init(&e, 0);
+  rs_message *refusal = NULL;
+  if (rs_encode_value(&e, L, text, NULL) == RS_OK
+      && rs_encode_value(&e, L, text + 1, NULL) == RS_OK)
+    refusal = rs_encoder_message(&e);
+  rs_encoder_fini(&e);
+  return refusal;
+}
+
+/*
+ * [-0, +0, -]  What it left could not be rebuilt: so it has failed, from now
+ * on and for everybody, with the text and the traceback at 'text'.  The first
+ * one counts.
+ */
+static void
+refuse (rs_job *job, lua_State *L, int text)
+{
+  rs_message *refusal = make_refusal(L, text);
+  lock(job);
+  const rs_job_state was = rs_job_state_now(job);
+  rs_job_more *const more = get_more_locked(job);
+  if (!job->refused && more != NULL) {
+    more->refusal = refusal;
+    refusal = NULL;
   }
-  rs_job_see(job);
-  luaL_checkstack(L, 2, NULL);
+  job->refused = true;
+  set_state_locked(job, state_and(RS_JOB_FAILED, RS_REASON_NONE));
+  unlock(job);
+  rs_message_unref(refusal);
+  if (job->call.chunk == NULL && rs_job_state_good(was)) {
+    job->queue->ended(job->queue, was, (size_t) -1);  /* one less */
+    job->queue->ended(job->queue, RS_JOB_FAILED, 1);
+  }
+}
+
+/* The refusal, a reference, or NULL; true in 'refused' also where there was no
+   memory for it. */
+static rs_message *
+refusal_of (rs_job *job, bool *refused)
+{
+  rs_message *refusal = NULL;
+  lock(job);
+  *refused = job->refused;
+  if (job->refused && more_of(job) != NULL)
+    refusal = rs_message_ref(more_of(job)->refusal);
+  unlock(job);
+  return refusal;
+}
+
+/* An error in parts: its value, or its traceback and its text. */
+typedef struct error_part {
+  const rs_call *call;
+  bool value;
+} error_part;
+
+/* (error_part) -> the error value | the traceback, the text or nil */
+static int
+push_error_part (lua_State *L)
+{
+  const error_part *const part = lua_touserdata(L, 1);
+  rs_decoder d;
+  lua_settop(L, 0);
+  rs_decoder_init(&d, L, part->call->result, 0);
+  d.common.sent = part->call->function;
+  if (part->value) {
+    rs_decode_value(&d, L);
+    return 1;
+  }
+  if (rs_decoder_skip(&d))
+    rs_decode_value(&d, L);
+  else
+    lua_pushnil(L);
+  if (rs_decoder_at_end(&d))
+    lua_pushnil(L);
+  else
+    rs_decode_value(&d, L);
+  return 2;
+}
+
+/* [-0, +2, e]  Push the error that the job's result is, and its traceback. */
+static void
+push_error (rs_job *job, lua_State *L, rs_job_state state)
+{
+  error_part part = { &job->call, true };
+  const int base = lua_gettop(L);
+  if (rs_rebuild(L, push_error_part, &part) == 1) {
+    part.value = false;
+    if (rs_rebuild(L, push_error_part, &part) < 0) {
+      lua_pushnil(L);  /* no traceback, rather than no error */
+      lua_replace(L, base + 2);
+    }
+    lua_settop(L, base + 2);
+    return;
+  }
+  part.value = false;  /* text, traceback of here */
+  const int n = rs_rebuild(L, push_error_part, &part);
+  rs_rebuild_tell(L, base + 1, "the error", n == 2 ? base + 4 : 0);
+  if (n == 2) {
+    lua_pushvalue(L, base + 3);
+    lua_replace(L, base + 2);
+  }
+  lua_settop(L, base + 2);
+  if (state == RS_JOB_FAILED)
+    refuse(job, L, base + 1);
+}
+
+/* [-0, +2, e]  Push what a job left that did not complete. */
+static void
+push_end (rs_job *job, lua_State *L, rs_job_state state)
+{
+  const rs_call *const call = &job->call;
+  const int top = lua_gettop(L);
+  bool refused;
+  rs_message *const refusal = refusal_of(job, &refused);
+  int n = 0;
+  if (refusal != NULL) {
+    rs_decode_try(L, refusal, &n);
+    rs_message_unref(refusal);
+  }
+  else if (refused)
+    lua_pushstring(L, rs_status_message(RS_ENOMEM));
   /* The call of a lost job is its runner's. */
-  if (state != RS_JOB_LOST && call->result != NULL
-      && (state == RS_JOB_FAILED
-          || (call->chunk == NULL && call->reason != RS_REASON_NONE)))
-    rs_decode_result(L, call->result, call->function);
+  else if (state != RS_JOB_LOST && call->result != NULL
+           && (state == RS_JOB_FAILED
+               || (call->chunk == NULL && call->reason != RS_REASON_NONE)))
+    push_error(job, L, state);
   else if (state == RS_JOB_FAILED)
     lua_pushstring(L, failure_of(job) != NULL
                         ? failure_of(job) : rs_status_message(RS_ENOMEM));
@@ -989,6 +1109,26 @@ rs_job_push (rs_job *job, lua_State *L, int *n)
     lua_pushfstring(L, "%s was %s", rs_job_name(job),
                     rs_job_state_name(state));
   lua_settop(L, top + 2);
+}
+
+int
+rs_job_push (rs_job *job, lua_State *L, int *n)
+{
+  const rs_job_state state = rs_job_state_now(job);
+  if (!rs_job_state_final(state))
+    return RS_EBUSY;
+  /* After the end nobody writes to what is read here without the lock. */
+  const int top = lua_gettop(L);
+  luaL_checkstack(L, 8, NULL);
+  if (rs_job_state_good(state)) {
+    if (rs_rebuild_result(L, job->call.result, job->call.function, n))
+      return RS_OK;
+    rs_rebuild_tell(L, top + 1, "the result", 0);
+    refuse(job, L, top + 1);
+    lua_settop(L, top);  /* what is told is the same for all */
+  }
+  rs_job_see(job);
+  push_end(job, L, rs_job_state_now(job));
   *n = 2;
   return RS_EFAILED;
 }
@@ -998,7 +1138,7 @@ rs_job_take (rs_job *job, lua_State *L, int *n)
 {
   const rs_message *const result = job->call.result;
   if (!rs_job_settled(job) || !rs_job_state_good(rs_job_state_now(job))
-      || result != (const void *) job->call.room
+      || result != (const void *) job->call.room || rs_job_rebuilds(job)
       || result->flags & RS_MESSAGE_COMMON)  /* it needs the job? */
     return false;
   struct {

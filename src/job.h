@@ -8,8 +8,10 @@
  *
  * Who holds a reference: the handle that 'rs_submit' returned, and the queue
  * or the worker that the job is with.  A final state is set once, by
- * 'rs_job_end', and nothing changes afterwards; but the call of a lost job is
- * its runner's for ever, and nobody else may look at it.
+ * 'rs_job_end', and nothing changes afterwards, but that a completed job whose
+ * results a host cannot rebuild becomes a failed one when that is found; and
+ * the call of a lost job is its runner's for ever, and nobody else may look at
+ * it.
  *
  * The thread that takes a job out of its queue is the one that runs it or
  * ends it: 'claim' decides between a worker, a waiting parent and 'cancel'.
@@ -65,7 +67,8 @@ struct rs_queue {
   /* Take out the oldest job of 'batch', or NULL; as 'claim'. */
   rs_job *(*claim_of) (rs_queue *q, const rs_batch *batch);
 
-  /* 'n' jobs or items have ended like this. */
+  /* 'n' jobs or items have ended like this; (size_t) -1: one has not after
+     all. */
   void (*ended) (rs_queue *q, rs_job_state state, size_t n);
 
   /* Workers at most. */
@@ -90,6 +93,9 @@ typedef struct rs_job_more {
   char *name;              /* owned, or NULL; guarded by the job's lock */
   char *failure;           /* owned: why it failed without a result; or NULL;
                               set before the end */
+  rs_message *refusal;     /* owned: why its results, or its error value, could
+                              not be rebuilt, and a traceback; or NULL.  With
+                              'refused', set once, under the job's lock */
   rs_timer timer;          /* its deadline */
   rs_stream_log log;       /* guarded by the job's lock, as the next two */
   rs_list emitted;         /* events that nobody took, oldest first */
@@ -118,6 +124,7 @@ struct rs_job {
   bool rich : 1;           /* it has 'more', which is in a line that who frees
                               it need not look at; guarded by its lock */
   bool forgotten : 1;      /* nobody will look any more; the same */
+  bool refused : 1;        /* a host could not rebuild what it left */
   bool blocked;            /* its worker waits for another job, and is counted
                               as that; the runner's own */
   rs_list link;            /* in a lane; guarded by the scheduler's lock */

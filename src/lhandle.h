@@ -31,6 +31,8 @@ typedef struct rs_handle {
   const char *type;
   unsigned place;         /* of a job: in 'places'; 0: none yet */
   bool got;               /* of a job: its results were taken */
+  bool kept;              /* of a job: they were made, and nobody has taken
+                             them: they are in the registry, by its address */
   bool special;           /* of a pool: it has limits, or streams of its own */
   const rs_job *near;     /* of a job: what will be looked at next but one, to
                              be prefetched only, since it may be gone: the one

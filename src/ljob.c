@@ -326,6 +326,63 @@ push_field (lua_State *L, rs_job *job, const rs_job_info *info, int field)
   }
 }
 
+/* [-0, +0, e]  Let nobody keep the results of the job any more. */
+static void
+drop_kept (lua_State *L, rs_handle *handle)
+{
+  if (!handle->kept)
+    return;
+  handle->kept = false;
+  lua_pushnil(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, handle);
+}
+
+/*
+ * [-0, +0, e]  Whether a completed job whose results are not only data did
+ * complete is known when these are made; so that is done before somebody is
+ * told of its end, once, and who takes them first has these.
+ */
+static void
+look (lua_State *L, rs_handle *handle)
+{
+  rs_job *const job = handle->object;
+  int n;
+  if (handle->kept || handle->got || !rs_job_rebuilds(job))
+    return;
+  const int top = lua_gettop(L);
+  if (rs_job_push(job, L, &n) == RS_OK) {
+    luaL_checkstack(L, 3, NULL);
+    lua_createtable(L, n, 1);
+    lua_insert(L, top + 1);
+    for (int i = n; i > 0; i--)
+      lua_rawseti(L, top + 1, i);
+    lua_pushinteger(L, n);
+    lua_rawseti(L, top + 1, 0);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, handle);
+    handle->kept = true;
+  }
+  lua_settop(L, top);
+}
+
+/* [-0, +n, e]  'rs_job_push'. */
+static int
+push_results (lua_State *L, rs_handle *handle, int *n)
+{
+  if (!handle->kept)
+    return rs_job_push(handle->object, L, n);
+  const int top = lua_gettop(L);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, handle);
+  lua_rawgeti(L, top + 1, 0);
+  *n = (int) lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  luaL_checkstack(L, *n + 1, "too many results");
+  for (int i = 1; i <= *n; i++)
+    lua_rawgeti(L, top + 1, i);
+  lua_remove(L, top + 1);
+  drop_kept(L, handle);
+  return RS_OK;
+}
+
 /* [-0, +1, e]  What the job raised, or the first that it sent to its stream
    of errors. */
 static void
@@ -406,8 +463,12 @@ get_field (lua_State *L)
   const int field = (int) lua_tointeger(L, -1);
   rs_job_info i;
   rs_job_info_get(job, &i);
-  if ((field == STATE || field == REASON || field == ERROR) && i.finished > 0)
+  if ((field == STATE || field == REASON || field == ERROR)
+      && i.finished > 0) {
     rs_job_see(job);
+    look(L, lua_touserdata(L, 1));
+    rs_job_info_get(job, &i);
+  }
   if (field == ERROR)
     push_error(L, job, i.state);
   else if (field == STREAMS)
@@ -433,6 +494,7 @@ static int
 info (lua_State *L)
 {
   rs_job *const job = check(L);
+  look(L, lua_touserdata(L, 1));
   rs_job_info i;
   rs_job_info_get(job, &i);
   if (i.finished > 0)
@@ -446,6 +508,7 @@ static int
 facts (lua_State *L)
 {
   rs_job *const job = check(L);
+  look(L, lua_touserdata(L, 1));
   rs_job_info i;
   rs_job_info_get(job, &i);
   push_fields(L, job, &i, 3);
@@ -504,6 +567,7 @@ wait (lua_State *L)
     lua_pushliteral(L, "timeout");
     return 2;
   }
+  look(L, lua_touserdata(L, 1));
   rs_job_info i;
   rs_job_info_get(job, &i);
   lua_pushstring(L, rs_job_state_name(i.state));
@@ -538,7 +602,7 @@ get (lua_State *L)
       rs_await_job(L, e, job, RS_FOREVER);
     note_got(face, handle);
     lua_settop(L, 1);
-    if (rs_job_push(job, L, &n) == RS_OK)
+    if (push_results(L, handle, &n) == RS_OK)
       return n;
     lua_settop(L, 1);
   }
@@ -641,7 +705,7 @@ fetch (lua_State *L)
   int n;
   lua_settop(L, 1);
   lua_pushboolean(L, 1);
-  switch (rs_job_push(job, L, &n)) {
+  switch (push_results(L, lua_touserdata(L, 1), &n)) {
     case RS_OK:
       return n + 1;
     case RS_EBUSY:
@@ -694,6 +758,7 @@ gc (lua_State *L)
   if (handle == NULL)
     return 0;
   rs_face *const face = rs_lua_own_face(L);
+  drop_kept(L, handle);
   rs_job_expect(handle->near);
   rs_job_forget(handle->object);
   handle->object = NULL;

@@ -46,12 +46,23 @@ push_metatable (lua_State *L)
 }
 
 /* [-0, +0, e]  What was sent, in the table on top: the first value as 'first',
-   and all in 'values'. */
+   and all in 'values'.  Where that cannot be rebuilt, 'failure' says why, and
+   so does the first value if 'tells'. */
 static void
-set_values (lua_State *L, rs_message *values, const char *first)
+set_values (lua_State *L, rs_message *values, const char *first, bool tells)
 {
   const int table = lua_gettop(L);
-  const int n = rs_decode(L, values);
+  int n;
+  if (rs_decode_try(L, values, &n) != RS_OK) {
+    lua_settop(L, table + 1);
+    lua_pushfstring(L, "a value that cannot be rebuilt here: %s",
+                    lua_tostring(L, table + 1));
+    lua_replace(L, table + 1);
+    lua_pushvalue(L, table + 1);
+    lua_setfield(L, table, "failure");
+    n = tells;
+    lua_settop(L, table + n);
+  }
   if (n > 0) {
     lua_pushvalue(L, table + 1);
     lua_setfield(L, table, first);
@@ -92,7 +103,7 @@ make_table (lua_State *L)
     lua_pushstring(L, r.name);
     lua_setfield(L, TABLE, "name");
   }
-  set_values(L, r.values, "value");
+  set_values(L, r.values, "value", true);
   push_metatable(L);
   lua_setmetatable(L, TABLE);
   return 1;
@@ -108,7 +119,7 @@ make_event (lua_State *L)
   rs_job_info job;
   rs_stream_record_info_get(lua_touserdata(L, RECORD), &r);
   rs_job_info_get(from, &job);
-  lua_createtable(L, 0, 9);
+  lua_createtable(L, 0, 10);
   lua_pushstring(L, r.name);
   lua_setfield(L, TABLE, "name");
   lua_pushinteger(L, (lua_Integer) job.id);
@@ -129,7 +140,7 @@ make_event (lua_State *L)
   }
   lua_pushnumber(L, r.time);
   lua_setfield(L, TABLE, "time");
-  set_values(L, r.values, "data");
+  set_values(L, r.values, "data", false);
   return 1;
 }
 

@@ -28,7 +28,8 @@ enum {
   RS_MESSAGE_LOCAL = 2,  /* pointers: only inside this process */
   RS_MESSAGE_CODE = 4,   /* bytecode, or calls that rebuild an object */
   RS_MESSAGE_SHAPES = 8, /* definitions of keys: the decoder keeps them */
-  RS_MESSAGE_COMMON = 16 /* tables of the message of its function, by number */
+  RS_MESSAGE_COMMON = 16,  /* tables of its function's message, by number */
+  RS_MESSAGE_NAMES = 32  /* names of what the receiver has, or loads */
 };
 
 struct rs_message {
@@ -318,6 +319,11 @@ rs_decoder_tell (const rs_decoder *d)
 {
   return (rs_decoder_place) { d->at, d->next_id, d->run, d->left, d->claimed };
 }
+
+/* Go behind the next value, which is not made; false, and it stands anywhere,
+   for bytes that are none.  After a value whose decoding has raised, seek to
+   where that began first.  [skip.c] */
+bool rs_decoder_skip (rs_decoder *d);
 
 /* Go on at a place of the same message; all values before it are gone. */
 static inline void

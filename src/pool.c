@@ -767,7 +767,8 @@ static void
 queue_ended (rs_queue *q, rs_job_state state, size_t n)
 {
   if (n > 0)
-    atomic_fetch_add_explicit(&pool_of(q)->ended[state], n,
+    atomic_fetch_add_explicit(&pool_of(q)->ended[state],
+                              (uint64_t) (intptr_t) n,  /* or one less */
                               memory_order_relaxed);
 }
 

@@ -133,6 +133,13 @@ RS_API int rs_encode (lua_State *L, int n, rs_message **out, rs_error *err);
  */
 RS_API int rs_decode (lua_State *L, rs_message *msg);
 
+/*
+ * [-0, +n, e]  The same, without raising: RS_EFAILED, and two values, a text
+ * that says why and a traceback (a string or nil), where the values cannot be
+ * made here.  In a job that is to stop, it raises.
+ */
+RS_API int rs_decode_try (lua_State *L, rs_message *msg, int *n);
+
 RS_API rs_message *rs_message_ref (rs_message *msg);
 RS_API void rs_message_unref (rs_message *msg);
 
@@ -686,8 +693,18 @@ RS_API const char *rs_job_name (rs_job *job);
  * Ended otherwise: the error value and the runspace's traceback (a string
  * or nil), RS_EFAILED.  RS_EBUSY, and nothing pushed, before its end.
  * May be called again, and pushes new copies.
+ * Results that cannot be rebuilt in 'L' (a module is missing, a function that
+ * rebuilds raises, memory) make a completed job a failed one from then on, for
+ * all who look: RS_EFAILED, and a text that says why.  An error value that
+ * cannot be rebuilt is a text.  In a job that is to stop, it raises.
  */
 RS_API int rs_job_push (rs_job *job, lua_State *L, int *n);
+
+/*
+ * Its results are not only data, so 'rs_job_push' may find that they cannot be
+ * rebuilt: who tells of a job's end pushes them before.
+ */
+RS_API bool rs_job_rebuilds (const rs_job *job);
 
 /*
  * In a runspace: run the job here if it is still queued at the runspace's own
@@ -873,8 +890,10 @@ RS_API int rs_batch_wait (rs_batch *batch, lua_State *L, double timeout);
 /*
  * [-0, +rec->n, e]  Push what the next item of the current chunk left: its
  * results, or its error value and traceback when 'rec->state' is not
- * completed.  Items that were never started, since the batch was stopped,
- * come as cancelled with n = 0.  RS_OK or RS_EDONE.
+ * completed.  An item whose results cannot be rebuilt in 'L' comes as failed,
+ * with a text that says why; those behind it are not concerned.  Items that
+ * were never started, since the batch was stopped, come as cancelled with
+ * n = 0.  RS_OK or RS_EDONE.  In a job that is to stop, it raises.
  */
 RS_API int rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec);
 

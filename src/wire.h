@@ -32,7 +32,7 @@ enum {
   RS_WIRE_AT_FLAGS = 3,
   RS_WIRE_AT_OBJECTS = 4,
 
-  RS_WIRE_FLAGS = 31,        /* RS_MESSAGE_ that a header may have */
+  RS_WIRE_FLAGS = 63,        /* RS_MESSAGE_ that a header may have */
   RS_WIRE_DEPTH = 200,      /* tables and functions inside each other; those
                                that lie deeper follow the value */
   RS_WIRE_INLINE = 100,     /* from here on the encoder lets them follow, but

@@ -81,6 +81,8 @@ function core.pool (options) end
 ---@field time number       instant
 ---@field value any         the first value that was sent
 ---@field values table      all of them, with `n`
+---@field failure? string   why the values cannot be rebuilt here; the value is
+---       this text then
 ---@field message string    the value as text
 ---@field index? integer    of the item, in a map
 ---@field source? "stdout"|"stderr"  it was printed there

@@ -269,6 +269,17 @@ local function list (value)
   if type(value) ~= "table" then return "an array" end
 end
 
+--- The function of a source text; or nil, and what is wrong with it.  Memory
+--- that is short is nothing wrong with the text.
+---@param source string
+---@return function?
+---@return string?
+local function compile (source)
+  local chunk, message = load(source, "=(chunk)", "t")
+  if chunk == nil and message == "not enough memory" then error(message, 0) end
+  return chunk, message
+end
+
 --- What a runspace can run: a function or the text of a chunk.
 ---@param value any
 ---@return string?  what was expected
@@ -280,7 +291,7 @@ local function code (value)
   if value:byte(1) == 27 then
     return "a function or the source of a chunk", "compiled Lua"
   end
-  local chunk, message = load(value, "=(chunk)", "t")
+  local chunk, message = compile(value)
   if chunk ~= nil then return nil end
   return "source that compiles", message
 end
@@ -308,6 +319,7 @@ local check = {
   bad_option = bad_option,
   bad_self = bad_self,
   code = code,
+  compile = compile,
   describe = describe,
   flag = flag,
   is_code = is_code,

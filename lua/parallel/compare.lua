@@ -5,8 +5,8 @@ local check = require "parallel.check"
 local core = require "parallel.core"
 local input = require "parallel.input"
 
-local error, ipairs, load, next, require, setmetatable, string, type =
-  error, ipairs, load, next, require, setmetatable, string, type
+local error, ipairs, next, require, setmetatable, string, type =
+  error, ipairs, next, require, setmetatable, string, type
 
 ---@class parallel.CompareOptions
 ---@field fn function|string  called with each item
@@ -40,7 +40,7 @@ end
 ---                         n: integer): number>
 local WAYS <const> = {
   none = function (fn, items, _, n)
-    if type(fn) == "string" then fn = load(fn, "=(chunk)", "t") end
+    if type(fn) == "string" then fn = check.compile(fn) end
     local started <const> = core.now()
     for i = 1, n do fn(items[i]) end
     return core.now() - started

@@ -48,6 +48,8 @@ for name, bit in next, STREAMS do EVENTS[name] = bit end
 ---@class parallel.Event
 ---@field name string    "finished", "warning", or what the job emitted
 ---@field data any       the first value that was sent
+---@field failure? string  why what was sent cannot be rebuilt here; there is
+---       no data then
 ---@field values? table  all of them, with `n`
 ---@field record? parallel.StreamRecord  of a stream
 ---@field job? parallel.Job   nil for an item of a map
@@ -312,6 +314,10 @@ local function deliver (job)
     if not ok then
       report(job, "records of " .. job.name, record)
     elseif event ~= nil then
+      if event.failure ~= nil then  -- its handlers may not look
+        core.write(2, "parallel: event '" .. event.name .. "' of "
+                   .. event.job_name .. ": " .. event.failure .. "\n")
+      end
       if list ~= nil then
         calls = calls + tell(job, list, "event", event, false)
       end

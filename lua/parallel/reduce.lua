@@ -13,8 +13,7 @@ local map = require "parallel.map"
 local options = require "parallel.options"
 local range = require "parallel.range"
 
-local getmetatable, load, math, table, type =
-  getmetatable, load, math, table, type
+local getmetatable, math, table, type = getmetatable, math, table, type
 
 ---@class parallel.ReduceOptions: parallel.InitialStateFields, parallel.Limits
 ---@field limit? integer    jobs in flight; default: what keeps the pool busy
@@ -234,7 +233,7 @@ local function reduce (pool, items, fn, init, opts)
     return init
   end
   local where, _ <close> = options.place("reduce", pool, read, placed)
-  if type(bound) == "string" then bound = load(bound, "=(chunk)", "t") end
+  if type(bound) == "string" then bound = check.compile(bound) end
   local workers <const> = where:info().max
   local parts = cut(source, items, read.chunk, workers)
   if init ~= nil then parts = begin_with(init, parts) end

@@ -70,13 +70,18 @@ local function wait (jobs, opts)
   local mode <const> = read_opts.mode or "all"
   local deadline <const> = core.now() + (read_opts.timeout or math.huge)
   local done, is_done, listening, enough = {}, {}, {}, #list == 0
-  local function on_finished (ended)
-    local job <const> = ended.job
+  local missed = false  -- a job that has ended is perhaps not listed
+  local function add (job)
     if is_done[job] then return end
+    done[#done + 1] = job  -- first: there may be no memory
     is_done[job] = true
-    done[#done + 1] = job
     enough = enough or mode == "any" or #done == #listening
              or mode == "first_error" and is_failure(job:facts().state)
+  end
+  local function on_finished (ended)
+    missed = true
+    add(ended.job)
+    missed = false
   end
   for _, job in ipairs(list) do
     if is_done[job] == nil then  -- not listed twice
@@ -90,6 +95,17 @@ local function wait (jobs, opts)
   while not enough do
     -- In a runspace, a job that its own pool has not started is run here.
     while at <= #listening and is_done[listening[at]] do at = at + 1 end
+    -- What could not be told is found: a job that is settled was told of, and
+    -- that is handed out, unless this has failed.
+    if missed or at <= #listening and listening[at]:settled() then
+      core.wait(0)
+      missed = false
+      for i = at, #listening do
+        if listening[i]:settled() then add(listening[i]) end
+      end
+      enough = enough or #done == #listening
+      if enough then break end
+    end
     local helped = false
     for i = at, #listening do
       helped = not is_done[listening[i]] and listening[i]:help()
