@@ -465,6 +465,87 @@ describe("SIGINT", function ()
                    .. "[^\n]* own\ncompleted\n$", text)
   end)
 
+  --- Each row: what is interrupted, and what is printed but for the error,
+  --- which ends the program or not.
+  for what, row in pairs {
+    ["a coroutine that is the program"] = {
+      "coroutine.wrap(function () interrupt() spin() end)()", "" },
+    ["a coroutine in one in one"] = {
+      "local f = spin for _ = 1, 3 do local g = f "
+      .. "f = function () coroutine.wrap(g)() end end interrupt() f()", "" },
+    ["a loop that resumes, and looks at nothing"] = {
+      "interrupt() while true do "
+      .. "coroutine.resume(coroutine.create(spin)) end", "" },
+    ["one that resumes what yields"] = {
+      "local co = coroutine.wrap(function () interrupt() while true do "
+      .. "coroutine.yield() end end) while true do co() end", "" },
+    ["a coroutine whose error is caught"] = {
+      "print(pcall(coroutine.wrap(function () interrupt() spin() end))) "
+      .. "print 'goes on'", "^false\t[^\n]*interrupted!\ngoes on\n$", 0 },
+    ["a coroutine that catches it"] = {
+      "print(coroutine.wrap(function () return pcall(function () "
+      .. "interrupt() spin() end) end)()) for i = 1, 1e5 do i = i + 1 end "
+      .. "print 'goes on'", "^false\t[^\n]*interrupted!\ngoes on\n$", 0 },
+    ["a coroutine that is closed"] = {
+      "local co = coroutine.create(function () local x <close> = "
+      .. "setmetatable({}, { __close = function () interrupt() spin() end }) "
+      .. "coroutine.yield() end) coroutine.resume(co) "
+      .. "print(coroutine.close(co)) print 'goes on'",
+      "^false\t[^\n]*interrupted!\ngoes on\n$", 0 },
+    ["a program that fails for another reason then"] = {
+      "pcall(function () interrupt() spin() end) error('another', 0)",
+      "another\n", 1 },
+    ["a job that a coroutine waits for"] = {
+      "coroutine.wrap(function () parallel.run(function () interrupt() "
+      .. "spin() end) end)()", "" },
+  } do
+    it("reaches " .. what, function ()
+      local text, status = run_script(INTERRUPT .. row[1])
+      if row[3] == nil then
+        assert.matches("interrupted!\nstack traceback:\n", text)
+      else
+        assert.matches(row[2], text)
+      end
+      assert.equal(row[3] or 130, status)
+    end)
+  end
+
+  it("ends a pattern that goes back and forth, the second time", function ()
+    local text, status = run_script([[
+      local pid = io.open "/proc/self/stat":read "n"
+      os.execute(("(sleep 0.3; kill -INT %d; sleep 1.3; kill -INT %d) &")
+                 :format(pid, pid))
+      print(("a"):rep(60):find(("a?"):rep(60) .. ("a"):rep(60) .. "b"))
+    ]])
+    assert.equal("", text)
+    assert.equal(130, status)
+  end)
+
+  it("ends the program as the signal does", function ()
+    local pipe = assert(io.popen("exec " .. tree.runspace .. " -e \""
+      .. "io.popen('kill -INT ' .. io.open '/proc/self/stat':read 'n'):close()"
+      .. " while true do end\" 2>&1"))
+    assert.matches("interrupted!", pipe:read "a")
+    assert.same({ nil, "signal", 2, n = 3 }, table.pack(pipe:close()))
+  end)
+
+  it("ends a loop of a shell, too", function ()
+    local script <const> = os.tmpname()
+    write(script, [[
+      local stat = io.open "/proc/self/stat":read "a"
+      local group = stat:match "%) %a %d+ (%d+)"
+      io.popen("kill -INT -" .. group):close()
+      while true do end
+    ]])
+    local pipe <close> = assert(io.popen(
+      ("setsid -w bash -c 'for i in 1 2 3; do echo turn; %s %s; done' 2>&1")
+      :format(tree.runspace, script)))
+    local text <const> = pipe:read "a"
+    os.remove(script)
+    assert.matches("^turn\n[^\n]*interrupted!\n", text)
+    assert.is_nil(text:find("turn", 6, true))
+  end)
+
   it("ends the program when it comes again within a second", function ()
     local text, status = run_script(INTERRUPT .. [[
       parallel.spawn(spin)
@@ -567,11 +648,11 @@ describe("the command line", function ()
       local command <const> = [[lua -e '
         local function spin () while true do end end
         io.popen("kill -INT $PPID"):close() spin()']]
-      for _, which in ipairs { "lua", "runspace" } do
+      for which, status in pairs { lua = "exit 1", runspace = "exit 130" } do
         local result = run(which, command)
         assert.matches("^lua: [^\n]*interrupted!\nstack traceback:\n",
                        result.stderr)
-        assert.equal("exit 1", result.status)
+        assert.equal(status, result.status)
       end
     end)
 

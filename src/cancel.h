@@ -110,8 +110,9 @@ typedef struct rs_running {
   _Atomic(lua_State *) L;  /* the coroutine that runs, or NULL; the thread's
                               own; its signal handler reads it */
   _Atomic(rs_token *) top; /* the innermost call; written under the lock */
-  /* An error has ended the coroutine 'co', which 'L' had resumed; or NULL. */
-  void (*on_failure) (lua_State *co, lua_State *L);
+  /* An error has ended the coroutine 'co', which 'L' had resumed: it is raised
+     there, or 'returns' as a result; or NULL. */
+  void (*on_failure) (lua_State *co, lua_State *L, bool returns);
 } rs_running;
 
 /* What knows the calls, and the thread. */

@@ -2,11 +2,13 @@
 /*
  * cli.c - the command line of the host program, and how it runs chunks.
  *
- * SIGINT: while a chunk runs, the handler plants a hook in the host's state,
- * and the hook raises "interrupted!".  The handler runs on the main thread,
- * the only one that may touch that state, and passes on what another thread
- * received.  The error goes through the verb that waits, which stops its
- * jobs.  A second one within a second ends the program, whatever it is at.
+ * SIGINT: while a chunk runs, the handler lets the coroutine that runs raise
+ * "interrupted!".  The handler runs on the main thread, the only one that may
+ * touch the host's state, and passes on what another thread received.  The
+ * error goes through the verb that waits, which stops its jobs.  A second one
+ * ends the program, whatever it is at, while the first has not been raised (a
+ * function in C goes on), and within a second.  Whatever SIGINT ends ends by
+ * that signal.
  */
 #ifdef HAVE_CONFIG_H
 #include <config.h>
@@ -182,6 +184,9 @@ static struct {
   pthread_t thread;         /* that runs 'L' */
   rs_events *events;        /* where 'L' waits, or NULL */
   volatile double last;     /* instant of the last SIGINT */
+  volatile bool pending;    /* it has not been raised */
+  bool raised;              /* it has been */
+  bool ended;               /* and nothing has caught it */
   bool left;                /* our handler stays, behind the call, */
   struct sigaction before;  /*   instead of this one */
 } running;
@@ -196,18 +201,31 @@ rs_cli_set_events (rs_events *events)
   running.events = events;
 }
 
-/* [-0, +0, e]  The hook: raise, once, through handlers of events, too. */
+/* rs_host_interrupt: it is raised, through handlers of events, too. */
 static void
-raise_interrupted (lua_State *L, lua_Debug *ar)
+on_raise (lua_State *L)
 {
-  (void) ar;
-  lua_sethook(L, NULL, 0, 0);
+  running.pending = false;
+  running.raised = true;
   rs_parallel_interrupt(L);
-  luaL_error(L, "interrupted!");
 }
 
-/* 'lua_sethook' is the one function of Lua that a signal may call; the poke
-   ends a wait for jobs, in which no hook would run. */
+/* End by SIGINT, as if nobody had taken it. */
+static _Noreturn void
+die (void)
+{
+  const struct sigaction action = { .sa_handler = SIG_DFL };
+  sigset_t set;
+  sigaction(SIGINT, &action, NULL);
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  raise(SIGINT);
+  pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+  _exit(128 + SIGINT);  /* a debugger has swallowed it? */
+}
+
+/* 'rs_host_interrupt' may be called by a handler; the poke ends a wait for
+   jobs, in which no hook would run. */
 static void
 on_interrupt (int signal)
 {
@@ -216,16 +234,16 @@ on_interrupt (int signal)
     pthread_kill(running.thread, signal);
   else {
     const double now = rs_now();
-    const bool again = now - running.last < IMPATIENCE;
+    const bool again = running.pending || now - running.last < IMPATIENCE;
     running.last = now;
-    if (again)  /* 128 + SIGINT, as shells tell it */
-      _exit(130);
-  }
-  if (running.L != NULL && pthread_equal(pthread_self(), running.thread)) {
-    lua_sethook(running.L, raise_interrupted,
-                LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
-    if (running.events != NULL)
-      rs_events_poke(running.events);
+    if (again)
+      die();
+    if (running.L != NULL) {
+      running.pending = true;
+      rs_host_interrupt(running.L, on_raise);
+      if (running.events != NULL)
+        rs_events_poke(running.events);
+    }
   }
   errno = saved;
 }
@@ -244,6 +262,7 @@ rs_cli_pcall (lua_State *L, int nargs, int nresults, int handler)
   sigaction(SIGINT, &action, &before);
   const int status = lua_pcall(L, nargs, nresults, handler);
   running.L = NULL;
+  running.pending = false;
   /* The next one may be a second one; but who had a handler has it again. */
   if (running.last == 0 || before.sa_handler != SIG_DFL)
     sigaction(SIGINT, &before, NULL);
@@ -258,9 +277,17 @@ void
 rs_cli_forgive (void)
 {
   running.last = 0;
+  running.raised = running.ended = false;
   if (running.left)
     sigaction(SIGINT, &running.before, NULL);
   running.left = false;
+}
+
+void
+rs_cli_die_interrupted (void)
+{
+  if (running.ended)
+    die();
 }
 
 /* The message handler: make a text of the error value. */
@@ -268,6 +295,8 @@ static int
 describe_error (lua_State *L)
 {
   const char *message = lua_tostring(L, 1);
+  running.ended = running.raised && message != NULL
+               && strstr(message, "interrupted!") != NULL;
   if (message == NULL) {
     if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING)
       return 1;  /* it speaks for itself: no traceback */

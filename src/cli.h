@@ -54,6 +54,10 @@ void rs_cli_set_events (rs_events *events);
  */
 int rs_cli_pcall (lua_State *L, int nargs, int nresults, int handler);
 
+/* If SIGINT has ended what ran, end by it, so that the caller, a loop of a
+   shell, say, knows, and ends, too. */
+void rs_cli_die_interrupted (void);
+
 /* What was interrupted is over, and the user has the prompt again: the next
    SIGINT is a first one. */
 void rs_cli_forgive (void);

@@ -63,7 +63,7 @@ resume_coroutine (lua_State *L, lua_State *co, int narg, bool said)
   rs_running_switch(r, from);
   if (status != LUA_OK && status != LUA_YIELD) {
     if (r->on_failure != NULL)
-      r->on_failure(co, L);
+      r->on_failure(co, L, said);
     lua_xmove(co, L, 1);
     return -1;
   }

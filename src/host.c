@@ -8,11 +8,16 @@
  */
 #include "runspace.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include <lauxlib.h>
+
 #include "alloc.h"
+#include "cancel.h"
+#include "control.h"
 
 typedef struct host {
   rs_alloc alloc;
@@ -80,4 +85,72 @@ rs_host_close (lua_State *L)
   lua_close(L);
   rs_alloc_fini(&h->alloc);
   free(h);
+}
+
+/* ------------------------------------------------------------ interruption */
+
+/* What 'rs_host_interrupt' has planted in the calling thread; its handler
+   writes it. */
+static _Thread_local struct {
+  lua_State *main;                /* coroutine of the state */
+  void (*told) (lua_State *L);
+  volatile bool pending;          /* it has not been raised */
+} interruption;
+
+static const char text[] = "interrupted!";
+
+/* The hook: raise, for the first of the coroutines that have it. */
+static void
+on_hook (lua_State *L, lua_Debug *ar)
+{
+  (void) ar;
+  lua_sethook(L, NULL, 0, 0);
+  if (!interruption.pending)
+    return;
+  interruption.pending = false;
+  if (lua_gethook(interruption.main) == on_hook)
+    lua_sethook(interruption.main, NULL, 0, 0);
+  if (interruption.told != NULL)
+    interruption.told(L);
+  luaL_error(L, "%s", text);
+}
+
+static void
+plant (lua_State *L)
+{
+  lua_sethook(L, on_hook,
+              LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+}
+
+/* rs_running: what was raised in a coroutine goes on where that was resumed,
+   though 'resume' returns. */
+static void
+on_failure (lua_State *co, lua_State *L, bool returns)
+{
+  if (!returns || interruption.main == NULL
+      || lua_type(co, -1) != LUA_TSTRING
+      || strstr(lua_tostring(co, -1), text) == NULL)
+    return;
+  interruption.pending = true;
+  plant(L);
+}
+
+void
+rs_host_track (lua_State *L)
+{
+  rs_control_open_coroutines(L);
+}
+
+void
+rs_host_interrupt (lua_State *L, void (*told) (lua_State *L))
+{
+  rs_running *const r = rs_running_mine();
+  lua_State *const co = atomic_load_explicit(&r->L, memory_order_relaxed);
+  interruption.main = L;
+  interruption.told = told;
+  interruption.pending = true;
+  r->on_failure = on_failure;
+  plant(L);  /* the other one may yield before it raises */
+  if (co != NULL && co != L)
+    plant(co);
 }

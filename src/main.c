@@ -34,6 +34,7 @@ open_libraries (lua_State *L, const rs_cli *cli)
     lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
   }
   luaL_openlibs(L);
+  rs_host_track(L);
   luaL_requiref(L, "parallel", luaopen_parallel, 1);
   lua_pop(L, 1);
   rs_parallel_set_workers(L, cli->workers);
@@ -92,5 +93,6 @@ main (int argc, char **argv)
   const bool done = lua_toboolean(L, -1);
   rs_cli_report(L, status, cli.name);
   rs_host_close(L);
+  rs_cli_die_interrupted();
   return (status == LUA_OK && done) ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -110,6 +110,21 @@ RS_API unsigned rs_cpus (void);
 RS_API lua_State *rs_host_open (void);
 RS_API void rs_host_close (lua_State *L);
 
+/*
+ * [-0, +0, m]  Let 'coroutine.resume', 'wrap' and 'close', where they are
+ * there, tell which coroutine runs, for 'rs_host_interrupt'.  Any state; after
+ * its libraries were opened.
+ */
+RS_API void rs_host_track (lua_State *L);
+
+/*
+ * [-0, +0, -]  Let the code that runs in the state of the main coroutine 'L',
+ * or in a coroutine of it, raise "interrupted!", once; a coroutine that ends
+ * by it raises it again where it was resumed.  'told' is called before, unless
+ * it is NULL.  A signal handler may call this, on the thread that runs 'L'.
+ */
+RS_API void rs_host_interrupt (lua_State *L, void (*told) (lua_State *L));
+
 /* --------------------------------------------------------------- message */
 
 /*
