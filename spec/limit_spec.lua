@@ -3,7 +3,6 @@
 --- priorities, bounded queues, nesting.
 local gates <const> = require "support.gate"
 local parallel <const> = require "parallel"
-local tree <const> = require "support.tree"
 
 --- How many records have each pair of state and reason.
 local function tally (records)
