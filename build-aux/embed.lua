@@ -58,7 +58,7 @@ put("\nconst rs_lua_file rs_lua_files[] = {")
 for i, file in ipairs(files) do
   local name = file:gsub("^lua/", "")
   local module = name:gsub("%.lua$", ""):gsub("/", ".")
-  put('  { "%s", "@%s", source_%d, sizeof source_%d - 1 },',
+  put('  { "%s", "=%s", source_%d, sizeof source_%d - 1 },',
       module, name, i, i)
 end
 put("  { NULL, NULL, NULL, 0 }\n};")

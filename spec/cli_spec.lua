@@ -697,19 +697,37 @@ describe("the command line", function ()
                    result.stdout)
     end)
 
-    for _, bad in ipairs { "0", "-1", "1.5", "two", "2x", "''", "' 2'", "+2",
-                           "99999999999999999999", "4294967296" } do
+    for bad, expected in pairs {
+      ["0"] = "a positive integer", ["-1"] = "a positive integer",
+      ["1.5"] = "a positive integer", ["two"] = "a positive integer",
+      ["2x"] = "a positive integer", ["''"] = "a positive integer",
+      ["' 2'"] = "a positive integer", ["+2"] = "a positive integer",
+      ["000"] = "a positive integer", ["-e"] = "a positive integer",
+      ["65537"] = "an integer from 1 to 65536",
+      ["4294967296"] = "an integer from 1 to 65536",
+      ["99999999999999999999"] = "an integer from 1 to 65536",
+    } do
       it("refuses " .. bad, function ()
         local result = run("runspace", "lua -j " .. bad .. " -e 'print(1)'")
         local text = bad:gsub("'", "")
-        assert.equal(("lua: '-j' needs a positive integer, not '%s'\n")
-                     :format(text), result.stderr:match "^[^\n]*\n")
+        assert.equal(("lua: '-j' needs %s, not '%s'\n"):format(expected, text),
+                     result.stderr:match "^[^\n]*\n")
         assert.matches("\nusage: lua %[options%] %[script %[args%]%]\n",
                        result.stderr)
         assert.equal("", result.stdout)
         assert.equal("exit 1", result.status)
       end)
     end
+
+    it("shows what a terminal would obey as numbers", function ()
+      local result = run("runspace", "lua -j \"$(printf '\\033[31m2')\"")
+      assert.equal("lua: '-j' needs a positive integer, not '\\x1B[31m2'\n",
+                   result.stderr:match "^[^\n]*\n")
+    end)
+
+    it("takes the largest there is", function ()
+      assert.equal("1\n", run("runspace", "lua -j 65536 -e 'print(1)'").stdout)
+    end)
 
     it("needs an argument", function ()
       assert.matches("^lua: '%-j' needs argument\nusage: ",

@@ -410,7 +410,8 @@ on_error (lua_State *L)
   if (rs_token_forced(&r->token))
     return 1;
   luaL_checkstack(L, LUA_MINSTACK, NULL);
-  luaL_traceback(L, L, NULL, 1);
+  luaL_traceback(L, L, NULL, rs_level_user(L, 1, lua_type(L, 1) == LUA_TSTRING
+                                                 ? lua_tostring(L, 1) : NULL));
   if (rs_token_stopped(&r->token))
     report_stop(r, rs_token_reason(r->state->cancel, &r->token),
                 lua_tostring(L, 2));

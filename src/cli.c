@@ -49,12 +49,24 @@ static const char usage[] =
   "  --        stop handling options\n"
   "  -         stop handling options and execute stdin\n";
 
+/* Write 'text', its control characters escaped. */
+static void
+put_plain (const char *text)
+{
+  for (; *text != '\0'; text++) {
+    const unsigned char c = (unsigned char) *text;
+    fprintf(stderr, c < 32 || c == 127 ? "\\x%02X" : "%c", c);
+  }
+}
+
 /* Say what is wrong with an option, and which there are.  Returns false. */
 static bool
 complain (const rs_cli *cli, const char *before, const char *option,
           const char *after)
 {
-  fprintf(stderr, "%s: %s'%s'%s\n", cli->name, before, option, after);
+  fprintf(stderr, "%s: %s'", cli->name, before);
+  put_plain(option);
+  fprintf(stderr, "'%s\n", after);
   fprintf(stderr, usage, cli->name);
   fflush(stderr);
   return false;
@@ -136,8 +148,11 @@ rs_cli_parse (rs_cli *cli, int argc, char **argv)
           return complain(cli, "", option, " needs argument");
         cli->workers = parse_workers(argument);
         if (cli->workers == 0)
-          return complain(cli, "'-j' needs a positive integer, not ", argument,
-                          "");
+          return complain(cli, argument[strspn(argument, "0123456789")] == '\0'
+                               && argument[strspn(argument, "0")] != '\0'
+                          ? "'-j' needs an integer from 1 to 65536, not "
+                          : "'-j' needs a positive integer, not ",
+                          argument, "");
         break;
       }
       default:
@@ -303,7 +318,7 @@ describe_error (lua_State *L)
     message = lua_pushfstring(L, "(error object is a %s value)",
                               luaL_typename(L, 1));
   }
-  luaL_traceback(L, L, message, 1);
+  luaL_traceback(L, L, message, rs_level_user(L, 1, message));
   return 1;
 }
 

@@ -278,7 +278,7 @@ room (lua_State *L)
 static int
 wait (lua_State *L)
 {
-  const double timeout = rs_handle_timeout(L, 2);
+  const double timeout = rs_handle_timeout(L, 2, "wait");
   const double deadline = rs_now() + timeout;
   double left = timeout;
   int status;

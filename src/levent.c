@@ -291,7 +291,7 @@ rs_lua_interrupted (lua_State *L)
 int
 rs_lua_wait (lua_State *L)
 {
-  const double timeout = rs_handle_timeout(L, 1);
+  const double timeout = rs_handle_timeout(L, 1, "wait");
   rs_events *const e = rs_lua_events(L);
   if (rs_lua_dispatch(L, e) == 0) {
     rs_lua_sleep(L, e, timeout);
@@ -304,7 +304,7 @@ rs_lua_wait (lua_State *L)
 int
 rs_lua_poll (lua_State *L)
 {
-  const double timeout = rs_handle_timeout(L, 1);
+  const double timeout = rs_handle_timeout(L, 1, "poll");
   const double deadline = rs_now() + timeout;
   rs_events *const e = rs_lua_events(L);
   lua_Integer n = rs_lua_dispatch(L, e);

@@ -164,7 +164,8 @@ check_text (lua_State *L, int index, const char *what)
   const char *const text = lua_tolstring(L, index, &size);
   if (strlen(text) != size)
     rs_handle_error(L, "bad option '%s' to 'execute' (a string without zero "
-                       "bytes expected, got %s)", what, text);
+                       "bytes expected, got %s)", what,
+                    rs_handle_describe(L, index));
   return text;
 }
 
@@ -204,7 +205,7 @@ check_name (lua_State *L, int index)
   const char *const name = check_text(L, index, "env");
   if (name[0] == '\0' || strchr(name, '=') != NULL)
     rs_handle_error(L, "bad option 'env' to 'execute' (the name of a variable "
-                       "expected, got '%s')", name);
+                       "expected, got %s)", rs_handle_describe(L, index));
 }
 
 /* [-0, +1, e]  An array of pointers: the environment, and over it the
@@ -456,10 +457,15 @@ check_fields (lua_State *L)
       found |= lua_type(L, -2) == LUA_TSTRING
             && strcmp(lua_tostring(L, -2), known[i]) == 0;
     lua_pop(L, 1);
+    if (!found && lua_isinteger(L, -1))
+      rs_handle_error(L, "bad options to 'execute' (named options expected, "
+                         "got the key %s; the words of a command are one "
+                         "array: parallel.task.execute{{\"ls\", \"-l\"}})",
+                      rs_handle_describe(L, lua_gettop(L)));
     if (!found)
-      rs_handle_error(L, "unknown option '%s' to 'execute' (known are "
+      rs_handle_error(L, "unknown option %s to 'execute' (known are "
                          "command, stdin, timeout, cwd and env)",
-                      luaL_tolstring(L, -1, NULL));
+                      rs_handle_describe(L, lua_gettop(L)));
   }
 }
 
@@ -482,13 +488,24 @@ read_timeout (lua_State *L, execution *e)
 int
 rs_lua_execute (lua_State *L)
 {
+  if (lua_type(L, 1) == LUA_TSTRING && lua_istable(L, 2))
+    return rs_handle_error(L, "bad argument 2 to 'execute' (none expected, "
+                              "got a table; command and options are one "
+                              "table: parallel.task.execute{%s, ...})",
+                           rs_handle_describe(L, 1));
+  rs_handle_most(L, 1, 0, "parallel.task.execute{{\"ls\", \"-l\"}, cwd = "
+                          "...}, with a text for the shell or an array of "
+                          "words");
   if (lua_type(L, 1) == LUA_TSTRING) {  /* just a command? */
     lua_createtable(L, 1, 0);
     lua_insert(L, 1);
     lua_settop(L, 2);
     lua_rawseti(L, 1, 1);
   }
-  luaL_checktype(L, OPTIONS, LUA_TTABLE);
+  if (!lua_istable(L, OPTIONS))
+    return rs_handle_error(L, "bad argument 'options' to 'execute' (a text "
+                              "for the shell or a table expected, got %s)",
+                           luaL_typename(L, OPTIONS));
   lua_settop(L, OPTIONS);
   check_fields(L);
   if (rs_sandbox_forbids(L, RS_FORBID_PROGRAMS))
@@ -507,10 +524,12 @@ rs_lua_execute (lua_State *L)
   lua_getfield(L, OPTIONS, "cwd");
   const char *const directory = lua_isnil(L, -1) ? NULL
                               : check_text(L, -1, "cwd");
-  if (lua_getfield(L, OPTIONS, "command") == LUA_TNIL) {
+  lua_rawgeti(L, OPTIONS, 1);
+  if (lua_getfield(L, OPTIONS, "command") == LUA_TNIL)
     lua_pop(L, 1);
-    lua_rawgeti(L, OPTIONS, 1);
-  }
+  else if (!lua_isnil(L, -2))
+    return rs_handle_error(L, "bad option 'command' to 'execute' (the command "
+                              "is given twice, by name and as value 1)");
   const char *const *const argv = push_arguments(L, lua_gettop(L));
   lua_getfield(L, OPTIONS, "env");
   const char *const *const env = push_environment(L, lua_gettop(L));

@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 const char rs_type_pool[] = "parallel.pool";
@@ -36,7 +37,16 @@ rs_handle_get (lua_State *L, int arg, const char *type)
 {
   void **const handle = rs_handle_test(L, arg, type);
   if (handle == NULL) {
-    luaL_typeerror(L, arg, type);
+    lua_Debug ar;
+    const char *const noun = strchr(type, '.') + 1;
+    const char *verb = NULL;
+    if (lua_getstack(L, 0, &ar) && lua_getinfo(L, "n", &ar) != 0)
+      verb = ar.name;
+    if (verb == NULL)
+      verb = "method";
+    rs_handle_error(L, "bad call of '%s' (a %s expected, got %s; it is "
+                       "written %s:%s(...))", verb, noun,
+                    rs_handle_describe(L, arg), noun, verb);
     return NULL;  /* not reached */
   }
   return *handle;
@@ -87,15 +97,20 @@ rs_handle_call (lua_State *L, const char *file, const char *field,
   return lua_gettop(L);
 }
 
-/* [-0, +1, m]  Push "file:line: " of the caller of the module, or "". */
+/* [-0, +1, m]  Push "file:line: " of the caller of the module, or "";
+   with 'near' only if no function in C stands between the two. */
 static void
-push_position (lua_State *L)
+push_position (lua_State *L, bool near)
 {
-  static const char ours[] = "@parallel/";
   lua_Debug ar;
+  int in_c = 0;
   for (int level = 1; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
-    if (ar.currentline > 0 && strncmp(ar.source, ours, strlen(ours)) != 0) {
+    if (rs_level_is_ours(&ar))
+      in_c = 0;
+    else if (*ar.what == 'C' && ++in_c > 1 && near)  /* ours, another one? */
+      break;
+    if (ar.currentline > 0 && !rs_level_is_ours(&ar)) {
       lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
       return;
     }
@@ -107,10 +122,19 @@ int
 rs_handle_error (lua_State *L, const char *format, ...)
 {
   va_list args;
-  push_position(L);
+  push_position(L, false);
   va_start(args, format);
   lua_pushvfstring(L, format, args);
   va_end(args);
+  lua_concat(L, 2);
+  return lua_error(L);
+}
+
+int
+rs_handle_error_near (lua_State *L, const char *text)
+{
+  push_position(L, true);
+  lua_pushstring(L, text);
   lua_concat(L, 2);
   return lua_error(L);
 }
@@ -121,15 +145,82 @@ rs_handle_raise (lua_State *L, const rs_error *err)
   return rs_handle_error(L, "%s", err->text);
 }
 
+/* [-0, +1, m]  Push a text as 'check.clean' does it: short, and escaped. */
+static const char *
+push_clean (lua_State *L, const char *text, size_t size)
+{
+  const bool cut = size > 40;
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (size_t i = 0; i < (cut ? 37 : size); i++) {
+    const unsigned char c = (unsigned char) text[i];
+    char escaped[8];
+    if (c >= 32 && c != 127)
+      luaL_addchar(&b, text[i]);
+    else {
+      snprintf(escaped, sizeof escaped, c == '\n' ? "\\n" : "\\x%02X", c);
+      luaL_addstring(&b, escaped);
+    }
+  }
+  if (cut)
+    luaL_addstring(&b, "...");
+  luaL_pushresult(&b);
+  return lua_tostring(L, -1);
+}
+
+const char *
+rs_handle_describe (lua_State *L, int arg)
+{
+  size_t size;
+  switch (lua_type(L, arg)) {
+    case LUA_TNONE:
+    case LUA_TNIL:
+      return "nil";
+    case LUA_TBOOLEAN:
+    case LUA_TNUMBER:
+      return luaL_tolstring(L, arg, NULL);
+    case LUA_TSTRING: {
+      const char *const text = lua_tolstring(L, arg, &size);
+      return lua_pushfstring(L, "'%s'", push_clean(L, text, size));
+    }
+    default: {
+      const char *name = luaL_typename(L, arg);
+      if (luaL_getmetafield(L, arg, "__name") == LUA_TSTRING) {
+        const char *const text = lua_tolstring(L, -1, &size);
+        name = push_clean(L, text, size);
+      }
+      return lua_pushfstring(L, "a %s", name);
+    }
+  }
+}
+
+void
+rs_handle_most (lua_State *L, int most, int own, const char *usage)
+{
+  for (int i = most + 1; i <= lua_gettop(L); i++) {
+    if (!lua_isnil(L, i)) {
+      const char *const name = usage + strcspn(usage, ".:") + 1;
+      const char *verb = name;
+      while (strcspn(verb, ".:") < strcspn(verb, "({"))
+        verb += strcspn(verb, ".:") + 1;
+      const char *const function =
+        lua_pushlstring(L, verb, strcspn(verb, "({"));
+      rs_handle_error(L, "bad argument %d to '%s' (none expected, got %s; it "
+                         "is written %s)", i - own, function,
+                      rs_handle_describe(L, i), usage);
+    }
+  }
+}
+
 double
-rs_handle_timeout (lua_State *L, int arg)
+rs_handle_timeout (lua_State *L, int arg, const char *verb)
 {
   if (lua_isnoneornil(L, arg))
     return RS_FOREVER;
-  const double t = luaL_checknumber(L, arg);
+  const double t = lua_type(L, arg) == LUA_TNUMBER ? lua_tonumber(L, arg) : -1;
   if (!(t >= 0))
-    luaL_argerror(L, arg, lua_pushfstring(L, "seconds from 0 on expected, got "
-                                             "%s", luaL_tolstring(L, arg,
-                                                                  NULL)));
+    rs_handle_error(L, "bad argument 'timeout' to '%s' (a non-negative number "
+                       "of seconds expected, got %s)", verb,
+                    rs_handle_describe(L, arg));
   return isinf(t) ? RS_FOREVER : t;
 }

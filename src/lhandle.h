@@ -104,14 +104,29 @@ int rs_handle_call (lua_State *L, const char *file, const char *field,
  */
 int rs_handle_error (lua_State *L, const char *format, ...);
 
+/* [-0, +0, v]  The same, with the position only where 'error' with a level
+   would tell it: not through 'pcall(method, ...)'. */
+int rs_handle_error_near (lua_State *L, const char *text);
+
 /* [-0, +0, v]  The same with the text of 'err'. */
 int rs_handle_raise (lua_State *L, const rs_error *err);
 
+/* [-0, +?, m]  A value in a few words, on one line: "nil", "'abc'", "a table".
+   What it needs stays on the stack. */
+const char *rs_handle_describe (lua_State *L, int arg);
+
+/*
+ * [-0, +0, v]  Raise unless there are at most so many arguments, nils beyond
+ * them left aside.  'own' is 1 for a method, whose object is not counted;
+ * 'usage' tells how the function is written: "job:wait([timeout])".
+ */
+void rs_handle_most (lua_State *L, int most, int own, const char *usage);
+
 /*
  * [-0, +0, v]  A time in seconds at argument 'arg': a number that is not
- * negative; none, nil and infinity mean RS_FOREVER.
+ * negative; none, nil and infinity mean RS_FOREVER.  'verb' is who asks.
  */
-double rs_handle_timeout (lua_State *L, int arg);
+double rs_handle_timeout (lua_State *L, int arg, const char *verb);
 
 /* The types; each pushes its table of methods.  [-0, +1, m] */
 void rs_open_pool_type (lua_State *L);
@@ -123,6 +138,12 @@ void rs_open_initial_state_type (lua_State *L);
    (pool, function, options, ...) -> batch */
 int rs_lua_pool (lua_State *L);
 int rs_lua_default_pool (lua_State *L);
+
+/* (function or source, ...) -> job; -> results: as methods of the default
+   pool.  Their upvalue is that of a method. */
+int rs_lua_spawn (lua_State *L);
+int rs_lua_run (lua_State *L);
+
 int rs_lua_initial_state (lua_State *L);
 int rs_lua_batch (lua_State *L);
 

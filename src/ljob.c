@@ -496,6 +496,7 @@ info (lua_State *L)
   rs_job *const job = check(L);
   look(L, lua_touserdata(L, 1));
   rs_job_info i;
+  rs_handle_most(L, 1, 1, "job:info()");
   rs_job_info_get(job, &i);
   if (i.finished > 0)
     rs_job_see(job);
@@ -562,7 +563,9 @@ static int
 wait (lua_State *L)
 {
   rs_job *const job = check(L);  /* the handle stays on the stack */
-  if (!rs_await_job(L, rs_lua_events(L), job, rs_handle_timeout(L, 2))) {
+  rs_handle_most(L, 2, 1, "job:wait([timeout])");
+  if (!rs_await_job(L, rs_lua_events(L), job,
+                    rs_handle_timeout(L, 2, "wait"))) {
     lua_pushnil(L);
     lua_pushliteral(L, "timeout");
     return 2;
@@ -593,7 +596,8 @@ static int
 get (lua_State *L)
 {
   rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1, RS_JOB_TYPE);
-  if (handle != NULL && handle->object != NULL && lua_isnoneornil(L, 2)) {
+  if (handle != NULL && handle->object != NULL && lua_isnoneornil(L, 2)
+      && lua_gettop(L) <= 2) {
     rs_face *const face = rs_lua_own_face(L);
     rs_events *const e = rs_lua_events_of(L, face);
     rs_job *const job = handle->object;
@@ -703,6 +707,7 @@ fetch (lua_State *L)
 {
   rs_job *const job = check(L);
   int n;
+  rs_handle_most(L, 1, 1, "job:fetch()");
   lua_settop(L, 1);
   lua_pushboolean(L, 1);
   switch (push_results(L, lua_touserdata(L, 1), &n)) {

@@ -27,6 +27,7 @@
 static int
 cpus (lua_State *L)
 {
+  rs_handle_most(L, 0, 0, "parallel.cpus()");
   lua_pushinteger(L, (lua_Integer) rs_cpus());
   return 1;
 }
@@ -43,6 +44,7 @@ workers (lua_State *L)
 static int
 now (lua_State *L)
 {
+  rs_handle_most(L, 0, 0, "parallel.now()");
   lua_pushnumber(L, rs_now());
   return 1;
 }
@@ -69,6 +71,66 @@ static int
 is_job (lua_State *L)
 {
   lua_pushboolean(L, rs_handle_test(L, 1, RS_JOB_TYPE) != NULL);
+  return 1;
+}
+
+/* core.is_pool(value) -> boolean */
+static int
+is_pool (lua_State *L)
+{
+  lua_pushboolean(L, rs_handle_test(L, 1, RS_POOL_TYPE) != NULL);
+  return 1;
+}
+
+/* core.misuse(message)  Raise it behind the position of the code that called
+   into the module. */
+static int
+misuse (lua_State *L)
+{
+  return rs_handle_error(L, "%s", luaL_checkstring(L, 1));
+}
+
+/* core.complain(message)  The same for what is no misuse: a name that is
+   taken, a time that is over. */
+static int
+complain (lua_State *L)
+{
+  return rs_handle_error_near(L, luaL_checkstring(L, 1));
+}
+
+/* core.raise(value)  Raise it as it is. */
+static int
+raise (lua_State *L)
+{
+  lua_settop(L, 1);
+  return lua_error(L);
+}
+
+/* A function of the module; upvalues: what looks at its arguments, and what
+   takes the results of that.  What the first one raises is raised again from
+   here, as by a function in C: a traceback then has no frame of the module's
+   Lua part. */
+static int
+call_public (lua_State *L)
+{
+  const int n = lua_gettop(L);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  if (lua_pcall(L, n, LUA_MULTRET, 0) != LUA_OK)
+    return lua_error(L);
+  luaL_checkstack(L, 1, NULL);
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_insert(L, 1);
+  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+  return lua_gettop(L);
+}
+
+/* core.public(look, act) -> function */
+static int
+public (lua_State *L)
+{
+  lua_settop(L, 2);
+  lua_pushcclosure(L, call_public, 2);
   return 1;
 }
 
@@ -147,6 +209,7 @@ open_core (lua_State *L)
 {
   static const luaL_Reg functions[] = {
     { "batch", rs_lua_batch },
+    { "complain", complain },
     { "copy", copy },
     { "cpus", cpus },
     { "default_pool", rs_lua_default_pool },
@@ -155,13 +218,17 @@ open_core (lua_State *L)
     { "initial_state", rs_lua_initial_state },
     { "interrupted", rs_lua_interrupted },
     { "is_job", is_job },
+    { "is_pool", is_pool },
     { "is_terminal", is_terminal },
     { "jobs", rs_lua_jobs },
     { "listen", rs_lua_listen },
+    { "misuse", misuse },
     { "now", now },
     { "poll", rs_lua_poll },
     { "pool", rs_lua_pool },
     { "pools", rs_lua_pools },
+    { "public", public },
+    { "raise", raise },
     { "status", status },
     { "table", table },
     { "terminal_width", terminal_width },
@@ -170,8 +237,15 @@ open_core (lua_State *L)
     { "write", write_line },
     { NULL, NULL }
   };
+  static const luaL_Reg of_pools[] = {
+    { "run", rs_lua_run },
+    { "spawn", rs_lua_spawn },
+    { NULL, NULL }
+  };
   rs_lua_events(L);  /* first, so that they are collected last */
   luaL_newlib(L, functions);
+  lua_pushlightuserdata(L, rs_lua_face(L));
+  luaL_setfuncs(L, of_pools, 1);
   lua_pushstring(L, rs_version());
   lua_setfield(L, -2, "version");
   rs_open_pool_type(L);
@@ -256,6 +330,14 @@ luaopen_parallel (lua_State *L)
 static int
 load_lazily (lua_State *L)
 {
+  static const char *const needed[] = { "package", "table", "string", "math" };
+  lua_settop(L, 2);
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
+    if (lua_getfield(L, 3, needed[i]) == LUA_TNIL)
+      return rs_handle_error(L, "the module 'parallel' needs the library '%s':"
+                                " name it in 'libs'", needed[i]);
+  }
   lua_settop(L, 2);
   rs_lua_require(L, "parallel.init");
   lua_pushnil(L);
@@ -269,6 +351,20 @@ load_lazily (lua_State *L)
   lua_settop(L, 2);
   lua_gettable(L, 1);
   return 1;
+}
+
+/* __pairs of the same: (module) */
+static int
+pairs_lazily (lua_State *L)
+{
+  lua_settop(L, 1);
+  lua_getfield(L, 1, "version");  /* it is whole now */
+  lua_settop(L, 1);
+  if (luaL_getmetafield(L, 1, "__pairs") == LUA_TNIL)
+    return luaL_error(L, "the module 'parallel' is not whole");
+  lua_insert(L, 1);
+  lua_call(L, 1, 3);
+  return 3;
 }
 
 /* __index of 'package.preload': (table, name) */
@@ -310,6 +406,10 @@ open_lazily (lua_State *L)
   rs_push_task(L);
   lua_setfield(L, -2, "task");
   set_index(L, load_lazily);
+  lua_getmetatable(L, -1);
+  lua_pushcfunction(L, pairs_lazily);
+  lua_setfield(L, -2, "__pairs");
+  lua_pop(L, 1);
   return 1;
 }
 

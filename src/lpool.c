@@ -425,6 +425,17 @@ rs_lua_default_pool (lua_State *L)
   return 1;
 }
 
+/* [-0, +1, e]  Insert it below the arguments of a call. */
+static void
+insert_default_pool (lua_State *L)
+{
+  const int n = lua_gettop(L);
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  rs_lua_default_pool(L);
+  lua_insert(L, 1);
+  lua_settop(L, n + 1);
+}
+
 /* (job)  Its pool is closed: the last chance to report its failure. */
 static int
 last_look (lua_State *L)
@@ -480,7 +491,9 @@ close (lua_State *L, double timeout)
 static int
 pool_close (lua_State *L)
 {
-  switch (close(L, rs_handle_timeout(L, 2))) {
+  check(L);
+  rs_handle_most(L, 2, 1, "pool:close([timeout])");
+  switch (close(L, rs_handle_timeout(L, 2, "close"))) {
     case RS_OK:
       lua_pushboolean(L, 1);
       return 1;
@@ -507,6 +520,7 @@ pool_info (lua_State *L)
 {
   rs_pool_info i;
   rs_pool_info_get(check(L), &i);
+  rs_handle_most(L, 1, 1, "pool:info()");
   const struct { const char *name; uint64_t value; } counts[] = {
     { "min", i.min },
     { "max", i.max },
@@ -666,6 +680,16 @@ plain_pool (lua_State *L)
   return handle->object;
 }
 
+/* [-n, +r, e]  Call the method 'name' of the Lua part, which looks at its
+   arguments first, unless one sees at once that they are right. */
+static int
+call_lua (lua_State *L, const char *name)
+{
+  const bool right = lua_isfunction(L, 2)
+                     && rs_handle_test(L, 1, RS_POOL_TYPE) != NULL;
+  return rs_handle_call(L, "parallel.job", right ? "acts" : "methods", name);
+}
+
 /* pool:spawn(function or source, ...) -> job */
 static int
 pool_spawn (lua_State *L)
@@ -688,7 +712,14 @@ pool_spawn (lua_State *L)
     rs_fill_job(L, face, job);
     return 1;
   }
-  return rs_handle_call(L, "parallel.job", "methods", "spawn");
+  return call_lua(L, "spawn");
+}
+
+int
+rs_lua_spawn (lua_State *L)
+{
+  insert_default_pool(L);
+  return pool_spawn(L);
 }
 
 /* What holds the job of a 'pool:run' while it is waited for. */
@@ -752,7 +783,7 @@ pool_run (lua_State *L)
 {
   rs_pool *const pool = plain_pool(L);
   if (pool == NULL)
-    return rs_handle_call(L, "parallel.job", "methods", "run");
+    return call_lua(L, "run");
   enum { FUNCTION = 2, FIRST };
   const rs_face *const face = rs_lua_own_face(L);
   rs_events *const e = rs_lua_events_of(L, face);
@@ -770,6 +801,13 @@ pool_run (lua_State *L)
       && rs_job_take(job, L, &n))
     return n;
   return guarded_wait(L, e, job);
+}
+
+int
+rs_lua_run (lua_State *L)
+{
+  insert_default_pool(L);
+  return pool_run(L);
 }
 
 static int

@@ -9,11 +9,38 @@
 
 /* ------------------------------------------------------- what it can tell */
 
+static int get_field (lua_State *L);
+
+/* [-0, +0, v]  Raise if the first argument is 'parallel.task' itself. */
+static void
+is_called_by_colon (lua_State *L, const char *name)
+{
+  if (!lua_getmetatable(L, 1))
+    return;
+  lua_pushliteral(L, "__index");
+  lua_rawget(L, -2);
+  if (lua_tocfunction(L, -1) == get_field)
+    rs_handle_error(L, "bad call of '%s' (got parallel.task itself, by a "
+                       "colon; it is written parallel.task.%s(...))", name,
+                    name);
+  lua_pop(L, 2);
+}
+
 /* task.warning(value) and so on: one value. */
 static int
 send_one (lua_State *L, rs_stream stream)
 {
-  luaL_checkany(L, 1);
+  const char *const name = rs_stream_name(stream);
+  if (lua_isnone(L, 1))
+    rs_handle_error(L, "bad argument 'value' to '%s' (a value expected, got "
+                       "none)", name);
+  if (lua_istable(L, 1) && lua_gettop(L) > 1 && !lua_isnil(L, 2))
+    is_called_by_colon(L, name);
+  if (lua_gettop(L) > 1)
+    rs_handle_most(L, 1, 0, lua_pushfstring(L, "parallel.task.%s(value); to "
+                                               "send several, make a table of "
+                                               "them, or call it for each",
+                                            name));
   lua_settop(L, 1);
   rs_task_send(L, stream, 1);
   return 0;
@@ -22,6 +49,7 @@ send_one (lua_State *L, rs_stream stream)
 static int
 send_output (lua_State *L)
 {
+  is_called_by_colon(L, "output");
   rs_task_send(L, RS_STREAM_OUTPUT, lua_gettop(L));
   return 0;
 }
@@ -61,7 +89,12 @@ static int
 send_progress (lua_State *L)
 {
   if (lua_type(L, 1) != LUA_TSTRING) {
-    luaL_checktype(L, 1, LUA_TTABLE);
+    if (!lua_istable(L, 1))
+      return rs_handle_error(L, "bad argument 'value' to 'progress' (a text "
+                                "or a table expected, got %s; the fields are "
+                                "activity, status and percent)",
+                             rs_handle_describe(L, 1));
+    is_called_by_colon(L, "progress");
     lua_pushnil(L);
     while (lua_next(L, 1)) {
       const char *const name = lua_type(L, -2) == LUA_TSTRING
@@ -69,13 +102,15 @@ send_progress (lua_State *L)
       const bool percent = strcmp(name, "percent") == 0;
       if (!percent && strcmp(name, "activity") != 0
           && strcmp(name, "status") != 0)
-        return luaL_error(L, "unknown field '%s' of progress (known are "
-                             "activity, status and percent)", name);
+        return rs_handle_error(L, "unknown field '%s' to 'progress' (known "
+                                  "are activity, status and percent)",
+                               name);
       if (percent ? lua_type(L, -1) != LUA_TNUMBER
                   : lua_type(L, -1) != LUA_TSTRING)
-        return luaL_error(L, "bad field '%s' of progress (%s expected, got "
-                             "%s)", name, percent ? "a number" : "a string",
-                          luaL_typename(L, -1));
+        return rs_handle_error(L, "bad field '%s' to 'progress' (%s expected, "
+                                  "got %s)", name,
+                               percent ? "a number" : "a string",
+                               rs_handle_describe(L, lua_gettop(L)));
       lua_pop(L, 1);
     }
   }
@@ -89,17 +124,24 @@ emit (lua_State *L)
   static const char *const own[] = {
     "started", "finished", "event", "unseen_failure"
   };
-  const char *const name = luaL_checkstring(L, 1);
+  is_called_by_colon(L, "emit");
+  if (lua_type(L, 1) != LUA_TSTRING)
+    return rs_handle_error(L, "bad argument 'name' to 'emit' (a string "
+                              "expected, got %s)", rs_handle_describe(L, 1));
+  if (lua_rawlen(L, 1) == 0)
+    return rs_handle_error(L, "bad argument 'name' to 'emit' (a name "
+                              "expected, got '')");
+  const char *const name = lua_tostring(L, 1);
   rs_stream stream;
   bool reserved = rs_stream_find(name, &stream);
   for (int i = 0; i <= RS_JOB_LOST; i++)
     reserved |= strcmp(name, rs_job_state_name((rs_job_state) i)) == 0;
   for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
     reserved |= strcmp(name, own[i]) == 0;
-  luaL_argcheck(L, name[0] != '\0', 1, "a name expected, not empty");
   if (reserved)
-    return luaL_error(L, "the event '%s' is the module's own; emit one of "
-                         "another name", name);
+    return rs_handle_error(L, "bad argument 'name' to 'emit' (the event '%s' "
+                              "is the module's own; emit one of another "
+                              "name)", name);
   rs_task_emit(L, name, lua_gettop(L) - 1);
   return 0;
 }
@@ -108,11 +150,14 @@ emit (lua_State *L)
 static int
 sleep_for (lua_State *L)
 {
-  const double seconds = luaL_checknumber(L, 1);
+  is_called_by_colon(L, "sleep");
+  const double seconds = lua_type(L, 1) == LUA_TNUMBER ? lua_tonumber(L, 1)
+                                                       : -1;
   if (!(seconds >= 0))
     return rs_handle_error(L, "bad argument 'seconds' to 'sleep' (a "
                               "non-negative number of seconds expected, got "
-                              "%f)", (LUAI_UACNUMBER) seconds);
+                              "%s)", rs_handle_describe(L, 1));
+  rs_handle_most(L, 1, 0, "parallel.task.sleep(seconds)");
   rs_events *const e = rs_lua_events(L);
   const double until = rs_now() + seconds;
   double left = seconds;
@@ -129,6 +174,8 @@ sleep_for (lua_State *L)
 static int
 checkpoint (lua_State *L)
 {
+  is_called_by_colon(L, "checkpoint");
+  rs_handle_most(L, 0, 0, "parallel.task.checkpoint()");
   rs_task_checkpoint(L);
   return 0;
 }
@@ -170,7 +217,9 @@ static int
 get_field (lua_State *L)
 {
   rs_task task;
-  const char *const name = luaL_checkstring(L, 2);
+  if (lua_type(L, 2) != LUA_TSTRING)
+    return 0;
+  const char *const name = lua_tostring(L, 2);
   if (push_function(L, name))
     return 1;
   if (!rs_task_get(L, &task))
@@ -195,7 +244,41 @@ get_field (lua_State *L)
 static int
 new_index (lua_State *L)
 {
-  return luaL_error(L, "the fields of parallel.task cannot be set");
+  return rs_handle_error(L, "the field %s of parallel.task cannot be set: its "
+                            "fields tell what the job is",
+                         rs_handle_describe(L, 2));
+}
+
+/* The fields that are no functions. */
+static const char *const fields[] = {
+  "index", "id", "name", "worker", "attempt", "stopping"
+};
+
+/* (table, key) -> the next key, its value */
+static int
+next (lua_State *L)
+{
+  lua_settop(L, 2);
+  return lua_next(L, 1) ? 2 : 0;
+}
+
+/* __pairs: next, a table of what there is now, nil */
+static int
+list (lua_State *L)
+{
+  lua_settop(L, 1);
+  lua_pushcfunction(L, next);
+  lua_newtable(L);
+  for (const luaL_Reg *f = functions; f->name != NULL; f++) {
+    lua_pushcfunction(L, f->func);
+    lua_setfield(L, 3, f->name);
+  }
+  for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+    lua_getfield(L, 1, fields[i]);
+    lua_setfield(L, 3, fields[i]);
+  }
+  lua_pushnil(L);
+  return 3;
 }
 
 void
@@ -204,6 +287,7 @@ rs_push_task (lua_State *L)
   static const luaL_Reg meta[] = {
     { "__index", get_field },
     { "__newindex", new_index },
+    { "__pairs", list },
     { NULL, NULL }
   };
   lua_newtable(L);

@@ -14,7 +14,7 @@
 
 typedef struct rs_lua_file {
   const char *module;     /* "parallel.map"; "parallel.init" for init.lua */
-  const char *chunkname;  /* "@parallel/map.lua" */
+  const char *chunkname;  /* "=parallel/map.lua" */
   const char *source;     /* text, zero-terminated; starts with no '#' line */
   size_t size;            /* of 'source', in bytes, without the final zero */
 } rs_lua_file;

@@ -476,7 +476,8 @@ typedef struct rs_pool_options {
                              Counting them costs up to half of the speed. */
   uint64_t max_tasks;     /* jobs and items after which a runspace is renewed;
                              0: never */
-  size_t max_bytes;       /* bytes kept after a job at which it is; 0: never */
+  size_t max_bytes;       /* the same, when so many bytes are still held
+                             after a job; 0: never */
   size_t queue_jobs;      /* jobs that may be queued; 0: any number.  Chunks
                              of maps, which are few, do not count. */
   size_t queue_bytes;     /* bytes of their messages; 0: any.  A job that is
@@ -985,6 +986,20 @@ RS_API void rs_task_send (lua_State *L, rs_stream stream, int n);
  * RS_EVENTS_MAX of its events were not taken.
  */
 RS_API void rs_task_emit (lua_State *L, const char *name, int n);
+
+/* ------------------------------------------------------------------ stack */
+
+/* [-0, +0, -]  Is this a function of the module 'parallel', by the 'source'
+   that 'lua_getinfo' has filled? */
+RS_API bool rs_level_is_ours (const lua_Debug *ar);
+
+/*
+ * [-0, +0, -]  For a message handler: the level at which a traceback begins.
+ * That is 'level', or, when the error was raised by the module 'parallel', the
+ * level of the code that called into it.  'message' is the error, if it is a
+ * text: one whose position is in the module itself keeps all levels.
+ */
+RS_API int rs_level_user (lua_State *L, int level, const char *message);
 
 #ifdef __cplusplus
 }

@@ -108,6 +108,42 @@ function core.in_runspace () end
 ---@return boolean
 function core.is_job (value) end
 
+---@param value any
+---@return boolean
+function core.is_pool (value) end
+
+--- `pool:run` and `pool:spawn` of the default pool.
+---@param fn function|string
+---@param ... any
+---@return any ...
+function core.run (fn, ...) end
+
+---@param fn function|string
+---@param ... any
+---@return parallel.Job
+function core.spawn (fn, ...) end
+
+--- Raise 'message' behind the position of the code that called into the
+--- module, however deep in the module this is.
+---@param message string
+function core.misuse (message) end
+
+--- The same for what is no misuse, with the position only where `error` with a
+--- level would tell it: not through `pcall(method, ...)`.
+---@param message string
+function core.complain (message) end
+
+--- Raise a value as it is.
+---@param value any
+function core.raise (value) end
+
+--- A function in C that calls 'look' with its arguments, and 'act' with the
+--- results of that.
+---@param look fun(...: any): ...
+---@param act fun(...: any): ...
+---@return fun(...: any): ...
+function core.public (look, act) end
+
 --- Hand what is queued to `parallel.event`, after waiting for it.
 ---@param timeout? number
 ---@return integer calls  of handlers

@@ -3,36 +3,42 @@
 
 local core = require "parallel.core"
 
-local error, getmetatable, load, math, next, string, table, tonumber, tostring,
-      type =
-  error, getmetatable, load, math, next, string, table, tonumber, tostring,
-  type
-local getinfo <const> = debug and debug.getinfo
+local error, getmetatable, load, math, next, rawget, select, string, table,
+      tonumber, tostring, type =
+  error, getmetatable, load, math, next, rawget, select, string, table,
+  tonumber, tostring, type
+local utf8 <const> = utf8
 
---- Whether a function that runs belongs to this module, by its source.
-local OURS <const> = "^@parallel/[%w_]+%.lua$"
+--- Raise a message with the position of the code that called into the module,
+--- however deep in the module the mistake was seen.  In C, so that it works
+--- in runspaces without the library 'debug'.
+---@type fun(message: string)
+local misuse <const> = core.misuse
 
---- The methods in C that call the Lua part for what is not plain.
-local OURS_IN_C <const> = {
-  [core.job_methods.get] = true,
-  [core.pool_methods.run] = true,
-  [core.pool_methods.spawn] = true,
-}
+---@param char string
+---@return string
+local function escape (char)
+  local byte <const> = char:byte(-1)
+  return byte == 10 and "\\n" or byte == 9 and "\\t" or byte == 13 and "\\r"
+         or string.format("\\x%02X", byte)
+end
 
---- Raise 'message' with the position of the code that called into the
---- module, however deep in the module the mistake was seen.
----@param message string
-local function misuse (message)
-  local level = 2
-  if getinfo ~= nil then
-    local info = getinfo(level, "Sf")
-    while info ~= nil
-          and (OURS_IN_C[info.func] or string.find(info.source, OURS)) do
-      level = level + 1
-      info = getinfo(level, "Sf")
-    end
+--- A text in a message: short, on one line, and without what a terminal would
+--- obey.
+---@param text string
+---@return string
+local function clean (text)
+  if #text > 40 then
+    local at = 37
+    while at > 33 and text:byte(at + 1) & 0xC0 == 0x80 do at = at - 1 end
+    text = text:sub(1, at) .. "..."
   end
-  error(message, level)
+  if not text:find "[%c\x7f-\xff]" then return text end
+  text = text:gsub("%c", escape)
+  if utf8 == nil or not utf8.len(text) then
+    return (text:gsub("[\x80-\xff]", escape))
+  end
+  return (text:gsub("\xC2[\x80-\x9F]", escape))
 end
 
 --- A value in a few words: "nil", "-1", "'abc'", "a table".
@@ -43,14 +49,11 @@ local function describe (value)
   if kind == "nil" or kind == "number" or kind == "boolean" then
     return tostring(value)
   end
-  if kind == "string" then
-    if #value > 40 then value = value:sub(1, 37) .. "..." end
-    return "'" .. value .. "'"
-  end
+  if kind == "string" then return "'" .. clean(value) .. "'" end
   local name
   local metatable = kind ~= "function" and getmetatable(value)
-  if type(metatable) == "table" then name = metatable.__name end
-  return "a " .. (type(name) == "string" and name or kind)
+  if type(metatable) == "table" then name = rawget(metatable, "__name") end
+  return "a " .. (type(name) == "string" and clean(name) or kind)
 end
 
 --- Raise for the argument 'name' of 'verb'.
@@ -83,6 +86,61 @@ local function bad_self (noun, verb, got)
                        noun, verb))
 end
 
+--- Is a value the module itself?
+---@param value any
+---@return boolean
+local function is_module (value)
+  return type(value) == "table" and rawget(value, "cpus") == core.cpus
+         and value ~= core
+end
+
+--- Raise for the first value beyond those that a function takes.
+---@param usage string
+---@param verb string
+---@param most integer
+---@param own integer  1 for a method, whose object is not counted
+---@param ... any
+local function refuse_more (usage, verb, most, own, ...)
+  for i = most + 1, select("#", ...) do
+    local value <const> = select(i, ...)
+    if value ~= nil then
+      misuse(string.format("bad argument %d to '%s' (none expected, got %s; "
+                           .. "it is written %s)", i - own, verb,
+                           describe(value), usage))
+    end
+  end
+end
+
+--- Make a function of the module from its two halves: 'prepare' looks at the
+--- arguments and returns what 'act' takes.  What 'prepare' raises is raised
+--- again by the function itself, which is in C: a traceback of it has no frame
+--- of this part of the module.
+---@param usage string  how it is written: "pool:map(items, fn [, options])"
+---@param most number   values that it takes, a method's object included
+---@param act fun(...: any): ...
+---@param prepare? fun(...: any): ...  default: gives back what it got
+---@param is_self? fun(value: any): boolean  the object of a method
+---@return fun(...: any): ...
+local function public (usage, most, act, prepare, is_self)
+  local noun <const>, mark <const>, verb <const> =
+    usage:match "^(%a+)([.:])([%a_]+)"
+  local own <const> = mark == ":" and 1 or 0
+  local function look (...)
+    if is_self ~= nil and not is_self((...)) then
+      bad_self(noun, verb, (...))
+    elseif own == 0 and is_module((...)) then
+      misuse("bad call of '" .. verb .. "' (got the module itself, by a "
+             .. "colon; it is written " .. usage .. ")")
+    end
+    if select("#", ...) > most then
+      refuse_more(usage, verb, most, own, ...)
+    end
+    if prepare == nil then return ... end
+    return prepare(...)
+  end
+  return core.public(look, act)
+end
+
 --- Edits that turn 'a' into 'b': a character put in, left out or replaced, or
 --- two neighbours swapped.
 ---@param a string
@@ -108,18 +166,25 @@ local function distance (a, b)
   return last[#b]
 end
 
---- The name among the keys of 'sets' that 'name' was probably meant to be.
+--- Longer names are no names that somebody has mistyped.
+local LONGEST <const> = 64
+
+--- The name among the keys of 'sets' that 'name' was probably meant to be: a
+--- few edits away, and fewer the shorter both are.
 ---@param name string
 ---@param ... table<string, any>
 ---@return string?
 local function nearest (name, ...)
-  local best, edits = nil, math.max(1, math.min(3, #name // 2)) + 1
+  if #name < 2 or #name > LONGEST then return nil end
+  local best, edits = nil, 4
   for _, set in next, {...} do
     for known in next, set do
-      local d = type(known) == "string" and distance(name:lower(), known)
-                or math.huge
-      if d < edits or d == edits and best ~= nil and known < best then
-        best, edits = known, d
+      if type(known) == "string" and #known > 1 and #known <= LONGEST then
+        local d <const> = distance(name:lower(), known:lower())
+        if 4 * d < #name + #known
+           and (d < edits or d == edits and best ~= nil and known < best) then
+          best, edits = known, d
+        end
       end
     end
   end
@@ -156,7 +221,7 @@ local function unknown_option (verb, name, ...)
   misuse(string.format(near and "unknown option '%s' to '%s' (did you mean "
                                 .. "'%s'?)"
                        or "unknown option '%s' to '%s' (known are %s)",
-                       name, verb, near or list_names(...)))
+                       clean(name), verb, near or list_names(...)))
 end
 
 ---@param options any
@@ -178,6 +243,17 @@ local function size (value)
   if n > 0x7fffffff then return "an integer from 1 to 2147483647" end
 end
 
+--- More threads than any machine gives.
+local MOST_WORKERS <const> = 65536
+
+---@param value any
+---@return string?
+local function workers (value)
+  if size(value) ~= nil or value > MOST_WORKERS then
+    return "an integer from 1 to " .. MOST_WORKERS
+  end
+end
+
 ---@param value any
 ---@return string?
 local function flag (value)
@@ -188,6 +264,14 @@ end
 ---@return string?
 local function text (value)
   if type(value) ~= "string" then return "a string" end
+end
+
+--- A text that names something.
+---@param value any
+---@return string?
+local function name (value)
+  if type(value) ~= "string" then return "a string" end
+  if value == "" then return "a string that is not empty" end
 end
 
 --- An instant's distance: not negative, perhaps without end.
@@ -280,6 +364,20 @@ local function compile (source)
   return chunk, message
 end
 
+--- Values in a table without holes, as 'ipairs' reads them; 'n' may count
+--- them.
+---@param value table
+---@return any key  one that 'ipairs' would not come to
+local function beyond (value)
+  local n = 0
+  while rawget(value, n + 1) ~= nil do n = n + 1 end
+  for key in next, value do
+    if key ~= "n" and (math.type(key) ~= "integer" or key < 1 or key > n) then
+      return key
+    end
+  end
+end
+
 --- What a runspace can run: a function or the text of a chunk.
 ---@param value any
 ---@return string?  what was expected
@@ -293,24 +391,101 @@ local function code (value)
   end
   local chunk, message = compile(value)
   if chunk ~= nil then return nil end
+  if value:find "^[%a_][%w_.]*$" then
+    message = message .. "; for a function of that name pass it without quotes"
+  end
   return "source that compiles", message
 end
 
 --- Check the argument 'name' of 'verb' by 'code'.
 ---@param verb string
----@param name string
+---@param argument string
 ---@param value any
-local function is_code (verb, name, value)
+---@param hint? string  what may have been meant
+local function is_code (verb, argument, value, hint)
   if type(value) == "function" then return end
   local expected, wrong = code(value)
   if expected ~= nil then
-    misuse(string.format("bad argument '%s' to '%s' (%s expected, got %s)",
-                         name, verb, expected, wrong or describe(value)))
+    if is_module(value) then
+      hint = "the module is called with a dot: parallel." .. verb .. "(...)"
+    end
+    misuse(string.format("bad argument '%s' to '%s' (%s expected, got %s%s)",
+                         argument, verb, expected, wrong or describe(value),
+                         hint and "; " .. hint or ""))
   end
+end
+
+--- Is a value what items are, and no code?
+---@param value any
+---@return boolean
+local function is_list (value)
+  return type(value) == "table" and not is_module(value)
+end
+
+--- Check the order of items and function, which are easily mistaken for one
+--- another.
+---@param verb string
+---@param items any
+---@param argument string  name of the function
+---@param fn any
+local function in_order (verb, items, argument, fn)
+  local kind <const> = type(items)
+  if (kind == "function" or kind == "string") and is_list(fn) then
+    misuse(string.format("bad argument '%s' to '%s' (a function or the source "
+                         .. "of a chunk expected, got %s; the items come "
+                         .. "first: parallel.%s(items, %s))", argument, verb,
+                         describe(fn), verb, argument))
+  end
+end
+
+---@type table<string, integer>
+local RANK <const> = { number = 1, string = 2, boolean = 3 }
+
+--- An order of keys: numbers, strings, false and true, and then others, of
+--- which no order is known.
+---@param a any
+---@param b any
+---@return boolean
+local function precedes (a, b)
+  local x <const>, y <const> = RANK[type(a)] or 4, RANK[type(b)] or 4
+  if x ~= y then return x < y end
+  if x <= 2 then return a < b end
+  return x == 3 and not a and b
+end
+
+--- Check a table of options by the tests in 'own'.
+---@param verb string
+---@param given any
+---@param own table<string, fun(value: any): string?, string?>
+---@return table options
+local function read (verb, given, own)
+  if given == nil then return {} end
+  if type(given) ~= "table" then
+    bad_argument(verb, "options", "a table", given)
+  end
+  for option, value in next, given do
+    local test <const> = own[option]
+    if test == nil then unknown_option(verb, option, own) end
+    local expected <const>, wrong <const> = test(value)
+    if expected ~= nil then
+      misuse(string.format("bad option '%s' to '%s' (%s expected, got %s)",
+                           option, verb, expected, wrong or describe(value)))
+    end
+  end
+  return given
 end
 
 local check = {
   bad_argument = bad_argument,
+  beyond = beyond,
+  clean = clean,
+  in_order = in_order,
+  is_list = is_list,
+  is_module = is_module,
+  name = name,
+  precedes = precedes,
+  public = public,
+  read = read,
   bytes = bytes,
   count = count,
   limit = limit,
@@ -325,6 +500,7 @@ local check = {
   is_code = is_code,
   is_options = is_options,
   list = list,
+  list_names = list_names,
   misuse = misuse,
   nearest = nearest,
   one_of = one_of,
@@ -332,6 +508,7 @@ local check = {
   size = size,
   text = text,
   unknown_option = unknown_option,
+  workers = workers,
 }
 
 return check

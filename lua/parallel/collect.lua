@@ -3,7 +3,6 @@
 
 local check = require "parallel.check"
 local core = require "parallel.core"
-local input = require "parallel.input"
 local options = require "parallel.options"
 local report = require "parallel.report"
 
@@ -101,24 +100,15 @@ local function complete (records, source, total, reason)
   records.n = total
 end
 
----@param pool parallel.Pool?
----@param items any
----@param fn function|string
----@param opts? parallel.CollectOptions
 ---@return parallel.Record[] records
 ---@return parallel.Report report
-local function collect (pool, items, fn, opts)
+local function collect (pool, source, fn, list, opts, placed, stop)
   local started <const> = core.now()
-  local source = input.open("collect", items)
-  check.is_code("collect", "fn", fn)
-  local read, placed = options.read("collect", pool, opts, OWN)
-  local stop <const> = options.stops("collect", read, "continue")
-  local bound, list = options.bind("collect", fn, read, source.values)
-  local where, _ <close> = options.place("collect", pool, read, placed)
-  local progress <close> = read.progress
-    and require("parallel.progress").start(read.progress, source.total,
-                                           read.name) or nil
-  local batch <close> = options.batch(where, bound, read, {
+  local where, _ <close> = options.place("collect", pool, opts, placed)
+  local progress <close> = opts.progress
+    and require("parallel.progress").start(opts.progress, source.total,
+                                           opts.name) or nil
+  local batch <close> = options.batch(where, fn, opts, {
     total = source.total,
     records = true,
     continue = not stop,
@@ -128,36 +118,21 @@ local function collect (pool, items, fn, opts)
   complete(records, source, total, info.reason)
   return records, report.new(records, total, started, core.now(),
                              info.chunks,
-                             read.chunk and math.tointeger(read.chunk))
+                             opts.chunk and math.tointeger(opts.chunk))
 end
+
+local call, method =
+  options.over_items("collect", "fn", OWN, "continue", collect)
+
+local functions = {}
 
 --- Apply `fn` to each item and return a record of each, in the order of the
 --- items, and a report of them all.  A failed item never raises.  With
 --- `on_error = "stop"` what was not started when the first item failed has
 --- the state "cancelled".
----@param items parallel.AnyItems
----@param fn function|string  called with an item and the `arguments`
----@param opts? parallel.CollectOptions
----@return parallel.Record[] records
----@return parallel.Report report
-local function call_collect (items, fn, opts)
-  return collect(nil, items, fn, opts)
-end
+---@type fun(items: parallel.AnyItems, fn: function|string,
+---          opts?: parallel.CollectOptions): parallel.Record[],
+---          parallel.Report
+functions.collect = call
 
-local methods = {}
-
---- `parallel.collect` in this pool.
----@param items parallel.AnyItems
----@param fn function|string
----@param opts? parallel.CollectOptions
----@return parallel.Record[] records
----@return parallel.Report report
-function methods:collect (items, fn, opts)
-  options.is_pool(self, "collect")
-  return collect(self, items, fn, opts)
-end
-
-return {
-  functions = { collect = call_collect },
-  methods = methods,
-}
+return { functions = functions, methods = { collect = method } }

@@ -5,8 +5,8 @@ local check = require "parallel.check"
 local core = require "parallel.core"
 local input = require "parallel.input"
 
-local error, ipairs, next, require, setmetatable, string, type =
-  error, ipairs, next, require, setmetatable, string, type
+local error, ipairs, require, setmetatable, string, type =
+  error, ipairs, require, setmetatable, string, type
 
 ---@class parallel.CompareOptions
 ---@field fn function|string  called with each item
@@ -79,6 +79,10 @@ local ORDER <const> = { "none", "runspace", "job", "fresh" }
 local function isolation (value)
   local expected <const> = "an array of the words none, runspace, job, fresh"
   if type(value) ~= "table" or #value == 0 then return expected end
+  local behind <const> = check.beyond(value)
+  if behind ~= nil then
+    return expected, "the key " .. check.describe(behind)
+  end
   for _, word in ipairs(value) do
     if WAYS[word] == nil then
       return expected, "the way " .. check.describe(word)
@@ -86,20 +90,11 @@ local function isolation (value)
   end
 end
 
---- As many as a pool can have.
----@param value any
----@return string?
-local function workers (value)
-  if check.size(value) ~= nil or value > 65536 then
-    return "an integer from 1 to 65536"
-  end
-end
-
 local OWN <const> = {
   fn = check.code,
   isolation = isolation,
   items = check.list,
-  limit = workers,
+  limit = check.workers,
   repeats = check.size,
 }
 
@@ -115,30 +110,28 @@ function comparison:__tostring ()
     .. "fastest: " .. self.fastest.isolation .. "\n"
 end
 
---- Do the same work in several ways and tell how long each took.
----
----     print(parallel.compare{fn = work, items = {1, 2, 3, 4}})
----@param given parallel.CompareOptions
----@return parallel.Comparison[]  in the order asked for, with `fastest`
-local function compare (given)
+---@param given any
+---@return parallel.CompareOptions given
+---@return integer n  items
+local function prepare (given)
   if type(given) ~= "table" then
     check.bad_argument("compare", "options", "a table", given)
   end
-  for name, value in next, given do
-    local test = OWN[name]
-    if test == nil then check.unknown_option("compare", name, OWN) end
-    local expected, wrong = test(value)
-    if expected ~= nil then
-      check.misuse("bad option '" .. name .. "' to 'compare' (" .. expected
-                   .. " expected, got " .. (wrong or check.describe(value))
-                   .. ")")
-    end
-  end
+  check.read("compare", given, OWN)
   check.is_code("compare", "fn", given.fn)
   if given.items == nil then
     check.bad_option("compare", "items", "an array", nil)
   end
-  local n <const> = input.length("compare", given.items)
+  return given, input.length("compare", given.items)
+end
+
+--- Do the same work in several ways and tell how long each took.
+---
+---     print(parallel.compare{fn = work, items = {1, 2, 3, 4}})
+---@type fun(given: parallel.CompareOptions): parallel.Comparison[]
+---       in the order asked for, with `fastest`
+local compare = check.public("parallel.compare{fn =, items =, ...}", 1,
+                             function (given, n)
   local limit <const> = given.limit or core.workers()
   local result, plain = setmetatable({}, comparison), nil
   for i, word in ipairs(given.isolation or ORDER) do
@@ -159,6 +152,6 @@ local function compare (given)
     end
   end
   return result
-end
+end, prepare)
 
 return { functions = { compare = compare } }

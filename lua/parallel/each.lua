@@ -6,7 +6,6 @@
 -- so an endless input, a slow consumer, or both, take constant memory.
 
 local check = require "parallel.check"
-local input = require "parallel.input"
 local options = require "parallel.options"
 
 local require, setmetatable, table = require, setmetatable, table
@@ -139,17 +138,8 @@ local function in_order (self)
   end
 end
 
----@param pool parallel.Pool?
----@param items any
----@param fn function|string
----@param opts? parallel.EachOptions
-local function each (pool, items, fn, opts)
-  local source = input.open("each", items)
-  check.is_code("each", "fn", fn)
-  local read, placed = options.read("each", pool, opts, OWN)
-  local stop <const> = options.stops("each", read, "continue")
-  local bound, list = options.bind("each", fn, read, source.values)
-  local where, temporary = options.place("each", pool, read, placed)
+local function each (pool, source, fn, list, opts, placed, stop)
+  local where, temporary = options.place("each", pool, opts, placed)
   local self = setmetatable({
     source = source,
     pool = temporary,
@@ -158,19 +148,23 @@ local function each (pool, items, fn, opts)
     more = true,
     finished = false,
     ended = false,
-    progress = read.progress
-      and require("parallel.progress").start(read.progress, source.total,
-                                             read.name) or nil,
+    progress = opts.progress
+      and require("parallel.progress").start(opts.progress, source.total,
+                                             opts.name) or nil,
   }, loop)
   local _ <close> = setmetatable({ loop = self }, OPENING)
-  self.batch = options.batch(where, bound, read, {
+  self.batch = options.batch(where, fn, opts, {
     total = source.total,
     records = true,
     continue = not self.stop,
     eager = true,
   }, table.unpack(list, 1, list.n))
-  return (read.ordered and in_order or as_completed)(self), nil, nil, self
+  return (opts.ordered and in_order or as_completed)(self), nil, nil, self
 end
+
+local call, method = options.over_items("each", "fn", OWN, "continue", each)
+
+local functions = {}
 
 --- Apply `fn` to each item, for a generic `for` that gets a record of each as
 --- it completes, or in the order of the items with `ordered`.  A failed item
@@ -179,33 +173,9 @@ end
 ---     for record in parallel.each(hosts, probe, {limit = 5}) do
 ---       print(record.input, record.state, record.result or record.error)
 ---     end
----@param items parallel.AnyItems
----@param fn function|string  called with an item and the `arguments`
----@param opts? parallel.EachOptions
----@return fun(): parallel.Record?
----@return nil
----@return nil
----@return parallel.Loop
-local function call_each (items, fn, opts)
-  return each(nil, items, fn, opts)
-end
+---@type fun(items: parallel.AnyItems, fn: function|string,
+---          opts?: parallel.EachOptions): (fun(): parallel.Record?), nil, nil,
+---          parallel.Loop
+functions.each = call
 
-local methods = {}
-
---- `parallel.each` in this pool.
----@param items parallel.AnyItems
----@param fn function|string
----@param opts? parallel.EachOptions
----@return fun(): parallel.Record?
----@return nil
----@return nil
----@return parallel.Loop
-function methods:each (items, fn, opts)
-  options.is_pool(self, "each")
-  return each(self, items, fn, opts)
-end
-
-return {
-  functions = { each = call_each },
-  methods = methods,
-}
+return { functions = functions, methods = { each = method } }

@@ -344,6 +344,8 @@ end
 ---@param verb string
 ---@param name any
 ---@param fn any
+---@return string name
+---@return function fn
 local function check_handler (verb, name, fn)
   if type(name) ~= "string" or name == "" then
     check.bad_argument(verb, "event", "the name of an event", name)
@@ -351,6 +353,7 @@ local function check_handler (verb, name, fn)
   if type(fn) ~= "function" then
     check.bad_argument(verb, "handler", "a function", fn)
   end
+  return name, fn
 end
 
 ---@param verb string
@@ -368,6 +371,20 @@ local function is_job_event (verb, name)
                .. "; what jobs emit is heard by parallel.on)")
 end
 
+---@param name any
+---@param fn any
+---@return string name
+---@return function? fn
+local function check_off (name, fn)
+  if type(name) ~= "string" then
+    check.bad_argument("off", "event", "the name of an event", name)
+  end
+  if fn ~= nil and type(fn) ~= "function" then
+    check.bad_argument("off", "handler", "a function or nil", fn)
+  end
+  return name, fn
+end
+
 --- Listen to the events of all jobs that have handlers.
 local function listen ()
   local mask = 0
@@ -381,7 +398,6 @@ end
 ---@param fn fun(event: parallel.Event)
 ---@return function fn
 local function on (name, fn)
-  check_handler("on", name, fn)
   local list = handlers[name] or {}
   handlers[name] = list
   list[#list + 1] = fn
@@ -394,12 +410,6 @@ end
 ---@param fn? function
 ---@return integer removed
 local function off (name, fn)
-  if type(name) ~= "string" then
-    check.bad_argument("off", "event", "the name of an event", name)
-  end
-  if fn ~= nil and type(fn) ~= "function" then
-    check.bad_argument("off", "handler", "a function or nil", fn)
-  end
   local list, rest, removed = handlers[name] or {}, {}, 0
   for _, known in ipairs(list) do
     if fn == nil or known == fn then
@@ -418,13 +428,17 @@ end
 ---@param timeout? number  seconds; default 0; math.huge: without limit
 ---@return integer count  calls of handlers
 local function poll (timeout)
-  if timeout ~= nil then
-    local expected = check.seconds(timeout)
-    if expected ~= nil then
-      check.bad_argument("poll", "timeout", expected, timeout)
-    end
-  end
   return core.poll(timeout or 0)
+end
+
+---@param timeout any
+---@return number? timeout
+local function check_poll (timeout)
+  local expected <const> = timeout ~= nil and check.seconds(timeout) or nil
+  if expected ~= nil then
+    check.bad_argument("poll", "timeout", expected, timeout)
+  end
+  return timeout
 end
 
 --- A descriptor that is readable while `poll` has something to do, for event
@@ -446,9 +460,6 @@ local methods = {}
 ---@param fn fun(event: parallel.Event)
 ---@return parallel.Job
 function methods:on (event, fn)
-  if type(self) ~= "userdata" then check.bad_self("job", "on", self) end
-  is_job_event("on", event)
-  check_handler("on", event, fn)
   local id <const> = self.id
   local list = listeners[id] or {}
   listeners[id] = list
@@ -473,8 +484,6 @@ end
 ---@param fn? function
 ---@return parallel.Job
 function methods:off (event, fn)
-  if type(self) ~= "userdata" then check.bad_self("job", "off", self) end
-  is_job_event("off", event)
   local rest = {}
   for _, listener in ipairs(listeners[self.id] or {}) do
     if listener.event ~= event or fn ~= nil and listener.fn ~= fn then
@@ -513,8 +522,26 @@ return {
   add_streams = add_streams,
   deliver = deliver,
   forget = forget,
-  functions = { fileno = fileno, off = off, on = on, poll = poll },
-  job_methods = { off = methods.off, on = methods.on },
+  functions = {
+    fileno = check.public("parallel.fileno()", 0, fileno),
+    off = check.public("parallel.off(name [, fn])", 2, off, check_off),
+    on = check.public("parallel.on(name, fn)", 2, on, function (name, fn)
+      return check_handler("on", name, fn)
+    end),
+    poll = check.public("parallel.poll([timeout])", 1, poll, check_poll),
+  },
+  job_methods = {
+    off = check.public("job:off(event [, fn])", 3, methods.off,
+                       function (job, name, fn)
+      is_job_event("off", name)
+      return job, check_off(name, fn)
+    end, core.is_job),
+    on = check.public("job:on(event, fn)", 3, methods.on,
+                      function (job, name, fn)
+      is_job_event("on", name)
+      return job, check_handler("on", name, fn)
+    end, core.is_job),
+  },
   report_all = report_all,
   report_unseen = report_unseen,
   watch = watch,

@@ -1,8 +1,12 @@
 -- SPDX-License-Identifier: MIT
 --- What went wrong in a runspace, as a value.
 
-local getmetatable, math, next, package, pcall, string, table, tostring, type =
-  getmetatable, math, next, package, pcall, string, table, tostring, type
+local check = require "parallel.check"
+
+local getmetatable, ipairs, math, next, package, pcall, rawget, rawlen, string,
+      table, tostring, type =
+  getmetatable, ipairs, math, next, package, pcall, rawget, rawlen, string,
+  table, tostring, type
 local globals <const> = _G
 
 --- Raised by `map`, `run` and `job:get`, returned by `job:join`.
@@ -74,6 +78,9 @@ local function cut (text, room)
   return text:sub(1, at) .. "..."
 end
 
+--- Keys of a table that are put in order; more are shown as they come.
+local SORTED <const> = 1000
+
 --- A value on a part of a line.
 ---@param value any
 ---@param inside? boolean
@@ -95,13 +102,19 @@ local function brief (value, inside)
   for i = 1, math.min(border, 5) do
     parts[i] = brief(rawget(value, i), true)
   end
-  for key, field in next, value do
-    if #parts >= 5 then break end
+  local keys = {}
+  for key in next, value do
     if math.type(key) ~= "integer" or key < 1 or key > border then
-      local name = type(key) == "string" and key:find("^[%a_][%w_]*$") and key
-                   or "[" .. brief(key, true) .. "]"
-      parts[#parts + 1] = name .. " = " .. brief(field, true)
+      keys[#keys + 1] = key
+      if #keys > SORTED then break end
     end
+  end
+  if #keys <= SORTED then table.sort(keys, check.precedes) end
+  for _, key in ipairs(keys) do
+    if #parts >= 5 then break end
+    local name = type(key) == "string" and key:find("^[%a_][%w_]*$") and key
+                 or "[" .. brief(key, true) .. "]"
+    parts[#parts + 1] = name .. " = " .. brief(rawget(value, key), true)
   end
   return cut("{" .. table.concat(parts, ", ") .. "}", 60)
 end

@@ -229,11 +229,11 @@ local function has_package (libs)
   return false
 end
 
---- An initial state from the fields in 'given', for 'verb'.
+--- The fields in 'given', as `core` takes them.
 ---@param verb string
 ---@param given table
----@return parallel.InitialState
-local function make (verb, given)
+---@return parallel.InitialStateOptions
+local function fields_of (verb, given)
   local spec <const> = {}
   for name, read in next, FIELDS do
     if given[name] ~= nil then spec[name] = read(verb, name, given[name]) end
@@ -251,16 +251,16 @@ local function make (verb, given)
     check.misuse("bad option 'modules' to '" .. verb
                  .. "' ('libs' leaves 'package' out)")
   end
-  return core.initial_state(spec)
+  return spec
 end
 
---- The initial state that options of 'verb' describe.
+--- What options of 'verb' say of an initial state: one, or its fields.
 ---@param verb string
 ---@param given table
----@return parallel.InitialState
-local function of (verb, given)
+---@return parallel.InitialState|parallel.InitialStateOptions
+local function read (verb, given)
   local state = given.initial_state
-  if state == nil then return make(verb, given) end
+  if state == nil then return fields_of(verb, given) end
   for name in next, FIELDS do
     if given[name] ~= nil then
       check.misuse("bad option '" .. name .. "' to '" .. verb
@@ -271,15 +271,19 @@ local function of (verb, given)
   for name in next, state do
     if FIELDS[name] == nil then check.unknown_option(verb, name, FIELDS) end
   end
-  return make(verb, state)
+  return fields_of(verb, state)
 end
 
---- Describe what runspaces start with, to open any number of pools with it.
---- Values are copied now, so that later changes do not reach the runspaces;
---- what cannot travel is refused now.
----@param spec parallel.InitialStateOptions
+--- The initial state that 'read' has read.
+---@param said parallel.InitialState|parallel.InitialStateOptions
 ---@return parallel.InitialState
-local function initial_state (spec)
+local function make (said)
+  return type(said) == "userdata" and said or core.initial_state(said)
+end
+
+---@param spec any
+---@return parallel.InitialStateOptions
+local function prepare (spec)
   if type(spec) ~= "table" then
     check.bad_argument("initial_state", "spec", "a table", spec)
   end
@@ -288,10 +292,19 @@ local function initial_state (spec)
       check.unknown_option("initial_state", name, FIELDS)
     end
   end
-  return make("initial_state", spec)
+  return fields_of("initial_state", spec)
 end
+
+--- Describe what runspaces start with, to open any number of pools with it.
+--- Values are copied now, so that later changes do not reach the runspaces;
+--- what cannot travel is refused now.
+---@type fun(spec: parallel.InitialStateOptions): parallel.InitialState
+local initial_state =
+  check.public("parallel.initial_state{modules =, ...}", 1,
+               core.initial_state, prepare)
 
 return {
   functions = { initial_state = initial_state },
-  of = of,
+  make = make,
+  read = read,
 }

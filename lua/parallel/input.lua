@@ -3,10 +3,13 @@
 --- fed to a batch in the same way.
 
 local check = require "parallel.check"
+local core = require "parallel.core"
 local range = require "parallel.range"
 
-local getmetatable, ipairs, math, next, rawlen, type =
-  getmetatable, ipairs, math, next, rawlen, type
+local getmetatable, ipairs, math, next, pcall, rawget, rawlen, type =
+  getmetatable, ipairs, math, next, pcall, rawget, rawlen, type
+local getinfo <const> = debug and debug.getinfo
+local raise <const> = core.raise
 
 --- What `ipairs` returns first.
 local INEXT <const> = ipairs {}
@@ -25,6 +28,7 @@ local INEXT <const> = ipairs {}
 ---@field name? fun(index: integer): string
 ---       what it is called, where that is not "item 3"
 ---@field in_pool? boolean  a pool's own method was called
+---@field iterator? fun(state: any, control: any): ...
 
 ---@param list any[]
 ---@param n integer
@@ -67,16 +71,21 @@ end
 ---@param iterator fun(state: any, control: any): ...
 ---@param tell? fun(text: string): string  what is raised for an item that
 ---       cannot travel, "item 3: ..."
+---@param first? fun(state: any, control: any): ...  what is called first, in
+---       its place
 ---@return parallel.Input
-local function of_iterator (iterator, tell)
+local function of_iterator (iterator, tell, first)
   local inputs = {}
   local more, control, added = true, nil, 0
   return {
     inputs = inputs,
+    iterator = first or iterator,
     feed = function (batch)
       if more then
+        local step <const> = first or iterator
+        first = nil
         more, control, added =
-          batch:feed_iterator(iterator, nil, control, inputs, added, tell)
+          batch:feed_iterator(step, nil, control, inputs, added, tell)
       end
       return more
     end,
@@ -90,12 +99,57 @@ local function of_iterator (iterator, tell)
   }
 end
 
---- The length of an array: its 'n', or else its border.
+--- How an iterator that needs its state is passed.
+local REMEDY <const> = "of what stands behind 'in' only the first value "
+  .. "arrives; pass a function that knows the others: "
+  .. "local f, s, v = ...; function () v = f(s, v) return v end"
+
+--- Raise what the first call of an iterator raised; in other words, where that
+--- was since it has no state.
+---@param verb string
+---@param iterator function
+---@param problem any
+local function explain (verb, iterator, problem)
+  local about <const> = type(problem) == "string"
+    and getinfo ~= nil and getinfo(iterator, "Su") or nil
+  if about == nil then raise(problem) end
+  if about.what == "C" then
+    if problem:find "^bad argument #1 to " or problem:find "bad self" then
+      check.misuse("bad argument 'items' to '" .. verb .. "' (the iterator "
+                   .. "needs its state, which is nil: " .. problem .. "; "
+                   .. REMEDY .. ")")
+    end
+  elseif about.nparams > 0 and problem:find " nil value" then
+    problem = problem .. " (the first argument, its state, is nil here: "
+              .. REMEDY .. ")"
+  end
+  raise(problem)
+end
+
+--- An iterator for its first call, and further ones.
+---@param verb string
+---@param iterator function
+---@return fun(state: any, control: any): ...
+local function careful (verb, iterator)
+  local function done (ok, ...)
+    if ok then return ... end
+    return explain(verb, iterator, (...))
+  end
+  local called = false
+  return function (state, control)
+    if called then return iterator(state, control) end
+    called = true
+    return done(pcall(iterator, state, control))
+  end
+end
+
+--- The length of an array: its own 'n', or else its border.  An 'n' that its
+--- metatable gives is that of something else.
 ---@param verb string
 ---@param list table
 ---@return integer
 local function length (verb, list)
-  local n = list.n
+  local n = rawget(list, "n")
   if type(n) == "number" then
     local size = math.tointeger(n)
     if not size or size < 0 then
@@ -105,10 +159,18 @@ local function length (verb, list)
     return size --[[@as integer]]
   end
   local size = #list
-  if size == 0 and getmetatable(list) == nil and next(list) ~= nil then
-    check.misuse("bad argument 'items' to '" .. verb .. "' (an array "
-                 .. "expected, got a table without an item 1 but with the "
-                 .. "key " .. check.describe(next(list)) .. ")")
+  if size ~= 0 then
+    return size
+  elseif getmetatable(list) == nil then
+    if next(list) ~= nil then
+      check.misuse("bad argument 'items' to '" .. verb .. "' (an array "
+                   .. "expected, got a table without an item 1 but with the "
+                   .. "key " .. check.describe(next(list)) .. ")")
+    end
+  elseif list[1] ~= nil then
+    check.misuse("bad argument 'items' to '" .. verb .. "' (a length "
+                 .. "expected, got 0 for a table that has an item 1: give its "
+                 .. "metatable __len, or the table a field n)")
   end
   return size
 end
@@ -120,7 +182,7 @@ local function is_callable (value)
   if kind == "function" then return true end
   if kind ~= "table" and kind ~= "userdata" then return false end
   local metatable = getmetatable(value)
-  if type(metatable) ~= "table" or metatable.__call == nil then
+  if type(metatable) ~= "table" or rawget(metatable, "__call") == nil then
     return false
   end
   return kind == "userdata" or rawlen(value) == 0
@@ -141,6 +203,9 @@ local function open (verb, value)
     check.misuse("bad argument 'items' to '" .. verb .. "' (of what 'ipairs' "
                  .. "returns only the first value arrives; pass the array "
                  .. "itself)")
+  end
+  if type(value) == "function" then
+    return of_iterator(value, nil, careful(verb, value))
   end
   if is_callable(value) then return of_iterator(value) end
   if type(value) ~= "table" then

@@ -13,7 +13,7 @@ local ipairs, math, next, require, setmetatable, table, tostring, type =
 ---@field async? boolean  return jobs by key at once
 ---@field limit? integer  calls at once
 ---@field name? string    of the call, in messages
----@field params? table<string, any>  for all keys, below their own
+---@field params? table<string, any>  for all keys; a key keeps its own
 ---@field progress? boolean|string|fun(state: parallel.ProgressState)
 ---@field streams? table<string, boolean|function>
 
@@ -31,22 +31,17 @@ local pools = setmetatable({}, { __mode = "k" })
 ---@param calls table
 ---@return any[]
 local function keys_of (calls)
-  local keys, kinds = {}, {}
-  for key in next, calls do
-    keys[#keys + 1] = key
-    kinds[type(key)] = true
-  end
-  local kind = next(kinds)
-  if next(kinds, kind) == nil and (kind == "string" or kind == "number") then
-    table.sort(keys)
-  end
+  local keys = {}
+  for key in next, calls do keys[#keys + 1] = key end
+  table.sort(keys, check.precedes)
   return keys
 end
 
 ---@param key any
 ---@return string
 local function brief (key)
-  return type(key) == "string" and "'" .. key .. "'" or tostring(key)
+  return type(key) == "string" and "'" .. check.clean(key) .. "'"
+         or tostring(key)
 end
 
 --- What one key's call gets: its values by position, or by name over the
@@ -58,17 +53,20 @@ end
 ---@return function|string fn
 ---@return table list  with `n`
 local function arguments_of (fn, key, own, common)
-  local verb <const> = "invoke (key " .. brief(key) .. ")"
   if type(own) ~= "table" then
+    local hint <const> = options.is_known(key, OWN)
+      and "; options come behind the calls: invoke(fn, calls, options)" or ""
     check.misuse("bad arguments of key " .. brief(key) .. " to 'invoke' (a "
-                 .. "table expected, got " .. check.describe(own) .. ")")
+                 .. "table expected, got " .. check.describe(own) .. hint
+                 .. ")")
   end
   local list, named = params.split(own)
   for name, value in next, common do
     if named[name] == nil then named[name] = value end
   end
   if next(named) == nil then return fn, list end
-  local bound, values = params.bind(verb, fn, named, list.n)
+  local bound, values = params.bind("invoke", fn, named, list.n,
+                                    " (key " .. brief(key) .. ")")
   table.move(values, 1, values.n, list.n + 1, list)
   list.n = list.n + values.n
   return bound, list
@@ -185,16 +183,14 @@ local function by_body (keys, bodies)
   return groups
 end
 
----@param pool parallel.Pool?
----@param fn function|string
----@param calls table<any, table>
----@param opts? parallel.InvokeOptions
-local function invoke (pool, fn, calls, opts)
-  check.is_code("invoke", "fn", fn)
+--- The arguments of `invoke`, read.
+local function check_call (pool, fn, calls, opts)
+  check.is_code("invoke", "fn", fn, type(calls) == "function"
+                and "the function comes first: invoke(fn, calls)" or nil)
   if type(calls) ~= "table" then
     check.bad_argument("invoke", "calls", "a table of arguments by key", calls)
   end
-  local read, placed = options.read("invoke", pool, opts, OWN)
+  local read <const>, placed <const> = options.read("invoke", pool, opts, OWN)
   if read.async and read.progress then
     check.misuse("bad option 'progress' to 'invoke' (with async nobody waits: "
                  .. "leave it out, or wait for the jobs)")
@@ -203,7 +199,12 @@ local function invoke (pool, fn, calls, opts)
                  .. "workers are the limit: open a pool of " .. read.limit
                  .. ", or call parallel.invoke)")
   end
-  local keys, lists, bodies = prepare(fn, calls, read.params or {})
+  local keys <const>, lists <const>, bodies <const> =
+    prepare(fn, calls, read.params or {})
+  return pool, keys, lists, bodies, read, placed
+end
+
+local function invoke (pool, keys, lists, bodies, read, placed)
   if #keys == 0 then options.is_open(pool) end
   -- Jobs that nobody waits for here are limited by their pool.
   local own <const> = placed or read.async and read.limit ~= nil
@@ -240,6 +241,8 @@ local function invoke (pool, fn, calls, opts)
   return results, errors
 end
 
+local functions = {}
+
 --- Call `fn` once for each key of `calls`, with the arguments there: by name
 --- (`{host = "a", port = 80}`), by position (`{"a", 80}`), or both.  Never
 --- raises for a call.
@@ -248,26 +251,15 @@ end
 ---       web1 = {host = "10.0.0.1", port = 80},
 ---       web2 = {host = "10.0.0.2", port = 80},
 ---     }, {limit = 10})
----@param fn function|string
----@param calls table<any, table>
----@param opts? parallel.InvokeOptions
----@return table<any, any> results  first values by key; with `async`, jobs
----@return table<any, parallel.Failure>? errors  by key; none with `async`
-local function call_invoke (fn, calls, opts)
-  return invoke(nil, fn, calls, opts)
-end
+---@type fun(fn: function|string, calls: table<any, table>,
+---          opts?: parallel.InvokeOptions): table<any, any>,
+---          table<any, parallel.Failure>?
+functions.invoke =
+  check.public("parallel.invoke(fn, calls [, options])", 3, invoke,
+               function (...) return check_call(nil, ...) end)
 
-local methods = {}
+local method <const> =
+  check.public("pool:invoke(fn, calls [, options])", 4, invoke, check_call,
+               core.is_pool)
 
---- `parallel.invoke` in this pool.
----@param fn function|string
----@param calls table<any, table>
----@param opts? parallel.InvokeOptions
----@return table<any, any> results
----@return table<any, parallel.Failure>? errors
-function methods:invoke (fn, calls, opts)
-  options.is_pool(self, "invoke")
-  return invoke(self, fn, calls, opts)
-end
-
-return { functions = { invoke = call_invoke }, methods = methods }
+return { functions = functions, methods = { invoke = method } }

@@ -25,19 +25,27 @@ local function fail (job, value, traceback, state)
   }
 end
 
---- Check a call of a method that waits: nil waits without limit.
----@param job any
+--- A method of jobs.
+---@param usage string
+---@param most integer
+---@param act fun(...: any): ...
+---@param prepare? fun(...: any): ...
+---@return fun(...: any): ...
+local function method (usage, most, act, prepare)
+  return check.public("job:" .. usage, most, act, prepare, core.is_job)
+end
+
+--- What a method that waits is called with: nil waits without limit.
 ---@param verb string
----@param timeout any
----@return number? timeout
-local function limit (job, verb, timeout)
-  if type(job) ~= "userdata" then check.bad_self("job", verb, job) end
-  if timeout == nil then return nil end
-  local expected = check.seconds(timeout)
-  if expected ~= nil then
-    check.bad_argument(verb, "timeout", expected, timeout)
+---@return fun(job: parallel.Job, timeout: any): parallel.Job, number?
+local function limit (verb)
+  return function (job, timeout)
+    local expected <const> = timeout ~= nil and check.seconds(timeout) or nil
+    if expected ~= nil then
+      check.bad_argument(verb, "timeout", expected, timeout)
+    end
+    return job, timeout ~= math.huge and timeout or nil
   end
-  return timeout ~= math.huge and timeout or nil
 end
 
 ---@param job parallel.Job
@@ -69,62 +77,58 @@ local function outcome (job) return joined(job, job:fetch()) end
 local job_methods = {}
 
 --- Wait until the job has ended, `timeout` seconds at most.
----@param timeout? number
----@return boolean? ok  true and the results; false and a `parallel.Failure`;
----                     nil and "timeout"
----@return any ...
-function job_methods:join (timeout)
-  local most <const> = limit(self, "join", timeout)
-  if self:wait(most) == nil then return nil, "timeout" end
-  return outcome(self)
-end
+---@type fun(self: parallel.Job, timeout?: number): boolean?, ...
+---       true and the results; false and a `parallel.Failure`; nil and
+---       "timeout"
+job_methods.join = method("join([timeout])", 2, function (job, most)
+  if job:wait(most) == nil then return nil, "timeout" end
+  return outcome(job)
+end, limit "join")
 
 --- The results, once the job has ended.  Raises its `parallel.Failure`, or an
 --- error when `timeout` seconds were not enough.
----@param timeout? number
----@return any ...
-function job_methods:get (timeout)
-  local most <const> = limit(self, "get", timeout)
-  if self:wait(most) == nil then
-    check.misuse("timeout: job '" .. self.name .. "' has not ended within "
-                 .. timeout .. " s")
+---@type fun(self: parallel.Job, timeout?: number): ...
+job_methods.get = method("get([timeout])", 2, function (job, most)
+  if job:wait(most) == nil then
+    check.misuse("timeout: job '" .. job.name .. "' has not ended within "
+                 .. most .. " s")
   end
-  return got(self, self:fetch())
-end
+  return got(job, job:fetch())
+end, limit "get")
 
 --- Stop the job: an error is raised where it is, once, so that it can clean
 --- up; `grace` seconds later it is forced to end.  However it takes that, its
 --- state will be "cancelled"; or "lost", when it is in C code that does not
 --- come back within a second.
----@param opts? parallel.CancelOptions
----@return boolean asked  false when it had ended
-function job_methods:cancel (opts)
-  if type(self) ~= "userdata" then check.bad_self("job", "cancel", self) end
-  return self:stop(options.grace("cancel", opts))
-end
+---@type fun(self: parallel.Job, opts?: parallel.CancelOptions): boolean
+---       false when it had ended
+job_methods.cancel = method("cancel([{grace = seconds}])", 2,
+                            function (job, grace) return job:stop(grace) end,
+                            function (job, opts)
+  return job, options.grace("cancel", opts)
+end)
 
 job_methods.on, job_methods.off = event.job_methods.on, event.job_methods.off
 
 --- All that the job sends to its streams, in order, for a generic `for`: what
 --- is kept so far, then what comes, until the job has ended.
----@return fun(): parallel.StreamRecord?
-function job_methods:records ()
-  if type(self) ~= "userdata" then check.bad_self("job", "records", self) end
+---@type fun(self: parallel.Job): fun(): parallel.StreamRecord?
+job_methods.records = method("records()", 1, function (job)
   local after = 0
-  self:listen(event.WAKE)
+  job:listen(event.WAKE)
   return function ()
     while true do
-      local ended <const> = self:settled()
-      local record = self:record(after)
+      local ended <const> = job:settled()
+      local record = job:record(after)
       if record ~= nil then
         after = record.sequence
         return record
       end
       if ended then return nil end
-      if not self:help() then core.wait() end
+      if not job:help() then core.wait() end
     end
   end
-end
+end)
 
 --- Removed jobs, until they are collected.
 ---@type table<parallel.Job, boolean>
@@ -132,12 +136,12 @@ local removed = setmetatable({}, { __mode = "k" })
 
 --- Stop the job if it has not ended, and forget it: `parallel.jobs` does not
 --- list it any more, and its failure is not reported.
-function job_methods:remove ()
-  if type(self) ~= "userdata" then check.bad_self("job", "remove", self) end
-  self:see()
-  removed[self] = true
-  self:cancel()
-end
+---@type fun(self: parallel.Job)
+job_methods.remove = method("remove()", 1, function (job)
+  job:see()
+  removed[job] = true
+  job:stop()
+end)
 
 --- The jobs of this script that live: those that have not ended, and those
 --- that have and whose handle is still held; in the order of their ids.
@@ -176,7 +180,6 @@ end
 ---@param ... any
 ---@return parallel.Job
 local function spawn (pool, fn, ...)
-  check.is_code("spawn", "fn", fn)
   local streams <const> = options.streams_of(pool)
   local described <const> = streams and { streams = streams } or nil
   return (start(pool, true, streams, fn, described, ...))
@@ -201,7 +204,6 @@ local RUNNING <const> = {
 ---@param ... any
 ---@return any ...
 local function run (pool, fn, ...)
-  check.is_code("run", "fn", fn)
   local streams <const> = options.streams_of(pool)
   local guard <close> = setmetatable({}, RUNNING)
   start(pool, true, streams, fn, { streams = streams, guard = guard }, ...)
@@ -224,137 +226,148 @@ local SUBMIT <const> = {
   [1] = check.code,
   fn = check.code,
   arguments = options.by_position,
-  name = check.text,
+  name = check.name,
   params = options.by_name,
   streams = options.streams,
 }
 for name, test in next, limits.CALL do SUBMIT[name] = test end
 
---- Start a job as a table describes it.
+--- What a table that describes a job says.
 ---@param verb string
----@param pool parallel.Pool
 ---@param given parallel.SubmitOptions
----@param wait boolean  for room in the queue
----@return parallel.Job?
----@return string? why  "full"
-local function submit (verb, pool, given, wait)
+---@return parallel.SubmitOptions given
+---@return function|string fn
+---@return table list  its arguments, with `n`
+local function read (verb, given)
   if type(given) ~= "table" then
-    check.bad_argument(verb, "options", "a table", given)
+    check.misuse("bad argument 'options' to '" .. verb .. "' (a table "
+                 .. "expected, got " .. check.describe(given) .. "; it is "
+                 .. "written " .. verb .. "{fn, arguments = {...}})")
   end
   for name, value in next, given do
     local test = SUBMIT[name]
-    if test == nil then check.unknown_option(verb, name, SUBMIT) end
+    if math.type(name) == "integer" and name > 1 then
+      check.misuse("bad options to '" .. verb .. "' (named options expected, "
+                   .. "got the key " .. name .. "; arguments are given as "
+                   .. "arguments = {...})")
+    elseif test == nil then
+      check.unknown_option(verb, name, SUBMIT)
+    end
     local expected, wrong = test(value)
     if expected ~= nil then
-      check.misuse("bad option '" .. name .. "' to '" .. verb .. "' ("
-                   .. expected .. " expected, got "
+      check.misuse("bad option '" .. (name == 1 and "fn" or name) .. "' to '"
+                   .. verb .. "' (" .. expected .. " expected, got "
                    .. (wrong or check.describe(value)) .. ")")
     end
   end
+  limits.check(verb, given)
   local fn = given[1] or given.fn
   check.is_code(verb, "fn", fn)
   if given[1] ~= nil and given.fn ~= nil then
     check.misuse("bad option 'fn' to '" .. verb
                  .. "' (the function is given twice)")
   end
-  local arguments = given.arguments
+  local list = table.pack(options.arguments(verb, given))
   if given.params ~= nil then
-    local list = table.pack(options.arguments(verb, given))
     local bound
     fn, bound = require("parallel.params").bind(verb, fn, given.params,
                                                 list.n)
     table.move(bound, 1, bound.n, list.n + 1, list)
     list.n = list.n + bound.n
-    arguments = list
   end
-  local list = { arguments = arguments }
+  return given, fn, list
+end
+
+--- Start a job as a table describes it.
+---@param pool parallel.Pool
+---@param wait boolean  for room in the queue
+---@param given parallel.SubmitOptions
+---@param fn function|string
+---@param list table
+---@return parallel.Job?
+---@return string? why  "full"
+local function submit (pool, wait, given, fn, list)
   local streams <const> = options.streams_of(pool, given.streams)
   local described <const> = { name = given.name, streams = streams }
   limits.add(described, given)
   return start(pool, wait, streams, fn, described,
-               options.arguments(verb, list))
-end
-
---- Call `fn` in a runspace of the default pool.  Does not wait for it: the job
---- is asked for its results later, or not at all.
----@param fn function|string
----@param ... any  its arguments
----@return parallel.Job
-local function call_spawn (fn, ...)
-  return core.default_pool():spawn(fn, ...)
-end
-
---- Call `fn` in a runspace of the default pool and return its results, or
---- raise a `parallel.Failure`.
----@param fn function|string
----@param ... any  its arguments
----@return any ...
-local function call_run (fn, ...)
-  return core.default_pool():run(fn, ...)
+               table.unpack(list, 1, list.n))
 end
 
 --- Start a job as a table describes it, in a runspace of the default pool.
 ---
 ---     local job = parallel.submit{probe, params = {host = "a", port = 80}}
----@param given parallel.SubmitOptions
----@return parallel.Job
-local function call_submit (given)
-  return submit("submit", core.default_pool(), given, true)
-end
+---@type fun(given: parallel.SubmitOptions): parallel.Job
+local call_submit = check.public("parallel.submit{fn, ...}", 1, function (...)
+  return submit(core.default_pool(), true, ...)
+end, function (given) return read("submit", given) end)
 
 local methods = {}
 
 --- `parallel.submit` in this pool.  Waits while its queue is full.
----@param given parallel.SubmitOptions
----@return parallel.Job
-function methods:submit (given)
-  options.is_pool(self, "submit")
-  return (submit("submit", self, given, true))
-end
+---@type fun(self: parallel.Pool, given: parallel.SubmitOptions): parallel.Job
+methods.submit = check.public("pool:submit{fn, ...}", 2, function (pool, ...)
+  return (submit(pool, true, ...))
+end, function (pool, given) return pool, read("submit", given) end,
+  core.is_pool)
 
 --- The same, without waiting.
----@param given parallel.SubmitOptions
----@return parallel.Job?
----@return string? why  "full"
-function methods:try_submit (given)
-  options.is_pool(self, "try_submit")
-  return submit("try_submit", self, given, false)
-end
+---@type fun(self: parallel.Pool, given: parallel.SubmitOptions):
+---          parallel.Job?, string?
+methods.try_submit = check.public("pool:try_submit{fn, ...}", 2,
+                                  function (pool, ...)
+  return submit(pool, false, ...)
+end, function (pool, given) return pool, read("try_submit", given) end,
+  core.is_pool)
 
 --- Stop all jobs and calls that are queued and run in this pool, as
 --- `job:cancel` does it.  The pool stays open.
----@param opts? parallel.CancelOptions
-function methods:cancel (opts)
-  options.is_pool(self, "cancel")
-  self:stop(options.grace("cancel", opts))
+---@type fun(self: parallel.Pool, opts?: parallel.CancelOptions)
+methods.cancel = check.public("pool:cancel([{grace = seconds}])", 2,
+                              function (pool, grace) pool:stop(grace) end,
+                              function (pool, opts)
+  return pool, options.grace("cancel", opts)
+end, core.is_pool)
+
+--- A verb that hands on all its arguments to what it calls.
+---@param verb string
+---@param act fun(pool: parallel.Pool, fn: function|string, ...: any): ...
+---@return fun(self: parallel.Pool, fn: function|string, ...: any): ...
+local function of_function (verb, act)
+  return check.public("pool:" .. verb .. "(fn, ...)", math.huge, act,
+                      function (pool, fn, ...)
+    check.is_code(verb, "fn", fn)
+    return pool, fn, ...
+  end, core.is_pool)
 end
 
 --- `parallel.spawn` in this pool.
----@param fn function|string
----@param ... any
----@return parallel.Job
-function methods:spawn (fn, ...)
-  options.is_pool(self, "spawn")
-  return spawn(self, fn, ...)
-end
+---@type fun(self: parallel.Pool, fn: function|string, ...: any): parallel.Job
+methods.spawn = of_function("spawn", spawn)
 
 --- `parallel.run` in this pool.
----@param fn function|string
----@param ... any
----@return any ...
-function methods:run (fn, ...)
-  options.is_pool(self, "run")
-  return run(self, fn, ...)
-end
+---@type fun(self: parallel.Pool, fn: function|string, ...: any): ...
+methods.run = of_function("run", run)
+
+local functions = {}
+
+--- Call `fn` in a runspace of the default pool.  Does not wait for it: the job
+--- is asked for its results later, or not at all.
+---@type fun(fn: function|string, ...: any): parallel.Job
+functions.spawn = core.spawn
+
+--- Call `fn` in a runspace of the default pool and return its results, or
+--- raise a `parallel.Failure`.
+---@type fun(fn: function|string, ...: any): ...
+functions.run = core.run
+
+functions.jobs = check.public("parallel.jobs()", 0, jobs)
+functions.submit = call_submit
 
 return {
+  acts = { run = run, spawn = spawn },
   fail = raise,
-  functions = {
-    jobs = jobs,
-    run = call_run,
-    spawn = call_spawn,
-    submit = call_submit,
-  },
+  functions = functions,
   job_methods = job_methods,
   methods = methods,
   outcome = outcome,

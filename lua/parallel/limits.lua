@@ -23,7 +23,7 @@ local ipairs, math, next, type = ipairs, math, next, type
 ---@field instructions? integer   of Lua that a job or item may execute; they
 ---       are counted by thousands, which takes up to half of its speed
 ---@field max_tasks? integer  jobs and items after which it is renewed
----@field max_bytes? integer|string  bytes kept after a job at which it is
+---@field max_bytes? integer|string  bytes held after a job: it is renewed, too
 
 --- RS_RETRY_ of runspace.h
 local RETRY_ERROR <const>, RETRY_TIMEOUT <const> = 1, 2
@@ -53,7 +53,22 @@ local function retry_on (value)
       return "an array of " .. WORDS, check.describe(word)
     end
   end
+  local behind <const> = check.beyond(value)
+  if behind ~= nil then
+    return "an array of " .. WORDS, "the key " .. check.describe(behind)
+  end
   if value[1] == nil then return "an array of " .. WORDS, "none" end
+end
+
+--- Check that the options of 'verb' go together.
+---@param verb string
+---@param given parallel.Limits
+local function check_limits (verb, given)
+  if given.retry_on ~= nil and given.retries == nil then
+    check.misuse("bad option 'retry_on' to '" .. verb .. "' (without "
+                 .. "'retries' nothing is tried again: give retries = 1, or "
+                 .. "leave it out)")
+  end
 end
 
 --- Tests of the options of a call, as `options.read` takes them.
@@ -118,4 +133,5 @@ return {
   RUNSPACE = RUNSPACE,
   add = add,
   add_runspace = add_runspace,
+  check = check_limits,
 }

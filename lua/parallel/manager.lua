@@ -2,8 +2,9 @@
 --- Named jobs: start them, ask for them, wait for them, remove them.
 
 local check = require "parallel.check"
+local core = require "parallel.core"
 local params = require "parallel.params"
-local wait = require "parallel.wait".functions.wait
+local wait = require "parallel.wait".wait
 
 local getmetatable, ipairs, math, next, setmetatable, string, table, type =
   getmetatable, ipairs, math, next, setmetatable, string, table, type
@@ -28,13 +29,26 @@ local PATIENCE <const> = 300
 local manager = { __name = "parallel.manager" }
 manager.__index = manager
 
----@param self any
+---@param value any
+---@return boolean
+local function is_manager (value)
+  return getmetatable(value) == manager
+end
+
+--- A method of managers.
+---@param usage string
+---@param most integer
+---@param act fun(...: any): ...
+---@param prepare? fun(...: any): ...
+---@return fun(...: any): ...
+local function method (usage, most, act, prepare)
+  return check.public("manager:" .. usage, most, act, prepare, is_manager)
+end
+
+---@param self parallel.Manager
 ---@param verb string
 ---@return parallel.Manager
 local function is_open (self, verb)
-  if getmetatable(self) ~= manager then
-    check.bad_self("manager", verb, self)
-  end
   if self.pool == nil then
     check.misuse("bad call of '" .. verb .. "' (the manager is closed)")
   end
@@ -52,7 +66,9 @@ local function find (self, verb, name)
     check.bad_argument(verb, "name", "the name of a job", name)
   end
   local job = self.jobs[name]
-  if job == nil then check.misuse("Job '" .. name .. "' not found") end
+  if job == nil then
+    core.complain("Job '" .. check.clean(name) .. "' not found")
+  end
   return job
 end
 
@@ -101,20 +117,10 @@ end
 ---@param fn function|string
 ---@param arguments? table  values by position, or by the names of parameters
 ---@param name? string      default "Job_" and eight characters
----@return parallel.Job
-function manager:start (fn, arguments, name)
-  is_open(self, "start")
-  check.is_code("start", "fn", fn)
-  if arguments ~= nil and type(arguments) ~= "table" then
-    check.bad_argument("start", "arguments", "a table or nil", arguments)
-  end
-  if name ~= nil and (type(name) ~= "string" or name == "") then
-    check.bad_argument("start", "name", "a string or nil", name)
-  end
-  name = name or make_name(self)
-  if self.jobs[name] ~= nil then
-    check.misuse("Job with name '" .. name .. "' already exists")
-  end
+---@type fun(self: parallel.Manager, fn: function|string, arguments?: table,
+---          name?: string): parallel.Job
+manager.start = method("start(fn [, arguments [, name]])", 4,
+                       function (self, fn, arguments, name)
   local list, named = params.split(arguments or {})
   local job = self.pool:submit {
     fn, arguments = list, name = name,
@@ -123,14 +129,29 @@ function manager:start (fn, arguments, name)
   self.jobs[name] = job
   self.order[#self.order + 1] = name
   return job
-end
+end, function (self, fn, arguments, name)
+  is_open(self, "start")
+  check.is_code("start", "fn", fn, type(arguments) == "function"
+                and "the function comes first: start(fn, arguments, name)"
+                or nil)
+  if arguments ~= nil and type(arguments) ~= "table" then
+    check.bad_argument("start", "arguments", "a table or nil", arguments)
+  end
+  if name ~= nil and (type(name) ~= "string" or name == "") then
+    check.bad_argument("start", "name", "a string or nil", name)
+  end
+  name = name or make_name(self)
+  if self.jobs[name] ~= nil then
+    core.complain("Job with name '" .. check.clean(name) .. "' already exists")
+  end
+  return self, fn, arguments, name
+end)
 
 --- What became of a job so far.
----@param name string
----@return parallel.JobRecord
-function manager:get (name)
-  return record_of(find(self, "get", name))
-end
+---@type fun(self: parallel.Manager, name: string): parallel.JobRecord
+manager.get = method("get(name)", 2, record_of, function (self, name)
+  return find(self, "get", name)
+end)
 
 ---@param verb string
 ---@param timeout any
@@ -147,16 +168,17 @@ end
 --- Wait for a job; raises when `timeout` seconds were not enough.
 ---@param name string
 ---@param timeout? number  default 300
----@return parallel.JobRecord
-function manager:wait (name, timeout)
-  local job <const> = find(self, "wait", name)
-  local most <const> = seconds("wait", timeout)
+---@type fun(self: parallel.Manager, name: string, timeout?: number):
+---          parallel.JobRecord
+manager.wait = method("wait(name [, timeout])", 3, function (job, most)
   if job:wait(most ~= math.huge and most or nil) == nil then
-    check.misuse(string.format("Job '%s' timed out after %g seconds", name,
-                               most))
+    core.complain(string.format("Job '%s' timed out after %g seconds",
+                                check.clean(job.name), most))
   end
   return record_of(job)
-end
+end, function (self, name, timeout)
+  return find(self, "wait", name), seconds("wait", timeout)
+end)
 
 --- The jobs that were not removed, in the order of their start.
 ---@param self parallel.Manager
@@ -170,69 +192,56 @@ end
 --- Wait for all jobs; raises when `timeout` seconds were not enough, and says
 --- how many are left.
 ---@param timeout? number  default 300
----@return parallel.JobRecord[]
-function manager:wait_all (timeout)
-  is_open(self, "wait_all")
-  local most <const> = seconds("wait_all", timeout)
+---@type fun(self: parallel.Manager, timeout?: number): parallel.JobRecord[]
+manager.wait_all = method("wait_all([timeout])", 2, function (self, most)
   local _, pending = wait(list_of(self), { timeout = most })
   if #pending > 0 then
-    check.misuse(string.format("%d job%s timed out after %g seconds", #pending,
-                               #pending == 1 and "" or "s", most))
+    core.complain(string.format("%d job%s timed out after %g seconds",
+                                #pending, #pending == 1 and "" or "s", most))
   end
   return self:all()
-end
+end, function (self, timeout)
+  return is_open(self, "wait_all"), seconds("wait_all", timeout)
+end)
 
---- Records of the jobs in the given states.
----@param self parallel.Manager
+--- A method that gives records of the jobs in some states.
 ---@param verb string
 ---@param test fun(state: string): boolean
----@return parallel.JobRecord[]
-local function select_jobs (self, verb, test)
-  is_open(self, verb)
-  local records = {}
-  for _, job in ipairs(list_of(self)) do
-    local record = record_of(job)
-    if test(record.state) then records[#records + 1] = record end
-  end
-  return records
+---@return fun(self: parallel.Manager): parallel.JobRecord[]
+local function select_jobs (verb, test)
+  return method(verb .. "()", 1, function (self)
+    local records = {}
+    for _, job in ipairs(list_of(self)) do
+      local record = record_of(job)
+      if test(record.state) then records[#records + 1] = record end
+    end
+    return records
+  end, function (self) return is_open(self, verb) end)
 end
 
 local LIVE <const> = { queued = true, running = true, stopping = true }
 
 --- Records of all jobs, in the order of their start.
----@return parallel.JobRecord[]
-function manager:all ()
-  return select_jobs(self, "all", function () return true end)
-end
+manager.all = select_jobs("all", function () return true end)
 
 --- Records of those that have ended, however they did.
----@return parallel.JobRecord[]
-function manager:completed ()
-  return select_jobs(self, "completed", function (state)
-    return not LIVE[state]
-  end)
-end
+manager.completed = select_jobs("completed", function (state)
+  return not LIVE[state]
+end)
 
 --- Records of those that run.
----@return parallel.JobRecord[]
-function manager:running ()
-  return select_jobs(self, "running", function (state)
-    return state == "running" or state == "stopping"
-  end)
-end
+manager.running = select_jobs("running", function (state)
+  return state == "running" or state == "stopping"
+end)
 
 --- Records of those that wait for a runspace.
----@return parallel.JobRecord[]
-function manager:queued ()
-  return select_jobs(self, "queued", function (state)
-    return state == "queued"
-  end)
-end
+manager.queued = select_jobs("queued", function (state)
+  return state == "queued"
+end)
 
 --- Stop a job if it has not ended, and forget it.
----@param name string
-function manager:remove (name)
-  local job <const> = find(self, "remove", name)
+---@type fun(self: parallel.Manager, name: string)
+manager.remove = method("remove(name)", 2, function (self, job, name)
   job:remove()
   self.jobs[name] = nil
   for i, known in ipairs(self.order) do
@@ -241,20 +250,18 @@ function manager:remove (name)
       break
     end
   end
-end
+end, function (self, name) return self, find(self, "remove", name), name end)
 
 --- Stop and remove all jobs, and end the workers.
-function manager:close ()
-  if getmetatable(self) ~= manager then
-    check.bad_self("manager", "close", self)
-  end
+---@param self parallel.Manager
+local function close (self)
   if self.pool == nil then return end
   local _ <close> = self.pool
   for _, job in ipairs(list_of(self)) do job:remove() end
   self.pool, self.jobs, self.order = nil, {}, {}
 end
 
-manager.__close = manager.close
+manager.close, manager.__close = method("close()", 1, close), close
 
 function manager:__tostring ()
   if self.pool == nil then return "parallel.manager: closed" end
@@ -266,17 +273,16 @@ end
 ---     local jobs <close> = parallel.manager(4)
 ---     jobs:start(backup, {path = "/home"}, "home")
 ---     print(jobs:wait("home").result)
----@param max? integer  default, one for each CPU
----@return parallel.Manager
-local function new (max)
-  if max ~= nil then
-    local expected = check.size(max)
-    if expected ~= nil then
-      check.bad_argument("manager", "max", expected, max)
-    end
-  end
+---@type fun(max?: integer): parallel.Manager
+local new = check.public("parallel.manager([max])", 1, function (max)
   local pool = require("parallel.pool").functions.pool { max = max }
   return setmetatable({ pool = pool, jobs = {}, order = {} }, manager)
-end
+end, function (max)
+  local expected <const> = max ~= nil and check.workers(max) or nil
+  if expected ~= nil then
+    check.bad_argument("manager", "max", expected, max)
+  end
+  return max
+end)
 
 return { functions = { manager = new } }

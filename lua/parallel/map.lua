@@ -3,7 +3,6 @@
 
 local check = require "parallel.check"
 local core = require "parallel.core"
-local input = require "parallel.input"
 local options = require "parallel.options"
 
 local error, require, table = error, require, table
@@ -157,38 +156,14 @@ local function run (pool, source, fn, opts, keep, ...)
   return results, failures
 end
 
----@param pool parallel.Pool?
----@param items any
----@param fn function|string
----@param opts? parallel.MapOptions
----@return table results
----@return table<integer, parallel.Failure>? failures
-local function map (pool, items, fn, opts)
-  local source = input.open("map", items)
-  source.in_pool = pool ~= nil
-  check.is_code("map", "fn", fn)
-  local read, placed = options.read("map", pool, opts, OWN)
-  options.stops("map", read, "stop")
-  local bound, list = options.bind("map", fn, read, source.values)
-  local where, _ <close> = options.place("map", pool, read, placed)
-  return run(where, source, bound, read, false, table.unpack(list, 1, list.n))
+local function map (pool, source, fn, list, opts, placed)
+  local where, _ <close> = options.place("map", pool, opts, placed)
+  return run(where, source, fn, opts, false, table.unpack(list, 1, list.n))
 end
 
----@param pool parallel.Pool?
----@param items any
----@param predicate function|string
----@param opts? parallel.MapOptions
----@return table kept
----@return table<integer, parallel.Failure>? failures
-local function filter (pool, items, predicate, opts)
-  local source = input.open("filter", items)
-  source.in_pool = pool ~= nil
-  check.is_code("filter", "predicate", predicate)
-  local read, placed = options.read("filter", pool, opts, OWN)
-  options.stops("filter", read, "stop")
-  local bound, list = options.bind("filter", predicate, read, source.values)
-  local where, _ <close> = options.place("filter", pool, read, placed)
-  local results, failures = run(where, source, bound, read, true,
+local function filter (pool, source, predicate, list, opts, placed)
+  local where, _ <close> = options.place("filter", pool, opts, placed)
+  local results, failures = run(where, source, predicate, opts, true,
                                 table.unpack(list, 1, list.n))
   local item <const> = source.item
   local kept, n = {}, 0
@@ -202,58 +177,30 @@ local function filter (pool, items, predicate, opts)
   return kept, failures
 end
 
+local call_map, map_in_pool = options.over_items("map", "fn", OWN, "stop", map)
+local call_filter, filter_in_pool =
+  options.over_items("filter", "predicate", OWN, "stop", filter)
+
+local functions = {}
+
 --- The first value that `fn` returns for each item, in the order of the
 --- items.  Items that give nil leave a hole; `results.n` counts them all.
 ---
 --- Raises a `parallel.Failure` as soon as an item is known to have failed,
 --- and starts nothing more.  With `on_error = "continue"` failed items leave
 --- holes, and the second result has their failures by index.
----@param items parallel.AnyItems
----@param fn function|string  called with an item and the `arguments`
----@param opts? parallel.MapOptions
----@return table results
----@return table<integer, parallel.Failure>? failures
-local function call_map (items, fn, opts)
-  return map(nil, items, fn, opts)
-end
+---@type fun(items: parallel.AnyItems, fn: function|string,
+---          opts?: parallel.MapOptions): table, table?
+functions.map = call_map
 
 --- The items for which `predicate` returns a true value, in their order;
 --- `kept.n` counts them.  Failures as in `map`.
----@param items parallel.AnyItems
----@param predicate function|string
----@param opts? parallel.MapOptions
----@return table kept
----@return table<integer, parallel.Failure>? failures
-local function call_filter (items, predicate, opts)
-  return filter(nil, items, predicate, opts)
-end
-
-local methods = {}
-
---- `parallel.map` in this pool.
----@param items parallel.AnyItems
----@param fn function|string
----@param opts? parallel.MapOptions
----@return table results
----@return table<integer, parallel.Failure>? failures
-function methods:map (items, fn, opts)
-  options.is_pool(self, "map")
-  return map(self, items, fn, opts)
-end
-
---- `parallel.filter` in this pool.
----@param items parallel.AnyItems
----@param predicate function|string
----@param opts? parallel.MapOptions
----@return table kept
----@return table<integer, parallel.Failure>? failures
-function methods:filter (items, predicate, opts)
-  options.is_pool(self, "filter")
-  return filter(self, items, predicate, opts)
-end
+---@type fun(items: parallel.AnyItems, predicate: function|string,
+---          opts?: parallel.MapOptions): table, table?
+functions.filter = call_filter
 
 return {
-  functions = { map = call_map, filter = call_filter },
-  methods = methods,
+  functions = functions,
+  methods = { filter = filter_in_pool, map = map_in_pool },
   run = run,
 }

@@ -8,7 +8,7 @@
 local parallel = require "parallel"
 
 local raw_metatable = debug and debug.getmetatable or getmetatable
-local rawequal, rawget, type = rawequal, rawget, type
+local next, rawequal, rawget, type = next, rawequal, rawget, type
 
 --- Names and whether each is a function.
 ---@param functions string
@@ -47,4 +47,15 @@ local function names (value)
   return metatable and TYPES[rawget(metatable, "__name")]
 end
 
-return { of = names }
+--- What a table looks like at the prompt: one of ours, whose fields are made
+--- when they are asked for, as a table that has them.
+---@param value table
+---@return table
+local function shown (value)
+  if not rawequal(value, parallel.task) then return value end
+  local copy <const> = {}
+  for name in next, TASK do copy[name] = value[name] end
+  return copy
+end
+
+return { of = names, shown = shown }

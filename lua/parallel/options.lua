@@ -3,10 +3,11 @@
 
 local check = require "parallel.check"
 local core = require "parallel.core"
+local input = require "parallel.input"
 local limits = require "parallel.limits"
 
-local getmetatable, math, next, require, table, type =
-  getmetatable, math, next, require, table, type
+local getmetatable, math, next, rawget, require, table, type =
+  getmetatable, math, next, rawget, require, table, type
 
 --- What every verb over items accepts.
 ---@class parallel.CallOptions: parallel.InitialStateFields, parallel.Limits
@@ -72,6 +73,12 @@ local function by_position (value)
              .. "; values by name are given as 'params'"
     end
   end
+  if rawget(value, "n") ~= nil then return nil end
+  local behind <const> = check.beyond(value)
+  if behind ~= nil then
+    return "an array", "one with a hole before the key "
+           .. check.describe(behind) .. "; give its length as 'n'"
+  end
 end
 
 ---@type table<string, fun(value: any): string?, string?>
@@ -79,7 +86,7 @@ local COMMON <const> = {
   arguments = by_position,
   chunk = check.size,
   limit = check.size,
-  name = check.text,
+  name = check.name,
   params = by_name,
   progress = progress,
   streams = streams,
@@ -135,14 +142,14 @@ local function unknown (verb, pool, name, own)
 end
 
 --- Check the options given to 'verb', which has 'own' ones beside the common
---- ones.  Second result: whether some of them describe an initial state.
+--- ones.  Second result: false, or what some of them say of an initial state.
 ---@param verb string
 ---@param pool parallel.Pool?  whose method was called
 ---@param given any
 ---@param own? table<string, string|fun(value: any): string?>  a text refuses a
 ---       common one: why, and what to do instead
 ---@return table options
----@return boolean placed
+---@return false|parallel.InitialState|parallel.InitialStateOptions placed
 local function read (verb, pool, given, own)
   if given == nil then return NONE, false end
   check.is_options(given, verb)
@@ -173,7 +180,16 @@ local function read (verb, pool, given, own)
       check.bad_option(verb, name, expected, value)
     end
   end
-  return given, placed
+  limits.check(verb, given)
+  return given, placed and require("parallel.initial_state").read(verb, given)
+end
+
+--- Is this the name of an option of a verb with 'own' ones?
+---@param name any
+---@param own table
+---@return boolean
+local function is_known (name, own)
+  return own[name] ~= nil or COMMON[name] ~= nil or PLACE[name] ~= nil
 end
 
 --- Does the first failure stop a call?  Then there are none to be counted.
@@ -196,7 +212,8 @@ end
 ---@param verb string
 ---@param pool parallel.Pool?
 ---@param options table
----@param placed boolean
+---@param placed boolean|parallel.InitialState|parallel.InitialStateOptions
+---       what 'read' gave; true: a pool of its own, whatever is said
 ---@return parallel.Pool pool
 ---@return parallel.Pool? temporary  to be closed when the call ends
 local function place (verb, pool, options, placed)
@@ -205,7 +222,8 @@ local function place (verb, pool, options, placed)
   if not placed and (limit == nil or limit <= core.workers()) then
     return core.default_pool(), nil
   end
-  local temporary = require("parallel.pool").open_for(verb, options)
+  local said <const> = placed ~= true and placed or nil
+  local temporary = require("parallel.pool").open_for(verb, options, said)
   return temporary, temporary
 end
 
@@ -224,7 +242,7 @@ end
 local function arguments (verb, options)
   local list = options.arguments
   if list == nil then return end
-  local n = list.n
+  local n = rawget(list, "n")
   if n == nil then
     n = #list
   elseif check.size(n) ~= nil and n ~= 0 then
@@ -250,6 +268,34 @@ local function bind (verb, fn, options, leading)
                  .. "name or by position: give params or arguments)")
   end
   return require("parallel.params").bind(verb, fn, options.params, leading)
+end
+
+--- The two public forms of a verb over items: a function, and a method of
+--- pools.  'act' gets the pool or nil, the source of the items, the function,
+--- its further arguments, the options, what some of them say of an initial
+--- state, and whether the first failure stops the call.
+---@param verb string
+---@param argument string  name of the function
+---@param own table        as in 'read'
+---@param default "stop"|"continue"
+---@param act fun(...: any): ...
+---@return fun(...: any): ... call
+---@return fun(...: any): ... method
+local function over_items (verb, argument, own, default, act)
+  local function prepare (pool, items, fn, opts)
+    check.in_order(verb, items, argument, fn)
+    local source <const> = input.open(verb, items)
+    source.in_pool = pool ~= nil
+    check.is_code(verb, argument, fn)
+    local given <const>, placed <const> = read(verb, pool, opts, own)
+    local stop <const> = stops(verb, given, default)
+    local bound <const>, list <const> = bind(verb, fn, given, source.values)
+    return pool, source, bound, list, given, placed, stop
+  end
+  local usage <const> = verb .. "(items, " .. argument .. " [, options])"
+  return check.public("parallel." .. usage, 3, act,
+                      function (...) return prepare(nil, ...) end),
+         check.public("pool:" .. usage, 4, act, prepare, core.is_pool)
 end
 
 --- The batch of a call over items, with its options.
@@ -278,20 +324,7 @@ local GRACE <const> = { grace = check.seconds }
 ---@param given any
 ---@return number?
 local function grace (verb, given)
-  check.is_options(given, verb)
-  for name, value in next, given or NONE do
-    if GRACE[name] == nil then check.unknown_option(verb, name, GRACE) end
-    local expected = GRACE[name](value)
-    if expected ~= nil then check.bad_option(verb, name, expected, value) end
-  end
-  return given and given.grace
-end
-
---- Check that a method was called on a pool, with a colon.
----@param self any
----@param verb string
-local function is_pool (self, verb)
-  if type(self) ~= "userdata" then check.bad_self("pool", verb, self) end
+  return check.read(verb, given, GRACE).grace
 end
 
 --- For a call that has nothing to do, and so asks the pool for nothing.
@@ -310,8 +343,9 @@ local options = {
   by_name = by_name,
   by_position = by_position,
   grace = grace,
+  is_known = is_known,
   is_open = is_open,
-  is_pool = is_pool,
+  over_items = over_items,
   place = place,
   read = read,
   stops = stops,

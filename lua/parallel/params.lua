@@ -22,7 +22,7 @@ end
 local function names_of (verb, fn)
   local info = debug and debug.getinfo and debug.getinfo(fn, "uS")
   if info == nil or info.what == "C" then
-    check.misuse("bad option 'params' to '" .. verb .. "' (a function with "
+    check.misuse("bad option 'params' to " .. verb .. " (a function with "
                  .. "named parameters expected, got "
                  .. (info and "a C function" or "no library 'debug'")
                  .. "; pass arguments instead)")
@@ -31,7 +31,7 @@ local function names_of (verb, fn)
   for i = 1, info.nparams do
     names[i] = debug.getlocal(fn, i)
     if names[i] == nil or names[i]:sub(1, 1) == "(" then
-      check.misuse("bad option 'params' to '" .. verb .. "' (the names of the "
+      check.misuse("bad option 'params' to " .. verb .. " (the names of the "
                    .. "parameters were stripped from the function; pass "
                    .. "arguments instead)")
     end
@@ -52,7 +52,7 @@ end
 local function check_names (verb, params)
   for name in next, params do
     if type(name) ~= "string" then
-      check.misuse("bad option 'params' to '" .. verb .. "' (names of "
+      check.misuse("bad option 'params' to " .. verb .. " (names of "
                    .. "parameters expected as keys, got "
                    .. check.describe(name) .. ")")
     end
@@ -82,13 +82,13 @@ local function bind_function (verb, fn, params, leading)
     local place = places[name]
     if place == nil then
       local near = check.nearest(name, places)
-      check.misuse("unknown parameter '" .. name .. "' in 'params' to '"
-                   .. verb .. "'"
+      check.misuse("unknown parameter '" .. check.clean(name)
+                   .. "' in 'params' to " .. verb
                    .. (near and " (did you mean '" .. near .. "'?)" or "")
                    .. "; the function has: " .. listed(names))
     elseif place <= leading then
-      check.misuse("parameter '" .. name .. "' in 'params' to '" .. verb
-                   .. "' is given already, by position; by name there are: "
+      check.misuse("parameter '" .. name .. "' in 'params' to " .. verb
+                   .. " is given already, by position; by name there are: "
                    .. listed(names, leading + 1))
     end
   end
@@ -96,8 +96,8 @@ local function bind_function (verb, fn, params, leading)
   for i = leading + 1, #names do
     local value = params[names[i]]
     if value == nil then
-      check.misuse("missing parameter '" .. names[i] .. "' in 'params' to '"
-                   .. verb .. "'; the function has: " .. listed(names))
+      check.misuse("missing parameter '" .. names[i] .. "' in 'params' to "
+                   .. verb .. "; the function has: " .. listed(names))
     end
     list.n = list.n + 1
     list[list.n] = value
@@ -116,14 +116,14 @@ local function bind_source (verb, source, params, leading)
   local names = {}
   for name in next, params do
     if not name:find "^[%a_][%w_]*$" or KEYWORDS[name] then
-      check.misuse("bad name '" .. name .. "' in 'params' to '" .. verb
-                   .. "' (the name of a variable expected)")
+      check.misuse("bad name '" .. check.clean(name) .. "' in 'params' to "
+                   .. verb .. " (the name of a variable expected)")
     end
     names[#names + 1] = name
   end
   table.sort(names)
   if #names > 150 then
-    check.misuse("bad option 'params' to '" .. verb .. "' (at most 150 names "
+    check.misuse("bad option 'params' to " .. verb .. " (at most 150 names "
                  .. "for a chunk, got " .. #names .. ")")
   end
   local list = { n = #names }
@@ -140,9 +140,11 @@ end
 ---@param fn function|string
 ---@param params table<string, any>
 ---@param leading? integer  parameters that are given by position
+---@param whose? string  what is said behind the verb: " (key 'db1')"
 ---@return function|string fn  to be called with them
 ---@return table list          their values, in order, with `n`
-local function bind (verb, fn, params, leading)
+local function bind (verb, fn, params, leading, whose)
+  verb = whose and verb .. whose or "'" .. verb .. "'"
   check_names(verb, params)
   if type(fn) == "string" then
     return bind_source(verb, fn, params, leading)

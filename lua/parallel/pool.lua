@@ -28,17 +28,6 @@ local NO_SIGNAL <const> = -1
 ---@field signal? integer|"none"  that stops a job; default SIGURG; with "none"
 ---       a job stops where it looks itself
 
---- More threads than any machine gives.
-local MOST <const> = 65536
-
----@param value any
----@return string?
-local function workers (value)
-  if check.size(value) ~= nil or value > MOST then
-    return "an integer from 1 to " .. MOST
-  end
-end
-
 local QUEUE <const> = { bytes = check.bytes, jobs = check.size }
 
 --- A number of jobs, or limits of both kinds.
@@ -71,8 +60,8 @@ end
 
 local OWN <const> = {
   idle = check.seconds,
-  max = workers,
-  min = workers,
+  max = check.workers,
+  min = check.workers,
   pin = check.flag,
   queue = queue,
   signal = signal,
@@ -85,12 +74,12 @@ local function default_max ()
   return core.workers ~= nil and core.workers() or core.cpus()
 end
 
----@param verb string
 ---@param min integer?
 ---@param max integer?
 ---@param given table
+---@param said parallel.InitialState|parallel.InitialStateOptions
 ---@return parallel.Pool
-local function open (verb, min, max, given)
+local function open (min, max, given, said)
   local idle = given.idle
   if idle == 0 then idle = 1e-9 end  -- at once, where 0 means the default
   local limit = given.queue
@@ -100,7 +89,7 @@ local function open (verb, min, max, given)
     max = max or math.max(min or 1, default_max()),
     idle = idle,
     reset = given.reset or "globals",
-    initial_state = initial_state.of(verb, given),
+    initial_state = initial_state.make(said),
     queue_jobs = limit.jobs,
     queue_bytes = check.to_bytes(limit.bytes),
     pin = given.pin,
@@ -113,20 +102,25 @@ end
 --- A pool for one call of 'verb', as its options describe it.
 ---@param verb string
 ---@param given table
+---@param said? parallel.InitialState|parallel.InitialStateOptions
 ---@return parallel.Pool
-local function open_for (verb, given)
-  return open(verb, nil, given.limit and math.min(given.limit, MOST), given)
+local function open_for (verb, given, said)
+  return open(nil, given.limit and math.min(given.limit, 65536), given,
+              said or initial_state.read(verb, given))
 end
 
---- Open a pool.  Its first `min` workers are started and seeded before this
---- returns; what fails while they are seeded (a missing module, an error in
---- `init`) is raised here.  Close it with `<close>` or `pool:close`.
----
----     local pool <close> = parallel.pool{max = 4, modules = {"cjson"}}
----@param given? parallel.PoolOptions
----@return parallel.Pool
-local function pool (given)
+---@param given any
+---@return integer? min
+---@return integer? max
+---@return table given
+---@return parallel.InitialState|parallel.InitialStateOptions said
+local function prepare (given)
   given = given or {}
+  if type(given) == "number" then
+    check.misuse("bad argument 'options' to 'pool' (a table expected, got "
+                 .. given .. "; it is written parallel.pool{max = " .. given
+                 .. "})")
+  end
   check.is_options(given, "pool")
   for name, value in next, given do
     local test = OWN[name] or options.PLACE[name]
@@ -145,9 +139,17 @@ local function pool (given)
     check.misuse("bad option 'min' to 'pool' (" .. min
                  .. " workers are more than 'max', " .. max .. ")")
   end
-  return open("pool", min and math.tointeger(min), max and math.tointeger(max),
-              given)
+  return min and math.tointeger(min), max and math.tointeger(max), given,
+         initial_state.read("pool", given)
 end
+
+--- Open a pool.  Its first `min` workers are started and seeded before this
+--- returns; what fails while they are seeded (a missing module, an error in
+--- `init`) is raised here.  Close it with `<close>` or `pool:close`.
+---
+---     local pool <close> = parallel.pool{max = 4, modules = {"cjson"}}
+---@type fun(given?: parallel.PoolOptions): parallel.Pool
+local pool = check.public("parallel.pool{max =, ...}", 1, open, prepare)
 
 return {
   functions = { pool = pool },

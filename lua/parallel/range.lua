@@ -32,7 +32,7 @@ end
 ---@param last? integer
 ---@param step? integer  default 1; negative counts down
 ---@return parallel.Range
-function range.new (first, last, step)
+local function new (first, last, step)
   if last == nil and step == nil then first, last = 1, first end
   local a, z = to_integer("first", first), to_integer("last", last)
   local by = step == nil and 1 or to_integer("step", step)
@@ -86,6 +86,9 @@ function range.__tostring (self)
   return string.format("range(%d, %d, %d)", self.first, self.last, self.step)
 end
 
-range.functions = { range = range.new }
+range.functions = {
+  range = check.public("parallel.range(first, last [, step])", 3,
+                       function (r) return r end, new),
+}
 
 return range

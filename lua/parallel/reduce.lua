@@ -13,7 +13,8 @@ local map = require "parallel.map"
 local options = require "parallel.options"
 local range = require "parallel.range"
 
-local getmetatable, math, table, type = getmetatable, math, table, type
+local getmetatable, math, next, table, type =
+  getmetatable, math, next, table, type
 
 ---@class parallel.ReduceOptions: parallel.InitialStateFields, parallel.Limits
 ---@field limit? integer    jobs in flight; default: what keeps the pool busy
@@ -207,7 +208,7 @@ end
 local function cut (source, items, size, workers)
   local n <const> = source.total
   if n == nil then
-    return cut_iterator(items, size or SMALLEST, size or LARGEST,
+    return cut_iterator(source.iterator, size or SMALLEST, size or LARGEST,
                         workers * PARTS)
   end
   local share <const> = -(-n // (workers * PARTS))
@@ -217,32 +218,55 @@ local function cut (source, items, size, workers)
   return cut_array(items, n, size or math.min(LARGEST, math.max(2, share)))
 end
 
----@param pool parallel.Pool?
----@param items any
----@param fn function|string
+--- Raise for an initial value that must have been meant as the options, which
+--- stand behind it.
 ---@param init any
----@param opts? parallel.ReduceOptions
----@return any
-local function reduce (pool, items, fn, init, opts)
-  local source = input.open("reduce", items)
-  check.is_code("reduce", "fn", fn)
-  local read, placed = options.read("reduce", pool, opts, OWN)
-  local bound, list = options.bind("reduce", fn, read, 2)
+---@param opts any
+local function check_init (init, opts)
+  if opts ~= nil or type(init) ~= "table" or getmetatable(init) ~= nil
+     or next(init) == nil then
+    return
+  end
+  for name in next, init do
+    if not options.is_known(name, OWN) then return end
+  end
+  local name <const> = next(init)
+  check.misuse("bad argument 'init' to 'reduce' (a table with the option '"
+               .. name .. "' stands where the initial value belongs: options "
+               .. "come behind it, as in reduce(items, fn, nil, {" .. name
+               .. " = ...}); for a table that is the initial value pass {} as "
+               .. "options)")
+end
+
+--- The arguments of `reduce`, read.
+local function prepare (pool, items, fn, init, opts)
+  check.in_order("reduce", items, "fn", fn)
+  local source <const> = input.open("reduce", items)
+  check.is_code("reduce", "fn", fn,
+                type(init) == "function" and "the function comes before the "
+                .. "initial value: reduce(items, fn, init)" or nil)
+  check_init(init, opts)
+  local given <const>, placed <const> = options.read("reduce", pool, opts, OWN)
+  local bound <const>, list <const> = options.bind("reduce", fn, given, 2)
+  return pool, source, items, bound, list, init, given, placed
+end
+
+local function reduce (pool, source, items, bound, list, init, opts, placed)
   if source.total == 0 then
     options.is_open(pool)
     return init
   end
-  local where, _ <close> = options.place("reduce", pool, read, placed)
+  local where, _ <close> = options.place("reduce", pool, opts, placed)
   if type(bound) == "string" then bound = check.compile(bound) end
   local workers <const> = where:info().max
-  local parts = cut(source, items, read.chunk, workers)
+  local parts = cut(source, items, opts.chunk, workers)
   if init ~= nil then parts = begin_with(init, parts) end
   local values, ends
-  local left <const> = read.deadline and core.now() + read.deadline
+  local left <const> = opts.deadline and core.now() + opts.deadline
   local parts_opts <const> = {
-    chunk = 1, deadline = read.deadline, limit = read.limit, name = read.name,
-    priority = read.priority, retries = read.retries,
-    retry_on = read.retry_on, streams = read.streams, timeout = read.timeout,
+    chunk = 1, deadline = opts.deadline, limit = opts.limit, name = opts.name,
+    priority = opts.priority, retries = opts.retries,
+    retry_on = opts.retry_on, streams = opts.streams, timeout = opts.timeout,
   }
   repeat
     values, ends = pass(where, parts, ends, parts_opts, pool ~= nil, bound,
@@ -256,6 +280,8 @@ local function reduce (pool, items, fn, init, opts)
   return values[1]
 end
 
+local functions = {}
+
 --- Combine the items into one value: `fn(fn(fn(a, b), c), d)`, cut into parts
 --- that are combined in runspaces, several at a time.  So `fn` must be
 --- associative (it may get two results of its own), and it may rely on the
@@ -264,29 +290,14 @@ end
 --- give `init`.
 ---
 ---     parallel.reduce(parallel.range(1000), math.max)
----@param items parallel.AnyItems
----@param fn function|string  called with two values and the `arguments`
----@param init? any
----@param opts? parallel.ReduceOptions
----@return any
-local function call_reduce (items, fn, init, opts)
-  return reduce(nil, items, fn, init, opts)
-end
+---@type fun(items: parallel.AnyItems, fn: function|string, init?: any,
+---          opts?: parallel.ReduceOptions): any
+functions.reduce =
+  check.public("parallel.reduce(items, fn [, init [, options]])", 4, reduce,
+               function (...) return prepare(nil, ...) end)
 
-local methods = {}
+local method <const> =
+  check.public("pool:reduce(items, fn [, init [, options]])", 5, reduce,
+               prepare, core.is_pool)
 
---- `parallel.reduce` in this pool.
----@param items parallel.AnyItems
----@param fn function|string
----@param init? any
----@param opts? parallel.ReduceOptions
----@return any
-function methods:reduce (items, fn, init, opts)
-  options.is_pool(self, "reduce")
-  return reduce(self, items, fn, init, opts)
-end
-
-return {
-  functions = { reduce = call_reduce },
-  methods = methods,
-}
+return { functions = functions, methods = { reduce = method } }

@@ -3,8 +3,8 @@
 
 local check = require "parallel.check"
 
-local getmetatable, ipairs, next, setmetatable, string, table, tostring, type =
-  getmetatable, ipairs, next, setmetatable, string, table, tostring, type
+local getmetatable, ipairs, setmetatable, string, table, tostring, type =
+  getmetatable, ipairs, setmetatable, string, table, tostring, type
 
 ---@class parallel.Report
 ---@field total integer        items
@@ -66,10 +66,10 @@ function report.new (records, total, started, ended, batches, batch_size)
   return self
 end
 
----@param verb string
----@param self any
-local function is_report (verb, self)
-  if getmetatable(self) ~= report then check.bad_self("report", verb, self) end
+---@param value any
+---@return boolean
+local function is_report (value)
+  return getmetatable(value) == report
 end
 
 --- A function that reads a record: a field's name, a name with dots (fields
@@ -85,8 +85,10 @@ local function reader (verb, key)
   local first = key:match "^[^.]+"
   if not FIELDS[first] then
     local near = check.nearest(first or key, FIELDS)
-    check.misuse("unknown field '" .. key .. "' of records in '" .. verb .. "'"
-                 .. (near and " (did you mean '" .. near .. "'?)" or ""))
+    check.misuse("unknown field '" .. check.clean(key) .. "' of records to '"
+                 .. verb .. "'"
+                 .. (near and " (did you mean '" .. near .. "'?)"
+                     or " (known are " .. check.list_names(FIELDS) .. ")"))
   end
   return function (record)
     local value = record
@@ -99,11 +101,10 @@ local function reader (verb, key)
 end
 
 --- How many records have each value of a field: `report:count "state"`.
----@param key string|fun(record: parallel.Record): any
----@return table<any, integer>
-function report:count (key)
-  is_report("count", self)
-  local read <const> = reader("count", key)
+---@type fun(self: parallel.Report,
+---          key: string|fun(record: parallel.Record): any):
+---          table<any, integer>
+report.count = check.public("report:count(key)", 2, function (self, read)
   local counts = {}
   for _, record in ipairs(self.records) do
     local value = read(record)
@@ -112,14 +113,13 @@ function report:count (key)
     end
   end
   return counts
-end
+end, function (self, key) return self, reader("count", key) end, is_report)
 
 --- The records by the value of a field.
----@param key string|fun(record: parallel.Record): any
----@return table<any, parallel.Record[]>
-function report:group (key)
-  is_report("group", self)
-  local read <const> = reader("group", key)
+---@type fun(self: parallel.Report,
+---          key: string|fun(record: parallel.Record): any):
+---          table<any, parallel.Record[]>
+report.group = check.public("report:group(key)", 2, function (self, read)
   local groups = {}
   for _, record in ipairs(self.records) do
     local value = read(record)
@@ -129,7 +129,7 @@ function report:group (key)
     end
   end
   return groups
-end
+end, function (self, key) return self, reader("group", key) end, is_report)
 
 local COLUMNS <const> = { "index", "input", "state", "result", "error",
                           "duration", "worker" }
@@ -137,39 +137,47 @@ local COLUMNS <const> = { "index", "input", "state", "result", "error",
 ---@class parallel.TableOptions
 ---@field width? integer  columns of the terminal; default: what it has
 
---- The records as a table of text that fits the terminal.
----@param columns? (string|{[1]: string, [2]: string|function})[]
----       fields, or pairs of a title and a field or function; default: the
----       common ones
----@param opts? parallel.TableOptions
----@return string
-function report:table (columns, opts)
-  is_report("table", self)
-  if columns ~= nil and (type(columns) ~= "table" or columns[1] == nil) then
-    check.bad_argument("table", "columns", "an array of fields", columns)
+local TABLE <const> = { width = check.size }
+
+--- What the columns of a table are: titles, and what reads them.
+---@param self parallel.Report
+---@param columns any
+---@param opts any
+local function prepare_table (self, columns, opts)
+  if columns ~= nil and (type(columns) ~= "table" or columns[1] == nil
+                         or check.beyond(columns) ~= nil) then
+    local behind <const> = type(columns) == "table" and check.beyond(columns)
+    check.misuse("bad argument 'columns' to 'table' (an array of fields "
+                 .. "expected, got "
+                 .. (behind and "the key " .. check.describe(behind)
+                     or check.describe(columns))
+                 .. "; a title is given as a pair: {\"Host\", \"input\"})")
   end
-  check.is_options(opts, "table")
-  for name, value in next, opts or {} do
-    if name ~= "width" then
-      check.unknown_option("table", name, { width = true })
-    end
-    local expected = check.size(value)
-    if expected then check.bad_option("table", name, expected, value) end
-  end
-  local titles, readers, rows = {}, {}, {}
+  local width <const> = check.read("table", opts, TABLE).width
+  local titles, readers = {}, {}
   for i, column in ipairs(columns or COLUMNS) do
     local title, key = column, column
     if type(column) == "table" then title, key = column[1], column[2] end
     titles[i] = type(title) == "function" and "" or tostring(title)
     readers[i] = reader("table", key)
   end
+  return self, titles, readers, width
+end
+
+--- The records as a table of text that fits the terminal.  Columns are fields,
+--- or pairs of a title and a field or function; default: the common ones.
+---@type fun(self: parallel.Report,
+---          columns?: (string|{[1]: string, [2]: string|function})[],
+---          opts?: parallel.TableOptions): string
+report.table = check.public("report:table([columns [, {width =}]])", 3,
+                            function (self, titles, readers, width)
+  local rows <const> = {}
   for r, record in ipairs(self.records) do
     rows[r] = {}
     for c = 1, #readers do rows[r][c] = readers[c](record) end
   end
-  return require("parallel.text_table").format(titles, rows,
-                                               opts and opts.width)
-end
+  return require("parallel.text_table").format(titles, rows, width)
+end, prepare_table, is_report)
 
 --- "12 items: 10 succeeded (1 with errors), 2 failed; 83 % in 1.24 s"
 function report:__tostring ()

@@ -11,6 +11,8 @@
 
 local width_of <const> = require("parallel.width").of
 
+local names <const> = require "parallel.names"
+
 -- At a prompt names are listed and completed, so all of them are loaded.
 for _ in pairs(require "parallel") do end
 
@@ -160,6 +162,7 @@ local show_table
 ---@param used integer  columns that the line has before it, and after
 local function show_value (show, value, indent, used)
   if is_plain(value) then return plain(value) end
+  value = names.shown(value)
   if show.path[value] then return "<cycle>" end
   show.path[value] = true
   local text = show_table(show, value, indent, used)

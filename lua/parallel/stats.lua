@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- What the pools do, and what the machine has left.
 
+local check = require "parallel.check"
 local core = require "parallel.core"
 
 local io, ipairs, math, next, string, tonumber =
@@ -107,4 +108,6 @@ local function stats ()
   return result
 end
 
-return { functions = { stats = stats } }
+return {
+  functions = { stats = check.public("parallel.stats()", 0, stats) },
+}

@@ -5,7 +5,7 @@ local check = require "parallel.check"
 local core = require "parallel.core"
 local event = require "parallel.event"
 
-local ipairs, math, next, type = ipairs, math, next, type
+local ipairs, math, type = ipairs, math, type
 
 ---@class parallel.WaitOptions
 ---@field timeout? number  seconds; default: without limit
@@ -16,19 +16,6 @@ local OWN <const> = {
   mode = check.one_of("all", "any", "first_error"),
   timeout = check.seconds,
 }
-
----@param given any
----@return parallel.WaitOptions
-local function read (given)
-  check.is_options(given, "wait")
-  for name, value in next, given or {} do
-    local test = OWN[name]
-    if test == nil then check.unknown_option("wait", name, OWN) end
-    local expected = test(value)
-    if expected ~= nil then check.bad_option("wait", name, expected, value) end
-  end
-  return given or {}
-end
 
 --- Did it end otherwise than well?
 ---@param state string
@@ -50,23 +37,40 @@ local function check_jobs (jobs)
                          job)
     end
   end
-  if jobs[1] == nil and next(jobs) ~= nil then
+  local behind <const> = check.beyond(jobs)
+  if behind ~= nil then
     check.misuse("bad argument 'jobs' to 'wait' (an array of jobs expected, "
-                 .. "got a table with the key " .. check.describe(next(jobs))
-                 .. ")")
+                 .. "got a table with the key " .. check.describe(behind)
+                 .. (math.type(behind) == "integer" and behind > 1
+                     and " behind a hole" or "") .. ")")
   end
   return jobs
 end
 
+---@param jobs any
+---@param opts any
+---@return parallel.Job[] jobs
+---@return parallel.WaitOptions opts
+local function prepare (jobs, opts)
+  local list <const> = check_jobs(jobs)
+  if core.is_job(opts) then
+    check.misuse("bad argument 'options' to 'wait' (a table expected, got a "
+      .. "parallel.job; several jobs are one array: parallel.wait{job, job})")
+  elseif type(opts) == "number" then
+    check.misuse("bad argument 'options' to 'wait' (a table expected, got "
+                 .. opts .. "; it is written parallel.wait(jobs, {timeout = "
+                 .. opts .. "}))")
+  end
+  return list, check.read("wait", opts, OWN)
+end
+
 --- Wait for jobs without polling: all of them, any of them, or the first one
 --- that fails.
----@param jobs parallel.Job[]|parallel.Job
----@param opts? parallel.WaitOptions
+---@param list parallel.Job[]
+---@param read_opts parallel.WaitOptions
 ---@return parallel.Job[] done     in the order in which they ended
 ---@return parallel.Job[] pending  in the order of `jobs`
-local function wait (jobs, opts)
-  local list <const> = check_jobs(jobs)
-  local read_opts <const> = read(opts)
+local function wait (list, read_opts)
   local mode <const> = read_opts.mode or "all"
   local deadline <const> = core.now() + (read_opts.timeout or math.huge)
   local done, is_done, listening, enough = {}, {}, {}, #list == 0
@@ -129,4 +133,10 @@ local function wait (jobs, opts)
   return done, pending
 end
 
-return { functions = { wait = wait } }
+return {
+  functions = {
+    wait = check.public("parallel.wait(jobs [, {timeout =, mode =}])", 2, wait,
+                        prepare),
+  },
+  wait = wait,
+}
