@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: MIT
 --- Tables that stand for something are the same on both sides: classes,
 --- sentinels, members of enumerations.
+local modules <const> = require "support.modules"
 local parallel <const> = require "parallel"
+local copy <const> = require "parallel.core".copy
 
 local Account <const> = {}
 Account.__index = Account
@@ -334,5 +336,134 @@ describe("data that comes with a function", function ()
     end)
     assert.not_equal(cache, back)
     assert.equal("k", getmetatable(back).__mode)
+  end)
+end)
+
+describe("table in a field of a module", function ()
+  local source <const> = [[
+    local M = { NONE = {}, config = { level = 1, list = { 1, 2 } } }
+    M.null = setmetatable({}, { __tojson = function () return "null" end })
+    M.Color = { RED = { name = "red" }, BLUE = { name = "blue" } }
+    M.Class = { new = function (t) return setmetatable(t, M.Class) end }
+    M.Meta = { __index = {} }
+    M.own = { file = io.stdout, f = print }
+    M.own.self = M.own
+    return M
+  ]]
+  local dir, M, pool
+  setup(function ()
+    dir = modules.new { identity_module = source }
+    M = require "identity_module"
+    pool = parallel.pool { max = 1, path = package.path }
+  end)
+  teardown(function ()
+    pool:close()
+    dir:__close()
+    package.loaded.identity_module = nil
+  end)
+
+  local function find (name)
+    local t = require "identity_module"
+    for part in name:gmatch "[^.]+" do t = t[part] end
+    return t
+  end
+
+  for _, name in ipairs { "NONE", "null", "config", "Color", "Color.RED",
+                          "Class", "Meta", "own" } do
+    it("is the receiver's own: " .. name, function ()
+      local value <const> = find(name)
+      local results <const> = pool:map({ value, { value }, { [value] = 1 } },
+                                       function (v, path)
+        local own = require "identity_module"
+        for part in path:gmatch "[^.]+" do own = own[part] end
+        return { v == own, v[1] == own, next(v) == own, own }
+      end, { arguments = { name } })
+      assert.is_true(results[1][1])
+      assert.is_true(results[2][2])
+      assert.is_true(results[3][3])
+      for i = 1, 3 do assert.equal(value, results[i][4]) end
+      assert.is_true(pool:run(function (v, path)
+        return value == v and v == require "identity_module"[path]
+            or path:find "%." ~= nil
+      end, value, name))
+      assert.equal(value, pool:run(function (v) return v end, value))
+    end)
+  end
+
+  it("is data where it has changed", function ()
+    M.config.level = 2
+    local same <const>, config <const> = pool:run(function (v)
+      return v == require "identity_module".config, v
+    end, M.config)
+    M.config.level = 1
+    assert.is_false(same)
+    assert.not_equal(M.config, config)
+    assert.same({ level = 2, list = { 1, 2 } }, config)
+    local changed <const> = pool:run(function ()
+      local own <const> = require "identity_module".config
+      own.list[3] = 3
+      local result <const> = { level = own.level, own = own }
+      return result
+    end)
+    assert.not_equal(M.config, changed.own)
+    assert.same({ 1, 2, 3 }, changed.own.list)
+    assert.same({ 1, 2 }, M.config.list)
+  end)
+
+  it("is data where the module is not", function ()
+    local hidden <const> = { NULL = setmetatable({ 1 }, { __name = "null" }) }
+    package.loaded.identity_hidden = hidden
+    local t <const>, back <const> = pool:run(function (v)
+      return { v[1], getmetatable(v).__name }, v
+    end, hidden.NULL)
+    package.loaded.identity_hidden = nil
+    assert.same({ 1, "null" }, t)
+    assert.same({ 1 }, { back[1] })
+  end)
+
+  it("gives no module to a host that has not loaded it", function ()
+    local other <close> = modules.new { identity_job_only = [[
+      return { NONE = {} }
+    ]] }
+    local jobs <close> = parallel.pool { max = 1, path = package.path }
+    local none <const> = jobs:run(function ()
+      return require "identity_job_only".NONE
+    end)
+    assert.same({}, none)
+    assert.is_nil(package.loaded.identity_job_only)
+    assert.is_not_nil(other)
+  end)
+
+  it("is known as soon as its module is loaded", function ()
+    for i = 1, 5 do
+      local name <const> = "identity_late_" .. i
+      package.loaded[name] = { NONE = {} }
+      local none <const> = package.loaded[name].NONE
+      assert.equal(none, copy(none))
+      assert.equal(none, copy { a = { none } }.a[1])
+      package.loaded[name] = nil
+      assert.not_equal(none, copy(none))
+    end
+  end)
+
+  it("is no global, and not one of many", function ()
+    local many <const> = {}
+    for i = 1, 2000 do many["k" .. i] = { i } end
+    package.loaded.identity_many = many
+    _G.identity_global = {}
+    assert.not_equal(many.k7, copy(many.k7))
+    assert.not_equal(_G.identity_global, copy(_G.identity_global))
+    package.loaded.identity_many, _G.identity_global = nil, nil
+  end)
+
+  it("is the null of dkjson", function ()
+    local json <const> = require "dkjson"
+    local results <const> = parallel.map({ { a = json.null }, {} },
+                                         function (t)
+      return { t.a == json.null, json.encode(t), json.null }
+    end)
+    assert.same({ true, '{"a":null}' }, { results[1][1], results[1][2] })
+    assert.equal(json.null, results[1][3])
+    assert.equal(json.null, results[2][3])
   end)
 end)

@@ -112,6 +112,7 @@ static const char prelude[] =
   "package.searchers = { package.searchers[1] }\n"
   "local shapes = { Point = {} }\n"
   "shapes.Point.__index = shapes.Point\n"
+  "shapes.NONE = setmetatable({ x = 1, t = {} }, { __name = 'none' })\n"
   "function shapes.Point.new (x, y)\n"
   "  return setmetatable({ x = x, y = y }, shapes.Point)\n"
   "end\n"
@@ -210,6 +211,7 @@ static const char *const corpus[] = {
   "local t = {} for i = 1, 30 do t[i] = i < 15 and i or i / 2 end return t",
   "local t = {} for i = 1, 40 do t[i] = { id = i, l = { { x = i, y = 1 },"
     " { z = i }, { z = 2 }, { x = i } } } end return t",
+  "local n = require('shapes').NONE return n, { n, n.t }, n",
   "local t = {} for i = 1, 102 do t = { t, x = i } end"
     " t[2] = t[1] t[1][t[1]] = t return t, t[1]",
   "local c = {} local t = {} for i = 1, 9 do"
@@ -318,6 +320,12 @@ static const struct {
     { HEADER(16), RS_TAG_TABLE_META, 0, 0, 0, 0, 0, 0, 0, 0,
       RS_TAG_COMMON_REF, 0 } },
   { "no table where one should be", 10, { HEADER(0), RS_TAG_COMMON, 1 } },
+  { "no table where one should be", 13,
+    { HEADER(0), RS_TAG_NAMED_TABLE, 1, 1, 'x', 1 } },
+  { "no table where one should be", 22,
+    { HEADER(0), RS_TAG_NAMED_TABLE, 1, 1, 'x', RS_TAG_NAMED_TABLE, 1, 1,
+      'x', RS_TAG_NAMED_TABLE, 1, 1, 'x', RS_TAG_NIL } },
+  { "bad name", 10, { HEADER(0), RS_TAG_NAMED_TABLE, 9 } },
   { "no table where one should be", 12,
     { HEADER(0), RS_TAG_COMMON, RS_TAG_COMMON, RS_TAG_COMMON,
       RS_TAG_COMMON } },
@@ -440,7 +448,7 @@ mutate (unsigned char *bytes, size_t size)
     0x00, 0x01, 0x7f, 0x80, 0xff, RS_TAG_TABLE, RS_TAG_TABLE_META,
     RS_TAG_TABLE_META_OPEN, RS_TAG_REF, RS_TAG_NAMED, RS_TAG_ENV,
     RS_TAG_REPLACED, RS_TAG_STRING, RS_TAG_LATER, RS_TAG_COMMON,
-    RS_TAG_COMMON_REF
+    RS_TAG_COMMON_REF, RS_TAG_NAMED_TABLE
   };
   for (unsigned n = 1 + random_below(4); n > 0; n--) {
     const size_t at = random_below(size);
@@ -570,9 +578,9 @@ check_no_memory (bool *where)
   for (int mode = ONCE; mode <= ALWAYS; mode++) {
     unsigned odd = 0, unhealed = 0, runs = 0, leaked = 0, told = 0;
     for (long at = 1; ; at++) {
+      const long blocks = c_blocks;
       lua_State *const L = new_state();
       const int n = push(L, everything);
-      const long blocks = c_blocks;
       failure.mode = mode;
       failure.at = at;
       failure.count = 0;
@@ -585,9 +593,9 @@ check_no_memory (bool *where)
       told += status == RS_ENOMEM;
       odd += status != RS_OK && status != RS_ENOMEM;
       odd += status != RS_OK && !failure.fired;
-      leaked += c_blocks != blocks;
       unhealed += trip(L, n) != RS_OK;
       lua_close(L);
+      leaked += c_blocks != blocks;
       if (!failure.fired)
         break;
     }

@@ -186,6 +186,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   queue->hold(queue, 1);
   batch->function = function;
   batch->items.common = rs_common_of(L, function);
+  batch->items.names.anew = true;
   batch->flags = options->flags;
   batch->chunk = queue->fresh ? 1 : options->chunk;
   batch->total = options->total;

@@ -966,7 +966,7 @@ enter (rs_state *s, lua_State *L, rs_call *call, const rs_call_sink *sink,
   r.small = NULL;
   r.item = 0;
   r.good = 0;
-  r.common = (rs_common) { .sent = NULL };
+  r.common = (rs_common) { .loads = true };
   r.decoding = r.open = r.reported = r.errors = false;
   r.told = r.ended = RS_REASON_NONE;
   rs_message_unref(call->result);  /* of an earlier attempt */

@@ -172,7 +172,7 @@ encode (lua_State *L, int first, int n, int unnamed,
   rs_encoder_init(&e, 0);
   if (common != NULL)
     e.common = *common;
-  e.marking = unnamed > 0;
+  e.marking = e.names.anew = unnamed > 0;
   int status = append(&e, L, first, n, unnamed, err);
   if (status == RS_OK && (message = rs_encoder_end(&e)) == NULL)
     status = rs_fail_plain(err, RS_ENOMEM);

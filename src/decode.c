@@ -300,10 +300,9 @@ decode_next (rs_decoder *d, lua_State *L)
     rs_decode_any(d, L);
 }
 
-static void
-decode_named (rs_decoder *d, lua_State *L)
+static rs_name
+get_name (rs_decoder *d, lua_State *L)
 {
-  const unsigned id = d->next_id++;
   rs_name name;
   name.parts = rs_decoder_byte(d, L);
   if (name.parts == 0 || name.parts > RS_WIRE_NAME_PARTS)
@@ -313,6 +312,14 @@ decode_named (rs_decoder *d, lua_State *L)
     name.part[i] = (const char *) d->data + d->at;
     d->at += name.size[i];
   }
+  return name;
+}
+
+static void
+decode_named (rs_decoder *d, lua_State *L)
+{
+  const unsigned id = d->next_id++;
+  const rs_name name = get_name(d, L);
   luaL_checkstack(L, LUA_MINSTACK, "message");
   const char *user = "a transferred value";
   char text[160];
@@ -659,12 +666,10 @@ decode_table (rs_decoder *d, lua_State *L, unsigned tag)
   read_table(d, L, tag, false);
 }
 
-/* [-0, +1, e]  A table that others may name. */
+/* [-0, +1, e]  A table that is there by value. */
 static void
-decode_marked (rs_decoder *d, lua_State *L)
+decode_plain_table (rs_decoder *d, lua_State *L, unsigned tag)
 {
-  const unsigned n = ++d->marks;
-  unsigned tag = rs_decoder_byte(d, L);
   while (tag == RS_TAG_SHAPE) {
     read_shape(d, L, d->at);
     tag = rs_decoder_byte(d, L);
@@ -673,12 +678,111 @@ decode_marked (rs_decoder *d, lua_State *L)
     decode_record(d, L, tag, NULL);
   else if (tag >= RS_TAG_TABLE && tag <= RS_TAG_TABLE_META_OPEN)
     decode_table(d, L, tag);
-  else if (tag == RS_TAG_LATER)
-    decode_later(d, L);
   else {
     d->at--;
     rs_decoder_bad(d, L, "no table where one should be");
   }
+}
+
+/* What 'is_same' compares. */
+typedef struct pair {
+  int copy, own;     /* stack indices of the two tables */
+  unsigned fields;   /* that it will look at yet */
+} pair;
+
+enum { SAME_DEPTH = 4, SAME_FIELDS = 512 };
+
+static bool is_same (lua_State *L, pair *p, int a, int b, int depth);
+
+/* [-2, +0, -]  Are the two values on top the same, as those of one module that
+   two states have loaded? */
+static bool
+is_same_value (lua_State *L, pair *p, int depth)
+{
+  const int b = lua_gettop(L), a = b - 1;
+  const int type = lua_type(L, a);
+  bool same = lua_rawequal(L, a, b)
+           || (lua_rawequal(L, a, p->copy) && lua_rawequal(L, b, p->own));
+  if (!same && type == lua_type(L, b))
+    same = type == LUA_TFUNCTION
+        || (type == LUA_TNUMBER && !lua_rawequal(L, a, a)
+            && !lua_rawequal(L, b, b))
+        || (type == LUA_TTABLE && depth < SAME_DEPTH
+            && is_same(L, p, a, b, depth + 1));
+  lua_settop(L, a - 1);
+  return same;
+}
+
+static bool
+is_same (lua_State *L, pair *p, int a, int b, int depth)
+{
+  const int top = lua_gettop(L);
+  size_t n = 0;
+  luaL_checkstack(L, LUA_MINSTACK, "message");
+  if (!lua_getmetatable(L, a))
+    lua_pushnil(L);
+  if (!lua_getmetatable(L, b))
+    lua_pushnil(L);
+  bool same = is_same_value(L, p, depth);
+  lua_pushnil(L);
+  while (same && lua_next(L, a)) {
+    lua_pushvalue(L, top + 1);
+    lua_rawget(L, b);
+    same = p->fields > 0 && is_same_value(L, p, depth);
+    p->fields -= p->fields > 0;
+    n++;
+  }
+  if (same) {
+    lua_settop(L, top);
+    lua_pushnil(L);
+    while (lua_next(L, b)) {
+      lua_pop(L, 1);
+      n--;
+    }
+  }
+  lua_settop(L, top);
+  return same && n == 0;
+}
+
+/* [-0, +1, e]  A table that is in a field of a module: the one that is here in
+   that field, if the same is in it. */
+static void
+decode_named_table (rs_decoder *d, lua_State *L)
+{
+  const rs_name name = get_name(d, L);
+  const unsigned id = d->next_id;
+  decode_plain_table(d, L, rs_decoder_byte(d, L));
+  const int copy = lua_gettop(L);
+  if (d->missing != NULL && d->missing_size == name.size[0]
+      && memcmp(d->missing, name.part[0], name.size[0]) == 0)
+    return;
+  luaL_checkstack(L, LUA_MINSTACK, "message");
+  end_quiet(d, L);  /* it may load a module */
+  if (!rs_name_try_push(L, &name, d->common.loads)) {
+    d->missing = name.part[0];
+    d->missing_size = name.size[0];
+  }
+  pair p = { copy, copy + 1, SAME_FIELDS };
+  if (lua_type(L, copy + 1) == LUA_TTABLE
+      && is_same(L, &p, copy, copy + 1, 0)) {
+    lua_replace(L, copy);
+    set_object(d, L, id);
+  }
+  lua_settop(L, copy);
+}
+
+/* [-0, +1, e]  A table that others may name. */
+static void
+decode_marked (rs_decoder *d, lua_State *L)
+{
+  const unsigned n = ++d->marks;
+  const unsigned tag = rs_decoder_byte(d, L);
+  if (tag == RS_TAG_LATER)
+    decode_later(d, L);
+  else if (tag == RS_TAG_NAMED_TABLE)
+    decode_named_table(d, L);
+  else
+    decode_plain_table(d, L, tag);
   if (d->marks_ref != 0)
     rs_common_add(L, d->marks_ref, n);
 }
@@ -850,6 +954,9 @@ rs_decode_any (rs_decoder *d, lua_State *L)
       return;
     case RS_TAG_LATER:
       decode_later(d, L);
+      return;
+    case RS_TAG_NAMED_TABLE:
+      decode_named_table(d, L);
       return;
     case RS_TAG_COMMON:
       decode_marked(d, L);

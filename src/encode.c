@@ -199,15 +199,22 @@ put_scalar (rs_encoder *e, lua_State *L, int index, int type)
 }
 
 static void
-put_name (rs_encoder *e, const rs_name *name)
+put_name_as (rs_encoder *e, const rs_name *name, unsigned tag)
 {
-  e->flags |= RS_MESSAGE_NAMES;
-  rs_buf_byte(&e->buf, RS_TAG_NAMED);
+  if (tag == RS_TAG_NAMED)  /* the receiver cannot do without it? */
+    e->flags |= RS_MESSAGE_NAMES;
+  rs_buf_byte(&e->buf, (unsigned char) tag);
   rs_buf_byte(&e->buf, (unsigned char) name->parts);
   for (unsigned i = 0; i < name->parts; i++) {
     rs_encoder_length(e, name->size[i]);
     rs_buf_add(&e->buf, name->part[i], name->size[i]);
   }
+}
+
+static void
+put_name (rs_encoder *e, const rs_name *name)
+{
+  put_name_as(e, name, RS_TAG_NAMED);
 }
 
 /* ----------------------------------------------------------- identities */
@@ -891,6 +898,19 @@ encode_fields (rs_encoder *e, lua_State *L, int index, bool meta, fields *f)
   return RS_OK;
 }
 
+/* [-0, +0, -]  Append the name of the table at 'index', in front of what is in
+   it. */
+static int
+put_table_name (rs_encoder *e, lua_State *L, int index)
+{
+  rs_name name;
+  const int status = rs_names_find(&e->names, L, e->home, index,
+                                   RS_NAMES_TABLE, &name);
+  if (status == RS_OK && name.parts > 0)  /* '__transfer' may have moved it */
+    put_name_as(e, &name, RS_TAG_NAMED_TABLE);
+  return status;
+}
+
 /* A class whose fields cannot travel travels by name all the same, whichever
    field was met first. */
 static int
@@ -900,6 +920,21 @@ rescue_class (rs_encoder *e, lua_State *L, int index, bool *named)
   if (lua_rawget(L, index) == LUA_TNIL)
     return RS_OK;
   return encode_name(e, L, index, RS_NAMES_TABLE, named);
+}
+
+/* [-0, +0, -]  Does the table at 'index' have a function in a field? */
+static bool
+has_function (lua_State *L, int index)
+{
+  const int top = lua_gettop(L);
+  bool found = false;
+  lua_pushnil(L);
+  while (!found && lua_next(L, index)) {
+    found = lua_type(L, -1) == LUA_TFUNCTION;
+    lua_pop(L, 1);
+  }
+  lua_settop(L, top);
+  return found;
 }
 
 /* [-0, +0, -]  The table at 'index' is nested too deep: its contents follow
@@ -922,10 +957,11 @@ put_later (rs_encoder *e, lua_State *L, int index, unsigned id, bool class)
 }
 
 /* [-0, +0, -]  Append the table at 'index', number 'id', by value; 'later'
-   when these are the contents of one that was nested too deep. */
+   when these are the contents of one that was nested too deep, 'known' when
+   it is in a field of a module. */
 static int
 encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
-                 bool later)
+                 bool later, bool known)
 {
   rs_open open;
   const int top = lua_gettop(L);
@@ -945,7 +981,7 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
     if (done)
       goto done;
   }
-  if (rs_encoder_is_deep(e)) {
+  if (rs_encoder_is_deep(e) && !known) {
     status = put_later(e, L, index, id, class);
     if (status != RS_OK)
       return status;
@@ -958,13 +994,20 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
   if (e->marking && !later && transfers == 0
       && (status = mark(e, L, index, class)) != RS_OK)
     return status;
+  if (known) {
+    status = put_table_name(e, L, index);
+    if (status != RS_OK)
+      return status;
+  }
   fields f;
   status = encode_fields(e, L, index, meta, &f);
   if (status == RS_OK && !f.named && meta)
     status = encode_metatable(e, L, top + 1, f.header);
   if (status == RS_EREFUSED && !later) {
     lua_settop(L, top);
-    const int found = rescue_class(e, L, index, &f.named);
+    f.named = known && (meta || has_function(L, index));
+    const int found = known ? RS_OK
+                            : rescue_class(e, L, index, &f.named);
     if (found != RS_OK)
       return found;
   }
@@ -991,6 +1034,28 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
   return RS_OK;
 }
 
+/*
+ * [-0, +0, -]  The table at 'index' may have a name.  A module and a class
+ * travel by it; another one that has is 'known'.
+ */
+static int
+encode_known (rs_encoder *e, lua_State *L, int index, bool *done, bool *known)
+{
+  rs_name name;
+  const int top = lua_gettop(L);
+  const int status = rs_names_find(&e->names, L, e->home, index,
+                                   RS_NAMES_TABLE, &name);
+  if (status != RS_OK || name.parts == 0)
+    return status;
+  lua_getiuservalue(L, e->home, RS_HOME_INDEX);
+  *done = name.parts == 1 || lua_rawget(L, index) != LUA_TNIL;
+  lua_settop(L, top);
+  if (*done)
+    put_name(e, &name);
+  *known = !*done;
+  return RS_OK;
+}
+
 static int
 encode_table (rs_encoder *e, lua_State *L, int index)
 {
@@ -1014,12 +1079,12 @@ encode_table (rs_encoder *e, lua_State *L, int index)
     return encode_ref(e, seen->id);
   const unsigned id = e->next_id++;
   int status = RS_OK;
-  bool done = false;
+  bool done = false, known = false;
   if (rs_names_suspects(&e->names, L, e->home, object, &status))
-    status = encode_name(e, L, index, RS_NAMES_TABLE, &done);
+    status = encode_known(e, L, index, &done, &known);
   if (status != RS_OK || done)
     return status;
-  return encode_contents(e, L, index, id, false);
+  return encode_contents(e, L, index, id, false, known);
 }
 
 /* ------------------------------------------------- functions, userdata */
@@ -1133,7 +1198,7 @@ encode_rest (rs_encoder *e, lua_State *L)
     const unsigned id = (unsigned) lua_tointegerx(L, -1, NULL);
     const int type = lua_rawgeti(L, LATER, at + 1);
     const int status = type == LUA_TTABLE
-                     ? encode_contents(e, L, top + 2, id, true)
+                     ? encode_contents(e, L, top + 2, id, true, false)
                      : rs_encode_upvalues(e, L, top + 2, id);
     if (status == RS_EREFUSED)
       rs_encoder_inside_deep(e);
@@ -1199,7 +1264,7 @@ rs_encoder_init (rs_encoder *e, unsigned forbidden)
   e->seen = NULL;
   e->seen_room = e->seen_count = 0;
   e->generation = 0;
-  e->names = (rs_names) { NULL, 0, 0, false };
+  e->names = (rs_names) { .known = NULL };
   e->common = (rs_common) { .sent = NULL };
   e->marking = false;
   e->marks = 0;

@@ -64,6 +64,8 @@ typedef struct rs_common {
   const rs_message *sent;  /* this state has sent them in it; or NULL */
   int ref;                 /* or they came; in the registry, or 0 */
   uint64_t filter;         /* bits of their addresses; 0: there are none */
+  bool loads;              /* a decoder loads modules for tables that have a
+                              name, but can do without */
 } rs_common;
 
 static inline uint64_t
@@ -282,6 +284,9 @@ typedef struct rs_decoder {
   size_t count;           /* objects in it, at most; then come the keys */
   rs_shape_read shapes[RS_SHAPES];
   bool metatables;        /* some were set */
+  const char *missing;    /* the name, in the message, of a module that could
+                             not be loaded for a table; or NULL */
+  size_t missing_size;
   int advance;            /* KiB that the garbage collector does not count */
   rs_common common;       /* what is named by number */
   int marks_ref;          /* the list of tables to be named; or 0 */

@@ -29,7 +29,20 @@ static const char home_key = 0;
 typedef struct in_state {
   const void *env;     /* address of user value RS_HOME_ENV, or NULL */
   lua_State *holder;   /* the user value RS_HOME_HOLDER */
+  rs_names fields;     /* modules, and tables in their fields; see 'look' */
+  uint64_t modules;    /* which ones these were */
+  bool closed;         /* the state is: nothing is kept any more */
 } in_state;
+
+/* __gc */
+static int
+forget_fields (lua_State *L)
+{
+  in_state *const h = lua_touserdata(L, 1);
+  rs_names_fini(&h->fields);
+  h->closed = true;
+  return 0;
+}
 
 /* [-0, +1, m] */
 static void
@@ -146,7 +159,11 @@ static int
 make_home (lua_State *L)
 {
   in_state *const h = lua_newuserdatauv(L, sizeof *h, RS_HOME_VALUES);
-  h->env = NULL;
+  *h = (in_state) { .env = NULL };
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, forget_fields);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
   lua_pushliteral(L, "__transfer");
   lua_setiuservalue(L, -2, RS_HOME_TRANSFER);
   lua_pushliteral(L, "__name");
@@ -264,7 +281,7 @@ void
 rs_names_fini (rs_names *n)
 {
   free(n->known);
-  *n = (rs_names) { NULL, 0, 0, false };
+  *n = (rs_names) { .known = NULL };
 }
 
 void
@@ -273,7 +290,7 @@ rs_names_clear (rs_names *n)
   if (n->count > 0)
     memset(n->known, 0, n->room * sizeof *n->known);
   n->count = 0;
-  n->built = false;
+  n->checked = false;
 }
 
 /* The slot of 'object', or the free one where it belongs. */
@@ -309,36 +326,114 @@ remember (rs_names *n, const void *object, const void *module)
   return true;
 }
 
-/* [-0, +0, -]  Remember the addresses of all loaded modules. */
+/* In a table with more fields than these, the tables are taken for data. */
+enum { FIELDS_MAX = 1024, SUB_FIELDS_NAMED = 256 };
+
+/* [-0, +0, -]  Remember the tables in the fields of the one on top, 'levels'
+   deep, unless there are too many fields. */
 static bool
-build (rs_names *n, lua_State *L, int home)
+remember_fields (rs_names *n, lua_State *L, const void *module, int levels)
+{
+  const int table = lua_gettop(L);
+  const int most = levels == 2 ? FIELDS_MAX : SUB_FIELDS_NAMED;
+  int fields = 0;
+  bool ok = true;
+  lua_pushnil(L);
+  while (lua_next(L, table)) {
+    lua_pop(L, 1);
+    if (++fields > most) {
+      lua_settop(L, table);
+      return true;
+    }
+  }
+  lua_pushnil(L);
+  while (ok && lua_next(L, table)) {
+    const void *const object = lua_topointer(L, -1);
+    if (lua_type(L, -1) == LUA_TTABLE && lua_type(L, -2) == LUA_TSTRING
+        && (n->count == 0
+            || known_slot(n->known, n->room, object)->object == NULL)) {
+      ok = remember(n, object, module)
+        && (levels == 1 || remember_fields(n, L, module, levels - 1));
+    }
+    lua_pop(L, 1);
+  }
+  lua_settop(L, table);
+  return ok;
+}
+
+/* [-0, +0, -]  Which modules are loaded, as a number; 'loaded' is the stack
+   index of the table. */
+static uint64_t
+name_modules (lua_State *L, int loaded)
+{
+  uint64_t sum = 1;  /* in no order */
+  lua_pushnil(L);
+  while (lua_next(L, loaded)) {
+    const uint64_t key = (uint64_t) (uintptr_t) lua_topointer(L, -2);
+    const uint64_t value = (uint64_t) (uintptr_t) lua_topointer(L, -1);
+    const uint64_t mixed =
+      (key * 0x9e3779b97f4a7c15u ^ value) * 0xff51afd7ed558ccdu;
+    sum += mixed ^ mixed >> 32;
+    lua_pop(L, 1);
+  }
+  return sum;
+}
+
+/*
+ * [-0, +0, -]  Let the state keep the addresses of all loaded modules, and of
+ * the tables in their fields and in those of these, as they are now; but not
+ * of globals, which are the program's own.
+ */
+static bool
+look (in_state *h, lua_State *L, int home, bool anew)
 {
   const int top = lua_gettop(L);
-  bool ok = true;
-  if (lua_getiuservalue(L, home, RS_HOME_LOADED) == LUA_TTABLE) {
+  bool ok = !h->closed;
+  if (ok && lua_getiuservalue(L, home, RS_HOME_LOADED) == LUA_TTABLE) {
+    const int loaded = top + 1;
+    const uint64_t modules = name_modules(L, loaded);
+    anew = anew || modules != h->modules;
+    if (anew)
+      rs_names_clear(&h->fields);
     lua_pushnil(L);
-    while (ok && lua_next(L, top + 1)) {
+    while (anew && ok && lua_next(L, loaded)) {
       if (lua_type(L, -1) == LUA_TTABLE) {
         const void *const module = lua_topointer(L, -1);
-        ok = remember(n, module, module);
+        ok = remember(&h->fields, module, module);
       }
       lua_pop(L, 1);
     }
+    lua_settop(L, loaded);
+    lua_pushnil(L);
+    while (anew && ok && lua_next(L, loaded)) {
+      if (lua_type(L, -1) == LUA_TTABLE && lua_type(L, -2) == LUA_TSTRING
+          && strcmp(lua_tostring(L, -2), "_G") != 0)
+        ok = remember_fields(&h->fields, L, lua_topointer(L, -1), 2);
+      lua_pop(L, 1);
+    }
+    h->modules = ok ? modules : 0;
   }
   lua_settop(L, top);
-  n->built = ok;
-  return ok;
+  return ok || h->closed;
 }
 
 bool
 rs_names_suspects (rs_names *n, lua_State *L, int home, const void *object,
                    int *status)
 {
+  in_state *const h = lua_touserdata(L, home);
   *status = RS_OK;
-  if (!n->built && !build(n, L, home)) {
-    *status = RS_ENOMEM;
-    return false;
+  if (!n->checked) {
+    if (!look(h, L, home, n->anew)) {
+      *status = RS_ENOMEM;
+      return false;
+    }
+    n->checked = true;
+    n->anew = false;
   }
+  if (h->fields.count > 0
+      && known_slot(h->fields.known, h->fields.room, object)->object != NULL)
+    return true;
   if (n->count == 0)
     return false;
   const rs_known *const slot = known_slot(n->known, n->room, object);
@@ -486,12 +581,16 @@ rs_names_find (rs_names *n, lua_State *L, int home, int index, int kind,
   const void *const object = lua_topointer(L, index);
   out->parts = 0;
   search s = { .L = L, .object = index, .kind = kind };
+  const rs_names *const fields =
+    &((const in_state *) lua_touserdata(L, home))->fields;
   if (n->count > 0) {
     const rs_known *const slot = known_slot(n->known, n->room, object);
     if (slot->object != NULL && slot->module == NULL)
       return RS_OK;
     s.module = slot->module;
   }
+  if (s.module == NULL && fields->count > 0)
+    s.module = known_slot(fields->known, fields->room, object)->module;
   const int top = lua_gettop(L);
   lua_getiuservalue(L, home, RS_HOME_LOADED);
   if (lua_type(L, -1) == LUA_TTABLE) {
@@ -548,6 +647,49 @@ push_module (lua_State *L, const char *name, size_t size, const char *user)
   }
   lua_replace(L, base + 1);
   lua_settop(L, base + 1);
+}
+
+/* (name)  Push what it is. */
+static int
+push_name (lua_State *L)
+{
+  const rs_name *const name = lua_touserdata(L, 1);
+  rs_name_push(L, name, "a table");
+  return 1;
+}
+
+/* [-0, +0, m]  Is the module of the name loaded? */
+static bool
+is_loaded (lua_State *L, const rs_name *name)
+{
+  const int top = lua_gettop(L);
+  rs_home_push(L);
+  lua_getiuservalue(L, top + 1, RS_HOME_LOADED);
+  lua_pushlstring(L, name->part[0], name->size[0]);
+  const bool loaded = lua_rawget(L, top + 2) == LUA_TTABLE;
+  lua_settop(L, top);
+  return loaded;
+}
+
+bool
+rs_name_try_push (lua_State *L, const rs_name *name, bool load)
+{
+  const int top = lua_gettop(L);
+  luaL_checkstack(L, LUA_MINSTACK, "message");
+  bool loaded = is_loaded(L, name);
+  if (loaded || load) {
+    lua_pushcfunction(L, push_name);
+    lua_pushlightuserdata(L, (void *) (uintptr_t) name);
+    const int status = lua_pcall(L, 1, 1, 0);
+    if (status == LUA_ERRMEM)
+      lua_error(L);
+    loaded = status == LUA_OK || is_loaded(L, name);
+    if (status == LUA_OK && lua_type(L, -1) == LUA_TTABLE)
+      return true;
+  }
+  lua_settop(L, top);
+  lua_pushnil(L);
+  return loaded;
 }
 
 void

@@ -101,7 +101,8 @@ typedef struct rs_names {
   rs_known *known;      /* hash by address */
   size_t room;          /* a power of two, or 0 */
   size_t count;
-  bool built;           /* it has all the loaded modules */
+  bool checked;         /* what the state keeps is of this message's time, */
+  bool anew;            /*   and shall be, also where no module is new */
 } rs_names;
 
 /* What to look for. */
@@ -116,9 +117,11 @@ void rs_names_fini (rs_names *n);
 void rs_names_clear (rs_names *n);
 
 /*
- * True when the table at the address 'object' may be a module, or a class
- * that was found before: ask 'rs_names_find'.  'status' is RS_OK or
- * RS_ENOMEM.  Needs 8 stack slots; never raises.
+ * True when the table at the address 'object' may be a module, a table in the
+ * fields of one, or in theirs, or a class that was found before: ask
+ * 'rs_names_find'.  The state keeps the addresses of those tables; it looks
+ * for them when there are modules that were not there the last time, or with
+ * 'anew'.  'status' is RS_OK or RS_ENOMEM.  Needs 8 stack slots; never raises.
  */
 bool rs_names_suspects (rs_names *n, lua_State *L, int home,
                         const void *object, int *status);
@@ -131,6 +134,12 @@ bool rs_names_suspects (rs_names *n, lua_State *L, int home,
  */
 int rs_names_find (rs_names *n, lua_State *L, int home, int index, int kind,
                    rs_name *out);
+
+/*
+ * [-0, +1, m]  Push the table that 'name' is in this state, or nil if there is
+ * none; load its module if need be and 'load'.  False if it is not loaded.
+ */
+bool rs_name_try_push (lua_State *L, const rs_name *name, bool load);
 
 /*
  * [-0, +1, e]  Push what 'name' is in this state; load its module if need

@@ -166,8 +166,10 @@ int
 rs_state_decode (lua_State *L, const rs_message *message,
                  const rs_common *common, int marks)
 {
+  static const rs_common none = { .loads = true };
   bool metatables = false;
-  const int n = rs_decode_all(L, message, common, marks, &metatables);
+  const int n = rs_decode_all(L, message, common != NULL ? common : &none,
+                              marks, &metatables);
   if (metatables)
     rs_cancel_set_finalizes(rs_cancel_mine());
   return n;

@@ -49,7 +49,7 @@ enum {
 /*
  *  00-7f  the integer 0 to 127
  *  80-bf  a string of 0 to 63 bytes, which follow
- *  c0-e5  below; c6 and c7 are free
+ *  c0-e5  below; c7 is free
  *  e6-ff  free
  */
 enum {
@@ -89,6 +89,9 @@ enum {
 
   RS_TAG_COMMON_REF = 0xc5, /* varint: a table of another message, which the
                                receiver has; no object */
+  RS_TAG_NAMED_TABLE,       /* name as NAMED, then a TABLE or RECORD of any
+                               kind: the table of that name, if it has the
+                               same in it */
 
   /* Where several values follow one another (the first of a table, those
      between two that are none): count (4 bytes), then so many of 8 bytes. */
