@@ -403,3 +403,76 @@ describe("a finalizer", function ()
     ]])
   end)
 end)
+
+describe("the C stack", function ()
+  local CLOSERS <const> = [[
+    local function nest (n, f)
+      if n == 0 then return f() end
+      return (("x"):gsub("x", function () nest(n - 1, f) end))
+    end
+    local function make (depth)
+      return coroutine.create(function ()
+        local _ <close> = setmetatable({}, { __close = function ()
+          if depth == 0 then return end
+          nest(180, function ()
+            local co = make(depth - 1)
+            coroutine.resume(co)
+            assert(coroutine.close(co))
+          end)
+        end })
+        coroutine.yield()
+      end)
+    end
+    local co = make(40)
+    coroutine.resume(co)
+    return select(2, coroutine.close(co))
+  ]]
+
+  --- Ways to nest calls without end.
+  local NESTED <const> = {
+    "(('x'):gsub('x', f))", "coroutine.wrap(f)()",
+    "('%s'):format(setmetatable({}, { __tostring = f }))",
+    "table.sort({ 3, 2, 1, 5, 4 }, f)",
+    "table.concat(setmetatable({}, { __index = f, "
+    .. "__len = function () return 1 end }))",
+    "setmetatable({}, { __index = function (t, k) return t[k] end }).x",
+  }
+
+  it("is not overflown by coroutines that are closed at any depth",
+     function ()
+    local pool <close> = parallel.pool { max = 1 }
+    assert.matches("C stack overflow", tostring(pool:run(CLOSERS)))
+    assert.equal("well", pool:run "return 'well'")
+  end)
+
+  for _, call in ipairs(NESTED) do
+    it("is not overflown by " .. call, function ()
+      local pool <close> = parallel.pool { max = 1 }
+      local text <const> = pool:run(("local function f () return %s end "
+        .. "return tostring(select(2, pcall(f)))"):format(call))
+      assert.matches("C stack overflow", text)
+      assert.equal("well", pool:run "return 'well'")
+    end)
+  end
+
+  it("of the host may be small", function ()
+    local tree <const> = require "support.tree"
+    if tree.sanitizers ~= "" then return end  -- they need more themselves
+    local script <const> = os.tmpname()
+    local file <close> = assert(io.open(script, "w"))
+    file:write("local function closers () " .. CLOSERS .. " end\n",
+               "print(select(2, pcall(closers)))\n",
+               "local function f () return (('x'):gsub('x', f)) end\n",
+               "print(select(2, pcall(f)))\n",
+               "print(parallel.run 'return 5')\n")
+    file:flush()
+    for _, size in ipairs { 16, 64, 256, 8192 } do
+      local pipe <close> = assert(io.popen(("ulimit -s %d && %s %s 2>&1")
+        :format(size, tree.runspace, script)))
+      assert.matches("^[^\n]*C stack overflow[^\n]*\n"
+                     .. "[^\n]*C stack overflow[^\n]*\n5\n$",
+                     pipe:read "a")
+    end
+    os.remove(script)
+  end)
+end)

@@ -18,6 +18,7 @@
 #include "alloc.h"
 #include "cancel.h"
 #include "control.h"
+#include "stack.h"
 
 typedef struct host {
   rs_alloc alloc;
@@ -153,4 +154,10 @@ rs_host_interrupt (lua_State *L, void (*told) (lua_State *L))
   plant(L);  /* the other one may yield before it raises */
   if (co != NULL && co != L)
     plant(co);
+}
+
+void
+rs_host_set_stack (void *lowest)
+{
+  rs_stack_set(lowest);
 }

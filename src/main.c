@@ -10,10 +10,13 @@
 #include <config.h>
 #endif
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE  /* isatty */
+#define _GNU_SOURCE  /* isatty, mmap */
 #endif
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <lauxlib.h>
@@ -76,8 +79,9 @@ run (lua_State *L)
   return 1;
 }
 
-int
-main (int argc, char **argv)
+/* What the program does; its exit status. */
+static int
+start (int argc, char **argv)
 {
   rs_cli cli;
   if (!rs_cli_parse(&cli, argc, argv))
@@ -95,4 +99,64 @@ main (int argc, char **argv)
   rs_host_close(L);
   rs_cli_die_interrupted();
   return (status == LUA_OK && done) ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* ------------------------------------------------------------- its stack */
+
+/* Lua may nest 200 calls of C functions, which take up to 600 KiB. */
+#define ENOUGH ((rlim_t) 1 << 20)
+#define OWN_STACK ((size_t) 8 << 20)
+
+/* For the function that runs on it, which gets no pointers. */
+static struct {
+  int argc;
+  char **argv;
+  int status;
+} program;
+
+static void
+start_there (void)
+{
+  program.status = start(program.argc, program.argv);
+}
+
+/* Run on a stack of our own; false when there is none. */
+static bool
+start_elsewhere (void)
+{
+  ucontext_t here, there;
+  void *const stack = mmap(NULL, OWN_STACK, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+                           | MAP_STACK, -1, 0);
+  if (stack == MAP_FAILED || getcontext(&there) != 0)
+    return false;
+  mprotect(stack, 65536, PROT_NONE);  /* a fault rather than a wrong value */
+  there.uc_stack.ss_sp = stack;
+  there.uc_stack.ss_size = OWN_STACK;
+  there.uc_link = &here;
+  rs_host_set_stack((char *) stack + 65536);
+  makecontext(&there, start_there, 0);
+  return swapcontext(&here, &there) == 0;
+}
+
+/* A sanitizer has to be told of other stacks, and needs a large one anyway. */
+static bool
+is_small (void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return false;
+#else
+  struct rlimit limit;
+  return getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur < ENOUGH;
+#endif
+}
+
+int
+main (int argc, char **argv)
+{
+  program.argc = argc;
+  program.argv = argv;
+  if (is_small() && start_elsewhere())
+    return program.status;
+  return start(argc, argv);
 }

@@ -125,6 +125,10 @@ RS_API void rs_host_track (lua_State *L);
  */
 RS_API void rs_host_interrupt (lua_State *L, void (*told) (lua_State *L));
 
+/* The calling thread runs on a stack that begins at the address 'lowest', not
+   on its own: a coroutine that nests too deeply is an error there, too. */
+RS_API void rs_host_set_stack (void *lowest);
+
 /* --------------------------------------------------------------- message */
 
 /*
