@@ -34,6 +34,7 @@
 #include "code.h"
 #include "job.h"
 #include "marshal.h"
+#include "options.h"
 #include "rebuild.h"
 #include "status.h"
 #include "timer.h"
@@ -266,7 +267,7 @@ new_chunk (rs_batch *batch, rs_message *items, double created)
     .batch = batch,
     .size = sizeof(part),
     .id = batch->id,
-    .flags = batch->flags,
+    .flags = batch->flags | (batch->shared ? 0 : RS_JOB_DEAF),
     .created = created,
   };
   atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
@@ -481,7 +482,7 @@ choose_size (rs_batch *batch)
 size_t
 rs_batch_room (rs_batch *batch)
 {
-  if (batch->finished || stopped(batch))
+  if (batch == NULL || batch->finished || stopped(batch))
     return 0;
   if (batch->count > 0)  /* is a chunk open? */
     return batch->items.buf.size < MAX_BYTES ? batch->want - batch->count : 0;
@@ -492,6 +493,8 @@ rs_batch_room (rs_batch *batch)
 int
 rs_batch_flush (rs_batch *batch, rs_error *err)
 {
+  if (batch == NULL)
+    return rs_fail_null(err, "batch");
   const size_t count = batch->count;
   if (count == 0)
     return RS_OK;
@@ -546,8 +549,12 @@ open_item (rs_batch *batch, int n, rs_error *err)
 int
 rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err)
 {
+  int status = batch == NULL ? rs_fail_null(err, "batch")
+                             : rs_check_values(L, n, err);
+  if (status != RS_OK)
+    return status;
   const int base = lua_gettop(L) - n;
-  int status = open_item(batch, n, err);
+  status = open_item(batch, n, err);
   rs_encoder_start(&batch->items);
   const rs_mark mark = rs_encoder_mark(&batch->items);
   for (int i = 1; i <= n && status == RS_OK; i++) {
@@ -573,6 +580,12 @@ int
 rs_batch_add_array (rs_batch *batch, lua_State *L, int index, lua_Integer from,
                     size_t n, size_t *added, rs_error *err)
 {
+  if (batch == NULL || L == NULL || added == NULL)
+    return rs_fail_null(err, batch == NULL ? "batch" : L == NULL ? "L"
+                                                                 : "added");
+  if (lua_isnone(L, index))
+    return rs_fail(err, RS_EINVAL, "index (%d) has no value on the stack, "
+                                   "which has %d", index, lua_gettop(L));
   index = lua_absindex(L, index);
   const bool plain = lua_type(L, index) == LUA_TTABLE;
   *added = 0;
@@ -605,6 +618,8 @@ int
 rs_batch_add_range (rs_batch *batch, lua_Integer first, lua_Integer step,
                     size_t count, rs_error *err)
 {
+  if (batch == NULL)
+    return rs_fail_null(err, "batch");
   if (batch->finished)
     return rs_fail_plain(err, RS_ECLOSED);
   const int status = rs_batch_flush(batch, err);
@@ -623,7 +638,8 @@ int
 rs_batch_finish (rs_batch *batch, rs_error *err)
 {
   const int status = rs_batch_flush(batch, err);
-  batch->finished = true;
+  if (batch != NULL)
+    batch->finished = true;
   return status;
 }
 
@@ -730,6 +746,8 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
 int
 rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
 {
+  if (batch == NULL || rs_check_wait(&timeout, NULL) != RS_OK)
+    return RS_EINVAL;
   const int status = wait_for_chunk(batch, L, timeout);
   if (L != NULL)
     rs_job_unblock(L);
@@ -969,7 +987,8 @@ take_scalars (lua_State *L)
 size_t
 rs_batch_take (rs_batch *batch, lua_State *L, int index)
 {
-  if (batch->good == 0 || batch->careful || !has_record(batch))
+  if (batch == NULL || L == NULL || batch->good == 0 || batch->careful
+      || !has_record(batch))
     return 0;
   taking t = { .in = batch->reader, .batch = batch };
   luaL_checkstack(L, LUA_MINSTACK, NULL);
@@ -991,8 +1010,9 @@ rs_batch_take (rs_batch *batch, lua_State *L, int index)
   return t.taken;
 }
 
-int
-rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec)
+/* [-0, +rec->n, e]  'rs_batch_next' for the whole record. */
+static int
+next_record (rs_batch *batch, lua_State *L, rs_record *rec)
 {
   if (batch->current == NULL)
     return RS_EDONE;
@@ -1039,12 +1059,30 @@ rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec)
   return RS_OK;
 }
 
+int
+rs_batch_next_sized (rs_batch *batch, lua_State *L, rs_record *rec,
+                     size_t size)
+{
+  if (batch == NULL || L == NULL || rec == NULL)
+    return RS_EINVAL;
+  if (size == sizeof *rec) {
+    rec->size = size;
+    return next_record(batch, L, rec);
+  }
+  rs_record known;
+  memset(&known, 0, sizeof known);
+  const int status = next_record(batch, L, &known);
+  if (status == RS_OK)
+    rs_give_sized(rec, size, &known, sizeof known);
+  return status;
+}
+
 /* ------------------------------------------------------------------ ending */
 
 rs_stream_record *
 rs_batch_record (rs_batch *batch)
 {
-  if (batch->current == NULL || batch->position == 0)
+  if (batch == NULL || batch->current == NULL || batch->position == 0)
     return NULL;
   const lua_Integer index = batch->current->call.chunk->index
                           + (lua_Integer) batch->position - 1;
@@ -1066,7 +1104,7 @@ rs_batch_record (rs_batch *batch)
 uint64_t
 rs_batch_id (const rs_batch *batch)
 {
-  return batch->id;
+  return batch != NULL ? batch->id : 0;
 }
 
 /* Those of its chunks that run shall look at the flag; or stop, when there is
@@ -1115,13 +1153,15 @@ stop (rs_batch *batch, rs_reason reason, double grace)
 void
 rs_batch_stop (rs_batch *batch)
 {
-  stop(batch, RS_REASON_NONE, 0);
+  if (batch != NULL)
+    stop(batch, RS_REASON_NONE, 0);
 }
 
 void
 rs_batch_cancel (rs_batch *batch, double grace)
 {
-  stop(batch, RS_REASON_CANCELLED, grace);
+  if (batch != NULL)
+    stop(batch, RS_REASON_CANCELLED, grace);
 }
 
 /* rs_timer: the deadline has passed. */
@@ -1131,8 +1171,8 @@ on_deadline (rs_timer *timer)
   stop(RS_LIST_ENTRY(timer, rs_batch, timer), RS_REASON_DEADLINE, RS_GRACE);
 }
 
-void
-rs_batch_info_get (rs_batch *batch, rs_batch_info *out)
+static void
+get_info (rs_batch *batch, rs_batch_info *out)
 {
   pthread_mutex_lock(&batch->lock);
   out->started = batch->items_started;
@@ -1145,6 +1185,18 @@ rs_batch_info_get (rs_batch *batch, rs_batch_info *out)
   out->added = batch->added;
   out->chunks = batch->chunks;
   out->chunk = batch->last_size;
+}
+
+void
+rs_batch_info_get_sized (rs_batch *batch, rs_batch_info *out, size_t size)
+{
+  rs_batch_info info;
+  if (out == NULL)
+    return;
+  memset(&info, 0, sizeof info);  /* what is between its fields, too */
+  if (batch != NULL)
+    get_info(batch, &info);
+  rs_give_sized(out, size, &info, sizeof info);
 }
 
 void

@@ -19,6 +19,7 @@
 #include <lauxlib.h>
 
 #include "clock.h"
+#include "options.h"
 #include "status.h"
 #include "wire.h"
 
@@ -107,7 +108,7 @@ make_record (lua_State *L, run **out, rs_stream stream, const char *name,
     luaL_error(L, "%s", rs_status_message(RS_ENOMEM));
   rs_cancel_check(s->cancel, L);
   rs_error err;
-  rs_message *message;
+  rs_message *message = NULL;
   if (rs_encode(L, n, &message, &err) != RS_OK)
     luaL_error(L, "%s: %s", name != NULL ? name : rs_stream_name(stream),
                err.text);
@@ -124,6 +125,12 @@ void
 rs_task_send (lua_State *L, rs_stream stream, int n)
 {
   run *r;
+  if (L == NULL)
+    return;
+  if ((unsigned) stream >= RS_STREAM_EVENT)
+    luaL_error(L, "stream (%d) is none of RS_STREAM_OUTPUT to "
+                  "RS_STREAM_PROGRESS; events are sent by 'rs_task_emit'",
+               (int) stream);
   rs_stream_record *const record = make_record(L, &r, stream, NULL, n);
   if (stream == RS_STREAM_ERROR)
     r->errors = true;
@@ -134,6 +141,13 @@ void
 rs_task_emit (lua_State *L, const char *name, int n)
 {
   run *r;
+  rs_error err;
+  if (L == NULL)
+    return;
+  if (name == NULL)
+    luaL_error(L, "name is NULL: an event needs one");
+  if (rs_check_name(name, &err) != RS_OK)
+    luaL_error(L, "event: %s", err.text);
   rs_stream_record *const record = make_record(L, &r, RS_STREAM_EVENT, name,
                                                n);
   r->sink->emit(r->call, record);
@@ -1022,25 +1036,28 @@ rs_call_current (const rs_state *s)
 }
 
 bool
-rs_task_get (lua_State *L, rs_task *out)
+rs_task_get_sized (lua_State *L, rs_task *out, size_t size)
 {
-  const rs_state *const s = rs_state_of(L);
-  if (s == NULL || s->run == NULL)
+  const rs_state *const s = L != NULL ? rs_state_of(L) : NULL;
+  if (s == NULL || s->run == NULL || out == NULL)
     return false;
   rs_call *const call = s->run->call;
-  out->id = call->id;
-  out->name = s->run->sink->name(call);
-  out->index = s->run->index;
-  out->worker = s->worker;
-  out->attempt = s->run->attempt;
-  out->stopping = stopped(s->run);
+  rs_task task;
+  memset(&task, 0, sizeof task);
+  task.id = call->id;
+  task.name = s->run->sink->name(call);
+  task.index = s->run->index;
+  task.worker = s->worker;
+  task.attempt = s->run->attempt;
+  task.stopping = stopped(s->run);
+  rs_give_sized(out, size, &task, sizeof task);
   return true;
 }
 
 void
 rs_task_checkpoint (lua_State *L)
 {
-  const rs_state *const s = rs_state_of(L);
+  const rs_state *const s = L != NULL ? rs_state_of(L) : NULL;
   if (s != NULL)
     rs_cancel_check(s->cancel, L);
 }

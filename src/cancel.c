@@ -63,6 +63,8 @@ struct rs_cancel {
   hook kept;               /* that calls begin with */
   hook displaced[MAX_DISPLACED];  /* by ours; the handler writes it, too */
   _Atomic bool planted;    /* the hook was */
+  _Atomic unsigned sent;   /* signals; written under the lock, read by the
+                              handler */
   _Atomic unsigned seen;   /* signals that came; read by any thread */
   _Atomic bool refuse;     /* memory */
   _Atomic double armed;    /* instant at which the timer fires, or earlier;
@@ -70,7 +72,7 @@ struct rs_cancel {
   rs_timer timer;
 
   pthread_mutex_t lock;    /* guards down to the blank line */
-  unsigned sent;           /* signals */
+  unsigned taken;          /* 'times_taken' when the last one was sent */
   bool lost;               /* it does not come back */
   bool telling;            /* the owner is being told */
   bool left;               /* the thread has ended */
@@ -83,6 +85,21 @@ static _Thread_local rs_cancel *mine;
 
 /* Of a thread that has none: no call is ever in it. */
 static _Thread_local rs_running other;
+
+/* Signals that were sent have not come. */
+static bool
+on_its_way (const rs_cancel *c, unsigned sent)
+{
+  return (int) (sent - atomic_load_explicit(&c->seen, memory_order_acquire))
+         > 0;
+}
+
+/* How many were sent. */
+static unsigned
+sent_to (const rs_cancel *c)
+{
+  return atomic_load_explicit(&c->sent, memory_order_relaxed);
+}
 
 /* ----------------------------------------------------------------- reasons */
 
@@ -308,14 +325,40 @@ rs_cancel_check (rs_cancel *c, lua_State *L)
     stop(c, L, top_of(c));
 }
 
-/* What did with the signal before. */
-static struct sigaction before[NSIG];
+/*
+ * What the program has, or had, for the signals; at most one of the two is not
+ * NULL.  Written under the lock in 'take_signal', and read by handlers, one
+ * word at a time.
+ */
+static void (*_Atomic plain_before[NSIG]) (int);
+static void (*_Atomic info_before[NSIG]) (int, siginfo_t *, void *);
+
+/* A handler of the program's runs on this thread, which may call ours. */
+static _Thread_local volatile sig_atomic_t passing;
+
+/* A signal that is not ours. */
+static void
+pass_on (int signal, siginfo_t *info, void *context)
+{
+  void (*const plain) (int) = atomic_load(&plain_before[signal]);
+  void (*const with_info) (int, siginfo_t *, void *) =
+    atomic_load(&info_before[signal]);
+  if (passing)
+    return;
+  passing = 1;
+  if (with_info != NULL)
+    with_info(signal, info, context);
+  else if (plain != NULL)
+    plain(signal);
+  passing = 0;
+}
 
 static void
 on_signal (int signal, siginfo_t *info, void *context)
 {
   rs_cancel *const c = mine;
-  if (c != NULL && info->si_code == SI_TKILL && info->si_pid == getpid()) {
+  if (c != NULL && info->si_code == SI_TKILL && info->si_pid == getpid()
+      && on_its_way(c, sent_to(c))) {
     lua_State *const L = coroutine_of(c);
     if (L != NULL && pending(top_of(c)))
       plant(c, L);
@@ -323,31 +366,44 @@ on_signal (int signal, siginfo_t *info, void *context)
     atomic_fetch_add_explicit(&c->seen, 1, memory_order_release);
     return;
   }
-  const struct sigaction *const next = &before[signal];
-  if (next->sa_flags & SA_SIGINFO)
-    next->sa_sigaction(signal, info, context);
-  else if (next->sa_handler != SIG_DFL && next->sa_handler != SIG_IGN)
-    next->sa_handler(signal);
+  pass_on(signal, info, context);
 }
 
-/* Take the signal, once in the process; it is never given back, since one
-   may be on its way. */
+/* Remember what the program does with the signal. */
+static void
+keep_before (int signal, const struct sigaction *old)
+{
+  const bool informed = (old->sa_flags & SA_SIGINFO) != 0;
+  const bool ignored = !informed && (old->sa_handler == SIG_DFL
+                                     || old->sa_handler == SIG_IGN);
+  atomic_store(&info_before[signal], informed ? old->sa_sigaction : NULL);
+  atomic_store(&plain_before[signal], informed || ignored ? NULL
+                                                          : old->sa_handler);
+}
+
+/* How often each was taken: what was sent before may have gone to a handler
+   that was not ours. */
+static _Atomic unsigned times_taken[NSIG];
+
+/* Take the signal, and again when the program has set a handler of its own
+   since; it is never given back, since one may be on its way. */
 static void
 take_signal (int signal)
 {
   static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-  static bool taken[NSIG];  /* guarded by it */
+  struct sigaction now;
   if (signal == 0)
     return;
   pthread_mutex_lock(&lock);
-  if (!taken[signal]) {
+  if (sigaction(signal, NULL, &now) == 0
+      && !((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_signal)) {
     /* Blocking calls return when it comes: no SA_RESTART. */
     struct sigaction action = { .sa_flags = SA_SIGINFO | SA_ONSTACK };
     action.sa_sigaction = on_signal;
     sigemptyset(&action.sa_mask);
-    sigaction(signal, NULL, &before[signal]);
+    keep_before(signal, &now);
     sigaction(signal, &action, NULL);
-    taken[signal] = true;
+    atomic_fetch_add(&times_taken[signal], 1);
   }
   pthread_mutex_unlock(&lock);
 }
@@ -534,10 +590,15 @@ force_locked (rs_cancel *c, rs_token *t, double now)
 static void
 send_locked (rs_cancel *c)
 {
-  if (c->signal == 0 || c->left
-      || c->sent != atomic_load_explicit(&c->seen, memory_order_acquire))
+  if (c->signal == 0 || c->left)
     return;
-  c->sent++;
+  const unsigned taken = atomic_load(&times_taken[c->signal]);
+  if (taken == c->taken && on_its_way(c, sent_to(c)))
+    return;
+  c->taken = taken;
+  atomic_store_explicit(&c->sent,
+                        atomic_load_explicit(&c->seen, memory_order_acquire)
+                        + 1, memory_order_relaxed);
   pthread_kill(c->thread, c->signal);
 }
 
@@ -690,14 +751,6 @@ rs_cancel_limit (rs_cancel *c, rs_reason reason)
 
 /* ------------------------------------------ the thread that runs the calls */
 
-/* Signals that were sent have not come. */
-static bool
-on_its_way (const rs_cancel *c, unsigned sent)
-{
-  return (int) (sent - atomic_load_explicit(&c->seen, memory_order_acquire))
-         > 0;
-}
-
 /* Wait until all signals that were sent have come; for a while, since code in
    C may have blocked them.  One that comes later finds nothing to do. */
 static void
@@ -759,7 +812,7 @@ rs_token_settle (rs_cancel *c, rs_token *t, lua_State *L)
   t->item = RS_REASON_NONE;
   if (t->reason == RS_REASON_NONE)
     set_level_locked(c, t, RS_GOING);
-  const unsigned sent = c->sent;
+  const unsigned sent = sent_to(c);
   pthread_mutex_unlock(&c->lock);
   drain(c, sent);
   clean(c, L);
@@ -779,7 +832,7 @@ rs_token_leave (rs_cancel *c, rs_token *t, lua_State *L)
                                     && level_of(outer) == RS_HARD,
                         memory_order_relaxed);
   const rs_reason reason = t->reason;
-  const unsigned sent = c->sent;
+  const unsigned sent = sent_to(c);
   pthread_mutex_unlock(&c->lock);
   drain(c, sent);
   if (L != NULL)

@@ -28,9 +28,9 @@ rs_now_coarse (void)
 double
 rs_deadline (double timeout)
 {
-  if (!(timeout >= 0) || timeout > 1e9)
+  if (timeout == RS_FOREVER || timeout > 1e9)
     return RS_NEVER;
-  return rs_now() + timeout;
+  return rs_now() + (timeout > 0 ? timeout : 0);
 }
 
 double

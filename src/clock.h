@@ -20,8 +20,9 @@ double rs_now_coarse (void);
 
 #define RS_NEVER ((double) INFINITY)
 
-/* The instant 'timeout' seconds from now; RS_NEVER for RS_FOREVER (or any
-   other negative number) and for what is too far to be waited for. */
+/* The instant 'timeout' seconds from now; RS_NEVER for RS_FOREVER and for what
+   is too far to be waited for; now for other times below 0, and for what is
+   no number. */
 double rs_deadline (double timeout);
 
 /* Seconds until 'deadline', not below 0; RS_FOREVER for RS_NEVER. */

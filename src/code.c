@@ -74,7 +74,7 @@ rs_outbox *
 rs_outbox_of (lua_State *L)
 {
   rs_outbox *o = NULL;
-  if (!lua_checkstack(L, LUA_MINSTACK))
+  if (L == NULL || !lua_checkstack(L, LUA_MINSTACK))
     return NULL;
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &outbox_key) != LUA_TUSERDATA) {
     lua_pop(L, 1);

@@ -172,6 +172,8 @@ int
 rs_console_write (int fd, const char *line, size_t size)
 {
   int error = 0;
+  if ((fd != 1 && fd != 2) || (line == NULL && size > 0))
+    return EINVAL;
   pthread_mutex_lock(&lock);
   if (!held || !keep_locked(fd, line, size)) {
     put_kept_locked();

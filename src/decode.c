@@ -1097,7 +1097,8 @@ int
 rs_decode (lua_State *L, rs_message *msg)
 {
   bool metatables;
-  return rs_decode_all(L, msg, NULL, 0, &metatables);
+  return L == NULL || msg == NULL
+         ? 0 : rs_decode_all(L, msg, NULL, 0, &metatables);
 }
 
 int

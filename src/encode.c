@@ -19,6 +19,8 @@
 #include <lauxlib.h>
 
 #include "large.h"
+#include "options.h"
+#include "status.h"
 #include "wire.h"
 
 /* The bytes of a large message are handed over, not copied. */
@@ -1545,10 +1547,13 @@ rs_encoder_message_at (rs_encoder *e, void *room, size_t size)
 int
 rs_encode (lua_State *L, int n, rs_message **out, rs_error *err)
 {
+  int status = out == NULL ? rs_fail_null(err, "out")
+                           : rs_check_values(L, n, err);
+  if (status != RS_OK)
+    return status;
   const int base = lua_gettop(L) - n;
   rs_encoder e;
   rs_encoder_init(&e, 0);
-  int status = RS_OK;
   for (int i = 1; i <= n && status == RS_OK; i++) {
     char root[32];
     snprintf(root, sizeof root, "value %d", i);

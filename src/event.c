@@ -31,6 +31,7 @@
 #include "cache.h"
 #include "cancel.h"
 #include "clock.h"
+#include "options.h"
 #include "spin.h"
 
 enum { LOOKS = 500 };  /* some 25 us, half of what sleeping costs */
@@ -228,6 +229,8 @@ make_pipe_locked (rs_events *e)
 void
 rs_events_set_pokable (rs_events *e)
 {
+  if (e == NULL)
+    return;
   pthread_mutex_lock(&e->lock);
   e->pokable = true;
   pthread_mutex_unlock(&e->lock);
@@ -239,6 +242,8 @@ rs_events_poke (rs_events *e)
   /* The byte comes second: who finds it finds the flag.  Without a pipe
      nobody sleeps there, and the flag is looked at before. */
   static const char byte = 1;
+  if (e == NULL)
+    return;
   atomic_store(&e->poked, true);
   atomic_store_explicit(&e->stirred, true, memory_order_relaxed);
   const ssize_t n = e->fds[1] >= 0 ? write(e->fds[1], &byte, 1) : 0;
@@ -248,6 +253,10 @@ rs_events_poke (rs_events *e)
 int
 rs_events_fileno (rs_events *e)
 {
+  if (e == NULL) {
+    errno = EINVAL;
+    return -1;
+  }
   pthread_mutex_lock(&e->lock);
   make_pipe_locked(e);
   e->watched = true;
@@ -269,6 +278,8 @@ tell_locked (rs_events *e)
 void
 rs_events_wake (rs_events *e)
 {
+  if (e == NULL)
+    return;
   pthread_mutex_lock(&e->lock);
   if (!e->woken) {
     e->woken = true;
@@ -427,6 +438,8 @@ rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
 int
 rs_events_wait (rs_events *e, double timeout)
 {
+  if (e == NULL || rs_check_wait(&timeout, NULL) != RS_OK)
+    return RS_EINVAL;
   return rs_events_wait_for(e, timeout, NULL, NULL);
 }
 
@@ -434,12 +447,14 @@ bool
 rs_events_pending (rs_events *e)
 {
   /* Who has to see it was told so under the lock. */
-  return atomic_load_explicit(&e->some, memory_order_acquire);
+  return e != NULL && atomic_load_explicit(&e->some, memory_order_acquire);
 }
 
 void
 rs_events_listen (rs_events *e, unsigned mask)
 {
+  if (e == NULL)
+    return;
   atomic_store_explicit(&e->listening, mask, memory_order_relaxed);
 }
 

@@ -8,7 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "options.h"
 #include "status.h"
+
+#define OWN_MODULE "parallel"
+
+static int add (rs_initial_state *is, rs_entry_kind kind, const char *name,
+                rs_message *message, rs_entry **out);
+static void entry_free (rs_entry *entry);
 
 rs_initial_state *
 rs_initial_state_new (void)
@@ -19,6 +26,13 @@ rs_initial_state_new (void)
   atomic_init(&is->refs, 1);
   is->libs = RS_LIB_ALL;
   rs_list_init(&is->entries);
+  /* There is one engine in a process, so each runspace has its module. */
+  if (add(is, RS_ENTRY_PRELOAD, OWN_MODULE, NULL, &is->own) != RS_OK) {
+    free(is);
+    return NULL;
+  }
+  is->own->open = rs_own_module;
+  is->own->flags = RS_PRELOAD_SURE;
   return is;
 }
 
@@ -145,7 +159,7 @@ static int
 add (rs_initial_state *is, rs_entry_kind kind, const char *name,
      rs_message *message, rs_entry **out)
 {
-  if (atomic_load(&is->sealed) || name == NULL) {
+  if (is == NULL || atomic_load(&is->sealed) || name == NULL) {
     rs_message_unref(message);
     return RS_EINVAL;
   }
@@ -154,6 +168,12 @@ add (rs_initial_state *is, rs_entry_kind kind, const char *name,
   if (entry == NULL) {
     rs_message_unref(message);
     return RS_ENOMEM;
+  }
+  if (is->own != NULL && strcmp(name, OWN_MODULE) == 0
+      && (kind == RS_ENTRY_PRELOAD || kind == RS_ENTRY_LOADER)) {
+    rs_list_remove(&is->own->link);  /* the program's is instead of it */
+    entry_free(is->own);
+    is->own = NULL;
   }
   entry->kind = kind;
   entry->message = message;
@@ -170,7 +190,15 @@ add_value (rs_initial_state *is, rs_entry_kind kind, const char *name,
            lua_State *L, rs_error *err)
 {
   rs_message *message;
-  int status = rs_encode(L, 1, &message, err);
+  int status = rs_check_values(L, 1, err);
+  if (status != RS_OK)
+    return status;
+  status = is == NULL ? rs_fail_null(err, "is")
+         : name == NULL ? rs_fail_null(err, "name")
+         : atomic_load(&is->sealed)
+           ? rs_fail(err, RS_EINVAL, "the initial state is constant since a "
+                                     "pool has it: make a new one")
+         : rs_encode(L, 1, &message, err);
   lua_pop(L, 1);
   if (status != RS_OK)
     return status;
@@ -181,7 +209,8 @@ add_value (rs_initial_state *is, rs_entry_kind kind, const char *name,
 int
 rs_initial_state_set_libs (rs_initial_state *is, unsigned libs)
 {
-  if (atomic_load(&is->sealed) || (libs & ~(unsigned) RS_LIB_ALL) != 0)
+  if (is == NULL || atomic_load(&is->sealed)
+      || (libs & ~(unsigned) RS_LIB_ALL) != 0)
     return RS_EINVAL;
   is->libs = libs;
   return RS_OK;
@@ -190,7 +219,7 @@ rs_initial_state_set_libs (rs_initial_state *is, unsigned libs)
 int
 rs_initial_state_set_warnings (rs_initial_state *is, bool on)
 {
-  if (atomic_load(&is->sealed))
+  if (is == NULL || atomic_load(&is->sealed))
     return RS_EINVAL;
   is->warnings = on;
   return RS_OK;
@@ -199,10 +228,9 @@ rs_initial_state_set_warnings (rs_initial_state *is, bool on)
 int
 rs_initial_state_set_sandbox (rs_initial_state *is, const rs_sandbox *sandbox)
 {
-  rs_sandbox both;
-  if (atomic_load(&is->sealed) || sandbox == NULL
-      || sandbox->files < RS_FILES_ALL || sandbox->files > RS_FILES_NONE
-      || (sandbox->forbid & ~(unsigned) RS_FORBID_ALL) != 0)
+  rs_sandbox both, room;
+  if (is == NULL || atomic_load(&is->sealed)
+      || (sandbox = rs_check_sandbox(sandbox, &room, NULL)) == NULL)
     return RS_EINVAL;
   const int status = combine(&is->outer, sandbox, &both);
   if (status != RS_OK)
@@ -217,7 +245,7 @@ int
 rs_initial_state_inherit (rs_initial_state *is, lua_State *L)
 {
   rs_sandbox given, outer, both;
-  if (atomic_load(&is->sealed))
+  if (is == NULL || L == NULL || atomic_load(&is->sealed))
     return RS_EINVAL;
   if (!rs_sandbox_get(L, &given))
     return RS_OK;
@@ -253,13 +281,13 @@ set_text (rs_initial_state *is, char **where, const char *text)
 int
 rs_initial_state_set_path (rs_initial_state *is, const char *path)
 {
-  return set_text(is, &is->path, path);
+  return is != NULL ? set_text(is, &is->path, path) : RS_EINVAL;
 }
 
 int
 rs_initial_state_set_cpath (rs_initial_state *is, const char *cpath)
 {
-  return set_text(is, &is->cpath, cpath);
+  return is != NULL ? set_text(is, &is->cpath, cpath) : RS_EINVAL;
 }
 
 int

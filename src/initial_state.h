@@ -41,7 +41,13 @@ struct rs_initial_state {
   rs_sandbox sandbox;    /* its names are owned */
   char *path, *cpath;    /* owned, or NULL */
   rs_list entries;       /* rs_entry, owned */
+  rs_entry *own;         /* of them, the module 'parallel' as it is unless the
+                            program has another one; or NULL */
 };
+
+/* The opener of the module 'parallel' in a runspace.  The Lua face, which is
+   above, has it: nothing here knows what it does. */
+extern const lua_CFunction rs_own_module;
 
 /* No more changes. */
 void rs_initial_state_seal (rs_initial_state *is);

@@ -12,6 +12,7 @@
 #include <lauxlib.h>
 
 #include "clock.h"
+#include "options.h"
 #include "rebuild.h"
 #include "status.h"
 
@@ -162,6 +163,22 @@ set_name (rs_job *job, const char *name)
   return more != NULL && (more->name = strdup(name)) != NULL;
 }
 
+static bool
+set_user (rs_job *job, void *user)
+{
+  rs_job_more *const more = get_more_locked(job);
+  if (more != NULL)
+    more->user = user;
+  return more != NULL;
+}
+
+void *
+rs_job_user (const rs_job *job)
+{
+  const rs_job_more *const more = job != NULL ? more_of(job) : NULL;
+  return more != NULL ? more->user : NULL;
+}
+
 rs_job *
 rs_job_new (rs_queue *queue, rs_message *function,
             const rs_job_options *options, const rs_job_part *part)
@@ -190,7 +207,8 @@ rs_job_new (rs_queue *queue, rs_message *function,
   job->slot = options->slot;
   job->created = part != NULL && part->created > 0 ? part->created : rs_now();
   atomic_init(&job->listen, options->listen);
-  if (options->name != NULL && !set_name(job, options->name)) {
+  if ((options->name != NULL && !set_name(job, options->name))
+      || (options->user != NULL && !set_user(job, options->user))) {
     job_free(job);
     return NULL;
   }
@@ -387,7 +405,7 @@ on_emit (rs_call *call, rs_stream_record *record)
 {
   rs_job *const job = job_of(call);
   rs_events *const e = job->events;
-  if (e == NULL) {  /* nobody to hear of it? */
+  if (e == NULL || (call->flags & RS_JOB_DEAF)) {  /* nobody to hear of it? */
     rs_stream_record_unref(record);
     return;
   }
@@ -398,7 +416,9 @@ on_emit (rs_call *call, rs_stream_record *record)
   const rs_sleeper sleeper = sleeper_at(job);
   rs_cancel_sleeps(mine, &sleeper);
   lock(job);
-  while (more->waiting >= RS_EVENTS_MAX && !rs_events_mine(e)
+  /* Who waits for the job itself, beside this thread, takes none of them. */
+  while (more->waiting >= RS_EVENTS_MAX && job->waiters == 0
+         && !rs_events_mine(e)
          && !rs_cancel_stopping(mine) && !is_set(stop)
          && !rs_events_closed(e))
     wait_locked(job, RS_NEVER);
@@ -419,6 +439,8 @@ is_ready (rs_call *call)
 const char *
 rs_job_name (rs_job *job)
 {
+  if (job == NULL)
+    return NULL;
   lock(job);
   rs_job_more *const more = get_more_locked(job);
   if (more != NULL && more->name == NULL) {
@@ -445,7 +467,7 @@ static const rs_call_sink sink = {
 rs_stream_record *
 rs_job_record (rs_job *job, uint64_t after)
 {
-  rs_job_more *const more = more_of(job);
+  rs_job_more *const more = job != NULL ? more_of(job) : NULL;
   if (more == NULL)
     return NULL;
   lock(job);
@@ -480,7 +502,7 @@ deliver_locked (rs_job *job, rs_job_more *more)
 rs_stream_record *
 rs_job_deliver (rs_job *job)
 {
-  rs_job_more *const more = more_of(job);
+  rs_job_more *const more = job != NULL ? more_of(job) : NULL;
   if (more == NULL)
     return NULL;
   lock(job);
@@ -492,7 +514,7 @@ rs_job_deliver (rs_job *job)
 uint64_t
 rs_job_delivered (rs_job *job)
 {
-  const rs_job_more *const more = more_of(job);
+  const rs_job_more *const more = job != NULL ? more_of(job) : NULL;
   return more != NULL ? more->delivered : 0;  /* the host's own */
 }
 
@@ -500,13 +522,13 @@ bool
 rs_job_settled (const rs_job *job)
 {
   /* In one order: see 'rs_events_stir'. */
-  return (atomic_load(&job->refs) & RS_JOB_SETTLED) != 0;
+  return job != NULL && (atomic_load(&job->refs) & RS_JOB_SETTLED) != 0;
 }
 
 unsigned *
 rs_job_slot (rs_job *job)
 {
-  return &job->slot;
+  return job != NULL ? &job->slot : NULL;
 }
 
 static bool
@@ -536,7 +558,8 @@ rs_job_expect (const rs_job *job)
 int
 rs_job_await (rs_job *job, double timeout)
 {
-  if (job->events == NULL)
+  if (job == NULL || job->events == NULL
+      || rs_check_wait(&timeout, NULL) != RS_OK)
     return RS_EINVAL;
   const int status = rs_events_wait_for(job->events, timeout, is_settled, job);
   prefetch_result(job);
@@ -546,7 +569,7 @@ rs_job_await (rs_job *job, double timeout)
 bool
 rs_job_look (rs_job *job)
 {
-  if (job->events == NULL)
+  if (job == NULL || job->events == NULL)
     return rs_job_settled(job);
   const bool there = rs_events_look_for(job->events, is_settled, job);
   prefetch_result(job);
@@ -563,7 +586,7 @@ set_state_locked (rs_job *job, int state)
 void
 rs_job_listen (rs_job *job, unsigned mask)
 {
-  if (job->events == NULL)
+  if (job == NULL || job->events == NULL)
     return;
   lock(job);
   atomic_fetch_or_explicit(&job->listen, mask, memory_order_relaxed);
@@ -575,6 +598,8 @@ rs_job_listen (rs_job *job, unsigned mask)
 void
 rs_job_see (rs_job *job)
 {
+  if (job == NULL)
+    return;
   /* Read by the thread that ends or forgets it; it publishes nothing. */
   atomic_store_explicit(&job->seen, true, memory_order_relaxed);
 }
@@ -599,7 +624,7 @@ rs_job_forget (rs_job *job)
 rs_job *
 rs_events_next (rs_events *events)
 {
-  rs_notice *const n = rs_events_take(events);
+  rs_notice *const n = events != NULL ? rs_events_take(events) : NULL;
   return n != NULL ? of_notice(n) : NULL;
 }
 
@@ -632,7 +657,9 @@ collect (rs_job *job, void *ud)
 size_t
 rs_events_jobs (rs_events *events, rs_job **out, size_t room)
 {
-  some_jobs some = { out, room, 0 };
+  some_jobs some = { out, out != NULL ? room : 0, 0 };
+  if (events == NULL)
+    return 0;
   rs_jobs_visit(events, collect, &some);
   return some.n;
 }
@@ -668,6 +695,8 @@ void
 rs_events_close (rs_events *events)
 {
   rs_job *job;
+  if (events == NULL)
+    return;
   rs_events_set_closed(events);
   while ((job = rs_events_next(events)) != NULL)
     rs_job_unref(job);
@@ -863,6 +892,9 @@ rs_job_stop (rs_job *job, rs_reason reason, double grace)
 int
 rs_job_cancel (rs_job *job, double grace)
 {
+  /* Below 0 it is the default, and no number is neither. */
+  if (job == NULL || grace != grace)
+    return RS_EINVAL;
   return rs_job_stop(job, RS_REASON_CANCELLED, grace);
 }
 
@@ -967,6 +999,8 @@ failure_of (const rs_job *job)
 bool
 rs_job_rebuilds (const rs_job *job)
 {
+  if (job == NULL)
+    return false;
   return rs_job_state_good(rs_job_state_now(job))
       && (job->call.result->flags & (RS_MESSAGE_NAMES | RS_MESSAGE_CODE)) != 0;
 }
@@ -1114,6 +1148,8 @@ push_end (rs_job *job, lua_State *L, rs_job_state state)
 int
 rs_job_push (rs_job *job, lua_State *L, int *n)
 {
+  if (job == NULL || L == NULL || n == NULL)
+    return RS_EINVAL;
   const rs_job_state state = rs_job_state_now(job);
   if (!rs_job_state_final(state))
     return RS_EBUSY;
@@ -1136,6 +1172,8 @@ rs_job_push (rs_job *job, lua_State *L, int *n)
 bool
 rs_job_take (rs_job *job, lua_State *L, int *n)
 {
+  if (job == NULL || L == NULL || n == NULL)
+    return false;
   const rs_message *const result = job->call.result;
   if (!rs_job_settled(job) || !rs_job_state_good(rs_job_state_now(job))
       || result != (const void *) job->call.room || rs_job_rebuilds(job)
@@ -1176,7 +1214,7 @@ rs_job_can_help (const rs_queue *queue, rs_state *s)
 void
 rs_job_unblock (lua_State *L)
 {
-  const rs_state *const s = rs_state_of(L);
+  const rs_state *const s = L != NULL ? rs_state_of(L) : NULL;
   rs_call *const call = s != NULL ? rs_call_current(s) : NULL;
   if (call == NULL || !job_of(call)->blocked)
     return;
@@ -1187,6 +1225,8 @@ rs_job_unblock (lua_State *L)
 bool
 rs_job_help (rs_job *job, lua_State *L)
 {
+  if (job == NULL)
+    return false;
   rs_state *const s = rs_job_helper(job->queue, L);
   if (s == NULL || !rs_job_can_help(job->queue, s))
     return false;
@@ -1199,12 +1239,14 @@ rs_job_help (rs_job *job, lua_State *L)
 rs_pool *
 rs_job_pool (rs_job *job)
 {
-  return job->queue->pool;
+  return job != NULL ? job->queue->pool : NULL;
 }
 
 int
 rs_job_wait (rs_job *job, lua_State *L, double timeout)
 {
+  if (job == NULL || rs_check_wait(&timeout, NULL) != RS_OK)
+    return RS_EINVAL;
   const double deadline = rs_deadline(timeout);
   if (timeout != 0)
     rs_job_help(job, L);
@@ -1213,6 +1255,7 @@ rs_job_wait (rs_job *job, lua_State *L, double timeout)
   rs_cancel_sleeps(mine, &sleeper);
   int status = RS_OK;
   lock(job);
+  tell_locked(job);  /* it need not wait for a host that takes its events */
   while (!rs_job_state_final(rs_job_state_now(job)) && status == RS_OK) {
     status = timeout == 0 ? RS_ETIMEOUT
            : rs_cancel_pending(mine) ? RS_ESTOPPED
@@ -1256,8 +1299,8 @@ rs_job_reason (const rs_job *job)
          ? reason_of(job, state, rs_job_reason_now(job)) : NULL;
 }
 
-void
-rs_job_info_get (rs_job *job, rs_job_info *out)
+static void
+get_info (rs_job *job, rs_job_info *out)
 {
   lock(job);
   const rs_job_more *const more = more_of(job);
@@ -1275,9 +1318,7 @@ rs_job_info_get (rs_job *job, rs_job_info *out)
   out->created = job->created;
   out->sent = more != NULL ? more->log.next - 1 : 0;
   if (more != NULL)
-    memcpy(out->dropped, more->log.dropped, sizeof out->dropped);
-  else
-    memset(out->dropped, 0, sizeof out->dropped);
+    memcpy(out->dropped, more->log.dropped, sizeof more->log.dropped);
   out->listen = listening(job);
   const bool forgotten = job->forgotten;
   const rs_reason reason = rs_job_reason_now(job);
@@ -1288,4 +1329,16 @@ rs_job_info_get (rs_job *job, rs_job_info *out)
   out->seen = is_set(&job->seen);
   out->forgotten = forgotten;
   out->unseen = is_bad(out->state) && !out->seen;
+}
+
+void
+rs_job_info_get_sized (rs_job *job, rs_job_info *out, size_t size)
+{
+  rs_job_info info;
+  if (out == NULL)
+    return;
+  memset(&info, 0, sizeof info);  /* what is between its fields, too */
+  if (job != NULL)
+    get_info(job, &info);
+  rs_give_sized(out, size, &info, sizeof info);
 }

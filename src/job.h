@@ -91,6 +91,7 @@ enum { RS_JOB_NAME = 28 };  /* bytes of "batch-" and a number */
 typedef struct rs_job_more {
   rs_job *job;             /* whose they are */
   char *name;              /* owned, or NULL; guarded by the job's lock */
+  void *user;              /* of its options */
   char *failure;           /* owned: why it failed without a result; or NULL;
                               set before the end */
   rs_message *refusal;     /* owned: why its results, or its error value, could
@@ -192,9 +193,13 @@ typedef struct rs_job_part {
   rs_batch *batch;         /* a reference, which the job takes over */
   size_t size;             /* bytes that it has for its chunk */
   uint64_t id;             /* of the batch */
-  unsigned flags;          /* RS_BATCH_ */
+  unsigned flags;          /* RS_BATCH_, RS_JOB_DEAF */
   double created;          /* instant; 0: now */
 } rs_job_part;
+
+/* Beside the flags of a batch: its events are its own, and nobody takes what
+   its jobs emit. */
+enum { RS_JOB_DEAF = 0x80 };
 
 /*
  * New job for a call of 'function'; 'options' may be NULL.  Its arguments, and

@@ -9,12 +9,13 @@
  * must stay as cheap as opening a state.
  */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE  /* isatty */
+#define _GNU_SOURCE  /* isatty, RTLD_DEFAULT */
 #endif
 #include "lparallel.h"
 
 #include <string.h>
 
+#include <dlfcn.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -313,9 +314,65 @@ rs_lua_require (lua_State *L, const char *name)
   lua_remove(L, -2);
 }
 
+/* ----------------------------------------------- the engine of the process */
+
+/*
+ * Two engines in a process do not know of each other: one cannot stop the jobs
+ * of the other, nor tell them who they are.  So a 'parallel.so' that comes to
+ * a process which has one leaves it to that: the program's, librunspace's, or
+ * that of the module which opened this state.  They find each other by this
+ * name, whose number is that of the struct, whatever their versions are.
+ */
+typedef struct rs_engine {
+  size_t size;
+  const char *version;
+  lua_CFunction open;   /* luaopen_parallel */
+} rs_engine;
+
+#define ENGINE_NAME "rs_engine_1"
+#define ENGINE_KEY "runspace.engine_1"  /* in the registry: the engine */
+
+extern RS_API const rs_engine rs_engine_1;
+
+const rs_engine rs_engine_1 = {
+  sizeof(rs_engine), RS_VERSION, luaopen_parallel
+};
+
+/* [-0, +0, -]  An engine that was here before this one, or NULL. */
+static const rs_engine *
+find_engine (lua_State *L)
+{
+  const rs_engine *engine = NULL;
+  if (lua_getfield(L, LUA_REGISTRYINDEX, ENGINE_KEY) == LUA_TLIGHTUSERDATA)
+    engine = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  if (engine == NULL)
+    engine = dlsym(RTLD_DEFAULT, ENGINE_NAME);
+  if (engine == NULL) {  /* a library that some other one brought for itself */
+    void *const library = dlopen("librunspace.so.0", RTLD_LAZY | RTLD_NOLOAD);
+    if (library != NULL) {
+      engine = dlsym(library, ENGINE_NAME);
+      dlclose(library);  /* it stays: it is linked so */
+    }
+  }
+  return engine != &rs_engine_1 ? engine : NULL;
+}
+
+/* [-0, +0, m]  'L' has its module from here. */
+static void
+note_engine (lua_State *L)
+{
+  lua_pushlightuserdata(L, (void *) (uintptr_t) &rs_engine_1);
+  lua_setfield(L, LUA_REGISTRYINDEX, ENGINE_KEY);
+}
+
 int
 luaopen_parallel (lua_State *L)
 {
+  const rs_engine *const other = find_engine(L);
+  if (other != NULL)
+    return other->open(L);
+  note_engine(L);
   preload(L);
   rs_lua_require(L, "parallel.init");
   rs_push_task(L);
@@ -400,6 +457,7 @@ set_index (lua_State *L, lua_CFunction index)
 static int
 open_lazily (lua_State *L)
 {
+  note_engine(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   set_index(L, find_loader);
   lua_createtable(L, 0, 4);
@@ -412,6 +470,11 @@ open_lazily (lua_State *L)
   lua_pop(L, 1);
   return 1;
 }
+
+/* For each runspace, by the engine (initial_state.h). */
+extern const lua_CFunction rs_own_module;
+
+const lua_CFunction rs_own_module = open_lazily;
 
 void
 rs_add_parallel (lua_State *L, rs_initial_state *is)

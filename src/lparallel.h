@@ -7,9 +7,21 @@
 
 #include "runspace.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /*
  * [-0, +1, e]  Open the module.  Stock Lua finds it as 'parallel.so'; a
- * program that links it passes it to 'luaL_requiref'.
+ * program that links the library opens it in a state of its own by
+ *
+ *     luaL_requiref(L, "parallel", luaopen_parallel, 1);  -- also the global
+ *     lua_pop(L, 1);
+ *
+ * Each runspace has this very module, for 'require "parallel"', without that.
+ * There is one engine in a process: a 'parallel.so' that is found on the cpath
+ * all the same gives what the library, or the program, that is there already
+ * gives.
  */
 RS_API int luaopen_parallel (lua_State *L);
 
@@ -42,5 +54,9 @@ RS_API void rs_parallel_interrupt (lua_State *L);
 
 /* [-0, +0, -]  Workers that the default pool of 'L' has at most. */
 RS_API unsigned rs_parallel_workers (lua_State *L);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -64,5 +64,5 @@ rs_message_unref (rs_message *msg)
 size_t
 rs_message_size (const rs_message *msg)
 {
-  return msg->size;
+  return msg != NULL ? msg->size : 0;
 }

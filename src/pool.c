@@ -22,7 +22,6 @@
 #define _GNU_SOURCE  /* NSIG, pthread_tryjoin_np */
 #endif
 #include <assert.h>
-#include <math.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -32,6 +31,7 @@
 #include "clock.h"
 #include "code.h"
 #include "large.h"
+#include "options.h"
 #include "sched.h"
 #include "spin.h"
 #include "status.h"
@@ -75,6 +75,7 @@ struct rs_pool {
   int reset;
   int signal;        /* that stops jobs; 0: none */
   bool pin;
+  void *user;
   int begun;         /* status of starting the first workers */
   size_t queue_jobs, queue_bytes;   /* at most; SIZE_MAX */
   rs_limits limits;
@@ -816,49 +817,6 @@ queue_drop (rs_queue *q, unsigned n)
 
 /* ----------------------------------------------------------------- opening */
 
-/* A signal that a worker may leave open; 0 then stands for none. */
-static int
-check_signal (int *signal, rs_error *err)
-{
-  static const int faults[] = {
-    SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT,
-    SIGSYS, SIGPROF
-  };
-  if (*signal == 0)
-    *signal = SIGURG;
-  else if (*signal == RS_NO_SIGNAL)
-    *signal = 0;
-  bool bad = *signal < 0 || *signal >= NSIG;
-  for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
-    bad |= *signal == faults[i];
-  return bad ? rs_fail(err, RS_EINVAL, "signal (%d) cannot be used to stop "
-                                       "jobs", *signal)
-             : RS_OK;
-}
-
-/* Workers, seconds and flags that make sense; fills in defaults. */
-static int
-check_options (const rs_pool_options *given, rs_pool_options *out,
-               rs_error *err)
-{
-  *out = given != NULL ? *given : (rs_pool_options) { 0 };
-  if (out->min == 0)
-    out->min = 1;
-  if (out->max == 0)
-    out->max = out->min > rs_cpus() ? out->min : rs_cpus();
-  if (out->min > out->max)
-    return rs_fail(err, RS_EINVAL, "min (%u) is more than max (%u)", out->min,
-                   out->max);
-  if (isnan(out->idle))
-    return rs_fail(err, RS_EINVAL, "idle is not a number");
-  if (out->idle == 0)
-    out->idle = IDLE;
-  if (out->reset < RS_RESET_GLOBALS || out->reset > RS_RESET_FRESH)
-    return rs_fail(err, RS_EINVAL, "reset (%d) is none of RS_RESET_",
-                   out->reset);
-  return check_signal(&out->signal, err);
-}
-
 static rs_pool *
 pool_new (const rs_pool_options *o)
 {
@@ -884,9 +842,11 @@ pool_new (const rs_pool_options *o)
   rs_job_locks_init(pool->queue.locks);
   pool->min = o->min;
   pool->max = o->max;
-  pool->idle = o->idle;
+  pool->idle = o->idle != 0 ? o->idle : IDLE;
   pool->reset = o->reset;
-  pool->signal = o->signal;
+  pool->signal = o->signal == 0 ? SIGURG
+               : o->signal == RS_NO_SIGNAL ? 0 : o->signal;
+  pool->user = o->user;
   pool->pin = o->pin;
   pool->queue_jobs = o->queue_jobs != 0 ? o->queue_jobs : SIZE_MAX;
   pool->queue_bytes = o->queue_bytes != 0 ? o->queue_bytes : SIZE_MAX;
@@ -930,14 +890,15 @@ has_opened_locked (const rs_pool *pool)
 int
 rs_pool_start (const rs_pool_options *options, rs_pool **out, rs_error *err)
 {
-  rs_pool_options o;
-  int status = check_options(options, &o, err);
-  if (status != RS_OK)
-    return status;
-  rs_pool *const pool = pool_new(&o);
+  rs_pool_options room;
+  const rs_pool_options *const o = rs_check_pool_options(options, &room, err);
+  int status = out == NULL ? rs_fail_null(err, "out") : RS_OK;
+  if (o == NULL || status != RS_OK)
+    return RS_EINVAL;
+  rs_pool *const pool = pool_new(o);
   if (pool == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
-  for (unsigned i = 0; i < o.min && status == RS_OK; i++) {
+  for (unsigned i = 0; i < o->min && status == RS_OK; i++) {
     lock(pool);
     worker *const w = reserve_locked(pool);
     unlock(pool);
@@ -952,6 +913,10 @@ int
 rs_pool_await_open (rs_pool *pool, rs_events *events, double timeout,
                     rs_error *err)
 {
+  if (pool == NULL)
+    return rs_fail_null(err, "pool");
+  if (rs_check_wait(&timeout, err) != RS_OK)
+    return RS_EINVAL;
   const double deadline = rs_deadline(timeout);
   bool busy, late = false;
   lock(pool);
@@ -976,7 +941,8 @@ int
 rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
 {
   rs_pool *pool;
-  int status = rs_pool_start(options, &pool, err);
+  int status = out == NULL ? rs_fail_null(err, "out")
+                           : rs_pool_start(options, &pool, err);
   if (status != RS_OK)
     return status;
   status = rs_pool_await_open(pool, NULL, RS_FOREVER, err);
@@ -1079,6 +1045,8 @@ join (pthread_t thread)
 int
 rs_pool_close (rs_pool *pool, double timeout)
 {
+  if (pool == NULL || rs_check_wait(&timeout, NULL) != RS_OK)
+    return RS_EINVAL;
   const double deadline = rs_deadline(timeout);
   lock(pool);
   if (is_own_worker_locked(pool)) {
@@ -1126,18 +1094,28 @@ rs_pool_close (rs_pool *pool, double timeout)
 void
 rs_pool_cancel (rs_pool *pool, double grace)
 {
-  cancel_all(pool, RS_REASON_CANCELLED, grace);
+  if (pool != NULL)
+    cancel_all(pool, RS_REASON_CANCELLED, grace);
+}
+
+void *
+rs_pool_user (const rs_pool *pool)
+{
+  return pool != NULL ? pool->user : NULL;
 }
 
 bool
 rs_pool_is_limited (const rs_pool *pool)
 {
-  return pool->queue_jobs != SIZE_MAX || pool->queue_bytes != SIZE_MAX;
+  return pool != NULL && (pool->queue_jobs != SIZE_MAX
+                          || pool->queue_bytes != SIZE_MAX);
 }
 
 int
 rs_pool_await_room (rs_pool *pool, rs_events *events)
 {
+  if (pool == NULL || events == NULL)
+    return RS_EINVAL;
   waiter *const w = calloc(1, sizeof *w);
   if (w == NULL)
     return RS_ENOMEM;
@@ -1155,6 +1133,8 @@ rs_pool_await_room (rs_pool *pool, rs_events *events)
 int
 rs_pool_shut (rs_pool *pool, rs_events *events)
 {
+  if (pool == NULL)
+    return RS_EINVAL;
   lock(pool);
   if (is_own_worker_locked(pool)) {
     unlock(pool);
@@ -1194,10 +1174,9 @@ rs_pool_unref (rs_pool *pool)
 
 /* ------------------------------------------------------------------ public */
 
-void
-rs_pool_info_get (rs_pool *pool, rs_pool_info *out)
+static void
+get_info (rs_pool *pool, rs_pool_info *out)
 {
-  memset(out, 0, sizeof *out);
   out->min = pool->min;
   out->max = pool->max;
   lock(pool);
@@ -1225,29 +1204,23 @@ rs_pool_info_get (rs_pool *pool, rs_pool_info *out)
                                          memory_order_relaxed);
 }
 
+void
+rs_pool_info_get_sized (rs_pool *pool, rs_pool_info *out, size_t size)
+{
+  rs_pool_info info;
+  if (out == NULL)
+    return;
+  memset(&info, 0, sizeof info);  /* what is between its fields, too */
+  if (pool != NULL)
+    get_info(pool, &info);
+  rs_give_sized(out, size, &info, sizeof info);
+}
+
 rs_pool *
 rs_pool_current (lua_State *L)
 {
-  const rs_state *const s = rs_state_of(L);
+  const rs_state *const s = L != NULL ? rs_state_of(L) : NULL;
   return s != NULL ? rs_state_pool(s) : NULL;
-}
-
-static int
-check_job_options (const rs_job_options *o, rs_error *err)
-{
-  if (o == NULL)
-    return RS_OK;
-  if (!(o->timeout >= 0))
-    return rs_fail(err, RS_EINVAL, "timeout (%g) is no time", o->timeout);
-  if (!(o->deadline >= 0))
-    return rs_fail(err, RS_EINVAL, "deadline (%g) is no time", o->deadline);
-  if (o->priority < -RS_PRIORITY_MAX || o->priority > RS_PRIORITY_MAX)
-    return rs_fail(err, RS_EINVAL, "priority (%d) is not from %d to %d",
-                   o->priority, -RS_PRIORITY_MAX, RS_PRIORITY_MAX);
-  if ((o->retry_on & ~(unsigned) RS_RETRY_ALL) != 0)
-    return rs_fail(err, RS_EINVAL, "retry_on (%u) is none of RS_RETRY_",
-                   o->retry_on);
-  return RS_OK;
 }
 
 /* Queue it, as 'push'; a worker of the pool itself, which cannot wait for room
@@ -1301,19 +1274,60 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
   return status;
 }
 
+/* The function and 'nargs' values from 'first' on are on the stack. */
+static int
+check_call (const rs_pool *pool, const rs_outbox *o, lua_State *L,
+            int function, int first, int nargs, rs_error *err)
+{
+  if (pool == NULL || o == NULL || L == NULL)
+    return rs_fail_null(err, pool == NULL ? "pool" : L == NULL ? "L"
+                                                               : "outbox");
+  const int top = lua_gettop(L);
+  if (nargs < 0)
+    return rs_fail(err, RS_EINVAL, "nargs (%d) is below 0", nargs);
+  if (function < 1 || function > top)
+    return rs_fail(err, RS_EINVAL, "function (%d) is no index of the stack, "
+                                   "which has %d values", function, top);
+  if (nargs > 0 && (first < 1 || first > top || nargs > top - first + 1))
+    return rs_fail(err, RS_EINVAL, "%d arguments from %d on are not on the "
+                                   "stack, which has %d values", nargs, first,
+                   top);
+  return RS_OK;
+}
+
+/* The same for a function below 'nargs' arguments on top of the stack. */
+static int
+check_top (const rs_pool *pool, lua_State *L, int nargs, rs_error *err)
+{
+  if (pool == NULL || L == NULL)
+    return rs_fail_null(err, pool == NULL ? "pool" : "L");
+  if (nargs < 0)
+    return rs_fail(err, RS_EINVAL, "nargs (%d) is below 0", nargs);
+  if (nargs >= lua_gettop(L))
+    return rs_fail(err, RS_EINVAL, "nargs (%d) and a function are not on the "
+                                   "stack, which has %d values: push them "
+                                   "first", nargs, lua_gettop(L));
+  return RS_OK;
+}
+
 int
 rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
               int first, int nargs, const rs_job_options *options,
               rs_job **out, rs_error *err)
 {
   rs_job *job = NULL;
-  rs_sched_prefetch(&pool->sched);
-  int status = check_job_options(options, err);
-  if (status == RS_OK)
-    status = make_job(pool, o, L, function, first, nargs, options, &job, err);
+  rs_job_options room;
+  int status = check_call(pool, o, L, function, first, nargs, err);
   if (status != RS_OK)
     return status;
-  const double deadline = options != NULL && options->deadline > 0
+  rs_sched_prefetch(&pool->sched);
+  options = rs_check_job_options(options, &room, err);
+  if (options == NULL)
+    return RS_EINVAL;
+  status = make_job(pool, o, L, function, first, nargs, options, &job, err);
+  if (status != RS_OK)
+    return status;
+  const double deadline = options->deadline > 0
                         ? rs_deadline(options->deadline) : RS_NEVER;
   if (deadline != RS_NEVER && !rs_job_set_deadline(job, deadline))
     status = rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
@@ -1340,9 +1354,12 @@ int
 rs_submit (rs_pool *pool, lua_State *L, int nargs,
            const rs_job_options *options, rs_job **out, rs_error *err)
 {
+  int status = check_top(pool, L, nargs, err);
+  if (status != RS_OK)
+    return status;
   const int index = lua_gettop(L) - nargs;
   rs_outbox *const o = rs_outbox_of(L);
-  const int status = o == NULL ? rs_fail_plain(err, RS_ENOMEM)
+  status = o == NULL ? rs_fail_plain(err, RS_ENOMEM)
     : rs_submit_at(pool, o, L, index, index + 1, nargs, options, out, err);
   lua_settop(L, index - 1);
   return status;
@@ -1352,6 +1369,17 @@ int
 rs_batch_open (rs_pool *pool, lua_State *L, int nargs,
                const rs_batch_options *options, rs_batch **out, rs_error *err)
 {
+  rs_batch_options room;
+  int status = check_top(pool, L, nargs, err);
+  if (status != RS_OK)
+    return status;
+  options = rs_check_batch_options(options, &room, err);
+  status = options == NULL ? RS_EINVAL
+         : out == NULL ? rs_fail_null(err, "out") : RS_OK;
+  if (status != RS_OK) {
+    lua_pop(L, nargs + 1);
+    return status;
+  }
   lock(pool);
   const bool closed = pool->sched.closed;
   unlock(pool);

@@ -26,14 +26,45 @@
  *     come last and stay untouched on failure, but for 'rs_error'.
  *   - An 'rs_error *' may be NULL; otherwise a failure leaves its text there.
  *   - Times are seconds as a double; instants are on the monotonic clock
- *     ('rs_now').  RS_FOREVER waits without limit.
+ *     ('rs_now').  RS_FOREVER, and nothing else, waits without limit: any
+ *     other time below 0 is over, as 'deadline - rs_now()' may be, and what is
+ *     no number is RS_EINVAL.
+ *   - NULL where an object, a state or a place for a result is needed, and a
+ *     number out of its range, are RS_EINVAL; functions without a status do
+ *     nothing then, and return NULL, 0 or false.
  *   - Objects are reference counted: what '_new', '_open' and 'rs_submit'
  *     return is owned by the caller and given back with '_unref', which
  *     accepts NULL.  Any thread may hold a reference.
  *   - A 'lua_State' passed in is used only during the call and only by the
  *     calling thread.  [-p, +q, e] is the manual's stack indicator.
  *   - Option structs are valid when filled with zero bytes: zero means the
- *     default of each field.
+ *     default of each field.  Their 'size' says how many bytes there are,
+ *     'sizeof' of the struct; a library that knows more fields takes the
+ *     default for these, and one that knows fewer refuses what it does not
+ *     know, unless that is zero.  A size of 0 is the library's own, for
+ *     programs that are built together with it.
+ *   - Structs that are filled never get more bytes than the caller's header
+ *     has for them, and their 'size' tells how many that were.  Those who
+ *     call without this header pass the size to the functions with '_sized'.
+ *   - Names of jobs, batches and events hold no control characters: they are
+ *     shown on terminals.
+ *
+ * What the library does to the process:
+ *
+ *   - SIGURG, or the signal of 'rs_pool_options', is taken when a job is first
+ *     stopped and stays taken.  Only those that the library has sent are its
+ *     own: others go to the handler that was there before, or was set since;
+ *     the library looks at that with each stop, and takes the signal again.
+ *     No other signal, and nothing else of the process, is changed.
+ *   - After fork(2) a pool belongs to the parent: in the child its threads are
+ *     not there, and what is asked of it is RS_EINVAL.  exec(2) and _exit(2)
+ *     are as ever.
+ *   - exit(3), or the return of 'main', ends the threads where they are; close
+ *     the pools first if their jobs are to end.
+ *   - A worker's C stack has 1 MiB, and 4 MiB where a sanitizer is built in.
+ *   - 'print' and 'io.write' of a job go to the standard output of the process
+ *     in whole lines, and line by line into the job's RS_STREAM_INFORMATION;
+ *     'rs_console_write' puts lines of the program's own between them.
  */
 #ifndef RUNSPACE_H
 #define RUNSPACE_H
@@ -42,11 +73,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <lua.h>
-
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#include <lua.h>
 
 #if defined(__GNUC__)
 #define RS_API __attribute__ ((visibility ("default")))
@@ -55,8 +86,9 @@ extern "C" {
 #endif
 
 #define RS_VERSION "0.1.0"
+#define RS_VERSION_NUM 100  /* 10000 * major + 100 * minor + patch */
 
-/* Wait without limit. */
+/* Wait without limit.  No other number does. */
 #define RS_FOREVER (-1.0)
 
 /* ---------------------------------------------------------------- status */
@@ -92,6 +124,7 @@ RS_API const char *rs_status_message (int status);
 
 /* RS_VERSION of the library that is running. */
 RS_API const char *rs_version (void);
+RS_API int rs_version_num (void);
 
 /* Seconds on the monotonic clock, clock_gettime(2) CLOCK_MONOTONIC. */
 RS_API double rs_now (void);
@@ -142,7 +175,11 @@ typedef struct rs_message rs_message;
  * [-0, +0, -]  Encode the 'n' values on top of the stack as one message;
  * tables keep their cycles, and what two values share stays shared.
  * RS_OK, RS_EREFUSED (the error names the path to the value) or RS_ENOMEM.
- * Calls '__transfer' metamethods, and nothing else of the program's.
+ * Calls '__transfer' metamethods, and nothing else of the program's: where a
+ * metatable has that function it is called with the value, and returns what is
+ * sent instead of it; or a function and further values, with which that is
+ * called where the value arrives, and returns what it is there.
+ * RS_EINVAL when there are no 'n' values.
  */
 RS_API int rs_encode (lua_State *L, int n, rs_message **out, rs_error *err);
 
@@ -219,6 +256,7 @@ enum {
   RS_FORBID_ALL = 15
 };
 typedef struct rs_sandbox {
+  size_t size;              /* sizeof (rs_sandbox) */
   int files;                /* RS_FILES_: what io, os, require do with them */
   unsigned forbid;          /* RS_FORBID_ */
   const char *const *c_modules;  /* names that may be loaded all the same,
@@ -242,7 +280,12 @@ RS_API bool rs_sandbox_forbids (lua_State *L, unsigned what);
 
 /* [-0, +0, -]  True, and '*out' filled, when 'L' is a runspace with a
    sandbox; its names are lent, for as long as 'L' is there. */
-RS_API bool rs_sandbox_get (lua_State *L, rs_sandbox *out);
+RS_API bool rs_sandbox_get_sized (lua_State *L, rs_sandbox *out, size_t size);
+static inline bool
+rs_sandbox_get (lua_State *L, rs_sandbox *out)
+{
+  return rs_sandbox_get_sized(L, out, sizeof *out);
+}
 
 /* 'package.path' and 'package.cpath'; NULL leaves Lua's default. */
 RS_API int rs_initial_state_set_path (rs_initial_state *is, const char *path);
@@ -317,6 +360,7 @@ typedef struct rs_stream_record rs_stream_record;
 enum { RS_SOURCE_NONE, RS_SOURCE_STDOUT, RS_SOURCE_STDERR };
 
 typedef struct rs_stream_record_info {
+  size_t size;          /* bytes that are filled */
   rs_stream stream;
   uint64_t sequence;    /* over all streams of the job, from 1 */
   double time;          /* instant */
@@ -326,8 +370,15 @@ typedef struct rs_stream_record_info {
   rs_message *values;   /* lent */
 } rs_stream_record_info;
 
-RS_API void rs_stream_record_info_get (const rs_stream_record *record,
-                                       rs_stream_record_info *out);
+RS_API void rs_stream_record_info_get_sized (const rs_stream_record *record,
+                                             rs_stream_record_info *out,
+                                             size_t size);
+static inline void
+rs_stream_record_info_get (const rs_stream_record *record,
+                           rs_stream_record_info *out)
+{
+  rs_stream_record_info_get_sized(record, out, sizeof *out);
+}
 RS_API void rs_stream_record_unref (rs_stream_record *record);
 
 /*
@@ -337,7 +388,8 @@ RS_API void rs_stream_record_unref (rs_stream_record *record);
 #define RS_STREAM_MAX_RECORDS 10000
 #define RS_STREAM_MAX_BYTES (4u << 20)
 
-/* Events of a job that wait for its host; 'rs_task_emit' waits at this. */
+/* Events of a job that wait for its host; 'rs_task_emit' waits at this, unless
+   somebody waits in 'rs_job_wait' for the job. */
 #define RS_EVENTS_MAX 1000
 
 /* --------------------------------------------------------------- console */
@@ -428,7 +480,27 @@ RS_API struct rs_job *rs_events_next (rs_events *events);
 /*
  * A descriptor that poll(2) finds readable while 'rs_events_wait' would not
  * wait; made at the first call.  -1, and errno, when there is none.  The
- * events own it, and nobody else may read it.
+ * events own it, and nobody else may read it.  In a loop of the program's own:
+ *
+ *     struct pollfd fds[2] = {
+ *       { .fd = rs_events_fileno(events), .events = POLLIN },
+ *       { .fd = other, .events = POLLIN }
+ *     };
+ *     while (poll(fds, 2, -1) > 0 || errno == EINTR) {
+ *       rs_events_wait(events, 0);            -- the wake-up is taken, so that
+ *       rs_job *job;                          -- poll waits for the next one
+ *       while ((job = rs_events_next(events)) != NULL) {
+ *         rs_stream_record *record;
+ *         while ((record = rs_job_deliver(job)) != NULL)
+ *           use(record), rs_stream_record_unref(record);
+ *         if (rs_job_settled(job))
+ *           finish(job);                      -- rs_job_push, and so on
+ *         rs_job_unref(job);                  -- the queue's reference
+ *       }
+ *     }
+ *
+ * A job is queued for what its option 'listen' names, RS_LISTEN_FINISHED for
+ * its end.
  */
 RS_API int rs_events_fileno (rs_events *events);
 
@@ -468,9 +540,13 @@ enum {
 /* For 'rs_pool_options.signal'. */
 #define RS_NO_SIGNAL (-1)
 
+/* Workers of a pool at most. */
+#define RS_WORKERS_MAX 65536
+
 typedef struct rs_pool_options {
+  size_t size;            /* sizeof (rs_pool_options) */
   unsigned min;           /* workers that are always there; default 1 */
-  unsigned max;           /* workers at most; default 'rs_cpus()' */
+  unsigned max;           /* workers at most; default 'rs_cpus()', or 'min' */
   double idle;            /* seconds before a worker above 'min' that has
                              nothing to do ends; 0 means 10; RS_FOREVER */
   int reset;              /* RS_RESET_ */
@@ -491,6 +567,7 @@ typedef struct rs_pool_options {
   int signal;             /* sent to a worker whose job shall stop; default
                              SIGURG; RS_NO_SIGNAL: jobs stop where they look
                              themselves ('rs_task_checkpoint') */
+  void *user;             /* the program's own: 'rs_pool_user' */
 } rs_pool_options;
 
 /*
@@ -539,6 +616,9 @@ RS_API int rs_pool_shut (rs_pool *pool, rs_events *events);
 /* Cancel all its jobs, and stop its maps.  Any thread. */
 RS_API void rs_pool_cancel (rs_pool *pool, double grace);
 
+/* What its options had as 'user'.  Any thread. */
+RS_API void *rs_pool_user (const rs_pool *pool);
+
 /* Its queue is limited: RS_EFULL may come.  Constant. */
 RS_API bool rs_pool_is_limited (const rs_pool *pool);
 
@@ -548,7 +628,9 @@ RS_API bool rs_pool_is_limited (const rs_pool *pool);
  */
 RS_API int rs_pool_await_room (rs_pool *pool, rs_events *events);
 
-/* The last reference closes the pool, with a 'timeout' of 0. */
+/* The last reference closes the pool, with a 'timeout' of 0: it cancels what
+   is queued, stops what runs, and waits until that has ended, or is lost, some
+   two seconds at most. */
 RS_API rs_pool *rs_pool_ref (rs_pool *pool);
 RS_API void rs_pool_unref (rs_pool *pool);
 
@@ -557,7 +639,11 @@ RS_API void rs_pool_unref (rs_pool *pool);
  */
 RS_API rs_pool *rs_pool_current (lua_State *L);
 
+/* Arrays by state, or by stream, have room for some that are to come. */
+enum { RS_JOB_STATES_ROOM = 16, RS_STREAMS_ROOM = 16 };
+
 typedef struct rs_pool_info {
+  size_t size;              /* bytes that are filled */
   unsigned min, max;
   unsigned workers;         /* alive */
   unsigned idle;            /* of these, waiting for work */
@@ -565,7 +651,7 @@ typedef struct rs_pool_info {
   size_t queued;            /* jobs and chunks of maps not yet started */
   size_t running;
   uint64_t finished;        /* jobs and chunks of maps, since opening */
-  uint64_t ended[9];        /* jobs and items, by rs_job_state */
+  uint64_t ended[RS_JOB_STATES_ROOM];  /* jobs and items, by rs_job_state */
   size_t bytes;             /* memory of the runspaces after their last job */
   uint64_t started_workers; /* threads since opening */
   uint64_t failed_workers;  /* threads or states that could not be made */
@@ -575,7 +661,13 @@ typedef struct rs_pool_info {
   char failure[256];        /* the last reason for a failed worker, or "" */
 } rs_pool_info;
 
-RS_API void rs_pool_info_get (rs_pool *pool, rs_pool_info *out);
+RS_API void rs_pool_info_get_sized (rs_pool *pool, rs_pool_info *out,
+                                    size_t size);
+static inline void
+rs_pool_info_get (rs_pool *pool, rs_pool_info *out)
+{
+  rs_pool_info_get_sized(pool, out, sizeof *out);
+}
 
 /* ------------------------------------------------------------------- job */
 
@@ -613,6 +705,7 @@ enum {
 #define RS_PRIORITY_MAX 10   /* and its negative */
 
 typedef struct rs_job_options {
+  size_t size;        /* sizeof (rs_job_options) */
   const char *name;   /* copied; default "job-" and the id */
   rs_events *events;  /* where the job reports; a reference is taken */
   unsigned listen;    /* what queues it there, see RS_LISTEN_ */
@@ -622,9 +715,11 @@ typedef struct rs_job_options {
   unsigned retry_on;  /* RS_RETRY_ */
   int priority;       /* -RS_PRIORITY_MAX to RS_PRIORITY_MAX */
   unsigned slot;      /* what is at rs_job_slot at first */
+  void *user;         /* the program's own: 'rs_job_user' */
 } rs_job_options;
 
 typedef struct rs_job_info {
+  size_t size;           /* bytes that are filled */
   uint64_t id;           /* unique in the process, from 1 */
   rs_job_state state;
   unsigned worker;       /* number of the worker in its pool, from 1; or 0 */
@@ -635,7 +730,8 @@ typedef struct rs_job_info {
   const char *reason;    /* why it ended as it did; NULL when completed, or
                             before its end; lives as long as the job */
   uint64_t sent;         /* sequence of the last record or event */
-  uint64_t dropped[8];   /* records that did not fit, by rs_stream */
+  uint64_t dropped[RS_STREAMS_ROOM];  /* records that did not fit, by
+                            rs_stream */
   unsigned listen;       /* what queues it */
   bool chunk;            /* no job of its own, but a part of a batch */
   bool seen;             /* somebody looked at its end */
@@ -653,7 +749,8 @@ typedef struct rs_job_info {
  * source, an option), RS_ETHREAD (the pool has no worker and none can be
  * made), RS_EFULL (its queue is).  In a runspace of the same pool a job runs
  * here and now rather than not: pass the running 'L'.
- * The stack is popped in each case.  Any thread that owns 'L'.
+ * The stack is popped in each case but one: when it has no 'nargs' + 1 values
+ * it stays as it is.  Any thread that owns 'L'.
  */
 RS_API int rs_submit (rs_pool *pool, lua_State *L, int nargs,
                       const rs_job_options *options, rs_job **out,
@@ -683,7 +780,10 @@ RS_API int rs_submit_at (rs_pool *pool, rs_outbox *outbox, lua_State *L,
  * pass the running 'L': a job that is still queued at the runspace's own
  * pool is then run here, so that jobs that wait for jobs cannot starve a
  * pool.  Elsewhere 'L' may be NULL and is not used.
- * RS_OK, RS_ETIMEOUT, or RS_ESTOPPED when the job that waits shall stop.
+ * Nobody takes the job's events meanwhile, so as many as it emits are kept for
+ * 'rs_job_deliver', beyond RS_EVENTS_MAX too.
+ * RS_OK, RS_ETIMEOUT, RS_EINVAL, or RS_ESTOPPED when the job that waits shall
+ * stop.  Any thread.
  */
 RS_API int rs_job_wait (rs_job *job, lua_State *L, double timeout);
 
@@ -702,7 +802,17 @@ RS_API int rs_job_wait (rs_job *job, lua_State *L, double timeout);
  */
 RS_API int rs_job_cancel (rs_job *job, double grace);
 
-RS_API void rs_job_info_get (rs_job *job, rs_job_info *out);
+/* Any thread, at any time. */
+RS_API void rs_job_info_get_sized (rs_job *job, rs_job_info *out,
+                                   size_t size);
+static inline void
+rs_job_info_get (rs_job *job, rs_job_info *out)
+{
+  rs_job_info_get_sized(job, out, sizeof *out);
+}
+
+/* What its options had as 'user'.  Any thread. */
+RS_API void *rs_job_user (const rs_job *job);
 
 /* Its name, which lives as long as the job: that of its options, or one that
    is made now.  Any thread. */
@@ -717,6 +827,9 @@ RS_API const char *rs_job_name (rs_job *job);
  * rebuilds raises, memory) make a completed job a failed one from then on, for
  * all who look: RS_EFAILED, and a text that says why.  An error value that
  * cannot be rebuilt is a text.  In a job that is to stop, it raises.
+ * A memory error raises, too: call it from a C function of 'L' or by
+ * 'lua_pcall'.  Any thread that owns 'L', and several at once with states of
+ * their own.
  */
 RS_API int rs_job_push (rs_job *job, lua_State *L, int *n);
 
@@ -829,6 +942,7 @@ enum {
 };
 
 typedef struct rs_batch_options {
+  size_t size;      /* sizeof (rs_batch_options) */
   unsigned limit;   /* chunks in flight; default: what keeps the pool busy */
   size_t chunk;     /* items to a chunk; default: by measured cost */
   size_t total;     /* items to come, where known; 0: not known */
@@ -846,6 +960,7 @@ typedef struct rs_batch_options {
 } rs_batch_options;
 
 typedef struct rs_record {
+  size_t size;         /* bytes that are filled */
   lua_Integer index;   /* of the item, from 1 in the order of adding */
   rs_job_state state;
   int n;               /* values pushed */
@@ -915,7 +1030,13 @@ RS_API int rs_batch_wait (rs_batch *batch, lua_State *L, double timeout);
  * were never started, since the batch was stopped, come as cancelled with
  * n = 0.  RS_OK or RS_EDONE.  In a job that is to stop, it raises.
  */
-RS_API int rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec);
+RS_API int rs_batch_next_sized (rs_batch *batch, lua_State *L, rs_record *rec,
+                                size_t size);
+static inline int
+rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec)
+{
+  return rs_batch_next_sized(batch, L, rec, sizeof *rec);
+}
 
 /*
  * [-0, +0, m]  A short way for numbers, strings and booleans: store those that
@@ -942,6 +1063,7 @@ RS_API void rs_batch_cancel (rs_batch *batch, double grace);
 
 /* Chunks, items and time so far. */
 typedef struct rs_batch_info {
+  size_t size;                               /* bytes that are filled */
   size_t added, started, finished, failed;   /* items */
   size_t chunks;                             /* submitted */
   size_t chunk;                              /* items in the last one */
@@ -950,7 +1072,13 @@ typedef struct rs_batch_info {
                           or NULL */
 } rs_batch_info;
 
-RS_API void rs_batch_info_get (rs_batch *batch, rs_batch_info *out);
+RS_API void rs_batch_info_get_sized (rs_batch *batch, rs_batch_info *out,
+                                     size_t size);
+static inline void
+rs_batch_info_get (rs_batch *batch, rs_batch_info *out)
+{
+  rs_batch_info_get_sized(batch, out, sizeof *out);
+}
 
 /*
  * [-0, +0, -]  Stop the batch, if it has not ended, and free it.  'L' is the
@@ -962,6 +1090,7 @@ RS_API void rs_batch_close (rs_batch *batch, lua_State *L);
 
 /* What a C function that runs in a runspace can know of its job. */
 typedef struct rs_task {
+  size_t size;          /* bytes that are filled */
   uint64_t id;          /* of the job or batch */
   const char *name;     /* lent, for the duration of the job */
   lua_Integer index;    /* of the item; 0 in a job that is no map */
@@ -971,7 +1100,12 @@ typedef struct rs_task {
 } rs_task;
 
 /* True, and '*out' filled, when 'L' is running a job. */
-RS_API bool rs_task_get (lua_State *L, rs_task *out);
+RS_API bool rs_task_get_sized (lua_State *L, rs_task *out, size_t size);
+static inline bool
+rs_task_get (lua_State *L, rs_task *out)
+{
+  return rs_task_get_sized(L, out, sizeof *out);
+}
 
 /*
  * [-0, +0, v]  Raise if the job that 'L' runs shall stop.  C code that takes
@@ -981,7 +1115,8 @@ RS_API void rs_task_checkpoint (lua_State *L);
 
 /*
  * [-n, +0, e]  Send the 'n' values on top of the stack as a record of
- * 'stream'.  Raises when they cannot travel, and outside a job.
+ * 'stream'.  Raises when they cannot travel, outside a job, and when 'stream'
+ * is none.
  */
 RS_API void rs_task_send (lua_State *L, rs_stream stream, int n);
 

@@ -24,6 +24,8 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
+#include "options.h"
+
 /* Keys in the registry, by address. */
 static const char sandbox_key;  /* light userdata: the rs_sandbox */
 static const char memory_key;   /* what 'open_all' remembers; then nil */
@@ -43,14 +45,18 @@ enum {
 };
 
 bool
-rs_sandbox_get (lua_State *L, rs_sandbox *out)
+rs_sandbox_get_sized (lua_State *L, rs_sandbox *out, size_t size)
 {
   const rs_sandbox *sandbox = NULL;
+  if (L == NULL || out == NULL)
+    return false;
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &sandbox_key) == LUA_TLIGHTUSERDATA)
     sandbox = lua_touserdata(L, -1);
   lua_pop(L, 1);
-  if (sandbox != NULL)
-    *out = *sandbox;
+  if (sandbox != NULL) {
+    rs_sandbox known = *sandbox;
+    rs_give_sized(out, size, &known, sizeof known);
+  }
   return sandbox != NULL;
 }
 

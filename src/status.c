@@ -53,6 +53,12 @@ rs_version (void)
 }
 
 int
+rs_version_num (void)
+{
+  return RS_VERSION_NUM;
+}
+
+int
 rs_fail (rs_error *err, int status, const char *format, ...)
 {
   if (err == NULL)

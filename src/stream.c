@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "options.h"
+
 static const char *const names[] = {
   [RS_STREAM_OUTPUT] = "output",
   [RS_STREAM_ERROR] = "error",
@@ -29,7 +31,7 @@ rs_stream_name (rs_stream stream)
 bool
 rs_stream_find (const char *name, rs_stream *out)
 {
-  for (int i = 0; i < RS_STREAM_EVENT; i++) {
+  for (int i = 0; name != NULL && out != NULL && i < RS_STREAM_EVENT; i++) {
     if (strcmp(names[i], name) == 0) {
       *out = (rs_stream) i;
       return true;
@@ -86,10 +88,16 @@ rs_stream_record_unref (rs_stream_record *record)
 }
 
 void
-rs_stream_record_info_get (const rs_stream_record *record,
-                           rs_stream_record_info *out)
+rs_stream_record_info_get_sized (const rs_stream_record *record,
+                                 rs_stream_record_info *out, size_t size)
 {
-  *out = record->info;
+  rs_stream_record_info info;
+  if (out == NULL)
+    return;
+  memset(&info, 0, sizeof info);
+  if (record != NULL)
+    info = record->info;
+  rs_give_sized(out, size, &info, sizeof info);
 }
 
 static size_t

@@ -1,0 +1,631 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * embed_check.c - what a program may pass to the public interface: wrong
+ * arguments are refused with a text, never a crash, a hang or a panic.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* pthread_kill, SIGURG */
+#endif
+#include <errno.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+
+#include "lparallel.h"
+#include "support/check.h"
+
+/* RS_EINVAL, and the text has 'word'. */
+static bool
+says (int status, const rs_error *err, const char *word)
+{
+  const bool ok = status == RS_EINVAL && err->status == RS_EINVAL
+               && strstr(err->text, word) != NULL;
+  if (!ok)
+    fprintf(stderr, "status %s, '%s' is not in: %s\n", rs_status_name(status),
+            word, err->text);
+  return ok;
+}
+
+/* ------------------------------------------------------------------- NULLs */
+
+/* Functions with a status: each with NULL where something is needed. */
+static void
+check_null_status (lua_State *L)
+{
+  rs_error err;
+  rs_message *msg;
+  rs_pool *pool;
+  rs_job *job;
+  rs_batch *batch;
+  rs_outbox *const outbox = rs_outbox_of(L);
+  rs_initial_state *const is = rs_initial_state_new();
+  rs_events *const events = rs_events_new();
+  rs_record record;
+  size_t added;
+  int n;
+  pool = gated_pool(1, 1);
+  job = submit(pool, L, "return 1", 0);
+  lua_pushliteral(L, "return 1");
+  REQUIRE(rs_batch_open(pool, L, 0, NULL, &batch, &err) == RS_OK);
+  lua_settop(L, 0);
+  lua_pushliteral(L, "return 1");
+  const int results[] = {
+    rs_encode(NULL, 0, &msg, &err),
+    rs_encode(L, 1, NULL, &err),
+    rs_encode(L, -1, &msg, &err),
+    rs_encode(L, 2, &msg, &err),
+    rs_initial_state_set_libs(NULL, RS_LIB_ALL),
+    rs_initial_state_set_libs(is, 1u << 20),
+    rs_initial_state_set_warnings(NULL, true),
+    rs_initial_state_set_sandbox(NULL, &(rs_sandbox) { .files = 0 }),
+    rs_initial_state_set_sandbox(is, NULL),
+    rs_initial_state_set_sandbox(is, &(rs_sandbox) { .files = 3 }),
+    rs_initial_state_set_sandbox(is, &(rs_sandbox) { .files = -1 }),
+    rs_initial_state_set_sandbox(is, &(rs_sandbox) { .forbid = 1u << 9 }),
+    rs_initial_state_set_sandbox(is, &(rs_sandbox) { .size = 3 }),
+    rs_initial_state_inherit(NULL, L),
+    rs_initial_state_inherit(is, NULL),
+    rs_initial_state_set_path(NULL, "x"),
+    rs_initial_state_set_cpath(NULL, "x"),
+    rs_initial_state_add_preload(NULL, "x", luaopen_base, 0),
+    rs_initial_state_add_preload(is, NULL, luaopen_base, 0),
+    rs_initial_state_add_preload(is, "x", NULL, 0),
+    rs_initial_state_add_preload(is, "x", luaopen_base, 64),
+    rs_initial_state_add_loader(is, "x", NULL, &err),
+    rs_initial_state_add_variable(is, "x", NULL, &err),
+    rs_initial_state_add_module(NULL, "x"),
+    rs_initial_state_add_module(is, NULL),
+    rs_initial_state_set_init(is, NULL, &err),
+    rs_pool_open(NULL, NULL, &err),
+    rs_pool_start(NULL, NULL, NULL),
+    rs_pool_await_open(NULL, NULL, 0, &err),
+    rs_pool_await_open(pool, NULL, NAN, &err),
+    rs_pool_close(NULL, 0),
+    rs_pool_close(pool, NAN),
+    rs_pool_shut(NULL, NULL),
+    rs_pool_await_room(NULL, events),
+    rs_pool_await_room(pool, NULL),
+    rs_submit(NULL, L, 0, NULL, NULL, &err),
+    rs_submit(pool, NULL, 0, NULL, NULL, &err),
+    rs_submit(pool, L, -1, NULL, NULL, &err),
+    rs_submit(pool, L, 1, NULL, NULL, &err),
+    rs_submit(pool, L, 1 << 30, NULL, NULL, NULL),
+    rs_submit_at(NULL, outbox, L, 1, 2, 0, NULL, NULL, &err),
+    rs_submit_at(pool, NULL, L, 1, 2, 0, NULL, NULL, &err),
+    rs_submit_at(pool, outbox, NULL, 1, 2, 0, NULL, NULL, &err),
+    rs_submit_at(pool, outbox, L, 0, 2, 0, NULL, NULL, &err),
+    rs_submit_at(pool, outbox, L, 2, 2, 0, NULL, NULL, &err),
+    rs_submit_at(pool, outbox, L, 1, 2, 1, NULL, NULL, &err),
+    rs_submit_at(pool, outbox, L, 1, 1, -1, NULL, NULL, &err),
+    rs_job_wait(NULL, L, 0),
+    rs_job_wait(job, L, NAN),
+    rs_job_cancel(NULL, 0),
+    rs_job_cancel(job, NAN),
+    rs_job_push(NULL, L, &n),
+    rs_job_push(job, NULL, &n),
+    rs_job_push(job, L, NULL),
+    rs_job_await(NULL, 0),
+    rs_job_await(job, NAN),
+    rs_events_wait(NULL, 0),
+    rs_events_wait(events, NAN),
+    rs_batch_open(NULL, L, 0, NULL, &batch, &err),
+    rs_batch_open(pool, NULL, 0, NULL, &batch, &err),
+    rs_batch_open(pool, L, -1, NULL, &batch, &err),
+    rs_batch_open(pool, L, 1, NULL, &batch, &err),
+    rs_batch_add(NULL, L, 1, &err),
+    rs_batch_add(batch, NULL, 1, &err),
+    rs_batch_add(batch, L, -1, &err),
+    rs_batch_add(batch, L, 2, &err),
+    rs_batch_add_array(NULL, L, 1, 1, 1, &added, &err),
+    rs_batch_add_array(batch, NULL, 1, 1, 1, &added, &err),
+    rs_batch_add_array(batch, L, 1, 1, 1, NULL, &err),
+    rs_batch_add_array(batch, L, 9, 1, 1, &added, &err),
+    rs_batch_add_range(NULL, 1, 1, 1, &err),
+    rs_batch_flush(NULL, &err),
+    rs_batch_finish(NULL, &err),
+    rs_batch_wait(NULL, L, 0),
+    rs_batch_wait(batch, L, NAN),
+    rs_batch_next(NULL, L, &record),
+    rs_batch_next(batch, NULL, &record),
+    rs_batch_next(batch, L, NULL),
+  };
+  for (size_t i = 0; i < sizeof results / sizeof results[0]; i++) {
+    if (results[i] != RS_EINVAL)
+      fprintf(stderr, "call %zu: %s\n", i, rs_status_name(results[i]));
+    CHECK(results[i] == RS_EINVAL);
+  }
+  CHECK(lua_gettop(L) == 1);  /* none of them took it */
+  rs_batch_close(batch, L);
+  rs_job_unref(job);
+  rs_events_unref(events);
+  rs_initial_state_unref(is);
+  rs_pool_unref(pool);
+  lua_settop(L, 0);
+}
+
+/* Functions without a status do nothing. */
+static void
+check_null_others (lua_State *L)
+{
+  rs_stream_record_info record;
+  rs_pool_info pool;
+  rs_job_info job;
+  rs_batch_info batch;
+  rs_sandbox sandbox, *const none = NULL;
+  rs_stream stream;
+  rs_task task;
+  int n;
+  CHECK(rs_decode(L, NULL) == 0 && rs_decode(NULL, NULL) == 0);
+  CHECK(rs_message_ref(NULL) == NULL && rs_message_size(NULL) == 0);
+  rs_message_unref(NULL);
+  rs_host_close(NULL);
+  CHECK(rs_initial_state_ref(NULL) == NULL);
+  rs_initial_state_unref(NULL);
+  CHECK(!rs_sandbox_forbids(NULL, RS_FORBID_ALL));
+  CHECK(!rs_sandbox_get(NULL, &sandbox) && !rs_sandbox_get(L, none));
+  CHECK(!rs_stream_find(NULL, &stream) && !rs_stream_find("output", NULL));
+  rs_stream_record_info_get(NULL, &record);
+  CHECK(record.values == NULL);
+  rs_stream_record_unref(NULL);
+  CHECK(rs_console_write(1, NULL, 3) == EINVAL);
+  CHECK(rs_console_write(7, "x\n", 2) == EINVAL);
+  CHECK(rs_events_ref(NULL) == NULL);
+  rs_events_unref(NULL);
+  rs_events_close(NULL);
+  rs_events_wake(NULL);
+  rs_events_poke(NULL);
+  rs_events_set_pokable(NULL);
+  CHECK(!rs_events_pending(NULL) && rs_events_next(NULL) == NULL);
+  CHECK(rs_events_fileno(NULL) == -1 && errno == EINVAL);
+  rs_events_listen(NULL, 0);
+  CHECK(rs_events_jobs(NULL, NULL, 5) == 0);
+  CHECK(rs_pool_ref(NULL) == NULL && rs_pool_user(NULL) == NULL);
+  rs_pool_unref(NULL);
+  rs_pool_cancel(NULL, 0);
+  CHECK(!rs_pool_is_limited(NULL) && rs_pool_current(NULL) == NULL);
+  rs_pool_info_get(NULL, &pool);
+  CHECK(pool.max == 0);
+  CHECK(rs_outbox_of(NULL) == NULL);
+  rs_job_info_get(NULL, &job);
+  CHECK(job.id == 0);
+  CHECK(rs_job_name(NULL) == NULL && rs_job_user(NULL) == NULL);
+  CHECK(!rs_job_help(NULL, L));
+  rs_job_unblock(NULL);
+  CHECK(rs_job_pool(NULL) == NULL && rs_job_record(NULL, 0) == NULL);
+  CHECK(rs_job_deliver(NULL) == NULL && rs_job_delivered(NULL) == 0);
+  CHECK(!rs_job_settled(NULL) && rs_job_slot(NULL) == NULL);
+  CHECK(!rs_job_look(NULL) && !rs_job_take(NULL, L, &n));
+  rs_job_expect(NULL);
+  rs_job_listen(NULL, 1);
+  rs_job_see(NULL);
+  rs_job_forget(NULL);
+  CHECK(rs_job_ref(NULL) == NULL);
+  rs_job_unref(NULL);
+  CHECK(rs_batch_room(NULL) == 0 && rs_batch_take(NULL, L, 1) == 0);
+  CHECK(rs_batch_record(NULL) == NULL && rs_batch_id(NULL) == 0);
+  rs_batch_stop(NULL);
+  rs_batch_cancel(NULL, 0);
+  rs_batch_info_get(NULL, &batch);
+  CHECK(batch.added == 0);
+  rs_batch_close(NULL, L);
+  CHECK(!rs_task_get(NULL, &task) && !rs_task_get(L, &task));
+  rs_task_checkpoint(NULL);
+  rs_task_send(NULL, RS_STREAM_OUTPUT, 0);
+  rs_task_emit(NULL, "x", 0);
+}
+
+/* ----------------------------------------------------------------- options */
+
+static void
+check_pool_options (void)
+{
+  static const struct { rs_pool_options o; const char *word; } rows[] = {
+    { { .min = 3, .max = 2 }, "min (3)" },
+    { { .max = 70000 }, "max (70000)" },
+    { { .min = 70000 }, "min (70000)" },
+    { { .idle = NAN }, "idle" },
+    { { .idle = -2 }, "idle (-2)" },
+    { { .reset = 3 }, "reset (3)" },
+    { { .reset = -1 }, "reset (-1)" },
+    { { .signal = SIGKILL }, "signal (9)" },
+    { { .signal = SIGSEGV }, "signal (11)" },
+    { { .signal = -2 }, "signal (-2)" },
+    { { .signal = 1000 }, "signal (1000)" },
+    { { .signal = 32 }, "signal (32)" },
+    { { .signal = 33 }, "signal (33)" },
+    { { .size = 1 }, "size (1)" },
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    rs_pool *pool = NULL;
+    rs_error err = { .status = RS_OK };
+    CHECK(says(rs_pool_open(&rows[i].o, &pool, &err), &err, rows[i].word));
+    CHECK(pool == NULL);
+  }
+}
+
+/* What jobs and batches share is refused for both, with one text. */
+static void
+check_work_options (lua_State *L)
+{
+  static const struct { rs_job_options o; const char *word; } rows[] = {
+    { { .priority = 11 }, "priority (11)" },
+    { { .priority = 100 }, "priority (100)" },
+    { { .priority = -11 }, "priority (-11)" },
+    { { .priority = -2147483647 }, "priority (-2147483647)" },
+    { { .timeout = -1 }, "timeout (-1)" },
+    { { .timeout = NAN }, "timeout (" },
+    { { .deadline = -0.5 }, "deadline (-0.5)" },
+    { { .deadline = NAN }, "deadline (" },
+    { { .retry_on = 16 }, "retry_on (16)" },
+    { { .listen = 1u << 11 }, "listen (0x800)" },
+    { { .name = "red\33[31m" }, "control character (\\27) at byte 4" },
+    { { .name = "two\nlines" }, "control character (\\10) at byte 4" },
+    { { .name = "\177" }, "control character (\\127) at byte 1" },
+    { { .name = "x\302\233m" }, "control character (\\155) at byte 2" },
+  };
+  rs_pool *const pool = gated_pool(1, 1);
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    const rs_job_options *const o = &rows[i].o;
+    const rs_batch_options same = {
+      .name = o->name, .listen = o->listen, .timeout = o->timeout,
+      .deadline = o->deadline, .retry_on = o->retry_on,
+      .priority = o->priority
+    };
+    rs_error one = { .status = RS_OK }, other = { .status = RS_OK };
+    rs_job *job = NULL;
+    rs_batch *batch = NULL;
+    lua_pushliteral(L, "return 1");
+    CHECK(says(rs_submit(pool, L, 0, o, &job, &one), &one, rows[i].word));
+    lua_settop(L, 0);
+    lua_pushliteral(L, "return ...");
+    lua_pushinteger(L, 1);
+    CHECK(says(rs_batch_open(pool, L, 1, &same, &batch, &other), &other,
+               rows[i].word));
+    CHECK(strcmp(one.text, other.text) == 0);
+    CHECK(job == NULL && batch == NULL && lua_gettop(L) == 0);
+  }
+  const rs_batch_options flags = { .flags = 8 };
+  const rs_batch_options good = { .size = sizeof good, .name = "\303\244\t" };
+  rs_error err;
+  rs_batch *batch = NULL;
+  lua_pushliteral(L, "return 1");
+  CHECK(says(rs_batch_open(pool, L, 0, &flags, &batch, &err), &err,
+             "flags (0x8)"));
+  lua_pushliteral(L, "return 1");
+  CHECK(says(rs_batch_open(pool, L, 0, &good, &batch, &err), &err, "(\\9)"));
+  lua_settop(L, 0);
+  rs_pool_unref(pool);
+}
+
+/* ------------------------------------------------------------------- sizes */
+
+/* An older program's struct ends earlier; a newer one's later. */
+static void
+check_sizes (lua_State *L)
+{
+  rs_error err;
+  rs_pool *pool = NULL;
+  char text[] = "mine";
+  const rs_pool_options older = {
+    .size = offsetof(rs_pool_options, user), .max = 1, .user = text
+  };
+  REQUIRE(rs_pool_open(&older, &pool, &err) == RS_OK);
+  CHECK(rs_pool_user(pool) == NULL);
+
+  struct { rs_pool_options o; double more[2]; } newer;
+  memset(&newer, 0, sizeof newer);
+  newer.o.size = sizeof newer;
+  newer.o.max = 1;
+  newer.o.user = text;
+  rs_pool *second = NULL;
+  REQUIRE(rs_pool_open(&newer.o, &second, &err) == RS_OK);
+  CHECK(rs_pool_user(second) == text);
+  rs_pool_unref(second);
+  newer.more[1] = 1;
+  CHECK(says(rs_pool_open(&newer.o, &second, &err), &err, "size ("));
+
+  const rs_job_options job_older = {
+    .size = offsetof(rs_job_options, user), .name = "alpha", .user = text
+  };
+  const rs_job_options with_user = { .size = sizeof with_user, .user = text };
+  rs_job *a = NULL, *b = NULL;
+  lua_pushliteral(L, "return 1");
+  REQUIRE(rs_submit(pool, L, 0, &job_older, &a, &err) == RS_OK);
+  lua_pushliteral(L, "return 1");
+  REQUIRE(rs_submit(pool, L, 0, &with_user, &b, &err) == RS_OK);
+  CHECK(rs_job_user(a) == NULL && rs_job_user(b) == text);
+  CHECK(strcmp(rs_job_name(a), "alpha") == 0);
+
+  union { rs_job_info info; unsigned char bytes[sizeof(rs_job_info)]; } u;
+  const size_t room = offsetof(rs_job_info, worker);
+  memset(&u, 0x5a, sizeof u);
+  rs_job_info_get_sized(b, &u.info, room);
+  bool kept = true;
+  for (size_t i = room; i < sizeof u; i++)
+    kept &= u.bytes[i] == 0x5a;
+  CHECK(kept && u.info.size == room && u.info.id > 0);
+  rs_pool_info info;
+  rs_pool_info_get(pool, &info);
+  CHECK(info.size == sizeof info && info.max == 1);
+  CHECK(RS_VERSION_NUM == rs_version_num());
+  rs_job_unref(a);
+  rs_job_unref(b);
+  rs_pool_unref(pool);
+}
+
+/* ------------------------------------------------------------------- times */
+
+/* Only RS_FOREVER waits for ever. */
+static void
+check_times (lua_State *L)
+{
+  static const double past[] = { -0.001, -0.5, -2, -1e9, -INFINITY };
+  rs_events *const events = rs_events_new();
+  rs_pool *const pool = gated_pool(1, 1);
+  rs_batch *batch = NULL;
+  rs_error err;
+  gate_close();
+  const rs_job_options o = { .events = events };
+  rs_job *job = NULL;
+  lua_pushliteral(L, "wait_at_gate() return 7");
+  REQUIRE(rs_submit(pool, L, 0, &o, &job, &err) == RS_OK);
+  gate_await(1);
+  lua_pushliteral(L, "return ...");
+  REQUIRE(rs_batch_open(pool, L, 0, NULL, &batch, &err) == RS_OK);
+  REQUIRE(rs_batch_room(batch) > 0);
+  lua_pushinteger(L, 1);
+  REQUIRE(rs_batch_add(batch, L, 1, &err) == RS_OK);
+  REQUIRE(rs_batch_finish(batch, &err) == RS_OK);
+  for (size_t i = 0; i < sizeof past / sizeof past[0]; i++) {
+    CHECK(rs_job_wait(job, L, past[i]) == RS_ETIMEOUT);
+    CHECK(rs_job_await(job, past[i]) != RS_EINVAL);
+    CHECK(rs_batch_wait(batch, L, past[i]) == RS_ETIMEOUT);
+    CHECK(rs_events_wait(events, past[i]) != RS_EINVAL);
+  }
+  gate_open();
+  CHECK(rs_job_wait(job, L, INFINITY) == RS_OK);
+  CHECK(rs_job_wait(job, L, -3) == RS_OK);
+  rs_batch_close(batch, L);
+  rs_job_unref(job);
+  rs_events_unref(events);
+  CHECK(rs_pool_close(pool, -7) != RS_EINVAL);
+  rs_pool_unref(pool);
+}
+
+/* ------------------------------------------------------------------ events */
+
+static const char emits[] =
+  "local parallel = require 'parallel' "
+  "for i = 1, 2500 do parallel.task.emit('tick', i) end return 9";
+
+/* More events than are kept for a host do not hold up who waits for the job
+   itself, and none of them is lost. */
+static void
+check_many_events (lua_State *L)
+{
+  rs_events *const events = rs_events_new();
+  rs_pool *const pool = gated_pool(1, 1);
+  rs_error err;
+  rs_job *job = NULL;
+  const rs_job_options o = { .events = events };
+  lua_pushstring(L, emits);
+  REQUIRE(rs_submit(pool, L, 0, &o, &job, &err) == RS_OK);
+  CHECK(rs_job_wait(job, L, RS_FOREVER) == RS_OK);
+  int n = 0;
+  rs_stream_record *record;
+  while ((record = rs_job_deliver(job)) != NULL) {
+    n++;
+    rs_stream_record_unref(record);
+  }
+  CHECK(n == 2500);
+  CHECK(result_of(job, L) == 9);
+  rs_events_unref(events);
+
+  /* Nor a batch that reports to nobody. */
+  rs_batch *batch = NULL;
+  rs_record rec;
+  lua_pushstring(L, emits);
+  REQUIRE(rs_batch_open(pool, L, 0, NULL, &batch, &err) == RS_OK);
+  REQUIRE(rs_batch_room(batch) > 0);
+  lua_pushinteger(L, 1);
+  REQUIRE(rs_batch_add(batch, L, 1, &err) == RS_OK);
+  REQUIRE(rs_batch_finish(batch, &err) == RS_OK);
+  CHECK(rs_batch_wait(batch, L, RS_FOREVER) == RS_OK);
+  CHECK(rs_batch_next(batch, L, &rec) == RS_OK);
+  CHECK(rec.state == RS_JOB_COMPLETED && lua_tointeger(L, -1) == 9);
+  lua_settop(L, 0);
+  rs_batch_close(batch, L);
+  rs_pool_unref(pool);
+}
+
+/* -------------------------------------------------------- what a job sends */
+
+static int
+send_nonsense (lua_State *L)
+{
+  lua_pushinteger(L, 1);
+  rs_task_send(L, (rs_stream) luaL_checkinteger(L, 1), 1);
+  return 0;
+}
+
+static int
+send_too_many (lua_State *L)
+{
+  rs_task_send(L, RS_STREAM_OUTPUT, 5);
+  return 0;
+}
+
+static int
+emit_badly (lua_State *L)
+{
+  rs_task_emit(L, luaL_optstring(L, 1, NULL), 0);
+  return 0;
+}
+
+static int
+open_senders (lua_State *L)
+{
+  lua_register(L, "send", send_nonsense);
+  lua_register(L, "send_too_many", send_too_many);
+  lua_register(L, "emit", emit_badly);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static void
+check_senders (lua_State *L)
+{
+  static const struct { const char *source, *word; } rows[] = {
+    { "return select(2, pcall(send, 7))", "stream (7)" },
+    { "return select(2, pcall(send, 100))", "stream (100)" },
+    { "return select(2, pcall(send, -1))", "stream (-1)" },
+    { "return select(2, pcall(send_too_many))", "5 values" },
+    { "return select(2, pcall(emit))", "name is NULL" },
+    { "return select(2, pcall(emit, '\\27[2J'))", "control character (\\27)" },
+  };
+  rs_initial_state *const is = rs_initial_state_new();
+  rs_pool *pool = NULL;
+  rs_error err;
+  int n;
+  REQUIRE(rs_initial_state_add_preload(is, "senders", open_senders,
+                                       RS_PRELOAD_GLOBAL) == RS_OK);
+  const rs_pool_options o = { .max = 1, .initial_state = is };
+  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    rs_job *const job = submit(pool, L, rows[i].source, 0);
+    CHECK(rs_job_wait(job, L, RS_FOREVER) == RS_OK);
+    CHECK(rs_job_push(job, L, &n) == RS_OK && n == 1);
+    const char *const text = lua_tostring(L, -1);
+    CHECK(text != NULL && strstr(text, rows[i].word) != NULL);
+    lua_settop(L, 0);
+    rs_job_unref(job);
+  }
+  rs_pool_unref(pool);
+  rs_initial_state_unref(is);
+}
+
+/* ----------------------------------------------------------------- signals */
+
+static volatile sig_atomic_t heard;
+static struct sigaction chained;
+
+static void
+hear (int number)
+{
+  (void) number;
+  heard++;
+}
+
+/* A handler that calls the one before it, as a good one does. */
+static void
+hear_and_chain (int number, siginfo_t *info, void *context)
+{
+  heard++;
+  if (chained.sa_flags & SA_SIGINFO)
+    chained.sa_sigaction(number, info, context);
+}
+
+/* A job that never ends by itself is stopped, whatever the program has done
+   with the signal meanwhile. */
+static void
+stop_one (rs_pool *pool, lua_State *L)
+{
+  rs_job *const job = submit(pool, L, "while true do end", 0);
+  while (state_of(job) == RS_JOB_QUEUED)
+    sched_yield();
+  CHECK(rs_job_cancel(job, 0) == RS_OK);
+  CHECK(rs_job_wait(job, L, RS_FOREVER) == RS_OK);
+  CHECK(state_of(job) == RS_JOB_CANCELLED);
+  rs_job_unref(job);
+}
+
+static void
+check_signal (lua_State *L)
+{
+  rs_pool *const pool = gated_pool(1, 1);
+  stop_one(pool, L);  /* the library has the signal */
+  const struct sigaction plain = { .sa_handler = hear };
+  sigaction(SIGURG, &plain, NULL);
+  stop_one(pool, L);
+  heard = 0;
+  raise(SIGURG);  /* the program's own still comes to it */
+  CHECK(heard == 1);
+  struct sigaction informed = { .sa_flags = SA_SIGINFO };
+  informed.sa_sigaction = hear_and_chain;
+  sigaction(SIGURG, &informed, &chained);
+  stop_one(pool, L);
+  heard = 0;
+  raise(SIGURG);
+  CHECK(heard == 1);
+  const struct sigaction ignore = { .sa_handler = SIG_IGN };
+  sigaction(SIGURG, &ignore, NULL);
+  stop_one(pool, L);
+  raise(SIGURG);
+  rs_pool_info info;
+  rs_pool_info_get(pool, &info);
+  CHECK(info.lost_workers == 0);
+  rs_pool_unref(pool);
+}
+
+/* ------------------------------------------------- the loop of the header */
+
+/* As 'rs_events_fileno' in runspace.h has it. */
+static void
+check_poll_loop (lua_State *L)
+{
+  rs_events *const events = rs_events_new();
+  rs_pool *const pool = gated_pool(1, 2);
+  const rs_job_options o = { .events = events, .listen = RS_LISTEN_FINISHED };
+  struct pollfd fds[1] = {
+    { .fd = rs_events_fileno(events), .events = POLLIN }
+  };
+  int left = 20, sum = 0;
+  for (int i = 1; i <= left; i++) {
+    rs_error err;
+    lua_pushliteral(L, "local parallel = require 'parallel' "
+                       "parallel.task.emit('tick', 1) return ...");
+    lua_pushinteger(L, i);
+    REQUIRE(rs_submit(pool, L, 1, &o, NULL, &err) == RS_OK);
+  }
+  while (left > 0 && (poll(fds, 1, -1) > 0 || errno == EINTR)) {
+    rs_events_wait(events, 0);
+    rs_job *job;
+    while ((job = rs_events_next(events)) != NULL) {
+      rs_stream_record *record;
+      while ((record = rs_job_deliver(job)) != NULL)
+        rs_stream_record_unref(record);
+      if (rs_job_settled(job)) {
+        int n;
+        CHECK(rs_job_push(job, L, &n) == RS_OK && n == 1);
+        sum += (int) lua_tointeger(L, -1);
+        lua_settop(L, 0);
+        left--;
+      }
+      rs_job_unref(job);
+    }
+  }
+  CHECK(sum == 210);
+  rs_pool_unref(pool);
+  rs_events_unref(events);
+}
+
+int
+main (void)
+{
+  lua_State *const L = luaL_newstate();
+  REQUIRE(L != NULL);
+  luaL_openlibs(L);
+  check_null_status(L);
+  check_null_others(L);
+  check_pool_options();
+  check_work_options(L);
+  check_sizes(L);
+  check_times(L);
+  check_many_events(L);
+  check_senders(L);
+  check_signal(L);
+  check_poll_loop(L);
+  lua_close(L);
+  return report();
+}
