@@ -14,7 +14,8 @@ local harness = dofile(beside .. "harness.lua")
 local FILES <const> = {
   { "memory", "each", "lifecycle", "idle" },
   { "map", "tiny", "items", "uneven", "coarse" },
-  { "jobs", "roundtrip", "rest", "jobs", "events", "start", "reset" },
+  { "jobs", "roundtrip", "busy", "rest", "jobs", "events", "start",
+    "reset" },
   { "marshal", "marshal", "echo" },
   { "tax", "tax" },
   { "scale", "scale" },

@@ -31,6 +31,52 @@ function sections.roundtrip ()
   })
 end
 
+--- So many processes that do nothing but run, a minute at most; closing what
+--- this returns ends them.
+local function busy_loops (n)
+  local pids = {}
+  for i = 1, n do
+    local pipe <close> = assert(io.popen(
+      "timeout 60 sh -c 'while :; do :; done' >/dev/null 2>&1 & echo $!"))
+    pids[i] = pipe:read "l"
+  end
+  return setmetatable({}, { __close = function ()
+    if n > 0 then os.execute("kill " .. table.concat(pids, " ")) end
+  end })
+end
+
+--- Round trips beside programs that use the CPUs, and those of a condition
+--- variable beside the same ones.
+function sections.busy ()
+  local floor <const> = harness.floor("", "floor_roundtrip", "3 sleep",
+                                      "roundtrip_sleep")
+  if floor.missing then return print(floor.missing) end
+  local pool <close> = harness.pool(1)
+  for _, n in ipairs { 0, 1, 2, 4, 8 } do
+    local _ <close> = busy_loops(n)
+    local ratios, times, others = {}, {}, {}
+    for round = 1, harness.rounds do
+      round_trips(pool, 500)()
+      times[round] = median(3, round_trips(pool, 1000)) / 1000 * 1e6
+      local samples = {}
+      local pipe <close> = assert(io.popen(floor.command))
+      for line in pipe:lines() do
+        samples[#samples + 1] =
+          tonumber(line:match "^roundtrip_sleep (%S+) us$")
+      end
+      others[round] = harness.spread(samples)
+      ratios[round] = times[round] / others[round]
+    end
+    local beside <const> = (" beside %d busy loops"):format(n)
+    harness.note("round trip" .. beside, (harness.spread(times)), "us")
+    harness.note("condition variable" .. beside, (harness.spread(others)),
+                 "us")
+    harness.note("one to the other" .. beside, (harness.spread(ratios)), "x",
+                 { most = 3 })
+  end
+  print()
+end
+
 --- Round trips after a rest, and what the rest costs.
 function sections.rest ()
   local pool <close> = harness.pool(1)
