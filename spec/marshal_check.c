@@ -337,7 +337,7 @@ static const struct {
     { HEADER(0), RS_TAG_NAMED, 2, 2, '_', 'G', 1, 'x' } },
   { "bytecode is not accepted", 15, { HEADER(0), RS_TAG_FUNCTION } },
   { "calls are not accepted", 15, { HEADER(0), RS_TAG_REBUILD } },
-  { "pointers are not accepted", 17, { HEADER(0), RS_TAG_POINTER } },
+  { "pointers are not accepted", 17, { HEADER(0), RS_TAG_POINTER, 1 } },
   { "pointers are not accepted", 17, { HEADER(0), RS_TAG_CFUNCTION } },
   { "no such kind of value", 9, { HEADER(0), RS_TAG_UPVALUE_ENV } },
   { "no such kind of value", 11, { HEADER(1), RS_TAG_UPVALUE_SHARED } },
@@ -702,7 +702,8 @@ check_skipping (lua_State *L)
     "setmetatable({ 1 }, { __index = { a = 1 } })",
     "(function () local t = {} t[1], t[t] = t, t return setmetatable(t, t)"
     " end)()",
-    "string.format", "string", "_G", "function () end",
+    "string.format", "string",
+    "{ package.loaded, { package.loaded } }", "_G", "function () end",
     "(function () local a, b = {}, 1 local function f () return a, b, f, _ENV"
     " end return { f, function () return b end, a } end)()",
     "setmetatable({}, { __transfer = function ()"

@@ -517,3 +517,74 @@ describe("an interrupt while a result is rebuilt", function ()
     assert.equal(1, job:get())
   end)
 end)
+
+describe("a copy", function ()
+  --- How often finalizers of `class` ran, after all its garbage is collected.
+  local function count (class)
+    collectgarbage()
+    collectgarbage()
+    return class.finalized or 0
+  end
+
+  it("is not finalized where it comes to, and the original is", function ()
+    local class <const> = {}
+    function class.__gc () class.finalized = (class.finalized or 0) + 1 end
+    package.loaded["spec.finalized"] = class
+    local pool <close> = parallel.pool {
+      max = 1,
+      preload = { ["spec.finalized"] = "local c = {} c.__gc = function () "
+        .. "c.finalized = (c.finalized or 0) + 1 end return c" },
+    }
+    do
+      local object <const> = setmetatable({ 1 }, class)
+      local there, back = pool:run(function (o)
+        local c <const> = require "spec.finalized"
+        assert(getmetatable(o) == c)
+        o = nil  -- luacheck: ignore
+        collectgarbage()
+        return c.finalized or 0, setmetatable({}, c)
+      end, object)
+      assert.equal(0, there)
+      assert.equal(class, getmetatable(back))
+      local list = pool:map({ object, object }, function (o) return { o } end)
+      assert.equal(class, getmetatable(list[1][1]))
+      list, back = nil, nil  -- luacheck: ignore
+      assert.equal(0, count(class))
+      assert.equal(1, object[1])
+    end
+    assert.equal(1, count(class))
+    package.loaded["spec.finalized"] = nil
+  end)
+
+  it("is finalized when its type rebuilds it so", function ()
+    local class <const> = {}
+    function class.__gc () class.finalized = (class.finalized or 0) + 1 end
+    function class:__transfer ()
+      return function (n)
+        return setmetatable({ n }, package.loaded["spec.finalized"])
+      end, self[1]
+    end
+    package.loaded["spec.finalized"] = class
+    local core <const> = require "parallel.core"
+    local object <const> = setmetatable({ 5 }, class)
+    local copy = core.copy(object)
+    assert.equal(5, copy[1])
+    copy = nil  -- luacheck: ignore 311
+    assert.equal(1, count(class))
+    assert.equal(5, object[1])
+    package.loaded["spec.finalized"] = nil
+  end)
+
+  it("of an object with a finalizer that a job has made is a result",
+     function ()
+    local value <const> = parallel.run(function ()
+      local class = { name = "made here" }
+      class.__index = class
+      function class.__gc () class.gone = true end
+      return setmetatable({ 5 }, class)
+    end)
+    assert.equal(5, value[1])
+    assert.equal("made here", value.name)
+    assert.equal("function", type(getmetatable(value).__gc))
+  end)
+end)

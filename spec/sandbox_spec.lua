@@ -550,3 +550,238 @@ describe("the option 'sandbox'", function ()
     end
   end)
 end)
+
+describe("what comes out of a sandbox", function ()
+  local touched <const> = {}
+  rawset(_G, "spec_touched", touched)
+
+  --- What a job in a sandbox leaves, each way: a value, an error, a record, an
+  --- event.
+  local LEAVE <const> = {
+    result = "return value",
+    results = "return 1, { { value } }",
+    error = "error({ value = value })",
+    record = "parallel.task.verbose(value)",
+    output = "parallel.task.output(1, value)",
+    event = "parallel.task.emit('spec_sandbox', value)",
+  }
+
+  --- Each row: code that makes what is more than data, and what is said.
+  local LIVE <const> = {
+    { "local value = function () spec_touched[1] = 1 end", "a function" },
+    { "local value = { { f = load 'spec_touched[1] = 1' } }", "a function" },
+    { "local value = coroutine.wrap(function () end)", "a function" },
+    { "local value = os.exit", "a function" },
+    { "local value = { string.format }", "a function" },
+    { "local value = { [print] = 1 }", "a function" },
+    { "local value = setmetatable({}, { __gc = function () end })", "'__gc'" },
+    { "local value = setmetatable({}, { __gc = true })", "'__gc'" },
+    { "local value = setmetatable({}, { __gc = os.exit })", "'__gc'" },
+    { "local value = setmetatable({}, { __close = print })", "'__close'" },
+    { "local value = setmetatable({}, { __tostring = print })",
+      "'__tostring'" },
+    { "local value = setmetatable({}, { __index = rawget })", "'__index'" },
+    { "local value = setmetatable({}, { __newindex = rawset })",
+      "'__newindex'" },
+    { "local value = setmetatable({}, { __newindex = {} })", "'__newindex'" },
+    { "local value = setmetatable({}, { __call = print })", "'__call'" },
+    { "local value = setmetatable({}, { __eq = rawequal })", "'__eq'" },
+    { "local value = setmetatable({}, { __lt = rawequal })", "'__lt'" },
+    { "local value = setmetatable({}, { __le = rawequal })", "'__le'" },
+    { "local value = setmetatable({}, { __concat = print })", "'__concat'" },
+    { "local value = setmetatable({}, { __len = rawlen })", "'__len'" },
+    { "local value = setmetatable({}, { __pairs = next })", "'__pairs'" },
+    { "local value = setmetatable({}, { __unm = print })", "'__unm'" },
+    { "local value = setmetatable({}, { __metatable = {} })",
+      "'__metatable'" },
+    { "local value = setmetatable({}, { __name = {} })", "'__name'" },
+    { "local m = { __gc = true } local value = { m, setmetatable({}, m) }",
+      "'__gc'" },
+    { "local m = {} m.__tostring = m local value = setmetatable(m, m)",
+      "'__tostring'" },
+    { "local value = setmetatable({}, { __index = setmetatable({}, "
+      .. "{ __index = rawget }) })", "'__index'" },
+    { "local value = setmetatable({}, { __transfer = function () return "
+      .. "function () spec_touched[1] = 1 end end })", "rebuilds" },
+    { "local value = setmetatable({}, { __transfer = function () return "
+      .. "print, 'here' end })", "rebuilds" },
+    { "local value = setmetatable({}, { __transfer = function () return "
+      .. "{ print } end })", "a function" },
+    { "local value = _G", "the globals" },
+    { "local value = { _ENV }", "the globals" },
+    { "local value = setmetatable({}, _G)", "'__" },
+    { "local value = setmetatable({}, string)", "library" },
+    { "local value = io", "library" },
+    { "local value = { package.loaded }", "out of a sandbox" },
+    { "local value = package", "library" },
+    { "local value = parallel", "library" },
+    { "package.loaded['spec.own'] = { 1 } package.loaded.io = "
+      .. "package.loaded['spec.own'] local value = package.loaded.io",
+      "library" },
+  }
+
+  for _, row in ipairs(LIVE) do
+    it("is refused: " .. row[1], function ()
+      local pool <close> = parallel.pool { max = 1, sandbox = true }
+      for how, leave in pairs(LEAVE) do
+        local heard
+        local handler <const> = parallel.on("spec_sandbox", function (event)
+          heard = event
+        end)
+        local job <const> = pool:spawn(row[1] .. " " .. leave)
+        local ok, failure = job:join()
+        parallel.off("spec_sandbox", handler)
+        if row[2] ~= "'__" or ok then
+          assert.is_false(ok, how)
+        end
+        assert.equal("failed", job.state)
+        if how ~= "error" then
+          assert.equal("string", type(failure.error))
+          assert.is_truthy(failure.error:find(row[2], 1, true)
+                           or row[2] == "'__", failure.error)
+        else
+          assert.equal("string", type(failure.error))
+        end
+        assert.is_nil(heard)
+        assert.is_nil(job.streams.verbose[1])
+      end
+      local records = pool:collect({ 1, 2 }, "local i = ... if i == 2 then "
+        .. "return i end " .. row[1] .. " return value", { chunk = 2 })
+      assert.equal("failed", records[1].state)
+      assert.equal(2, records[2].result)
+      collectgarbage()
+      assert.is_nil(next(touched))
+    end)
+  end
+
+  it("names what is wrong, where, and what to do", function ()
+    local pool <close> = parallel.pool { sandbox = true }
+    local _, failure = pool:spawn("return { a = { b = print } }"):join()
+    assert.matches("^[^\n]*result 1: field 'a.b': cannot transfer a function "
+                   .. "out of a sandbox: return what it returns",
+                   failure.error)
+    _, failure = pool:spawn("return { a = setmetatable({}, { __gc = 1 }) }")
+      :join()
+    assert.matches("field 'a': cannot transfer a table whose metatable has "
+                   .. "'__gc' out of a sandbox: return data", failure.error)
+  end)
+
+  it("loads no module in the host", function ()
+    local loads = 0
+    package.preload["spec.loads"] = function ()
+      loads = loads + 1
+      return {}
+    end
+    local pool <close> = parallel.pool {
+      sandbox = true, preload = { ["spec.loads"] = "return { n = {} }" },
+    }
+    local records = pool:collect({ 1, 2 }, function (i)
+      if i == 2 then return i end
+      return { setmetatable({}, require "spec.loads"), require "spec.loads".n }
+    end)
+    package.preload["spec.loads"] = nil
+    assert.equal(0, loads)
+    assert.equal("failed", records[1].state)
+    assert.matches("module 'spec.loads' is needed .* require it here before",
+                   records[1].error)
+    assert.equal(2, records[2].result)
+    local job <const> = pool:spawn("error({ require 'spec.loads' })")
+    local _, failure = job:join()
+    assert.matches("the error cannot be rebuilt here: module 'spec.loads'",
+                   failure.error)
+  end)
+
+  it("has the classes of the host, by name", function ()
+    local class <const> = {}
+    class.__index = class
+    class.__tostring = function () return "own" end
+    package.loaded["spec.class"] = class
+    local pool <close> = parallel.pool {
+      sandbox = true, preload = { ["spec.class"] =
+        "local c = {} c.__index = c return c" },
+    }
+    local value = pool:run(function ()
+      local c <const> = require "spec.class"
+      local o <const> = setmetatable({ 1 }, c)
+      return { o, o, setmetatable({}, c) }
+    end)
+    package.loaded["spec.class"] = nil
+    assert.equal(class, getmetatable(value[1]))
+    assert.equal(value[1], value[2])
+    assert.equal("own", tostring(value[3]))
+  end)
+
+  it("is data of all kinds", function ()
+    local pool <close> = parallel.pool {
+      sandbox = true, modules = { "cjson" },
+    }
+    local value, class = pool:run(function ()
+      local t <const> = { 1, 2.5, "x", true, { a = { b = {} } },
+                          [{ 1 }] = 5, [2^53] = 0 }
+      t.self = t
+      return { t, t, null = require "cjson".null,
+               d = setmetatable({}, { __index = { x = 5 }, __name = "d" }) },
+             parallel.collect({ 1 }, "return 5")[1]
+    end)
+    assert.equal(value[1], value[2])
+    assert.equal(value[1], value[1].self)
+    assert.equal(require "cjson".null, value.null)
+    assert.equal(5, value.d.x)
+    assert.equal(5, class.result)
+  end)
+
+  it("is an error as text where that says something", function ()
+    local pool <close> = parallel.pool { sandbox = true }
+    local _, failure = pool:spawn(function ()
+      error(setmetatable({ 1 }, {
+        __tostring = function () return "told" end,
+      }))
+    end):join()
+    assert.equal("told", failure.error)
+    _, failure = pool:spawn("error({ code = 5 })"):join()
+    assert.equal(5, failure.error.code)
+  end)
+
+  it("is the same from the jobs of its jobs", function ()
+    local failure = parallel.pool { sandbox = true }:run(function ()
+      local pool <close> = parallel.pool {}
+      local _, failure <const> = pool:spawn("return print"):join()
+      return failure.error
+    end)
+    assert.matches("cannot transfer a function out of a sandbox", failure)
+  end)
+end)
+
+describe("the signal of a pool", function ()
+  for _, signal in ipairs { 15, 1, 2, 10, 17 } do
+    it("is not for a sandbox to take: " .. signal, function ()
+      for _, code in ipairs {
+        "parallel.pool { signal = " .. signal .. " }",
+        "parallel.map({ 1 }, 'return 1', { signal = " .. signal .. " })",
+      } do
+        local how <const>, message <const> = try(code, { sandbox = true })
+        assert.equal("raises", how)
+        assert.is_truthy(message:find("signal", 1, true), message)
+      end
+    end)
+  end
+
+  it("may be none, or the one that its pool has", function ()
+    local usr2 <const> = 12
+    local pool <close> = parallel.pool { sandbox = true, signal = usr2 }
+    assert.equal(3, pool:run(function (n)
+      local a <close> = parallel.pool { signal = "none" }
+      local b <close> = parallel.pool { signal = n }
+      return a:run "return 1" + b:run "return 2"
+    end, usr2))
+  end)
+
+  for _, signal in ipairs { 9, 19, 11, 7, 8, 4, 5, 6, 31, 32, 33 } do
+    it("is none of those that cannot be had: " .. signal, function ()
+      local ok, message = pcall(parallel.pool, { signal = signal })
+      assert.is_false(ok)
+      assert.is_truthy(message:find("signal (" .. signal .. ") cannot be "
+        .. "used to stop jobs; SIGURG", 1, true), message)
+    end)
+  end
+end)

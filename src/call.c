@@ -109,7 +109,7 @@ make_record (lua_State *L, run **out, rs_stream stream, const char *name,
   rs_cancel_check(s->cancel, L);
   rs_error err;
   rs_message *message = NULL;
-  if (rs_encode(L, n, &message, &err) != RS_OK)
+  if (rs_encode_without(L, n, s->spare.forbidden, &message, &err) != RS_OK)
     luaL_error(L, "%s: %s", name != NULL ? name : rs_stream_name(stream),
                err.text);
   rs_stream_record *const record =
@@ -1023,7 +1023,7 @@ rs_call_run (rs_state *s, lua_State *L, rs_call *call,
     enter(s, L, call, sink, &s->spare);
   else {
     rs_encoder out;
-    rs_encoder_init(&out, 0);
+    rs_encoder_init(&out, s->spare.forbidden);
     enter(s, L, call, sink, &out);
     rs_encoder_fini(&out);
   }

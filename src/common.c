@@ -554,7 +554,7 @@ push_original (lua_State *L, int list, lua_Integer n)
   }
   lua_rawgeti(L, list, METATABLES);
   if (lua_rawgeti(L, -1, n) == LUA_TTABLE)
-    lua_setmetatable(L, contents + 1);
+    rs_set_copy_metatable(L, contents + 1);
   lua_settop(L, contents + 1);
 }
 

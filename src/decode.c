@@ -336,8 +336,19 @@ decode_named (rs_decoder *d, lua_State *L)
     }
   }
   end_quiet(d, L);  /* it may load a module */
+  if (d->forbidden & RS_MESSAGE_NAMES)
+    rs_name_accept(L, &name);
   rs_name_push(L, &name, user);
   rs_decoder_register(d, L, id);
+  if (d->forbidden & RS_MESSAGE_METHODS) {
+    if (lua_type(L, -1) != LUA_TTABLE)
+      rs_decoder_bad(d, L, "functions are not accepted here");
+    if (d->objects != 0) {  /* it may be a metatable: it is our own */
+      lua_pushvalue(L, -1);
+      lua_pushboolean(L, 1);
+      lua_rawset(L, d->objects);
+    }
+  }
 }
 
 /* [-0, +1, e]  Push a key: any value but nil and NaN. */
@@ -362,10 +373,38 @@ decode_common (rs_decoder *d, lua_State *L, bool metatable)
     rs_decoder_bad(d, L, "a table of a function that is not here");
 }
 
+/* [-1, +0, e]  Set the metatable on top; 'own' when it is this state's. */
+static void
+set_metatable (rs_decoder *d, lua_State *L, int table, bool own)
+{
+  if ((d->forbidden & RS_MESSAGE_METHODS) && !own) {
+    if (d->objects != 0) {
+      lua_pushvalue(L, -1);
+      own = lua_rawget(L, d->objects) != LUA_TNIL;
+      lua_pop(L, 1);
+    }
+    if (!own && rs_metatable_runs(L, -1) != NULL)
+      rs_decoder_bad(d, L, "a metatable that runs code is not accepted here");
+  }
+  const void *const meta = lua_topointer(L, -1);
+  if (meta != d->tame) {
+    lua_pushliteral(L, "__gc");
+    if (lua_rawget(L, -2) == LUA_TNIL)
+      d->tame = meta;
+    lua_pop(L, 1);
+  }
+  if (meta == d->tame)
+    lua_setmetatable(L, table);
+  else
+    rs_set_copy_metatable(L, table);
+}
+
 static void
 decode_metatable (rs_decoder *d, lua_State *L, int table, unsigned tag)
 {
   need(d, L, 1);
+  const bool own = d->data[d->at] == RS_TAG_NAMED
+                || d->data[d->at] == RS_TAG_COMMON_REF;
   if (d->data[d->at] == RS_TAG_COMMON_REF) {
     d->at++;
     decode_common(d, L, true);
@@ -375,9 +414,11 @@ decode_metatable (rs_decoder *d, lua_State *L, int table, unsigned tag)
   if (lua_type(L, -1) != LUA_TTABLE)
     rs_decoder_bad(d, L, "a metatable that is no table");
   d->metatables = true;
-  if (tag == RS_TAG_TABLE_META || tag == RS_TAG_RECORD_META
-      || d->objects == 0) {
-    lua_setmetatable(L, table);
+  /* One that is looked at has to be whole. */
+  const bool open = tag != RS_TAG_TABLE_META && tag != RS_TAG_RECORD_META;
+  if (own || d->objects == 0
+      || !(open || (d->forbidden & RS_MESSAGE_METHODS))) {
+    set_metatable(d, L, table, own);
     return;
   }
   d->late++;
@@ -394,7 +435,7 @@ set_late_metatables (rs_decoder *d, lua_State *L)
     const lua_Integer at = -2 * (lua_Integer) d->late;
     lua_rawgeti(L, d->objects, at + 1);
     lua_rawgeti(L, d->objects, at);
-    lua_setmetatable(L, -2);
+    set_metatable(d, L, lua_gettop(L) - 1, false);
     lua_pop(L, 1);
     d->late--;
   }
@@ -758,7 +799,10 @@ decode_named_table (rs_decoder *d, lua_State *L)
     return;
   luaL_checkstack(L, LUA_MINSTACK, "message");
   end_quiet(d, L);  /* it may load a module */
-  if (!rs_name_try_push(L, &name, d->common.loads)) {
+  if ((d->forbidden & RS_MESSAGE_METHODS) && rs_name_is_library(&name))
+    return;
+  if (!rs_name_try_push(L, &name, d->common.loads
+                                  && !(d->forbidden & RS_MESSAGE_NAMES))) {
     d->missing = name.part[0];
     d->missing_size = name.size[0];
   }
@@ -849,6 +893,7 @@ decode_rebuild (rs_decoder *d, lua_State *L)
     rs_decode_any(d, L);
   end_quiet(d, L);
   lua_call(L, n, 1);
+  d->tame = NULL;  /* it may have changed classes */
   rs_decoder_register(d, L, id);
   rs_decoder_leave(d);
 }
@@ -867,7 +912,10 @@ decode_replaced (rs_decoder *d, lua_State *L)
 static void
 decode_pointer (rs_decoder *d, lua_State *L, unsigned tag)
 {
-  if ((d->forbidden & RS_MESSAGE_LOCAL) || !(d->flags & RS_MESSAGE_LOCAL))
+  const bool null = tag == RS_TAG_POINTER && d->size - d->at >= 8
+                 && rs_wire_get64(d->data + d->at) == 0;
+  if (!null && ((d->forbidden & RS_MESSAGE_LOCAL)
+                || !(d->flags & RS_MESSAGE_LOCAL)))
     rs_decoder_bad(d, L, "pointers are not accepted here");
   const uint64_t bits = get_eight(d, L);
   if (tag == RS_TAG_POINTER)
@@ -946,6 +994,8 @@ rs_decode_any (rs_decoder *d, lua_State *L)
       decode_named(d, L);
       return;
     case RS_TAG_ENV:
+      if (d->forbidden & RS_MESSAGE_METHODS)
+        rs_decoder_bad(d, L, "the globals are not accepted here");
       rs_env_push(L);
       return;
     case RS_TAG_FUNCTION:
@@ -987,7 +1037,8 @@ rs_decoder_init (rs_decoder *d, lua_State *L, const rs_message *msg,
                  unsigned forbidden)
 {
   *d = (rs_decoder) { .data = msg->data, .size = msg->size,
-                      .forbidden = forbidden };
+                      .forbidden = forbidden | msg->forbidden };
+  forbidden = d->forbidden & (RS_MESSAGE_CODE | RS_MESSAGE_LOCAL);
   need(d, L, RS_WIRE_HEADER);
   if (d->data[0] != 'R' || d->data[1] != 'S')
     rs_decoder_bad(d, L, "no message");

@@ -551,9 +551,30 @@ encode_name (rs_encoder *e, lua_State *L, int index, int kind, bool *done)
   rs_name name;
   const int status = rs_names_find(&e->names, L, e->home, index, kind, &name);
   *done = status == RS_OK && name.parts > 0;
+  if (*done && (e->forbidden & RS_MESSAGE_METHODS)
+      && rs_name_is_library(&name))
+    return rs_encoder_refuse(e, "cannot transfer a library out of a sandbox");
   if (*done)
     put_name(e, &name);
   return status;
+}
+
+/* [-0, +0, -]  May the metatable at 'index' leave a sandbox? */
+static int
+check_metatable (rs_encoder *e, lua_State *L, int index)
+{
+  rs_name name;
+  const char *const field = rs_metatable_runs(L, index);
+  if (field == NULL || rs_common_find(&e->common, L, index, true) > 0)
+    return RS_OK;
+  const int status = rs_names_find(&e->names, L, e->home, index,
+                                   RS_NAMES_TABLE, &name);
+  if (status != RS_OK || name.parts > 0)
+    return status;
+  return rs_encoder_refuse(e, "cannot transfer a table whose metatable has "
+                              "'%.40s' out of a sandbox: return data without "
+                              "it, or a class that the host has loaded",
+                           field);
 }
 
 /* [-0, +0, -]  Append the metatable at 'index' of the table whose tag is at
@@ -563,6 +584,11 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
 {
   const void *const object = lua_topointer(L, index);
   const bool known = object == e->class.object && e->class.walk == e->walk;
+  if (e->forbidden & RS_MESSAGE_METHODS) {
+    const int may = check_metatable(e, L, index);
+    if (may != RS_OK)
+      return may;
+  }
   if (known && e->class.sent) {
     if ((e->later > 0 || is_open(e, e->class.id)) && !e->buf.failed)
       e->buf.data[header]++;  /* to the tag that tells so */
@@ -1052,6 +1078,9 @@ encode_known (rs_encoder *e, lua_State *L, int index, bool *done, bool *known)
   lua_getiuservalue(L, e->home, RS_HOME_INDEX);
   *done = name.parts == 1 || lua_rawget(L, index) != LUA_TNIL;
   lua_settop(L, top);
+  if (*done && (e->forbidden & RS_MESSAGE_METHODS)
+      && rs_name_is_library(&name))
+    return rs_encoder_refuse(e, "cannot transfer a library out of a sandbox");
   if (*done)
     put_name(e, &name);
   *known = !*done;
@@ -1063,6 +1092,9 @@ encode_table (rs_encoder *e, lua_State *L, int index)
 {
   const void *const object = lua_topointer(L, index);
   if (object == e->globals || object == e->env) {
+    if (e->forbidden & RS_MESSAGE_METHODS)
+      return rs_encoder_refuse(e, "cannot transfer the globals out of a "
+                                  "sandbox");
     rs_buf_byte(&e->buf, RS_TAG_ENV);
     return RS_OK;
   }
@@ -1095,6 +1127,9 @@ static int
 encode_cfunction (rs_encoder *e, lua_State *L, int index)
 {
   bool done;
+  if (e->forbidden & RS_MESSAGE_METHODS)
+    return rs_encoder_refuse(e, "cannot transfer a function out of a sandbox:"
+                                " return what it returns");
   const int status = encode_name(e, L, index, RS_NAMES_CFUNCTION, &done);
   if (status != RS_OK || done)
     return status;
@@ -1146,10 +1181,15 @@ encode_userdata (rs_encoder *e, lua_State *L, int index, unsigned id)
 static int
 encode_pointer (rs_encoder *e, lua_State *L, int index)
 {
-  if (e->forbidden & RS_MESSAGE_LOCAL)
-    return rs_encoder_refuse(e, "cannot transfer a light userdata to another"
-                                " process");
-  e->flags |= RS_MESSAGE_LOCAL;
+  const bool null = lua_touserdata(L, index) == NULL;  /* as in 'cjson' */
+  if ((e->forbidden & RS_MESSAGE_LOCAL) && !null)
+    return rs_encoder_refuse(e, e->forbidden & RS_MESSAGE_METHODS
+                             ? "cannot transfer a light userdata out of a"
+                               " sandbox"
+                             : "cannot transfer a light userdata to another"
+                               " process");
+  if (!null)
+    e->flags |= RS_MESSAGE_LOCAL;
   put_eight(e, RS_TAG_POINTER, (uintptr_t) lua_touserdata(L, index));
   return RS_OK;
 }
@@ -1504,11 +1544,13 @@ make_message (rs_encoder *e, bool hand_over)
     msg = rs_message_new(header, size, e->flags);
     if (msg == NULL)
       return NULL;
+    msg->forbidden = (uint8_t) e->forbidden;
   }
   else {
     void *const fitting = fit(&e->buf);
     msg = fitting != NULL ? fitting : (void *) e->buf.data;
     rs_message_init(msg, size, e->flags);
+    msg->forbidden = (uint8_t) e->forbidden;
     if (e->buf.room >= RS_LARGE_FROM)
       msg->room = (uint32_t) (e->buf.room / 1024);
     e->buf = (rs_buf) RS_BUF_INIT;
@@ -1538,6 +1580,7 @@ rs_encoder_message_at (rs_encoder *e, void *room, size_t size)
   const unsigned char *const header = finish(e);
   rs_message *const msg = room;
   rs_message_init(msg, e->buf.size - PREFIX, e->flags);
+  msg->forbidden = (uint8_t) e->forbidden;
   msg->lent = true;
   memcpy(msg->data, header, msg->size);
   rs_encoder_clear(e);
@@ -1547,13 +1590,20 @@ rs_encoder_message_at (rs_encoder *e, void *room, size_t size)
 int
 rs_encode (lua_State *L, int n, rs_message **out, rs_error *err)
 {
+  return rs_encode_without(L, n, 0, out, err);
+}
+
+int
+rs_encode_without (lua_State *L, int n, unsigned forbidden, rs_message **out,
+                   rs_error *err)
+{
   int status = out == NULL ? rs_fail_null(err, "out")
                            : rs_check_values(L, n, err);
   if (status != RS_OK)
     return status;
   const int base = lua_gettop(L) - n;
   rs_encoder e;
-  rs_encoder_init(&e, 0);
+  rs_encoder_init(&e, forbidden);
   for (int i = 1; i <= n && status == RS_OK; i++) {
     char root[32];
     snprintf(root, sizeof root, "value %d", i);

@@ -326,6 +326,22 @@ size_field (lua_State *L, const char *name)
   return (uint64_t) n;
 }
 
+/* [-0, +0, -]  A signal that is taken does not do any more what it did in the
+   process.  Code in a sandbox has the one that everybody has, or that its own
+   pool has taken. */
+static bool
+may_take_signal (lua_State *L, int signal)
+{
+  rs_sandbox sandbox;
+  rs_pool_info info;
+  rs_pool *const own = rs_pool_current(L);
+  if (signal == 0 || signal == RS_NO_SIGNAL || own == NULL
+      || !rs_sandbox_get(L, &sandbox))
+    return true;
+  rs_pool_info_get(own, &info);
+  return signal == info.signal;
+}
+
 int
 rs_lua_pool (lua_State *L)
 {
@@ -347,6 +363,10 @@ rs_lua_pool (lua_State *L)
   o.pin = lua_toboolean(L, -1);
   lua_getfield(L, 1, "signal");
   o.signal = (int) luaL_optinteger(L, -1, 0);
+  if (!may_take_signal(L, o.signal))
+    return rs_handle_error(L, "signal (%d) cannot be taken: the sandbox of "
+                              "this runspace forbids to take one from the "
+                              "process: leave it out", o.signal);
   lua_getfield(L, 1, "reset");
   o.reset = luaL_checkoption(L, lua_gettop(L), "globals", resets);
   if (lua_getfield(L, 1, "initial_state") != LUA_TNIL)

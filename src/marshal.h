@@ -29,14 +29,24 @@ enum {
   RS_MESSAGE_CODE = 4,   /* bytecode, or calls that rebuild an object */
   RS_MESSAGE_SHAPES = 8, /* definitions of keys: the decoder keeps them */
   RS_MESSAGE_COMMON = 16,  /* tables of its function's message, by number */
-  RS_MESSAGE_NAMES = 32  /* names of what the receiver has, or loads */
+  RS_MESSAGE_NAMES = 32,   /* names of what the receiver has, or loads;
+                              forbidden: what it would have to load */
+  RS_MESSAGE_METHODS = 64  /* forbidden only: what runs by itself, or is the
+                              receiver's own and no class (mask.c) */
 };
+
+/* What is more than data.  It is forbidden to what comes back from those who
+   are not trusted: nothing of theirs runs where it is read. */
+#define RS_MESSAGE_LIVE (RS_MESSAGE_LOCAL | RS_MESSAGE_CODE \
+                         | RS_MESSAGE_NAMES | RS_MESSAGE_METHODS)
 
 struct rs_message {
   _Atomic unsigned refs;
   unsigned flags;        /* RS_MESSAGE_ */
   bool constant;         /* a function in it has no state of its own, and will
                             come again; set before it is sent */
+  uint8_t forbidden;     /* RS_MESSAGE_ that it may not hold, whatever it says;
+                            set by who made or received it */
   bool lent;             /* its memory is somebody's; so it has one owner */
   bool common;           /* it has tables that others may name (common.c); set
                             before it is sent */
@@ -236,6 +246,10 @@ rs_encode_packed (rs_encoder *e, rs_packed *p, lua_State *L, int index)
   return true;
 }
 
+/* 'rs_encode' without what is 'forbidden'. */
+int rs_encode_without (lua_State *L, int n, unsigned forbidden,
+                       rs_message **out, rs_error *err);
+
 /* The same as 'rs_encode_one', quicker for one more number of a run. */
 static inline int
 rs_encode_value (rs_encoder *e, lua_State *L, int index, const char *root)
@@ -291,6 +305,7 @@ typedef struct rs_decoder {
   rs_common common;       /* what is named by number */
   int marks_ref;          /* the list of tables to be named; or 0 */
   unsigned marks;         /* how many came */
+  const void *tame;       /* the last metatable without '__gc' */
   unsigned late;          /* metatables to be set when the value is whole */
   size_t later;           /* objects whose contents follow the value, in the
                              table at 0 of 'objects'; */
@@ -498,6 +513,23 @@ void rs_common_add (lua_State *L, int ref, lua_Integer n);
    is no metatable here and has changed.  False: there is no such table. */
 bool rs_common_resolve (const rs_common *c, lua_State *L, lua_Integer n,
                         bool metatable);
+
+/* [-0, +0, -]  The field of the metatable at 'index' in which something runs,
+   or that is the metatable's alone; or NULL. */
+const char *rs_metatable_runs (lua_State *L, int index);
+
+/* It is one of Lua's libraries, or this module. */
+bool rs_name_is_library (const rs_name *name);
+
+/* [-0, +0, v]  Raise unless the name may come from where RS_MESSAGE_NAMES is
+   forbidden. */
+void rs_name_accept (lua_State *L, const rs_name *name);
+
+/*
+ * [-1, +0, m]  The metatable on top becomes that of the table at 'index',
+ * which is absolute.  This is a copy, so it is not finalized: the original is.
+ */
+void rs_set_copy_metatable (lua_State *L, int index);
 
 /* [-0, +1, e] */
 void rs_decode_any (rs_decoder *d, lua_State *L);

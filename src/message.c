@@ -14,6 +14,7 @@ rs_message_init (rs_message *msg, size_t size, unsigned flags)
   atomic_init(&msg->refs, 1);
   msg->flags = flags;
   msg->constant = msg->lent = msg->common = false;
+  msg->forbidden = 0;
   msg->room = 0;
   msg->size = size;
 }

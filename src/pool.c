@@ -1193,6 +1193,7 @@ get_info (rs_pool *pool, rs_pool_info *out)
   out->failed_workers = pool->failed_workers;
   out->lost_workers = pool->lost_workers;
   out->renewed = pool->renewed;
+  out->signal = pool->signal != 0 ? pool->signal : RS_NO_SIGNAL;
   out->closed = pool->sched.closed;
   for (rs_list *link = pool->workers.next; link != &pool->workers;
        link = link->next)

@@ -246,6 +246,9 @@ RS_API int rs_initial_state_set_warnings (rs_initial_state *is, bool on);
  * be right.  It is no protection against hostile ones: a thread shares its
  * memory with the process, a process does not.  It holds from the end of
  * seeding on: modules and init run without it.
+ * What comes back from such a runspace is data: functions, pointers, the
+ * globals, libraries, and tables whose metatable has something that runs are
+ * refused there; what is named has to be loaded here already.
  */
 enum { RS_FILES_ALL = 0, RS_FILES_READ, RS_FILES_NONE };
 enum {
@@ -657,6 +660,7 @@ typedef struct rs_pool_info {
   uint64_t failed_workers;  /* threads or states that could not be made */
   uint64_t lost_workers;    /* that were left behind, since opening */
   uint64_t renewed;         /* states replaced by new ones */
+  int signal;               /* that stops its jobs, or RS_NO_SIGNAL */
   bool closed;
   char failure[256];        /* the last reason for a failed worker, or "" */
 } rs_pool_info;

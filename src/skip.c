@@ -77,7 +77,6 @@ pass_name (rs_decoder *d)
   bool good = get_byte(d, &parts);
   for (size_t i = 0; good && i < parts; i++)
     good = pass_string(d);
-  d->next_id++;
   return good;
 }
 
@@ -182,7 +181,10 @@ pass_tag (rs_decoder *d, size_t *left)
     case RS_TAG_COMMON_REF:
       return get_length(d, &n);
     case RS_TAG_NAMED:
+      d->next_id++;
       return pass_name(d);
+    case RS_TAG_NAMED_TABLE:  /* the table stands behind its name */
+      return pass_name(d) && expect(d, left, 1);
     case RS_TAG_FUNCTION:
     case RS_TAG_FUNCTION_LATER:
       return begin_function(d, left);

@@ -513,7 +513,8 @@ rs_state_open (const rs_state_options *o, rs_state **out, rs_error *err)
   s->alloc.ud = s;
   if (s->limits.memory != 0)
     rs_alloc_set_limit(&s->alloc, s->limits.memory);
-  rs_encoder_init(&s->spare, 0);
+  rs_encoder_init(&s->spare, o->initial_state->contained ? RS_MESSAGE_LIVE
+                                                         : 0);
   s->L = lua_newstate(rs_alloc_resize, &s->alloc);
   if (s->L == NULL) {
     const int status = s->limits.memory == 0

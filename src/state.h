@@ -103,7 +103,8 @@ struct rs_state {
   void (*on_line) (rs_state *s, int fd, const char *text, size_t size);
   unsigned depth;         /* how many there are */
   rs_buf lines[2];        /* begun and not ended, on standard output, error */
-  rs_encoder spare;       /* memory for the next result */
+  rs_encoder spare;       /* memory for the next result; 'forbidden' in it is
+                             what may not leave the state */
   struct {
     rs_message *function; /* a reference, or NULL */
     int values;           /* in it: the function, and extra arguments */
