@@ -476,5 +476,96 @@ describe("an initial state that waits for jobs of its own", function ()
       assert.same({ 1, 2, 3, n = 3 }, table.pack(pool:run(
         "return m_before, m_found, m_after")))
     end
+
+describe("math.random", function ()
+  local run <const> = require "support.script"
+
+  --- As many different values as there are states, in all of them.
+  local function different (n, draw)
+    local seen, count = {}, 0
+    for i = 1, n do
+      local x <const> = draw(i)
+      if not seen[x] then count = count + 1 end
+      seen[x] = true
+    end
+    return count
+  end
+
+  it("differs in each fresh runspace", function ()
+    local values <const> = parallel.map(parallel.range(200), function ()
+      return math.random(0)
+    end, { reset = "fresh" })
+    assert.equal(200, different(200, function (i) return values[i] end))
+  end)
+
+  it("differs in pools one after another, and in the host", function ()
+    local own <const> = tonumber((run "print(math.random(0))"))
+    assert.not_equal(own, tonumber((run "print(math.random(0))")))
+    assert.equal(50, different(50, function ()
+      local pool <close> = parallel.pool { max = 1 }
+      return pool:run "return math.random(0)"
+    end))
+  end)
+
+  it("differs in runspaces that are renewed", function ()
+    local pool <close> = parallel.pool { max = 1, max_tasks = 1 }
+    assert.equal(50, different(50, function ()
+      return pool:run "return math.random(0)"
+    end))
+    local spent <close> = parallel.pool { max = 1, memory = 4 << 20 }
+    assert.equal(5, different(5, function ()
+      assert.is_false((pcall(spent.run, spent, "return #('x'):rep(1 << 23)")))
+      return spent:run "return math.random(0)"
+    end))
+  end)
+
+  it("differs in pools for one call", function ()
+    assert.equal(20, different(20, function ()
+      return parallel.map({ 1 }, function () return math.random(0) end,
+                          { reset = "none" })[1]
+    end))
+  end)
+
+  it("differs after 'math.randomseed()'", function ()
+    local values <const> = parallel.map(parallel.range(50), function ()
+      math.randomseed()
+      return math.random(0)
+    end, { reset = "fresh" })
+    assert.equal(50, different(50, function (i) return values[i] end))
+  end)
+
+  it("differs where 'init' and modules draw", function ()
+    assert.equal(20, different(20, function ()
+      local pool <close> = parallel.pool {
+        max = 1, init = "drawn = require 'dice'",
+        preload = { dice = function () return math.random(0) end },
+      }
+      return pool:run "return drawn"
+    end))
+  end)
+
+  it("is what 'init' or the job seeds it by", function ()
+    math.randomseed(7, 8)
+    local first <const>, second <const> = math.random(0), math.random(0)
+    math.randomseed()
+    local pool <close> = parallel.pool { max = 1,
+                                         init = "math.randomseed(7, 8)" }
+    assert.equal(first, pool:run "return math.random(0)")
+    assert.equal(second, pool:run "return math.random(0)")
+    assert.equal(first, parallel.run(
+      "math.randomseed(7, 8) return math.random(0)"))
+    assert.same({ 7, 8, n = 2 }, table.pack(parallel.run(
+      "return math.randomseed(7, 8)")))
+  end)
+
+  it("has the errors of lua5.4 where it is seeded", function ()
+    assert.match("bad argument #1 to 'randomseed' %(number expected, got "
+                 .. "table%)$", parallel.run(
+      "return select(2, pcall(function () math.randomseed {} end))"))
+  end)
+
+  it("is as it was without the library", function ()
+    local pool <close> = parallel.pool { max = 1, libs = { "base" } }
+    assert.equal("nil", pool:run "return type(math)")
   end)
 end)

@@ -14,10 +14,13 @@
 #include <string.h>
 
 #include <lauxlib.h>
+#include <lualib.h>
 
 #include "alloc.h"
 #include "cancel.h"
 #include "control.h"
+#include "popen.h"
+#include "seed.h"
 #include "stack.h"
 
 typedef struct host {
@@ -160,4 +163,14 @@ void
 rs_host_set_stack (void *lowest)
 {
   rs_stack_set(lowest);
+}
+
+/* -------------------------------------------------------------- libraries */
+
+void
+rs_host_open_libs (lua_State *L)
+{
+  luaL_openlibs(L);
+  rs_seed_random(L);
+  rs_popen_open_host(L);
 }

@@ -21,7 +21,6 @@
 
 #include <lauxlib.h>
 #include <lua.h>
-#include <lualib.h>
 
 #include "cli.h"
 #include "lparallel.h"
@@ -36,7 +35,7 @@ open_libraries (lua_State *L, const rs_cli *cli)
     lua_pushboolean(L, true);
     lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
   }
-  luaL_openlibs(L);
+  rs_host_open_libs(L);
   rs_host_track(L);
   luaL_requiref(L, "parallel", luaopen_parallel, 1);
   lua_pop(L, 1);

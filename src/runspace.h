@@ -129,7 +129,10 @@ RS_API int rs_version_num (void);
 /* Seconds on the monotonic clock, clock_gettime(2) CLOCK_MONOTONIC. */
 RS_API double rs_now (void);
 
-/* CPUs that this process may use, sched_getaffinity(2); at least 1. */
+/*
+ * CPUs that this process may use: those of sched_getaffinity(2), and no more
+ * than the quota of its control groups is worth, rounded up; at least 1.
+ */
 RS_API unsigned rs_cpus (void);
 
 /* ------------------------------------------------------------------ host */
@@ -161,6 +164,13 @@ RS_API void rs_host_interrupt (lua_State *L, void (*told) (lua_State *L));
 /* The calling thread runs on a stack that begins at the address 'lowest', not
    on its own: a coroutine that nests too deeply is an error there, too. */
 RS_API void rs_host_set_stack (void *lowest);
+
+/*
+ * [-0, +0, e]  Open Lua's libraries, as 'luaL_openlibs' does it, for a state
+ * beside which jobs run: 'math.random' is seeded by the kernel, and 'io.popen'
+ * waits for no stream that another thread reads.
+ */
+RS_API void rs_host_open_libs (lua_State *L);
 
 /* --------------------------------------------------------------- message */
 

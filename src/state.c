@@ -18,7 +18,9 @@
 #include "clock.h"
 #include "control.h"
 #include "output.h"
+#include "popen.h"
 #include "sandbox.h"
+#include "seed.h"
 #include "status.h"
 
 #define FINALIZING 0.5  /* seconds that finalizers have at the end */
@@ -399,9 +401,11 @@ seed (lua_State *L)
     lua_gc(L, LUA_GCINC, 150, 0, 0);
   lua_gc(L, LUA_GCSTOP);  /* what is made here stays */
   open_libraries(L, is->libs);
+  rs_seed_open(L);
   lua_pushglobaltable(L);  /* so that later settings cannot raise */
   rs_env_set(L);
   rs_base_open(L);
+  rs_popen_open(L);
   rs_output_open(L, &output);
   rs_cancel_open(s->cancel, L);
   rs_control_open(L, s->limits.instructions > 0);
