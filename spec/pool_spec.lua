@@ -50,6 +50,24 @@ describe("pool", function ()
       assert.is_false(info.closed)
     end)
 
+    it("numbers its workers from 1, and anew what is free", function ()
+      local pool <close> = parallel.pool { min = 1, max = 200, idle = 0.001 }
+      for _ = 1, 2 do
+        local gate <close> = gates.new()
+        local pass <const> = gate.pass
+        local jobs, seen = {}, {}
+        for i = 1, 200 do jobs[i] = pool:spawn(function () pass() end) end
+        gate:await(200)
+        for _, job in ipairs(jobs) do seen[job.worker] = true end
+        assert.equal(200, #seen)
+        gate:open()
+        parallel.wait(jobs)
+        assert.is_truthy(gates.eventually(function ()
+          return pool:info().workers == 1
+        end))
+      end
+    end)
+
     it("has one worker at first and one for each CPU at most", function ()
       local pool <close> = parallel.pool()
       assert.equal(1, pool:info().min)

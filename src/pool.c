@@ -47,6 +47,8 @@ enum { LOOKS = 800 };  /* for a worker that opens or ends */
    the pool has. */
 enum { MAX_STUCK = 8 };
 
+enum { BITS = 64 };  /* in a word of 'numbers' */
+
 typedef struct worker {
   rs_slot slot;
   rs_seat seat;
@@ -87,12 +89,17 @@ struct rs_pool {
 
   rs_sched sched;    /* its lock guards down to the blank line */
   rs_list workers;   /* threads that were started and have not ended */
+  uint64_t *numbers; /* owned; a bit for each number that one of 'workers'
+                        has, from 1 */
+  size_t words;      /* in 'numbers' */
+  size_t vacant;     /* all words before this one are full */
   rs_list gone;      /* ended, to be joined by who closes */
   unsigned alive;    /* of 'workers', not 'leaving' */
   unsigned opening;  /* of 'workers', not 'opened' */
   unsigned stuck;    /* abandoned, and not ended */
   unsigned blocked;  /* wait for jobs that they cannot run themselves */
   bool closing;
+  bool over;         /* found so by 'stop_seeding_if_over' */
   bool timed;        /* it holds the timers */
   uint64_t started_workers, failed_workers, lost_workers, renewed;
   rs_list waiters;   /* owned */
@@ -137,6 +144,7 @@ drop (rs_pool *pool, unsigned n)
   rs_job_locks_fini(pool->queue.locks);
   rs_initial_state_unref(pool->initial_state);
   rs_events_unref(pool->watcher);
+  free(pool->numbers);
   free(pool);
 }
 
@@ -157,6 +165,17 @@ worker_free (worker *w)
 {
   rs_seat_fini(&w->seat);
   free(w);
+}
+
+/* It is one of 'workers' no more, and its number is free. */
+static void
+unlist_locked (rs_pool *pool, worker *w)
+{
+  const size_t bit = w->slot.number - 1, i = bit / BITS;
+  rs_list_remove(&w->link);
+  pool->numbers[i] &= ~(UINT64_C(1) << bit % BITS);
+  if (i < pool->vacant)
+    pool->vacant = i;
 }
 
 /* ------------------------------------------------------ opening and ending */
@@ -218,52 +237,63 @@ is_wanted_locked (const rs_pool *pool)
       || rs_sched_count_locked(&pool->sched).held > 0;
 }
 
-/* The first of the workers that may be seeding a runspace, and was not told to
-   stop it; a reference to how that is done. */
-static rs_cancel *
-claim_seeding_locked (rs_pool *pool)
+enum { CLAIMS = 64 };  /* of seeding workers at a time */
+
+/* Some of the workers that may be seeding a runspace, and were not told to
+   stop it: references to how that is done.  How many; 0: no more. */
+static size_t
+claim_seeding_locked (rs_pool *pool, rs_cancel *out[CLAIMS])
 {
-  for (rs_list *link = pool->workers.next; link != &pool->workers;
-       link = link->next) {
+  size_t n = 0;
+  for (rs_list *link = pool->workers.next;
+       n < CLAIMS && link != &pool->workers; link = link->next) {
     worker *const w = RS_LIST_ENTRY(link, worker, link);
     if (rs_wish_make(&w->slot.wish, RS_REASON_CLOSED, RS_GRACE)
         && w->slot.cancel != NULL)
-      return rs_cancel_ref(w->slot.cancel);
+      out[n++] = rs_cancel_ref(w->slot.cancel);
   }
-  return NULL;
+  return n;
 }
 
 /* No runspace is seeded any more. */
 static void
 stop_seeding (rs_pool *pool)
 {
-  rs_cancel *cancel;
+  rs_cancel *some[CLAIMS];
+  size_t n;
   if (!rs_initial_state_runs_scripts(pool->initial_state))
     return;
   do {
     lock(pool);
-    cancel = claim_seeding_locked(pool);
+    n = claim_seeding_locked(pool, some);
     unlock(pool);
-    if (cancel != NULL)
-      rs_cancel_request(cancel, RS_SEEDING, RS_REASON_CLOSED, RS_GRACE);
-    rs_cancel_unref(cancel);
-  } while (cancel != NULL);
+    for (size_t i = 0; i < n; i++) {
+      rs_cancel_request(some[i], RS_SEEDING, RS_REASON_CLOSED, RS_GRACE);
+      rs_cancel_unref(some[i]);
+    }
+  } while (n > 0);
 }
 
 /* No more jobs come, and there is none left: nobody needs a runspace. */
 static bool
 is_over_locked (const rs_pool *pool)
 {
-  return pool->sched.closed && !is_wanted_locked(pool)
-      && rs_sched_count_locked(&pool->sched).running == 0;
+  if (!pool->sched.closed || pool->sched.queued > 0)
+    return false;
+  const rs_sched_counts counts = rs_sched_count_locked(&pool->sched);
+  return counts.held == 0 && counts.running == 0;
 }
 
-/* Something that may have been the last of it is not there any more. */
+/* Something that may have been the last of it is not there any more.  Once it
+   is over it stays so: all workers that leave then need not count again. */
 static void
 stop_seeding_if_over (rs_pool *pool)
 {
+  if (!rs_initial_state_runs_scripts(pool->initial_state))
+    return;
   lock(pool);
-  const bool over = is_over_locked(pool);
+  const bool over = !pool->over && is_over_locked(pool);
+  pool->over |= over;
   unlock(pool);
   if (over)
     stop_seeding(pool);
@@ -492,7 +522,7 @@ worker_left (rs_slot *slot)
   if (w->abandoned)
     pool->stuck--;
   else
-    rs_list_remove(&w->link);
+    unlist_locked(pool, w);
   if (joined)
     rs_list_push(&pool->gone, &w->link);
   else if (!w->abandoned)
@@ -522,20 +552,33 @@ static const rs_slot_owner owner = {
 
 /* ----------------------------------------------------------------- growing */
 
-/* The smallest number that no worker has. */
-static unsigned
-free_number_locked (rs_pool *pool)
+/* Make room for more numbers.  False when out of memory. */
+static bool
+grow_numbers_locked (rs_pool *pool)
 {
-  unsigned number = 0;
-  bool taken;
-  do {
-    number++;
-    taken = false;
-    for (rs_list *link = pool->workers.next; link != &pool->workers;
-         link = link->next)
-      taken |= RS_LIST_ENTRY(link, worker, link)->slot.number == number;
-  } while (taken);
-  return number;
+  const size_t words = pool->words > 0 ? 2 * pool->words : 1;
+  uint64_t *const numbers = realloc(pool->numbers, words * sizeof *numbers);
+  if (numbers == NULL)
+    return false;
+  memset(numbers + pool->words, 0, (words - pool->words) * sizeof *numbers);
+  pool->numbers = numbers;
+  pool->words = words;
+  return true;
+}
+
+/* Take the smallest number that no worker has; 0 when out of memory. */
+static unsigned
+take_number_locked (rs_pool *pool)
+{
+  size_t i = pool->vacant;
+  while (i < pool->words && pool->numbers[i] == UINT64_MAX)
+    i++;
+  pool->vacant = i;
+  if (i == pool->words && !grow_numbers_locked(pool))
+    return 0;
+  const unsigned bit = (unsigned) __builtin_ctzll(~pool->numbers[i]);
+  pool->numbers[i] |= UINT64_C(1) << bit;
+  return (unsigned) (i * BITS) + bit + 1;
 }
 
 /* A worker that counts as alive already, so that nobody makes another one
@@ -544,8 +587,11 @@ static worker *
 reserve_locked (rs_pool *pool)
 {
   worker *const w = aligned_alloc(_Alignof(worker), sizeof *w);
-  if (w == NULL)
+  const unsigned number = w != NULL ? take_number_locked(pool) : 0;
+  if (number == 0) {
+    free(w);
     return NULL;
+  }
   memset(w, 0, sizeof *w);
   rs_seat_init(&w->seat);
   w->slot.owner = &owner;
@@ -556,7 +602,7 @@ reserve_locked (rs_pool *pool)
   w->slot.reset = pool->reset;
   w->slot.signal = pool->signal;
   w->slot.pin = pool->pin;
-  w->slot.number = free_number_locked(pool);
+  w->slot.number = number;
   rs_list_push(&pool->workers, &w->link);
   rs_sched_enter_locked(&pool->sched, &w->seat);
   pool->alive++;
@@ -577,7 +623,7 @@ start (rs_pool *pool, worker *w, rs_error *err)
     return RS_OK;
   lock(pool);
   if (w != NULL) {
-    rs_list_remove(&w->link);
+    unlist_locked(pool, w);
     leave_locked(pool, w);
     pool->opening--;
     pool->started_workers--;
@@ -621,7 +667,7 @@ may_grow_locked (const rs_pool *pool)
 static void
 abandon_one_locked (rs_pool *pool, worker *w)
 {
-  rs_list_remove(&w->link);
+  unlist_locked(pool, w);
   w->abandoned = true;
   pool->stuck++;
   if (w->began)
@@ -1330,9 +1376,13 @@ rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
   status = make_job(pool, o, L, function, first, nargs, options, &job, err);
   if (status != RS_OK)
     return status;
+  if (options->timeout > 0 && !rs_timers_start())
+    status = rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
+                                      "see to the time-out");
   const double deadline = options->deadline > 0
                         ? rs_deadline(options->deadline) : RS_NEVER;
-  if (deadline != RS_NEVER && !rs_job_set_deadline(job, deadline))
+  if (status == RS_OK && deadline != RS_NEVER
+      && !rs_job_set_deadline(job, deadline))
     status = rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
                                       "see to the deadline");
   if (status == RS_OK)

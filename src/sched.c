@@ -629,10 +629,12 @@ look_locked (rs_sched *s, watch *w)
 static void
 sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
 {
-  watch w = { .finished = rs_sched_count_locked(s).finished };
+  watch w = { .finished = 0 };
   bool found = false, over = false;
   if (s->watch == NULL && s->pace > 0 && s->pace < SHORT)
     s->watch = seat;
+  if (s->watch == seat)  /* only it counts: the others may be many */
+    w.finished = rs_sched_count_locked(s).finished;
   seat->asleep = true;
   rs_spin_leave();
   while (!is_called(seat) && !found && !over) {
