@@ -100,6 +100,69 @@ check_thread_failure (lua_State *L)
   threads_left = -1;
 }
 
+/* What needs the thread of the timers is refused while there is none: it would
+   run without its limit.  Then the same pool takes it. */
+static void
+check_timer_failure (lua_State *L)
+{
+  const rs_job_options jobs[] = { { .timeout = 9 }, { .deadline = 9 },
+                                  { .timeout = 9, .retries = 1 } };
+  const rs_batch_options batches[] = { { .timeout = 9 }, { .deadline = 9 } };
+  const rs_pool_options o = { .max = 1 };
+  rs_pool *pool = NULL;
+  rs_job *job;
+  rs_batch *batch;
+  rs_error err;
+  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+  for (threads_left = 0; threads_left >= -1; threads_left--) {
+    const int expected = threads_left == 0 ? RS_ETHREAD : RS_OK;
+    for (size_t i = 0; i < sizeof jobs / sizeof jobs[0]; i++) {
+      lua_pushliteral(L, "return 1");
+      err.text[0] = '\0';
+      const int status = rs_submit(pool, L, 0, &jobs[i], &job, &err);
+      CHECK(status == expected);
+      CHECK(status == RS_OK || strstr(err.text, jobs[i].timeout > 0
+                                                ? "the time-out"
+                                                : "the deadline") != NULL);
+      if (status == RS_OK)
+        CHECK(result_of(job, L) == 1);
+    }
+    for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
+      lua_pushliteral(L, "return 1");
+      const int status = rs_batch_open(pool, L, 0, &batches[i], &batch, &err);
+      CHECK(status == expected);
+      if (status == RS_OK)
+        rs_batch_close(batch, L);
+    }
+    CHECK(result_of(submit(pool, L, "return 2", 0), L) == 2);
+  }
+  threads_left = -1;
+  rs_pool_unref(pool);
+}
+
+/* What has reached a limit is stopped by force at once, where there is no
+   thread that would do so after the grace time. */
+static void
+check_limit_without_timer (lua_State *L)
+{
+  const rs_pool_options o = { .max = 1, .instructions = 100000 };
+  rs_pool *pool = NULL;
+  rs_job_info info;
+  REQUIRE(rs_pool_open(&o, &pool, NULL) == RS_OK);
+  threads_left = 0;
+  rs_job *const job = submit(pool, L, "while true do "
+                                      "pcall(function () while true do end "
+                                      "end) end", 0);
+  CHECK(rs_job_wait(job, L, 60) == RS_OK);
+  rs_job_info_get(job, &info);
+  CHECK(info.state == RS_JOB_FAILED);
+  CHECK(info.reason != NULL && strcmp(info.reason, "instruction_limit") == 0);
+  rs_job_unref(job);
+  threads_left = -1;
+  CHECK(result_of(submit(pool, L, "return 2", 0), L) == 2);
+  rs_pool_unref(pool);
+}
+
 /* A pool whose first worker, in 'open', stands at the gate. */
 static rs_pool *
 opening_pool (lua_CFunction open, unsigned max)
@@ -1595,6 +1658,8 @@ main (void)
   check_close_while_opening();
   check_sandbox(L);
   check_thread_failure(L);
+  check_timer_failure(L);
+  check_limit_without_timer(L);
   check_no_worker_left(L);
   check_batch_wakes(L);
   check_events(L);

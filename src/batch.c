@@ -225,6 +225,11 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
     return rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
                                     "see to the deadline");
   }
+  if (options->timeout > 0 && !rs_timers_start()) {
+    unref(batch);
+    return rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
+                                    "see to the time-out");
+  }
   *out = batch;
   return RS_OK;
 }

@@ -746,7 +746,11 @@ rs_cancel_limit (rs_cancel *c, rs_reason reason)
   set_raised(t, true);  /* whoever found the limit raises */
   const double hard_at = t->hard_at;
   pthread_mutex_unlock(&c->lock);
-  arm(c, hard_at);
+  if (arm(c, hard_at))
+    return;
+  pthread_mutex_lock(&c->lock);
+  force_locked(c, t, rs_now());  /* nobody would do it later */
+  pthread_mutex_unlock(&c->lock);
 }
 
 /* ------------------------------------------ the thread that runs the calls */

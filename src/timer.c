@@ -114,6 +114,15 @@ rs_timers_drop (void)
     pthread_join(thread, NULL);
 }
 
+bool
+rs_timers_start (void)
+{
+  pthread_mutex_lock(&timers.lock);
+  const bool ok = timers.started || (timers.holders > 0 && start_locked());
+  pthread_mutex_unlock(&timers.lock);
+  return ok;
+}
+
 void
 rs_timer_init (rs_timer *timer, void (*fire) (rs_timer *timer))
 {

@@ -31,6 +31,13 @@ struct rs_timer {
 void rs_timers_hold (void);
 void rs_timers_drop (void);
 
+/*
+ * Timers will be set that nobody could report about then: let the thread be
+ * there.  Once it is, it stays until nobody holds it.  False when none can be
+ * had.  Who holds it.
+ */
+bool rs_timers_start (void);
+
 void rs_timer_init (rs_timer *timer, void (*fire) (rs_timer *timer));
 
 /*
