@@ -476,6 +476,8 @@ describe("an initial state that waits for jobs of its own", function ()
       assert.same({ 1, 2, 3, n = 3 }, table.pack(pool:run(
         "return m_before, m_found, m_after")))
     end
+  end)
+end)
 
 describe("math.random", function ()
   local run <const> = require "support.script"

@@ -215,14 +215,14 @@ describe("io.popen and os.execute", function ()
       os.remove(gate)
       os.execute("mkfifo " .. gate)
       parallel.spawn(function ()
-        local p = io.popen("exec sleep 100", "w")
+        local p = io.popen("exec sleep 20 >/dev/null 2>&1", "w")
         local ended = io.popen("exec true", "w")
         p:write(("x"):rep(1 << 16))  -- as much as a pipe holds
         p:write "in its buffer"
         ended:write "to nobody"
         io.popen "":close()
         io.open(gate, "w"):close()
-        io.popen("exec sleep 100"):close()
+        io.popen("exec sleep 20 2>/dev/null"):close()
       end)
       io.open(gate):close()
       os.remove(gate)
