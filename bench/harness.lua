@@ -7,14 +7,13 @@
 -- the rounds' ratios, with the smallest and the largest behind it.  Nothing
 -- is said of absolute times but in the last columns, as a help.
 
-local core = require "parallel.core"
 local lfs = require "lfs"
 
 local harness = {
   rounds = 7,
   workers = parallel.cpus(),
   pinned = false,
-  now = core.now,
+  now = parallel.now,
 }
 
 --- Load before measuring, in seconds: a kernel that starts threads on one CPU

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Values nested in each other more often than a C stack has room for.
 local parallel <const> = require "parallel"
-local copy <const> = require "parallel.core".copy
+local copy <const> = require "support.core".copy
 
 local LEVELS <const> = 100000
 

@@ -270,7 +270,7 @@ describe("parallel.poll", function ()
 end)
 
 describe("a wait", function ()
-  local core <const> = require "parallel.core"
+  local core <const> = require "support.core"
 
   it("ends with a job whose events were taken without a handler", function ()
     local pool <close> = parallel.pool { max = 1 }

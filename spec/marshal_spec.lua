@@ -2,7 +2,7 @@
 --- What comes out of a message is what went in, or a refusal that says where.
 local modules <const> = require "support.modules"
 local parallel <const> = require "parallel"
-local copy <const> = require "parallel.core".copy
+local copy <const> = require "support.core".copy
 
 -- Encoded here, decoded and given back by a runspace.
 local function cross (...)

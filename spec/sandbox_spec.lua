@@ -295,9 +295,6 @@ describe("what a sandbox forbids", function ()
       .. "end }) } }",
     "parallel.pool { initial_state = parallel.initial_state { modules = { "
       .. "'cjson' }, sandbox = { c_modules = true } } }",
-    "require 'parallel.core'.pool { min = 1, max = 1, initial_state = "
-      .. "require 'parallel.core'.initial_state { sandbox = { files = 0, "
-      .. "forbid = 0 }, modules = { 'cjson' } } }",
   } do
     it("stays forbidden: " .. code, function ()
       local how <const>, message <const> = try(code, { sandbox = true })

@@ -706,6 +706,8 @@ idle (rs_batch *batch)
   return none;
 }
 
+static void stop (rs_batch *batch, rs_reason reason, double grace);
+
 static int
 wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
 {
@@ -717,8 +719,10 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
   while ((ended = take_ended(batch)) == NULL) {
     if (idle(batch))
       return batch->finished || stopped(batch) ? RS_EDONE : RS_EBUSY;
-    if (rs_cancel_pending(rs_cancel_mine()))
+    if (rs_cancel_pending(rs_cancel_mine())) {
+      stop(batch, RS_REASON_PARENT, RS_GRACE);
       return RS_ESTOPPED;
+    }
     if (batch->shared && rs_events_pending(batch->events))
       return RS_EEVENT;
     if (over)

@@ -1054,6 +1054,13 @@ rs_task_get_sized (lua_State *L, rs_task *out, size_t size)
   return true;
 }
 
+bool
+rs_task_stops (lua_State *L)
+{
+  const rs_state *const s = rs_state_of(L);
+  return s != NULL && rs_cancel_pending(s->cancel);
+}
+
 void
 rs_task_checkpoint (lua_State *L)
 {

@@ -898,6 +898,12 @@ rs_job_cancel (rs_job *job, double grace)
   return rs_job_stop(job, RS_REASON_CANCELLED, grace);
 }
 
+void
+rs_job_orphan (rs_job *job)
+{
+  rs_job_stop(job, RS_REASON_PARENT, RS_GRACE);
+}
+
 /* rs_timer: the deadline has passed. */
 static void
 on_deadline (rs_timer *timer)
@@ -1267,6 +1273,8 @@ rs_job_wait (rs_job *job, lua_State *L, double timeout)
   rs_cancel_wakes(mine);
   if (L != NULL)
     rs_job_unblock(L);
+  if (status == RS_ESTOPPED)
+    rs_job_orphan(job);
   return status;
 }
 

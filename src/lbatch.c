@@ -8,10 +8,87 @@
 /* A slow iterator's items are sent after this long, in seconds. */
 #define PATIENCE 1e-3
 
+/* User values of a handle: has it handlers; its keeper. */
+enum { HANDLERS = 1, KEEPER };
+
+/*
+ * What has the batch, behind the handle, where no script reaches it.  While a
+ * method is in a call that may run code of a script (an iterator, '__index',
+ * '__transfer', what rebuilds a result, finalizers) it is busy, and 'close'
+ * only stops the batch: what the method holds in its variables stays until
+ * the handle, which the method has on its stack, is collected.  An error that
+ * leaves the method leaves it busy, which does no harm.
+ */
+typedef struct keeper {
+  rs_batch *batch;
+  unsigned busy;
+  bool closed;
+} keeper;
+
+static const char keeper_type[] = "parallel.batch.keeper";
+
+static int
+keeper_gc (lua_State *L)
+{
+  keeper *const k = lua_touserdata(L, 1);
+  rs_batch *const batch = k->batch;
+  k->batch = NULL;
+  if (batch != NULL && !k->closed)  /* stopped by force? */
+    rs_batch_cancel(batch, -1);
+  rs_batch_close(batch, L);
+  return 0;
+}
+
+/* [-0, +1, m]  Push an empty one. */
+static keeper *
+push_keeper (lua_State *L)
+{
+  keeper *const k = lua_newuserdatauv(L, sizeof *k, 0);
+  *k = (keeper) { .batch = NULL };
+  lua_rawgetp(L, LUA_REGISTRYINDEX, keeper_type);
+  lua_setmetatable(L, -2);
+  return k;
+}
+
 static rs_batch *
 check (lua_State *L)
 {
   return rs_handle_check(L, 1, RS_BATCH_TYPE);
+}
+
+/* [-0, +0, -]  That of the handle at 1, which has one. */
+static keeper *
+keeper_of (lua_State *L)
+{
+  lua_getiuservalue(L, 1, KEEPER);
+  keeper *const k = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return k;
+}
+
+/* [-0, +0, v]  The batch, for a method that code of a script may run in. */
+static rs_batch *
+enter (lua_State *L, keeper **k)
+{
+  rs_batch *const batch = check(L);
+  *k = keeper_of(L);
+  (*k)->busy++;
+  return batch;
+}
+
+/* [-0, +0, -]  The method is done.  False: it was closed meanwhile. */
+static bool
+leave (lua_State *L, keeper *k)
+{
+  k->busy--;
+  return *rs_handle_test(L, 1, RS_BATCH_TYPE) != NULL;
+}
+
+/* [-0, +0, -]  It was closed, while the method goes on. */
+static bool
+is_closed (lua_State *L)
+{
+  return *rs_handle_test(L, 1, RS_BATCH_TYPE) == NULL;
 }
 
 static void
@@ -50,7 +127,7 @@ call_event (lua_State *L, const char *function, rs_batch *batch, int handle)
 {
   const int value = lua_gettop(L);
   lua_pushboolean(L, lua_toboolean(L, value));
-  lua_setiuservalue(L, handle, 1);
+  lua_setiuservalue(L, handle, HANDLERS);
   rs_lua_require(L, "parallel.event");
   lua_getfield(L, -1, function);
   lua_pushinteger(L, (lua_Integer) rs_batch_id(batch));
@@ -75,7 +152,6 @@ rs_lua_batch (lua_State *L)
   enum { POOL = 1, FUNCTION, OPTIONS, HANDLE };
   rs_pool *const pool = rs_handle_check(L, POOL, RS_POOL_TYPE);
   rs_error err;
-  rs_batch *batch;
   luaL_checktype(L, OPTIONS, LUA_TTABLE);
   const int nargs = lua_gettop(L) - OPTIONS;
   const size_t limit = count_field(L, "limit");
@@ -100,14 +176,16 @@ rs_lua_batch (lua_State *L)
   lua_getfield(L, OPTIONS, "name");
   o.name = lua_tostring(L, -1);
   lua_replace(L, POOL);  /* keeps the name; the caller keeps the pool */
-  void **const handle = rs_handle_new(L, RS_BATCH_TYPE, 1);
+  void **const handle = rs_handle_new(L, RS_BATCH_TYPE, KEEPER);
+  keeper *const k = push_keeper(L);
+  lua_setiuservalue(L, -2, KEEPER);
   lua_insert(L, HANDLE);
   lua_pushvalue(L, FUNCTION);
   lua_insert(L, HANDLE + 1);
-  check_status(L, rs_batch_open(pool, L, nargs, &o, &batch, &err), &err);
-  *handle = batch;
+  check_status(L, rs_batch_open(pool, L, nargs, &o, &k->batch, &err), &err);
+  *handle = k->batch;
   if (lua_getfield(L, OPTIONS, "streams") == LUA_TTABLE)
-    call_event(L, "add_streams", batch, HANDLE);
+    call_event(L, "add_streams", k->batch, HANDLE);
   lua_settop(L, HANDLE);
   return 1;
 }
@@ -118,16 +196,18 @@ rs_lua_batch (lua_State *L)
 static int
 feed_array (lua_State *L)
 {
-  rs_batch *const batch = check(L);
   const lua_Integer from = luaL_checkinteger(L, 3);
   const lua_Integer last = luaL_checkinteger(L, 4);
   rs_error err;
   size_t added = 0;
   luaL_checkany(L, 2);
-  if (from <= last)
-    check_status(L, rs_batch_add_array(batch, L, 2, from,
-                                       (size_t) (last - from) + 1, &added,
-                                       &err), &err);
+  keeper *k;
+  rs_batch *const batch = enter(L, &k);
+  const int status = from > last ? RS_OK
+    : rs_batch_add_array(batch, L, 2, from, (size_t) (last - from) + 1,
+                         &added, &err);
+  if (leave(L, k))
+    check_status(L, status, &err);
   lua_pushinteger(L, from + (lua_Integer) added);
   return 1;
 }
@@ -154,11 +234,12 @@ static int
 feed_packed (lua_State *L)
 {
   enum { BATCH = 1, ITEMS, FROM, LAST, TELL, ITEM };
-  rs_batch *const batch = check(L);
   lua_Integer i = luaL_checkinteger(L, FROM);
   const lua_Integer last = luaL_checkinteger(L, LAST);
   rs_error err;
   lua_settop(L, TELL);
+  keeper *k;
+  rs_batch *const batch = enter(L, &k);
   for (; i <= last && rs_batch_room(batch) > 0; i++) {
     lua_geti(L, ITEMS, i);
     luaL_checktype(L, ITEM, LUA_TTABLE);
@@ -171,15 +252,21 @@ feed_packed (lua_State *L)
                                             (LUAI_UACINT) i, (LUAI_UACINT) n),
                          TELL);
     luaL_checkstack(L, (int) n, "too many arguments");
-    for (lua_Integer k = 1; k <= n; k++)
-      lua_geti(L, ITEM, k);
-    if (rs_batch_add(batch, L, (int) n, &err) != RS_OK)
+    for (lua_Integer value = 1; value <= n; value++)
+      lua_geti(L, ITEM, value);
+    const int status = rs_batch_add(batch, L, (int) n, &err);
+    if (is_closed(L))
+      break;
+    if (status != RS_OK) {
+      leave(L, k);
       return refuse_item(L, err.text, TELL);
+    }
     lua_settop(L, TELL);
     if (rs_batch_room(batch) == 0)
       check_status(L, rs_batch_flush(batch, &err), &err);
   }
-  check_status(L, rs_batch_flush(batch, &err), &err);
+  if (leave(L, k))
+    check_status(L, rs_batch_flush(batch, &err), &err);
   lua_pushinteger(L, i);
   return 1;
 }
@@ -217,11 +304,12 @@ static int
 feed_iterator (lua_State *L)
 {
   enum { BATCH = 1, ITERATOR, STATE, CONTROL, INPUTS, ADDED, TELL };
-  rs_batch *const batch = check(L);
   lua_Integer added = luaL_checkinteger(L, ADDED);
   rs_error err;
   bool more = true;
   lua_settop(L, TELL);
+  keeper *k;
+  rs_batch *const batch = enter(L, &k);
   const double start = rs_now();
   while (more && rs_batch_room(batch) > 0) {
     lua_pushvalue(L, ITERATOR);
@@ -229,7 +317,7 @@ feed_iterator (lua_State *L)
     lua_pushvalue(L, CONTROL);
     lua_call(L, 2, LUA_MULTRET);
     const int n = lua_gettop(L) - TELL;
-    more = n > 0 && !lua_isnil(L, TELL + 1);
+    more = n > 0 && !lua_isnil(L, TELL + 1) && !is_closed(L);
     if (!more)
       break;
     lua_pushvalue(L, TELL + 1);
@@ -238,14 +326,22 @@ feed_iterator (lua_State *L)
       lua_pushvalue(L, TELL + 1);
       lua_rawseti(L, INPUTS, added + 1);
     }
-    if (rs_batch_add(batch, L, n, &err) != RS_OK)
+    const int status = rs_batch_add(batch, L, n, &err);
+    if (is_closed(L)) {
+      more = false;
+      break;
+    }
+    if (status != RS_OK) {
+      leave(L, k);
       return refuse_item(L, err.text, TELL);
+    }
     added++;
     if (rs_now() - start > PATIENCE)
       break;
   }
   lua_settop(L, TELL);
-  check_status(L, rs_batch_flush(batch, &err), &err);
+  if (leave(L, k))
+    check_status(L, rs_batch_flush(batch, &err), &err);
   lua_pushboolean(L, more);
   if (more)
     lua_pushvalue(L, CONTROL);
@@ -260,7 +356,8 @@ static int
 finish (lua_State *L)
 {
   rs_error err;
-  check_status(L, rs_batch_finish(check(L), &err), &err);
+  rs_batch *const batch = check(L);
+  check_status(L, rs_batch_finish(batch, &err), &err);
   return 0;
 }
 
@@ -274,6 +371,18 @@ room (lua_State *L)
 
 /* ------------------------------------------------------------------ taking */
 
+/* [-0, +0, v]  Jobs may run inside of it.  RS_EDONE when it was closed. */
+static int
+wait_once (lua_State *L, double timeout)
+{
+  if (is_closed(L))  /* by a handler? */
+    return RS_EDONE;
+  keeper *k;
+  rs_batch *const batch = enter(L, &k);
+  const int status = rs_batch_wait(batch, L, timeout);
+  return leave(L, k) ? status : RS_EDONE;
+}
+
 /* batch:wait([timeout]) -> "ready" | "timeout" | "done" | "idle" */
 static int
 wait (lua_State *L)
@@ -283,10 +392,12 @@ wait (lua_State *L)
   double left = timeout;
   int status;
   rs_events *const e = rs_lua_events(L);
+  check(L);
   rs_lua_dispatch(L, e);
-  while ((status = rs_batch_wait(check(L), L, left)) == RS_EEVENT
+  while ((status = wait_once(L, left)) == RS_EEVENT
          || status == RS_ESTOPPED) {
-    rs_task_checkpoint(L);
+    if (status == RS_ESTOPPED)  /* its items were stopped */
+      rs_task_checkpoint(L);
     rs_lua_run_hook(L);
     rs_lua_dispatch(L, e);
     if (timeout != RS_FOREVER)
@@ -321,9 +432,10 @@ static int
 take_values (lua_State *L)
 {
   enum { BATCH = 1, RESULTS, INPUTS };
-  rs_batch *const batch = check(L);
   rs_record rec;
   luaL_checktype(L, RESULTS, LUA_TTABLE);
+  keeper *k;
+  rs_batch *const batch = enter(L, &k);
   lua_settop(L, INPUTS);
   const bool forget = lua_istable(L, INPUTS);
   while (rs_batch_next(batch, L, &rec) == RS_OK) {
@@ -334,6 +446,7 @@ take_values (lua_State *L)
       lua_pushstring(L, rs_job_state_name(rec.state));
       lua_rotate(L, INPUTS + 1, 2);
       lua_pushstring(L, rec.reason);
+      leave(L, k);
       return 5;
     }
     lua_rawseti(L, RESULTS, rec.index);
@@ -343,7 +456,10 @@ take_values (lua_State *L)
     }
     lua_pushnil(L);
     lua_rawseti(L, INPUTS, rec.index);
+    if (is_closed(L))
+      break;
   }
+  leave(L, k);
   return 0;
 }
 
@@ -382,12 +498,15 @@ static int
 take_record (lua_State *L)
 {
   enum { BATCH = 1, RECORD, VALUES };
-  rs_batch *const batch = check(L);
   rs_record rec;
+  keeper *k;
+  rs_batch *const batch = enter(L, &k);
   lua_settop(L, BATCH);
   lua_createtable(L, 0, 12);
-  if (rs_batch_next(batch, L, &rec) != RS_OK)
+  if (rs_batch_next(batch, L, &rec) != RS_OK) {
+    leave(L, k);
     return 0;
+  }
   const bool errors = rec.state == RS_JOB_COMPLETED_WITH_ERRORS;
   if (rec.state == RS_JOB_COMPLETED || errors) {
     lua_createtable(L, rec.n, 1);
@@ -426,6 +545,7 @@ take_record (lua_State *L)
   lua_setfield(L, RECORD, "worker");
   add_streams(L, batch, RECORD, errors);
   lua_settop(L, RECORD);
+  leave(L, k);
   return 1;
 }
 
@@ -479,20 +599,29 @@ info (lua_State *L)
 static int
 close (lua_State *L)
 {
-  rs_batch **const handle = luaL_checkudata(L, 1, RS_BATCH_TYPE);
+  void **const handle = rs_handle_test(L, 1, RS_BATCH_TYPE);
+  if (handle == NULL || *handle == NULL)
+    return 0;
   rs_batch *const batch = *handle;
+  keeper *const k = keeper_of(L);
   rs_batch_info i = { .stopped = true };
   *handle = NULL;
-  if (batch != NULL && !lua_isnoneornil(L, 2))
+  if (!lua_isnoneornil(L, 2))
     rs_batch_info_get(batch, &i);
   if (!i.stopped)
     rs_batch_cancel(batch, -1);
-  lua_getiuservalue(L, 1, 1);
-  if (batch != NULL && lua_toboolean(L, -1)) {
+  lua_getiuservalue(L, 1, HANDLERS);
+  if (lua_toboolean(L, -1)) {
     lua_pushnil(L);
     call_event(L, "forget", batch, 1);
   }
-  rs_batch_close(batch, L);
+  k->closed = true;
+  if (k->busy > 0)  /* the rest when nobody can be in it */
+    rs_batch_stop(batch);
+  else if (k->batch != NULL) {
+    k->batch = NULL;
+    rs_batch_close(batch, L);
+  }
   return 0;
 }
 
@@ -521,5 +650,9 @@ rs_open_batch_type (lua_State *L)
     { "close", close },
     { NULL, NULL }
   };
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, keeper_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, keeper_type);
   rs_handle_type(L, RS_BATCH_TYPE, meta, methods);
 }

@@ -242,6 +242,8 @@ void
 rs_lua_await (lua_State *L, rs_job *job, double timeout)
 {
   rs_job_await(job, timeout);
+  if (rs_task_stops(L))
+    rs_job_orphan(job);
   rs_task_checkpoint(L);
   rs_lua_run_hook(L);
 }
@@ -287,14 +289,35 @@ rs_lua_interrupted (lua_State *L)
   return 1;
 }
 
-/* core.wait([timeout]): until something happens that somebody may wait for */
+/* [-0, +0, -]  The job at 'index', or those in the array there, are not waited
+   for any more. */
+static void
+orphan (lua_State *L, int index)
+{
+  rs_job **const job = (rs_job **) rs_handle_test(L, index, RS_JOB_TYPE);
+  if (job != NULL && *job != NULL)
+    rs_job_orphan(*job);
+  if (lua_istable(L, index))
+    for (lua_Integer i = 1; lua_rawgeti(L, index, i) != LUA_TNIL; i++) {
+      orphan(L, lua_gettop(L));
+      lua_pop(L, 1);
+    }
+}
+
+/* core.wait([timeout], [jobs]): until something happens that somebody may wait
+   for; a stop ends the job, or those in an array, too */
 int
 rs_lua_wait (lua_State *L)
 {
   const double timeout = rs_handle_timeout(L, 1, "wait");
   rs_events *const e = rs_lua_events(L);
+  lua_settop(L, 2);
   if (rs_lua_dispatch(L, e) == 0) {
-    rs_lua_sleep(L, e, timeout);
+    rs_events_wait(e, timeout);
+    if (rs_task_stops(L))
+      orphan(L, 2);
+    rs_task_checkpoint(L);
+    rs_lua_run_hook(L);
     rs_lua_dispatch(L, e);
   }
   return 0;

@@ -61,6 +61,22 @@ rs_handle_check (lua_State *L, int arg, const char *type)
   return object;
 }
 
+/*
+ * [-0, +0, m]  What 'getmetatable' gives of the metatable below the table of
+ * methods on top: its name.  A finalizer that a script could call would take
+ * the object from a method that is in the middle of it.
+ */
+static void
+hide (lua_State *L, const char *type)
+{
+  lua_createtable(L, 0, 2);
+  lua_pushstring(L, type);
+  lua_setfield(L, -2, "__name");
+  lua_pushvalue(L, -2);
+  lua_setfield(L, -2, "methods");
+  lua_setfield(L, -3, "__metatable");
+}
+
 void
 rs_handle_type (lua_State *L, const char *type, const luaL_Reg *meta,
                 const luaL_Reg *methods)
@@ -75,6 +91,7 @@ rs_handle_type (lua_State *L, const char *type, const luaL_Reg *meta,
   luaL_setfuncs(L, methods, 1);
   lua_pushvalue(L, -1);
   lua_setfield(L, -3, "methods");
+  hide(L, type);
   if (lua_getfield(L, -2, "__index") == LUA_TNIL) {
     lua_pushvalue(L, -2);
     lua_setfield(L, -4, "__index");

@@ -199,7 +199,7 @@ rs_events *rs_lua_events_of (lua_State *L, const rs_face *face);
    runs before this returns; and in a job that is to stop it raises. */
 int rs_lua_sleep (lua_State *L, rs_events *e, double timeout);
 
-/* [-0, +0, e]  The same, until the job is settled. */
+/* [-0, +0, e]  The same, until the job is settled; a stop ends it, too. */
 void rs_lua_await (lua_State *L, rs_job *job, double timeout);
 
 /* [-0, +0, e]  The last part of it, for who has waited otherwise. */

@@ -141,17 +141,33 @@ find_handle (lua_State *L, const rs_face *face, rs_job *job)
   return found;
 }
 
+/* (job)  -> its handle, which has the reference from then on */
+static int
+make_handle (lua_State *L)
+{
+  rs_job *const job = lua_touserdata(L, 1);
+  rs_face *const face = rs_lua_face(L);
+  rs_handle *const handle = push_handle(L, face, NULL);
+  *rs_job_slot(job) = handle->place;
+  handle->object = job;
+  return 1;
+}
+
 void
 rs_push_job (lua_State *L, rs_job *job)
 {
   rs_face *const face = rs_lua_face(L);
-  if (find_handle(L, face, job))
+  if (find_handle(L, face, job)) {
     rs_job_unref(job);
-  else {
-    rs_handle *const handle = push_handle(L, face, job);
-    *rs_job_slot(job) = handle->place;
-    note(L, face, handle);
+    return;
   }
+  lua_pushcfunction(L, make_handle);
+  lua_pushlightuserdata(L, job);
+  if (lua_pcall(L, 1, 1, 0) != LUA_OK) {  /* no memory, or it is stopped? */
+    rs_job_unref(job);
+    lua_error(L);
+  }
+  note(L, face, lua_touserdata(L, -1));
 }
 
 /* [-0, +0|1, m]  Push the handle at 'place', if there is one with a job. */

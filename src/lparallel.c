@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * lparallel.c - the module 'parallel': its C part, 'parallel.core', and the
- * loading of its Lua part.
+ * lparallel.c - the module 'parallel': its C part, which only the Lua part gets
+ * at, and the loading of that.
  *
  * In the host the module is 'parallel.init' at once.  In a runspace, where
  * most jobs use nothing but 'parallel.task', it is an empty table that turns
@@ -262,7 +262,25 @@ open_core (lua_State *L)
 
 /* ------------------------------------------------------------ the Lua part */
 
-/* Loader of an embedded file, which is the upvalue: (name, ...) -> module */
+/* Key in the registry, by address: the C part, made when it is first needed.
+   Only the Lua part is given it: what it does is not checked again. */
+static const char core_key;
+
+/* [-0, +1, m] */
+static void
+push_core (lua_State *L)
+{
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &core_key) != LUA_TNIL)
+    return;
+  lua_pop(L, 1);
+  lua_pushcfunction(L, open_core);
+  lua_call(L, 0, 1);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &core_key);
+}
+
+/* Loader of an embedded file, which is the upvalue: (name, ...) -> module.
+   The file gets its name and the C part. */
 static int
 load_file (lua_State *L)
 {
@@ -271,7 +289,8 @@ load_file (lua_State *L)
       != LUA_OK)
     return lua_error(L);
   lua_pushstring(L, file->module);
-  lua_call(L, 1, 1);
+  push_core(L);
+  lua_call(L, 2, 1);
   return 1;
 }
 
@@ -283,13 +302,11 @@ push_loader (lua_State *L, const rs_lua_file *file)
   lua_pushcclosure(L, load_file, 1);
 }
 
-/* [-0, +0, m]  Let 'require' find 'parallel.core' and the embedded files. */
+/* [-0, +0, m]  Let 'require' find the embedded files. */
 static void
 preload (lua_State *L)
 {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-  lua_pushcfunction(L, open_core);
-  lua_setfield(L, -2, "parallel.core");
   for (const rs_lua_file *file = rs_lua_files; file->module != NULL; file++) {
     push_loader(L, file);
     lua_setfield(L, -2, file->module);
@@ -435,8 +452,6 @@ find_loader (lua_State *L)
     file++;
   if (file->module != NULL)
     push_loader(L, file);
-  else if (strcmp(name, "parallel.core") == 0)
-    lua_pushcfunction(L, open_core);
   else
     lua_pushnil(L);
   return 1;

@@ -486,7 +486,11 @@ close (lua_State *L, double timeout)
     status = rs_pool_shut(pool, e);
     if (status != RS_EBUSY)
       break;
-    rs_lua_sleep(L, e, left);
+    rs_events_wait(e, left);
+    if (rs_task_stops(L))
+      rs_pool_cancel(pool, -1);
+    rs_task_checkpoint(L);
+    rs_lua_run_hook(L);
     rs_lua_dispatch(L, e);
     if (timeout != RS_FOREVER)
       left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
@@ -760,6 +764,15 @@ run_close (lua_State *L)
   return 0;
 }
 
+/* (run)  The same where that was not called. */
+static int
+run_gc (lua_State *L)
+{
+  lua_settop(L, 1);
+  lua_pushboolean(L, 1);
+  return run_close(L);
+}
+
 /* [-0, +1, m] */
 static int
 push_run (lua_State *L)
@@ -876,6 +889,7 @@ rs_open_pool_type (lua_State *L)
   };
   static const luaL_Reg run_meta[] = {
     { "__close", run_close },
+    { "__gc", run_gc },  /* by force, '__close' may not be called */
     { NULL, NULL }
   };
   static const luaL_Reg none[] = { { NULL, NULL } };

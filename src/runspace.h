@@ -816,6 +816,10 @@ RS_API int rs_job_wait (rs_job *job, lua_State *L, double timeout);
  */
 RS_API int rs_job_cancel (rs_job *job, double grace);
 
+/* The same for a job that another one has started and does not wait for any
+   more, since it is stopped itself: the reason is "parent".  Any thread. */
+RS_API void rs_job_orphan (rs_job *job);
+
 /* Any thread, at any time. */
 RS_API void rs_job_info_get_sized (rs_job *job, rs_job_info *out,
                                    size_t size);
@@ -1126,6 +1130,10 @@ rs_task_get (lua_State *L, rs_task *out)
  * long calls it now and then; so does whatever waits, after each EINTR.
  */
 RS_API void rs_task_checkpoint (lua_State *L);
+
+/* [-0, +0, -]  Would that raise?  Who waits for something that goes on without
+   him ends it first ('rs_job_orphan'). */
+RS_API bool rs_task_stops (lua_State *L);
 
 /*
  * [-n, +0, e]  Send the 'n' values on top of the stack as a record of

@@ -38,7 +38,7 @@ function sections.marshal ()
     local name, title, most = table.unpack(entry)
     local contenders = {
       harness.ours("serialize.lua",
-        ("parallel.core %s %s 7"):format(harness.beside "payloads.lua", name),
+        ("parallel %s %s 7"):format(harness.beside "payloads.lua", name),
         "serialize"),
       flat(name, most, name .. "_copy"),
     }

@@ -151,7 +151,8 @@ function core.poll (timeout) end
 
 --- Wait until something happens that somebody may wait for, and hand it out.
 ---@param timeout? number
-function core.wait (timeout) end
+---@param jobs? parallel.Job|parallel.Job[]  what a stop of the caller ends
+function core.wait (timeout, jobs) end
 
 --- Readable while `core.wait` would not wait.
 ---@return integer descriptor

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Say what is wrong with an argument, at the place that passed it.
 
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 
 local error, getmetatable, load, math, next, rawget, select, string, table,
       tonumber, tostring, type =

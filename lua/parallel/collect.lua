@@ -2,7 +2,7 @@
 --- Apply a function to many items and keep what became of each.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local options = require "parallel.options"
 local report = require "parallel.report"
 

@@ -2,7 +2,7 @@
 --- Time the ways in which the same work can be done.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local input = require "parallel.input"
 
 local error, ipairs, require, setmetatable, string, type =

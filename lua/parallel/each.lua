@@ -61,7 +61,9 @@ local OPENING <const> = {
   end,
 }
 
---- The next finished record, in the order of completion.
+--- The next finished record, in the order of completion.  What runs meanwhile
+--- (the input, a handler, what rebuilds a result) may close the loop, which
+--- ends it then.
 ---@param held integer  records that wait for an earlier one
 ---@return parallel.Record?
 function loop:take (held)
@@ -69,6 +71,7 @@ function loop:take (held)
   local batch <const>, progress <const> = self.batch, self.progress
   while true do
     local record = batch:take_record()
+    if self.ended then return nil end
     if record ~= nil then
       record.input = self.source.take(record.index)
       local state <const> = record.state
@@ -85,12 +88,13 @@ function loop:take (held)
       return record
     end
     local event = batch:wait(0)
-    if event ~= "ready" then
+    if event ~= "ready" and not self.ended then
       local full = held >= HELD_RECORDS
         and held >= HELD_CHUNKS * batch:info().chunk
       if self.more and not full then
         self.more = progress ~= nil and progress:feed(self.source, batch)
                     or progress == nil and self.source.feed(batch)
+        if self.ended then return nil end
       end
       if not self.more and not self.finished then
         batch:finish()
@@ -99,9 +103,10 @@ function loop:take (held)
       local look = self.more and not full and batch:room() > 0
       local patience = look and 0 or nil
       if progress ~= nil then patience = progress:patience(patience) end
+      if self.ended then return nil end
       event = batch:wait(patience)
     end
-    if event == "done" then
+    if event == "done" or self.ended then
       self:close()
       return nil
     end

@@ -8,7 +8,7 @@
 -- the job's end.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local failure = require "parallel.failure"
 local streams = require "parallel.streams"
 

@@ -5,7 +5,7 @@
 -- The files of the module are loaded when a name of theirs is first used, so
 -- that a script that runs nothing in parallel does not pay for them.
 
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 
 local next, require, setmetatable = next, require, setmetatable
 

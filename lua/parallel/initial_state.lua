@@ -2,7 +2,7 @@
 --- What a runspace starts with.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 
 local math, next, package, type = math, next, package, type
 

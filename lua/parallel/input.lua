@@ -3,7 +3,7 @@
 --- fed to a batch in the same way.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local range = require "parallel.range"
 
 local getmetatable, ipairs, math, next, pcall, rawget, rawlen, type =

@@ -2,7 +2,7 @@
 --- Call a function once for each key, with that key's arguments.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local options = require "parallel.options"
 local params = require "parallel.params"
 

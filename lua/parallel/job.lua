@@ -2,7 +2,7 @@
 --- Call one function in a runspace.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local event = require "parallel.event"
 local limits = require "parallel.limits"
 local options = require "parallel.options"
@@ -125,7 +125,7 @@ job_methods.records = method("records()", 1, function (job)
         return record
       end
       if ended then return nil end
-      if not job:help() then core.wait() end
+      if not job:help() then core.wait(nil, job) end
     end
   end
 end)

@@ -2,7 +2,7 @@
 --- Named jobs: start them, ask for them, wait for them, remove them.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local params = require "parallel.params"
 local wait = require "parallel.wait".wait
 

@@ -2,7 +2,7 @@
 --- Apply a function to many items, several at a time.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local options = require "parallel.options"
 
 local error, require, table = error, require, table

@@ -2,7 +2,7 @@
 --- The options of the verbs, and the pool that a call works in.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local input = require "parallel.input"
 local limits = require "parallel.limits"
 

@@ -2,7 +2,7 @@
 --- Open pools of runspaces.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local initial_state = require "parallel.initial_state"
 local limits = require "parallel.limits"
 local options = require "parallel.options"

@@ -4,7 +4,7 @@
 -- The line is shown while the host waits in this module, and goes when it
 -- does not; lines that jobs print step around it (see the C part, `status`).
 
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local text_table = require "parallel.text_table"
 
 local ipairs, math, os, pcall, require, setmetatable, string, table, tostring,

@@ -7,7 +7,7 @@
 -- not be commutative: strings are joined in the order of the items.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local input = require "parallel.input"
 local map = require "parallel.map"
 local options = require "parallel.options"

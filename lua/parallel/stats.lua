@@ -2,7 +2,7 @@
 --- What the pools do, and what the machine has left.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 
 local io, ipairs, math, next, string, tonumber =
   io, ipairs, math, next, string, tonumber

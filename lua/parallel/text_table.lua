@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Tables of text that fit the terminal.
 
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local display = require "parallel.width"
 
 local ipairs, math, os, string, table, tonumber, type =

@@ -2,7 +2,7 @@
 --- Wait for several jobs.
 
 local check = require "parallel.check"
-local core = require "parallel.core"
+local _, core = ...  -- parallel.core
 local event = require "parallel.event"
 
 local ipairs, math, type = ipairs, math, type
@@ -121,7 +121,7 @@ local function wait (list, read_opts)
       core.wait(0)
       break
     end
-    core.wait(helped and 0 or left)
+    core.wait(helped and 0 or left, listening)
   end
   local pending = {}
   for _, job in ipairs(listening) do
