@@ -1616,10 +1616,17 @@ check_default_pool (void)
   lua_register(L, "let_threads_begin", let_threads_begin);
   REQUIRE(luaL_dostring(L,
     "pool = parallel.pool { max = 1 }"
-    "for i = 1, 20 do"  /* the C part, out of a function of the Lua part */
-    "  local name, value = debug.getupvalue(parallel.poll, i)"
-    "  if name == 'core' then core = value end "
+    /* the C part, out of the functions of the Lua part */
+    "local function find (fn, depth)"
+    "  for i = 1, 255 do"
+    "    local name, value = debug.getupvalue(fn, i)"
+    "    if name == nil or name == 'core' then return value end"
+    "    local found = depth > 0 and type(value) == 'function'"
+    "                  and find(value, depth - 1)"
+    "    if found then return found end"
+    "  end "
     "end "
+    "core = assert(find(parallel.poll, 3))"
     "parallel.on('go', function ()"
     "  let_threads_begin() inner = core.default_pool() end)"
     "pool:spawn \"require 'parallel'.task.emit 'go'\"") == LUA_OK);

@@ -3,7 +3,7 @@
 --- sentinels, members of enumerations.
 local modules <const> = require "support.modules"
 local parallel <const> = require "parallel"
-local copy <const> = require "parallel.core".copy
+local copy <const> = require "support.core".copy
 
 local Account <const> = {}
 Account.__index = Account

@@ -565,7 +565,7 @@ describe("a copy", function ()
       end, self[1]
     end
     package.loaded["spec.finalized"] = class
-    local core <const> = require "parallel.core"
+    local core <const> = require "support.core"
     local object <const> = setmetatable({ 5 }, class)
     local copy = core.copy(object)
     assert.equal(5, copy[1])

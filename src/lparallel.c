@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * lparallel.c - the module 'parallel': its C part, which only the Lua part gets
- * at, and the loading of that.
+ * lparallel.c - the module 'parallel': its C part, which the Lua part alone
+ * gets at, and the loading of that.
  *
  * In the host the module is 'parallel.init' at once.  In a runspace, where
  * most jobs use nothing but 'parallel.task', it is an empty table that turns
