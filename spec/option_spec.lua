@@ -286,6 +286,30 @@ describe("the items", function ()
     end
   end)
 
+  for _, verb in ipairs { "map", "collect", "each", "filter", "reduce" } do
+    it("cannot have a length that no table has, in " .. verb, function ()
+      for _, n in ipairs { 2 ^ 53, 1 << 62, math.maxinteger, 1 << 31 } do
+        assert.matches("^bad field 'n' of argument 'items' to '" .. verb
+                       .. "' %(a length up to 2147483647 expected, got ",
+                       misuse(function ()
+          local _ = parallel[verb]({ n = n }, square)
+        end))
+      end
+      assert.matches("a length expected, got %-?nan", misuse(function ()
+        local _ = parallel[verb]({ n = 0 / 0 }, square)
+      end))
+    end)
+  end
+
+  it("of 'collect' cannot be more than it can keep records of", function ()
+    for _, items in ipairs { { n = 2 ^ 30 }, parallel.range(2 ^ 53 | 0) } do
+      assert.matches("a record of each is kept: 100000000 items at most",
+                     misuse(function ()
+        local _ = parallel.collect(items, square, { on_error = "stop" })
+      end))
+    end
+  end)
+
   it("cannot be what is left of 'pairs'", function ()
     assert.matches("got 'next' alone", misuse(function ()
       local _ = parallel.map(pairs {}, square)

@@ -100,10 +100,18 @@ local function complete (records, source, total, reason)
   records.n = total
 end
 
+--- Items that 'collect' keeps records of, also of those that were not started.
+local MOST <const> = 100000000
+
 ---@return parallel.Record[] records
 ---@return parallel.Report report
 local function collect (pool, source, fn, list, opts, placed, stop)
   local started <const> = core.now()
+  if (source.total or 0) > MOST then
+    check.misuse("bad argument 'items' to 'collect' (a record of each is kept:"
+                 .. " " .. MOST .. " items at most, got " .. source.total
+                 .. "; 'each' keeps none)")
+  end
   local where, _ <close> = options.place("collect", pool, opts, placed)
   local progress <close> = opts.progress
     and require("parallel.progress").start(opts.progress, source.total,

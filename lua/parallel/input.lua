@@ -143,6 +143,9 @@ local function careful (verb, iterator)
   end
 end
 
+--- Items that an array can have: more do not fit into a table.
+local MOST <const> = 0x7fffffff
+
 --- The length of an array: its own 'n', or else its border.  An 'n' that its
 --- metatable gives is that of something else.
 ---@param verb string
@@ -155,6 +158,11 @@ local function length (verb, list)
     if not size or size < 0 then
       check.misuse("bad field 'n' of argument 'items' to '" .. verb
                    .. "' (a length expected, got " .. check.describe(n) .. ")")
+    end
+    if size > MOST then
+      check.misuse("bad field 'n' of argument 'items' to '" .. verb
+                   .. "' (a length up to " .. MOST .. " expected, got "
+                   .. check.describe(n) .. ")")
     end
     return size --[[@as integer]]
   end
