@@ -79,6 +79,33 @@ describe("task.execute", function ()
     assert.same({ 0, "/usr\n1 a=b home\n" }, { status, out })
   end)
 
+  it("runs what jobs have just written, beside others that do so", function ()
+    local pool <close> = parallel.pool { max = 4 }
+    local results <const> = pool:map(parallel.range(1, 480), function (i)
+      local path <const> = os.tmpname()
+      local file <const> = assert(io.open(path, "w"))
+      file:write("#!/bin/sh\necho ", i, "\n")
+      file:close()
+      os.execute("chmod +x " .. path)
+      local status, out, err = parallel.task.execute { { path } }
+      os.remove(path)
+      return status == 0 and out or tostring(out) .. tostring(err)
+    end, { chunk = 1 })
+    for i = 1, 480 do assert.equal(i .. "\n", results[i]) end
+  end)
+
+  it("tells what goes on being written", function ()
+    local path <const> = os.tmpname()
+    local file <close> = assert(io.open(path, "w"))
+    file:write "#!/bin/sh\n"
+    file:flush()
+    os.execute("chmod +x " .. path)
+    local status, why = execute { { path } }
+    os.remove(path)
+    assert.is_nil(status)
+    assert.matches("[Tt]ext file busy", why)
+  end)
+
   it("ends all of its group when its time is over", function ()
     local path <const> = os.tmpname()
     local status, why, out = execute {

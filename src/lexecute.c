@@ -281,6 +281,29 @@ make_pipe (int fds[2], int ours)
   return 0;
 }
 
+/*
+ * posix_spawnp(3), tried again while the program's file is open for writing
+ * (ETXTBSY, execve(2)), for a quarter of a second in all.  A file that a job
+ * has just written can be so for a moment: a child that another thread starts
+ * holds a copy of its descriptor until it has become its own program.
+ */
+static int
+run (pid_t *pid, const char *const *argv, const char *const *env,
+     const posix_spawn_file_actions_t *files,
+     const posix_spawnattr_t *attributes)
+{
+  int code;
+  for (long ms = 1; ; ms *= 2) {
+    code = posix_spawnp(pid, argv[0], files, attributes,
+                        (char *const *) (uintptr_t) argv,
+                        (char *const *) (uintptr_t) env);
+    if (code != ETXTBSY || ms > 128)
+      return code;
+    const struct timespec pause = { .tv_nsec = ms * 1000000 };
+    nanosleep(&pause, NULL);
+  }
+}
+
 /* The standard files of the program are 'ends'; -1: nothing to read.  0, or an
    error number. */
 static int
@@ -310,9 +333,7 @@ spawn (execution *e, const int ends[3], const char *const *argv,
   if (code == 0 && directory != NULL)
     code = posix_spawn_file_actions_addchdir_np(&files, directory);
   if (code == 0)
-    code = posix_spawnp(&e->pid, argv[0], &files, &attributes,
-                        (char *const *) (uintptr_t) argv,
-                        (char *const *) (uintptr_t) env);
+    code = run(&e->pid, argv, env, &files, &attributes);
   if (code != 0)
     e->pid = 0;
   posix_spawn_file_actions_destroy(&files);
