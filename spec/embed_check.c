@@ -420,6 +420,7 @@ check_many_events (lua_State *L)
   }
   CHECK(n == 2500);
   CHECK(result_of(job, L) == 9);
+  rs_events_close(events);  /* the job may be queued there */
   rs_events_unref(events);
 
   /* Nor a batch that reports to nobody. */

@@ -1058,9 +1058,14 @@ check_batch_wakes (lua_State *L)
   enum { ITEMS = 4 };    /* as many chunks as are in flight, of one worker */
   rs_events *const events = rs_events_new();
   rs_record rec;
+  int hold[2];
   gate_close();
-  REQUIRE(events != NULL);
+  REQUIRE(events != NULL && pipe(hold) == 0);
   rs_pool *const pool = gated_pool(1, 1);
+  /* The worker begins when all chunks are in flight. */
+  lua_pushinteger(L, hold[0]);
+  rs_job *const first =
+    submit(pool, L, "return #io.open('/proc/self/fd/' .. ...):read(1)", 1);
   const rs_batch_options o = { .total = ITEMS, .chunk = 1, .events = events };
   rs_batch *const batch =
     open_batch(pool, L, "if ... > 1 then wait_at_gate() end", &o);
@@ -1071,7 +1076,9 @@ check_batch_wakes (lua_State *L)
   }
   rs_batch_finish(batch, NULL);
   const int fd = rs_events_fileno(events);
+  CHECK(write(hold[1], "x", 1) == 1);
   gate_await(1);
+  CHECK(result_of(first, L) == 1);
   CHECK(!readable(fd));  /* the first one has ended */
   gate_open();
   struct pollfd p = { .fd = fd, .events = POLLIN };
@@ -1086,6 +1093,8 @@ check_batch_wakes (lua_State *L)
   rs_batch_close(batch, L);
   rs_pool_unref(pool);
   rs_events_unref(events);
+  close(hold[0]);
+  close(hold[1]);
 }
 
 /* The next thing to be delivered is this one, with 'value' first. */

@@ -165,7 +165,7 @@ SuccessRate|99.80 %
   it("streams.lua", function ()
     local text <const> = example "streams.lua"
     for _, part in ipairs {
-      "heard: opening the list\n", "printed by the job\n",
+      "heard: opening the list", "printed by the job\n",
       "result\tresult\nstate\tcompleted_with_errors\terror_stream\n"
       .. "error\tunreadable\tline 3\nwarnings\t1\tthe list is old\n"
       .. "1\tverbose\topening the list\n2\toutput\tfirst\n",

@@ -678,7 +678,7 @@ step_locked (rs_cancel *c)
 {
   const bool lost = c->lost;
   const double next = advance_locked(c, rs_now());
-  rs_sleeper sleeper = { NULL };
+  rs_sleeper sleeper = { .object = NULL };
   if (c->sleeper != NULL && pending(top_of(c))) {
     sleeper = *c->sleeper;
     sleeper.ref(sleeper.object);
