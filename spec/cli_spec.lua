@@ -510,14 +510,18 @@ describe("SIGINT", function ()
     end)
   end
 
-  it("ends a pattern that goes back and forth, the second time", function ()
+  -- ThreadSanitizer holds back signals from C code that calls nothing.
+  local unless_held <const> = tree.sanitizers == "thread" and pending or it
+  unless_held("ends a pattern that goes back and forth, whenever it comes",
+              function ()
     local text, status = run_script([[
       local pid = io.open "/proc/self/stat":read "n"
-      os.execute(("(sleep 0.3; kill -INT %d; sleep 1.3; kill -INT %d) &")
-                 :format(pid, pid))
-      print(("a"):rep(60):find(("a?"):rep(60) .. ("a"):rep(60) .. "b"))
+      os.execute(("(while kill -INT %d 2>/dev/null; do sleep 0.1; done) &")
+                 :format(pid))
+      local pattern = ("a?"):rep(60) .. ("a"):rep(60) .. "b"
+      print("found", ("a"):rep(60):find(pattern))
     ]])
-    assert.equal("", text)
+    assert.is_nil(text:find("found", 1, true))
     assert.equal(130, status)
   end)
 
