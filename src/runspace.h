@@ -57,8 +57,8 @@
  *     the library looks at that with each stop, and takes the signal again.
  *     No other signal, and nothing else of the process, is changed.
  *   - After fork(2) a pool belongs to the parent: in the child its threads are
- *     not there, and what is asked of it is RS_EINVAL.  exec(2) and _exit(2)
- *     are as ever.
+ *     not there.  The library does not look: a child does nothing with it, nor
+ *     with a state that has used it, but calls exec(2) or _exit(2).
  *   - exit(3), or the return of 'main', ends the threads where they are; close
  *     the pools first if their jobs are to end.
  *   - A worker's C stack has 1 MiB, and 4 MiB where a sanitizer is built in.
