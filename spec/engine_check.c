@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "large.h"
