@@ -1,8 +1,10 @@
 -- SPDX-License-Identifier: MIT
+local gates <const> = require "support.gate"
 local lfs <const> = require "lfs"
 local parallel <const> = require "parallel"
 
 local execute <const> = parallel.task.execute
+local own <const> = io.open("/proc/self/stat"):read "n"
 
 --- Descriptors of this process.
 local function descriptors ()
@@ -14,10 +16,24 @@ end
 --- Children of this process that have ended and were not waited for.
 local function zombies ()
   local _, text = execute {
-    "ps -o stat= --ppid " .. io.open("/proc/self/stat"):read "n"
+    "ps -o stat= --ppid " .. own
   }
   local _, n = text:gsub("Z", "")
   return n
+end
+
+--- The keepers of this process.
+local function keepers ()
+  local found = {}
+  for name in lfs.dir "/proc" do
+    local file <close> = name:match "^%d" and io.open("/proc/" .. name
+                                                      .. "/cmdline")
+    local words <const> = file and file:read "a" or ""
+    if words:find("\0runspace-keeper\0" .. own .. "\0", 1, true) then
+      found[#found + 1] = name
+    end
+  end
+  return found
 end
 
 describe("task.execute", function ()
@@ -142,6 +158,36 @@ describe("task.execute", function ()
     pcall(parallel.run, execute, { "true", timeout = -1 })
     assert.equal(before, descriptors())
     assert.equal(0, zombies())
+  end)
+
+  it("has one keeper, which is no child and holds nothing", function ()
+    local held <close> = assert(io.open "/dev/null")
+    local pool <close> = parallel.pool { max = 4 }
+    pool:map(parallel.range(1, 1000), function ()
+      assert(parallel.task.execute { { "true" } } == 0)
+    end)
+    local list <const> = keepers()
+    assert.equal(1, #list)
+    local _, parent = execute("ps -o ppid= -p " .. list[1])
+    assert.not_equal(own, tonumber(parent))
+    local _, text = execute("ls -l /proc/" .. list[1] .. "/fd")
+    local targets = {}
+    for target in text:gmatch "-> ([%w/]+)" do targets[target] = true end
+    assert.same({ ["/dev/null"] = true, ["/memfd"] = true, pipe = true },
+                targets)
+    assert.is_truthy(held)
+  end)
+
+  it("has another keeper when that was killed", function ()
+    execute "true"
+    local first <const> = keepers()[1]
+    execute("kill -9 " .. first)
+    assert.is_true(gates.eventually(function ()
+      return #keepers() == 0
+    end))
+    execute "true"
+    assert.equal(1, #keepers())
+    assert.not_equal(first, keepers()[1])
   end)
 
   it("runs many at once in jobs", function ()

@@ -3,9 +3,10 @@
  * lexecute.c - 'parallel.task.execute': run a program that ends with its job.
  *
  * 'os.execute' and 'io.popen' cannot be stopped or timed, and take locks of
- * the whole process.  Here the program has a process group of its own, its
- * standard files are pipes that nobody else inherits, and whoever waits for it
- * looks whether the job shall stop.
+ * the whole process.  Here the program has a process group of its own, which
+ * ends with this process, too (lprogram.h), its standard files are pipes that
+ * nobody else inherits, and whoever waits for it looks whether the job shall
+ * stop.
  *
  * All that is held (descriptors, the process, what was read) lives in a
  * userdata, since every call of Lua may raise.
@@ -14,16 +15,16 @@
 #include <config.h>
 #endif
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE  /* pipe2, posix_spawn_file_actions_add..._np */
+#define _GNU_SOURCE  /* pipe2 */
 #endif
 #include "lhandle.h"
+#include "lprogram.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -45,8 +46,7 @@ typedef struct stream {
 } stream;
 
 typedef struct execution {
-  pid_t pid;               /* 0: it does not run, or was reaped */
-  int status;              /* of waitpid(2), then */
+  rs_program program;
   int end;                 /* a descriptor that tells of its end, or -1 */
   int in;                  /* to its standard input, or -1 */
   const char *text;        /* what goes there; anchored in Lua */
@@ -77,24 +77,6 @@ release (execution *e)
   e->out = e->err = (stream) { .fd = -1 };
 }
 
-/* True when it has ended. */
-static bool
-reap (execution *e, int flags)
-{
-  if (e->pid == 0)
-    return true;
-  pid_t got;
-  do
-    got = waitpid(e->pid, &e->status, flags);
-  while (got < 0 && errno == EINTR && flags == 0);
-  if (got == 0 || (got < 0 && errno == EINTR))
-    return false;
-  if (got < 0)             /* somebody else has reaped it */
-    e->status = 0;
-  e->pid = 0;
-  return true;
-}
-
 static void
 nap (double seconds)
 {
@@ -106,19 +88,15 @@ nap (double seconds)
 static void
 kill_group (execution *e)
 {
-  const pid_t group = e->pid;
+  const pid_t group = e->program.pid;
   if (group == 0)
     return;
   kill(-group, SIGTERM);
   const double until = rs_now() + TERM;
-  bool ended = false;
-  while (!ended && rs_now() < until) {
-    ended = reap(e, WNOHANG);
-    if (!ended)
-      nap(1e-3);
-  }
+  while (!rs_program_ended(&e->program) && rs_now() < until)
+    nap(1e-3);
   kill(-group, SIGKILL);   /* those that its first process has left behind */
-  reap(e, 0);
+  rs_program_reap(&e->program);
 }
 
 /* __gc, __close */
@@ -258,8 +236,21 @@ push_environment (lua_State *L, int index)
   return list;
 }
 
-/* A pipe whose ends are above those of the standard files and close when a
-   program is executed; 'ours' does not block.  0, or an error number. */
+/* Move it above the standard files.  0, or an error number. */
+static int
+lift (int *fd)
+{
+  if (*fd > STDERR_FILENO)
+    return 0;
+  const int higher = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  const int code = errno;
+  close(*fd);
+  *fd = higher;
+  return higher < 0 ? code : 0;
+}
+
+/* A pipe whose ends are above the standard files and close when a program is
+   executed; 'ours' does not block.  0, or an error number. */
 static int
 make_pipe (int fds[2], int ours)
 {
@@ -268,77 +259,39 @@ make_pipe (int fds[2], int ours)
     return errno;
   }
   for (int i = 0; i < 2; i++) {
-    if (fds[i] > STDERR_FILENO)
-      continue;
-    const int higher = fcntl(fds[i], F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    const int code = errno;
-    close(fds[i]);
-    fds[i] = higher;
-    if (higher < 0)
+    const int code = lift(&fds[i]);
+    if (code != 0)
       return code;
   }
   fcntl(fds[ours], F_SETFL, O_NONBLOCK);
   return 0;
 }
 
+/* A file that has nothing to read.  0, or an error number. */
+static int
+open_nothing (int *fd)
+{
+  *fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  return *fd < 0 ? errno : lift(fd);
+}
+
 /*
- * posix_spawnp(3), tried again while the program's file is open for writing
+ * Start it, and try again while the program's file is open for writing
  * (ETXTBSY, execve(2)), for a quarter of a second in all.  A file that a job
  * has just written can be so for a moment: a child that another thread starts
  * holds a copy of its descriptor until it has become its own program.
  */
 static int
-run (pid_t *pid, const char *const *argv, const char *const *env,
-     const posix_spawn_file_actions_t *files,
-     const posix_spawnattr_t *attributes)
+run (rs_program *p, const int files[3], const char *const *argv,
+     const char *const *env, const char *directory)
 {
-  int code;
   for (long ms = 1; ; ms *= 2) {
-    code = posix_spawnp(pid, argv[0], files, attributes,
-                        (char *const *) (uintptr_t) argv,
-                        (char *const *) (uintptr_t) env);
+    const int code = rs_program_start(p, files, argv, env, directory);
     if (code != ETXTBSY || ms > 128)
       return code;
     const struct timespec pause = { .tv_nsec = ms * 1000000 };
     nanosleep(&pause, NULL);
   }
-}
-
-/* The standard files of the program are 'ends'; -1: nothing to read.  0, or an
-   error number. */
-static int
-spawn (execution *e, const int ends[3], const char *const *argv,
-       const char *const *env, const char *directory)
-{
-  posix_spawn_file_actions_t files;
-  posix_spawnattr_t attributes;
-  sigset_t none, all;
-  sigemptyset(&none);
-  sigfillset(&all);
-  posix_spawn_file_actions_init(&files);
-  posix_spawnattr_init(&attributes);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP
-                           | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setsigdefault(&attributes, &all);
-  int code = ends[0] < 0
-    ? posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0)
-    : posix_spawn_file_actions_adddup2(&files, ends[0], 0);
-  for (int i = 1; i <= 2 && code == 0; i++)
-    code = posix_spawn_file_actions_adddup2(&files, ends[i], i);
-#ifdef HAVE_POSIX_SPAWN_FILE_ACTIONS_ADDCLOSEFROM_NP
-  if (code == 0)
-    code = posix_spawn_file_actions_addclosefrom_np(&files, 3);
-#endif
-  if (code == 0 && directory != NULL)
-    code = posix_spawn_file_actions_addchdir_np(&files, directory);
-  if (code == 0)
-    code = run(&e->pid, argv, env, &files, &attributes);
-  if (code != 0)
-    e->pid = 0;
-  posix_spawn_file_actions_destroy(&files);
-  posix_spawnattr_destroy(&attributes);
-  return code;
 }
 
 /* Make its pipes, and start it.  0, or an error number. */
@@ -347,7 +300,8 @@ start (execution *e, const char *const *argv, const char *const *env,
        const char *directory)
 {
   int pipes[3][2] = { { -1, -1 }, { -1, -1 }, { -1, -1 } };
-  int code = e->text != NULL ? make_pipe(pipes[0], 1) : 0;
+  int code = e->text != NULL ? make_pipe(pipes[0], 1)
+                             : open_nothing(&pipes[0][0]);
   for (int i = 1; i <= 2 && code == 0; i++)
     code = make_pipe(pipes[i], 0);
   e->in = pipes[0][1];
@@ -355,14 +309,14 @@ start (execution *e, const char *const *argv, const char *const *env,
   e->err.fd = pipes[2][0];
   const int ends[3] = { pipes[0][0], pipes[1][1], pipes[2][1] };
   if (code == 0)
-    code = spawn(e, ends, argv, env, directory);
+    code = run(&e->program, ends, argv, env, directory);
   for (int i = 0; i < 3; i++) {
     if (ends[i] >= 0)
       close(ends[i]);
   }
 #ifdef SYS_pidfd_open
   if (code == 0)
-    e->end = (int) syscall(SYS_pidfd_open, e->pid, 0);
+    e->end = (int) syscall(SYS_pidfd_open, e->program.pid, 0);
 #endif
   return code;
 }
@@ -457,8 +411,10 @@ finish (lua_State *L, execution *e)
   while (in_time && !(ended && e->out.fd < 0 && e->err.fd < 0)) {
     in_time = talk(L, e);
     if (in_time && !ended && e->out.fd < 0 && e->err.fd < 0)
-      ended = reap(e, WNOHANG);
+      ended = rs_program_ended(&e->program);
   }
+  if (in_time)
+    rs_program_reap(&e->program);
   return in_time;
 }
 
@@ -566,6 +522,7 @@ rs_lua_execute (lua_State *L)
     return 2;
   }
   const bool in_time = finish(L, e);
+  const int status = e->program.status;
   if (!in_time)
     kill_group(e);
   if (!in_time) {
@@ -573,8 +530,8 @@ rs_lua_execute (lua_State *L)
     lua_pushliteral(L, "timeout");
   }
   else
-    lua_pushinteger(L, WIFSIGNALED(e->status) ? 128 + WTERMSIG(e->status)
-                                              : WEXITSTATUS(e->status));
+    lua_pushinteger(L, WIFSIGNALED(status) ? 128 + WTERMSIG(status)
+                                           : WEXITSTATUS(status));
   lua_pushlstring(L, e->out.data != NULL ? e->out.data : "", e->out.size);
   lua_pushlstring(L, e->err.data != NULL ? e->err.data : "", e->err.size);
   return in_time ? 3 : 4;
