@@ -36,6 +36,7 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
+#include "luv.h"
 #include "names.h"
 
 /* In the registry, by address: the rs_environment, light userdata.  In a
@@ -537,6 +538,7 @@ require (lua_State *L)
     lua_setfield(L, LOADED, name);
   }
   lua_settop(L, data + 1);
+  rs_luv_adopt(L, data + 1);
   if (!strict && is_strict(L))
     become_strict(L);
   lua_pushvalue(L, data);
