@@ -8,8 +8,8 @@
  * the groups in its table, by SIGTERM and a little later by SIGKILL.
  *
  * The table is memory that both have (memfd_create(2)), with a line for each
- * program: blanks, and "-1234", which stands for group 1234 in kill(1).  Of a
- * line without '-' nothing is taken.
+ * program: blanks, and "-1234", which stands for group 1234 in kill(1); blanks
+ * without '-' are a line of none.
  *
  *   - A child writes its line before it becomes the program, and has the pipe
  *     open until it has.  So there is no instant at which this process can be
@@ -39,6 +39,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,14 +51,16 @@
 #include <unistd.h>
 
 #define LINE 16            /* bytes of a line of the table */
-#define LINES 65536        /* that a table can have */
-#define MORE 64            /* by which it grows */
+#define LINES 65535        /* that it can have, before "end" */
+#define SIZE (LINE * (LINES + 1))
 
 /* What the keeper runs.  Its descriptors are 1: the pipe; 2: the table. */
 #define SCRIPT \
   "exec 3<&1 4<&2 >/dev/null 2>&1; cd /\n" \
   "(read -r end <&3\n" \
-  "while read -r g; do case $g in -*) all=\"$all $g\"; esac; done <&4\n" \
+  "while read -r g; do\n" \
+  " case $g in end) break ;; -[1-9]*) all=\"$all $g\" ;; esac\n" \
+  "done <&4\n" \
   "test \"$all\" || exit\n" \
   "kill -s TERM -- $all\n" \
   "sleep 0.2 || sleep 1\n" \
@@ -68,8 +71,8 @@ static struct {
   int pipe;                /* the end that nobody else has; -1: no keeper */
   int memory;              /* of the table; -1: there is none */
   char *table;             /* where it stands, or shall stand; or NULL */
-  size_t lines;            /* that it has */
-  uint64_t taken[LINES / 64];  /* a bit for each */
+  size_t lines;            /* that it has; "end" follows */
+  bool taken[LINES];
 } keeper = { .lock = PTHREAD_MUTEX_INITIALIZER, .pipe = -1, .memory = -1 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -87,7 +90,7 @@ typedef struct child {
   sigset_t none;
   int code;                /* why it has not become the program */
   char name[PATH_MAX];     /* of a file, to be tried */
-  _Alignas(64) char stack[16384];
+  _Alignas(max_align_t) char stack[16384];
 } child;
 
 /* "-1234": the '-' comes last. */
@@ -250,7 +253,7 @@ leave_keeper (void)
     close(keeper.pipe);
   if (keeper.memory >= 0) {
     close(keeper.memory);
-    mmap(keeper.table, LINE * LINES, PROT_READ | PROT_WRITE,
+    mmap(keeper.table, SIZE, PROT_READ | PROT_WRITE,
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   }
   keeper.pipe = keeper.memory = -1;
@@ -275,18 +278,34 @@ move (int fd)
   return higher;
 }
 
-/* False when there is none. */
+/* Let the table have 'n' lines, one more than before. */
+static void
+end_table_locked (size_t n)
+{
+  memcpy(keeper.table + LINE * n, "end\n", 4);
+  if (n > 0) {
+    char *const line = keeper.table + LINE * (n - 1);
+    memset(line, ' ', LINE - 1);
+    line[LINE - 1] = '\n';
+  }
+  keeper.lines = n;
+}
+
+/* See to it that there is one, to be read from its beginning.  False when
+   there is none, or somebody has closed the descriptor. */
 static bool
-make_table_locked (void)
+have_table_locked (void)
 {
   if (keeper.memory >= 0)
-    return true;
+    return fcntl(keeper.memory, F_GET_SEALS) >= 0
+        && lseek(keeper.memory, 0, SEEK_SET) == 0;
   const int fd = move(memfd_create("runspace-keeper", MFD_CLOEXEC));
   if (fd < 0)
     return false;
   const int flags = keeper.table == NULL ? MAP_SHARED  /* or of a parent */
                                          : MAP_SHARED | MAP_FIXED;
-  void *const table = mmap(keeper.table, LINE * LINES, PROT_READ | PROT_WRITE,
+  void *const table = ftruncate(fd, SIZE) != 0 ? MAP_FAILED
+                    : mmap(keeper.table, SIZE, PROT_READ | PROT_WRITE,
                            flags, fd, 0);
   if (table == MAP_FAILED) {
     close(fd);
@@ -294,6 +313,7 @@ make_table_locked (void)
   }
   keeper.table = table;
   keeper.memory = fd;
+  end_table_locked(0);
   return true;
 }
 
@@ -341,7 +361,7 @@ have_keeper_locked (void)
     close(keeper.pipe);  /* nobody reads it any more */
   keeper.pipe = -1;
   int fds[2];
-  if (!make_table_locked() || pipe2(fds, O_CLOEXEC) != 0)
+  if (!have_table_locked() || pipe2(fds, O_CLOEXEC) != 0)
     return false;
   fds[0] = move(fds[0]);
   fds[1] = move(fds[1]);
@@ -360,24 +380,14 @@ have_keeper_locked (void)
 static char *
 take_line_locked (void)
 {
-  size_t word = 0;
-  while (word < LINES / 64 && keeper.taken[word] == UINT64_MAX)
-    word++;
-  size_t n = word * 64;
-  for (uint64_t bits = word < LINES / 64 ? keeper.taken[word] : 0;
-       (bits & 1) != 0; bits >>= 1)
+  size_t n = 0;
+  while (n < LINES && keeper.taken[n])
     n++;
-  while (n >= keeper.lines) {
-    const size_t size = LINE * (keeper.lines + MORE);
-    if (n >= LINES || ftruncate(keeper.memory, (off_t) size) != 0)
-      return NULL;
-    for (size_t i = LINE * keeper.lines; i < size; i += LINE) {
-      memset(keeper.table + i, ' ', LINE - 1);
-      keeper.table[i + LINE - 1] = '\n';
-    }
-    keeper.lines += MORE;
-  }
-  keeper.taken[word] |= (uint64_t) 1 << n % 64;
+  if (n == LINES)
+    return NULL;
+  while (n >= keeper.lines)
+    end_table_locked(keeper.lines + 1);
+  keeper.taken[n] = true;
   return keeper.table + LINE * n;
 }
 
@@ -399,8 +409,7 @@ give_line (char *line)
     return;
   erase_line(line);
   lock_keeper();
-  const size_t n = (size_t) (line - keeper.table) / LINE;
-  keeper.taken[n / 64] &= ~((uint64_t) 1 << n % 64);
+  keeper.taken[(size_t) (line - keeper.table) / LINE] = false;
   unlock_keeper();
 }
 
