@@ -224,6 +224,66 @@ describe("reset", function ()
   end)
 end)
 
+describe("what a job leaves to the next one is what the manual tells:",
+         function ()
+  local BOTH <const> = { globals = true, none = true }
+  local NONE <const>, NEVER <const> = { none = true }, {}
+
+  --- Each row: what the first job does, whether the second one finds it, and
+  --- where it does.
+  local rows <const> = {
+    { "x = 1", "x ~= nil", NONE },
+    { "_G.x = 1", "x ~= nil", NONE },
+    { "rawset(_G, 'x', 1)", "x ~= nil", NONE },
+    { "load 'x = 1' ()", "x ~= nil", NONE },
+    { "package.loaded._G.x = 1", "x ~= nil", NONE },
+    { "package.loaded._G.print = nil", "print == nil", NONE },
+    { "setmetatable(_G, { __index = function () return 7 end })", "x == 7",
+      NONE },
+    { "debug.sethook(function () end, 'l')", "debug.gethook() ~= nil", NEVER },
+    { "_ENV = {}", "print == nil", NEVER },
+    { "package.loaded.some = 1", "package.loaded.some ~= nil", BOTH },
+    { "rawset(package.loaded, 'some', 1)",
+      "select(2, pcall(require, 'some')) == 1", BOTH },
+    { "package.loaded.utf8 = nil", "rawget(package.loaded, 'utf8') == nil",
+      BOTH },
+    { "string.trim = 1", "string.trim ~= nil", BOTH },
+    { "package.path = '?'", "package.path == '?'", BOTH },
+    { "package.preload.some = print", "package.preload.some ~= nil", BOTH },
+    { "package.searchers[5] = print", "#package.searchers == 5", BOTH },
+    { "given.x = 1", "given.x ~= nil", BOTH },
+    { "given = { x = 1 }", "given.x ~= nil", NONE },
+    { "getmetatable('').__index = function () return 7 end",
+      "('').x == 7", BOTH },
+    { "debug.setmetatable(1, { __index = function () return 7 end })",
+      "FIELD(1) == 7", BOTH },
+    { "debug.setmetatable(nil, { __index = function () return 7 end })",
+      "FIELD(nil) == 7", BOTH },
+    { "debug.setmetatable(print, { __index = function () return 7 end })",
+      "FIELD(print) == 7", BOTH },
+    { "io.output(io.stderr)", "io.output() == io.stderr", BOTH },
+    { "collectgarbage 'stop'", "not collectgarbage 'isrunning'", BOTH },
+    { "collectgarbage 'incremental'",
+      "collectgarbage 'incremental' == 'incremental'", BOTH },
+    { "math.randomseed(7)",
+      "math.random(0) == (math.randomseed(7) and math.random(0))", BOTH },
+    { "debug.getregistry()[2].print = nil", "print == nil", BOTH },
+  }
+  for _, row in ipairs(rows) do
+    it(row[1], function ()
+      for _, reset in ipairs { "globals", "none", "fresh" } do
+        local pool <close> = parallel.pool { max = 1, reset = reset,
+                                             variables = { given = {} } }
+        pool:run(row[1])
+        assert.equal(row[3][reset] or false, pool:run(
+          "local function FIELD (v) "
+          .. "return select(2, pcall(function () return v.x end)) end "
+          .. "return " .. row[2]), reset)
+      end
+    end)
+  end
+end)
+
 --- What the results of a chunk are, as text.
 local SHOW <const> = [[
 local chunk = ...
@@ -304,6 +364,30 @@ local LOOKS <const> = {
   { "assigns to them behind its back",
     "package.loaded._G.leaked = 1  debug.getregistry()[2].leaked_too = 2 "
     .. "return leaked, leaked_too", "1 2" },
+  { "finds them among the modules",
+    "return package.loaded._G == _G, require '_G' == _G, "
+    .. "package.loaded._G._G == _ENV", "true true true" },
+  { "takes one away from the module",
+    "package.loaded._G.print = nil  return print, package.loaded._G.print",
+    "nil nil" },
+  { "changes those of the module",
+    "x = 0  require('_G').print = 1  rawset(package.loaded._G, 'y', 2) "
+    .. "return print, y, x", "1 2 0" },
+  { "lists the modules",
+    "local loaded, seen, n = package.loaded, {}, 0 "
+    .. "for k, v in pairs(loaded) do seen[k], n = v, n + 1 end "
+    .. "local k, v = next(loaded, '_G')  while k do k = next(loaded, k) end "
+    .. "return seen._G == _G, seen.string == string, n > 8, "
+    .. "n == #(function () local t = {} "
+    .. "for k in next, loaded do t[#t + 1] = k end return t end)(), "
+    .. "rawget(loaded, '_G') == _G, rawlen(loaded), type(loaded), "
+    .. "getmetatable(loaded), debug.getmetatable(loaded)",
+    "true true true true true 0 table nil nil" },
+  { "gives the modules a metatable",
+    "setmetatable(package.loaded, { __index = function () return 7 end }) "
+    .. "local found = package.loaded.none  setmetatable(package.loaded, nil) "
+    .. "return found, package.loaded.none, package.loaded.string == string",
+    "7 nil true" },
   { "does not find a module", "local _, m = pcall(function () "
     .. "return (require 'no such') end)  return m:match '^%C*'",
     "(chunk):1: module 'no such' not found:" },
@@ -428,6 +512,94 @@ describe("strictness", function ()
   end
 end)
 
+describe("what a strict metatable has noted", function ()
+  it("is what it was for each job, and each item", function ()
+    local LUAS <const> = [[
+      local mt = getmetatable(_G) or {}
+      setmetatable(_G, mt)
+      mt.__declared = {}
+      mt.__newindex = function (t, n, v)
+        mt.__declared[n] = true
+        rawset(t, n, v)
+      end
+      mt.__index = function (t, n)
+        if not mt.__declared[n] then
+          error("variable '" .. n .. "' is not declared", 2)
+        end
+      end ]]
+    local _ <close> = modules.new { spec_declares = LUAS }
+    local by_init <const> = LUAS .. "of_init = nil"
+    for _, options in ipairs {
+      { max = 1, init = by_init },
+      { max = 1, init = by_init, reset = "fresh" },
+      { max = 1, init = by_init .. [[
+          parallel.run "of_inner = nil"
+          of_init_too = nil ]] },
+      { max = 1, modules = { "spec_declares" }, init = "of_init = nil" },
+    } do
+      local pool <close> = parallel.pool(options)
+      for _ = 1, 2 do
+        local ok, message = pool:run [[
+          local ok, message = pcall(function () return of_job end)
+          of_job = nil
+          assert(of_job == nil and of_init == nil)
+          return ok, message
+        ]]
+        assert.is_false(ok)
+        assert.matches("variable 'of_job' is not declared$", message)
+      end
+      assert.same({ false, false, n = 2 }, pool:map({ 1, 2 }, [[
+        local ok = pcall(function () return of_item end)
+        of_item = nil
+        return ok ]]))
+    end
+    local late <close> = parallel.pool { max = 1 }
+    late:run "require 'spec_declares'  of_job = nil"
+    assert.is_false(late:run "return (pcall(function () return of_job end))")
+  end)
+
+  it("does not keep what a job assigns through it", function ()
+    local pool <close> = parallel.pool { max = 1, init = [[
+      local store = { of_init = 1 }
+      setmetatable(_G, { __index = store, __newindex = store }) ]] }
+    for _ = 1, 2 do
+      assert.same({ 1, "nil", 2, n = 3 }, table.pack(pool:run [[
+        local before = type(of_job)
+        of_job, of_init = 2, of_init
+        return of_init, before, of_job
+      ]]))
+      pool:run "of_init = 5"
+    end
+  end)
+end)
+
+describe("a hook of an item", function ()
+  it("goes with it", function ()
+    local ITEM <const> = [[
+      local before = debug.gethook()
+      debug.sethook(function () end, "l")
+      return before == nil, debug.gethook() ~= nil ]]
+    assert.same({ { true, true, n = 2 }, { true, true, n = 2 } }, (function ()
+      local records <const> = parallel.collect({ 1, 2 }, ITEM, { chunk = 2 })
+      return { records[1].results, records[2].results }
+    end)())
+    -- One that fails, and one that ran out of time, leave none either.
+    local pool <close> = parallel.pool { max = 1, init = [[
+      function hook () end
+      debug.sethook(hook, "", 1000) ]] }
+    local records <const> = pool:collect({ 1, 2, 3, 4 }, [[
+      local before = debug.gethook()
+      debug.sethook(function () end, "l")
+      if ... == 1 then error "failed" end
+      while ... == 2 do end
+      return before == hook ]], { chunk = 4, timeout = 0.05 })
+    assert.equal("failed", records[1].state)
+    assert.equal("timed_out", records[2].state)
+    assert.is_true(records[3].result)
+    assert.is_true(records[4].result)
+  end)
+end)
+
 describe("globals of a module", function ()
   it("are seen by jobs that have looked at theirs", function ()
     local _ <close> = modules.new { spec_globals = [[
@@ -452,7 +624,69 @@ describe("globals of a module", function ()
   end)
 end)
 
+describe("'_G' among the modules", function ()
+  it("is that of the runspace for a module that is being loaded", function ()
+    local _ <close> = modules.new {
+      spec_keeps = [[
+        local G <const>, same <const> = require "_G", package.loaded._G == _G
+        return { same = same, set = function (x) G.of_module = x end,
+                 get = function () return type(G.print), G.of_module end }
+      ]],
+      spec_breaks = "error(tostring(package.loaded._G == _G), 0)",
+    }
+    local pool <close> = parallel.pool { max = 1 }
+    assert.same({ true, true, "true", n = 3 }, table.pack(pool:run [[
+      print = nil
+      local _, message = pcall(require, "spec_breaks")
+      local keeps = require "spec_keeps"
+      keeps.set(7)
+      return keeps.same, package.loaded._G == _G, message
+    ]]))
+    assert.same({ "function", 7, true, n = 3 }, table.pack(pool:run [[
+      local kind, x = require "spec_keeps".get()
+      return kind, x, package.loaded._G == _G
+    ]]))
+    assert.equal(7, pool:run "return of_module")
+  end)
+
+  it("has the names of the functions that travel", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    for _ = 1, 2 do
+      assert.same({ print, next, string.rep }, { pool:run [[
+        x = 1
+        return print, next, string.rep
+      ]] })
+    end
+  end)
+end)
+
 describe("an initial state that waits for jobs of its own", function ()
+  it("has nothing of them, whatever becomes of globals", function ()
+    for _, reset in ipairs { "globals", "fresh" } do
+      local pool <close> = parallel.pool { max = 1, reset = reset, init = [[
+        local parallel = require "parallel"
+        before = 1
+        seen = parallel.run [=[
+          inner, print = before, nil
+          return inner, type(print)
+        ]=]
+        mine = inner == nil and type(print) == "function"
+      ]] }
+      for _ = 1, 2 do
+        assert.same({ 1, true, "nil", "function", n = 4 }, table.pack(
+          pool:run "return seen, mine, type(inner), type(print)"), reset)
+        assert.same({ 2, 1, "nil", "function", n = 4 }, table.pack(pool:run [[
+          z = 1
+          local inner_x = parallel.run [=[
+            x, z, print = 2, 3, nil
+            return x
+          ]=]
+          return inner_x, z, type(x), type(print)
+        ]]), reset)
+      end
+    end
+  end)
+
   it("assigns where it should, before and after", function ()
     local _ <close> = modules.new { spec_waits = [[
       local parallel = require "parallel"

@@ -641,7 +641,7 @@ describe("the traceback that the program prints", function ()
   --- Each row: a script whose last line is wrong.
   for _, code in ipairs {
     "parallel.map({1}, print, {limt = 1})",
-    "parallel.map({1, io.stdout}, print)",
+    "parallel.map({1, io.stdout}, tostring)",
     "parallel.map({1}, function () return io.stdout:write() == f end)",
     "local f = io.stdout parallel.each({1}, function () f:write() end)",
     "parallel.run(print, io.stdout)",

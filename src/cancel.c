@@ -487,7 +487,15 @@ rs_cancel_keep_hook (rs_cancel *c, lua_Hook call, int mask, int count)
     c->kept = (hook) { NULL, call, mask, count };
 }
 
-/* A call ends, or begins: 'L' has the hook that calls begin with. */
+void
+rs_cancel_note_hook (rs_cancel *c)
+{
+  rs_token *const t = top_of(c);
+  if (t != NULL && t->outer == NULL)  /* inside, it is that of who waits */
+    t->hooked = true;
+}
+
+/* A call or an item ends: 'L' has the hook that calls begin with. */
 static void
 restore_hook (rs_cancel *c, lua_State *L)
 {
@@ -803,8 +811,8 @@ rs_token_set_due (rs_cancel *c, rs_token *t, double timeout)
   arm(c, due);
 }
 
-rs_reason
-rs_token_settle (rs_cancel *c, rs_token *t, lua_State *L)
+static rs_reason
+settle (rs_cancel *c, rs_token *t, lua_State *L)
 {
   bool fired = false;
   if (atomic_load_explicit(&t->due, memory_order_relaxed) != RS_NEVER)
@@ -820,6 +828,16 @@ rs_token_settle (rs_cancel *c, rs_token *t, lua_State *L)
   pthread_mutex_unlock(&c->lock);
   drain(c, sent);
   clean(c, L);
+  return reason;
+}
+
+rs_reason
+rs_token_settle (rs_cancel *c, rs_token *t, lua_State *L)
+{
+  const rs_reason reason = settle(c, t, L);
+  if (t->hooked)
+    restore_hook(c, L);
+  t->hooked = false;
   return reason;
 }
 

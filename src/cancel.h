@@ -90,7 +90,8 @@ typedef struct rs_token {
   _Atomic double due;      /* instant at which the item, or the call, has run
                               out of time; RS_NEVER; or below 0: it has */
   _Atomic bool forced;     /* it was hard once; set under the lock */
-  uint64_t spent;          /* instructions of the item; the thread's own */
+  uint64_t spent;          /* instructions of the item; the thread's own, as */
+  bool hooked;             /*   whether it has set a hook */
 
   rs_reason reason;        /* of the call; guarded by the lock of the
                               rs_cancel, as the rest */
@@ -157,6 +158,9 @@ rs_running *rs_running_mine (void);
 /* Calls begin with this hook from here on; NULL: with none. */
 void rs_cancel_keep_hook (rs_cancel *c, lua_Hook hook, int mask, int count);
 
+/* The script has set a hook, which goes with the item, or the call. */
+void rs_cancel_note_hook (rs_cancel *c);
+
 /* [-0, +0, m]  What runs from here on runs in the state of 'L', and without
    limit. */
 void rs_cancel_open (rs_cancel *c, lua_State *L);
@@ -182,7 +186,7 @@ rs_token_begin (rs_cancel *c, rs_token *t, double timeout)
     rs_token_set_due(c, t, timeout);
 }
 
-/* It has ended, and was to be stopped, or had a time limit. */
+/* It has ended, and was to be stopped, or had a time limit, or set a hook. */
 rs_reason rs_token_settle (rs_cancel *c, rs_token *t, lua_State *L);
 
 /*
@@ -193,7 +197,8 @@ static inline rs_reason
 rs_token_end (rs_cancel *c, rs_token *t, lua_State *L)
 {
   if (atomic_load_explicit(&t->due, memory_order_relaxed) == RS_NEVER
-      && atomic_load_explicit(&t->level, memory_order_relaxed) == RS_GOING)
+      && atomic_load_explicit(&t->level, memory_order_relaxed) == RS_GOING
+      && !t->hooked)
     return RS_REASON_NONE;
   return rs_token_settle(c, t, L);
 }

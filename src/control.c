@@ -494,6 +494,7 @@ set_hook (lua_State *L)
   lua_pushvalue(L, arg + 1);
   lua_rawset(L, -3);
   lua_sethook(of, hook, mask, count);
+  rs_cancel_note_hook(rs_cancel_mine());
   return 0;
 }
 

@@ -26,6 +26,10 @@
  * where somebody looks.  By that metatable modules find the globals of the
  * job, too, and what a job assigns to the globals themselves goes to it.
  *
+ * 'package.loaded' is not the table of modules, where Lua looks for the names
+ * of functions, but one that stands for it: there a job finds its environment
+ * as '_G', and a module the globals.
+ *
  * 'getmetatable' shows none of these metatables: each has its kind under the
  * key below, and that key as '__metatable'.
  */
@@ -38,12 +42,13 @@
 
 #include "luv.h"
 #include "names.h"
+#include "runspace.h"
 
 /* In the registry, by address: the rs_environment, light userdata.  In a
    metatable: its kind. */
 static const char key;
 
-enum { NONE, INHERITS, GLOBALS };
+enum { NONE, INHERITS, GLOBALS, MODULES };
 
 static rs_environment *
 environment_of (lua_State *L)
@@ -196,6 +201,87 @@ assign_global (lua_State *L)
   return 0;
 }
 
+/* -------------------------------------------------- the table of modules */
+
+/* [-0, +1, m] */
+static void
+push_modules (lua_State *L)
+{
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+}
+
+/* [-0, +0, -]  On top is the module whose name is at 'name': '_G' of a job is
+   its own. */
+static void
+own_module (lua_State *L, int name)
+{
+  const int top = lua_gettop(L);
+  if (lua_type(L, name) != LUA_TSTRING
+      || strcmp(lua_tostring(L, name), LUA_GNAME) != 0)
+    return;
+  push_globals(L);
+  rs_env_push(L);
+  if (lua_rawequal(L, top, top + 1) && is_of_job(L, top + 1, top + 2))
+    lua_copy(L, top + 2, top);
+  lua_settop(L, top);
+}
+
+/* __index of what stands for the table: (table, name) */
+static int
+get_module (lua_State *L)
+{
+  enum { NAME = 2 };
+  lua_settop(L, NAME);
+  push_modules(L);
+  lua_pushvalue(L, NAME);
+  lua_gettable(L, -2);
+  own_module(L, NAME);
+  return 1;
+}
+
+/* __newindex of the same: (table, name, module) */
+static int
+set_module (lua_State *L)
+{
+  lua_settop(L, 3);
+  push_modules(L);
+  lua_replace(L, 1);
+  lua_settable(L, 1);
+  return 0;
+}
+
+/* __eq of the same, which is the table */
+static int
+same_modules (lua_State *L)
+{
+  lua_settop(L, 2);
+  push_modules(L);
+  for (int i = 1; i <= 2; i++)
+    if (kind_of(L, i) == MODULES)
+      lua_copy(L, 3, i);
+  lua_pushboolean(L, lua_rawequal(L, 1, 2));
+  return 1;
+}
+
+/* [-0, +0, m]  Let the library 'package' on top have what stands for it. */
+static void
+hide_modules (lua_State *L)
+{
+  lua_newtable(L);
+  lua_createtable(L, 0, 8);
+  lua_pushcfunction(L, same_modules);
+  lua_setfield(L, -2, "__eq");
+  lua_pushcfunction(L, get_module);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, set_module);
+  lua_setfield(L, -2, "__newindex");
+  set_kind(L, MODULES);
+  lua_setmetatable(L, -2);
+  lua_setfield(L, -2, "loaded");
+}
+
+/* ------------------------------------------------------------ the globals */
+
 /* [-0, +0, m]  The globals lose '_G', unless they have a metatable of the
    script's: then false. */
 static bool
@@ -277,12 +363,29 @@ rs_environment_expose (lua_State *L, int index)
     own_fields(L, index);
   else if (kind == GLOBALS)
     show_globals(L, index);
+  else if (kind == MODULES) {
+    push_modules(L);
+    lua_replace(L, index);
+  }
 }
 
 bool
 rs_environment_hides (lua_State *L, int index)
 {
   return lua_touserdata(L, index) == &key;
+}
+
+/* [-0, +1, m]  Push a copy of the table at 'index', of one level. */
+static void
+push_copy (lua_State *L, int index)
+{
+  lua_newtable(L);
+  lua_pushnil(L);
+  while (lua_next(L, index)) {  /* copy, key, value */
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2);
+    lua_rawset(L, -4);
+  }
 }
 
 /* [-0, +0, m]  The table at 'env' gets a copy of the metatable that the
@@ -293,16 +396,95 @@ copy_metatable (lua_State *L, int env)
   const int top = lua_gettop(L);
   push_globals(L);
   if (lua_getmetatable(L, top + 1)) {
-    lua_newtable(L);
-    lua_pushnil(L);
-    while (lua_next(L, top + 2)) {
-      lua_pushvalue(L, -2);
-      lua_insert(L, -2);
-      lua_rawset(L, top + 3);
-    }
+    push_copy(L, top + 2);
     lua_pushnil(L);
     lua_setfield(L, top + 3, "__gc");
     lua_setmetatable(L, env);
+  }
+  lua_settop(L, top);
+}
+
+/*
+ * What the functions of a strict metatable note down, such as which names are
+ * declared, stands in tables that are its fields.  These are one for all jobs,
+ * so they are made again what they were before the first one.
+ */
+
+/* In the registry, by address: the metatable, at 1, and copies of the tables
+   in its fields, by table. */
+static const char fields_key;
+
+/* [-0, +0, m]  Keep the fields of the metatable at 'index', but for '__index',
+   which nothing is assigned to. */
+static void
+keep_fields (lua_State *L, int index)
+{
+  const int top = lua_gettop(L);
+  lua_newtable(L);
+  lua_pushvalue(L, index);
+  lua_rawseti(L, top + 1, 1);
+  lua_pushnil(L);
+  while (lua_next(L, index)) {
+    const bool by_index = lua_type(L, -2) == LUA_TSTRING
+                       && strcmp(lua_tostring(L, -2), "__index") == 0;
+    if (lua_istable(L, -1) && !by_index) {
+      push_copy(L, lua_gettop(L));
+      lua_rawset(L, top + 1);
+    }
+    else
+      lua_pop(L, 1);
+  }
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &fields_key);
+  lua_settop(L, top);
+}
+
+/* [-0, +0, m]  Let the table at 'index' be like the one behind it. */
+static void
+restore_table (lua_State *L, int index)
+{
+  lua_pushnil(L);
+  while (lua_next(L, index)) {
+    lua_pop(L, 1);
+    lua_pushvalue(L, -1);
+    if (lua_rawget(L, index + 1) == LUA_TNIL) {
+      lua_pushvalue(L, -2);
+      lua_pushnil(L);
+      lua_rawset(L, index);
+    }
+    lua_pop(L, 1);
+  }
+  lua_pushnil(L);
+  while (lua_next(L, index + 1)) {
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2);
+    lua_rawset(L, index);
+  }
+}
+
+/* [-0, +0, m]  The fields of the globals' metatable are as they were, or are
+   kept from now on. */
+static void
+restore_fields (lua_State *L)
+{
+  const int top = lua_gettop(L);
+  luaL_checkstack(L, 10, NULL);
+  push_globals(L);
+  if (lua_getmetatable(L, top + 1)) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &fields_key);
+    bool kept = lua_istable(L, top + 3);
+    if (kept) {
+      lua_rawgeti(L, top + 3, 1);
+      kept = lua_rawequal(L, -1, top + 2);
+      lua_settop(L, top + 3);
+    }
+    if (!kept)
+      keep_fields(L, top + 2);
+    lua_pushnil(L);
+    while (kept && lua_next(L, top + 3)) {
+      if (lua_istable(L, -2))
+        restore_table(L, top + 4);
+      lua_settop(L, top + 4);
+    }
   }
   lua_settop(L, top);
 }
@@ -342,10 +524,18 @@ raw_set (lua_State *L)
     }
   }
   lua_settop(L, 3);
-  if (kind_of(L, 1) == INHERITS)
+  lua_pushvalue(L, 1);
+  lua_insert(L, 1);  /* what is returned */
+  const int kind = kind_of(L, 2);
+  if (kind == INHERITS) {
+    lua_remove(L, 1);
     on_assign(L);
-  else
-    lua_rawset(L, 1);
+  }
+  else {
+    if (kind == MODULES)
+      rs_environment_expose(L, 2);
+    lua_rawset(L, 2);
+  }
   lua_settop(L, 1);
   return 1;
 }
@@ -363,7 +553,7 @@ raw_get (lua_State *L)
   lua_settop(L, 2);
   if (kind == INHERITS)
     raw_global(L);
-  else if (kind == GLOBALS)
+  else if (kind == GLOBALS || kind == MODULES)
     lua_gettable(L, 1);  /* its '__index' is ours, and raw */
   else
     lua_pushnil(L);
@@ -387,13 +577,18 @@ next (lua_State *L)
 {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 2);
+  int kind = NONE;
   if (lua_getmetatable(L, 1)) {
-    lua_pop(L, 1);
-    if (lua_isnil(L, 2) || kind_of(L, 1) == INHERITS)
+    kind = kind_of(L, 1);
+    lua_settop(L, 2);
+    if (lua_isnil(L, 2) || kind == INHERITS || kind == MODULES)
       rs_environment_expose(L, 1);
   }
-  if (lua_next(L, 1))
+  if (lua_next(L, 1)) {
+    if (kind == MODULES)
+      own_module(L, 2);
     return 2;
+  }
   lua_pushnil(L);
   return 1;
 }
@@ -504,6 +699,9 @@ become_strict (lua_State *L)
     rs_environment_expose(L, top + 1);
     if (!lua_getmetatable(L, top + 1))  /* none of the job's? */
       copy_metatable(L, top + 1);
+    lua_settop(L, top + 2);
+    if (lua_getmetatable(L, top + 2))
+      keep_fields(L, top + 3);
   }
   lua_settop(L, top);
 }
@@ -518,8 +716,10 @@ require (lua_State *L)
   lua_settop(L, NAME);
   lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   lua_getfield(L, LOADED, name);
-  if (lua_toboolean(L, -1))
+  if (lua_toboolean(L, -1)) {
+    own_module(L, NAME);
     return 1;
+  }
   lua_settop(L, LOADED);
   const bool strict = is_strict(L);
   find_loader(L, name);
@@ -571,6 +771,7 @@ replace_functions (lua_State *L)
   replace(L, "rawlen", raw_len);
   replace(L, "rawset", raw_set);
   if (lua_getfield(L, -1, LUA_LOADLIBNAME) == LUA_TTABLE) {
+    hide_modules(L);
     lua_pushcclosure(L, require, 1);
     lua_setfield(L, top + 1, "require");
   }
@@ -581,17 +782,17 @@ replace_functions (lua_State *L)
 }
 
 void
-rs_environment_open (lua_State *L, rs_environment *e, bool own)
+rs_environment_open (lua_State *L, rs_environment *e, int reset)
 {
-  e->own = own;
-  e->dirty = true;
+  e->reset = reset;
+  e->dirty = reset == RS_RESET_GLOBALS;
   lua_pushlightuserdata(L, e);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
   rs_home_push(L);
   e->home = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushliteral(L, LUA_GNAME);
   e->name_of_globals = luaL_ref(L, LUA_REGISTRYINDEX);
-  if (!own)
+  if (reset != RS_RESET_GLOBALS)
     return;
   lua_createtable(L, 0, 4);
   lua_pushglobaltable(L);
@@ -614,10 +815,26 @@ rs_environment_set (lua_State *L, const rs_environment *e)
   lua_settop(L, top - 1);
 }
 
-void
-rs_environment_renew (lua_State *L, rs_environment *e)
+/* [-0, +0, m]  Names that the globals get from now on, by a module, are found
+   in the copy at 'env', too, unless it has a metatable of the script's. */
+static void
+inherit (lua_State *L, int env)
 {
-  const bool bare = hide_globals(L);
+  if (lua_getmetatable(L, env)) {
+    lua_pop(L, 1);
+    return;
+  }
+  lua_createtable(L, 0, 1);
+  push_globals(L);
+  lua_setfield(L, -2, "__index");
+  lua_setmetatable(L, env);
+}
+
+void
+rs_environment_renew (lua_State *L, rs_environment *e, bool nested)
+{
+  const bool own = e->reset == RS_RESET_GLOBALS;
+  const bool bare = own && hide_globals(L);
   lua_rawgeti(L, LUA_REGISTRYINDEX, e->home);
   if (!lua_isuserdata(L, -1))
     luaL_error(L, "the registry of this runspace has been cleared");
@@ -626,12 +843,18 @@ rs_environment_renew (lua_State *L, rs_environment *e)
   lua_rawgeti(L, LUA_REGISTRYINDEX, e->name_of_globals);
   lua_pushvalue(L, env);
   lua_rawset(L, env);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, e->metatable);
-  lua_setmetatable(L, env);
+  if (own) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, e->metatable);
+    lua_setmetatable(L, env);
+  }
   if (!bare) {
+    if (!nested)
+      restore_fields(L);
     own_fields(L, env);
     copy_metatable(L, env);
   }
+  if (!own)
+    inherit(L, env);
   rs_home_set_env(L, env - 1);
   lua_pop(L, 1);
   e->dirty = !bare;
@@ -645,7 +868,7 @@ rs_environment_check (lua_State *L, rs_environment *e)
   const bool good = lua_isuserdata(L, -1);
   if (good) {
     rs_home_restore_env(L, top + 1);
-    if (!e->dirty && e->own) {
+    if (!e->dirty && e->reset == RS_RESET_GLOBALS) {
       lua_getiuservalue(L, -1, RS_HOME_ENV);
       lua_rawgeti(L, LUA_REGISTRYINDEX, e->name_of_globals);
       lua_rawget(L, -2);

@@ -4,7 +4,8 @@
  *
  * With RS_RESET_GLOBALS each call, and each item, has a table of its own,
  * which is as good as Lua's table of globals to whoever looks at it, and goes
- * when the call ends.  Otherwise it is that table itself.
+ * when the call ends.  Otherwise it is that table itself; but with
+ * RS_RESET_FRESH calls for which another one waits, or 'init', have a copy.
  *
  * The thread that runs the state.
  */
@@ -17,8 +18,9 @@
 
 /* Part of each runspace. */
 typedef struct rs_environment {
-  bool own;             /* each call has one; constant */
-  bool dirty;           /* it was assigned to, or is none of ours */
+  int reset;            /* RS_RESET_; constant */
+  bool dirty;           /* it was assigned to, or is none of ours: the next
+                           call has another one */
   int name_of_globals;  /* registry: the string "_G", as the next two: */
   int metatable;        /* of those that inherit; */
   int home;             /* what keeps the environment (names.h) */
@@ -26,10 +28,11 @@ typedef struct rs_environment {
 
 /* [-0, +0, m]  Prepare it, and replace the functions that look at tables
    without their metatables, where they are there.  'e' is the state's. */
-void rs_environment_open (lua_State *L, rs_environment *e, bool own);
+void rs_environment_open (lua_State *L, rs_environment *e, int reset);
 
-/* [-0, +0, m]  Let it be a new one, that nobody has assigned to. */
-void rs_environment_renew (lua_State *L, rs_environment *e);
+/* [-0, +0, m]  Let it be a new one, that nobody has assigned to.  'nested': a
+   call waits for the one that begins. */
+void rs_environment_renew (lua_State *L, rs_environment *e, bool nested);
 
 /* [-1, +0, -]  Let it be the table on top.  Needs 6 stack slots. */
 void rs_environment_set (lua_State *L, const rs_environment *e);
@@ -39,7 +42,8 @@ void rs_environment_set (lua_State *L, const rs_environment *e);
 bool rs_environment_check (lua_State *L, rs_environment *e);
 
 /* [-0, +0, m]  The table at 'index' is to be looked at raw, or to get another
-   metatable: if it is an environment, let it have all of its fields itself. */
+   metatable: if it is an environment, let it have all of its fields itself; if
+   it stands for the table of modules, let that be there. */
 void rs_environment_expose (lua_State *L, int index);
 
 /* [-0, +0, -]  Is the value at 'index' what 'getmetatable' is not to show? */

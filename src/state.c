@@ -80,7 +80,7 @@ void
 rs_state_rest (rs_state *s)
 {
   lua_State *const L = s->L;
-  if (s->environment.dirty && s->environment.own
+  if (s->environment.dirty && s->reset == RS_RESET_GLOBALS
       && lua_checkstack(L, LUA_MINSTACK))
     leave_environment(L, s);
 }
@@ -411,7 +411,7 @@ seed (lua_State *L)
   rs_control_open(L, s->limits.instructions > 0);
   if (is->warnings)
     lua_warning(L, "@on", 0);
-  rs_environment_open(L, &s->environment, s->reset == RS_RESET_GLOBALS);
+  rs_environment_open(L, &s->environment, s->reset);
   set_package_field(L, "path", is->path);
   set_package_field(L, "cpath", is->cpath);
   if (is->contained)

@@ -120,8 +120,8 @@ struct rs_state {
 static inline void
 rs_state_renew_environment (lua_State *L, rs_state *s)
 {
-  if (s->environment.dirty && s->environment.own)
-    rs_environment_renew(L, &s->environment);
+  if (s->environment.dirty && s->reset != RS_RESET_NONE)
+    rs_environment_renew(L, &s->environment, s->depth > 1 || s->seeding);
 }
 
 /* Write the lines that it has begun. */
