@@ -739,3 +739,46 @@ describe("the command line", function ()
     end)
   end)
 end)
+
+describe("print", function ()
+  it("writes a line at once, whatever its values wait for", function ()
+    assert.equal("from a job\nfirst\tsecond\tnil\n", (run_script [[
+      local slow <const> = setmetatable({}, { __tostring = function ()
+        parallel.run "print 'from a job'"
+        return "second"
+      end })
+      print("first", slow, nil)
+    ]]))
+  end)
+
+  it("writes whole lines beside jobs that print", function ()
+    local text <const> = run_script [[
+      local long <const> = ("x"):rep(100)
+      local pool <close> = parallel.pool { max = 4 }
+      local jobs <const> = {}
+      for i = 1, 4 do
+        jobs[i] = pool:spawn(function (long)
+          for _ = 1, 2000 do print("job", long, 1) end
+        end, long)
+      end
+      repeat
+        for _ = 1, 100 do print("host", long, 2) end
+        local _, pending = parallel.wait(jobs, { timeout = 0 })
+      until #pending == 0
+    ]]
+    local job <const> = "job\t" .. ("x"):rep(100) .. "\t1"
+    local host <const> = "host\t" .. ("x"):rep(100) .. "\t2"
+    local jobs, hosts = 0, 0
+    for line in text:gmatch "[^\n]*\n" do
+      line = line:sub(1, -2)
+      if line == job then
+        jobs = jobs + 1
+      else
+        assert.equal(host, line)
+        hosts = hosts + 1
+      end
+    end
+    assert.equal(8000, jobs)
+    assert.equal(0, hosts % 100)
+  end)
+end)

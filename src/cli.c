@@ -175,9 +175,9 @@ rs_cli_version (void)
 void
 rs_cli_message (const char *name, const char *message)
 {
-  if (name != NULL)
-    fprintf(stderr, "%s: ", name);
-  fprintf(stderr, "%s\n", message);
+  /* At once, so that no line of a job comes between. */
+  fprintf(stderr, "%s%s%s\n", name != NULL ? name : "",
+          name != NULL ? ": " : "", message);
   fflush(stderr);
 }
 

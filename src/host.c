@@ -19,6 +19,7 @@
 #include "alloc.h"
 #include "cancel.h"
 #include "control.h"
+#include "output.h"
 #include "popen.h"
 #include "seed.h"
 #include "stack.h"
@@ -173,4 +174,5 @@ rs_host_open_libs (lua_State *L)
   luaL_openlibs(L);
   rs_seed_random(L);
   rs_popen_open_host(L);
+  rs_output_open_host(L);
 }

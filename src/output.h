@@ -25,4 +25,7 @@ typedef struct rs_output {
  */
 void rs_output_open (lua_State *L, const rs_output *output);
 
+/* [-0, +0, m]  Let 'print' in a host write a line at once. */
+void rs_output_open_host (lua_State *L);
+
 #endif

@@ -167,8 +167,9 @@ RS_API void rs_host_set_stack (void *lowest);
 
 /*
  * [-0, +0, e]  Open Lua's libraries, as 'luaL_openlibs' does it, for a state
- * beside which jobs run: 'math.random' is seeded by the kernel, and 'io.popen'
- * waits for no stream that another thread reads.
+ * beside which jobs run: 'math.random' is seeded by the kernel, 'io.popen'
+ * waits for no stream that another thread reads, and 'print' writes a line at
+ * once, so that no line of a job comes into it.
  */
 RS_API void rs_host_open_libs (lua_State *L);
 
