@@ -87,12 +87,15 @@ embedding=$RUNSPACE_SRCDIR/examples/embed.c
 PKG_CONFIG_PATH=$scratch${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
 export PKG_CONFIG_PATH
 
+# build COMPILER PACKAGES FLAGS SOURCE OUTPUT
 build () {
   # As a shell reads them: a directory's name may have spaces.
-  flags=$($PKG_CONFIG --cflags --libs runspace) &&
-  eval "$CC -Wall -o \"\$scratch/embed\" \"\$embedding\" $flags"
+  flags=$($PKG_CONFIG --cflags --libs $2) || return
+  source=$4 output=$scratch/$5
+  eval "$1 $3 -o \"\$output\" \"\$source\" $flags"
 }
-expect "examples/embed.c builds with pkg-config's flags" "" build
+expect "examples/embed.c builds with pkg-config's flags" "" \
+  build "$CC" runspace -Wall "$embedding" embed
 
 # What it prints stands in the comment at its top, behind 'Prints:'.
 printed=$(sed -n '/Prints:$/,/^ \*\//s/^ \*     //p' "$embedding")
@@ -100,6 +103,81 @@ embed () {
   cd "$scratch" && LD_LIBRARY_PATH=$libdir ./embed
 }
 expect "examples/embed.c runs" "$printed" embed
+
+# ---- a 'parallel.so' on the cpath leaves the work to the library
+support=$RUNSPACE_SRCDIR/spec/support
+lua=$($PKG_CONFIG --print-requires runspace | sed 's/[ <=>].*//' | sort -u)
+wide="-Wall -Wextra -Werror"
+expect "a program builds that is linked to the library" "" \
+  build "$CC" runspace "$wide -DPROGRAM" "$support/engines.c" program
+version=$("$bindir/runspace" -e 'print(parallel.version)')
+one_engine="library: $version
+host: $version, timed_out
+job mine: $version, timed_out
+loop: timed_out
+job mine: $version, timed_out
+workers that were lost: 0"
+installed () {
+  cd "$scratch" && LD_LIBRARY_PATH=$libdir "$@"
+}
+check_engines () {
+  expect "a plugin builds that is linked to the library" "" \
+    build "$CC" runspace "$wide -DPLUGIN -fPIC -shared" "$support/engines.c" \
+    plugin.so
+  expect "a program builds that loads the plugin" "" \
+    build "$CC" "$lua" "$wide -Wl,--no-as-needed" "$support/engines.c" loader
+
+  # The module of another version.
+  other=$(echo "$version" | tr 0-9 1-90)
+  mkdir "$scratch/other"
+  LC_ALL=C sed "s/$(echo "$version" | sed 's/[.]/[.]/g')/$other/g" "$module" \
+    >"$scratch/other/parallel.so"
+  other_version () {
+    cd "$scratch" && LUA_CPATH="$scratch/other/?.so" \
+      "$LUA" -e "print(require('parallel').version)"
+  }
+  expect "a module of another version is another version" "$other" \
+    other_version
+
+  for path in "$luaexecdir" "$scratch/other"; do
+    test "$path" = "$luaexecdir" && what="its" || what="another"
+    expect "a program and a module of $what version are one engine" \
+      "$one_engine" installed ./program "$path/?.so"
+    for scope in local global; do
+      expect "a plugin, $scope, and a module of $what version are one engine" \
+        "$one_engine" installed ./loader "$path/?.so" ./plugin.so $scope
+    done
+  done
+}
+if ldd "$scratch/program" | grep -q liblua; then
+  check_engines
+else
+  echo "skip   plugins, and modules on the cpath: Lua is no shared library"
+fi
+
+# ---- the lines of C in the comments of the header
+taken () {
+  sed -n "$1" "$RUNSPACE_SRCDIR/src/runspace.h" |
+    sed 's|^ \*||; s|-- \(.*\)$|/* \1 */|'
+}
+taken '/^ \*     rs_pool \*pool;$/,/^ \*     rs_pool_unref(pool);$/p' \
+  >"$scratch/first.h"
+taken '/^ \*     struct pollfd fds/,/^ \*     }$/p' >"$scratch/loop.h"
+expect "the lines in runspace.h build" "" \
+  build "$CC" runspace "$wide -I\"\$scratch\"" "$support/snippets.c" snippets
+expect "the lines in runspace.h run" "1 value, 144
+5 records, 15" installed ./snippets
+
+# ---- a program in C++
+cxx=${CXX:-$(echo "$CC" | sed 's/clang/clang++/; t; s/^[^ ]*/g++/')}
+if command -v "${cxx%% *}" >/dev/null 2>&1; then
+  expect "a program in C++ builds" "" \
+    build "$cxx" runspace "-std=c++17 $wide" "$support/embed.cc" embed++
+  expect "a program in C++ runs" "square completed 1 144 module" \
+    installed ./embed++
+else
+  echo "skip   a program in C++: there is no ${cxx%% *}"
+fi
 
 echo "$passed passed, $failed failed"
 test "$failed" -eq 0
