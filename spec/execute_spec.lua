@@ -219,7 +219,7 @@ describe("task.execute", function ()
       .. "number of seconds expected, got -1)" },
     { { "x", timeout = 0 / 0 }, "(a positive number of seconds expected" },
     { { "x", timeout = "1" },
-      "(a positive number of seconds expected, got 1)" },
+      "(a positive number of seconds expected, got '1')" },
     { { "x", timout = 1 }, "unknown option 'timout' to 'execute'" },
     { { "x", stdin = 5 }, "bad option 'stdin' to 'execute' (a string "
       .. "expected, got number)" },

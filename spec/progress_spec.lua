@@ -243,7 +243,7 @@ describe("progress", function ()
       local shown
       shown, rest = screen(60, [[progress = "a\tb\nc\27[2Jd",
                                  streams = {warning = false}]])
-      assert.matches("^a b c %[2Jd", shown)
+      assert.matches("^a\\tb\\nc\\x1B%[2Jd", shown)
       assert.equal("status 0", rest)
     end)
 

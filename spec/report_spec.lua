@@ -106,11 +106,11 @@ describe("the report of collect", function ()
     local _, report = parallel.collect({ "a\27[2J", "b\u{9b}2J", "\xffc" },
       function (x) return x end)
     assert.equal(table.concat({
-      "what now",
-      "--------",
-      "a [2J",
-      "b?2J",
-      "?c",
+      "what\\nnow",
+      "---------",
+      "a\\x1B[2J",
+      "b\\u{9B}2J",
+      "\\xFFc",
     }, "\n") .. "\n", report:table { { "what\nnow", "result" } })
   end)
 

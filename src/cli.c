@@ -49,14 +49,17 @@ static const char usage[] =
   "  --        stop handling options\n"
   "  -         stop handling options and execute stdin\n";
 
-/* Write 'text', its control characters escaped. */
+/* Write 'text' as a terminal may have it. */
 static void
 put_plain (const char *text)
 {
-  for (; *text != '\0'; text++) {
-    const unsigned char c = (unsigned char) *text;
-    fprintf(stderr, c < 32 || c == 127 ? "\\x%02X" : "%c", c);
-  }
+  const size_t size = strlen(text), room = rs_escape(text, size, NULL, 0) + 1;
+  char *const plain = malloc(room);
+  if (plain == NULL)
+    return;
+  rs_escape(text, size, plain, room);
+  fputs(plain, stderr);
+  free(plain);
 }
 
 /* Say what is wrong with an option, and which there are.  Returns false. */

@@ -456,7 +456,7 @@ read_timeout (lua_State *L, execution *e)
     if (!(timeout > 0))
       rs_handle_error(L, "bad option 'timeout' to 'execute' (a positive "
                          "number of seconds expected, got %s)",
-                      luaL_tolstring(L, -1, NULL));
+                      rs_handle_describe(L, lua_gettop(L)));
     e->deadline = rs_now() + timeout;
   }
   lua_pop(L, 1);
@@ -513,12 +513,14 @@ rs_lua_execute (lua_State *L)
   look(L);
   const int code = start(e, argv, env, directory);
   if (code != 0) {
-    lua_pushnil(L);
+    const char *const program = rs_handle_escape(L, argv[0]);
     if (directory != NULL && access(directory, X_OK) != 0)
-      lua_pushfstring(L, "cannot run '%s' in '%s': %s", argv[0], directory,
-                      strerror(code));
+      lua_pushfstring(L, "cannot run '%s' in '%s': %s", program,
+                      rs_handle_escape(L, directory), strerror(code));
     else
-      lua_pushfstring(L, "cannot run '%s': %s", argv[0], strerror(code));
+      lua_pushfstring(L, "cannot run '%s': %s", program, strerror(code));
+    lua_pushnil(L);
+    lua_insert(L, -2);
     return 2;
   }
   const bool in_time = finish(L, e);

@@ -162,27 +162,33 @@ rs_handle_raise (lua_State *L, const rs_error *err)
   return rs_handle_error(L, "%s", err->text);
 }
 
-/* [-0, +1, m]  Push a text as 'check.clean' does it: short, and escaped. */
-static const char *
-push_clean (lua_State *L, const char *text, size_t size)
+const char *
+rs_handle_escape (lua_State *L, const char *text)
 {
-  const bool cut = size > 40;
+  const size_t size = strlen(text), room = rs_escape(text, size, NULL, 0) + 1;
   luaL_Buffer b;
-  luaL_buffinit(L, &b);
-  for (size_t i = 0; i < (cut ? 37 : size); i++) {
-    const unsigned char c = (unsigned char) text[i];
-    char escaped[8];
-    if (c >= 32 && c != 127)
-      luaL_addchar(&b, text[i]);
-    else {
-      snprintf(escaped, sizeof escaped, c == '\n' ? "\\n" : "\\x%02X", c);
-      luaL_addstring(&b, escaped);
-    }
-  }
-  if (cut)
-    luaL_addstring(&b, "...");
-  luaL_pushresult(&b);
+  rs_escape(text, size, luaL_buffinitsize(L, &b, room), room);
+  luaL_pushresultsize(&b, room - 1);
   return lua_tostring(L, -1);
+}
+
+const char *
+rs_handle_clean (lua_State *L, const char *text, size_t size)
+{
+  enum { MOST = 40 };
+  static const char dots[] = "...";
+  char start[MOST], shown[4 * MOST + 1];
+  if (size > MOST) {
+    size_t n = MOST - strlen(dots);
+    for (int i = 0; i < 3 && ((unsigned char) text[n] & 0xc0) == 0x80; i++)
+      n--;  /* no part of a character */
+    memcpy(start, text, n);
+    memcpy(start + n, dots, strlen(dots));
+    text = start;
+    size = n + strlen(dots);
+  }
+  rs_escape(text, size, shown, sizeof shown);
+  return lua_pushstring(L, shown);
 }
 
 const char *
@@ -198,13 +204,13 @@ rs_handle_describe (lua_State *L, int arg)
       return luaL_tolstring(L, arg, NULL);
     case LUA_TSTRING: {
       const char *const text = lua_tolstring(L, arg, &size);
-      return lua_pushfstring(L, "'%s'", push_clean(L, text, size));
+      return lua_pushfstring(L, "'%s'", rs_handle_clean(L, text, size));
     }
     default: {
       const char *name = luaL_typename(L, arg);
       if (luaL_getmetafield(L, arg, "__name") == LUA_TSTRING) {
         const char *const text = lua_tolstring(L, -1, &size);
-        name = push_clean(L, text, size);
+        name = rs_handle_clean(L, text, size);
       }
       return lua_pushfstring(L, "a %s", name);
     }

@@ -111,6 +111,12 @@ int rs_handle_error_near (lua_State *L, const char *text);
 /* [-0, +0, v]  The same with the text of 'err'. */
 int rs_handle_raise (lua_State *L, const rs_error *err);
 
+/* [-0, +1, m]  A text as 'rs_escape' has it. */
+const char *rs_handle_escape (lua_State *L, const char *text);
+
+/* [-0, +1, m]  The same in a message: short. */
+const char *rs_handle_clean (lua_State *L, const char *text, size_t size);
+
 /* [-0, +?, m]  A value in a few words, on one line: "nil", "'abc'", "a table".
    What it needs stays on the stack. */
 const char *rs_handle_describe (lua_State *L, int arg);

@@ -766,7 +766,8 @@ to_string (lua_State *L)
   rs_job *const job = check(L);
   rs_job_info i;
   rs_job_info_get(job, &i);
-  lua_pushfstring(L, "parallel.job: %s (%s)", rs_job_name(job),
+  lua_pushfstring(L, "parallel.job: %s (%s)",
+                  rs_handle_escape(L, rs_job_name(job)),
                   rs_job_state_name(i.state));
   return 1;
 }

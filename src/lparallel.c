@@ -99,6 +99,32 @@ complain (lua_State *L)
   return rs_handle_error_near(L, luaL_checkstring(L, 1));
 }
 
+/* core.escape(text) -> the text, on one line, as 'rs_escape' has it */
+static int
+escape (lua_State *L)
+{
+  size_t size;
+  const char *const text = luaL_checklstring(L, 1, &size);
+  const size_t room = rs_escape(text, size, NULL, 0) + 1;
+  lua_settop(L, 1);
+  if (room == size + 1)
+    return 1;
+  luaL_Buffer b;
+  rs_escape(text, size, luaL_buffinitsize(L, &b, room), room);
+  luaL_pushresultsize(&b, room - 1);
+  return 1;
+}
+
+/* core.clean(text) -> the same, and short: what is quoted in a message */
+static int
+clean (lua_State *L)
+{
+  size_t size;
+  const char *const text = luaL_checklstring(L, 1, &size);
+  rs_handle_clean(L, text, size);
+  return 1;
+}
+
 /* core.raise(value)  Raise it as it is. */
 static int
 raise (lua_State *L)
@@ -210,10 +236,12 @@ open_core (lua_State *L)
 {
   static const luaL_Reg functions[] = {
     { "batch", rs_lua_batch },
+    { "clean", clean },
     { "complain", complain },
     { "copy", copy },
     { "cpus", cpus },
     { "default_pool", rs_lua_default_pool },
+    { "escape", escape },
     { "fileno", rs_lua_fileno },
     { "in_runspace", in_runspace },
     { "initial_state", rs_lua_initial_state },

@@ -48,7 +48,8 @@ check_status (lua_State *L, int status)
 static int
 refuse (lua_State *L, const char *kind, const char *name, const rs_error *err)
 {
-  return rs_handle_error(L, "%s '%s': %s", kind, name, err->text);
+  return rs_handle_error(L, "%s '%s': %s", kind,
+                         rs_handle_clean(L, name, strlen(name)), err->text);
 }
 
 /* [-0, +0, e]  spec.variables or spec.functions at the top of the stack */

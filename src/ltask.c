@@ -104,7 +104,7 @@ send_progress (lua_State *L)
           && strcmp(name, "status") != 0)
         return rs_handle_error(L, "unknown field '%s' to 'progress' (known "
                                   "are activity, status and percent)",
-                               name);
+                               rs_handle_clean(L, name, strlen(name)));
       if (percent ? lua_type(L, -1) != LUA_TNUMBER
                   : lua_type(L, -1) != LUA_TSTRING)
         return rs_handle_error(L, "bad field '%s' to 'progress' (%s expected, "

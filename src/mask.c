@@ -65,10 +65,13 @@ rs_name_accept (lua_State *L, const rs_name *name)
   lua_pushlstring(L, name->part[0], name->size[0]);
   lua_pushvalue(L, -1);
   lua_rawget(L, -3);
-  if (!lua_toboolean(L, -1))
+  if (!lua_toboolean(L, -1)) {
+    char shown[200];
+    rs_escape(name->part[0], name->size[0], shown, sizeof shown);
     luaL_error(L, "module '%s' is needed by a transferred value, and what "
                   "comes from a sandbox loads none: require it here before",
-               lua_tostring(L, -2));
+               shown);
+  }
   lua_pop(L, 3);
 }
 

@@ -611,6 +611,17 @@ rs_names_find (rs_names *n, lua_State *L, int home, int index, int kind,
 
 /* ------------------------------------------------------------- resolving */
 
+/* [-0, +1, m]  Push the name at 'index' as a message has it. */
+static const char *
+push_shown (lua_State *L, int index)
+{
+  char shown[200];
+  size_t size;
+  const char *const name = lua_tolstring(L, index, &size);
+  rs_escape(name, size, shown, sizeof shown);
+  return lua_pushstring(L, shown);
+}
+
 /* [-0, +1, e]  Push the module 'name'; require it if it is not loaded. */
 static void
 push_module (lua_State *L, const char *name, size_t size, const char *user)
@@ -635,13 +646,15 @@ push_module (lua_State *L, const char *name, size_t size, const char *user)
     }
     if (lua_isnil(L, -1))
       luaL_error(L, "module '%s' is needed by %s, but there is no 'require'"
-                    " here", lua_tostring(L, base + 3), user);
+                    " here", push_shown(L, base + 3), user);
     lua_pushvalue(L, base + 3);
     const int status = lua_pcall(L, 1, 1, 0);
     if (status != LUA_OK) {
-      if (status == LUA_ERRRUN && lua_type(L, -1) == LUA_TSTRING)
-        lua_pushfstring(L, "module '%s' is needed by %s: %s",
-                        lua_tostring(L, base + 3), user, lua_tostring(L, -1));
+      if (status == LUA_ERRRUN && lua_type(L, -1) == LUA_TSTRING) {
+        const char *const shown = push_shown(L, base + 3);
+        lua_pushfstring(L, "module '%s' is needed by %s: %s", shown, user,
+                        lua_tostring(L, -2));
+      }
       lua_error(L);
     }
   }
@@ -716,6 +729,6 @@ rs_name_push (lua_State *L, const rs_name *name, const char *user)
     }
     luaL_pushresult(&b);
     luaL_error(L, "'%s' is needed by %s, but is not here",
-               lua_tostring(L, -1), user);
+               push_shown(L, -1), user);
   }
 }

@@ -18,6 +18,8 @@
    the rest is for what these are fields of. */
 enum { REASON_MAX = 200, FIELDS_MAX = 320 };
 
+enum { KEY_MAX = 43 };  /* bytes of a key that are shown */
+
 /* Insert 'text' into the error; what does not fit becomes "...". */
 static void
 insert (rs_encoder *e, size_t at, const char *text)
@@ -119,17 +121,20 @@ is_identifier (const char *s, size_t size)
 void
 rs_encoder_inside_field (rs_encoder *e, lua_State *L, int index)
 {
-  char text[64];
+  char text[200];
   switch (lua_type(L, index)) {
     case LUA_TSTRING: {
       size_t size;
       const char *const s = lua_tolstring(L, index, &size);
       const char *const format =
         is_identifier(s, size) ? ".%s%s" : "[\"%s%s\"]";
-      char start[44];
-      snprintf(start, sizeof start, "%s", s);
-      snprintf(text, sizeof text, format, start,
-               size >= sizeof start ? "..." : "");
+      char start[4 * KEY_MAX + 1];
+      size_t n = size <= KEY_MAX ? size : KEY_MAX;
+      while (n < size && n > KEY_MAX - 3
+             && ((unsigned char) s[n] & 0xc0) == 0x80)
+        n--;  /* no part of a character */
+      rs_escape(s, n, start, sizeof start);
+      snprintf(text, sizeof text, format, start, n < size ? "..." : "");
       break;
     }
     case LUA_TNUMBER:

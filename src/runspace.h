@@ -416,6 +416,15 @@ RS_API void rs_stream_record_unref (rs_stream_record *record);
 RS_API int rs_console_write (int fd, const char *line, size_t size);
 
 /*
+ * What a terminal shows of 'text', and does not obey, on one line: control
+ * characters become \n, \t, \r, \x1B or \u{9B}, and bytes that are no UTF-8
+ * \xFF.  As snprintf(3): writes up to 'room' bytes, the last one a zero, and
+ * returns how many bytes there are without that.  Any thread.
+ */
+RS_API size_t rs_escape (const char *text, size_t size, char *out,
+                         size_t room);
+
+/*
  * Show 'text', one line without its end, as the last line of the terminal
  * that is standard error, until it is replaced, or removed with NULL.  The
  * terminal is the process's, and so is this line.  Any thread.

@@ -247,8 +247,10 @@ search_allowed (lua_State *L)
   lua_settop(L, 1);
   if (allowed)
     return call_original(L);
-  const char *const what = lua_pushfstring(L, "a C module '%s'", name);
-  push_refusal(L, what, lua_pushfstring(L, "c_modules = {\"%s\"}", name));
+  char shown[200];
+  rs_escape(name, strlen(name), shown, sizeof shown);
+  const char *const what = lua_pushfstring(L, "a C module '%s'", shown);
+  push_refusal(L, what, lua_pushfstring(L, "c_modules = {\"%s\"}", shown));
   return 1;
 }
 

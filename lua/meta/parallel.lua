@@ -133,6 +133,16 @@ function core.misuse (message) end
 ---@param message string
 function core.complain (message) end
 
+--- A text on one line, without what a terminal would obey: "\n", "\x1B".
+---@param text string
+---@return string
+function core.escape (text) end
+
+--- The same, and short, as a text stands in a message.
+---@param text string
+---@return string
+function core.clean (text) end
+
 --- Raise a value as it is.
 ---@param value any
 function core.raise (value) end

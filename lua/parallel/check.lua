@@ -7,7 +7,6 @@ local error, getmetatable, load, math, next, rawget, select, string, table,
       tonumber, tostring, type =
   error, getmetatable, load, math, next, rawget, select, string, table,
   tonumber, tostring, type
-local utf8 <const> = utf8
 
 --- Raise a message with the position of the code that called into the module,
 --- however deep in the module the mistake was seen.  In C, so that it works
@@ -15,31 +14,10 @@ local utf8 <const> = utf8
 ---@type fun(message: string)
 local misuse <const> = core.misuse
 
----@param char string
----@return string
-local function escape (char)
-  local byte <const> = char:byte(-1)
-  return byte == 10 and "\\n" or byte == 9 and "\\t" or byte == 13 and "\\r"
-         or string.format("\\x%02X", byte)
-end
-
 --- A text in a message: short, on one line, and without what a terminal would
 --- obey.
----@param text string
----@return string
-local function clean (text)
-  if #text > 40 then
-    local at = 37
-    while at > 33 and text:byte(at + 1) & 0xC0 == 0x80 do at = at - 1 end
-    text = text:sub(1, at) .. "..."
-  end
-  if not text:find "[%c\x7f-\xff]" then return text end
-  text = text:gsub("%c", escape)
-  if utf8 == nil or not utf8.len(text) then
-    return (text:gsub("[\x80-\xff]", escape))
-  end
-  return (text:gsub("\xC2[\x80-\x9F]", escape))
-end
+---@type fun(text: string): string
+local clean <const> = core.clean
 
 --- A value in a few words: "nil", "-1", "'abc'", "a table".
 ---@param value any
@@ -391,6 +369,7 @@ local function code (value)
   end
   local chunk, message = compile(value)
   if chunk ~= nil then return nil end
+  message = core.escape(message)
   if value:find "^[%a_][%w_.]*$" then
     message = message .. "; for a function of that name pass it without quotes"
   end

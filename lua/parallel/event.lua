@@ -90,7 +90,8 @@ local function report (job, name, problem)
     job:listen(FINISHED)
     error(problem, 0)
   end
-  core.write(2, "parallel: a handler of '" .. name .. "' raised: "
+  core.write(2, "parallel: a handler of '" .. core.escape(name)
+             .. "' raised: "
              .. failure.message_of(problem) .. "\n")
 end
 
@@ -315,8 +316,9 @@ local function deliver (job)
       report(job, "records of " .. job.name, record)
     elseif event ~= nil then
       if event.failure ~= nil then  -- its handlers may not look
-        core.write(2, "parallel: event '" .. event.name .. "' of "
-                   .. event.job_name .. ": " .. event.failure .. "\n")
+        core.write(2, "parallel: event '" .. core.escape(event.name)
+                   .. "' of " .. core.escape(event.job_name) .. ": "
+                   .. event.failure .. "\n")
       end
       if list ~= nil then
         calls = calls + tell(job, list, "event", event, false)

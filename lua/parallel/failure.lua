@@ -2,6 +2,7 @@
 --- What went wrong in a runspace, as a value.
 
 local check = require "parallel.check"
+local _, core = ...  -- parallel.core
 
 local getmetatable, ipairs, math, next, package, pcall, rawget, rawlen, string,
       table, tostring, type =
@@ -88,14 +89,13 @@ local SORTED <const> = 1000
 local function brief (value, inside)
   local kind = type(value)
   if kind == "string" then
-    local quoted = string.format("%q", cut(value, 40))
-    return (quoted:gsub("\\\n", "\\n"):gsub("%c", "?"))
+    return '"' .. core.escape((cut(value, 40):gsub('["\\]', "\\%0"))) .. '"'
   end
-  if kind ~= "table" then return tostring(value) end
+  if kind ~= "table" then return core.escape(tostring(value)) end
   local metatable = getmetatable(value)
   if type(metatable) == "table" and metatable.__tostring ~= nil then
     local ok, text = pcall(tostring, value)
-    return ok and cut(text, 60) or "a table"
+    return ok and core.escape(cut(text, 60)) or "a table"
   end
   if inside then return "{...}" end
   local parts, border = {}, rawlen(value)
@@ -174,7 +174,8 @@ function failure.__tostring (self)
     who = string.format("item %d (%s)", self.index, brief(self.input))
   end
   if self.name ~= nil then
-    who = who and who .. " of '" .. self.name .. "'" or "'" .. self.name .. "'"
+    local name <const> = core.escape(self.name)
+    who = who and who .. " of '" .. name .. "'" or "'" .. name .. "'"
   end
   who = who or "job"
   local lines = {}

@@ -91,7 +91,7 @@ local function named (verb, what, map, test)
     if test ~= nil then
       local expected, wrong = test(value)
       if expected ~= nil then
-        bad(verb, what .. "." .. name, expected,
+        bad(verb, what .. "." .. check.clean(name), expected,
             wrong or check.describe(value))
       end
     end
@@ -240,8 +240,8 @@ local function fields_of (verb, given)
   end
   for name in next, spec.functions or {} do
     if spec.variables ~= nil and spec.variables[name] ~= nil then
-      check.misuse("bad option 'functions." .. name .. "' to '" .. verb
-                   .. "' ('variables' has that name too)")
+      check.misuse("bad option 'functions." .. check.clean(name) .. "' to '"
+                   .. verb .. "' ('variables' has that name too)")
     end
   end
   if package ~= nil and has_package(spec.libs) then

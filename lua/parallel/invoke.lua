@@ -213,7 +213,7 @@ local function invoke (pool, keys, lists, bodies, read, placed)
     local jobs = {}
     for _, key in ipairs(keys) do
       local job = where:submit { bodies[key], arguments = lists[key],
-                                 name = tostring(key),
+                                 name = core.escape(tostring(key)),
                                  streams = read.streams,
                                  timeout = read.timeout,
                                  deadline = read.deadline,

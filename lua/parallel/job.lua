@@ -90,8 +90,8 @@ end, limit "join")
 ---@type fun(self: parallel.Job, timeout?: number): ...
 job_methods.get = method("get([timeout])", 2, function (job, most)
   if job:wait(most) == nil then
-    check.misuse("timeout: job '" .. job.name .. "' has not ended within "
-                 .. most .. " s")
+    check.misuse("timeout: job '" .. check.clean(job.name) .. "' has "
+                 .. "not ended within " .. most .. " s")
   end
   return got(job, job:fetch())
 end, limit "get")

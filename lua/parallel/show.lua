@@ -9,6 +9,7 @@
 -- Penlight's 'pl.pretty' would be the library for it, but under Lua 5.4 it
 -- shows 2.0 as 2, raises for 1e300, drops holes and has no limits.
 
+local _, core = ...  -- parallel.core
 local width_of <const> = require("parallel.width").of
 
 local names <const> = require "parallel.names"
@@ -33,15 +34,6 @@ for word in ([[and break do else elseif end false for function goto if in
   keywords[word] = true
 end
 
-local escapes <const> = {
-  ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t",
-  ['"'] = '\\"', ["\\"] = "\\\\"
-}
-
-local function escape (char)
-  return escapes[char] or ("\\x%02X"):format(char:byte())
-end
-
 local function quote (text)
   local missing = #text - limits.string
   if missing > 0 then
@@ -53,9 +45,7 @@ local function quote (text)
     missing = #text - last
     text = text:sub(1, last)
   end
-  text = text:gsub('[%c"\\]', escape)
-  if not utf8.len(text) then text = text:gsub("[\128-\255]", escape) end
-  text = '"' .. text .. '"'
+  text = '"' .. core.escape((text:gsub('["\\]', "\\%0"))) .. '"'
   return missing > 0 and ("%s... (%d more)"):format(text, missing) or text
 end
 
@@ -74,8 +64,10 @@ local function is_plain (value)
     or type(rawget(mt, "__name")) == "string"
 end
 
+--- A plain value inside of a table: what it says of itself is on one line.
 local function plain (value)
-  return type(value) == "string" and quote(value) or to_text(value)
+  return type(value) == "string" and quote(value)
+         or core.escape(to_text(value))
 end
 
 local function key_text (key)
@@ -83,7 +75,7 @@ local function key_text (key)
       and key:find "^[%a_][%w_]*$" then
     return key
   end
-  return "[" .. (type(key) == "table" and to_text(key) or plain(key)) .. "]"
+  return "[" .. plain(key) .. "]"
 end
 
 local rank <const> = { number = 1, string = 2 }

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- What jobs send while they run, as text.
 
+local _, core = ...  -- parallel.core
 local failure = require "parallel.failure"
 
 local setmetatable, string, type = setmetatable, string, type
@@ -20,9 +21,9 @@ local LABELS <const> = {
 ---@param value table
 ---@return string
 local function progress_text (value)
-  local text = value.activity or ""
+  local text = core.escape(value.activity or "")
   if value.status ~= nil then
-    text = text .. (text ~= "" and ": " or "") .. value.status
+    text = text .. (text ~= "" and ": " or "") .. core.escape(value.status)
   end
   if value.percent ~= nil then
     text = string.format("%s%s%.0f %%", text, text ~= "" and " " or "",
@@ -64,7 +65,7 @@ end
 ---@param record parallel.StreamRecord
 ---@return string
 local function sender (job, record)
-  local name = job.name
+  local name = core.escape(job.name)
   if record.index == nil then return name end
   local tell <const> = names[job.id]
   local item <const> = tell and tell(record.index) or "item " .. record.index

@@ -42,17 +42,9 @@ local function terminal_width ()
   return columns ~= nil and columns > 0 and columns or 80
 end
 
---- A text on one line, without what a terminal would obey: control
---- characters, those of the C1 set too, and bytes that are no UTF-8.
----@param text string
----@return string
-local function plain (text)
-  text = text:gsub("%c+", " ")
-  if display.is_plain(text) then
-    return (text:gsub("[\x80-\xff]", "?"))
-  end
-  return (text:gsub("\xC2[\x80-\x9f]", "?"))
-end
+--- A text on one line, without what a terminal would obey.
+---@type fun(text: string): string
+local plain <const> = core.escape
 
 --- A cell as one line of text.
 ---@param value any

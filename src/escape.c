@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * escape.c - texts of others on a line of ours.
+ *
+ * Names, keys and values that a script has made come into messages and onto
+ * terminals.  What would end the line, or move the cursor, is written as a
+ * string of Lua has it.
+ */
+#include "runspace.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Bytes of the character in UTF-8 that begins at 's', of 'size' bytes, and
+   its code; 0: it is none. */
+static size_t
+read_character (const unsigned char *s, size_t size, uint32_t *code)
+{
+  static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+  const size_t n = *s < 0x80 ? 1 : *s < 0xc2 ? 0 : *s < 0xe0 ? 2
+                 : *s < 0xf0 ? 3 : *s < 0xf5 ? 4 : 0;
+  if (n == 0 || n > size)
+    return 0;
+  uint32_t c = n == 1 ? *s : *s & (0x7fu >> n);
+  for (size_t i = 1; i < n; i++) {
+    if ((s[i] & 0xc0) != 0x80)
+      return 0;
+    c = c << 6 | (s[i] & 0x3fu);
+  }
+  if (n > 1 && (c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000)))
+    return 0;
+  *code = c;
+  return n;
+}
+
+/* Write how the control character, or the byte that is none, is shown. */
+static size_t
+write_escape (char *out, size_t room, size_t bytes, uint32_t code)
+{
+  if (bytes == 0)
+    return (size_t) snprintf(out, room, "\\x%02X", (unsigned) code);
+  switch (code) {
+    case '\n': return (size_t) snprintf(out, room, "\\n");
+    case '\r': return (size_t) snprintf(out, room, "\\r");
+    case '\t': return (size_t) snprintf(out, room, "\\t");
+  }
+  return (size_t) snprintf(out, room, code < 0x80 ? "\\x%02X" : "\\u{%X}",
+                           (unsigned) code);
+}
+
+size_t
+rs_escape (const char *text, size_t size, char *out, size_t room)
+{
+  const unsigned char *s = (const unsigned char *) text;
+  const unsigned char *const end = s + size;
+  size_t total = 0;    /* bytes of all */
+  size_t written = 0;  /* of these, in 'out'; never a part of a character */
+  while (s < end) {
+    char shown[16];
+    uint32_t code = *s;
+    const size_t bytes = read_character(s, (size_t) (end - s), &code);
+    size_t n = bytes;
+    if (bytes == 0 || code < 0x20 || (code >= 0x7f && code < 0xa0))
+      n = write_escape(shown, sizeof shown, bytes, code);
+    else
+      memcpy(shown, s, bytes);
+    if (written == total && total + n < room) {
+      memcpy(out + total, shown, n);
+      written += n;
+    }
+    total += n;
+    s += bytes > 0 ? bytes : 1;
+  }
+  if (room > 0)
+    out[written] = '\0';
+  return total;
+}
