@@ -32,6 +32,7 @@
 
 #include "clock.h"
 #include "code.h"
+#include "fork.h"
 #include "job.h"
 #include "marshal.h"
 #include "options.h"
@@ -156,6 +157,21 @@ matters_locked (const rs_batch *batch)
       || batch->window < 4 || left <= batch->window / 2;
 }
 
+/* It belongs to another process: nothing of it may be locked, or freed. */
+static bool
+is_foreign (const rs_batch *batch)
+{
+  return rs_fork_is_foreign(batch->queue->born);
+}
+
+/* RS_OK, or RS_EINVAL for what cannot be used. */
+static int
+check (const rs_batch *batch, rs_error *err)
+{
+  return batch == NULL ? rs_fail_null(err, "batch")
+       : is_foreign(batch) ? rs_fork_fail(err, "batch") : RS_OK;
+}
+
 static void on_deadline (rs_timer *timer);
 static void on_end (rs_job *job);
 static void on_free (rs_job *job);
@@ -172,6 +188,10 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   int status = rs_code_encode(L, nargs, &function, err);
   if (status != RS_OK)
     return status;
+  if (rs_fork_is_foreign(queue->born)) {  /* a '__transfer' has forked? */
+    rs_message_unref(function);
+    return rs_fork_fail(err, "pool");
+  }
   rs_batch *const batch = calloc(1, sizeof *batch);
   if (batch == NULL) {
     rs_message_unref(function);
@@ -487,7 +507,7 @@ choose_size (rs_batch *batch)
 size_t
 rs_batch_room (rs_batch *batch)
 {
-  if (batch == NULL || batch->finished || stopped(batch))
+  if (batch == NULL || is_foreign(batch) || batch->finished || stopped(batch))
     return 0;
   if (batch->count > 0)  /* is a chunk open? */
     return batch->items.buf.size < MAX_BYTES ? batch->want - batch->count : 0;
@@ -498,8 +518,8 @@ rs_batch_room (rs_batch *batch)
 int
 rs_batch_flush (rs_batch *batch, rs_error *err)
 {
-  if (batch == NULL)
-    return rs_fail_null(err, "batch");
+  if (check(batch, err) != RS_OK)
+    return RS_EINVAL;
   const size_t count = batch->count;
   if (count == 0)
     return RS_OK;
@@ -554,11 +574,16 @@ open_item (rs_batch *batch, int n, rs_error *err)
 int
 rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err)
 {
-  int status = batch == NULL ? rs_fail_null(err, "batch")
-                             : rs_check_values(L, n, err);
+  if (batch == NULL)
+    return rs_fail_null(err, "batch");
+  int status = rs_check_values(L, n, err);
   if (status != RS_OK)
     return status;
   const int base = lua_gettop(L) - n;
+  if (is_foreign(batch)) {
+    lua_settop(L, base);
+    return rs_fork_fail(err, "batch");
+  }
   status = open_item(batch, n, err);
   rs_encoder_start(&batch->items);
   const rs_mark mark = rs_encoder_mark(&batch->items);
@@ -588,6 +613,8 @@ rs_batch_add_array (rs_batch *batch, lua_State *L, int index, lua_Integer from,
   if (batch == NULL || L == NULL || added == NULL)
     return rs_fail_null(err, batch == NULL ? "batch" : L == NULL ? "L"
                                                                  : "added");
+  if (is_foreign(batch))
+    return rs_fork_fail(err, "batch");
   if (lua_isnone(L, index))
     return rs_fail(err, RS_EINVAL, "index (%d) has no value on the stack, "
                                    "which has %d", index, lua_gettop(L));
@@ -623,8 +650,8 @@ int
 rs_batch_add_range (rs_batch *batch, lua_Integer first, lua_Integer step,
                     size_t count, rs_error *err)
 {
-  if (batch == NULL)
-    return rs_fail_null(err, "batch");
+  if (check(batch, err) != RS_OK)
+    return RS_EINVAL;
   if (batch->finished)
     return rs_fail_plain(err, RS_ECLOSED);
   const int status = rs_batch_flush(batch, err);
@@ -643,7 +670,7 @@ int
 rs_batch_finish (rs_batch *batch, rs_error *err)
 {
   const int status = rs_batch_flush(batch, err);
-  if (batch != NULL)
+  if (batch != NULL && !is_foreign(batch))
     batch->finished = true;
   return status;
 }
@@ -755,7 +782,7 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
 int
 rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
 {
-  if (batch == NULL || rs_check_wait(&timeout, NULL) != RS_OK)
+  if (check(batch, NULL) != RS_OK || rs_check_wait(&timeout, NULL) != RS_OK)
     return RS_EINVAL;
   const int status = wait_for_chunk(batch, L, timeout);
   if (L != NULL)
@@ -886,6 +913,8 @@ fail_record (rs_batch *batch, rs_record *rec)
   rec->state = RS_JOB_FAILED;
   rec->reason = "error";
   count_failure(batch);
+  if (is_foreign(batch))  /* what makes the values has forked? */
+    return;
   pthread_mutex_lock(&batch->lock);
   batch->items_failed++;
   pthread_mutex_unlock(&batch->lock);
@@ -997,7 +1026,7 @@ size_t
 rs_batch_take (rs_batch *batch, lua_State *L, int index)
 {
   if (batch == NULL || L == NULL || batch->good == 0 || batch->careful
-      || !has_record(batch))
+      || is_foreign(batch) || !has_record(batch))
     return 0;
   taking t = { .in = batch->reader, .batch = batch };
   luaL_checkstack(L, LUA_MINSTACK, NULL);
@@ -1072,7 +1101,7 @@ int
 rs_batch_next_sized (rs_batch *batch, lua_State *L, rs_record *rec,
                      size_t size)
 {
-  if (batch == NULL || L == NULL || rec == NULL)
+  if (check(batch, NULL) != RS_OK || L == NULL || rec == NULL)
     return RS_EINVAL;
   if (size == sizeof *rec) {
     rec->size = size;
@@ -1091,7 +1120,8 @@ rs_batch_next_sized (rs_batch *batch, lua_State *L, rs_record *rec,
 rs_stream_record *
 rs_batch_record (rs_batch *batch)
 {
-  if (batch == NULL || batch->current == NULL || batch->position == 0)
+  if (batch == NULL || is_foreign(batch) || batch->current == NULL
+      || batch->position == 0)
     return NULL;
   const lua_Integer index = batch->current->call.chunk->index
                           + (lua_Integer) batch->position - 1;
@@ -1162,14 +1192,14 @@ stop (rs_batch *batch, rs_reason reason, double grace)
 void
 rs_batch_stop (rs_batch *batch)
 {
-  if (batch != NULL)
+  if (batch != NULL && !is_foreign(batch))
     stop(batch, RS_REASON_NONE, 0);
 }
 
 void
 rs_batch_cancel (rs_batch *batch, double grace)
 {
-  if (batch != NULL)
+  if (batch != NULL && !is_foreign(batch))
     stop(batch, RS_REASON_CANCELLED, grace);
 }
 
@@ -1183,6 +1213,10 @@ on_deadline (rs_timer *timer)
 static void
 get_info (rs_batch *batch, rs_batch_info *out)
 {
+  if (is_foreign(batch)) {  /* nothing is known of it here */
+    out->stopped = true;
+    return;
+  }
   pthread_mutex_lock(&batch->lock);
   out->started = batch->items_started;
   out->finished = batch->items_finished;
@@ -1211,7 +1245,7 @@ rs_batch_info_get_sized (rs_batch *batch, rs_batch_info *out, size_t size)
 void
 rs_batch_close (rs_batch *batch, lua_State *L)
 {
-  if (batch == NULL)
+  if (batch == NULL || is_foreign(batch))
     return;
   rs_timer_clear(&batch->timer);
   rs_batch_stop(batch);

@@ -19,6 +19,7 @@
 #include <lauxlib.h>
 
 #include "clock.h"
+#include "fork.h"
 #include "options.h"
 #include "status.h"
 #include "wire.h"
@@ -104,6 +105,8 @@ make_record (lua_State *L, run **out, rs_stream stream, const char *name,
   run *const r = s != NULL ? s->run : NULL;
   if (r == NULL)
     luaL_error(L, "there is no job here that could send anything");
+  if (rs_fork_is_foreign(s->born))
+    luaL_error(L, "this job belongs to another process");
   if (!r->sink->ready(r->call))
     luaL_error(L, "%s", rs_status_message(RS_ENOMEM));
   rs_cancel_check(s->cancel, L);

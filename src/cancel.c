@@ -385,16 +385,17 @@ keep_before (int signal, const struct sigaction *old)
    that was not ours. */
 static _Atomic unsigned times_taken[NSIG];
 
+static pthread_mutex_t signals = PTHREAD_MUTEX_INITIALIZER;
+
 /* Take the signal, and again when the program has set a handler of its own
    since; it is never given back, since one may be on its way. */
 static void
 take_signal (int signal)
 {
-  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   struct sigaction now;
   if (signal == 0)
     return;
-  pthread_mutex_lock(&lock);
+  pthread_mutex_lock(&signals);
   if (sigaction(signal, NULL, &now) == 0
       && !((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_signal)) {
     /* Blocking calls return when it comes: no SA_RESTART. */
@@ -405,7 +406,7 @@ take_signal (int signal)
     sigaction(signal, &action, NULL);
     atomic_fetch_add(&times_taken[signal], 1);
   }
-  pthread_mutex_unlock(&lock);
+  pthread_mutex_unlock(&signals);
 }
 
 /* -------------------------------------------------------------- life cycle */
@@ -460,6 +461,18 @@ rs_cancel_leave (rs_cancel *c)
   pthread_mutex_unlock(&c->lock);
   rs_timer_clear(&c->timer);
   mine = NULL;
+}
+
+void
+rs_cancel_begin_child (void)
+{
+  pthread_mutex_init(&signals, NULL);
+  if (mine == NULL)
+    return;
+  rs_mutex_init(&mine->lock);
+  rs_cond_init(&mine->told);
+  mine->telling = false;
+  rs_list_init(&mine->timer.link);
 }
 
 const _Atomic bool *

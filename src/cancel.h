@@ -139,6 +139,10 @@ void rs_cancel_unref (rs_cancel *c);
 /* The thread ends: nothing is sent to it any more.  That thread. */
 void rs_cancel_leave (rs_cancel *c);
 
+/* In a child of fork(2), which has the calling thread only: nobody asks it to
+   stop, nor tells of it. */
+void rs_cancel_begin_child (void);
+
 /* Code of the script may run when the state is closed, since something in it
    has a finalizer, or may have; until the next 'rs_cancel_open'. */
 void rs_cancel_set_finalizes (rs_cancel *c);

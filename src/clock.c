@@ -79,3 +79,31 @@ rs_cond_wait_until (pthread_cond_t *cond, pthread_mutex_t *lock,
   assert(err == 0 || err == ETIMEDOUT);
   return err == 0 ? RS_OK : RS_ETIMEOUT;
 }
+
+typedef struct counted {
+  pthread_mutex_t *lock;
+  unsigned *waiting;
+} counted;
+
+/* The thread is cancelled, and has the lock. */
+static void
+leave (void *ud)
+{
+  const counted *const c = ud;
+  --*c->waiting;
+  pthread_mutex_unlock(c->lock);
+}
+
+int
+rs_cond_wait_counted (pthread_cond_t *cond, pthread_mutex_t *lock,
+                      double deadline, unsigned *waiting)
+{
+  counted c = { lock, waiting };
+  int status;
+  ++*waiting;
+  pthread_cleanup_push(leave, &c);
+  status = rs_cond_wait_until(cond, lock, deadline);
+  pthread_cleanup_pop(0);
+  --*waiting;
+  return status;
+}

@@ -42,4 +42,12 @@ void rs_cond_init (pthread_cond_t *cond);
 int rs_cond_wait_until (pthread_cond_t *cond, pthread_mutex_t *lock,
                         double deadline);
 
+/*
+ * The same, with '*waiting', which 'lock' guards, one higher meanwhile.  A
+ * thread of the program's may be cancelled here (pthread_cancel(3)): then
+ * 'lock' is free, and '*waiting' what it was.
+ */
+int rs_cond_wait_counted (pthread_cond_t *cond, pthread_mutex_t *lock,
+                          double deadline, unsigned *waiting);
+
 #endif

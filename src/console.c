@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "console.h"
 #include "list.h"
 #include "runspace.h"
 
@@ -57,6 +58,24 @@ static int holder;         /* descriptor where the editor is told of them */
 static rs_list kept = { &kept, &kept };  /* owned */
 static size_t kept_bytes;
 static pthread_cond_t released;  /* kept_bytes == 0; made by the first hold */
+
+/* Take the lock.  What writes may be where pthread_cancel(3) ends a thread, so
+   not here: returns what 'leave' is given. */
+static int
+enter (void)
+{
+  int state;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+  pthread_mutex_lock(&lock);
+  return state;
+}
+
+static void
+leave (int state)
+{
+  pthread_mutex_unlock(&lock);
+  pthread_setcancelstate(state, NULL);
+}
 
 /* Is the status on the terminal? */
 static bool
@@ -174,12 +193,12 @@ rs_console_write (int fd, const char *line, size_t size)
   int error = 0;
   if ((fd != 1 && fd != 2) || (line == NULL && size > 0))
     return EINVAL;
-  pthread_mutex_lock(&lock);
+  const int state = enter();
   if (!held || !keep_locked(fd, line, size)) {
     put_kept_locked();
     error = put_locked(fd, line, size);
   }
-  pthread_mutex_unlock(&lock);
+  leave(state);
   return error;
 }
 
@@ -187,7 +206,7 @@ void
 rs_console_hold (int fd)
 {
   static bool ready;  /* guarded by the lock */
-  pthread_mutex_lock(&lock);
+  const int state = enter();
   if (!ready)
     rs_cond_init(&released);
   ready = true;
@@ -197,24 +216,24 @@ rs_console_hold (int fd)
   }
   held = true;
   holder = fd;
-  pthread_mutex_unlock(&lock);
+  leave(state);
 }
 
 void
 rs_console_release (void)
 {
-  pthread_mutex_lock(&lock);
+  const int state = enter();
   put_kept_locked();
   paused |= held;  /* what is run now may print: the next status ends it */
   held = false;
-  pthread_mutex_unlock(&lock);
+  leave(state);
 }
 
 void
 rs_console_status (const char *text)
 {
   const char *const term = getenv("TERM");
-  pthread_mutex_lock(&lock);
+  const int state = enter();
   blank_locked();
   dumb = term == NULL || term[0] == '\0' || strcmp(term, "dumb") == 0;
   paused = false;
@@ -225,20 +244,20 @@ rs_console_status (const char *text)
   columns = count_columns(status);
   draw_locked();
   fflush(stderr);
-  pthread_mutex_unlock(&lock);
+  leave(state);
 }
 
 bool
 rs_console_pause (void)
 {
-  pthread_mutex_lock(&lock);
+  const int state = enter();
   const bool shown = shown_locked();
   if (shown) {
     blank_locked();
     fflush(stderr);
     paused = true;
   }
-  pthread_mutex_unlock(&lock);
+  leave(state);
   return shown;
 }
 
@@ -246,11 +265,22 @@ void
 rs_console_resume (void)
 {
   fflush(stdout);
-  pthread_mutex_lock(&lock);
+  const int state = enter();
   if (paused) {
     paused = false;
     draw_locked();
     fflush(stderr);
   }
-  pthread_mutex_unlock(&lock);
+  leave(state);
+}
+
+void
+rs_console_begin_child (void)
+{
+  pthread_mutex_init(&lock, NULL);
+  rs_cond_init(&released);
+  rs_list_init(&kept);
+  kept_bytes = 0;
+  status[0] = '\0';
+  held = paused = false;
 }

@@ -213,7 +213,10 @@ quota_of_process (void)
   const double now = rs_now_coarse();
   unsigned n = atomic_load_explicit(&known, memory_order_relaxed);
   if (n == 0 || now - atomic_load_explicit(&since, memory_order_relaxed) > 1) {
+    int state;  /* it opens files: no pthread_cancel(3) there */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
     n = rs_cpu_quota("");
+    pthread_setcancelstate(state, NULL);
     atomic_store_explicit(&since, now, memory_order_relaxed);
     atomic_store_explicit(&known, n, memory_order_relaxed);
   }

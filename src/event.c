@@ -31,6 +31,7 @@
 #include "cache.h"
 #include "cancel.h"
 #include "clock.h"
+#include "fork.h"
 #include "options.h"
 #include "spin.h"
 
@@ -49,7 +50,8 @@ struct rs_events {
   _Atomic bool stirred;        /* woken || some || poked; read by both */
   _Atomic bool some;           /* 'queue' is not empty; the same */
   _Atomic bool poked;          /* set by a signal handler */
-  pthread_t owner;             /* constant */
+  pthread_t owner;             /* constant, as the next one */
+  unsigned born;               /* generation: fork.h */
 
   _Alignas(RS_LINE)
   pthread_mutex_t lock;        /* guards down to the blank line */
@@ -86,6 +88,7 @@ rs_events_new (void)
   memset(e, 0, sizeof *e);
   atomic_init(&e->refs, 1);
   e->owner = pthread_self();
+  e->born = rs_fork_now();
   rs_mutex_init(&e->lock);
   rs_cond_init(&e->ready);
   rs_list_init(&e->queue);
@@ -109,13 +112,16 @@ give (void *object, unsigned n)
   /* Release our reads and writes to the thread that frees. */
   if (atomic_fetch_sub_explicit(&e->refs, n, memory_order_acq_rel) != n)
     return;
+  int state;
   for (unsigned i = 0; i < e->n_spares; i++)
     e->free_spare(e, e->spares[i]);
   free(e->spares);
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
   if (e->fds[0] >= 0) {
     close(e->fds[0]);
     close(e->fds[1]);
   }
+  pthread_setcancelstate(state, NULL);
   pthread_mutex_destroy(&e->lock);
   pthread_cond_destroy(&e->ready);
   free(e);
@@ -134,7 +140,7 @@ rs_events_ref (rs_events *e)
 void
 rs_events_unref (rs_events *e)
 {
-  if (e == NULL)
+  if (e == NULL || rs_events_foreign(e))
     return;
   rs_events_shut_purses(e);  /* it may be the host's last one */
   give(e, 1);
@@ -182,11 +188,13 @@ light_locked (rs_events *e)
   const bool some = !rs_list_empty(&e->queue);
   const bool want = (e->woken || some) && (e->watched || e->sleeping);
   char bytes[64] = { 1 };
+  int state;
   set(&e->some, some);
   set(&e->awoken, e->woken);
   set(&e->stirred, e->woken || some);
   if (e->fds[0] < 0 || want == e->lit)
     return;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);  /* not here */
   if (want)
     e->lit = write(e->fds[1], bytes, 1) == 1;
   else {  /* with those of signal handlers */
@@ -194,6 +202,7 @@ light_locked (rs_events *e)
       ;
     e->lit = false;
   }
+  pthread_setcancelstate(state, NULL);
 }
 
 /* Move 'fd' above those of the standard files, which may be closed. */
@@ -214,6 +223,8 @@ make_pipe_locked (rs_events *e)
   int fds[2];
   if (e->fds[0] >= 0 || pipe2(fds, O_CLOEXEC | O_NONBLOCK) != 0)
     return;
+  int state;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
   const int out = move_up(fds[0]), in = move_up(fds[1]);
   if (out >= 0 && in >= 0) {
     e->fds[1] = in;
@@ -225,12 +236,13 @@ make_pipe_locked (rs_events *e)
     if (in >= 0)
       close(in);
   }
+  pthread_setcancelstate(state, NULL);
 }
 
 void
 rs_events_set_pokable (rs_events *e)
 {
-  if (e == NULL)
+  if (e == NULL || rs_events_foreign(e))
     return;
   pthread_mutex_lock(&e->lock);
   e->pokable = true;
@@ -243,18 +255,21 @@ rs_events_poke (rs_events *e)
   /* The byte comes second: who finds it finds the flag.  Without a pipe
      nobody sleeps there, and the flag is looked at before. */
   static const char byte = 1;
-  if (e == NULL)
+  int state;
+  if (e == NULL || rs_events_foreign(e))  /* the pipe is the parent's */
     return;
   atomic_store(&e->poked, true);
   atomic_store_explicit(&e->stirred, true, memory_order_relaxed);
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
   const ssize_t n = e->fds[1] >= 0 ? write(e->fds[1], &byte, 1) : 0;
   (void) n;  /* a full pipe wakes as well */
+  pthread_setcancelstate(state, NULL);
 }
 
 int
 rs_events_fileno (rs_events *e)
 {
-  if (e == NULL) {
+  if (e == NULL || rs_events_foreign(e)) {
     errno = EINVAL;
     return -1;
   }
@@ -279,7 +294,7 @@ tell_locked (rs_events *e)
 void
 rs_events_wake (rs_events *e)
 {
-  if (e == NULL)
+  if (e == NULL || rs_events_foreign(e))
     return;
   pthread_mutex_lock(&e->lock);
   if (!e->woken) {
@@ -287,6 +302,17 @@ rs_events_wake (rs_events *e)
     tell_locked(e);
     light_locked(e);
   }
+  pthread_mutex_unlock(&e->lock);
+}
+
+/* The thread that sleeps is cancelled. */
+static void
+stop_sleeping (void *object)
+{
+  rs_events *const e = object;
+  pthread_mutex_lock(&e->lock);
+  e->sleeping = false;
+  light_locked(e);
   pthread_mutex_unlock(&e->lock);
 }
 
@@ -300,10 +326,13 @@ sleep_locked (rs_events *e, double deadline)
   /* Rounded up: what wakes early goes round in a circle. */
   const int ms = left < 0 ? -1 : left > 1e6 ? 1000000000
                : (int) ceil(left * 1e3);
+  int n;
   e->sleeping = true;
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
-  const int n = poll(&end, 1, ms);
+  pthread_cleanup_push(stop_sleeping, e);
+  n = poll(&end, 1, ms);
+  pthread_cleanup_pop(0);
   pthread_mutex_lock(&e->lock);
   e->sleeping = false;
   return n == 0 && rs_remaining(deadline) == 0 ? RS_ETIMEOUT : RS_OK;
@@ -313,10 +342,7 @@ sleep_locked (rs_events *e, double deadline)
 static int
 doze_locked (rs_events *e, double deadline)
 {
-  e->waiting++;
-  const int status = rs_cond_wait_until(&e->ready, &e->lock, deadline);
-  e->waiting--;
-  return status;
+  return rs_cond_wait_counted(&e->ready, &e->lock, deadline, &e->waiting);
 }
 
 static bool
@@ -439,7 +465,8 @@ rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
 int
 rs_events_wait (rs_events *e, double timeout)
 {
-  if (e == NULL || rs_check_wait(&timeout, NULL) != RS_OK)
+  if (e == NULL || rs_events_foreign(e)
+      || rs_check_wait(&timeout, NULL) != RS_OK)
     return RS_EINVAL;
   return rs_events_wait_for(e, timeout, NULL, NULL);
 }
@@ -448,7 +475,8 @@ bool
 rs_events_pending (rs_events *e)
 {
   /* Who has to see it was told so under the lock. */
-  return e != NULL && atomic_load_explicit(&e->some, memory_order_acquire);
+  return e != NULL && atomic_load_explicit(&e->some, memory_order_acquire)
+      && !rs_events_foreign(e);
 }
 
 void
@@ -469,6 +497,12 @@ bool
 rs_events_mine (const rs_events *e)
 {
   return pthread_equal(e->owner, pthread_self());
+}
+
+bool
+rs_events_foreign (const rs_events *e)
+{
+  return rs_fork_is_foreign(e->born);
 }
 
 /* ----------------------------------------------------------------- notices */

@@ -100,6 +100,9 @@ bool rs_events_put_spare (rs_events *e, rs_notice *n,
    first since one was taken.  It stays there.  Or NULL. */
 rs_notice *rs_events_expect_spare (rs_events *e);
 
+/* They belong to another process. */
+bool rs_events_foreign (const rs_events *e);
+
 /* Nobody takes notices any more. */
 bool rs_events_closed (const rs_events *e);
 void rs_events_set_closed (rs_events *e);

@@ -268,6 +268,8 @@ hooks_of (const rs_job *job)
 static void
 job_free (rs_job *job)
 {
+  if (rs_job_foreign(job))
+    return;
   if (job->rich)
     more_free(more_of(job));
   if (job->batch != NULL)
@@ -319,10 +321,8 @@ static int
 wait_locked (rs_job *job, double deadline)
 {
   rs_job_lock *const l = lock_of(job);
-  job->waiters++;
-  const int status = rs_cond_wait_until(&l->changed, &l->mutex, deadline);
-  job->waiters--;
-  return status;
+  return rs_cond_wait_counted(&l->changed, &l->mutex, deadline,
+                              &job->waiters);
 }
 
 void
@@ -383,6 +383,10 @@ on_record (rs_call *call, rs_stream_record *record)
 {
   rs_job *const job = job_of(call);
   const unsigned what = 1u << record->info.stream;
+  if (rs_job_foreign(job)) {
+    rs_stream_record_unref(record);
+    return;
+  }
   lock(job);
   rs_stream_log_add(&more_of(job)->log, record);
   const unsigned listen = listening(job);
@@ -405,7 +409,8 @@ on_emit (rs_call *call, rs_stream_record *record)
 {
   rs_job *const job = job_of(call);
   rs_events *const e = job->events;
-  if (e == NULL || (call->flags & RS_JOB_DEAF)) {  /* nobody to hear of it? */
+  if (e == NULL || (call->flags & RS_JOB_DEAF)  /* nobody to hear of it? */
+      || rs_job_foreign(job)) {
     rs_stream_record_unref(record);
     return;
   }
@@ -433,13 +438,14 @@ on_emit (rs_call *call, rs_stream_record *record)
 static bool
 is_ready (rs_call *call)
 {
-  return get_more(job_of(call)) != NULL;
+  rs_job *const job = job_of(call);
+  return !rs_job_foreign(job) && get_more(job) != NULL;
 }
 
 const char *
 rs_job_name (rs_job *job)
 {
-  if (job == NULL)
+  if (job == NULL || rs_job_foreign(job))
     return NULL;
   lock(job);
   rs_job_more *const more = get_more_locked(job);
@@ -468,7 +474,7 @@ rs_stream_record *
 rs_job_record (rs_job *job, uint64_t after)
 {
   rs_job_more *const more = job != NULL ? more_of(job) : NULL;
-  if (more == NULL)
+  if (more == NULL || rs_job_foreign(job))
     return NULL;
   lock(job);
   rs_stream_record *const record = rs_stream_log_after(&more->log, after);
@@ -503,7 +509,7 @@ rs_stream_record *
 rs_job_deliver (rs_job *job)
 {
   rs_job_more *const more = job != NULL ? more_of(job) : NULL;
-  if (more == NULL)
+  if (more == NULL || rs_job_foreign(job))
     return NULL;
   lock(job);
   rs_stream_record *const next = deliver_locked(job, more);
@@ -558,7 +564,7 @@ rs_job_expect (const rs_job *job)
 int
 rs_job_await (rs_job *job, double timeout)
 {
-  if (job == NULL || job->events == NULL
+  if (job == NULL || job->events == NULL || rs_job_foreign(job)
       || rs_check_wait(&timeout, NULL) != RS_OK)
     return RS_EINVAL;
   const int status = rs_events_wait_for(job->events, timeout, is_settled, job);
@@ -586,7 +592,7 @@ set_state_locked (rs_job *job, int state)
 void
 rs_job_listen (rs_job *job, unsigned mask)
 {
-  if (job == NULL || job->events == NULL)
+  if (job == NULL || job->events == NULL || rs_job_foreign(job))
     return;
   lock(job);
   atomic_fetch_or_explicit(&job->listen, mask, memory_order_relaxed);
@@ -610,7 +616,7 @@ rs_job_forget (rs_job *job)
   if (job == NULL)
     return;
   bool report = false;
-  if (!rs_job_state_good(rs_job_state_now(job))) {
+  if (!rs_job_state_good(rs_job_state_now(job)) && !rs_job_foreign(job)) {
     lock(job);
     job->forgotten = true;
     report = is_bad(rs_job_state_now(job)) && !is_set(&job->seen);
@@ -624,7 +630,8 @@ rs_job_forget (rs_job *job)
 rs_job *
 rs_events_next (rs_events *events)
 {
-  rs_notice *const n = events != NULL ? rs_events_take(events) : NULL;
+  rs_notice *const n = events != NULL && !rs_events_foreign(events)
+                     ? rs_events_take(events) : NULL;
   return n != NULL ? of_notice(n) : NULL;
 }
 
@@ -658,7 +665,7 @@ size_t
 rs_events_jobs (rs_events *events, rs_job **out, size_t room)
 {
   some_jobs some = { out, out != NULL ? room : 0, 0 };
-  if (events == NULL)
+  if (events == NULL || rs_events_foreign(events))
     return 0;
   rs_jobs_visit(events, collect, &some);
   return some.n;
@@ -695,7 +702,7 @@ void
 rs_events_close (rs_events *events)
 {
   rs_job *job;
-  if (events == NULL)
+  if (events == NULL || rs_events_foreign(events))
     return;
   rs_events_set_closed(events);
   while ((job = rs_events_next(events)) != NULL)
@@ -784,6 +791,8 @@ static void
 end (rs_job *job, rs_job_state state, rs_reason reason, bool leave)
 {
   bool post;
+  if (rs_job_foreign(job))  /* it has forked, and goes on in the child */
+    return;
   if (!set_end(job, &state, reason, leave, &post)) {
     if (leave)
       rs_job_unref(job);
@@ -893,7 +902,7 @@ int
 rs_job_cancel (rs_job *job, double grace)
 {
   /* Below 0 it is the default, and no number is neither. */
-  if (job == NULL || grace != grace)
+  if (job == NULL || grace != grace || rs_job_foreign(job))
     return RS_EINVAL;
   return rs_job_stop(job, RS_REASON_CANCELLED, grace);
 }
@@ -901,7 +910,8 @@ rs_job_cancel (rs_job *job, double grace)
 void
 rs_job_orphan (rs_job *job)
 {
-  rs_job_stop(job, RS_REASON_PARENT, RS_GRACE);
+  if (job != NULL && !rs_job_foreign(job))
+    rs_job_stop(job, RS_REASON_PARENT, RS_GRACE);
 }
 
 /* rs_timer: the deadline has passed. */
@@ -973,6 +983,8 @@ rs_job_execute (rs_job *job, rs_state *s, lua_State *L)
     if (!begin(job, s))
       return rs_reason_state(rs_wish_reason(&call->wish));
     rs_call_run(s, L, call, &sink);
+    if (rs_job_foreign(job))  /* it has forked, and goes on in the child */
+      return RS_JOB_FAILED;
     if (job->blocked) {  /* its wait was broken off */
       job->queue->unblock(job->queue);
       job->blocked = false;
@@ -1033,6 +1045,8 @@ make_refusal (lua_State *L, int text)
 static void
 refuse (rs_job *job, lua_State *L, int text)
 {
+  if (rs_job_foreign(job))
+    return;
   rs_message *refusal = make_refusal(L, text);
   lock(job);
   const rs_job_state was = rs_job_state_now(job);
@@ -1057,6 +1071,9 @@ static rs_message *
 refusal_of (rs_job *job, bool *refused)
 {
   rs_message *refusal = NULL;
+  *refused = false;
+  if (rs_job_foreign(job))
+    return NULL;
   lock(job);
   *refused = job->refused;
   if (job->refused && more_of(job) != NULL)
@@ -1154,7 +1171,7 @@ push_end (rs_job *job, lua_State *L, rs_job_state state)
 int
 rs_job_push (rs_job *job, lua_State *L, int *n)
 {
-  if (job == NULL || L == NULL || n == NULL)
+  if (job == NULL || L == NULL || n == NULL || rs_job_foreign(job))
     return RS_EINVAL;
   const rs_job_state state = rs_job_state_now(job);
   if (!rs_job_state_final(state))
@@ -1178,7 +1195,7 @@ rs_job_push (rs_job *job, lua_State *L, int *n)
 bool
 rs_job_take (rs_job *job, lua_State *L, int *n)
 {
-  if (job == NULL || L == NULL || n == NULL)
+  if (job == NULL || L == NULL || n == NULL || rs_job_foreign(job))
     return false;
   const rs_message *const result = job->call.result;
   if (!rs_job_settled(job) || !rs_job_state_good(rs_job_state_now(job))
@@ -1222,7 +1239,7 @@ rs_job_unblock (lua_State *L)
 {
   const rs_state *const s = L != NULL ? rs_state_of(L) : NULL;
   rs_call *const call = s != NULL ? rs_call_current(s) : NULL;
-  if (call == NULL || !job_of(call)->blocked)
+  if (call == NULL || !job_of(call)->blocked || rs_job_foreign(job_of(call)))
     return;
   job_of(call)->blocked = false;
   job_of(call)->queue->unblock(job_of(call)->queue);
@@ -1231,7 +1248,7 @@ rs_job_unblock (lua_State *L)
 bool
 rs_job_help (rs_job *job, lua_State *L)
 {
-  if (job == NULL)
+  if (job == NULL || rs_job_foreign(job))
     return false;
   rs_state *const s = rs_job_helper(job->queue, L);
   if (s == NULL || !rs_job_can_help(job->queue, s))
@@ -1251,7 +1268,8 @@ rs_job_pool (rs_job *job)
 int
 rs_job_wait (rs_job *job, lua_State *L, double timeout)
 {
-  if (job == NULL || rs_check_wait(&timeout, NULL) != RS_OK)
+  if (job == NULL || rs_job_foreign(job)
+      || rs_check_wait(&timeout, NULL) != RS_OK)
     return RS_EINVAL;
   const double deadline = rs_deadline(timeout);
   if (timeout != 0)
@@ -1310,6 +1328,13 @@ rs_job_reason (const rs_job *job)
 static void
 get_info (rs_job *job, rs_job_info *out)
 {
+  if (rs_job_foreign(job)) {  /* what becomes of it is not known here */
+    out->id = job->call.id;
+    out->state = RS_JOB_LOST;
+    out->reason = "lost";
+    out->seen = true;
+    return;
+  }
   lock(job);
   const rs_job_more *const more = more_of(job);
   out->state = rs_job_state_now(job);

@@ -26,6 +26,7 @@
 #include "call.h"
 #include "cancel.h"
 #include "event.h"
+#include "fork.h"
 #include "list.h"
 #include "runspace.h"
 #include "state.h"
@@ -54,6 +55,7 @@ void rs_job_locks_fini (rs_job_lock locks[RS_JOB_LOCKS]);
 struct rs_queue {
   rs_pool *pool;
   bool fresh;  /* each job gets a new state, so a chunk is one item */
+  unsigned born;  /* the generation of the pool: fork.h */
   rs_job_lock locks[RS_JOB_LOCKS];  /* of its jobs, by their address */
 
   /* Queue 'job'; if RS_OK, its reference is taken over.  RS_ECLOSED,
@@ -210,6 +212,13 @@ enum { RS_JOB_DEAF = 0x80 };
  */
 rs_job *rs_job_new (rs_queue *queue, rs_message *function,
                     const rs_job_options *options, const rs_job_part *part);
+
+/* It belongs to another process: nothing of it may be locked, or freed. */
+static inline bool
+rs_job_foreign (const rs_job *job)
+{
+  return rs_fork_is_foreign(job->queue->born);
+}
 
 /* Bytes of its messages, while it is queued. */
 size_t rs_job_bytes (const rs_job *job);

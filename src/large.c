@@ -164,3 +164,11 @@ rs_large_trim (void)
   pthread_mutex_unlock(&kept.lock);
   free_all(old, n);
 }
+
+void
+rs_large_begin_child (void)
+{
+  pthread_mutex_init(&kept.lock, NULL);
+  kept.n = 0;
+  kept.bytes = 0;
+}

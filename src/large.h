@@ -55,4 +55,7 @@ void *rs_large_resize (void *block, size_t osize, size_t nsize);
 bool rs_large_any (void);
 void rs_large_trim (void);
 
+/* In a child of fork(2): nothing is kept. */
+void rs_large_begin_child (void);
+
 #endif

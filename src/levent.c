@@ -135,6 +135,7 @@ rs_lua_face (lua_State *L)
     luaL_setfuncs(L, meta, 0);
   lua_setmetatable(L, -2);
   face->events = rs_events_new();
+  face->born = rs_forks();
   face->outbox = rs_outbox_of(L);
   if (face->events == NULL || face->outbox == NULL)
     rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
@@ -143,10 +144,18 @@ rs_lua_face (lua_State *L)
 }
 
 rs_events *
-rs_lua_events_of (lua_State *L, const rs_face *face)
+rs_lua_events_of (lua_State *L, rs_face *face)
 {
   if (face->events == NULL)
     rs_handle_error(L, "the Lua state is being closed: it has no more jobs");
+  if (face->born != rs_forks()) {  /* those of the parent */
+    rs_events *const events = rs_events_new();
+    if (events == NULL)
+      rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
+    rs_events_listen(events, face->listening);
+    face->events = events;
+    face->born = rs_forks();
+  }
   return face->events;
 }
 
@@ -241,7 +250,8 @@ rs_lua_sleep (lua_State *L, rs_events *e, double timeout)
 void
 rs_lua_await (lua_State *L, rs_job *job, double timeout)
 {
-  rs_job_await(job, timeout);
+  if (rs_job_await(job, timeout) == RS_EINVAL)  /* a handler has forked? */
+    rs_handle_error(L, "this job belongs to another process");
   if (rs_task_stops(L))
     rs_job_orphan(job);
   rs_task_checkpoint(L);
@@ -356,6 +366,8 @@ rs_lua_fileno (lua_State *L)
 int
 rs_lua_listen (lua_State *L)
 {
-  rs_events_listen(rs_lua_events(L), (unsigned) luaL_checkinteger(L, 1));
+  rs_face *const face = rs_lua_face(L);
+  face->listening = (unsigned) luaL_checkinteger(L, 1);
+  rs_events_listen(rs_lua_events_of(L, face), face->listening);
   return 0;
 }

@@ -18,7 +18,7 @@ void **
 rs_handle_new (lua_State *L, const char *type, int values)
 {
   rs_handle *const handle = lua_newuserdatauv(L, sizeof *handle, values);
-  *handle = (rs_handle) { .type = type };
+  *handle = (rs_handle) { .type = type, .born = rs_handle_born() };
   lua_rawgetp(L, LUA_REGISTRYINDEX, type);
   lua_setmetatable(L, -2);
   return &handle->object;
@@ -49,6 +49,10 @@ rs_handle_get (lua_State *L, int arg, const char *type)
                     rs_handle_describe(L, arg), noun, verb);
     return NULL;  /* not reached */
   }
+  if (rs_handle_foreign((const rs_handle *) handle)
+      && type != RS_INITIAL_STATE_TYPE)  /* no thread has anything of it */
+    rs_handle_error(L, "this %s belongs to another process",
+                    strchr(type, '.') + 1);
   return *handle;
 }
 

@@ -30,10 +30,11 @@ typedef struct rs_handle {
   void *object;
   const char *type;
   unsigned place;         /* of a job: in 'places'; 0: none yet */
-  bool got;               /* of a job: its results were taken */
-  bool kept;              /* of a job: they were made, and nobody has taken
+  unsigned born : 29;     /* what 'rs_forks' was; constant */
+  bool got : 1;           /* of a job: its results were taken */
+  bool kept : 1;          /* of a job: they were made, and nobody has taken
                              them: they are in the registry, by its address */
-  bool special;           /* of a pool: it has limits, or streams of its own */
+  bool special : 1;       /* of a pool: it has limits, or streams of its own */
   const rs_job *near;     /* of a job: what will be looked at next but one, to
                              be prefetched only, since it may be gone: the one
                              that was submitted after it; or, when its results
@@ -44,6 +45,8 @@ typedef struct rs_handle {
 /* What the module keeps for a Lua state. */
 typedef struct rs_face {
   rs_events *events;      /* where it hears of its jobs; a reference */
+  unsigned born;          /* what 'rs_forks' was when these were made */
+  unsigned listening;     /* to all jobs that report there; RS_LISTEN_ */
   rs_outbox *outbox;      /* of this state; lent */
   int job_type;           /* registry: the metatable of handles of jobs */
   rs_places places;       /* of handles of jobs */
@@ -69,6 +72,20 @@ rs_lua_own_face (lua_State *L)
   return lua_touserdata(L, lua_upvalueindex(1));
 }
 
+/* 'born' of a handle that is made now. */
+static inline unsigned
+rs_handle_born (void)
+{
+  return rs_forks() & 0x1fffffff;
+}
+
+/* What it is a handle of belongs to another process: fork(2). */
+static inline bool
+rs_handle_foreign (const rs_handle *handle)
+{
+  return handle->born != rs_handle_born();
+}
+
 /*
  * [-0, +1, m]  Push a new, empty handle of 'type' with so many user values;
  * store the pointer through the result.
@@ -79,7 +96,8 @@ void **rs_handle_new (lua_State *L, const char *type, int values);
    no handle of the type. */
 void **rs_handle_test (lua_State *L, int index, const char *type);
 
-/* [-0, +0, v]  The pointer in the handle at argument 'arg', NULL if closed. */
+/* [-0, +0, v]  The pointer in the handle at argument 'arg', NULL if closed;
+   raises when what it was made for belongs to another process. */
 void *rs_handle_get (lua_State *L, int arg, const char *type);
 
 /* [-0, +0, v]  The same; raises "<type> is closed" for NULL. */
@@ -196,10 +214,10 @@ void rs_add_to_streams (lua_State *L);
 unsigned rs_check_streams (lua_State *L, int index);
 
 /* [-0, +0, e]  Where this state hears of its jobs; lent, and the same as long
-   as the state lives.  While it is closed, in finalizers, there is nothing any
-   more, and this raises. */
+   as the state lives, but for a child of fork(2), which has its own.  While it
+   is closed, in finalizers, there is nothing any more, and this raises. */
 rs_events *rs_lua_events (lua_State *L);
-rs_events *rs_lua_events_of (lua_State *L, const rs_face *face);
+rs_events *rs_lua_events_of (lua_State *L, rs_face *face);
 
 /* [-0, +0, e]  Wait there.  A hook that a signal handler has set meanwhile
    runs before this returns; and in a job that is to stop it raises. */

@@ -33,7 +33,8 @@ static rs_handle *
 push_handle (lua_State *L, rs_face *face, rs_job *job)
 {
   rs_handle *const handle = lua_newuserdatauv(L, sizeof *handle, 0);
-  *handle = (rs_handle) { .object = job, .type = RS_JOB_TYPE };
+  *handle = (rs_handle) { .object = job, .type = RS_JOB_TYPE,
+                          .born = rs_handle_born() };
   lua_rawgeti(L, LUA_REGISTRYINDEX, face->job_type);
   lua_setmetatable(L, -2);
   handle->place = rs_place_take(L, &face->places);
@@ -177,7 +178,7 @@ handle_at (lua_State *L, const rs_face *face, unsigned place)
   const rs_handle *const handle =
     rs_place_push(L, &face->places, place) == LUA_TUSERDATA
     ? lua_touserdata(L, -1) : NULL;
-  if (handle != NULL && handle->object != NULL)
+  if (handle != NULL && handle->object != NULL && !rs_handle_foreign(handle))
     return handle->object;
   lua_pop(L, 1);
   return NULL;
@@ -613,7 +614,7 @@ get (lua_State *L)
 {
   rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1, RS_JOB_TYPE);
   if (handle != NULL && handle->object != NULL && lua_isnoneornil(L, 2)
-      && lua_gettop(L) <= 2) {
+      && lua_gettop(L) <= 2 && !rs_handle_foreign(handle)) {
     rs_face *const face = rs_lua_own_face(L);
     rs_events *const e = rs_lua_events_of(L, face);
     rs_job *const job = handle->object;

@@ -238,8 +238,7 @@ rs_lua_pools (lua_State *L)
   while (lua_next(L, 2)) {
     rs_pool *const *const handle = lua_touserdata(L, 3);
     rs_pool_info info = { .closed = true };
-    if (*handle != NULL)
-      rs_pool_info_get(*handle, &info);
+    rs_pool_info_get(*handle, &info);
     if (!info.closed) {
       lua_pushvalue(L, 3);
       lua_rawseti(L, 1, ++n);
@@ -420,7 +419,8 @@ int
 rs_lua_default_pool (lua_State *L)
 {
   rs_pool *const own = rs_pool_current(L);
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) != LUA_TNIL)
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) != LUA_TNIL
+      && (own != NULL || !rs_handle_foreign(lua_touserdata(L, -1))))
     return 1;
   if (own != NULL) {  /* in a runspace: its own pool, which outlives it */
     *rs_handle_new(L, RS_POOL_TYPE, STREAMS) = own;
@@ -433,7 +433,8 @@ rs_lua_default_pool (lua_State *L)
     o.initial_state = push_initial_state(L);
     copy_paths(L, o.initial_state);
     open(L, &o);
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) != LUA_TNIL) {
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) != LUA_TNIL
+        && !rs_handle_foreign(lua_touserdata(L, -1))) {
       rs_handle *const late = lua_touserdata(L, -2);
       rs_pool_unref(late->object);
       late->object = NULL;
@@ -498,8 +499,10 @@ close (lua_State *L, double timeout)
   }
   if (status != RS_EINVAL)
     status = rs_pool_close(pool, 0);
-  if (status == RS_EINVAL)
+  if (status == RS_EINVAL) {
+    check(L);  /* a handler has forked? */
     return status;
+  }
   rs_lua_dispatch(L, e);
   rs_pool_info info;
   rs_pool_info_get(pool, &info);
@@ -535,7 +538,10 @@ pool_close (lua_State *L)
 static int
 pool_scope_end (lua_State *L)
 {
-  close(L, 0);
+  const rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1,
+                                                               RS_POOL_TYPE);
+  if (handle == NULL || !rs_handle_foreign(handle))
+    close(L, 0);
   return 0;
 }
 
@@ -819,7 +825,7 @@ pool_run (lua_State *L)
   if (pool == NULL)
     return call_lua(L, "run");
   enum { FUNCTION = 2, FIRST };
-  const rs_face *const face = rs_lua_own_face(L);
+  rs_face *const face = rs_lua_own_face(L);
   rs_events *const e = rs_lua_events_of(L, face);
   const rs_job_options o = { .events = e, .listen = RS_STREAMS_SHOWN };
   rs_error err;

@@ -158,11 +158,11 @@ sleep_for (lua_State *L)
                               "non-negative number of seconds expected, got "
                               "%s)", rs_handle_describe(L, 1));
   rs_handle_most(L, 1, 0, "parallel.task.sleep(seconds)");
-  rs_events *const e = rs_lua_events(L);
   const double until = rs_now() + seconds;
   double left = seconds;
   rs_task_checkpoint(L);
   while (left > 0) {
+    rs_events *const e = rs_lua_events(L);
     rs_lua_sleep(L, e, left < 1e9 ? left : RS_FOREVER);
     rs_lua_dispatch(L, e);
     left = until - rs_now();

@@ -79,6 +79,12 @@ static struct {
   char code[512];
 } compiled = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
+void
+rs_names_begin_child (void)
+{
+  pthread_mutex_init(&compiled.lock, NULL);
+}
+
 /* lua_Writer; fails when there is no room. */
 static int
 append (lua_State *L, const void *data, size_t size, void *ud)

@@ -147,4 +147,7 @@ bool rs_name_try_push (lua_State *L, const rs_name *name, bool load);
  */
 void rs_name_push (lua_State *L, const rs_name *name, const char *user);
 
+/* In a child of fork(2): nobody makes what all states share. */
+void rs_names_begin_child (void);
+
 #endif

@@ -30,6 +30,7 @@
 #include "batch.h"
 #include "clock.h"
 #include "code.h"
+#include "fork.h"
 #include "large.h"
 #include "options.h"
 #include "sched.h"
@@ -123,6 +124,13 @@ static void
 unlock (rs_pool *pool)
 {
   pthread_mutex_unlock(&pool->sched.lock);
+}
+
+/* It belongs to another process: nothing of it may be locked, or freed. */
+static bool
+is_foreign (const rs_pool *pool)
+{
+  return rs_fork_is_foreign(pool->queue.born);
 }
 
 /* ------------------------------------------------------------------ memory */
@@ -220,11 +228,8 @@ watch_locked (rs_pool *pool, double deadline)
   lock(pool);
   if (has_changed(&w))
     return RS_OK;
-  pool->watching++;
-  const int status = rs_cond_wait_until(&pool->changed, &pool->sched.lock,
-                                        deadline);
-  pool->watching--;
-  return status;
+  return rs_cond_wait_counted(&pool->changed, &pool->sched.lock, deadline,
+                              &pool->watching);
 }
 
 /* ------------------------------------------------- what is left to be done */
@@ -602,6 +607,7 @@ reserve_locked (rs_pool *pool)
   w->slot.reset = pool->reset;
   w->slot.signal = pool->signal;
   w->slot.pin = pool->pin;
+  w->slot.born = pool->queue.born;
   w->slot.number = number;
   rs_list_push(&pool->workers, &w->link);
   rs_sched_enter_locked(&pool->sched, &w->seat);
@@ -876,6 +882,7 @@ pool_new (const rs_pool_options *o)
   pool->queue = (rs_queue) {
     .pool = pool,
     .fresh = o->reset == RS_RESET_FRESH,
+    .born = rs_fork_now(),
     .push = queue_push,
     .claim = queue_claim,
     .claim_of = queue_claim_of,
@@ -962,6 +969,8 @@ rs_pool_await_open (rs_pool *pool, rs_events *events, double timeout,
 {
   if (pool == NULL)
     return rs_fail_null(err, "pool");
+  if (is_foreign(pool))
+    return rs_fork_fail(err, "pool");
   if (rs_check_wait(&timeout, err) != RS_OK)
     return RS_EINVAL;
   const double deadline = rs_deadline(timeout);
@@ -984,6 +993,13 @@ rs_pool_await_open (rs_pool *pool, rs_events *events, double timeout,
   return status == RS_OK ? RS_OK : rs_fail(err, status, "%s", failure.text);
 }
 
+/* It is not open, and will not be: that failed, or the thread is cancelled. */
+static void
+unref_object (void *pool)
+{
+  rs_pool_unref(pool);
+}
+
 int
 rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
 {
@@ -992,11 +1008,11 @@ rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
                            : rs_pool_start(options, &pool, err);
   if (status != RS_OK)
     return status;
+  pthread_cleanup_push(unref_object, pool);
   status = rs_pool_await_open(pool, NULL, RS_FOREVER, err);
+  pthread_cleanup_pop(status != RS_OK);
   if (status == RS_OK)
     *out = pool;
-  else
-    rs_pool_unref(pool);
   return status;
 }
 
@@ -1093,7 +1109,8 @@ join (pthread_t thread)
 int
 rs_pool_close (rs_pool *pool, double timeout)
 {
-  if (pool == NULL || rs_check_wait(&timeout, NULL) != RS_OK)
+  if (pool == NULL || is_foreign(pool)
+      || rs_check_wait(&timeout, NULL) != RS_OK)
     return RS_EINVAL;
   const double deadline = rs_deadline(timeout);
   lock(pool);
@@ -1122,6 +1139,10 @@ rs_pool_close (rs_pool *pool, double timeout)
       abandon_locked(pool);
     ended = over && gone;
   }
+  /* What is left takes no time: the thread is not cancelled before it is done
+     (pthread_cancel(3)). */
+  int state;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
   rs_list *link;
   while ((link = rs_list_shift(&pool->gone)) != NULL) {
     worker *const w = RS_LIST_ENTRY(link, worker, link);
@@ -1136,13 +1157,14 @@ rs_pool_close (rs_pool *pool, double timeout)
   tell_room(pool);
   if (timed)
     rs_timers_drop();
+  pthread_setcancelstate(state, NULL);
   return ended ? RS_OK : RS_ETIMEOUT;
 }
 
 void
 rs_pool_cancel (rs_pool *pool, double grace)
 {
-  if (pool != NULL)
+  if (pool != NULL && !is_foreign(pool))
     cancel_all(pool, RS_REASON_CANCELLED, grace);
 }
 
@@ -1162,7 +1184,7 @@ rs_pool_is_limited (const rs_pool *pool)
 int
 rs_pool_await_room (rs_pool *pool, rs_events *events)
 {
-  if (pool == NULL || events == NULL)
+  if (pool == NULL || events == NULL || is_foreign(pool))
     return RS_EINVAL;
   waiter *const w = calloc(1, sizeof *w);
   if (w == NULL)
@@ -1181,7 +1203,7 @@ rs_pool_await_room (rs_pool *pool, rs_events *events)
 int
 rs_pool_shut (rs_pool *pool, rs_events *events)
 {
-  if (pool == NULL)
+  if (pool == NULL || is_foreign(pool))
     return RS_EINVAL;
   lock(pool);
   if (is_own_worker_locked(pool)) {
@@ -1213,11 +1235,14 @@ rs_pool_ref (rs_pool *pool)
 void
 rs_pool_unref (rs_pool *pool)
 {
-  if (pool == NULL
+  if (pool == NULL || is_foreign(pool)
       || atomic_fetch_sub_explicit(&pool->refs, 1, memory_order_acq_rel) != 1)
     return;
+  int state;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
   rs_pool_close(pool, 0);
   drop(pool, 1);
+  pthread_setcancelstate(state, NULL);
 }
 
 /* ------------------------------------------------------------------ public */
@@ -1225,6 +1250,10 @@ rs_pool_unref (rs_pool *pool)
 static void
 get_info (rs_pool *pool, rs_pool_info *out)
 {
+  if (is_foreign(pool)) {  /* nothing is known of it here */
+    out->closed = true;
+    return;
+  }
   out->min = pool->min;
   out->max = pool->max;
   lock(pool);
@@ -1306,6 +1335,8 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
   int status = rs_code_encode_function(o, L, index, &function, err);
   if (status != RS_OK)
     return status;
+  if (is_foreign(pool))  /* a '__transfer' has forked? */
+    return rs_fork_fail(err, "pool");
   rs_job *const job = rs_job_new(&pool->queue, function, options, NULL);
   if (!function->constant)
     rs_message_unref(function);
@@ -1316,6 +1347,8 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
   status = rs_code_encode_arguments(o, L, first, n, call->room,
                                     call->retries == 0 ? sizeof call->room : 0,
                                     call->function, &call->arguments, err);
+  if (status == RS_OK && is_foreign(pool))
+    status = rs_fork_fail(err, "pool");
   if (status == RS_OK)
     *out = job;
   else
@@ -1331,6 +1364,8 @@ check_call (const rs_pool *pool, const rs_outbox *o, lua_State *L,
   if (pool == NULL || o == NULL || L == NULL)
     return rs_fail_null(err, pool == NULL ? "pool" : L == NULL ? "L"
                                                                : "outbox");
+  if (is_foreign(pool))
+    return rs_fork_fail(err, "pool");
   const int top = lua_gettop(L);
   if (nargs < 0)
     return rs_fail(err, RS_EINVAL, "nargs (%d) is below 0", nargs);
@@ -1373,6 +1408,8 @@ rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
   options = rs_check_job_options(options, &room, err);
   if (options == NULL)
     return RS_EINVAL;
+  if (options->events != NULL && rs_events_foreign(options->events))
+    return rs_fork_fail(err, "rs_events");
   status = make_job(pool, o, L, function, first, nargs, options, &job, err);
   if (status != RS_OK)
     return status;
@@ -1428,7 +1465,10 @@ rs_batch_open (rs_pool *pool, lua_State *L, int nargs,
     return status;
   options = rs_check_batch_options(options, &room, err);
   status = options == NULL ? RS_EINVAL
-         : out == NULL ? rs_fail_null(err, "out") : RS_OK;
+         : out == NULL ? rs_fail_null(err, "out")
+         : is_foreign(pool) ? rs_fork_fail(err, "pool")
+         : options->events != NULL && rs_events_foreign(options->events)
+         ? rs_fork_fail(err, "rs_events") : RS_OK;
   if (status != RS_OK) {
     lua_pop(L, nargs + 1);
     return status;

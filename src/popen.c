@@ -124,9 +124,8 @@ cut_off_writers (void)
   pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-/* In the child of a fork its other threads' streams are nobody's. */
-static void
-forget_writers (void)
+void
+rs_popen_begin_child (void)
 {
   pthread_mutex_init(&writers.lock, NULL);
   rs_list_init(&writers.list);
@@ -136,7 +135,6 @@ static void
 prepare (void)
 {
   atexit(cut_off_writers);
-  pthread_atfork(NULL, NULL, forget_writers);
 }
 
 static void

@@ -12,4 +12,7 @@
 void rs_popen_open (lua_State *L);
 void rs_popen_open_host (lua_State *L);
 
+/* In a child of fork(2): the streams of the parent's jobs are not its own. */
+void rs_popen_begin_child (void);
+
 #endif

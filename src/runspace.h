@@ -56,9 +56,26 @@
  *     own: others go to the handler that was there before, or was set since;
  *     the library looks at that with each stop, and takes the signal again.
  *     No other signal, and nothing else of the process, is changed.
- *   - After fork(2) a pool belongs to the parent: in the child its threads are
- *     not there.  The library does not look: a child does nothing with it, nor
- *     with a state that has used it, but calls exec(2) or _exit(2).
+ *   - After fork(2) pools, and their jobs, batches and events, belong to the
+ *     parent: their threads are not in the child.  There functions with a
+ *     status return RS_EINVAL ("this pool belongs to another process"), others
+ *     do nothing, and a job's state is RS_JOB_LOST.  Dropping the last
+ *     reference frees nothing there.  The child may open pools of its own,
+ *     with an initial state of the parent's, too; it may call exec(2), or end
+ *     in any way: by exit(3), with its states closed, or by _exit(2).  A child
+ *     that a job has made ends by itself with status 0 when the job's function
+ *     returns.  Children that no handlers of pthread_atfork(3) run in, those
+ *     of vfork(2) and _Fork(3), may only call exec(2) or _exit(2).
+ *   - A thread of the program's that waits here (rs_job_wait, rs_job_await,
+ *     rs_events_wait, rs_batch_wait, rs_pool_open, rs_pool_await_open,
+ *     rs_pool_close) may be cancelled by pthread_cancel(3), of the deferred
+ *     kind: no lock stays taken, and others go on with the same objects.  A
+ *     pool that was being opened is closed; one that was being closed takes no
+ *     new work, and is to be closed again, or dropped.  What the thread had
+ *     references to it still has: give them back in a handler of its own
+ *     (pthread_cleanup_push(3)).  'rs_pool_unref' is not interrupted.  A state
+ *     whose thread was cancelled inside a call of Lua is not to be used any
+ *     more, nor closed, so its memory is lost.
  *   - exit(3), or the return of 'main', ends the threads where they are; close
  *     the pools first if their jobs are to end.
  *   - A worker's C stack has 1 MiB, and 4 MiB where a sanitizer is built in.
@@ -125,6 +142,13 @@ RS_API const char *rs_status_message (int status);
 /* RS_VERSION of the library that is running. */
 RS_API const char *rs_version (void);
 RS_API int rs_version_num (void);
+
+/*
+ * Calls of fork(2) between the process that loaded the library and this one: 0
+ * there, 1 in its children.  Pools, jobs, batches and events that were made
+ * when this was another number belong to another process.
+ */
+RS_API unsigned rs_forks (void);
 
 /* Seconds on the monotonic clock, clock_gettime(2) CLOCK_MONOTONIC. */
 RS_API double rs_now (void);

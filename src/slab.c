@@ -48,6 +48,13 @@ put_region (region *r)
     free(r);
 }
 
+void
+rs_slab_begin_child (void)
+{
+  pthread_mutex_init(&spare.lock, NULL);
+  spare.n = 0;
+}
+
 /* Where its blocks are. */
 static char *
 memory_of (const page *p)

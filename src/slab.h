@@ -93,6 +93,9 @@ void *rs_slab_took_last (rs_page *p, size_t size, void *block)
   __attribute__ ((returns_nonnull));
 void *rs_slab_gave_first (rs_slab *s, rs_page *p, size_t size);
 
+/* In a child of fork(2): no regions are kept for other states. */
+void rs_slab_begin_child (void);
+
 static inline rs_region *
 rs_slab_region (const void *address)
 {

@@ -61,6 +61,12 @@ rs_spin_leave (void)
   atomic_fetch_sub_explicit(&counts.awake, 1, memory_order_relaxed);
 }
 
+void
+rs_spin_begin_child (void)
+{
+  atomic_store_explicit(&counts.awake, 0, memory_order_relaxed);
+}
+
 /* CPUs that no worker has. */
 static int
 free_cpus (void)

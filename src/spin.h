@@ -18,6 +18,9 @@
 void rs_spin_enter (void);
 void rs_spin_leave (void);
 
+/* In a child of fork(2): there are no workers. */
+void rs_spin_begin_child (void);
+
 /* There is a CPU that neither a worker that is awake nor the host has. */
 bool rs_spin_spare (void);
 

@@ -17,6 +17,7 @@
 #include "base.h"
 #include "clock.h"
 #include "control.h"
+#include "fork.h"
 #include "output.h"
 #include "popen.h"
 #include "sandbox.h"
@@ -511,6 +512,7 @@ rs_state_open (const rs_state_options *o, rs_state **out, rs_error *err)
   s->pool = o->pool;
   s->cancel = o->cancel;
   s->worker = o->worker;
+  s->born = rs_fork_now();
   s->reset = o->reset;
   s->alloc.refuse = rs_cancel_refusal(s->cancel);
   s->alloc.exhausted = on_exhausted;

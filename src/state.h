@@ -87,10 +87,11 @@ typedef struct rs_run rs_run;
 struct rs_state {
   lua_State *L;           /* the main coroutine */
   rs_alloc alloc;
-  rs_limits limits;       /* constant, as the next four */
+  rs_limits limits;       /* constant, as the next five */
   rs_pool *pool;          /* lent */
   rs_cancel *cancel;      /* lent */
   unsigned worker;
+  unsigned born;          /* generation: fork.h */
   int reset;              /* RS_RESET_ */
   rs_environment environment;
   bool exhausted;         /* it wanted more memory than its limit */

@@ -160,6 +160,8 @@ rs_timer_clear (rs_timer *timer)
 {
   if (!atomic_load(&timer->used))  /* as most of them are not */
     return;
+  int state;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
   pthread_mutex_lock(&timers.lock);
   rs_list_remove(&timer->link);
   while (timers.firing == timer
@@ -167,4 +169,17 @@ rs_timer_clear (rs_timer *timer)
     pthread_cond_wait(&timers.fired, &timers.lock);
   rs_list_remove(&timer->link);  /* 'fire' may have set it again */
   pthread_mutex_unlock(&timers.lock);
+  pthread_setcancelstate(state, NULL);
+}
+
+void
+rs_timers_begin_child (void)
+{
+  pthread_mutex_init(&timers.lock, NULL);
+  rs_list_init(&timers.set);
+  timers.firing = NULL;
+  timers.holders = 0;
+  timers.started = false;
+  rs_cond_init(&timers.earlier);
+  pthread_cond_init(&timers.fired, NULL);
 }

@@ -52,4 +52,7 @@ bool rs_timer_set (rs_timer *timer, double due);
  */
 void rs_timer_clear (rs_timer *timer);
 
+/* In a child of fork(2): nothing is set, and nobody holds it. */
+void rs_timers_begin_child (void);
+
 #endif

@@ -66,7 +66,7 @@ typedef struct rs_slot_owner {
 } rs_slot_owner;
 
 struct rs_slot {
-  const rs_slot_owner *owner;     /* constant, as are the next six */
+  const rs_slot_owner *owner;     /* constant, as are the next eight */
   const struct rs_transport *transport;
   rs_pool *pool;
   rs_initial_state *initial_state;
@@ -74,6 +74,7 @@ struct rs_slot {
   int reset;                      /* RS_RESET_ */
   int signal;                     /* that stops a job; 0: none */
   bool pin;                       /* it stays on one CPU */
+  unsigned born;                  /* generation: fork.h */
   unsigned number;                /* of the worker in its pool, from 1 */
   pthread_t thread;               /* set by 'began' */
   rs_cancel *cancel;              /* of the thread, or NULL; lent; set by

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "cpu.h"
+#include "fork.h"
 #include "state.h"
 #include "status.h"
 
@@ -55,6 +56,25 @@ tell_bytes (rs_slot *slot, const rs_state *s)
                         memory_order_relaxed);
 }
 
+/*
+ * What it runs may fork, and go on in the child: there this is the only
+ * thread, and its pool is not.  So it ends, and the process with it, as with
+ * each last thread: pthread_exit(3).
+ */
+static void
+end_child (const rs_slot *slot)
+{
+  if (rs_fork_is_foreign(slot->born))
+    pthread_exit(NULL);
+}
+
+static void
+close_state (const rs_slot *slot, rs_state *s)
+{
+  rs_state_close(s);
+  end_child(slot);
+}
+
 /* A state, which is seeded for 'job', or NULL, and stopped with it.  NULL, and
    'err' filled, on failure. */
 static rs_state *
@@ -71,7 +91,9 @@ open_state (rs_slot *slot, rs_cancel *cancel, rs_job *job, rs_error *err)
     .owner = job != NULL ? (void *) &job->call : RS_SEEDING,
   };
   rs_state *s = NULL;
-  if (rs_state_open(&options, &s, err) != RS_OK)
+  const int status = rs_state_open(&options, &s, err);
+  end_child(slot);
+  if (status != RS_OK)
     return NULL;
   tell_bytes(slot, s);
   return slot->state = s;
@@ -83,7 +105,7 @@ renew (rs_slot *slot, rs_cancel *cancel, rs_state *old, rs_job *job,
        rs_error *err)
 {
   slot->state = NULL;
-  rs_state_close(old);
+  close_state(slot, old);
   rs_state *const s = open_state(slot, cancel, job, err);
   if (s != NULL)
     slot->owner->renewed(slot);
@@ -116,6 +138,7 @@ run (rs_slot *slot, rs_cancel *cancel, rs_state *s, rs_job *job,
     }
     s = renew(slot, cancel, s, job, err);
   }
+  end_child(slot);
   if (s != NULL)
     tell_bytes(slot, s);
   slot->owner->done(slot);
@@ -166,7 +189,7 @@ serve (rs_slot *slot, rs_cancel *cancel)
       slot->owner->opened(slot, err.status, &err);
   }
   slot->state = NULL;
-  rs_state_close(s);
+  close_state(slot, s);
 }
 
 static void *
