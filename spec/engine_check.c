@@ -16,6 +16,7 @@
 #include "lparallel.h"
 #include "sched.h"
 #include "slab.h"
+#include "timer.h"
 
 /* ---------------------------------------------- threads that cannot be had */
 
@@ -1652,6 +1653,70 @@ check_default_pool (void)
   lua_close(L);
 }
 
+/* rs_timer: the thread of the timers stays here. */
+static void
+stay_at_gate (rs_timer *timer)
+{
+  (void) timer;
+  wait_at_gate(NULL);
+}
+
+/* What ends behind its time-out, or its deadline, while nobody looks at the
+   clock for it, has not completed. */
+static void
+check_late (lua_State *L)
+{
+  static const char source[] =
+    "local now = require 'parallel'.now "
+    "local began = now() "
+    "repeat until now() > began + 0.002 "
+    "return 1";
+  rs_timer timer;
+  rs_error err;
+  rs_job *job;
+  rs_batch *batch;
+  rs_record record;
+  rs_job_info info;
+  gate_close();
+  rs_pool *const pool = gated_pool(1, 1);
+  rs_timer_init(&timer, stay_at_gate);
+  REQUIRE(rs_timer_set(&timer, rs_now()));
+  gate_await(1);
+  const rs_job_options options[] = {
+    { .timeout = 0.001 }, { .deadline = 0.001 }, { .timeout = 100 },
+    { .deadline = 100 }
+  };
+  static const char *const reasons[] = { "timeout", "deadline", NULL, NULL };
+  for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+    lua_pushstring(L, source);
+    REQUIRE(rs_submit(pool, L, 0, &options[i], &job, &err) == RS_OK);
+    CHECK(rs_job_wait(job, NULL, RS_FOREVER) == RS_OK);
+    rs_job_info_get(job, &info);
+    CHECK(info.state == (reasons[i] != NULL ? RS_JOB_TIMED_OUT
+                                            : RS_JOB_COMPLETED));
+    CHECK(reasons[i] == NULL || info.reason == NULL
+          ? reasons[i] == info.reason : strcmp(info.reason, reasons[i]) == 0);
+    rs_job_unref(job);
+  }
+  lua_pushstring(L, source);
+  const rs_batch_options o = { .timeout = 0.001, .flags = RS_BATCH_CONTINUE };
+  REQUIRE(rs_batch_open(pool, L, 0, &o, &batch, &err) == RS_OK);
+  REQUIRE(rs_batch_add_range(batch, 1, 1, 3, &err) == RS_OK);
+  REQUIRE(rs_batch_finish(batch, &err) == RS_OK);
+  int n = 0;
+  while (rs_batch_wait(batch, L, RS_FOREVER) == RS_OK)
+    while (rs_batch_next(batch, L, &record) == RS_OK) {
+      CHECK(record.state == RS_JOB_TIMED_OUT);
+      n++;
+    }
+  CHECK(n == 3);
+  lua_settop(L, 0);
+  rs_batch_close(batch, L);
+  gate_open();
+  rs_timer_clear(&timer);
+  rs_pool_unref(pool);
+}
+
 int
 main (void)
 {
@@ -1683,6 +1748,7 @@ main (void)
   check_no_worker_left(L);
   check_batch_wakes(L);
   check_events(L);
+  check_late(L);
   check_default_pool();
   check_rest(L);
   lua_close(L);

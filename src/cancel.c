@@ -33,6 +33,7 @@
 
 #define AGAIN 5e-3         /* seconds after which a signal is sent again */
 #define FIRED (-1.0)       /* 'due' of what has run out of time */
+#define TICK 0.02          /* seconds that 'rs_now_coarse' may be behind */
 
 enum {
   ALL = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
@@ -824,14 +825,25 @@ rs_token_set_due (rs_cancel *c, rs_token *t, double timeout)
   arm(c, due);
 }
 
+/* It is later than 'due'.  Most often the clock that costs little, and is up
+   to a tick behind, tells that it is not. */
+static bool
+has_passed (double due)
+{
+  return rs_now_coarse() + TICK >= due && rs_now() >= due;
+}
+
 static rs_reason
 settle (rs_cancel *c, rs_token *t, lua_State *L)
 {
-  bool fired = false;
-  if (atomic_load_explicit(&t->due, memory_order_relaxed) != RS_NEVER)
-    fired = atomic_exchange(&t->due, RS_NEVER) < 0;
+  bool fired = false, late = false;
+  if (atomic_load_explicit(&t->due, memory_order_relaxed) != RS_NEVER) {
+    const double due = atomic_exchange(&t->due, RS_NEVER);
+    fired = due < 0;
+    late = !fired && has_passed(due);  /* before the timer was there */
+  }
   if (!fired && level_of(t) == RS_GOING)
-    return RS_REASON_NONE;
+    return late ? RS_REASON_TIMEOUT : RS_REASON_NONE;
   pthread_mutex_lock(&c->lock);
   const rs_reason reason = t->item != RS_REASON_NONE ? t->item : t->reason;
   t->item = RS_REASON_NONE;

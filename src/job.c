@@ -733,6 +733,14 @@ settle (rs_notice *n)
   atomic_fetch_or(&of_notice(n)->refs, RS_JOB_SETTLED);
 }
 
+/* Its end is behind its deadline, though the timer was not there yet. */
+static bool
+is_late (const rs_job *job)
+{
+  const rs_job_more *const more = more_of(job);
+  return more != NULL && job->finished > more->timer.due;
+}
+
 /* Set its final state, under the lock; false when it has one.  What it ends as
    may change.  'report': somebody should hear of that. */
 static bool
@@ -750,6 +758,10 @@ set_watched_end (rs_job *job, rs_job_state *state, rs_reason reason,
       reason = wish;
     }
     job->finished = rs_now();
+    if (rs_job_state_good(*state) && is_late(job)) {
+      *state = RS_JOB_TIMED_OUT;
+      reason = RS_REASON_DEADLINE;
+    }
     set_state_locked(job, state_and(*state, reason));
     tell_locked(job);
   }
