@@ -7,9 +7,12 @@
  */
 #include "state.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <lauxlib.h>
 #include <lualib.h>
@@ -88,11 +91,23 @@ rs_state_rest (rs_state *s)
 
 /* ------------------------------------------------------- what it prints */
 
+/* Write them.  Where nobody reads any more the system tells the thread that
+   has written, by a signal that workers block; so the process is told, which
+   ends by it unless the program has other plans.  0, or 'errno'. */
+static int
+write_out (int fd, const char *text, size_t size)
+{
+  const int error = rs_console_write(fd, text, size);
+  if (error == EPIPE)
+    kill(getpid(), SIGPIPE);
+  return error;
+}
+
 /* These lines are whole.  0, or 'errno'. */
 static int
 put_lines (rs_state *s, int fd, const char *text, size_t size)
 {
-  const int error = rs_console_write(fd, text, size);
+  const int error = write_out(fd, text, size);
   if (s->on_line == NULL)  /* while it is seeded? */
     return error;
   const char *const end = text + size;
@@ -121,7 +136,7 @@ write_text (lua_State *L, int fd, const char *text, size_t size)
     if (!line->failed)
       error = put_lines(s, fd, (const char *) line->data, line->size);
     else  /* torn rather than lost */
-      error = rs_console_write(fd, text, whole);
+      error = write_out(fd, text, whole);
     rs_buf_clear(line);
   }
   if (whole < size)
