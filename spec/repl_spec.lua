@@ -424,6 +424,59 @@ describe("the prompt at a terminal", function ()
     leave()
   end)
 
+  --- What may stand where the history is kept, and is none.
+  for what, make in pairs {
+    ["a FIFO"] = "mkfifo %s",
+    ["a directory"] = "mkdir %s",
+    ["a device that is full"] = "ln -s /dev/full %s",
+    ["a device without an end"] = "ln -s /dev/zero %s",
+  } do
+    it("does without a history that is " .. what, function ()
+      local path <const> = home.path .. "/.local/state/runspace"
+      assert(os.execute("mkdir -p " .. path))
+      assert(os.execute(make:format(path .. "/history")))
+      start()
+      enter "1"
+      expect "> 1\n1\n>"
+      press("Up", "Enter")
+      expect "> 1\n1\n> 1\n1\n>"
+      leave()
+    end)
+  end
+
+  it("reads the end of a huge history, and leaves no more of it", function ()
+    local path <const> = home.path .. "/.local/state/runspace"
+    assert(os.execute("mkdir -p " .. path))
+    local file <const> = assert(io.open(path .. "/history", "wb"))
+    local line <const> = ("x"):rep(1023) .. "\n"
+    for i = 1, 20000 do
+      file:write("#", 1600000000 + i, "\n-- ", i, line)
+    end
+    file:write("#1700000000\nx = (1\n+ 2)\n")
+    file:close()
+    start()
+    press("Up", "Enter")
+    expect "> x = (1\n+ 2)\n>"
+    enter "x"
+    expect "\n3\n>"
+    leave()
+    local kept <const> = history()
+    assert.is_true(#kept <= 1 << 20)
+    assert.matches("^%-%- %d+x+\n", kept)
+    assert.matches("\n%-%- 20000x+\nx = %(1\n%+ 2%)\nx\n$", kept)
+  end)
+
+  it("does without a history that has no end at all", function ()
+    local path <const> = home.path .. "/.local/state/runspace"
+    assert(os.execute("mkdir -p " .. path))
+    assert(os.execute("truncate -s 1T " .. path .. "/history"))
+    start()
+    enter "1"
+    expect "> 1\n1\n>"
+    leave()
+    assert.equal("1\n", history())
+  end)
+
   it("drops what was typed at SIGINT", function ()
     start()
     type_text "nonsense"

@@ -158,6 +158,7 @@ read_plain (lua_State *L, const char *prompt, bool echo)
 #ifdef HAVE_READLINE
 
 enum { HISTORY_MAX = 1000 };  /* entries in memory, lines in the file */
+enum { HISTORY_BYTES = 1 << 20 };  /* of the file that are looked at */
 
 /* Readline calls back without a context. */
 static struct {
@@ -524,6 +525,45 @@ history_path (void)
   return path;
 }
 
+/* Open the file of the history.  -1 when there is none: what is no plain file,
+   a FIFO for one, may block whoever opens or reads it. */
+static int
+open_history (int flags)
+{
+  struct stat info;
+  const int file = open(editor.history, flags | O_NONBLOCK | O_CLOEXEC, 0600);
+  if (file < 0 || (fstat(file, &info) == 0 && S_ISREG(info.st_mode)))
+    return file;
+  close(file);
+  return -1;
+}
+
+/* Leave only the end of the file, from the beginning of an entry on, if it is
+   too long to be read.  False when that cannot be done. */
+static bool
+shorten_history (int file)
+{
+  struct stat info;
+  if (fstat(file, &info) != 0)
+    return false;
+  if (info.st_size <= HISTORY_BYTES)
+    return true;
+  char *const end = malloc(HISTORY_BYTES + 1);
+  const ssize_t n = end == NULL ? -1
+    : pread(file, end, HISTORY_BYTES, info.st_size - HISTORY_BYTES);
+  bool good = n >= 0;
+  if (good) {
+    end[n] = '\0';
+    const char *const before = strstr(end, "\n#");
+    const char *const first = before != NULL ? before + 1 : "";
+    const size_t rest = strlen(first);
+    good = pwrite(file, first, rest, 0) == (ssize_t) rest
+        && ftruncate(file, (off_t) rest) == 0;
+  }
+  free(end);
+  return good;
+}
+
 /* Entries of several lines are told apart by the time before each. */
 static void
 load_history (void)
@@ -536,7 +576,13 @@ load_history (void)
   if (editor.history == NULL)
     return;
   make_directories(editor.history);
-  if (read_history(editor.history) == 0)
+  int file = open_history(O_RDWR);
+  if (file < 0)  /* it may be for reading only */
+    file = open_history(O_RDONLY);
+  const bool good = file >= 0 && shorten_history(file);
+  if (file >= 0)
+    close(file);
+  if (good && read_history(editor.history) == 0)
     history_truncate_file(editor.history, HISTORY_MAX);
 }
 
@@ -557,8 +603,7 @@ save_history (const char *chunk)
   add_history(chunk);
   if (editor.history == NULL)
     return;
-  const int file = open(editor.history,
-                        O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+  const int file = open_history(O_WRONLY | O_APPEND | O_CREAT);
   const size_t room = strlen(chunk) + 40;
   char *entry = malloc(room);
   if (file >= 0 && entry != NULL) {
