@@ -189,6 +189,62 @@ describe("a host state that is closed", function ()
     assert.equal(3, status)
   end)
 
+  --- Where 'os.exit' is called, as 'leave', beside a job that runs for ever
+  --- and others that are queued.
+  for place, call in pairs {
+    ["the script"] = "leave()",
+    ["a coroutine"] = "coroutine.wrap(leave)()",
+    ["a handler of an event"] = "parallel.on('go', leave) "
+      .. "parallel.run \"parallel.task.emit 'go' while true do end\"",
+    ["a handler of a job"] = "local job = parallel.spawn 'return 1' "
+      .. "job:on('finished', leave) job:get()",
+    ["a handler of a stream"] = "parallel.run(function () "
+      .. "parallel.task.output(1) while true do end end)",
+    ["a loop over records"] = "for _ in pool:each({1, 2}, tostring) do "
+      .. "leave() end",
+    ["an iterator of a map"] = "pool:map(leave, tostring)",
+    ["'__index' of items"] = "pool:map(setmetatable({}, { __len = function () "
+      .. "return 9 end, __index = leave }), tostring)",
+    ["a '__transfer'"] = "pool:run(tostring, setmetatable({}, "
+      .. "{ __transfer = leave }))",
+    ["a function that shows progress"] = "pool:map({1, 2}, tostring, "
+      .. "{ progress = leave })",
+    ["a '__close'"] = "do local _ <close> = setmetatable({}, "
+      .. "{ __close = leave }) end",
+    ["a '__gc'"] = "setmetatable({}, { __gc = leave }) collectgarbage()",
+    ["behind an error that was caught"] = "pcall(pool.run, pool, error) "
+      .. "leave()",
+  } do
+    for _, close in ipairs { false, true } do
+      it("by os.exit(7, " .. tostring(close) .. ") ends with 7 from " .. place,
+         function ()
+        local text <const>, status <const> = child(([[
+          local function leave () os.exit(7, %s) end
+          local pool = parallel.pool { max = 2 }
+          local job = pool:spawn "while true do tostring {} end"
+          while job.state ~= "running" do end
+          for _ = 1, 100 do parallel.spawn "local x = {} return x" end
+          parallel.on("output", leave)
+          %s
+        ]]):format(close, call))
+        assert.equal("", text)
+        assert.equal(7, status)
+      end)
+    end
+  end
+
+  it("is no job's affair: there, os.exit raises", function ()
+    local text <const>, status <const> = child [[
+      print(pcall(parallel.run, "os.exit(3)"))
+      print(parallel.collect({1}, "os.exit(3)")[1].state)
+      local job = parallel.spawn "pcall(os.exit, 3) return 'well'"
+      print(job:get())
+      parallel.run "os.exit(3)"
+    ]]
+    assert.matches("^false\t.*os%.exit.*\nfailed\nwell\n.*os%.exit", text)
+    assert.equal(1, status)
+  end)
+
   it("may be one of several in a process", function ()
     -- A runspace is a host, too: of the pools that it opens itself.
     local pool <close> = parallel.pool { max = 2 }

@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: MIT
+local run_script <const> = require "support.script"
 local gates <const> = require "support.gate"
 local parallel <const> = require "parallel"
 
@@ -361,6 +362,29 @@ describe("pool", function ()
     assert.equal(1, info.lost_workers)
     assert.equal(1, info.finished)
   end)
+
+  for max, rest in pairs {
+    [4] = "false\tthe pool has lost 8 workers, which never came back from "
+          .. "their jobs, and replaces no more of them\n",
+    [8] = "true\t1\n",
+  } do
+    it("has lost 8 workers when 8 jobs took theirs, " .. max .. " at a time",
+       function ()
+      assert.equal("8\t8\t8\n8\t8\n8\t8\n" .. rest, (run_script(([[
+        local pool = parallel.pool { max = %d }
+        local records, report = pool:collect(parallel.range(8),
+          "os.execute 'exec sleep 10'", { timeout = 0.01, chunk = 1 })
+        local states = report:count "state"
+        local info, stats = pool:info(), parallel.stats()
+        print(states.lost, report.failed, #records)
+        print(info.lost_workers, info.done.lost)
+        print(stats.lost_workers, stats.done.lost)
+        local ok, got = pcall(pool.run, pool, "return 1")
+        print(ok, (tostring(got):gsub("^[^ ]*: ", "")))
+        os.exit(0)
+      ]]):format(max))))
+    end)
+  end
 
   it("says what it is", function ()
     local pool <close> = parallel.pool { max = 1 }
