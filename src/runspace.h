@@ -81,7 +81,9 @@
  *   - A worker's C stack has 1 MiB, and 4 MiB where a sanitizer is built in.
  *   - 'print' and 'io.write' of a job go to the standard output of the process
  *     in whole lines, and line by line into the job's RS_STREAM_INFORMATION;
- *     'rs_console_write' puts lines of the program's own between them.
+ *     'rs_console_write' puts lines of the program's own between them.  Where
+ *     nobody reads it any more, the process is sent SIGPIPE, as it is when a
+ *     thread of the program's writes there.
  */
 #ifndef RUNSPACE_H
 #define RUNSPACE_H
