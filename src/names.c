@@ -427,18 +427,20 @@ bool
 rs_names_suspects (rs_names *n, lua_State *L, int home, const void *object,
                    int *status)
 {
-  in_state *const h = lua_touserdata(L, home);
   *status = RS_OK;
   if (!n->checked) {
+    in_state *const h = lua_touserdata(L, home);
     if (!look(h, L, home, n->anew)) {
       *status = RS_ENOMEM;
       return false;
     }
+    n->fields = &h->fields;
     n->checked = true;
     n->anew = false;
   }
-  if (h->fields.count > 0
-      && known_slot(h->fields.known, h->fields.room, object)->object != NULL)
+  const rs_names *const fields = n->fields;
+  if (fields->count > 0
+      && known_slot(fields->known, fields->room, object)->object != NULL)
     return true;
   if (n->count == 0)
     return false;

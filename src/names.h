@@ -101,7 +101,8 @@ typedef struct rs_names {
   rs_known *known;      /* hash by address */
   size_t room;          /* a power of two, or 0 */
   size_t count;
-  bool checked;         /* what the state keeps is of this message's time, */
+  const struct rs_names *fields;  /* what the state keeps, see 'look' */
+  bool checked;         /* that is of this message's time, */
   bool anew;            /*   and shall be, also where no module is new */
 } rs_names;
 
