@@ -132,8 +132,10 @@ describe("task.execute", function ()
     local file <close> = io.open(path)
     local pid <const> = file:read "n"
     -- It may be there for a moment yet, until somebody has waited for it.
-    local _, state = execute("ps -o stat= -p " .. pid)
-    assert.is_true(state == "" or state:find "^Z" ~= nil, state)
+    assert.is_true(gates.eventually(function ()
+      local _, state = execute("ps -o stat= -p " .. pid)
+      return state == "" or state:find "^Z" ~= nil
+    end))
     os.remove(path)
   end)
 
