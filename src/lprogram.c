@@ -213,6 +213,13 @@ wait_for (pid_t pid)
   return status;
 }
 
+/* Its other name: ThreadSanitizer takes 'clone' for a fork, in whose child it
+   forgets threads and locks, which would be those of the parent here. */
+#ifdef __GLIBC__
+int __clone (int (*) (void *), void *, int, void *, ...);
+#define clone __clone
+#endif
+
 /* Start 'c', and wait until it is the program.  0, or an error number. */
 static int
 start_child (child *c, pid_t *pid)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * tsan_longjmp.c - let ThreadSanitizer see how Lua's errors jump, and that a
- * child which shares our memory is no fork.
+ * tsan_longjmp.c - let ThreadSanitizer see how Lua's errors jump.
  *
  * The system's liblua raises errors by '_longjmp' or, when it was built with
  * fortification, by '__longjmp_chk'.  ThreadSanitizer intercepts 'longjmp'
@@ -9,10 +8,6 @@
  * is full after about ten thousand errors.  A program that links this file
  * answers to both names itself, for the libraries it loads too, and goes
  * through 'longjmp'.  Neither function has a frame on the shadow stack.
- *
- * It takes each 'clone' for a fork, too, whose child it lets forget threads
- * and locks: those of the parent, where the two share their memory.  So
- * 'clone' is the C library's own here.
  */
 
 /* Fortified, 'longjmp' below would be '__longjmp_chk', and call itself. */
@@ -24,7 +19,6 @@
 
 UNSEEN void _longjmp (jmp_buf env, int value);
 UNSEEN void __longjmp_chk (jmp_buf env, int value);
-int clone (int (*function) (void *), void *stack, int flags, void *arg, ...);
 
 void
 _longjmp (jmp_buf env, int value)
@@ -36,12 +30,4 @@ void
 __longjmp_chk (jmp_buf env, int value)
 {
   longjmp(env, value);
-}
-
-int __clone (int (*function) (void *), void *stack, int flags, void *arg, ...);
-
-__attribute__ ((no_sanitize_thread, visibility ("default"))) int
-clone (int (*function) (void *), void *stack, int flags, void *arg, ...)
-{
-  return __clone(function, stack, flags, arg);
 }
