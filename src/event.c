@@ -73,7 +73,6 @@ struct rs_events {
                                   host's own, as the next ones */
   unsigned n_spares, spares_room;
   unsigned taken, given;       /* in a row, up to 2 */
-  rs_spin_site site;           /* where it waits */
   void (*free_spare) (rs_events *e, rs_notice *n);
   bool open;                   /* the purses may be filled */
   rs_purses purses;
@@ -391,9 +390,9 @@ wait_here (const wish *w, double timeout)
   const double deadline = rs_deadline(timeout);
   int status = RS_OK;
   if (timeout != 0 && w->ready == NULL)
-    rs_spin(&e->site, is_stirred, e);
+    rs_spin(is_stirred, e);
   else if (timeout != 0)
-    rs_spin(&e->site, is_there, w);
+    rs_spin(is_there, w);
   if (w->ready != NULL && w->ready(w->ud))
     return RS_OK;
   pthread_mutex_lock(&e->lock);
@@ -458,7 +457,7 @@ rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
                     const void *ud)
 {
   const wish w = { e, ready, ud, NULL };
-  rs_spin_few(&e->site, is_there, &w, LOOKS);
+  rs_spin_few(is_there, &w, LOOKS);
   return ready(ud) && !rs_events_pending(e);
 }
 

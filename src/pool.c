@@ -219,12 +219,11 @@ has_changed (const void *ud)
 static int
 watch_locked (rs_pool *pool, double deadline)
 {
-  static rs_spin_site openings;
   const watch w = {
     pool, atomic_load_explicit(&pool->changes, memory_order_relaxed)
   };
   unlock(pool);
-  rs_spin_few(&openings, has_changed, &w, LOOKS);
+  rs_spin_few(has_changed, &w, LOOKS);
   lock(pool);
   if (has_changed(&w))
     return RS_OK;
@@ -1099,9 +1098,8 @@ static void
 join (pthread_t thread)
 {
   bool joined = false;
-  static rs_spin_site joins;
   const ending e = { thread, &joined };
-  rs_spin_few(&joins, has_joined, &e, LOOKS);
+  rs_spin_few(has_joined, &e, LOOKS);
   if (!joined)
     pthread_join(thread, NULL);
 }

@@ -67,7 +67,6 @@ rs_seat_init (rs_seat *seat)
   seat->since = 0;
   seat->tail = seat->noted = 0;
   seat->current = NULL;
-  seat->site = (rs_spin_site) { 0 };
   atomic_init(&seat->at, 0);
   atomic_init(&seat->busy, false);
   atomic_init(&seat->finished, 0);
@@ -541,7 +540,7 @@ rs_seat_linger (rs_sched *s, rs_seat *seat)
   if (!change(hold, RS_HOLD_EMPTY, RS_HOLD_AWAITED))
     return true;
   const double began = seat->since > 0 ? rs_now() : 0;
-  rs_spin_few(&seat->site, is_given, hold, LINGER);
+  rs_spin_few(is_given, hold, LINGER);
   if (seat->since > 0)  /* it takes no longer for its jobs */
     seat->since += rs_now() - began;
   return !change(hold, RS_HOLD_AWAITED, RS_HOLD_EMPTY);
@@ -599,7 +598,7 @@ rs_sched_leave_locked (rs_sched *s, rs_seat *seat)
 bool
 rs_seat_spin (rs_seat *seat)
 {
-  rs_spin(&seat->site, is_called, seat);
+  rs_spin(is_called, seat);
   return atomic_load_explicit(&seat->called, memory_order_acquire)
          == RS_SEAT_HANDED;
 }

@@ -110,7 +110,6 @@ struct rs_seat {
                             read by any */
   unsigned noted;        /* 'at' at 'since'; the worker's own */
   rs_hold *current;      /* what runs, or NULL; the same */
-  rs_spin_site site;     /* where it looks; the worker's own */
   double since;          /* instant at which it took what is in its hand */
   _Atomic bool busy;     /* it runs a job; set by the worker, read by any */
   _Atomic uint64_t finished;  /* jobs; the same */

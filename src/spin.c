@@ -7,27 +7,26 @@
  * sleeps, and not with each job, since whoever spins reads it again and again:
  * to take it away from there costs as much as the rest of an empty job.
  *
- * Looking is free while a CPU is idle.  What came of it tells whether one is:
- * a thread that loses its CPU while it looks shares it with somebody, so that
- * nobody looks for a while; and where looks were in vain several times in a
- * row, nobody does there.  The CPU is not offered to others between looks:
- * beside a busy program that gives away a whole slice of time.
+ * Looking is free while a CPU is idle.  The CPU is offered to others between
+ * looks, since who is waited for may be queued for it.  Beside a busy program
+ * that gives away a whole slice of time, and tells that the CPU is shared: for
+ * a while nobody looks then, and all sleep at once.
  */
 #include "spin.h"
 
 #include <limits.h>
+#include <sched.h>
+#include <stdatomic.h>
 
 #include "clock.h"
 
 #define PATIENCE 250e-6  /* seconds */
-#define AWAY 200e-6      /* between two looks at the clock: a slice of time */
-#define PAUSE 1e-3       /* without looks, at first; then twice that, */
+#define SLICE 500e-6     /* away: another program had the CPU */
+#define PAUSE 10e-3      /* without looks, at first; then twice that, */
 #define LONGEST 0.5      /*   up to this */
-#define FORGET 8         /* pauses after which the next one is the first */
+#define FORGET 10.0      /* after the last one, the next is the first */
 
 enum { LOOKS = 32 };     /* in a row, some 1.5 us */
-enum { VAIN = 4 };       /* times all that patience, in a row */
-
 static struct {
   char before[64];
   _Atomic int awake;     /* workers that do not sleep */
@@ -35,8 +34,11 @@ static struct {
   _Atomic int cpus;
 } counts;
 
-/* All sites: others want the CPUs. */
-static rs_spin_site everywhere;
+/* When and how long nobody looks; a lost update does no harm. */
+static struct {
+  _Atomic double until;  /* instant at which the pause is over */
+  _Atomic double pause;  /* what it lasts, or lasted; seconds */
+} quiet;
 
 static int
 cpus_of_process (void)
@@ -92,98 +94,55 @@ relax (void)
 #endif
 }
 
-/* The time in which nobody looks here is over, or there is none. */
-static bool
-is_open (rs_spin_site *site)
+/* Another program had the CPU until 'now': nobody looks, for twice as long as
+   last time, if that was not long ago. */
+static void
+begin_pause (double now)
 {
-  const double until = atomic_load_explicit(&site->until,
+  const double until = atomic_load_explicit(&quiet.until,
                                             memory_order_relaxed);
-  if (until == 0)
-    return true;
-  if (rs_now() < until)
-    return false;
-  atomic_store_explicit(&site->until, 0, memory_order_relaxed);
-  return true;
-}
-
-/* From 'now' on nobody looks here: for twice as long as last time, if that was
-   not long ago. */
-static void
-shut (rs_spin_site *site, double now)
-{
-  const double last = atomic_load_explicit(&site->last, memory_order_relaxed);
-  double pause = atomic_load_explicit(&site->pause, memory_order_relaxed);
-  pause = pause == 0 || now - last > FORGET * pause ? PAUSE
+  double pause = atomic_load_explicit(&quiet.pause, memory_order_relaxed);
+  pause = pause == 0 || now - until > FORGET ? PAUSE
         : pause < LONGEST ? 2 * pause : pause;
-  atomic_store_explicit(&site->pause, pause, memory_order_relaxed);
-  atomic_store_explicit(&site->last, now, memory_order_relaxed);
-  atomic_store_explicit(&site->until, now + pause, memory_order_relaxed);
+  atomic_store_explicit(&quiet.pause, pause, memory_order_relaxed);
+  atomic_store_explicit(&quiet.until, now + pause, memory_order_relaxed);
 }
 
-/* Looks at 'site' found something. */
-static void
-praise (rs_spin_site *site)
+static bool
+is_pause (void)
 {
-  if (atomic_load_explicit(&site->vain, memory_order_relaxed) != 0)
-    atomic_store_explicit(&site->vain, 0, memory_order_relaxed);
+  const double until = atomic_load_explicit(&quiet.until,
+                                            memory_order_relaxed);
+  return until > 0 && rs_now() < until;
 }
 
-/* They did not. */
-static void
-blame (rs_spin_site *site, double now)
+void
+rs_spin_few (bool (*ready) (const void *ud), const void *ud, unsigned looks)
 {
-  const unsigned vain = atomic_load_explicit(&site->vain,
-                                             memory_order_relaxed) + 1;
-  if (vain >= VAIN)
-    shut(site, now);
-  else
-    atomic_store_explicit(&site->vain, vain, memory_order_relaxed);
-}
-
-/* What comes of looking. */
-typedef enum found { THERE, NOT_YET, IN_VAIN } found;
-
-static found
-look (bool (*ready) (const void *ud), const void *ud, unsigned most)
-{
-  double began = 0, last = 0;
+  double began = 0;
+  if (ready(ud) || is_pause())
+    return;
   /* A worker has its own CPU, and leaves one to the host. */
-  while (most > 0 && free_cpus() > 0) {
-    for (int i = 0; i < LOOKS && most > 0; i++, most--) {
+  while (looks > 0 && free_cpus() > 0) {
+    for (int i = 0; i < LOOKS && looks > 0; i++, looks--) {
       relax();
       if (ready(ud))
-        return THERE;
+        return;
     }
     const double now = rs_now();
     if (began == 0)
       began = now;
-    else if (now - last > AWAY) {
-      shut(&everywhere, now);
-      return NOT_YET;
-    }
-    last = now;
-    if (now - began >= PATIENCE)
-      return IN_VAIN;
+    sched_yield();
+    const double back = rs_now();
+    if (back - now > SLICE)
+      begin_pause(back);
+    if (back - now > SLICE || back - began > PATIENCE)
+      return;
   }
-  return NOT_YET;
 }
 
 void
-rs_spin_few (rs_spin_site *site, bool (*ready) (const void *ud),
-             const void *ud, unsigned looks)
+rs_spin (bool (*ready) (const void *ud), const void *ud)
 {
-  if (!ready(ud) && is_open(&everywhere) && is_open(site))
-    look(ready, ud, looks);
-}
-
-void
-rs_spin (rs_spin_site *site, bool (*ready) (const void *ud), const void *ud)
-{
-  if (ready(ud) || !is_open(&everywhere) || !is_open(site))
-    return;
-  const found f = look(ready, ud, UINT_MAX);
-  if (f == THERE)
-    praise(site);
-  else if (f == IN_VAIN)
-    blame(site, rs_now());
+  rs_spin_few(ready, ud, UINT_MAX);
 }

@@ -31,13 +31,13 @@ function sections.roundtrip ()
   })
 end
 
---- So many processes that do nothing but run, a minute at most; closing what
---- this returns ends them.
+--- So many processes that do nothing but run, ten minutes at most; closing
+--- what this returns ends them.
 local function busy_loops (n)
   local pids = {}
   for i = 1, n do
     local pipe <close> = assert(io.popen(
-      "timeout 60 sh -c 'while :; do :; done' >/dev/null 2>&1 & echo $!"))
+      "timeout 600 sh -c 'while :; do :; done' >/dev/null 2>&1 & echo $!"))
     pids[i] = pipe:read "l"
   end
   return setmetatable({}, { __close = function ()
