@@ -289,6 +289,7 @@ close_estate (estate *e)
   rs_job_unref(e->job);
   rs_batch_close(e->batch, e->L);
   rs_pool_unref(e->pool);
+  rs_events_close(e->events);
   rs_events_unref(e->events);
 }
 
