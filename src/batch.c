@@ -848,14 +848,12 @@ read_head (rs_batch *batch, lua_State *L, head *h, rs_record *rec)
   const bool completed = rs_job_state_good(rec->state);
   h->values = completed ? 1 : 3;
   if (batch->flags & RS_BATCH_RECORDS) {
-    double times[2];
-    uint32_t counts[2];
-    rs_decoder_raw(d, L, times, sizeof times);
-    rs_decoder_raw(d, L, counts, sizeof counts);
-    h->values = counts[0];
-    rec->attempts = counts[1];
-    rec->queued = times[0] - batch->created;
-    rec->duration = times[1];
+    unsigned char more[RS_RECORD_MORE];
+    rs_decoder_raw(d, L, more, sizeof more);
+    rec->queued = rs_wire_get_double(more) - batch->created;
+    rec->duration = rs_wire_get_double(more + 8);
+    h->values = rs_wire_get32(more + 16);
+    rec->attempts = rs_wire_get32(more + 20);
   }
   h->wanted = completed ? h->values : 2;  /* not the text of an error */
 }

@@ -24,7 +24,6 @@
 #include "status.h"
 #include "wire.h"
 
-enum { TIMES = 2 };       /* doubles in a record: began, took */
 enum { STRIDE = 16 };     /* items between two looks at the clock, at most */
 enum { ERROR_VALUES = 3 };  /* of a record that tells of an error */
 
@@ -269,8 +268,7 @@ close_good (run *r)
 static void
 begin_record (run *r)
 {
-  static const unsigned char head[1 + sizeof (double[TIMES])
-                                  + sizeof (uint32_t[2])];
+  static const unsigned char head[1 + RS_RECORD_MORE];
   close_good(r);
   rs_encoder_raw(r->out, head,
                  r->call->flags & RS_BATCH_RECORDS ? sizeof head : 1);
@@ -297,11 +295,10 @@ close_record (run *r, rs_job_state state, rs_reason reason, uint32_t count)
   unsigned char *at = r->out->buf.data + r->mark.size;
   *at++ = (unsigned char) ((unsigned) state | (unsigned) reason << 4);
   if (r->call->flags & RS_BATCH_RECORDS) {
-    const double now = rs_now();
-    const double times[TIMES] = { r->began, now - r->began };
-    const uint32_t counts[] = { count, r->attempt };
-    memcpy(at, times, sizeof times);
-    memcpy(at + sizeof times, counts, sizeof counts);
+    rs_wire_put_double(at, r->began);
+    rs_wire_put_double(at + 8, rs_now() - r->began);
+    rs_wire_put32(at + 16, count);
+    rs_wire_put32(at + 20, r->attempt);
   }
 }
 

@@ -40,7 +40,10 @@
  *     count          4 bytes, of items
  *     values         the first result of each
  */
-enum { RS_RECORD_RUN = 0x0f };
+enum {
+  RS_RECORD_RUN = 0x0f,
+  RS_RECORD_MORE = 24   /* bytes that only RS_BATCH_RECORDS has */
+};
 
 enum { RS_CALL_ROOM = 96 };  /* bytes of a message that needs no memory of its
                                 own */

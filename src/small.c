@@ -81,7 +81,7 @@ push_scalar (lua_State *L, const unsigned char **at, const unsigned char *end)
     size = 8;
     if (left < size)
       return false;
-    lua_pushnumber(L, rs_wire_get_float(*at));
+    lua_pushnumber(L, rs_wire_get_double(*at));
   }
   else if (tag == RS_TAG_NIL)
     lua_pushnil(L);

@@ -203,19 +203,25 @@ rs_wire_get_integer (const unsigned char *from, size_t left, unsigned size,
   return rs_wire_integer_size(*v) == size && (uint64_t) *v > RS_WIRE_SMALL_MAX;
 }
 
+static inline void
+rs_wire_put_double (unsigned char *to, double v)
+{
+  uint64_t bits;
+  memcpy(&bits, &v, sizeof bits);
+  rs_wire_put64(to, bits);
+}
+
 /* The float, with its tag; how many bytes. */
 static inline unsigned
 rs_wire_put_float (unsigned char *to, double v)
 {
-  uint64_t bits;
-  memcpy(&bits, &v, sizeof bits);
   to[0] = RS_TAG_FLOAT;
-  rs_wire_put64(to + 1, bits);
-  return 1 + sizeof bits;
+  rs_wire_put_double(to + 1, v);
+  return 1 + sizeof v;
 }
 
 static inline double
-rs_wire_get_float (const unsigned char *from)
+rs_wire_get_double (const unsigned char *from)
 {
   const uint64_t bits = rs_wire_get64(from);
   double v;
