@@ -37,7 +37,8 @@ static inline size_t
 rs_large_room (size_t size)
 {
   const size_t step = (size_t) 1 << (60 - __builtin_clzll(size));
-  return (size + step - 1) & ~(step - 1);
+  const size_t room = (size + step - 1) & ~(step - 1);
+  return room >= size ? room : size;  /* more than a 'size_t' counts? */
 }
 
 /* A block for 'size' bytes, a large one; NULL when out of memory.  It is

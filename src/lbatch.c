@@ -5,6 +5,8 @@
  */
 #include "lhandle.h"
 
+#include <stdint.h>
+
 /* A slow iterator's items are sent after this long, in seconds. */
 #define PATIENCE 1e-3
 
@@ -100,6 +102,13 @@ check_status (lua_State *L, int status, const rs_error *err)
 
 /* ----------------------------------------------------------------- opening */
 
+/* As much of 'n' as a 'size_t' can be, which may have fewer bits. */
+static size_t
+clip (lua_Unsigned n)
+{
+  return n < SIZE_MAX ? (size_t) n : SIZE_MAX;
+}
+
 /* [-0, +0, e]  An optional count in the field 'name' of the options at 3. */
 static size_t
 count_field (lua_State *L, const char *name)
@@ -107,7 +116,7 @@ count_field (lua_State *L, const char *name)
   lua_getfield(L, 3, name);
   const lua_Integer n = luaL_optinteger(L, -1, 0);
   lua_pop(L, 1);
-  return n > 0 ? (size_t) n : 0;
+  return n > 0 ? clip((lua_Unsigned) n) : 0;
 }
 
 /* [-0, +0, e]  'flag' if the field 'name' of the options at 3 is true. */
@@ -204,7 +213,8 @@ feed_array (lua_State *L)
   keeper *k;
   rs_batch *const batch = enter(L, &k);
   const int status = from > last ? RS_OK
-    : rs_batch_add_array(batch, L, 2, from, (size_t) (last - from) + 1,
+    : rs_batch_add_array(batch, L, 2, from,
+                         clip((lua_Unsigned) last - (lua_Unsigned) from + 1),
                          &added, &err);
   if (leave(L, k))
     check_status(L, status, &err);
@@ -283,7 +293,7 @@ feed_range (lua_State *L)
   rs_error err;
   size_t room;
   while (i <= last && (room = rs_batch_room(batch)) > 0) {
-    const size_t left = (size_t) (last - i) + 1;
+    const size_t left = clip((lua_Unsigned) last - (lua_Unsigned) i + 1);
     const size_t count = room < left ? room : left;
     check_status(L, rs_batch_add_range(batch, first + (i - 1) * step, step,
                                        count, &err), &err);

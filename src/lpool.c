@@ -7,6 +7,7 @@
 #include "lhandle.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 #include <lualib.h>
@@ -318,12 +319,21 @@ open (lua_State *L, const rs_pool_options *options)
 
 /* [-0, +0, e]  The same, up to any size. */
 static uint64_t
-size_field (lua_State *L, const char *name)
+large_field (lua_State *L, const char *name)
 {
   lua_getfield(L, 1, name);
   const lua_Integer n = luaL_optinteger(L, -1, 0);
   lua_pop(L, 1);
   return (uint64_t) n;
+}
+
+/* [-0, +0, e]  The same, as much of it as a 'size_t' can be, which may have
+   fewer bits. */
+static size_t
+size_field (lua_State *L, const char *name)
+{
+  const uint64_t n = large_field(L, name);
+  return n < SIZE_MAX ? (size_t) n : SIZE_MAX;
 }
 
 /* [-0, +0, -]  A signal that is taken does not do any more what it did in the
@@ -354,8 +364,8 @@ rs_lua_pool (lua_State *L)
   const double idle = luaL_optnumber(L, -1, 0);
   o.idle = isinf(idle) ? RS_FOREVER : idle;
   o.memory = size_field(L, "memory");
-  o.instructions = size_field(L, "instructions");
-  o.max_tasks = size_field(L, "max_tasks");
+  o.instructions = large_field(L, "instructions");
+  o.max_tasks = large_field(L, "max_tasks");
   o.max_bytes = size_field(L, "max_bytes");
   o.queue_jobs = size_field(L, "queue_jobs");
   o.queue_bytes = size_field(L, "queue_bytes");
