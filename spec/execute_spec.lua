@@ -57,11 +57,15 @@ describe("task.execute", function ()
   end)
 
   it("says what cannot be run", function ()
-    local status, message = execute { { "no-such-program" } }
+    local status <const>, message <const> = execute { { "no-such-program" } }
     assert.is_nil(status)
     assert.equal("cannot run 'no-such-program': No such file or directory",
                  message)
-    status, message = execute { "true", cwd = "/no/such/place" }
+  end)
+
+  it("says which directory it cannot enter", function ()
+    local status <const>, message <const> =
+      execute { "true", cwd = "/no/such/place" }
     assert.is_nil(status)
     assert.equal("cannot run '/bin/sh' in '/no/such/place': No such file or "
                  .. "directory", message)
@@ -235,6 +239,9 @@ describe("task.execute", function ()
     { { "a\0b" }, "a string without zero bytes expected" },
     { { { "a", "b\0" } }, "a string without zero bytes expected" },
     { { {} }, "the name of a program expected, got an empty array" },
+    { { setmetatable({ "a", "b" }, { __len = function ()
+          return (1 << 61) - 1
+        end }) }, "at most 1048576 words expected, got 2305843009213693951" },
     { { { 1 } }, "bad option 'command' to 'execute' (a string expected, got "
       .. "number)" },
     { {}, "bad option 'command' to 'execute' (a string expected, got nil)" },

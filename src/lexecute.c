@@ -36,6 +36,8 @@
 #define LOOK 0.1           /* seconds between two looks, without a signal */
 #define TERM 0.05          /* seconds from SIGTERM to SIGKILL */
 
+enum { MOST_WORDS = 1 << 20 };  /* of a command; systems take fewer */
+
 extern char **environ;
 
 /* Bytes that come from a pipe. */
@@ -158,6 +160,9 @@ push_arguments (lua_State *L, int index)
   if (n < 1)
     rs_handle_error(L, "bad option 'command' to 'execute' (the name of a "
                        "program expected, got an empty array)");
+  if (n > MOST_WORDS)
+    rs_handle_error(L, "bad option 'command' to 'execute' (at most %d words "
+                       "expected, got %I)", MOST_WORDS, (LUAI_UACINT) n);
   luaL_checkstack(L, 4, NULL);
   const char **const list =
     lua_newuserdatauv(L, ((size_t) n + 1) * sizeof *list, 0);
