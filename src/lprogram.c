@@ -50,6 +50,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "inherit.h"
+
 #define LINE 16            /* bytes of a line of the table */
 #define LINES 65535        /* that it can have, before "end" */
 #define SIZE (LINE * (LINES + 1))
@@ -86,7 +88,7 @@ typedef struct child {
   const char *search;      /* PATH */
   char *line;              /* of the table, or NULL */
   bool session;            /* it has one of its own */
-  long limit;              /* its descriptors are below that */
+  int limit;               /* its descriptors are below that */
   sigset_t none;
   int code;                /* why it has not become the program */
   char name[PATH_MAX];     /* of a file, to be tried */
@@ -117,14 +119,14 @@ erase_line (char *line)
 
 /* Close all that are not standard files. */
 static void
-close_others (long limit)
+close_others (int limit)
 {
-#ifdef SYS_close_range
+#ifdef HAVE_CLOSE_RANGE
   if (syscall(SYS_close_range, 3u, ~0u, 0u) == 0)
     return;
 #endif
-  for (long fd = 3; fd < limit; fd++)
-    syscall(SYS_close, (int) fd);
+  for (int fd = 3; fd < limit; fd++)
+    syscall(SYS_close, fd);
 }
 
 /* For functions that do not return when all is well: thread sanitizers count
@@ -345,7 +347,7 @@ run_keeper (int pipe, int memory)
     c->directory = NULL;
     c->line = NULL;
     c->session = true;
-    c->limit = sysconf(_SC_OPEN_MAX);
+    c->limit = rs_inherit_end();
     start_child(c, &pid);
   }
   const bool started = pid > 0 && c->code == 0;
@@ -439,7 +441,7 @@ rs_program_start (rs_program *p, const int files[3],
     c->search = "/bin:/usr/bin";
   c->line = take_line();
   c->session = false;
-  c->limit = sysconf(_SC_OPEN_MAX);
+  c->limit = rs_inherit_end();
   *p = (rs_program) { .line = c->line };
   const int code = start_child(c, &p->pid);
   free(c);

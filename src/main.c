@@ -119,10 +119,15 @@ start_there (void)
   program.status = start(program.argc, program.argv);
 }
 
-/* Run on a stack of our own; false when there is none. */
+/* Run on a stack of our own; false when there is none, or no way to get on
+   it. */
 static bool
 start_elsewhere (void)
 {
+#ifndef HAVE_MAKECONTEXT
+  (void) start_there;
+  return false;
+#else
   ucontext_t here, there;
   void *const stack = mmap(NULL, OWN_STACK, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
@@ -136,6 +141,7 @@ start_elsewhere (void)
   rs_host_set_stack((char *) stack + 65536);
   makecontext(&there, start_there, 0);
   return swapcontext(&here, &there) == 0;
+#endif
 }
 
 /* A sanitizer has to be told of other stacks, and needs a large one anyway. */

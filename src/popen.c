@@ -57,6 +57,7 @@
 #include <lualib.h>
 
 #include "cancel.h"
+#include "inherit.h"
 #include "list.h"
 
 #define SHELL "/bin/sh"
@@ -179,6 +180,22 @@ make_pipe (int fds[2])
   return 0;
 }
 
+/* Nothing but the standard files is left open; to close what is not open is no
+   error there.  0, or an error number. */
+static int
+close_others (posix_spawn_file_actions_t *files)
+{
+  int code = 0;
+#ifdef HAVE_POSIX_SPAWN_FILE_ACTIONS_ADDCLOSEFROM_NP
+  code = posix_spawn_file_actions_addclosefrom_np(files, STDERR_FILENO + 1);
+#else
+  const int end = rs_inherit_end();
+  for (int fd = STDERR_FILENO + 1; code == 0 && fd < end; fd++)
+    code = posix_spawn_file_actions_addclose(files, fd);
+#endif
+  return code;
+}
+
 /* Start the shell; 'fd' becomes its descriptor 'target', if there is one.
    'alone': it has no other descriptors, and blocks no signals.  0, or an error
    number. */
@@ -200,10 +217,8 @@ spawn (pid_t *pid, const char *command, int fd, int target, bool alone)
   }
   if (fd >= 0)
     code = posix_spawn_file_actions_adddup2(&files, fd, target);
-#ifdef HAVE_POSIX_SPAWN_FILE_ACTIONS_ADDCLOSEFROM_NP
   if (code == 0 && alone)
-    code = posix_spawn_file_actions_addclosefrom_np(&files, 3);
-#endif
+    code = close_others(&files);
   if (code == 0)
     code = posix_spawn(pid, SHELL, &files, &attributes,
                        (char *const *) (uintptr_t) argv, environ);

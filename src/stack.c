@@ -9,6 +9,9 @@
 
 #include <pthread.h>
 #include <stdint.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <lauxlib.h>
 
@@ -22,6 +25,22 @@
 /* Lowest address of the stack; 0: not asked for yet; 1: not known. */
 static _Thread_local uintptr_t lowest;
 
+/* What is known of the first thread, whose stack grows, may be just the pages
+   that it has used so far (musl).  Then its limit counts. */
+static uintptr_t
+grow_down (uintptr_t address, size_t size)
+{
+#ifndef __GLIBC__
+  struct rlimit limit;
+  const bool first = syscall(SYS_gettid) == getpid();
+  if (first && getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur > size)
+    return address + size > limit.rlim_cur
+           ? (uintptr_t) (address + size - limit.rlim_cur) : 1;
+#endif
+  (void) size;
+  return address;
+}
+
 static uintptr_t
 find_lowest (void)
 {
@@ -32,7 +51,7 @@ find_lowest (void)
     return 1;
   pthread_attr_getstack(&attr, &address, &size);
   pthread_attr_destroy(&attr);
-  return address != NULL ? (uintptr_t) address : 1;
+  return address != NULL ? grow_down((uintptr_t) address, size) : 1;
 }
 
 bool
