@@ -93,6 +93,28 @@ describe("luv in a job", function ()
     end)))
   end)
 
+  it("raises what a callback of 'walk' has raised", function ()
+    local ok, message = parallel.run(function ()
+      local uv <const> = require "luv"
+      local timer <const> = uv.new_timer()
+      return pcall(uv.walk, function () error("seen " .. type(timer)) end)
+    end)
+    assert.is_false(ok)
+    assert.matches("seen userdata", message)
+  end)
+
+  it("is the same when the initial state has it", function ()
+    local pool <close> = parallel.pool {
+      max = 1, modules = { "luv" }, init = "uv = require 'luv'",
+    }
+    local record <const> = pool:collect({ 1 }, function ()
+      uv.new_timer():start(0, 0, function () error "mine" end)
+      uv.run()
+    end)[1]
+    assert.equal("failed", record.state)
+    assert.matches("mine", tostring(record.error))
+  end)
+
   it("stops while no callback runs, by a timer of its own", function ()
     local pool <close> = parallel.pool { max = 1 }
     local record <const> = pool:collect({ 1 }, function ()

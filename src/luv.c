@@ -5,8 +5,8 @@
  * luv's own way to call a callback is to end the process when that raises, and
  * a job that is stopped raises wherever it is.  So in a runspace luv is given
  * another way, by the function 'luv_set_callback' of its library: the first
- * error is kept, the loop is told to stop, and 'run' of the module raises the
- * error when the loop has returned.
+ * error is kept, the loop is told to stop, and the function of the module that
+ * the callback was called from, 'run' or 'walk', raises it at its end.
  *
  * By then a hook may raise at each call, and memory may be refused.  So the
  * function that stops the loop is called as one of C, and the error is kept in
@@ -72,24 +72,36 @@ call_back (lua_State *L, int nargs, int nresults, int flags)
   return -status;
 }
 
-/* 'run' of luv; the upvalue is the original. */
+/* A function of luv that calls back while it runs; the upvalue is the
+   original. */
 static int
 run (lua_State *L)
 {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &key);
-  failure *const f = lua_touserdata(L, -1);
-  lua_pop(L, 1);
-  f->raised = false;
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_insert(L, 1);
   lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-  if (!f->raised)
-    return lua_gettop(L);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &key);
+  failure *const f = lua_touserdata(L, -1);
+  if (!f->raised) {
+    lua_pop(L, 1);
+    return lua_gettop(L);
+  }
+  f->raised = false;
   lua_getiuservalue(L, -1, 1);
   lua_pushnil(L);
   lua_setiuservalue(L, -3, 1);
   return lua_error(L);
+}
+
+/* [-0, +0, m]  Put 'run' in the place of the module's function 'name'. */
+static void
+replace (lua_State *L, int module, const char *name)
+{
+  lua_pushstring(L, name);
+  lua_pushvalue(L, -1);
+  lua_rawget(L, module);
+  lua_pushcclosure(L, run, 1);
+  lua_rawset(L, module);
 }
 
 /* The function of luv's library, which 'f' is in, or NULL. */
@@ -118,21 +130,16 @@ rs_luv_adopt (lua_State *L, int index)
     lua_settop(L, top);
     return;
   }
-  lua_pushliteral(L, "run");
-  lua_rawget(L, module);
   lua_pushliteral(L, "stop");
   lua_rawget(L, module);
   const lua_CFunction stop = lua_tocfunction(L, -1);
   set_call *const set = find_setter(stop);
-  lua_pop(L, 1);
   if (set != NULL) {
     failure *const f = lua_newuserdatauv(L, sizeof *f, 1);
     *f = (failure) { .stop = stop };
     lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
-    lua_pushcclosure(L, run, 1);
-    lua_pushliteral(L, "run");
-    lua_insert(L, -2);
-    lua_rawset(L, module);
+    replace(L, module, "run");
+    replace(L, module, "walk");
     set(L, call_back);
   }
   lua_settop(L, top);

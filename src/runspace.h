@@ -78,6 +78,10 @@
  *     more, nor closed, so its memory is lost.
  *   - exit(3), or the return of 'main', ends the threads where they are; close
  *     the pools first if their jobs are to end.
+ *   - Programs of 'parallel.task.execute' end with the process, whatever ends
+ *     it.  The first one starts a shell that sees to that, in a session of its
+ *     own and no child of this process; the one that starts it is, and is
+ *     waited for at once.
  *   - A worker's C stack has 1 MiB, and 4 MiB where a sanitizer is built in.
  *   - 'print' and 'io.write' of a job go to the standard output of the process
  *     in whole lines, and line by line into the job's RS_STREAM_INFORMATION;
