@@ -104,10 +104,9 @@ describe("luv in a job", function ()
   end)
 
   it("is the same when the initial state has it", function ()
-    local pool <close> = parallel.pool {
-      max = 1, modules = { "luv" }, init = "uv = require 'luv'",
-    }
+    local pool <close> = parallel.pool { max = 1, modules = { "luv" } }
     local record <const> = pool:collect({ 1 }, function ()
+      local uv <const> = require "luv"
       uv.new_timer():start(0, 0, function () error "mine" end)
       uv.run()
     end)[1]
