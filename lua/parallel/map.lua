@@ -174,6 +174,7 @@ local function filter (pool, source, predicate, list, opts, placed)
     end
   end
   kept.n = n
+  if failures == nil then return kept end
   return kept, failures
 end
 
