@@ -504,6 +504,34 @@ describe("the prompt at a terminal", function ()
     expect "\nwell\n>"
   end)
 
+  describe("stops at SIGINT, and goes on behind it,", function ()
+    local rows <const> = {
+      { "a coroutine", "coroutine.wrap(loop)()" },
+      { "one that was made before", "f()", "f = coroutine.wrap(loop)" },
+      { "one that is resumed", "coroutine.resume(coroutine.create(loop))" },
+      { "one inside of another",
+        "coroutine.wrap(function () coroutine.wrap(loop)() end)()" },
+      { "one that is iterated", "for _ in coroutine.wrap(loop) do end" },
+    }
+    for _, row in ipairs(rows) do
+      it(row[1], function ()
+        start()
+        enter "function loop () io.write 'started'"
+        enter "while true do io.write '' io.flush() end end"
+        if row[3] ~= nil then enter(row[3]) end
+        begin(row[2])
+        expect "\nstarted"
+        press "C-c"
+        expect_prompt()
+        assert.matches("\nstarted%^C[^\n]*interrupted!\nstack traceback:\n",
+                       screen())
+        press "C-l"
+        enter "coroutine.wrap(function () coroutine.yield 'well' end)()"
+        expect "\nwell\n>"
+      end)
+    end
+  end)
+
   it("takes each SIGINT for a first one when the prompt was there again",
      function ()
     start()
