@@ -83,6 +83,13 @@ describe("the prompt at a pipe", function ()
       -- things with a say in it
       { "{ setmetatable({}, { __tostring = function () return 'T' end }) }",
         "{T}" },
+      { "{ setmetatable({}, { __tostring = function () "
+        .. "return 'a\\27\\nb\\n\\nc\\n' end }) }",
+        "{a\\x1B... (2 more lines)}" },
+      { "{ ['\\27\\n'] = '\\u{9b}' }", '{["\\x1B\\n"] = "\\u{9B}"}' },
+      { "select(2, parallel.map({ 1 }, function () error('x', 0) end, "
+        .. "{ on_error = 'continue' }))",
+        "{item 1 (1): x... (4 more lines)}" },
       { "{ setmetatable({}, { __tostring = error }) }",
         "{<table: error in __tostring>}" },
       { "setmetatable({ 1 }, { __index = error, __len = error, "
@@ -101,6 +108,8 @@ describe("the prompt at a pipe", function ()
       -- maps
       { "parallel.map({ 1, 2, 3 }, function (x) return x * x end)",
         "{1, 4, 9}" },
+      { "parallel.filter({ 1, 2, 3 }, function (x) return x > 1 end)",
+        "{2, 3}" },
       { "parallel.map({ 1, false, 3 }, function (x) return x or nil end)",
         "{1, nil, 3, n = 3}" },
     }
@@ -172,6 +181,24 @@ table!
 {-1, -2}
 ]], dialogue("parallel.map({ 1, 2 },", "  function (x)", "    return -x",
              "  end)"))
+    end)
+
+    it("an expression that begins with a table or a sign", function ()
+      assert.equal([[
+> {
+>>   1, 2,
+>> }
+{1, 2}
+> 1 +
+>> 2
+3
+> not
+>> nil
+true
+]], dialogue("{", "  1, 2,", "}", "1 +", "2", "not", "nil"))
+      assert.matches("\n> x = = 1\n[^\n]*unexpected symbol near '='\n> 1\n1\n",
+                     dialogue("", "x = = 1", "1"))
+      assert.matches("unexpected symbol near <eof>\n", dialogue "1 +", 1, true)
     end)
 
     it("with the prompts that the program chose", function ()

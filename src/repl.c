@@ -706,18 +706,24 @@ read_line (lua_State *L, const repl *r, bool first)
   return status;
 }
 
-/* [-(0|1), +0, -]  Is this the error of a chunk that only wants more?  Pops
-   the error if it is. */
+/* [-0, +0, -]  Is the error on top that of a chunk that only wants more? */
 static bool
-incomplete (lua_State *L, int status)
+wants_more (lua_State *L, int status)
 {
   static const char mark[] = "<eof>";
   size_t length;
   if (status != LUA_ERRSYNTAX)
     return false;
   const char *message = lua_tolstring(L, -1, &length);
-  if (length < sizeof mark - 1
-      || strcmp(message + length - (sizeof mark - 1), mark) != 0)
+  return length >= sizeof mark - 1
+      && strcmp(message + length - (sizeof mark - 1), mark) == 0;
+}
+
+/* [-(0|1), +0, -]  The same; pops the error if it is. */
+static bool
+incomplete (lua_State *L, int status)
+{
+  if (!wants_more(L, status))
     return false;
   lua_pop(L, 1);
   return true;
@@ -731,8 +737,8 @@ load_text (lua_State *L, int index)
   return luaL_loadbuffer(L, text, length, "=stdin");
 }
 
-/* [-0, +1, e]  Compile the text at 'index', as an expression if it is one, and
-   leave the function or the error.  A Lua status. */
+/* [-0, +1, e]  Compile the text at 'index', as an expression if it is one, or
+   the beginning of one, and leave the function or the error.  A Lua status. */
 static int
 load_chunk (lua_State *L, int index)
 {
@@ -741,8 +747,14 @@ load_chunk (lua_State *L, int index)
   lua_remove(L, -2);
   if (status == LUA_OK)
     return LUA_OK;
-  lua_pop(L, 1);
-  return load_text(L, index);
+  const bool begun = wants_more(L, status);
+  const int other = load_text(L, index);
+  if (other != LUA_OK && begun && !wants_more(L, other)) {
+    lua_pop(L, 1);
+    return status;
+  }
+  lua_remove(L, -2);
+  return other;
 }
 
 /*

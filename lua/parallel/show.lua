@@ -64,10 +64,15 @@ local function is_plain (value)
     or type(rawget(mt, "__name")) == "string"
 end
 
---- A plain value inside of a table: what it says of itself is on one line.
+--- A plain value inside of a table: of what it says of itself, a line.
 local function plain (value)
-  return type(value) == "string" and quote(value)
-         or core.escape(to_text(value))
+  if type(value) == "string" then return quote(value) end
+  local text <const> = to_text(value)
+  local first <const>, rest <const> = text:match "^([^\n]*)\n(.*)$"
+  if first == nil then return core.escape(text) end
+  local _, more = rest:gsub("[^\n]+", "")
+  return ("%s... (%d more line%s)"):format(core.escape(first), more,
+                                           more == 1 and "" or "s")
 end
 
 local function key_text (key)
