@@ -637,6 +637,24 @@ describe("the module in a job", function ()
   end)
 end)
 
+describe("a function of the module", function ()
+  it("has one name in tracebacks, in the host and in jobs", function ()
+    local function named ()
+      local map <const> = require "parallel".map
+      local _, text = xpcall(map, debug.traceback, nil)
+      local names <const> = {}
+      for key, module in pairs(package.loaded) do
+        if type(module) == "table" and rawget(module, "map") == map then
+          names[#names + 1] = key
+        end
+      end
+      return text:match "in function '([^']*)'", #names, names[1]
+    end
+    assert.same({ "parallel.map", 1, "parallel" }, { named() })
+    assert.same({ "parallel.map", 1, "parallel" }, { parallel.run(named) })
+  end)
+end)
+
 describe("the traceback that the program prints", function ()
   --- Each row: a script whose last line is wrong.
   for _, code in ipairs {

@@ -359,6 +359,27 @@ rs_lua_require (lua_State *L, const char *name)
   lua_remove(L, -2);
 }
 
+/* Key in the registry, by address: the module, once it is loaded whole. */
+static const char module_key;
+
+/* [-0, +1, m]  Push the module.  Its file goes from the table of modules, so
+   that messages and tracebacks have one name for each function of it. */
+static void
+push_module (lua_State *L)
+{
+  static const char file[] = "parallel.init";
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &module_key) == LUA_TTABLE)
+    return;
+  lua_pop(L, 1);
+  rs_lua_require(L, file);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &module_key);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_pushnil(L);
+  lua_setfield(L, -2, file);
+  lua_pop(L, 1);
+}
+
 /* ----------------------------------------------- the engine of the process */
 
 /*
@@ -419,7 +440,7 @@ luaopen_parallel (lua_State *L)
     return other->open(L);
   note_engine(L);
   preload(L);
-  rs_lua_require(L, "parallel.init");
+  push_module(L);
   rs_push_task(L);
   lua_setfield(L, -2, "task");
   return 1;
@@ -441,7 +462,7 @@ load_lazily (lua_State *L)
                                 " name it in 'libs'", needed[i]);
   }
   lua_settop(L, 2);
-  rs_lua_require(L, "parallel.init");
+  push_module(L);
   lua_pushnil(L);
   while (lua_next(L, 3)) {  /* become it */
     lua_pushvalue(L, -2);
