@@ -234,6 +234,17 @@ describe("stats", function ()
     assert.is_true(machine.processes > 0)
   end)
 
+  it("do not count a pool that did not open", function ()
+    local before <const> = #parallel.stats().pools
+    collectgarbage "stop"
+    local ok <const> = pcall(parallel.pool, { init = "error 'own'" })
+    local seen <const>, stats = pcall(parallel.stats)
+    collectgarbage "restart"
+    assert.is_false(ok)
+    assert.is_true(seen, stats)
+    assert.equal(before, #stats.pools)
+  end)
+
   it("do not count a pool that is closed", function ()
     local pool = parallel.pool { max = 1 }
     local before <const> = #parallel.stats().pools

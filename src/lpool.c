@@ -238,9 +238,9 @@ rs_lua_pools (lua_State *L)
   lua_pushnil(L);
   while (lua_next(L, 2)) {
     rs_pool *const *const handle = lua_touserdata(L, 3);
-    rs_pool_info info = { .closed = true };
+    rs_pool_info info;
     rs_pool_info_get(*handle, &info);
-    if (!info.closed) {
+    if (*handle != NULL && !info.closed) {  /* it did open? */
       lua_pushvalue(L, 3);
       lua_rawseti(L, 1, ++n);
     }
