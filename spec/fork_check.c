@@ -257,16 +257,22 @@ end_child (lua_State *L)
   exit(failed != 0);
 }
 
-/* Fork, and let the child use everything and end. */
-static void
-try_child (const estate *e)
+/* Fork, and let the child use everything and end: did it go well? */
+static bool
+child_is_well (const estate *e)
 {
   const int pid = fork_watched();
   if (pid == 0) {
     use_all(e);
     end_child(e->L);
   }
-  CHECK(is_well(pid));
+  return is_well(pid);
+}
+
+static void
+try_child (const estate *e)
+{
+  CHECK(child_is_well(e));
 }
 
 static estate
@@ -386,24 +392,27 @@ check_waiting (lua_State *L)
   close_estate(&e);
 }
 
-/* Another thread forks than the one that made it all. */
+/* Another thread forks than the one that made it all.  Returns what it is
+   given when that went well. */
 static void *
 fork_here (void *ud)
 {
   const estate *const e = ud;
   lua_State *const L = luaL_newstate();  /* 'e->L' is the other thread's */
   estate mine = *e;
+  bool well = true;
   mine.L = L;
   for (int i = 0; i < 3; i++)
-    try_child(&mine);
+    well = child_is_well(&mine) && well;
   lua_close(L);
-  return NULL;
+  return well ? ud : NULL;
 }
 
 static void
 check_second_thread (lua_State *L)
 {
   pthread_t thread;
+  void *result = NULL;
   gate_close();
   estate e = open_estate(L, "wait_at_gate() return 5");
   gate_await(1);
@@ -413,7 +422,7 @@ check_second_thread (lua_State *L)
   CHECK(result_of(e.job, L) == 5);
   for (int i = 0; i < 100; i++)
     CHECK(result_of(submit(e.pool, L, "return 6", 0), L) == 6);
-  REQUIRE(pthread_join(thread, NULL) == 0);
+  CHECK(pthread_join(thread, &result) == 0 && result == &e);
   close_estate(&e);
 }
 

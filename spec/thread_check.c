@@ -284,7 +284,7 @@ check_open (lua_State *L, int i)
   gate_close();
   REQUIRE(rs_initial_state_add_preload(is, "gate", open_gate_module,
                                        RS_PRELOAD_GLOBAL) == RS_OK);
-  lua_pushliteral(L, "wait_at_gate() while true do end");
+  lua_pushliteral(L, "wait_at_gate() while true do tostring {} end");
   REQUIRE(rs_initial_state_set_init(is, L, &err) == RS_OK);
   start(&one, open_pool, is);
   gate_await(1);
