@@ -195,6 +195,19 @@ describe("closing", function ()
     end)
   end
 
+  it("loops that raised in their iterator, and are garbage", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    for _ = 1, 3 do
+      local ok <const>, why <const> = pcall(function ()
+        pool:each(function () error "no more" end, copy_of)()
+      end)
+      assert.is_false(ok)
+      assert.matches("no more", why)
+      collectgarbage()
+    end
+    check_well()
+  end)
+
   it("a manager from '__transfer' of what it starts", function ()
     local manager = parallel.manager(2)
     act = function () manager:close() end

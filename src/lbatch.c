@@ -185,8 +185,9 @@ rs_lua_batch (lua_State *L)
   lua_getfield(L, OPTIONS, "name");
   o.name = lua_tostring(L, -1);
   lua_replace(L, POOL);  /* keeps the name; the caller keeps the pool */
+  keeper *const k = push_keeper(L);  /* first: it is finalized last */
   void **const handle = rs_handle_new(L, RS_BATCH_TYPE, KEEPER);
-  keeper *const k = push_keeper(L);
+  lua_insert(L, -2);
   lua_setiuservalue(L, -2, KEEPER);
   lua_insert(L, HANDLE);
   lua_pushvalue(L, FUNCTION);
