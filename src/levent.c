@@ -165,19 +165,24 @@ rs_lua_events (lua_State *L)
   return rs_lua_events_of(L, rs_lua_face(L));
 }
 
-/* (deliver, report_all) -> count */
+/* () -> count */
 static int
 deliver_all (lua_State *L)
 {
+  enum { EVENT = 1, DELIVER, REPORT_ALL };
   rs_face *const face = rs_lua_face(L);
   rs_events *const e = rs_lua_events_of(L, face);
   lua_Integer n = 0;
   bool late = false;
   rs_job *job;
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  rs_lua_require(L, "parallel.event");
+  lua_getfield(L, EVENT, "deliver");
+  lua_getfield(L, EVENT, "report_all");
   while ((job = rs_events_next(e)) != NULL) {
     if (face->dispatching == 1)
       face->interrupted = false;
-    lua_pushvalue(L, 1);
+    lua_pushvalue(L, DELIVER);
     rs_push_job(L, job);
     lua_call(L, 1, 2);
     n += lua_tointeger(L, -2);
@@ -185,7 +190,7 @@ deliver_all (lua_State *L)
     lua_pop(L, 2);
   }
   if (late) {
-    lua_pushvalue(L, 2);
+    lua_pushvalue(L, REPORT_ALL);
     lua_call(L, 0, 0);
   }
   lua_pushinteger(L, n);
@@ -196,29 +201,36 @@ deliver_all (lua_State *L)
    calls for Lua. */
 enum { MAX_DEPTH = 16 };
 
-lua_Integer
-rs_lua_dispatch (lua_State *L, rs_events *e)
+int
+rs_lua_try_dispatch (lua_State *L, rs_events *e, lua_Integer *n)
 {
   rs_face *const face = rs_lua_face(L);
+  *n = 0;
   if (face->dispatching == 0)  /* inside, an error may be on its way */
     face->interrupted = false;
   if (!rs_events_pending(e) || face->dispatching == MAX_DEPTH)
-    return 0;
+    return LUA_OK;
   luaL_checkstack(L, LUA_MINSTACK, NULL);
-  rs_lua_require(L, "parallel.event");
   const bool aside = rs_console_pause();  /* handlers may print */
   face->dispatching++;
   lua_pushcfunction(L, deliver_all);
-  lua_getfield(L, -2, "deliver");
-  lua_getfield(L, -3, "report_all");
-  const int status = lua_pcall(L, 2, 1, 0);
+  const int status = lua_pcall(L, 0, 1, 0);
   face->dispatching--;
   if (aside)
     rs_console_resume();
   if (status != LUA_OK)
-    return lua_error(L);  /* of a hook: an interrupt, or the job is stopped */
-  const lua_Integer n = lua_tointeger(L, -1);
-  lua_pop(L, 2);
+    return status;  /* of a hook: an interrupt, or the job is stopped */
+  *n = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  return LUA_OK;
+}
+
+lua_Integer
+rs_lua_dispatch (lua_State *L, rs_events *e)
+{
+  lua_Integer n;
+  if (rs_lua_try_dispatch(L, e, &n) != LUA_OK)
+    lua_error(L);
   return n;
 }
 
@@ -247,15 +259,28 @@ rs_lua_sleep (lua_State *L, rs_events *e, double timeout)
   return status;
 }
 
-void
-rs_lua_await (lua_State *L, rs_job *job, double timeout)
+/* Called where there is a hook, which runs then. */
+static int
+look (lua_State *L)
 {
-  if (rs_job_await(job, timeout) == RS_EINVAL)  /* a handler has forked? */
-    rs_handle_error(L, "this job belongs to another process");
-  if (rs_task_stops(L))
-    rs_job_orphan(job);
   rs_task_checkpoint(L);
-  rs_lua_run_hook(L);
+  return 0;
+}
+
+int
+rs_lua_try_look (lua_State *L)
+{
+  if (!rs_task_stops(L) && lua_gethook(L) == NULL)
+    return LUA_OK;
+  lua_pushcfunction(L, look);
+  return lua_pcall(L, 0, 0, 0);
+}
+
+bool
+rs_lua_is_stopping (lua_State *L)
+{
+  rs_task task;
+  return rs_task_get(L, &task) && task.stopping;
 }
 
 rs_events *
@@ -291,11 +316,9 @@ int
 rs_lua_interrupted (lua_State *L)
 {
   rs_face *const face = rs_lua_face(L);
-  rs_task task;
   if (lua_toboolean(L, 1) && face->dispatching == 1)  /* as above */
     face->interrupted = false;
-  lua_pushboolean(L, face->interrupted
-                     || (rs_task_get(L, &task) && task.stopping));
+  lua_pushboolean(L, face->interrupted || rs_lua_is_stopping(L));
   return 1;
 }
 
@@ -322,15 +345,43 @@ rs_lua_wait (lua_State *L)
   const double timeout = rs_handle_timeout(L, 1, "wait");
   rs_events *const e = rs_lua_events(L);
   lua_settop(L, 2);
-  if (rs_lua_dispatch(L, e) == 0) {
+  lua_Integer n;
+  int status = rs_lua_try_dispatch(L, e, &n);
+  if (status == LUA_OK && n == 0) {
     rs_events_wait(e, timeout);
-    if (rs_task_stops(L))
-      orphan(L, 2);
-    rs_task_checkpoint(L);
-    rs_lua_run_hook(L);
-    rs_lua_dispatch(L, e);
+    status = rs_lua_try_look(L);
+    if (status == LUA_OK)
+      status = rs_lua_try_dispatch(L, e, &n);
   }
-  return 0;
+  if (status == LUA_OK)
+    return 0;
+  if (rs_lua_is_stopping(L))
+    orphan(L, 2);
+  return lua_error(L);
+}
+
+/* core.help(jobs, from) -> true when one of them, from that one on, was run
+   here; a stop ends the others, too */
+int
+rs_lua_help (lua_State *L)
+{
+  enum { JOBS = 1, FROM };
+  bool helped = false;
+  luaL_checktype(L, JOBS, LUA_TTABLE);
+  lua_Integer i = luaL_checkinteger(L, FROM);
+  const bool within = rs_pool_current(L) != NULL;
+  lua_settop(L, FROM);
+  while (within && !helped && lua_rawgeti(L, JOBS, i++) != LUA_TNIL) {
+    helped = rs_job_help(rs_handle_check(L, FROM + 1, RS_JOB_TYPE), L);
+    lua_settop(L, FROM);
+  }
+  if (helped && rs_lua_try_look(L) != LUA_OK) {
+    if (rs_lua_is_stopping(L))
+      orphan(L, JOBS);
+    return lua_error(L);
+  }
+  lua_pushboolean(L, helped);
+  return 1;
 }
 
 /* core.poll([timeout]) -> events handled */

@@ -168,6 +168,11 @@ int rs_lua_default_pool (lua_State *L);
 int rs_lua_spawn (lua_State *L);
 int rs_lua_run (lua_State *L);
 
+/* () -> guard, (jobs) -> guard: what ends a job that is waited for, and
+   several of them */
+int rs_lua_run_guard (lua_State *L);
+int rs_lua_wait_guard (lua_State *L);
+
 int rs_lua_initial_state (lua_State *L);
 int rs_lua_batch (lua_State *L);
 
@@ -223,8 +228,12 @@ rs_events *rs_lua_events_of (lua_State *L, rs_face *face);
    runs before this returns; and in a job that is to stop it raises. */
 int rs_lua_sleep (lua_State *L, rs_events *e, double timeout);
 
-/* [-0, +0, e]  The same, until the job is settled; a stop ends it, too. */
-void rs_lua_await (lua_State *L, rs_job *job, double timeout);
+/* [-0, +(0|1), -]  What follows a wait: a job that is to stop, and a hook that
+   a signal handler has set, raise.  LUA_OK; or the error is on top. */
+int rs_lua_try_look (lua_State *L);
+
+/* [-0, +0, -]  Is the job that runs here to stop? */
+bool rs_lua_is_stopping (lua_State *L);
 
 /* [-0, +0, e]  The last part of it, for who has waited otherwise. */
 void rs_lua_run_hook (lua_State *L);
@@ -232,16 +241,21 @@ void rs_lua_run_hook (lua_State *L);
 /* [-0, +0, e]  Hand what is queued there to the Lua part.  How much. */
 lua_Integer rs_lua_dispatch (lua_State *L, rs_events *e);
 
+/* [-0, +(0|1), m]  The same.  LUA_OK; or what a handler could not keep is on
+   top: an interrupt, or the end of the job. */
+int rs_lua_try_dispatch (lua_State *L, rs_events *e, lua_Integer *n);
+
 /* [-0, +1, e]  require(name), also without the library 'package'. */
 void rs_lua_require (lua_State *L, const char *name);
 
 /* (timeout) -> count;  () -> descriptor;  (mask);  (timeout);
-   () -> boolean */
+   () -> boolean;  (jobs, from) -> boolean */
 int rs_lua_poll (lua_State *L);
 int rs_lua_fileno (lua_State *L);
 int rs_lua_listen (lua_State *L);
 int rs_lua_wait (lua_State *L);
 int rs_lua_interrupted (lua_State *L);
+int rs_lua_help (lua_State *L);
 
 /* () -> array of jobs */
 int rs_lua_jobs (lua_State *L);

@@ -237,6 +237,49 @@ push_list (lua_State *L, size_t room)
   return list;
 }
 
+/* A list of jobs that are waited for: the end of the job that waits is theirs,
+   too. */
+static int
+end_list (lua_State *L)
+{
+  const job_list *const list = lua_touserdata(L, 1);
+  for (size_t i = 0; i < list->n; i++)
+    rs_job_orphan(list->jobs[i]);
+  return list_gc(L);
+}
+
+/* (list, error)  __close of it */
+static int
+leave_list (lua_State *L)
+{
+  return !lua_isnil(L, 2) && rs_lua_is_stopping(L) ? end_list(L) : list_gc(L);
+}
+
+/* core.wait_guard(jobs) -> list */
+int
+rs_lua_wait_guard (lua_State *L)
+{
+  static const luaL_Reg meta[] = {
+    { "__close", leave_list },
+    { "__gc", end_list },  /* by force, '__close' may not be called */
+    { NULL, NULL }
+  };
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  const size_t n = lua_rawlen(L, 1);
+  job_list *const list = push_list(L, n);
+  lua_getmetatable(L, 2);
+  luaL_setfuncs(L, meta, 0);
+  lua_settop(L, 2);
+  while (list->n < n) {
+    lua_rawgeti(L, 1, (lua_Integer) list->n + 1);
+    list->jobs[list->n] = rs_job_ref(rs_handle_check(L, 3, RS_JOB_TYPE));
+    list->n++;
+    lua_settop(L, 2);
+  }
+  return 1;
+}
+
 /* parallel.jobs(), removed ones not yet taken out */
 int
 rs_lua_jobs (lua_State *L)
@@ -539,6 +582,26 @@ facts (lua_State *L)
   return 1;
 }
 
+/* [-(0|1), +0, e]  If 'status' is that of an error, which is on top, raise it;
+   the job is not waited for any more when that is to stop who waits. */
+static void
+check_wait (lua_State *L, rs_job *job, int status)
+{
+  if (status == LUA_OK)
+    return;
+  if (rs_lua_is_stopping(L))
+    rs_job_orphan(job);
+  lua_error(L);
+}
+
+/* [-0, +0, e]  Hand out what has come meanwhile. */
+static void
+dispatch (lua_State *L, rs_events *e, rs_job *job)
+{
+  lua_Integer n;
+  check_wait(L, job, rs_lua_try_dispatch(L, e, &n));
+}
+
 bool
 rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout)
 {
@@ -550,7 +613,7 @@ rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout)
     return true;
   }
   const double deadline = timeout == RS_FOREVER ? 0 : rs_now() + timeout;
-  rs_lua_dispatch(L, e);
+  dispatch(L, e, job);
   while (!rs_job_settled(job)) {
     double left = timeout;
     if (timeout != RS_FOREVER) {
@@ -565,9 +628,12 @@ rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout)
       rs_job_unblock(L);
       return false;
     }
-    if (!rs_job_help(job, L))
-      rs_lua_await(L, job, left);
-    rs_lua_dispatch(L, e);
+    if (!rs_job_help(job, L)) {
+      if (rs_job_await(job, left) == RS_EINVAL)  /* a handler has forked? */
+        rs_handle_error(L, "this job belongs to another process");
+      check_wait(L, job, rs_lua_try_look(L));
+    }
+    dispatch(L, e, job);
   }
   rs_job_unblock(L);
   rs_lua_dispatch(L, e);  /* its handlers have run when this returns */

@@ -20,6 +20,9 @@ static const char warnings_key; /* 'warn' speaks in runspaces; or nil */
 static const char default_key;  /* the default pool */
 static const char pools_key;    /* handles of open pools, weak keys */
 
+/* What holds the job of a 'pool:run' while it is waited for. */
+static const char run_type[] = "parallel.run";
+
 /* User values of a pool: it is not ours to release; its option 'streams'. */
 enum { LENT = 1, STREAMS };
 
@@ -498,12 +501,16 @@ close (lua_State *L, double timeout)
     status = rs_pool_shut(pool, e);
     if (status != RS_EBUSY)
       break;
+    lua_Integer n;
     rs_events_wait(e, left);
-    if (rs_task_stops(L))
-      rs_pool_cancel(pool, -1);
-    rs_task_checkpoint(L);
-    rs_lua_run_hook(L);
-    rs_lua_dispatch(L, e);
+    int raised = rs_lua_try_look(L);
+    if (raised == LUA_OK)
+      raised = rs_lua_try_dispatch(L, e, &n);
+    if (raised != LUA_OK) {
+      if (rs_lua_is_stopping(L))
+        rs_pool_cancel(pool, -1);
+      return lua_error(L);
+    }
     if (timeout != RS_FOREVER)
       left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
   }
@@ -656,8 +663,8 @@ read_job_options (lua_State *L, int index, rs_job_options *o)
 /* pool:start(function or source, options or nil, ...)
      -> job | nil, "full"
    options: name, streams, timeout, deadline, retries, retry_on, priority;
-     guard: a table whose 'job' the job becomes at once, so that an error which
-       is raised from outside finds it there */
+     guard: what holds the job from then on (core.run_guard), so that an error
+       which is raised from outside finds it there */
 static int
 pool_start (lua_State *L)
 {
@@ -667,6 +674,7 @@ pool_start (lua_State *L)
   rs_job *job;
   rs_face *const face = rs_lua_own_face(L);
   rs_job_options o = { .events = rs_lua_events_of(L, face) };
+  rs_job **guard = NULL;
   luaL_checkany(L, FUNCTION);
   if (lua_gettop(L) < OPTIONS)
     lua_settop(L, OPTIONS);
@@ -675,7 +683,9 @@ pool_start (lua_State *L)
     read_job_options(L, OPTIONS, &o);
     lua_getfield(L, OPTIONS, "name");
     o.name = luaL_optstring(L, -1, NULL);
-    lua_pop(L, 1);  /* the options keep it */
+    lua_getfield(L, OPTIONS, "guard");
+    guard = (rs_job **) rs_handle_test(L, lua_gettop(L), run_type);
+    lua_pop(L, 2);  /* the options keep them */
   }
   else
     o.listen = rs_check_streams(L, OPTIONS);
@@ -692,13 +702,8 @@ pool_start (lua_State *L)
   if (status != RS_OK)
     return rs_handle_raise(L, &err);
   rs_fill_job(L, face, job);
-  const int handle = lua_gettop(L);
-  if (lua_istable(L, OPTIONS)
-      && lua_getfield(L, OPTIONS, "guard") == LUA_TTABLE) {
-    lua_pushvalue(L, handle);
-    lua_setfield(L, -2, "job");
-  }
-  lua_settop(L, handle);
+  if (guard != NULL)
+    *guard = rs_job_ref(job);
   return 1;
 }
 
@@ -763,9 +768,6 @@ rs_lua_spawn (lua_State *L)
   return pool_spawn(L);
 }
 
-/* What holds the job of a 'pool:run' while it is waited for. */
-static const char run_type[] = "parallel.run";
-
 /* (run, error)  An error that ends the wait, such as an interrupt, ends the
    job. */
 static int
@@ -790,9 +792,9 @@ run_gc (lua_State *L)
   return run_close(L);
 }
 
-/* [-0, +1, m] */
-static int
-push_run (lua_State *L)
+/* core.run_guard() -> one without a job; [-0, +1, m] */
+int
+rs_lua_run_guard (lua_State *L)
 {
   rs_handle_new(L, run_type, 0);
   return 1;
@@ -806,7 +808,7 @@ guarded_wait (lua_State *L, rs_events *e, rs_job *job)
   enum { RUN = 2 };
   int n;
   lua_settop(L, 1);
-  lua_pushcfunction(L, push_run);
+  lua_pushcfunction(L, rs_lua_run_guard);
   if (lua_pcall(L, 0, 1, 0) != LUA_OK) {  /* no memory, or an interrupt? */
     rs_job_cancel(job, -1);
     rs_job_forget(job);

@@ -191,13 +191,6 @@ local function raise (job)
   got(job, job:fetch())
 end
 
---- Stops the job of a call that an error ends, such as an interrupt.
-local RUNNING <const> = {
-  __close = function (self, problem)
-    if problem ~= nil and self.job ~= nil then self.job:stop() end
-  end,
-}
-
 --- Call a function in a runspace, and wait for it.
 ---@param pool parallel.Pool
 ---@param fn function|string
@@ -205,9 +198,10 @@ local RUNNING <const> = {
 ---@return any ...
 local function run (pool, fn, ...)
   local streams <const> = options.streams_of(pool)
-  local guard <close> = setmetatable({}, RUNNING)
-  start(pool, true, streams, fn, { streams = streams, guard = guard }, ...)
-  return guard.job:get()
+  local guard <close> = core.run_guard()  -- an error stops the job
+  local job <const> = start(pool, true, streams, fn,
+                            { streams = streams, guard = guard }, ...)
+  return job:get()
 end
 
 ---@class parallel.SubmitOptions: parallel.Limits

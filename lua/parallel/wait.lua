@@ -93,6 +93,7 @@ local function wait (list, read_opts)
       listening[#listening + 1] = job
     end
   end
+  local _ <close> = core.in_runspace() and core.wait_guard(listening) or nil
   for _, job in ipairs(listening) do event.watch(job, on_finished) end
   core.wait(0)
   local at = 1
@@ -110,12 +111,7 @@ local function wait (list, read_opts)
       enough = enough or #done == #listening
       if enough then break end
     end
-    local helped = false
-    for i = at, #listening do
-      helped = not is_done[listening[i]] and listening[i]:help()
-      if helped then break end
-      if not core.in_runspace() then break end
-    end
+    local helped <const> = core.help(listening, at)
     local left <const> = deadline - core.now()
     if left <= 0 then
       core.wait(0)
