@@ -102,6 +102,43 @@ check_thread_failure (lua_State *L)
   threads_left = -1;
 }
 
+/* Jobs that wait for one another need a further worker when they are too deep
+   for one: where there is none the innermost job fails, and not the rest of
+   what is queued. */
+static void
+check_nesting_without_threads (lua_State *L)
+{
+  rs_initial_state *const is = rs_initial_state_new();
+  rs_pool *pool = NULL;
+  int n = 0;
+  REQUIRE(rs_initial_state_add_preload(is, "parallel", luaopen_parallel,
+                                       RS_PRELOAD_GLOBAL) == RS_OK);
+  const rs_pool_options o = { .max = 1, .initial_state = is };
+  REQUIRE(rs_pool_open(&o, &pool, NULL) == RS_OK);
+  rs_initial_state_unref(is);
+  threads_left = 0;
+  rs_job *const job = submit(pool, L,
+    "local function f (n) "
+    "  return n > 0 and parallel.run(f, n - 1) + 1 or 0 "
+    "end "
+    "local other = parallel.spawn 'return 7' "
+    "local good, why = pcall(f, 40) "
+    "return tostring(why), f(5) + other:get()", 0);
+  CHECK(rs_job_wait(job, L, 60) == RS_OK);
+  CHECK(rs_job_push(job, L, &n) == RS_OK && n == 2);
+  CHECK(strstr(lua_tostring(L, -2), "cannot create a worker thread") != NULL);
+  CHECK(lua_tointeger(L, -1) == 12);
+  lua_pop(L, n);
+  rs_job_unref(job);
+  threads_left = -1;
+  CHECK(result_of(submit(pool, L,
+    "local function f (n) "
+    "  return n > 0 and parallel.run(f, n - 1) + 1 or 0 "
+    "end "
+    "return f(40)", 0), L) == 40);
+  rs_pool_unref(pool);
+}
+
 /* What needs the thread of the timers is refused while there is none: it would
    run without its limit.  Then the same pool takes it. */
 static void
@@ -1743,6 +1780,7 @@ main (void)
   check_close_while_opening();
   check_sandbox(L);
   check_thread_failure(L);
+  check_nesting_without_threads(L);
   check_timer_failure(L);
   check_limit_without_timer(L);
   check_no_worker_left(L);

@@ -58,6 +58,7 @@ struct rs_batch {
   char *given;              /*   owned, or NULL */
   char text[RS_JOB_NAME];
   unsigned flags;           /* RS_BATCH_ */
+  unsigned depth;           /* of its chunks: rs_call */
   size_t chunk;             /* items; 0: by cost */
   size_t total;             /* items; 0: not known */
   size_t window;            /* chunks in flight at most */
@@ -209,6 +210,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   batch->items.common = rs_common_of(L, function);
   batch->items.names.anew = true;
   batch->flags = options->flags;
+  batch->depth = rs_job_nesting(L);
   batch->chunk = queue->fresh ? 1 : options->chunk;
   batch->total = options->total;
   batch->window = choose_window(options->limit, queue->width(queue),
@@ -304,6 +306,7 @@ new_chunk (rs_batch *batch, rs_message *items, double created)
   rs_list_init(&part_of(job)->link);
   rs_chunk *const chunk = job->call.chunk;
   job->call.arguments = rs_message_ref(items);
+  atomic_init(&job->call.depth, (uint16_t) batch->depth);
   chunk->stop = &batch->stop;
   if (batch->limited) {
     chunk->failed = &batch->failed;
@@ -756,7 +759,7 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
       return RS_ETIMEOUT;
     rs_job *job = NULL;
     if (s != NULL && timeout != 0  /* in a runspace: do it here? */
-        && rs_job_can_help(batch->queue, s))
+        && rs_job_can_help(batch->queue, s, NULL, batch))
       job = batch->queue->claim_of(batch->queue, batch);
     if (job != NULL)
       rs_job_run(job, s, L);

@@ -115,6 +115,9 @@ struct rs_call {
                                  where a worker would take it from the host's
                                  CPU */
   rs_wish wish;               /* it shall stop */
+  _Atomic uint16_t depth;     /* calls that wait for it, one for another; set
+                                 by the thread of the one that does, read by
+                                 its runner; it publishes nothing */
 };
 
 /* True when it has results. */

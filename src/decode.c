@@ -23,6 +23,7 @@
 
 #include <lauxlib.h>
 
+#include "stack.h"
 #include "wire.h"
 
 /* ---------------------------------------------------------------- reading */
@@ -892,6 +893,7 @@ decode_rebuild (rs_decoder *d, lua_State *L)
   for (int i = 0; i <= n; i++)
     rs_decode_any(d, L);
   end_quiet(d, L);
+  rs_stack_check(L);  /* it may call what decodes */
   lua_call(L, n, 1);
   d->tame = NULL;  /* it may have changed classes */
   rs_decoder_register(d, L, id);

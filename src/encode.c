@@ -20,6 +20,7 @@
 
 #include "large.h"
 #include "options.h"
+#include "stack.h"
 #include "status.h"
 #include "wire.h"
 
@@ -453,6 +454,9 @@ encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
     e->careful = true;
     return RS_ERESTART;
   }
+  /* It may call what encodes, and that takes more than Lua's own calls. */
+  if (rs_stack_low())
+    return rs_encoder_refuse(e, "C stack overflow");
   const int base = lua_gettop(L) - 1;
   lua_pushvalue(L, index);
   if (e->quiet)  /* it may make garbage */

@@ -1234,23 +1234,73 @@ rs_job_helper (const rs_queue *queue, lua_State *L)
    calls for Lua, and for the stack of the thread. */
 enum { MAX_DEPTH = 16 };
 
+/* Others shall run what 'waiting' waits for. */
+static void
+block (rs_queue *queue, rs_job *waiting, rs_job *job, const rs_batch *batch)
+{
+  rs_error err;
+  if (waiting->blocked)
+    return;
+  waiting->blocked = queue->block(queue, &err) == RS_OK;
+  if (waiting->blocked)
+    return;
+  rs_job *const queued = batch != NULL ? queue->claim_of(queue, batch)
+                       : job != NULL && queue->claim(queue, job) ? job : NULL;
+  if (queued != NULL) {
+    rs_job_fail(queued, err.text);
+    rs_job_unref(queued);
+  }
+}
+
 bool
-rs_job_can_help (const rs_queue *queue, rs_state *s)
+rs_job_can_help (rs_queue *queue, rs_state *s, rs_job *job,
+                 const rs_batch *batch)
 {
   if (rs_state_depth(s) < MAX_DEPTH)
     return true;
-  rs_job *const waiting = job_of(rs_call_current(s));
-  if (!waiting->blocked)
-    queue->block(waiting->queue);
-  waiting->blocked = true;
+  block(queue, job_of(rs_call_current(s)), job, batch);
   return false;
+}
+
+/* The call that runs in the state of 'L', or NULL. */
+static rs_call *
+call_of (lua_State *L)
+{
+  const rs_state *const s = L != NULL ? rs_state_of(L) : NULL;
+  return s != NULL ? rs_call_current(s) : NULL;
+}
+
+unsigned
+rs_job_nesting (lua_State *L)
+{
+  const rs_call *const call = call_of(L);
+  return call != NULL
+         ? 1u + atomic_load_explicit(&call->depth, memory_order_relaxed) : 0;
+}
+
+int
+rs_job_check_nesting (lua_State *L, rs_error *err)
+{
+  const unsigned n = rs_job_nesting(L);
+  if (n < RS_NESTED_MAX)
+    return RS_OK;
+  return rs_fail(err, RS_EINVAL, "jobs nested too deeply: %u of them wait for "
+                                 "one another, and no more may", n);
+}
+
+void
+rs_job_nest (rs_job *job, lua_State *L)
+{
+  const unsigned n = rs_job_nesting(L);
+  if (n > atomic_load_explicit(&job->call.depth, memory_order_relaxed))
+    atomic_store_explicit(&job->call.depth, (uint16_t) n,
+                          memory_order_relaxed);
 }
 
 void
 rs_job_unblock (lua_State *L)
 {
-  const rs_state *const s = L != NULL ? rs_state_of(L) : NULL;
-  rs_call *const call = s != NULL ? rs_call_current(s) : NULL;
+  rs_call *const call = call_of(L);
   if (call == NULL || !job_of(call)->blocked || rs_job_foreign(job_of(call)))
     return;
   job_of(call)->blocked = false;
@@ -1262,8 +1312,9 @@ rs_job_help (rs_job *job, lua_State *L)
 {
   if (job == NULL || rs_job_foreign(job))
     return false;
+  rs_job_nest(job, L);
   rs_state *const s = rs_job_helper(job->queue, L);
-  if (s == NULL || !rs_job_can_help(job->queue, s))
+  if (s == NULL || !rs_job_can_help(job->queue, s, job, NULL))
     return false;
   const bool claimed = job->queue->claim(job->queue, job);
   if (claimed)

@@ -77,8 +77,9 @@ struct rs_queue {
   unsigned (*width) (rs_queue *q);
 
   /* A worker waits for a job that it cannot run itself: there may be one more
-     of them, until it does not wait any more. */
-  void (*block) (rs_queue *q);
+     of them, until it does not wait any more.  RS_OK; or why nobody will run
+     what is queued, and it is not counted as one that waits then. */
+  int (*block) (rs_queue *q, rs_error *err);
   void (*unblock) (rs_queue *q);
 
   /* The memory of the queue stays while somebody holds it, so many times. */
@@ -284,9 +285,26 @@ const char *rs_job_reason (const rs_job *job);
 /* The runspace 'L' belongs to if its pool is the one of 'queue', or NULL. */
 rs_state *rs_job_helper (const rs_queue *queue, lua_State *L);
 
-/* It can run one more job inside those that wait there; or else it is counted
-   as one that waits (rs_job_unblock). */
-bool rs_job_can_help (const rs_queue *queue, rs_state *s);
+/*
+ * It can run one more job inside those that wait there; or else it is counted
+ * as one that waits (rs_job_unblock).  What it waits for, 'job', or a chunk of
+ * 'batch', or neither, fails when there is nobody else to run it.
+ */
+bool rs_job_can_help (rs_queue *queue, rs_state *s, rs_job *job,
+                      const rs_batch *batch);
+
+/* Calls that wait for one another: there may be no more. */
+enum { RS_NESTED_MAX = 200 };
+
+/* How many there would be if what runs on 'L' waited for one more; 0: nothing
+   runs there. */
+unsigned rs_job_nesting (lua_State *L);
+
+/* What runs on 'L' waits for the job. */
+void rs_job_nest (rs_job *job, lua_State *L);
+
+/* Those of 'L' are not too many for one more.  RS_OK or RS_EINVAL. */
+int rs_job_check_nesting (lua_State *L, rs_error *err);
 
 /* ------------------------------------ between job.c and job_memory.c only */
 

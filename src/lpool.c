@@ -685,6 +685,7 @@ pool_start (lua_State *L)
     o.name = luaL_optstring(L, -1, NULL);
     lua_getfield(L, OPTIONS, "guard");
     guard = (rs_job **) rs_handle_test(L, lua_gettop(L), run_type);
+    o.awaited = guard != NULL;
     lua_pop(L, 2);  /* the options keep them */
   }
   else
@@ -839,7 +840,9 @@ pool_run (lua_State *L)
   enum { FUNCTION = 2, FIRST };
   rs_face *const face = rs_lua_own_face(L);
   rs_events *const e = rs_lua_events_of(L, face);
-  const rs_job_options o = { .events = e, .listen = RS_STREAMS_SHOWN };
+  const rs_job_options o = {
+    .events = e, .listen = RS_STREAMS_SHOWN, .awaited = true
+  };
   rs_error err;
   rs_job *job;
   int n;

@@ -831,19 +831,27 @@ queue_width (rs_queue *q)
   return pool_of(q)->max;
 }
 
-static void
-queue_block (rs_queue *q)
+static int
+queue_block (rs_queue *q, rs_error *err)
 {
   rs_pool *const pool = pool_of(q);
-  rs_error err;
   lock(pool);
   pool->blocked++;
-  const bool grow = is_wanted_locked(pool) && !pool->sched.closed
-                 && rs_list_empty(&pool->sched.idle) && may_grow_locked(pool);
+  const bool wanted = is_wanted_locked(pool)
+                   && rs_list_empty(&pool->sched.idle);
+  const bool grow = wanted && may_grow_locked(pool);
   worker *const w = grow ? reserve_locked(pool) : NULL;
+  const unsigned stuck = pool->stuck;
   unlock(pool);
-  if (grow)  /* if not, the pool's info tells why */
-    start(pool, w, &err);
+  const int status = grow ? start(pool, w, err)
+                   : wanted ? fail_lost(err, stuck) : RS_OK;
+  if (status == RS_OK)
+    return RS_OK;
+  lock(pool);  /* are there others, that do not wait? */
+  const bool none = pool->alive <= pool->blocked;
+  pool->blocked -= none;
+  unlock(pool);
+  return none ? status : RS_OK;
 }
 
 static void
@@ -1309,7 +1317,7 @@ submit (rs_pool *pool, rs_job *job, lua_State *L, rs_error *err)
                                          : NULL;
   if (s == NULL)
     return status;
-  if (!rs_job_can_help(&pool->queue, s))
+  if (!rs_job_can_help(&pool->queue, s, NULL, NULL))
     return push(pool, job, false, err);
   rs_job_run(job, s, L);
   return RS_OK;
@@ -1400,6 +1408,8 @@ rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
   rs_job *job = NULL;
   rs_job_options room;
   int status = check_call(pool, o, L, function, first, nargs, err);
+  if (status == RS_OK)
+    status = rs_job_check_nesting(L, err);
   if (status != RS_OK)
     return status;
   rs_sched_prefetch(&pool->sched);
@@ -1411,6 +1421,8 @@ rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
   status = make_job(pool, o, L, function, first, nargs, options, &job, err);
   if (status != RS_OK)
     return status;
+  if (options->awaited)
+    rs_job_nest(job, L);
   if (options->timeout > 0 && !rs_timers_start())
     status = rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
                                       "see to the time-out");
@@ -1466,7 +1478,8 @@ rs_batch_open (rs_pool *pool, lua_State *L, int nargs,
          : out == NULL ? rs_fail_null(err, "out")
          : is_foreign(pool) ? rs_fork_fail(err, "pool")
          : options->events != NULL && rs_events_foreign(options->events)
-         ? rs_fork_fail(err, "rs_events") : RS_OK;
+         ? rs_fork_fail(err, "rs_events")
+         : rs_job_check_nesting(L, err);
   if (status != RS_OK) {
     lua_pop(L, nargs + 1);
     return status;

@@ -770,6 +770,8 @@ typedef struct rs_job_options {
   int priority;       /* -RS_PRIORITY_MAX to RS_PRIORITY_MAX */
   unsigned slot;      /* what is at rs_job_slot at first */
   void *user;         /* the program's own: 'rs_job_user' */
+  bool awaited;       /* the job that submits it will wait for it: so it is one
+                         level deeper, even if it begins before that waits */
 } rs_job_options;
 
 typedef struct rs_job_info {
@@ -800,9 +802,10 @@ typedef struct rs_job_info {
  * them.  Never waits.  The reference that is returned may be dropped at
  * once: the job runs all the same.  With 'out' NULL none is returned.
  * RS_OK, RS_EREFUSED, RS_ECLOSED, RS_ENOMEM, RS_EINVAL (no function, bad
- * source, an option), RS_ETHREAD (the pool has no worker and none can be
- * made), RS_EFULL (its queue is).  In a runspace of the same pool a job runs
- * here and now rather than not: pass the running 'L'.
+ * source, an option, or 200 jobs wait for one another and 'L' runs in the
+ * last of them), RS_ETHREAD (the pool has no worker and none can be made),
+ * RS_EFULL (its queue is).  In a runspace of the same pool a job runs here and
+ * now rather than not: pass the running 'L'.
  * The stack is popped in each case but one: when it has no 'nargs' + 1 values
  * it stays as it is.  Any thread that owns 'L'.
  */

@@ -4,10 +4,10 @@
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 
-local getmetatable, ipairs, math, next, package, pcall, rawget, rawlen, string,
-      table, tostring, type =
-  getmetatable, ipairs, math, next, package, pcall, rawget, rawlen, string,
-  table, tostring, type
+local getmetatable, ipairs, math, next, package, pcall, rawget, rawlen, select,
+      string, table, tostring, type =
+  getmetatable, ipairs, math, next, package, pcall, rawget, rawlen, select,
+  string, table, tostring, type
 local globals <const> = _G
 
 --- Raised by `map`, `run` and `job:get`, returned by `job:join`.
@@ -162,11 +162,12 @@ local ENDED <const> = {
 --- Reasons that the state has told.
 local PLAIN <const> = { cancelled = true, lost = true, timeout = true }
 
---- "item 3 ("web1"): scan.lua:12: no route", the runspace's traceback, and a
---- hint where there is one.
+--- Whose failure it is, and how that ended: "item 3 ("web1")"; does that not
+--- say all?
 ---@param self parallel.Failure
 ---@return string
-function failure.__tostring (self)
+---@return boolean
+local function head (self)
   local who
   if self.last ~= nil and self.last ~= self.index then
     who = string.format("items %d to %d", self.index, self.last)
@@ -178,22 +179,55 @@ function failure.__tostring (self)
     who = who and who .. " of '" .. name .. "'" or "'" .. name .. "'"
   end
   who = who or "job"
-  local lines = {}
-  local ended = ENDED[self.state]
-  if ended == nil then
-    lines[1] = who .. ": " .. failure.message_of(self.error)
-  elseif self.error == nil or PLAIN[self.reason] then
-    lines[1] = who .. " " .. ended
-  else
-    lines[1] = who .. " " .. ended .. ": " .. failure.message_of(self.error)
-  end
+  local ended <const> = ENDED[self.state]
+  if ended == nil then return who, true end
+  return who .. " " .. ended, self.error ~= nil and not PLAIN[self.reason]
+end
+
+--- The lines behind the message: the runspace's traceback, and a hint where
+--- there is one.
+---@param self parallel.Failure
+---@return string
+local function tail (self)
+  local text = ""
   local traceback <const> = self.traceback
   if type(traceback) == "string" and not traceback:find(NOWHERE) then
-    lines[#lines + 1] = traceback:gsub("^stack traceback:",
-                                       "traceback of the runspace:")
+    text = "\n" .. traceback:gsub("^stack traceback:",
+                                  "traceback of the runspace:")
   end
-  if self.hint ~= nil then lines[#lines + 1] = "hint: " .. self.hint end
-  return table.concat(lines, "\n")
+  return self.hint ~= nil and text .. "\nhint: " .. self.hint or text
+end
+
+--- Failures that are shown of those that led to one another: so many of the
+--- first and of the last ones.  No more than `LONGEST` are looked at.
+local SHOWN <const>, LONGEST <const> = 4, 1000
+
+--- "item 3 ("web1"): scan.lua:12: no route", and what stands behind that.  A
+--- job that waited for one that failed has that one's failure as its error:
+--- "'job-1': 'job-2': no route".
+---@param self parallel.Failure
+---@return string
+function failure.__tostring (self)
+  local chain = { self }
+  while #chain < LONGEST and getmetatable(self.error) == failure
+        and select(2, head(self)) do
+    self = self.error
+    chain[#chain + 1] = self
+  end
+  local heads, tails = {}, ""
+  for i, one in ipairs(chain) do
+    local left <const> = #chain - i
+    if i <= SHOWN or left < SHOWN then
+      heads[#heads + 1] = head(one)
+      tails = tail(one) .. tails
+    elseif i == SHOWN + 1 then
+      heads[#heads + 1] = "(" .. left - SHOWN + 1 .. " more)"
+    end
+  end
+  if select(2, head(self)) then
+    heads[#heads + 1] = failure.message_of(self.error)
+  end
+  return table.concat(heads, ": ") .. tails
 end
 
 return failure
