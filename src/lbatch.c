@@ -602,10 +602,34 @@ info (lua_State *L)
   return 1;
 }
 
+/* [-0, +0, e]  Its handlers hear no more. */
+static void
+forget (lua_State *L, rs_batch *batch)
+{
+  lua_getiuservalue(L, 1, HANDLERS);
+  if (lua_toboolean(L, -1)) {
+    lua_pushnil(L);
+    call_event(L, "forget", batch, 1);
+  }
+}
+
+/* Its collection; the rest is that of the keeper, which comes next. */
+static int
+gc (lua_State *L)
+{
+  void **const handle = rs_handle_test(L, 1, RS_BATCH_TYPE);
+  if (handle == NULL || *handle == NULL)
+    return 0;
+  rs_batch *const batch = *handle;
+  *handle = NULL;
+  forget(L, batch);
+  return 0;
+}
+
 /*
- * batch:close(), the end of its scope, and its collection.  When an error ends
- * the scope, which is not that of an item, such as an interrupt, what still
- * runs is of no use to anybody.
+ * batch:close(), and the end of its scope.  When an error ends the scope,
+ * which is not that of an item, such as an interrupt, what still runs is of no
+ * use to anybody.
  */
 static int
 close (lua_State *L)
@@ -621,11 +645,7 @@ close (lua_State *L)
     rs_batch_info_get(batch, &i);
   if (!i.stopped)
     rs_batch_cancel(batch, -1);
-  lua_getiuservalue(L, 1, HANDLERS);
-  if (lua_toboolean(L, -1)) {
-    lua_pushnil(L);
-    call_event(L, "forget", batch, 1);
-  }
+  forget(L, batch);
   k->closed = true;
   if (k->busy > 0)  /* the rest when nobody can be in it */
     rs_batch_stop(batch);
@@ -641,7 +661,7 @@ rs_open_batch_type (lua_State *L)
 {
   static const luaL_Reg meta[] = {
     { "__close", close },
-    { "__gc", close },
+    { "__gc", gc },
     { NULL, NULL }
   };
   static const luaL_Reg methods[] = {
