@@ -88,7 +88,8 @@ typedef struct child {
   const char *search;      /* PATH */
   char *line;              /* of the table, or NULL */
   bool session;            /* it has one of its own */
-  int limit;               /* its descriptors are below that */
+  int limit;               /* its descriptors are below that; 0: they are
+                              closed all at once */
   sigset_t none;
   int code;                /* why it has not become the program */
   char name[PATH_MAX];     /* of a file, to be tried */
@@ -117,15 +118,32 @@ erase_line (char *line)
   memset(line, ' ', LINE - 1);
 }
 
+/* Close all descriptors from 'first' on.  False when the system cannot. */
+static bool
+close_from (unsigned first)
+{
+#ifdef HAVE_CLOSE_RANGE
+  return syscall(SYS_close_range, first, ~0u, 0u) == 0;
+#else
+  (void) first;
+  return false;
+#endif
+}
+
+/* For a child: to look for the largest one takes long. */
+static int
+find_limit (void)
+{
+  return close_from(~0u) ? 0 : rs_inherit_end();  /* there is no such one */
+}
+
 /* Close all that are not standard files. */
 static void
 close_others (int limit)
 {
-#ifdef HAVE_CLOSE_RANGE
-  if (syscall(SYS_close_range, 3u, ~0u, 0u) == 0)
-    return;
-#endif
-  for (int fd = 3; fd < limit; fd++)
+  if (limit == 0)
+    close_from(STDERR_FILENO + 1);
+  for (int fd = STDERR_FILENO + 1; fd < limit; fd++)
     syscall(SYS_close, fd);
 }
 
@@ -347,7 +365,7 @@ run_keeper (int pipe, int memory)
     c->directory = NULL;
     c->line = NULL;
     c->session = true;
-    c->limit = rs_inherit_end();
+    c->limit = find_limit();
     start_child(c, &pid);
   }
   const bool started = pid > 0 && c->code == 0;
@@ -441,7 +459,7 @@ rs_program_start (rs_program *p, const int files[3],
     c->search = "/bin:/usr/bin";
   c->line = take_line();
   c->session = false;
-  c->limit = rs_inherit_end();
+  c->limit = find_limit();
   *p = (rs_program) { .line = c->line };
   const int code = start_child(c, &p->pid);
   free(c);
