@@ -14,6 +14,7 @@
 
 #include <lauxlib.h>
 
+#include "finalize.h"
 #include "status.h"
 
 enum {
@@ -40,7 +41,9 @@ static const char outbox_key;
 static int
 forget (lua_State *L)
 {
-  rs_outbox *const o = lua_touserdata(L, 1);
+  rs_outbox *const o = rs_finalized(L, forget);
+  if (o == NULL)
+    return 0;
   for (int i = 0; i < RECENT; i++) {
     rs_message_unref(o->recent[i].message);
     o->recent[i].message = NULL;

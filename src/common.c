@@ -27,6 +27,8 @@
 
 #include <lauxlib.h>
 
+#include "finalize.h"
+
 enum { TABLES = 1, CONTENTS, METATABLES, NUMBERS, FUNCTIONS, FILTER, HOLDER };
 
 enum {
@@ -372,9 +374,11 @@ typedef struct holder {
 static int
 let_go (lua_State *L)
 {
-  holder *const h = lua_touserdata(L, 1);
-  rs_message_unref(h->message);
-  h->message = NULL;
+  holder *const h = rs_finalized(L, let_go);
+  if (h != NULL) {
+    rs_message_unref(h->message);
+    h->message = NULL;
+  }
   return 0;
 }
 

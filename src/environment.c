@@ -186,6 +186,7 @@ tell_job (lua_State *L, int env, int globals)
 static int
 assign_global (lua_State *L)
 {
+  luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 3);
   luaL_checkstack(L, 8, NULL);
   rs_env_push(L);
@@ -495,6 +496,7 @@ restore_fields (lua_State *L)
 static int
 on_assign (lua_State *L)
 {
+  luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 3);
   mark_dirty(L);
   lua_pushvalue(L, 2);
@@ -837,14 +839,15 @@ rs_environment_renew (lua_State *L, rs_environment *e, bool nested)
   const bool bare = own && hide_globals(L);
   lua_rawgeti(L, LUA_REGISTRYINDEX, e->home);
   if (!lua_isuserdata(L, -1))
-    luaL_error(L, "the registry of this runspace has been cleared");
+    luaL_error(L, "the registry of this runspace has been changed");
   lua_createtable(L, 0, 2);
   const int env = lua_gettop(L);
   lua_rawgeti(L, LUA_REGISTRYINDEX, e->name_of_globals);
   lua_pushvalue(L, env);
   lua_rawset(L, env);
   if (own) {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, e->metatable);
+    if (lua_rawgeti(L, LUA_REGISTRYINDEX, e->metatable) != LUA_TTABLE)
+      luaL_error(L, "the registry of this runspace has been changed");
     lua_setmetatable(L, env);
   }
   if (!bare) {

@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include "finalize.h"
+
 /* A slow iterator's items are sent after this long, in seconds. */
 #define PATIENCE 1e-3
 
@@ -32,7 +34,9 @@ static const char keeper_type[] = "parallel.batch.keeper";
 static int
 keeper_gc (lua_State *L)
 {
-  keeper *const k = lua_touserdata(L, 1);
+  keeper *const k = rs_finalized(L, keeper_gc);
+  if (k == NULL)
+    return 0;
   rs_batch *const batch = k->batch;
   k->batch = NULL;
   if (batch != NULL && !k->closed)  /* stopped by force? */

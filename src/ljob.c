@@ -4,6 +4,8 @@
  */
 #include "lhandle.h"
 
+#include "finalize.h"
+
 static rs_job *
 check (lua_State *L)
 {
@@ -216,8 +218,8 @@ typedef struct job_list {
 static int
 list_gc (lua_State *L)
 {
-  job_list *const list = lua_touserdata(L, 1);
-  while (list->n > 0)
+  job_list *const list = rs_finalized(L, list_gc);
+  while (list != NULL && list->n > 0)
     rs_job_unref(list->jobs[--list->n]);
   return 0;
 }
@@ -509,6 +511,8 @@ push_streams (lua_State *L, rs_job *job, const rs_job_info *info)
 static int
 get_field (lua_State *L)
 {
+  luaL_checktype(L, lua_upvalueindex(1), LUA_TTABLE);
+  luaL_checktype(L, lua_upvalueindex(2), LUA_TTABLE);
   lua_pushvalue(L, 2);
   if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL)  /* a method? */
     return 1;

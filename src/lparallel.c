@@ -315,6 +315,7 @@ push_core (lua_State *L)
 static int
 load_file (lua_State *L)
 {
+  luaL_checktype(L, lua_upvalueindex(1), LUA_TLIGHTUSERDATA);
   const rs_lua_file *const file = lua_touserdata(L, lua_upvalueindex(1));
   if (luaL_loadbufferx(L, file->source, file->size, file->chunkname, "t")
       != LUA_OK)
@@ -456,6 +457,7 @@ luaopen_parallel (lua_State *L)
 static int
 load_lazily (lua_State *L)
 {
+  luaL_checktype(L, 1, LUA_TTABLE);
   static const char *const needed[] = { "package", "table", "string", "math" };
   lua_settop(L, 2);
   lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);

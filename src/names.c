@@ -19,6 +19,7 @@
 
 #include <lauxlib.h>
 
+#include "finalize.h"
 #include "runspace.h"
 
 /* ------------------------------------------------------- kept in a state */
@@ -28,7 +29,6 @@ static const char home_key = 0;
 
 typedef struct in_state {
   const void *env;     /* address of user value RS_HOME_ENV, or NULL */
-  lua_State *holder;   /* the user value RS_HOME_HOLDER */
   rs_names fields;     /* modules, and tables in their fields; see 'look' */
   uint64_t modules;    /* which ones these were */
   bool closed;         /* the state is: nothing is kept any more */
@@ -38,9 +38,11 @@ typedef struct in_state {
 static int
 forget_fields (lua_State *L)
 {
-  in_state *const h = lua_touserdata(L, 1);
-  rs_names_fini(&h->fields);
-  h->closed = true;
+  in_state *const h = rs_finalized(L, forget_fields);
+  if (h != NULL) {
+    rs_names_fini(&h->fields);
+    h->closed = true;
+  }
   return 0;
 }
 
@@ -150,14 +152,22 @@ push_variable (lua_State *L)
   lua_insert(L, -2);
 }
 
-/* [-1, +0, -]  Assign to the variable. */
+/* [-1, +0, -]  Assign to the variable, unless a script has taken the coroutine
+   out of the userdata at 'home'. */
 static void
-set_variable (lua_State *L, lua_State *co)
+set_variable (lua_State *L, int home)
 {
   lua_Debug ar;
+  const bool there = lua_getiuservalue(L, home, RS_HOME_HOLDER) == LUA_TTHREAD;
+  lua_State *const co = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  if (!there || !lua_checkstack(co, 1) || !lua_getstack(co, 1, &ar)) {
+    lua_pop(L, 1);
+    return;
+  }
   lua_xmove(L, co, 1);
-  lua_getstack(co, 1, &ar);
-  lua_setlocal(co, &ar, VARIABLE);
+  if (lua_setlocal(co, &ar, VARIABLE) == NULL)
+    lua_pop(co, 1);
 }
 
 /* [-0, +1, m] */
@@ -179,11 +189,10 @@ make_home (lua_State *L)
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   lua_setiuservalue(L, -2, RS_HOME_LOADED);
   push_variable(L);
-  h->holder = lua_tothread(L, -1);
   lua_setiuservalue(L, -3, RS_HOME_HOLDER);
   lua_setiuservalue(L, -2, RS_HOME_ANCHOR);
   lua_pushglobaltable(L);
-  set_variable(L, h->holder);
+  set_variable(L, lua_gettop(L) - 1);
   push_require(L);
   lua_setiuservalue(L, -2, RS_HOME_REQUIRE);
   lua_pushvalue(L, -1);
@@ -195,7 +204,7 @@ void
 rs_home_push (lua_State *L)
 {
   luaL_checkstack(L, 6, "message");
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key) == LUA_TNIL) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key) != LUA_TUSERDATA) {
     lua_pop(L, 1);
     make_home(L);
   }
@@ -227,7 +236,7 @@ rs_home_set_env (lua_State *L, int home)
   in_state *const h = lua_touserdata(L, home);
   h->env = lua_topointer(L, -1);
   lua_pushvalue(L, -1);
-  set_variable(L, h->holder);
+  set_variable(L, home);
   lua_setiuservalue(L, home, RS_HOME_ENV);
 }
 
@@ -235,13 +244,14 @@ void
 rs_home_restore_env (lua_State *L, int home)
 {
   const in_state *const h = lua_touserdata(L, home);
+  const int top = lua_gettop(L);
   lua_getiuservalue(L, home, RS_HOME_ANCHOR);
   lua_getupvalue(L, -1, 1);
   if (lua_topointer(L, -1) != h->env) {
     lua_getiuservalue(L, home, RS_HOME_ENV);
-    set_variable(L, h->holder);
+    set_variable(L, home);
   }
-  lua_pop(L, 2);
+  lua_settop(L, top);
 }
 
 void
@@ -270,7 +280,9 @@ void
 rs_env_join_upvalue (lua_State *L, int i)
 {
   rs_home_push(L);
-  lua_getiuservalue(L, -1, RS_HOME_ANCHOR);
+  if (lua_getiuservalue(L, -1, RS_HOME_ANCHOR) != LUA_TFUNCTION
+      || lua_iscfunction(L, -1))
+    luaL_error(L, "what the registry of this state had was replaced");
   lua_upvaluejoin(L, -3, i, -1, 1);   /* function, userdata, anchor */
   lua_pop(L, 2);
 }

@@ -34,11 +34,11 @@ void rs_env_set (lua_State *L);
 /* [-0, +1, -]  Push the environment set last, or the globals. */
 void rs_env_push (lua_State *L);
 
-/* [-0, +0, m]  Join '_ENV' of the chunk on top, its first upvalue, to the
+/* [-0, +0, e]  Join '_ENV' of the chunk on top, its first upvalue, to the
    environment, whatever it will be. */
 void rs_env_join (lua_State *L);
 
-/* [-0, +0, m]  Join upvalue 'i' of the function on top to the environment. */
+/* [-0, +0, e]  Join upvalue 'i' of the function on top to the environment. */
 void rs_env_join_upvalue (lua_State *L, int i);
 
 /* ------------------------------------------------------- kept in a state */
@@ -73,7 +73,7 @@ bool rs_home_try_push (lua_State *L);
 void rs_home_set_env (lua_State *L, int home);
 
 /* [-0, +0, -]  Set the environment again that was set last, if code that ran
-   since has assigned to '_ENV', which all functions share.  Needs 3 stack
+   since has assigned to '_ENV', which all functions share.  Needs 4 stack
    slots. */
 void rs_home_restore_env (lua_State *L, int home);
 

@@ -24,6 +24,7 @@
 static int
 put (lua_State *L, int fd, const char *text, size_t size)
 {
+  luaL_checktype(L, lua_upvalueindex(1), LUA_TLIGHTUSERDATA);
   const rs_output *const output = lua_touserdata(L, lua_upvalueindex(1));
   return output->write(L, fd, text, size);
 }

@@ -327,8 +327,9 @@ static int
 collect (lua_State *L)
 {
   program *const p = luaL_checkudata(L, 1, LUA_FILEHANDLE);
+  const lua_CFunction original = lua_tocfunction(L, lua_upvalueindex(1));
   if (p->stream.closef != close_program)
-    return lua_tocfunction(L, lua_upvalueindex(1))(L);
+    return original != NULL ? original(L) : 0;
   FILE *const f = p->stream.f;
   p->stream.closef = NULL;
   if (f == NULL)

@@ -20,6 +20,7 @@
 #include "base.h"
 #include "clock.h"
 #include "control.h"
+#include "finalize.h"
 #include "fork.h"
 #include "output.h"
 #include "popen.h"
@@ -367,9 +368,11 @@ resize_at_end (void *ud, void *ptr, size_t osize, size_t nsize)
 static int
 on_last (lua_State *L)
 {
-  rs_state *const s = *(rs_state *const *) lua_touserdata(L, 1);
-  rs_cancel_forget(s->cancel);
-  lua_setallocf(L, resize_at_end, &s->alloc);
+  rs_state *const *const s = rs_finalized(L, on_last);
+  if (s != NULL) {
+    rs_cancel_forget((*s)->cancel);
+    lua_setallocf(L, resize_at_end, &(*s)->alloc);
+  }
   return 0;
 }
 
