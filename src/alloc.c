@@ -156,7 +156,9 @@ change (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
       rs_alloc_set_quick(a);
     }
   }
+  a->busy = true;
   void *const block = resize(a, ptr, osize, nsize);
+  a->busy = false;
   if (block != NULL)
     a->used += nsize - osize;
   return block;

@@ -1093,6 +1093,8 @@ next_record (rs_batch *batch, lua_State *L, rs_record *rec)
                : RS_JOB_CANCELLED;
     rec->reason = reason_of(rec->state, reason != RS_REASON_NONE ? reason
                                         : RS_REASON_CANCELLED);
+    if (rs_job_failure(job) != NULL)
+      rs_job_push(batch->current, L, &rec->n);
   }
   batch->position++;
   return RS_OK;

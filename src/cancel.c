@@ -10,7 +10,8 @@
  * The handler runs on the thread of the calls, anywhere in Lua or in C.  It
  * reads atomics and calls 'lua_sethook', which the manual allows there; it
  * takes no lock and allocates nothing.  The hook that it plants does the
- * rest.
+ * rest.  While something is stopped by force the handler also looks where it
+ * is ('look'), so that what is lost can say from what it did not come back.
  *
  * A time-out costs two atomic operations an item: 'due' moves on, and the
  * timer stays where it is, if that is not too late; when it fires too early
@@ -24,14 +25,18 @@
 #include <float.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "clock.h"
 #include "timer.h"
 
 #define AGAIN 5e-3         /* seconds after which a signal is sent again */
+#define SLOW 0.4           /* seconds more for a busy machine to look where a
+                              thread is */
 #define FIRED (-1.0)       /* 'due' of what has run out of time */
 #define TICK 0.02          /* seconds that 'rs_now_coarse' may be behind */
 
@@ -39,6 +44,10 @@ enum {
   ALL = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
   MAX_STEP = 1000,         /* instructions between two looks at a limit */
   MAX_CALLS = 64,          /* that are told of a loss */
+  LOOKS = 3,               /* that find a thread in one call again, until that
+                              is named */
+  CALLERS = 16,            /* that are looked at for a line of a script */
+  NAME = 64,               /* bytes of a function's name */
   MAX_DISPLACED = 8        /* hooks that are remembered */
 };
 
@@ -49,6 +58,13 @@ typedef struct hook {
   int mask;
   int count;
 } hook;
+
+/* Where a thread stands. */
+typedef struct place {
+  char name[NAME];          /* of the C function; "": it has none */
+  char source[LUA_IDSIZE];  /* that called it; only with a line */
+  int line;                 /* or 0 */
+} place;
 
 struct rs_cancel {
   rs_running running;      /* first: rs_cancel_switch */
@@ -67,6 +83,13 @@ struct rs_cancel {
   _Atomic unsigned sent;   /* signals; written under the lock, read by the
                               handler */
   _Atomic unsigned seen;   /* signals that came; read by any thread */
+  const void *at;          /* the call that looks have found; the handler's,
+                              as the next two */
+  _Atomic unsigned looks;  /* in a row that found it; read by who waits for
+                              them before it says that the thread is lost */
+  place place;             /* changes only after LOOKS signals */
+  _Atomic bool found;      /* 'place' tells where the thread stands; set by
+                              the handler, read by who says that it is lost */
   _Atomic bool refuse;     /* memory */
   _Atomic double armed;    /* instant at which the timer fires, or earlier;
                               of any thread */
@@ -326,6 +349,105 @@ rs_cancel_check (rs_cancel *c, lua_State *L)
     stop(c, L, top_of(c));
 }
 
+/* ------------------------------------------------------- where it stands */
+
+/* As much of 'text' as there is room for, and nothing that a terminal would
+   obey. */
+static void
+copy_text (char *to, const char *text, size_t size)
+{
+  size_t n = 0;
+  for (; n + 1 < size && text[n] != '\0'; n++)
+    to[n] = (unsigned char) text[n] < ' ' || text[n] == 127 ? '?' : text[n];
+  to[n] = '\0';
+}
+
+static void
+forget_place (rs_cancel *c)
+{
+  c->at = NULL;
+  atomic_store_explicit(&c->looks, 0, memory_order_relaxed);
+  atomic_store_explicit(&c->found, false, memory_order_relaxed);
+}
+
+/* Note which C function is called at 'ar', and from where. */
+static void
+note_place (rs_cancel *c, lua_State *L, lua_Debug *ar)
+{
+  if (!lua_getinfo(L, "Sn", ar) || ar->what[0] != 'C')
+    return;
+  copy_text(c->place.name, ar->name != NULL ? ar->name : "", NAME);
+  c->place.line = 0;
+  for (int level = 1; level <= CALLERS && c->place.line == 0
+                      && lua_getstack(L, level, ar); level++)
+    if (lua_getinfo(L, "Sl", ar) && ar->currentline > 0) {
+      copy_text(c->place.source, ar->short_src, LUA_IDSIZE);
+      c->place.line = ar->currentline;
+    }
+  atomic_store_explicit(&c->found, true, memory_order_release);
+}
+
+/*
+ * The handler looks where the thread stands, while that is stopped by force.
+ * It may have interrupted anything, so what it reads has to be whole at any
+ * instruction:
+ *
+ * - 'lua_getstack' for level 0 reads one pointer, that to the innermost call.
+ *   It is compared, not followed, until it was the same LOOKS times more: by
+ *   then the call has begun long ago, and Lua has filled in all of it, and of
+ *   its callers, who do not run meanwhile.
+ * - 'lua_getinfo' follows it.  It only reads: the call, its function on the
+ *   stack, and the code and the constants of its caller.  These stay where
+ *   they are, but for the stack, when that is made larger or smaller.  It
+ *   cannot become larger here, since the allocator refuses; and where the
+ *   allocator is busy making it smaller, nothing is read.
+ *
+ * A C function that waits in a system call touches none of this.
+ */
+static void
+look (rs_cancel *c, lua_State *L)
+{
+  lua_Debug ar;
+  void *ud;
+  const void *const at = lua_getstack(L, 0, &ar) ? ar.i_ci : NULL;
+  const bool still = at != NULL && lua_getallocf(L, &ud) == rs_alloc_resize
+                  && !((rs_alloc *) ud)->busy;
+  if (!still || at != c->at) {
+    forget_place(c);
+    c->at = still ? at : NULL;
+  }
+  else if (atomic_fetch_add_explicit(&c->looks, 1, memory_order_relaxed) + 1
+           == LOOKS)
+    note_place(c, L, &ar);
+}
+
+/* The handler has had no time to find that out. */
+static bool
+is_looking (const rs_cancel *c)
+{
+  return c->signal != 0
+      && atomic_load_explicit(&c->looks, memory_order_relaxed) < LOOKS;
+}
+
+bool
+rs_cancel_place (const rs_cancel *c, char *text, size_t size)
+{
+  const place *const p = &c->place;
+  char where[LUA_IDSIZE + 16] = "";
+  if (!atomic_load_explicit(&c->found, memory_order_acquire))
+    return false;
+  if (p->line > 0)
+    snprintf(where, sizeof where, "%s:%d: ", p->source, p->line);
+  if (p->name[0] != '\0')
+    snprintf(text, size, "%sdid not come back from '%s' (C function)", where,
+             p->name);
+  else
+    snprintf(text, size, "%sdid not come back from a C function", where);
+  return true;
+}
+
+/* ------------------------------------------------------------ the handler */
+
 /*
  * What the program has, or had, for the signals; at most one of the two is not
  * NULL.  Written under the lock in 'take_signal', and read by handlers, one
@@ -361,8 +483,11 @@ on_signal (int signal, siginfo_t *info, void *context)
   if (c != NULL && info->si_code == SI_TKILL && info->si_pid == getpid()
       && on_its_way(c, sent_to(c))) {
     lua_State *const L = coroutine_of(c);
-    if (L != NULL && pending(top_of(c)))
+    if (L != NULL && pending(top_of(c))) {
       plant(c, L);
+      if (atomic_load_explicit(&c->refuse, memory_order_relaxed))
+        look(c, L);
+    }
     /* Publishes nothing but that it came. */
     atomic_fetch_add_explicit(&c->seen, 1, memory_order_release);
     return;
@@ -642,7 +767,8 @@ advance_locked (rs_cancel *c, double now)
       force_locked(c, t, now);
     if (level_of(t) == RS_SOFT && t->hard_at < next)
       next = t->hard_at;
-    else if (level_of(t) == RS_HARD && t->lost_at <= now)
+    else if (level_of(t) == RS_HARD && t->lost_at <= now
+             && (!is_looking(c) || t->lost_at + SLOW <= now))
       c->lost = true;
   }
   if (pending(top_of(c)) && !c->lost) {
@@ -852,6 +978,7 @@ settle (rs_cancel *c, rs_token *t, lua_State *L)
   const unsigned sent = sent_to(c);
   pthread_mutex_unlock(&c->lock);
   drain(c, sent);
+  forget_place(c);
   clean(c, L);
   return reason;
 }
@@ -882,6 +1009,7 @@ rs_token_leave (rs_cancel *c, rs_token *t, lua_State *L)
   const unsigned sent = sent_to(c);
   pthread_mutex_unlock(&c->lock);
   drain(c, sent);
+  forget_place(c);
   if (L != NULL)
     clean(c, L);
   if (outer == NULL) {

@@ -268,6 +268,16 @@ void rs_cancel_again (rs_cancel *c);
 /* -------------------------------------------------------------- any thread */
 
 /*
+ * Where the thread stood when it was found lost, as a text of RS_PLACE bytes
+ * at most: "scan.lua:12: did not come back from 'receive' (C function)".
+ * False when it is not known, or it was not in C.  While 'lost_thread' and
+ * 'lost_call' are called.
+ */
+enum { RS_PLACE = 200 };
+
+bool rs_cancel_place (const rs_cancel *c, char *text, size_t size);
+
+/*
  * Stop the call of 'owner' if it runs there; its wish was made.  The first
  * request gives the reason, and the shortest time counts.  False when the
  * system gives no thread to see to it: it was asked once, then.

@@ -851,6 +851,25 @@ rs_job_end_served (rs_job *job, rs_job_state state)
   end(job, state, job->call.reason, true);
 }
 
+/* Say why it will have no result, unless it has ended, or that was said. */
+static void
+set_failure_locked (rs_job *job, const char *failure)
+{
+  if (rs_job_state_final(rs_job_state_now(job)))
+    return;
+  rs_job_more *const more = get_more_locked(job);
+  if (more != NULL && more->failure == NULL)
+    more->failure = strdup(failure);
+}
+
+static void
+set_failure (rs_job *job, const char *failure)
+{
+  lock(job);
+  set_failure_locked(job, failure);
+  unlock(job);
+}
+
 void
 rs_job_end_queued (rs_job *job, rs_reason reason)
 {
@@ -860,11 +879,7 @@ rs_job_end_queued (rs_job *job, rs_reason reason)
 void
 rs_job_fail (rs_job *job, const char *failure)
 {
-  lock(job);
-  rs_job_more *const more = get_more_locked(job);
-  if (more != NULL)
-    more->failure = strdup(failure);
-  unlock(job);
+  set_failure(job, failure);
   end(job, RS_JOB_FAILED, RS_REASON_NONE, false);
 }
 
@@ -878,6 +893,13 @@ void
 rs_job_lose_call (void *call)
 {
   rs_job *const job = job_of(call);
+  char place[RS_PLACE];
+  lock(job);
+  const rs_cancel *const runner = atomic_load_explicit(&job->runner,
+                                                       memory_order_relaxed);
+  if (runner != NULL && rs_cancel_place(runner, place, sizeof place))
+    set_failure_locked(job, place);
+  unlock(job);
   end(job, RS_JOB_LOST, RS_REASON_NONE, false);
   rs_job_unref(job);
 }
@@ -1018,9 +1040,8 @@ rs_job_run (rs_job *job, rs_state *s, lua_State *L)
 
 /* ----------------------------------------------------------------- results */
 
-/* Of a job that has ended. */
-static const char *
-failure_of (const rs_job *job)
+const char *
+rs_job_failure (const rs_job *job)
 {
   const rs_job_more *const more = more_of(job);
   return more != NULL ? more->failure : NULL;
@@ -1171,9 +1192,9 @@ push_end (rs_job *job, lua_State *L, rs_job_state state)
            && (state == RS_JOB_FAILED
                || (call->chunk == NULL && call->reason != RS_REASON_NONE)))
     push_error(job, L, state);
-  else if (state == RS_JOB_FAILED)
-    lua_pushstring(L, failure_of(job) != NULL
-                        ? failure_of(job) : rs_status_message(RS_ENOMEM));
+  else if (rs_job_failure(job) != NULL || state == RS_JOB_FAILED)
+    lua_pushstring(L, rs_job_failure(job) != NULL
+                        ? rs_job_failure(job) : rs_status_message(RS_ENOMEM));
   else
     lua_pushfstring(L, "%s was %s", rs_job_name(job),
                     rs_job_state_name(state));
@@ -1369,7 +1390,7 @@ reason_of (const rs_job *job, rs_job_state state, rs_reason reason)
     case RS_JOB_LOST:
       return "lost";
     case RS_JOB_FAILED:
-      if (failure_of(job) != NULL)
+      if (rs_job_failure(job) != NULL)
         return "worker";
       return reason == RS_REASON_NONE ? "error" : rs_reason_name(reason);
     case RS_JOB_TIMED_OUT:
@@ -1421,6 +1442,7 @@ get_info (rs_job *job, rs_job_info *out)
   unlock(job);
   out->id = job->call.id;
   out->reason = reason_of(job, out->state, reason);
+  out->failure = ended ? rs_job_failure(job) : NULL;
   out->chunk = job->batch != NULL;
   out->seen = is_set(&job->seen);
   out->forgotten = forgotten;

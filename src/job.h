@@ -95,7 +95,7 @@ typedef struct rs_job_more {
   rs_job *job;             /* whose they are */
   char *name;              /* owned, or NULL; guarded by the job's lock */
   void *user;              /* of its options */
-  char *failure;           /* owned: why it failed without a result; or NULL;
+  char *failure;           /* owned: why it ended without a result; or NULL;
                               set before the end */
   rs_message *refusal;     /* owned: why its results, or its error value, could
                               not be rebuilt, and a traceback; or NULL.  With
@@ -279,8 +279,10 @@ void rs_job_stir (rs_job *job);
 void rs_job_hold_call (void *call);
 void rs_job_lose_call (void *call);
 
-/* Why a job that has ended did so, as 'rs_job_info' has it. */
+/* Why a job that has ended did so, and why it has no result, as 'rs_job_info'
+   has them. */
 const char *rs_job_reason (const rs_job *job);
+const char *rs_job_failure (const rs_job *job);
 
 /* The runspace 'L' belongs to if its pool is the one of 'queue', or NULL. */
 rs_state *rs_job_helper (const rs_queue *queue, lua_State *L);

@@ -446,17 +446,17 @@ push_results (lua_State *L, rs_handle *handle, int *n)
 }
 
 /* [-0, +1, e]  What the job raised, or the first that it sent to its stream
-   of errors. */
+   of errors, or why it ended without a result. */
 static void
-push_error (lua_State *L, rs_job *job, rs_job_state state)
+push_error (lua_State *L, rs_job *job, const rs_job_info *info)
 {
   const int top = lua_gettop(L);
-  if (state == RS_JOB_FAILED) {
+  if (info->state == RS_JOB_FAILED || info->failure != NULL) {
     int n;
     rs_job_push(job, L, &n);
     lua_settop(L, top + 1);
   }
-  else if (state == RS_JOB_COMPLETED_WITH_ERRORS) {
+  else if (info->state == RS_JOB_COMPLETED_WITH_ERRORS) {
     rs_stream_record_info r = { .stream = RS_STREAM_OUTPUT };
     rs_stream_record *record = NULL;
     do {
@@ -534,7 +534,7 @@ get_field (lua_State *L)
     rs_job_info_get(job, &i);
   }
   if (field == ERROR)
-    push_error(L, job, i.state);
+    push_error(L, job, &i);
   else if (field == STREAMS)
     push_streams(L, job, &i);
   else
@@ -809,7 +809,8 @@ fetch (lua_State *L)
       rs_job_info_get(job, &i);
       lua_pushboolean(L, 0);
       lua_replace(L, 2);
-      if (i.state != RS_JOB_FAILED) {  /* the state says it all */
+      if (i.state != RS_JOB_FAILED && i.failure == NULL) {
+        /* The state says it all. */
         lua_pushnil(L);
         lua_replace(L, 3);
       }

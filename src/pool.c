@@ -40,7 +40,7 @@
 #include "transport.h"
 
 #define IDLE 10.0    /* seconds, by default */
-#define LATE 0.5     /* seconds that lost workers may be told of late */
+#define LATE 0.8     /* seconds that lost workers may be told of late */
 
 enum { LOOKS = 800 };  /* for a worker that opens or ends */
 

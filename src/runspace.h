@@ -794,6 +794,9 @@ typedef struct rs_job_info {
   bool forgotten;        /* nobody will */
   bool unseen;           /* it ended badly, not as cancelled, and nobody has
                             looked yet */
+  const char *failure;   /* why it ended without a result: where it was lost,
+                            or that no worker could run it; NULL where nothing
+                            is known; lives as long as the job */
 } rs_job_info;
 
 /*
@@ -1089,6 +1092,7 @@ RS_API int rs_batch_wait (rs_batch *batch, lua_State *L, double timeout);
  * completed.  An item whose results cannot be rebuilt in 'L' comes as failed,
  * with a text that says why; those behind it are not concerned.  Items that
  * were never started, since the batch was stopped, come as cancelled with
+ * n = 0.  Lost ones come with a text that says where, if that is known, or
  * n = 0.  RS_OK or RS_EDONE.  In a job that is to stop, it raises.
  */
 RS_API int rs_batch_next_sized (rs_batch *batch, lua_State *L, rs_record *rec,

@@ -160,7 +160,7 @@ local ENDED <const> = {
 }
 
 --- Reasons that the state has told.
-local PLAIN <const> = { cancelled = true, lost = true, timeout = true }
+local PLAIN <const> = { cancelled = true, timeout = true }
 
 --- Whose failure it is, and how that ended: "item 3 ("web1")"; does that not
 --- say all?
