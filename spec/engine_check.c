@@ -356,6 +356,83 @@ check_left_behind (lua_State *L)
   rs_job_unref(second);
 }
 
+/* All that are left behind are counted, once. */
+static void
+check_count_of_lost (lua_State *L)
+{
+  enum { N = 8 };
+  rs_pool *const pool = gated_pool(1, N);
+  rs_pool_info info;
+  rs_job *jobs[N];
+  gate_close();
+  for (int i = 0; i < N; i++)
+    jobs[i] = submit(pool, L, "wait_at_gate()", 0);
+  gate_await(N);
+  CHECK(rs_pool_close(pool, 0) == RS_ETIMEOUT);
+  rs_pool_info_get(pool, &info);
+  CHECK(info.lost_workers == N && info.stuck == N);
+  CHECK(info.ended[RS_JOB_LOST] == N);
+  for (int i = 0; i < N; i++)
+    rs_job_unref(jobs[i]);
+  gate_open();
+  do
+    rs_pool_info_get(pool, &info);
+  while (info.stuck > 0);
+  CHECK(info.lost_workers == N);
+  rs_pool_unref(pool);
+}
+
+/* The only worker of a pool is lost, and the system gives no other one: what
+   is queued waits for it to come back.  'again': there is one then. */
+static void
+check_lost_without_threads (lua_State *L, bool again)
+{
+  const rs_job_options limited = { .timeout = 1000 };
+  rs_pool *const pool = gated_pool(1, 1);
+  rs_pool_info info;
+  rs_job_info lost;
+  rs_job *first = NULL;
+  rs_error err;
+  int n = 0;
+  gate_close();
+  lua_pushliteral(L, "wait_at_gate()");  /* the thread of the timers begins */
+  REQUIRE(rs_submit(pool, L, 0, &limited, &first, &err) == RS_OK);
+  rs_job *const second = submit(pool, L, "return 2", 0);
+  gate_await(1);
+  threads_left = 0;
+  CHECK(rs_job_cancel(first, 0) == RS_OK);
+  CHECK(rs_job_wait(first, L, RS_FOREVER) == RS_OK);
+  rs_job_info_get(first, &lost);
+  CHECK(lost.state == RS_JOB_LOST && lost.failure != NULL);
+  CHECK(lost.failure != NULL
+        && strcmp(lost.failure, "(chunk):1: did not come back from "
+                                "'wait_at_gate' (C function)") == 0);
+  rs_job *const third = submit(pool, L, "return 3", 0);
+  REQUIRE(third != NULL);
+  do
+    rs_pool_info_get(pool, &info);
+  while (info.workers > 0);  /* the one that has no thread counts */
+  CHECK(info.lost_workers == 1 && info.stuck == 1);
+  CHECK(state_of(second) == RS_JOB_QUEUED && state_of(third) == RS_JOB_QUEUED);
+  if (again)
+    threads_left = -1;
+  gate_open();
+  CHECK(rs_job_wait(second, L, RS_FOREVER) == RS_OK);
+  CHECK(rs_job_wait(third, L, RS_FOREVER) == RS_OK);
+  threads_left = -1;
+  CHECK(state_of(second) == (again ? RS_JOB_COMPLETED : RS_JOB_FAILED));
+  CHECK(state_of(third) == (again ? RS_JOB_COMPLETED : RS_JOB_FAILED));
+  rs_job_push(third, L, &n);
+  CHECK(again ? lua_tointeger(L, 1) == 3
+              : strstr(lua_tostring(L, 1), "cannot create a worker thread")
+                != NULL);
+  lua_settop(L, 0);
+  rs_job_unref(first);
+  rs_job_unref(second);
+  rs_job_unref(third);
+  rs_pool_unref(pool);
+}
+
 /* ---------------------------------------------------------------- stopping */
 
 static volatile sig_atomic_t heard;
@@ -1770,6 +1847,9 @@ main (void)
   check_jobs(L);
   check_cancel(L);
   check_left_behind(L);
+  check_count_of_lost(L);
+  check_lost_without_threads(L, true);
+  check_lost_without_threads(L, false);
   check_host_threads();
   check_batches(L);
   check_arrays(L);

@@ -873,6 +873,10 @@ set_failure (rs_job *job, const char *failure)
 void
 rs_job_end_queued (rs_job *job, rs_reason reason)
 {
+  rs_queue *const q = job->queue;
+  rs_error err;
+  if (q->is_deserted != NULL && q->is_deserted(q, &err))
+    set_failure(job, err.text);
   end(job, rs_reason_state(reason), reason, false);
 }
 

@@ -82,6 +82,10 @@ struct rs_queue {
   int (*block) (rs_queue *q, rs_error *err);
   void (*unblock) (rs_queue *q);
 
+  /* All workers are lost, and what is queued waits for one that comes back:
+     'err' says so.  NULL: there are none. */
+  bool (*is_deserted) (rs_queue *q, rs_error *err);
+
   /* The memory of the queue stays while somebody holds it, so many times. */
   void (*hold) (rs_queue *q, unsigned n);
   void (*drop) (rs_queue *q, unsigned n);
@@ -259,7 +263,8 @@ void rs_job_end (rs_job *job, rs_job_state state);
 void rs_job_serve (rs_job *job, rs_events **served);
 void rs_job_end_served (rs_job *job, rs_job_state state);
 
-/* End what was taken out of its queue and not run. */
+/* End what was taken out of its queue and not run.  If it had waited for
+   workers that are lost, its failure says so. */
 void rs_job_end_queued (rs_job *job, rs_reason reason);
 
 /* Execute and end it; the caller's reference is given back. */

@@ -44,7 +44,7 @@
 
 enum { LOOKS = 800 };  /* for a worker that opens or ends */
 
-/* Workers that may be stuck, and be replaced, at least; or twice as many as
+/* Workers that may be stuck, and are replaced, at least; or twice as many as
    the pool has. */
 enum { MAX_STUCK = 8 };
 
@@ -97,7 +97,8 @@ struct rs_pool {
   rs_list gone;      /* ended, to be joined by who closes */
   unsigned alive;    /* of 'workers', not 'leaving' */
   unsigned opening;  /* of 'workers', not 'opened' */
-  unsigned stuck;    /* abandoned, and not ended */
+  _Atomic unsigned stuck;  /* abandoned, and not ended; read without the lock
+                              to see that there is none */
   unsigned blocked;  /* wait for jobs that they cannot run themselves */
   bool closing;
   bool over;         /* found so by 'stop_seeding_if_over' */
@@ -504,6 +505,9 @@ worker_renewed (rs_slot *slot)
   unlock(pool);
 }
 
+static bool replace_locked (rs_pool *pool, worker **next);
+static void start_instead (rs_pool *pool, worker *next);
+
 static void
 worker_left (rs_slot *slot)
 {
@@ -514,17 +518,22 @@ worker_left (rs_slot *slot)
   if (!w->abandoned)
     rs_spin_leave();
   leave_locked(pool, w);  /* its runspace could not be made? */
-  const bool none = pool->alive == 0 && pool->failed_workers > 0;
+  const bool none = !w->abandoned && pool->alive == 0
+                 && pool->failed_workers > 0;
   const rs_error failure = pool->failure;
   unlock(pool);
   if (none)
     fail_queued(pool, &failure);
   stop_seeding_if_over(pool);
 
+  worker *next = NULL;
+  bool again = false;
   lock(pool);
   const bool joined = pool->closing && !w->abandoned;
-  if (w->abandoned)
+  if (w->abandoned) {  /* it was lost, and has come back? */
     pool->stuck--;
+    again = replace_locked(pool, &next);
+  }
   else
     unlist_locked(pool, w);
   if (joined)
@@ -535,6 +544,8 @@ worker_left (rs_slot *slot)
   rs_events *const watcher = rs_events_ref(pool->watcher);
   unlock(pool);
   wake(watcher);
+  if (again)
+    start_instead(pool, next);
   if (!joined)
     worker_free(w);
   drop(pool, 1);
@@ -646,19 +657,12 @@ start (rs_pool *pool, worker *w, rs_error *err)
 
 /* ----------------------------------------------------------------- losing */
 
-/* So many are stuck that no more are replaced. */
+/* So many are stuck that no more are replaced: what is queued waits for those
+   that are left, or for one that comes back. */
 static bool
 has_lost_too_many_locked (const rs_pool *pool)
 {
-  return pool->stuck >= MAX_STUCK && pool->stuck >= 2 * pool->max;
-}
-
-static int
-fail_lost (rs_error *err, unsigned stuck)
-{
-  return rs_fail(err, RS_ETHREAD, "the pool has lost %u workers, which never "
-                                  "came back from their jobs, and replaces no "
-                                  "more of them", stuck);
+  return pool->stuck > MAX_STUCK && pool->stuck > 2 * pool->max;
 }
 
 static bool
@@ -675,10 +679,38 @@ abandon_one_locked (rs_pool *pool, worker *w)
   unlist_locked(pool, w);
   w->abandoned = true;
   pool->stuck++;
+  pool->lost_workers++;
   if (w->began)
     pthread_detach(w->slot.thread);
   rs_spin_leave();  /* for it */
   leave_locked(pool, w);
+}
+
+/* Is there to be a worker in the place of one that was lost, or has come back?
+   It is 'next' then, or that is NULL: no memory. */
+static bool
+replace_locked (rs_pool *pool, worker **next)
+{
+  const bool wanted = is_wanted_locked(pool)
+                   || (!pool->sched.closed && pool->alive < pool->min);
+  const bool again = wanted && may_grow_locked(pool);
+  *next = again ? reserve_locked(pool) : NULL;
+  return again;
+}
+
+/* Start it.  If that cannot be, what is queued waits for a worker that comes
+   back; it fails if there is none that could. */
+static void
+start_instead (rs_pool *pool, worker *next)
+{
+  rs_error err;
+  if (start(pool, next, &err) == RS_OK)
+    return;
+  lock(pool);
+  const bool none = pool->stuck == 0;
+  unlock(pool);
+  if (none)
+    fail_queued(pool, &err);
 }
 
 /* rs_slot_owner: any thread */
@@ -687,11 +719,10 @@ worker_lost (rs_slot *slot)
 {
   rs_pool *const pool = slot->pool;
   worker *const w = worker_of(slot);
-  rs_error err;
+  worker *next;
   lock(pool);
   if (!w->abandoned)
     abandon_one_locked(pool, w);
-  pool->lost_workers++;
   rs_job *const job = rs_seat_job_locked(&w->seat);
   if (job != NULL)  /* or is a runspace seeded for the next one? */
     pool->sched.finished++;
@@ -699,17 +730,12 @@ worker_lost (rs_slot *slot)
     w->opened = true;
     pool->opening--;
   }
-  const bool wanted = is_wanted_locked(pool)
-                   || (!pool->sched.closed && pool->alive < pool->min);
-  const bool again = wanted && may_grow_locked(pool);
-  worker *const next = again ? reserve_locked(pool) : NULL;
-  const unsigned stuck = pool->stuck;
+  const bool again = replace_locked(pool, &next);
   change_locked(pool);
   rs_events *const watcher = rs_events_ref(pool->watcher);
   unlock(pool);
-  if (again ? start(pool, next, &err) != RS_OK
-            : fail_lost(&err, stuck) != RS_OK)
-    fail_queued(pool, &err);
+  if (again)
+    start_instead(pool, next);
   stop_seeding_if_over(pool);
   wake(watcher);
   /* One that was between two attempts has had no token to tell it. */
@@ -747,7 +773,6 @@ static int
 push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
 {
   lock(pool);
-  const unsigned stuck = pool->stuck;
   if (pool->sched.closed) {
     unlock(pool);
     return rs_fail(err, RS_ECLOSED, "the pool is closed");
@@ -756,10 +781,6 @@ push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
                                                           : 0)) {
     unlock(pool);
     return rs_fail(err, RS_EFULL, "the queue of the pool is full");
-  }
-  if (pool->alive == 0 && has_lost_too_many_locked(pool)) {
-    unlock(pool);
-    return fail_lost(err, stuck);
   }
   const bool may_grow = may_grow_locked(pool);
   const bool handed = rs_sched_push_locked(&pool->sched, job, !may_grow);
@@ -771,8 +792,10 @@ push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
   const int status = start(pool, w, err);
   if (status == RS_OK)
     return RS_OK;
-  lock(pool);  /* are there others that will run it, and what waits, too? */
-  const bool none = pool->alive == 0;
+  /* Are there others that will run it, and what waits, too; or may one come
+     back? */
+  lock(pool);
+  const bool none = pool->alive == 0 && pool->stuck == 0;
   const bool back = none && rs_sched_claim_locked(&pool->sched, job);
   const rs_error failure = pool->failure;
   unlock(pool);
@@ -837,18 +860,15 @@ queue_block (rs_queue *q, rs_error *err)
   rs_pool *const pool = pool_of(q);
   lock(pool);
   pool->blocked++;
-  const bool wanted = is_wanted_locked(pool)
-                   && rs_list_empty(&pool->sched.idle);
-  const bool grow = wanted && may_grow_locked(pool);
+  const bool grow = is_wanted_locked(pool)
+                 && rs_list_empty(&pool->sched.idle) && may_grow_locked(pool);
   worker *const w = grow ? reserve_locked(pool) : NULL;
-  const unsigned stuck = pool->stuck;
   unlock(pool);
-  const int status = grow ? start(pool, w, err)
-                   : wanted ? fail_lost(err, stuck) : RS_OK;
+  const int status = grow ? start(pool, w, err) : RS_OK;
   if (status == RS_OK)
     return RS_OK;
-  lock(pool);  /* are there others, that do not wait? */
-  const bool none = pool->alive <= pool->blocked;
+  lock(pool);  /* are there others that do not wait, or may come back? */
+  const bool none = pool->alive <= pool->blocked && pool->stuck == 0;
   pool->blocked -= none;
   unlock(pool);
   return none ? status : RS_OK;
@@ -861,6 +881,21 @@ queue_unblock (rs_queue *q)
   lock(pool);
   pool->blocked--;
   unlock(pool);
+}
+
+static bool
+queue_is_deserted (rs_queue *q, rs_error *err)
+{
+  rs_pool *const pool = pool_of(q);
+  if (atomic_load_explicit(&pool->stuck, memory_order_relaxed) == 0)
+    return false;
+  lock(pool);
+  const unsigned stuck = pool->alive == 0 ? pool->stuck : 0;
+  unlock(pool);
+  if (stuck > 0)
+    rs_fail(err, RS_ETHREAD, "no worker was left: the pool has lost %u, which "
+                             "did not come back from their jobs", stuck);
+  return stuck > 0;
 }
 
 static void
@@ -897,6 +932,7 @@ pool_new (const rs_pool_options *o)
     .width = queue_width,
     .block = queue_block,
     .unblock = queue_unblock,
+    .is_deserted = queue_is_deserted,
     .hold = queue_hold,
     .drop = queue_drop,
   };
@@ -1130,7 +1166,8 @@ rs_pool_close (rs_pool *pool, double timeout)
   stop_seeding_if_over(pool);
   lock(pool);
   bool ended = wait_for_workers_locked(pool, deadline);
-  if (!ended) {
+  /* Is it left by all, and something queued?  Nobody waits for that here. */
+  if (!ended || is_wanted_locked(pool)) {
     const bool over = is_over_locked(pool);  /* they only have to go */
     unlock(pool);
     stop_seeding(pool);

@@ -1091,9 +1091,10 @@ RS_API int rs_batch_wait (rs_batch *batch, lua_State *L, double timeout);
  * results, or its error value and traceback when 'rec->state' is not
  * completed.  An item whose results cannot be rebuilt in 'L' comes as failed,
  * with a text that says why; those behind it are not concerned.  Items that
- * were never started, since the batch was stopped, come as cancelled with
- * n = 0.  Lost ones come with a text that says where, if that is known, or
- * n = 0.  RS_OK or RS_EDONE.  In a job that is to stop, it raises.
+ * were never started, since the batch was stopped, come as cancelled, or timed
+ * out, with n = 0, or with a text that says that no worker was left.  Lost
+ * ones come with a text that says where, if that is known, or n = 0.  RS_OK or
+ * RS_EDONE.  In a job that is to stop, it raises.
  */
 RS_API int rs_batch_next_sized (rs_batch *batch, lua_State *L, rs_record *rec,
                                 size_t size);

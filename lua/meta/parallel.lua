@@ -274,7 +274,7 @@ function pool:await_room () end
 --- One call in a runspace.  Its fields are looked up when they are asked for.
 ---@class parallel.Job: parallel.JobInfo, userdata
 ---@field error any      what it raised, or the first of its stream of errors;
----       or where it was lost
+---       or where it was lost, or that no worker was left
 ---@field streams table  a copy of what it sent, by stream, and in `all`
 local job = {}
 

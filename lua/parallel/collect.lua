@@ -16,7 +16,8 @@ local math, require, table = math, require, table
 ---@field result any        the first value that the function returned
 ---@field results table     all of them, with `n`
 ---@field error any        what was raised; a table comes as a copy; where the
----       item completed with errors, the first one of its stream
+---       item completed with errors, the first one of its stream; where it was
+---       lost, or that no worker was left
 ---@field streams? table<string, parallel.StreamRecord[]>  what it sent while
 ---       it ran, by stream, and `all` of it in order; nil when it sent nothing
 ---@field traceback? string of the runspace
@@ -42,9 +43,11 @@ local OWN <const> = {
 ---@param progress? parallel.Progress
 ---@return table records
 ---@return table info
+---@return any why  what is told of items that the deadline has kept from
+---        starting
 local function run (batch, source, stop, progress)
   local records = {}
-  local more, finished = true, false
+  local more, finished, why = true, false, nil
   while true do
     if more and progress ~= nil then
       more = progress:feed(source, batch)
@@ -68,6 +71,9 @@ local function run (batch, source, stop, progress)
         local state <const> = record.state
         local good <const> = state == "completed"
                              or state == "completed_with_errors"
+        if record.reason == "deadline" and record.attempts == 0 then
+          why = record.error
+        end
         if state == "cancelled" or record.reason == "deadline"
            or stop and not good then
           more = false
@@ -76,7 +82,7 @@ local function run (batch, source, stop, progress)
         record = batch:take_record()
       end
     elseif event == "done" then
-      return records, batch:info()
+      return records, batch:info(), why
     end
   end
 end
@@ -86,13 +92,15 @@ end
 ---@param source parallel.Input
 ---@param total integer
 ---@param reason string?  why the batch was stopped
-local function complete (records, source, total, reason)
+---@param why any  their error
+local function complete (records, source, total, reason, why)
   local late <const> = reason == "deadline"
   for i = 1, total do
     if records[i] == nil then
       records[i] = { index = i, input = source.take(i),
                      state = late and "timed_out" or "cancelled",
                      reason = reason or "cancelled", attempts = 0,
+                     error = late and why or nil,
                      results = { n = 0 }, queued = 0.0, duration = 0.0,
                      worker = 0 }
     end
@@ -121,9 +129,9 @@ local function collect (pool, source, fn, list, opts, placed, stop)
     records = true,
     continue = not stop,
   }, table.unpack(list, 1, list.n))
-  local records, info = run(batch, source, stop, progress)
+  local records, info, why = run(batch, source, stop, progress)
   local total <const> = source.total or source.count()
-  complete(records, source, total, info.reason)
+  complete(records, source, total, info.reason, why)
   return records, report.new(records, total, started, core.now(),
                              info.chunks,
                              opts.chunk and math.tointeger(opts.chunk))
