@@ -32,6 +32,7 @@ static struct {
   bool shut;               /* a program waits before it is one */
   pid_t pid;               /* of the one that waits, or has begun */
   sem_t arrived, open;
+  bool well;               /* with a process that was forked */
 } *hall;
 
 int __real_execve (const char *, char *const [], char *const []);
@@ -107,8 +108,9 @@ run_host (const char *rest)
   return pid;
 }
 
-/* A program of its own that embeds Lua: it runs 'source'. */
-static void
+/* A program of its own that embeds Lua runs 'source'.  True when all is
+   well. */
+static bool
 embed (const char *source)
 {
   lua_State *const L = luaL_newstate();
@@ -117,8 +119,10 @@ embed (const char *source)
   lua_pop(L, 1);
   REQUIRE(luaL_loadstring(L, source) == LUA_OK);
   lua_pushstring(L, bell);
-  if (lua_pcall(L, 1, 0, 0) != LUA_OK)
-    fprintf(stderr, "%s\n", lua_tostring(L, -1));
+  if (lua_pcall(L, 1, 0, 0) == LUA_OK)
+    return true;
+  fprintf(stderr, "%s\n", lua_tostring(L, -1));
+  return false;
 }
 
 /* ---------------------------------------------------------------- the ends */
@@ -202,7 +206,8 @@ check_killed_between (void)
   await_all(0);
 }
 
-/* A host that ends while a process that it has forked goes on. */
+/* A host that ends while a process that it has forked, and that starts
+   programs, too, goes on. */
 static void
 check_forked (void)
 {
@@ -217,6 +222,7 @@ check_forked (void)
     close(fds[1]);
     if (fork() == 0) {
       char byte;
+      hall->well = embed("assert(parallel.task.execute 'exit 3' == 3)");
       _exit(read(fds[0], &byte, 1) == 0 ? 0 : 1);  /* until that is closed */
     }
     _exit(0);
@@ -226,6 +232,7 @@ check_forked (void)
   CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
   close(fds[1]);
   await_all(0);
+  CHECK(hall->well);
   close(fds[0]);
 }
 
