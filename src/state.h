@@ -11,6 +11,7 @@
 #include "alloc.h"
 #include "cancel.h"
 #include "environment.h"
+#include "fork.h"
 #include "initial_state.h"
 #include "buf.h"
 #include "marshal.h"
@@ -144,7 +145,7 @@ bool rs_state_used_up (rs_state *s);
 static inline bool
 rs_state_spent (rs_state *s)
 {
-  return s->forced || s->exhausted
+  return s->forced || s->exhausted || rs_fork_is_foreign(s->born)
       || ((s->limits.max_tasks != 0 || s->limits.max_bytes != 0)
           && rs_state_used_up(s));
 }
