@@ -592,7 +592,7 @@ describe("a hook of an item", function ()
       debug.sethook(function () end, "l")
       if ... == 1 then error "failed" end
       while ... == 2 do end
-      return before == hook ]], { chunk = 4, timeout = 0.05 })
+      return before == hook ]], { chunk = 4, timeout = 1 })
     assert.equal("failed", records[1].state)
     assert.equal("timed_out", records[2].state)
     assert.is_true(records[3].result)
