@@ -4,7 +4,8 @@
  *
  * No lock is held across a fork, since the parent shall not wait: a thread may
  * sit in a write to the terminal with the lock of the console.  So the child
- * drops what other threads may have been changing.
+ * drops what other threads may have been changing.  (The face has handlers of
+ * its own for the keeper of programs, which shares memory with the host.)
  */
 #include "fork.h"
 
