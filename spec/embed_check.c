@@ -168,6 +168,11 @@ check_null_others (lua_State *L)
   rs_stream_record_info_get(NULL, &record);
   CHECK(record.values == NULL);
   rs_stream_record_unref(NULL);
+  char shown[8] = "x";
+  CHECK(rs_escape(NULL, 3, shown, sizeof shown) == 0 && shown[0] == '\0');
+  CHECK(rs_escape("a\n", 2, NULL, 5) == 3 && rs_escape("a", 1, shown, 0) == 1);
+  CHECK(rs_escape("a\033b", 3, shown, 5) == 6 && strcmp(shown, "a") == 0);
+  CHECK(rs_escape("a\033b", 3, shown, 6) == 6 && strcmp(shown, "a\\x1B") == 0);
   CHECK(rs_console_write(1, NULL, 3) == EINVAL);
   CHECK(rs_console_write(7, "x\n", 2) == EINVAL);
   CHECK(rs_events_ref(NULL) == NULL);

@@ -52,8 +52,9 @@ write_escape (char *out, size_t room, size_t bytes, uint32_t code)
 size_t
 rs_escape (const char *text, size_t size, char *out, size_t room)
 {
-  const unsigned char *s = (const unsigned char *) text;
-  const unsigned char *const end = s + size;
+  static const unsigned char none[1];
+  const unsigned char *s = text != NULL ? (const unsigned char *) text : none;
+  const unsigned char *const end = text != NULL ? s + size : s;
   size_t total = 0;    /* bytes of all */
   size_t written = 0;  /* of these, in 'out'; never a part of a character */
   while (s < end) {
@@ -65,14 +66,14 @@ rs_escape (const char *text, size_t size, char *out, size_t room)
       n = write_escape(shown, sizeof shown, bytes, code);
     else
       memcpy(shown, s, bytes);
-    if (written == total && total + n < room) {
+    if (out != NULL && written == total && total + n < room) {
       memcpy(out + total, shown, n);
       written += n;
     }
     total += n;
     s += bytes > 0 ? bytes : 1;
   }
-  if (room > 0)
+  if (out != NULL && room > 0)
     out[written] = '\0';
   return total;
 }
