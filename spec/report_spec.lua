@@ -169,6 +169,8 @@ describe("compare", function ()
     assert.equal(least, result.fastest.seconds)
     assert.matches("fastest: " .. result.fastest.isolation,
                    tostring(result), 1, true)
+    assert.is_nil(tostring(result):find("0.00 ", 1, true), tostring(result))
+    assert.is_nil(tostring(result):find("0.000 ", 1, true))
   end)
 
   it("takes some ways, repeats and source", function ()

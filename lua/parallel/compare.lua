@@ -98,12 +98,19 @@ local OWN <const> = {
   repeats = check.size,
 }
 
+--- A figure of which something is seen, however small it is.
+---@param x number
+---@return string
+local function figure (x)
+  return string.format(x < 1 and "%.3g" or "%.2f", x)
+end
+
 --- The rows as a table, and the fastest.
 function comparison:__tostring ()
   local rows = {}
   for i, row in ipairs(self) do
-    rows[i] = { row.isolation, string.format("%.3f", row.seconds),
-                row.speed_up and string.format("%.2f", row.speed_up) or "" }
+    rows[i] = { row.isolation, figure(row.seconds),
+                row.speed_up and figure(row.speed_up) or "" }
   end
   return require("parallel.text_table").format(
     { "isolation", "seconds", "speed-up" }, rows)
