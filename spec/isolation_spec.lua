@@ -649,6 +649,25 @@ describe("'_G' among the modules", function ()
     assert.equal(7, pool:run "return of_module")
   end)
 
+  it("is missed by an error where a job has taken the table away", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    for _, code in ipairs {
+      "next(loaded)", "pairs(loaded)(loaded)", "rawset(loaded, 'x', 1)",
+      "rawget(loaded, 'x')", "loaded.x = 1", "return loaded.x",
+      "setmetatable(loaded, {})", "return loaded == {}",
+    } do
+      assert.matches("the table of modules is gone", pool:run([[
+        local code = ...
+        local registry <const>, load, pcall = debug.getregistry(), load, pcall
+        loaded = package.loaded
+        local kept = registry._LOADED
+        registry._LOADED = nil
+        local ok, message = pcall(load(code))
+        registry._LOADED = kept
+        return message ]], code), code)
+    end
+  end)
+
   it("has the names of the functions that travel", function ()
     local pool <close> = parallel.pool { max = 1 }
     for _ = 1, 2 do

@@ -204,11 +204,12 @@ assign_global (lua_State *L)
 
 /* -------------------------------------------------- the table of modules */
 
-/* [-0, +1, m] */
+/* [-0, +1, v] */
 static void
 push_modules (lua_State *L)
 {
-  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE) != LUA_TTABLE)
+    luaL_error(L, "the table of modules is gone from the registry");
 }
 
 /* [-0, +0, -]  On top is the module whose name is at 'name': '_G' of a job is
@@ -482,7 +483,7 @@ restore_fields (lua_State *L)
       keep_fields(L, top + 2);
     lua_pushnil(L);
     while (kept && lua_next(L, top + 3)) {
-      if (lua_istable(L, -2))
+      if (lua_istable(L, -2) && lua_istable(L, -1))
         restore_table(L, top + 4);
       lua_settop(L, top + 4);
     }
