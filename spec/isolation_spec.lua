@@ -600,6 +600,20 @@ describe("a hook of an item", function ()
   end)
 end)
 
+describe("a hook of a job that another one waits for", function ()
+  it("goes with it, in 'init', too", function ()
+    local INNER <const> =
+      "parallel.run 'debug.sethook(function () end, [[l]])' "
+    local pool <close> = parallel.pool { max = 1, init = INNER }
+    assert.is_nil(pool:run(INNER .. "return (debug.gethook())"))
+    assert.is_nil(pool:run "return (debug.gethook())")
+    local hooked <close> = parallel.pool { max = 1, init = [[
+      function hook () end
+      debug.sethook(hook, "", 1000) ]] }
+    assert.is_true(hooked:run(INNER .. "return debug.gethook() == hook"))
+  end)
+end)
+
 describe("globals of a module", function ()
   it("are seen by jobs that have looked at theirs", function ()
     local _ <close> = modules.new { spec_globals = [[

@@ -630,8 +630,18 @@ void
 rs_cancel_note_hook (rs_cancel *c)
 {
   rs_token *const t = top_of(c);
-  if (t != NULL && t->outer == NULL)  /* inside, it is that of who waits */
+  if (t != NULL)
     t->hooked = true;
+}
+
+/* Has a call that waits for this one set a hook, which would go, too? */
+static bool
+waits_hooked (const rs_token *t)
+{
+  bool hooked = false;
+  for (t = t->outer; t != NULL; t = t->outer)
+    hooked |= t->hooked;
+  return hooked;
 }
 
 /* A call or an item ends: 'L' has the hook that calls begin with. */
@@ -987,7 +997,7 @@ rs_reason
 rs_token_settle (rs_cancel *c, rs_token *t, lua_State *L)
 {
   const rs_reason reason = settle(c, t, L);
-  if (t->hooked)
+  if (t->hooked && !waits_hooked(t))
     restore_hook(c, L);
   t->hooked = false;
   return reason;
