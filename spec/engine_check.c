@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "batch.h"
 #include "clock.h"
 #include "large.h"
 #include "lparallel.h"
@@ -1831,6 +1832,152 @@ check_late (lua_State *L)
   rs_pool_unref(pool);
 }
 
+/* --------------------------------------------------- results that are none */
+
+static rs_message *bad_result;   /* of all jobs */
+
+static int
+end_with_bad_result (rs_queue *q, rs_job *job, rs_error *err)
+{
+  (void) q;
+  (void) err;
+  job->call.result = rs_message_ref(bad_result);
+  if (job->call.chunk != NULL)
+    job->call.chunk->rest.item = job->call.chunk->count;
+  rs_job_end(job, RS_JOB_COMPLETED);
+  rs_job_unref(job);
+  return RS_OK;
+}
+
+static unsigned
+one_wide (rs_queue *q)
+{
+  (void) q;
+  return 1;
+}
+
+static rs_job *
+claim_none (rs_queue *q, const rs_batch *batch)
+{
+  (void) q;
+  (void) batch;
+  return NULL;
+}
+
+/* Each of three items has its record, and fails from the one on that cannot
+   be read: 'good' stand before it. */
+static void
+check_bad_records (lua_State *L, rs_queue *q, unsigned flags, unsigned good,
+                   bool take)
+{
+  enum { ITEMS = 3 };
+  rs_batch *batch = NULL;
+  const rs_batch_options o = { .chunk = ITEMS,
+                               .flags = RS_BATCH_CONTINUE | flags };
+  lua_newtable(L);
+  const int base = lua_gettop(L);
+  lua_pushliteral(L, "return 1");
+  CHECK(rs_batch_new(q, L, 0, &o, &batch, NULL) == RS_OK);
+  CHECK(rs_batch_add_range(batch, 1, 1, ITEMS, NULL) == RS_OK);
+  CHECK(rs_batch_finish(batch, NULL) == RS_OK);
+  CHECK(rs_batch_wait(batch, L, 0) == RS_OK);
+  rs_record rec;
+  unsigned n = 0;
+  while (n < ITEMS && rs_batch_next(batch, L, &rec) == RS_OK) {
+    CHECK(rec.index == (lua_Integer) ++n);
+    if (n <= good)
+      CHECK(rec.state == RS_JOB_COMPLETED && rec.n == 1);
+    else {
+      CHECK(rec.state == RS_JOB_FAILED && rec.n == 2);
+      CHECK(strcmp(rec.reason, "error") == 0);
+      CHECK(strstr(lua_tostring(L, base + 1), "bad message") != NULL);
+    }
+    lua_settop(L, base);
+    if (take)
+      n += (unsigned) rs_batch_take(batch, L, base);
+  }
+  CHECK(n == ITEMS);
+  CHECK(rs_batch_next(batch, L, &rec) == RS_EDONE);
+  CHECK(rs_batch_wait(batch, L, 0) == RS_EDONE);
+  rs_batch_info info;
+  rs_batch_info_get(batch, &info);
+  CHECK(info.failed == ITEMS - good);
+  rs_batch_close(batch, L);
+  lua_settop(L, base - 1);
+}
+
+/* A head without flags, and the numbers in it. */
+#define MESSAGE 'R', 'S', RS_WIRE_VERSION, 0, 0, 0, 0, 0
+#define FOUR(n) n, 0, 0, 0
+#define EIGHT 0, 0, 0, 0, 0, 0, 0, 0
+
+/* What is no result, or none of a chunk, is refused item by item. */
+static void
+check_bad_results (lua_State *L)
+{
+  static const struct {
+    size_t size;
+    unsigned char bytes[48];
+    unsigned flags, good;  /* RS_BATCH_RECORDS; items before the bad one */
+  } rows[] = {
+    { 0, { 0 }, 0, 0 },
+    { 9, { 'R', 'X', 1, 0, 0, 0, 0, 0, 1 }, 0, 0 },
+    { 8, { MESSAGE }, 0, 0 },
+    { 9, { MESSAGE, RS_JOB_RUNNING }, 0, 0 },
+    { 10, { MESSAGE, RS_JOB_COMPLETED | 0xf0, 1 }, 0, 0 },
+    { 9, { MESSAGE, RS_JOB_COMPLETED }, 0, 0 },
+    { 12, { MESSAGE, RS_JOB_COMPLETED, 1, RS_JOB_COMPLETED, 0xff }, 0, 1 },
+    { 13, { MESSAGE, 0x0f, FOUR(0) }, 0, 0 },
+    { 17, { MESSAGE, 0x0f, FOUR(4), 1, 2, 3, 4 }, 0, 0 },
+    { 15, { MESSAGE, 0x0f, FOUR(3), 1, 2 }, 0, 2 },
+    { 16, { MESSAGE, 0x0f, FOUR(3), 1, RS_TAG_FLOAT, 3 }, 0, 1 },
+    { 18, { MESSAGE, 0x0f, FOUR(3), 1, 9, RS_TAG_INTEGER + 1, 5, 0 }, 0,
+      2 },
+    { 34, { MESSAGE, 0x0f, FOUR(3), RS_TAG_INTEGERS, FOUR(3), EIGHT, EIGHT },
+      0, 0 },
+    { 42, { MESSAGE, 0x0f, FOUR(1), RS_TAG_INTEGERS, FOUR(3), EIGHT, EIGHT,
+            EIGHT }, 0, 1 },
+    { 24, { MESSAGE, RS_JOB_COMPLETED, EIGHT }, RS_BATCH_RECORDS, 0 },
+    { 34, { MESSAGE, RS_JOB_COMPLETED, EIGHT, EIGHT, 0xff, 0xff, 0xff, 0xff,
+            FOUR(1), 1 }, RS_BATCH_RECORDS, 0 },
+    { 36, { MESSAGE, RS_JOB_FAILED, EIGHT, EIGHT, FOUR(2), FOUR(1), 1, 1 },
+      RS_BATCH_RECORDS, 0 },
+    { 36, { MESSAGE, 0x0f, FOUR(3), EIGHT, EIGHT, FOUR(1), FOUR(1), 1, 1 },
+      RS_BATCH_RECORDS, 0 },
+  };
+  rs_queue q;
+  loose_queue(&q);
+  q.push = end_with_bad_result;
+  q.claim_of = claim_none;
+  q.width = one_wide;
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    const unsigned before = failed;
+    bad_result = rs_message_new(rows[i].bytes, rows[i].size, 0);
+    for (int take = 0; take < 2; take++)
+      check_bad_records(L, &q, rows[i].flags, rows[i].good, take);
+    rs_message_unref(bad_result);
+    if (failed != before)
+      fprintf(stderr, "row %zu\n", i);
+  }
+  /* A plain job, which has failed from then on. */
+  rs_message *const function = rs_message_new("", 0, 0);
+  bad_result = rs_message_new("RS\1\0\0\0\0\0\xff", 9, 0);
+  rs_job *const job = rs_job_new(&q, function, NULL, NULL);
+  CHECK(end_with_bad_result(&q, job, NULL) == RS_OK);
+  for (int i = 0; i < 2; i++) {
+    int n = 0;
+    CHECK(rs_job_push(job, L, &n) == RS_EFAILED && n == 2);
+    CHECK(strstr(lua_tostring(L, -2), "the result cannot be rebuilt here: bad "
+                                      "message at byte 8") != NULL);
+    CHECK(state_of(job) == RS_JOB_FAILED);
+    lua_pop(L, n);
+  }
+  rs_job_unref(job);
+  rs_message_unref(bad_result);
+  rs_message_unref(function);
+  rs_job_locks_fini(q.locks);
+}
+
 int
 main (void)
 {
@@ -1869,6 +2016,7 @@ main (void)
   check_late(L);
   check_default_pool();
   check_rest(L);
+  check_bad_results(L);
   lua_close(L);
   return report();
 }

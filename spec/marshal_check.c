@@ -2,10 +2,10 @@
 /*
  * marshal_check.c - messages: hostile bytes, no memory, what only C can ask.
  *
- * Built with RS_FUZZER it is a target for libFuzzer instead.  Calls of
- * 'malloc' and its kin come here first, by the linker's '--wrap'.
+ * Calls of 'malloc' and its kin come here first, by the linker's '--wrap'.
  */
 #include "support/check.h"
+#include "support/messages.h"
 
 #include "large.h"
 #include "marshal.h"
@@ -108,16 +108,6 @@ allocate (void *user, void *block, size_t old, size_t new)
 
 /* ------------------------------------------------------------------ states */
 
-static const char prelude[] =
-  "package.searchers = { package.searchers[1] }\n"
-  "local shapes = { Point = {} }\n"
-  "shapes.Point.__index = shapes.Point\n"
-  "shapes.NONE = setmetatable({ x = 1, t = {} }, { __name = 'none' })\n"
-  "function shapes.Point.new (x, y)\n"
-  "  return setmetatable({ x = x, y = y }, shapes.Point)\n"
-  "end\n"
-  "package.loaded.shapes = shapes\n";
-
 static lua_State *
 new_state (void)
 {
@@ -191,35 +181,6 @@ decode (lua_State *L, const void *bytes, size_t size)
 
 /* ----------------------------------------------------------- what is valid */
 
-/* Chunks whose values hold every kind of tag. */
-static const char *const corpus[] = {
-  "return nil, true, false, 0, 127, 128, -1, -129, math.mininteger, 0.5",
-  "return 'short', ('long'):rep(100), ''",
-  "return { 1, 2, 3, nil, 5, x = { y = { z = 1 } }, [2.5] = true }",
-  "local t = {} t.self = t t[1] = { t } return t, t[1]",
-  "local m = { __mode = 'k' } return setmetatable({ 1 }, m), m",
-  "local m = { all = {} } m.all[1] = setmetatable({}, m) return m",
-  "return print, string.format, string, _G, require 'shapes'",
-  "local p = require('shapes').Point return p.new(1, 2), p.new(3, 4)",
-  "return setmetatable({}, { __transfer = function () return { 1 } end })",
-  "return setmetatable({}, { __transfer = function () return print, 1 end })",
-  "local n = 0 return function () n = n + 1 return n end,"
-    " function () return n end",
-  "local t = {} for i = 1, 50 do t[i] = { id = i, name = 'n' .. i } end"
-    " return t",
-  "local t = {} for i = 1, 20 do t[{}] = { [i * 1000] = -i } end return t",
-  "local t = {} for i = 1, 30 do t[i] = i < 15 and i or i / 2 end return t",
-  "local t = {} for i = 1, 40 do t[i] = { id = i, l = { { x = i, y = 1 },"
-    " { z = i }, { z = 2 }, { x = i } } } end return t",
-  "local n = require('shapes').NONE return n, { n, n.t }, n",
-  "local t = {} for i = 1, 102 do t = { t, x = i } end"
-    " t[2] = t[1] t[1][t[1]] = t return t, t[1]",
-  "local c = {} local t = {} for i = 1, 9 do"
-    " t[i] = setmetatable({ x = i, y = { x = i, y = i } }, c) end return t, c",
-};
-
-enum { CORPUS = sizeof corpus / sizeof corpus[0] };
-
 /* [-0, +1, -]  Is the text on top of the stack one that 'decode' may raise? */
 static bool
 is_refusal (lua_State *L)
@@ -232,32 +193,13 @@ is_refusal (lua_State *L)
       || strstr(text, "stack overflow") != NULL;
 }
 
-#ifdef RS_FUZZER
-
-int LLVMFuzzerTestOneInput (const uint8_t *bytes, size_t size);
-
-int
-LLVMFuzzerTestOneInput (const uint8_t *bytes, size_t size)
-{
-  static lua_State *L;
-  static unsigned runs;
-  if (L != NULL && ++runs % 4096 == 0) {
-    lua_close(L);
-    L = NULL;
-  }
-  if (L == NULL)
-    L = new_state();
-  decode(L, bytes, size);
-  lua_settop(L, 0);
-  return 0;
-}
-
-#else
-
 /* ----------------------------------------------------------- hostile bytes */
 
 /* A header with flags and no objects. */
 #define HEADER(flags) 'R', 'S', 1, flags, 0, 0, 0, 0
+
+/* One with back references to so many objects. */
+#define OBJECTS(n) 'R', 'S', 1, RS_MESSAGE_REFS, n, 0, 0, 0
 
 static const struct {
   const char *error;
@@ -301,17 +243,22 @@ static const struct {
   { "a reference to nothing", 10, { HEADER(1), RS_TAG_REF, 0 } },
   { "a reference to nothing", 11, { HEADER(1), RS_TAG_REPLACED, RS_TAG_REF,
                                     0 } },
+  { "more objects than announced", 17,
+    { HEADER(1), RS_TAG_TABLE, 0, 0, 0, 0, 0, 0, 0, 0 } },
+  { "more objects than announced", 27,
+    { OBJECTS(1), RS_TAG_TABLE, 1, 0, 0, 0, 0, 0, 0, 0, RS_TAG_TABLE, 0, 0, 0,
+      0, 0, 0, 0, 0 } },
   { "for later where none is announced", 18,
     { HEADER(0), RS_TAG_LATER, RS_TAG_TABLE, 0, 0, 0, 0, 0, 0, 0, 0 } },
   { "more to come than there is", 17,
     { HEADER(1), RS_TAG_LATER, RS_TAG_TABLE, 0, 0, 0, 0, 0, 0, 0 } },
   { "more to come than there is", 26,
-    { HEADER(1), RS_TAG_TABLE, 2, 0, 0, 0, 0, 0, 0, 0, RS_TAG_LATER,
+    { OBJECTS(3), RS_TAG_TABLE, 2, 0, 0, 0, 0, 0, 0, 0, RS_TAG_LATER,
       RS_TAG_LATER, 0, 0, 0, 0, 0, 0, 0 } },
   { "no contents of a table", 18,
-    { HEADER(1), RS_TAG_LATER, RS_TAG_REF, 0, 0, 0, 0, 0, 0, 0, 0 } },
+    { OBJECTS(1), RS_TAG_LATER, RS_TAG_REF, 0, 0, 0, 0, 0, 0, 0, 0 } },
   { "no contents of a table", 18,
-    { HEADER(1), RS_TAG_LATER, RS_TAG_LATER, 0, 0, 0, 0, 0, 0, 0, 0 } },
+    { OBJECTS(1), RS_TAG_LATER, RS_TAG_LATER, 0, 0, 0, 0, 0, 0, 0, 0 } },
   { "bytecode is not accepted", 15, { HEADER(1), RS_TAG_FUNCTION_LATER } },
   { "a table that nobody has sent", 10, { HEADER(0), RS_TAG_COMMON_REF, 1 } },
   { "a table of a function that is not here", 10,
@@ -1130,6 +1077,7 @@ check_bad_runs (lua_State *L)
     { "too many keys", RS_MESSAGE_SHAPES, { RS_TAG_SHAPE, 0, RS_TAG_NIL }, 3 },
     { "too many keys", RS_MESSAGE_SHAPES, { RS_TAG_SHAPE, 17 }, 20 },
     { "cut short", RS_MESSAGE_SHAPES, { RS_TAG_SHAPE, 2, 9, 'a' }, 4 },
+    { "key too long", RS_MESSAGE_SHAPES, { RS_TAG_SHAPE, 1, 64 }, 20 },
     { "no shape where", RS_MESSAGE_SHAPES,
       { RS_TAG_RECORD, 200, 0, 0, 0, 1, 0, 0, 0, 0, RS_TAG_NIL }, 11 },
     { "no shape where", RS_MESSAGE_SHAPES,
@@ -1183,5 +1131,3 @@ main (void)
   CHECK(c_blocks == 0);
   return report();
 }
-
-#endif

@@ -93,7 +93,8 @@ struct rs_batch {
   rs_decoder reader;        /* of its result */
   bool reading;             /* 'reader' is ready */
   const char *unreadable;   /* why what is left of it cannot be; or NULL */
-  bool careful;             /* memory is short: one item at a time */
+  bool careful;             /* one item at a time: memory is short, or one of
+                               them cannot be made */
   size_t position;          /* items of it that were read */
   size_t good;              /* items behind it that share its record */
   uint64_t after;           /* sequence of its last record that was read */
@@ -793,6 +794,9 @@ rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
   return status;
 }
 
+/* Why what is left of a chunk cannot be read. */
+static const char bad_message[] = "bad message";
+
 /* (batch)  Make 'reader' ready. */
 static int
 open_reader (lua_State *L)
@@ -831,34 +835,66 @@ typedef struct head {
   bool objects;         /* the table of objects is to be found */
 } head;
 
-/* [-0, +0, v]  Read the head of the next record (call.h). */
-static void
-read_head (rs_batch *batch, lua_State *L, head *h, rs_record *rec)
+/* Copy the next 'n' bytes, which are no value; false if they are not there. */
+static bool
+read_raw (rs_decoder *d, void *bytes, size_t n)
+{
+  if (d->left > 0 || n > d->size - d->at)  /* inside a run? */
+    return false;
+  memcpy(bytes, d->data + d->at, n);
+  d->at += n;
+  return true;
+}
+
+/* The numbers of a head: what it says of its item, of which 'values' follow,
+   and of how many items; can that be? */
+static bool
+is_possible (const rs_batch *batch, const head *h, unsigned state)
+{
+  const rs_job_state ended = (rs_job_state) (state & 0xf);
+  const size_t left = part_of(batch->current)->items - batch->position;
+  return ended >= RS_JOB_COMPLETED && ended <= RS_JOB_LOST
+      && state >> 4 < RS_REASONS && h->good <= left
+      && (rs_job_state_good(ended) || h->values == 3)
+      && h->values <= h->in.size - h->in.at;
+}
+
+/* Read the head of the next record (call.h); false if it is none. */
+static bool
+read_head (rs_batch *batch, head *h, rs_record *rec)
 {
   rs_decoder *const d = &h->in;
+  const bool records = (batch->flags & RS_BATCH_RECORDS) != 0;
   unsigned char state = RS_JOB_COMPLETED;
   h->good = batch->good;
-  if (h->good == 0)
-    rs_decoder_raw(d, L, &state, 1);
-  if (state == RS_RECORD_RUN) {
+  if (h->good == 0 && !read_raw(d, &state, 1))
+    return false;
+  if (state == RS_RECORD_RUN && !records) {
     unsigned char count[4];
     state = RS_JOB_COMPLETED;
-    rs_decoder_raw(d, L, count, sizeof count);
+    if (!read_raw(d, count, sizeof count))
+      return false;
     h->good = rs_wire_get32(count);
+    if (h->good == 0)
+      return false;
   }
-  rec->state = (rs_job_state) (state & 0xf);
-  rec->reason = reason_of(rec->state, (rs_reason) (state >> 4));
-  const bool completed = rs_job_state_good(rec->state);
+  const bool completed = rs_job_state_good((rs_job_state) (state & 0xf));
   h->values = completed ? 1 : 3;
-  if (batch->flags & RS_BATCH_RECORDS) {
+  if (records) {
     unsigned char more[RS_RECORD_MORE];
-    rs_decoder_raw(d, L, more, sizeof more);
+    if (!read_raw(d, more, sizeof more))
+      return false;
     rec->queued = rs_wire_get_double(more) - batch->created;
     rec->duration = rs_wire_get_double(more + 8);
     h->values = rs_wire_get32(more + 16);
     rec->attempts = rs_wire_get32(more + 20);
   }
+  if (!is_possible(batch, h, state))
+    return false;
+  rec->state = (rs_job_state) (state & 0xf);
+  rec->reason = reason_of(rec->state, (rs_reason) (state >> 4));
   h->wanted = completed ? h->values : 2;  /* not the text of an error */
+  return true;
 }
 
 /* (head) -> the values of its record */
@@ -878,15 +914,31 @@ make_values (lua_State *L)
   return lua_gettop(L) - base;
 }
 
-/* The next value takes little memory, and nothing else, to be made. */
+/* The next value is there, and takes little memory, and nothing else, to be
+   made. */
 static bool
 is_plain (const rs_decoder *d)
 {
+  const size_t left = d->size - d->at;
   if (d->left > 0)
     return true;
-  const unsigned tag = d->at < d->size ? d->data[d->at] : RS_TAG_TABLE;
-  return tag <= RS_TAG_FLOAT || (tag & ~7u) == RS_TAG_INTEGER
-      || tag == RS_TAG_INTEGERS || tag == RS_TAG_FLOATS;
+  if (left == 0)
+    return false;
+  const unsigned char *const from = d->data + d->at;
+  const unsigned tag = from[0];
+  if (tag <= RS_WIRE_SMALL_MAX)
+    return true;
+  if (tag <= RS_TAG_STRING_SHORT + RS_WIRE_SHORT_MAX)
+    return tag - RS_TAG_STRING_SHORT < left;
+  if ((tag & ~7u) == RS_TAG_INTEGER) {
+    const unsigned size = tag - RS_TAG_INTEGER + 1;
+    int64_t v;
+    return size < left && rs_wire_get_integer(from + 1, left - 1, size, &v);
+  }
+  if (tag == RS_TAG_INTEGERS || tag == RS_TAG_FLOATS)
+    return left >= RS_WIRE_RUN && rs_wire_get32(from + 1) > 0
+        && rs_wire_get32(from + 1) <= (left - RS_WIRE_RUN) / 8;
+  return tag < RS_TAG_FLOAT || (tag == RS_TAG_FLOAT && left > 8);
 }
 
 /* Go behind the next 'n' values. */
@@ -904,7 +956,7 @@ static void
 pass_values (rs_batch *batch, rs_decoder *d, uint32_t n)
 {
   if (!skip(d, n))
-    batch->unreadable = "bad message";
+    batch->unreadable = bad_message;
 }
 
 /* The record's item has failed, here. */
@@ -971,7 +1023,9 @@ read_record (rs_batch *batch, lua_State *L, rs_record *rec)
 {
   const int top = lua_gettop(L);
   if (!batch->reading && rs_rebuild(L, open_reader, batch) < 0) {
-    batch->unreadable = rs_status_message(RS_ENOMEM);
+    const char *const nomem = rs_status_message(RS_ENOMEM);
+    batch->unreadable = strcmp(lua_tostring(L, top + 1), nomem) == 0
+                      ? nomem : bad_message;
     fail_record(batch, rec);
     rec->n = 2;
     return;
@@ -979,7 +1033,12 @@ read_record (rs_batch *batch, lua_State *L, rs_record *rec)
   head h = { .batch = batch };
   h.in = batch->reader;
   h.objects = h.in.objects != 0;
-  read_head(batch, L, &h, rec);
+  if (!read_head(batch, &h, rec)) {
+    batch->unreadable = bad_message;
+    push_failure(L, rec, bad_message);
+    fail_record(batch, rec);
+    return;
+  }
   if (h.wanted == 1 && is_plain(&h.in))
     rs_decode_value(&h.in, L);
   else {
@@ -1036,7 +1095,7 @@ rs_batch_take (rs_batch *batch, lua_State *L, int index)
   lua_pushlightuserdata(L, &t);
   lua_pushvalue(L, index);
   const int status = lua_pcall(L, 2, 0, 0);
-  if (status != LUA_OK && status != LUA_ERRMEM)
+  if (status != LUA_OK && status != LUA_ERRMEM && !t.in.bad)
     lua_error(L);  /* of a hook */
   if (status != LUA_OK) {  /* one by one, then: only one has to fail */
     lua_pop(L, 1);

@@ -31,6 +31,7 @@
 void
 rs_decoder_bad (rs_decoder *d, lua_State *L, const char *what)
 {
+  d->bad = true;
   lua_pushfstring(L, "bad message at byte %I: %s", (LUAI_UACINT) d->at, what);
   lua_error(L);
   abort();  /* not reached */
@@ -148,6 +149,8 @@ static inline void
 set_object (rs_decoder *d, lua_State *L, unsigned id)
 {
   if (d->flags & RS_MESSAGE_REFS) {
+    if (id >= d->count)  /* keys are behind them */
+      rs_decoder_bad(d, L, "more objects than announced");
     lua_pushvalue(L, -1);
     lua_rawseti(L, d->objects, (lua_Integer) id + 1);
   }
@@ -530,6 +533,8 @@ read_shape (rs_decoder *d, lua_State *L, size_t at)
   s->at = 0;
   for (unsigned i = 0; i < n; i++) {
     const size_t size = rs_decoder_byte(d, L);
+    if (size > RS_SHAPE_KEY_MAX)
+      rs_decoder_bad(d, L, "a shape with a key too long");
     need(d, L, size);
     push_bytes(d, L, size);
     lua_rawseti(L, d->objects, keys_of(d, s) + (lua_Integer) i);
@@ -1081,6 +1086,8 @@ rs_decoder_at_end (const rs_decoder *d)
 void
 rs_decoder_raw (rs_decoder *d, lua_State *L, void *bytes, size_t n)
 {
+  if (d->left > 0)
+    rs_decoder_bad(d, L, "a run that does not end");
   need(d, L, n);
   memcpy(bytes, d->data + d->at, n);
   d->at += n;

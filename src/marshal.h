@@ -298,6 +298,7 @@ typedef struct rs_decoder {
   size_t count;           /* objects in it, at most; then come the keys */
   rs_shape_read shapes[RS_SHAPES];
   bool metatables;        /* some were set */
+  bool bad;               /* bytes were met that are no message */
   const char *missing;    /* the name, in the message, of a module that could
                              not be loaded for a table; or NULL */
   size_t missing_size;
