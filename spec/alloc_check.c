@@ -2,48 +2,90 @@
 /*
  * alloc_check.c - memory that cannot be had.
  *
- * A run of everything (an initial state, a pool, a job, a map) is repeated
- * with refused allocations, for each N until a run reaches none: only the
- * Nth, the Nth and the next one, and all from the Nth on.  One refusal alone
+ * What is looked at is repeated with refused allocations, for each N until a
+ * run reaches none: only the Nth, the Nth and the next one, and all from the
+ * Nth on; anywhere, in workers only, in the host only.  One refusal alone
  * proves little, since Lua collects garbage and asks again.  Each run ends
  * with a status or the error "not enough memory", leaves nothing behind
- * (the leak checker sees to that), and the next run without refusals works.
- * The same at the end of a state, which has jobs to report.
+ * (the leak checker sees to that), and what comes next, on the same pool,
+ * works.  The runs:
+ *
+ *     everything once, from C, with small and large blocks from 'malloc', and
+ *       from slabs and kept ones as usual
+ *     a state's first use of the module, and then its second
+ *     the end of a state, which has jobs to report
+ *     what scripts do: spec/support/short_memory.lua
  *
  * The linker puts '__wrap_' functions in the place of the C library's for
  * our own objects; the host's state has an allocator of its own.
  */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "support/check.h"
 
 #include "alloc.h"
+#include "large.h"
 #include "lparallel.h"
+#include "slab.h"
 
 enum mode { OFF, ONLY, TWO, FROM, MODES };
+enum place { ANYWHERE, WORKERS, HOST, PLACES };
+
+static const char *const mode_names[] = { "off", "only", "two", "from" };
+static const char *const place_names[] = { "anywhere", "workers", "host" };
 
 static _Atomic int mode;        /* set between runs, read by all threads */
+static _Atomic int place;       /* the same */
 static _Atomic long count;      /* allocations of this run */
 static _Atomic long first;      /* the first one to refuse */
+static _Thread_local bool is_host;
 
 static bool
 refused (void)
 {
   const int m = atomic_load(&mode);
-  if (m == OFF)
+  const int p = atomic_load(&place);
+  if (m == OFF || (p != ANYWHERE && (p == HOST) != is_host))
     return false;
   const long n = atomic_fetch_add(&count, 1) + 1;
   const long f = atomic_load(&first);
   return m == ONLY ? n == f : m == TWO ? n == f || n == f + 1 : n >= f;
 }
 
+static void
+start (int m, long n)
+{
+  atomic_store(&count, 0);
+  atomic_store(&first, n);
+  atomic_store(&mode, m);
+}
+
+/* True when a refusal was met. */
+static bool
+stop (long n)
+{
+  return atomic_exchange(&mode, OFF) != OFF && atomic_load(&count) >= n;
+}
+
 void *__real_malloc (size_t);
 void *__real_calloc (size_t, size_t);
 void *__real_realloc (void *, size_t);
+void *__real_aligned_alloc (size_t, size_t);
+int __real_posix_memalign (void **, size_t, size_t);
+void *__real_mmap (void *, size_t, int, int, int, off_t);
 char *__real_strdup (const char *);
 void *__wrap_malloc (size_t);
 void *__wrap_calloc (size_t, size_t);
 void *__wrap_realloc (void *, size_t);
+void *__wrap_aligned_alloc (size_t, size_t);
+int __wrap_posix_memalign (void **, size_t, size_t);
+void *__wrap_mmap (void *, size_t, int, int, int, off_t);
 char *__wrap_strdup (const char *);
 
 void *
@@ -62,6 +104,27 @@ void *
 __wrap_realloc (void *ptr, size_t n)
 {
   return refused() ? NULL : __real_realloc(ptr, n);
+}
+
+static _Atomic unsigned aligned;  /* blocks, refused or not */
+
+void *
+__wrap_aligned_alloc (size_t alignment, size_t n)
+{
+  atomic_fetch_add(&aligned, 1);
+  return refused() ? NULL : __real_aligned_alloc(alignment, n);
+}
+
+int
+__wrap_posix_memalign (void **ptr, size_t alignment, size_t n)
+{
+  return refused() ? ENOMEM : __real_posix_memalign(ptr, alignment, n);
+}
+
+void *
+__wrap_mmap (void *at, size_t n, int access, int flags, int fd, off_t from)
+{
+  return refused() ? MAP_FAILED : __real_mmap(at, n, access, flags, fd, from);
 }
 
 char *
@@ -85,6 +148,14 @@ resize (void *ud, void *ptr, size_t osize, size_t nsize)
 }
 
 /* ----------------------------------------------------------------- the run */
+
+/* The next N after this one: all are tried up to DENSE, then some. */
+static long
+next_sample (long n)
+{
+  enum { DENSE = 40 };
+  return n + 1 + n / DENSE;
+}
 
 static struct {
   rs_initial_state *is;
@@ -111,7 +182,13 @@ static void
 one_job (lua_State *L)
 {
   int n;
-  lua_pushliteral(L, "local t = ...; shared = t; return { t[1] + value }");
+  if (rs_alloc_all_plain)
+    lua_pushliteral(L, "local t = ...; shared = t; return { t[1] + value }");
+  else  /* many small blocks, and a large one */
+    lua_pushliteral(L, "local t, s = ..., {} "
+                       "for i = 1, 2000 do s[i] = { i } end "
+                       "shared = ('x'):rep(300000) .. #s "
+                       "return { t[1] + value }");
   lua_createtable(L, 1, 0);
   lua_pushinteger(L, 40);
   lua_rawseti(L, -2, 1);
@@ -234,16 +311,32 @@ everything (lua_State *L)
   return 0;
 }
 
+/* Slabs and large blocks that are kept for the next one are given back, so
+   that this has to ask. */
+static void
+drop_kept (void)
+{
+  rs_slab slab;
+  rs_list *link;
+  rs_large_trim();
+  rs_slab_init(&slab);
+  const unsigned before = atomic_load(&aligned);
+  while (atomic_load(&aligned) == before)
+    REQUIRE(rs_slab_take(&slab, RS_SLAB_MAX) != NULL);
+  while ((link = rs_list_shift(&slab.regions)) != NULL)
+    free(RS_LIST_ENTRY(link, rs_region, link));
+}
+
 /* Run with refusals from the Nth on; true when one was met. */
 static bool
 once (int m, long n)
 {
   memset(&run, 0, sizeof run);
+  if (!rs_alloc_all_plain)
+    drop_kept();
   lua_State *const L = lua_newstate(resize, NULL);
   REQUIRE(L != NULL);
-  atomic_store(&count, 0);
-  atomic_store(&first, n);
-  atomic_store(&mode, m);
+  start(m, n);
   lua_pushcfunction(L, everything);
   const int code = lua_pcall(L, 0, 0, 0);
   CHECK(code == LUA_OK || code == LUA_ERRMEM);
@@ -255,55 +348,265 @@ once (int m, long n)
   rs_pool_unref(run.pool);
   rs_initial_state_unref(run.is);
   rs_events_unref(run.events);
-  atomic_store(&mode, OFF);
+  const bool met = stop(n);
   lua_close(L);
-  return m != OFF && atomic_load(&count) >= n;
+  return met;
 }
 
 /* --------------------------------------------------- the end of a state */
 
-/* A state that closes reports what nobody looked at; true when a refusal was
-   met. */
-static bool
-close_once (int m, long n)
+/* A state with the module. */
+static lua_State *
+open_host (void)
 {
   lua_State *const L = lua_newstate(resize, NULL);
   REQUIRE(L != NULL);
   luaL_openlibs(L);
   luaL_requiref(L, "parallel", luaopen_parallel, 1);
   lua_setglobal(L, "parallel");
+  return L;
+}
+
+/* A state that closes reports what nobody looked at; true when a refusal was
+   met. */
+static bool
+close_once (int m, long n)
+{
+  lua_State *const L = open_host();
   REQUIRE(luaL_dostring(L,
     "pool = parallel.pool { max = 1 }"
     "parallel.on('unseen_failure', function () end)"
     "for i = 1, 3 do pool:spawn \"error 'x'\" end "
     "pool:run 'return 1'") == LUA_OK);
-  atomic_store(&count, 0);
-  atomic_store(&first, n);
-  atomic_store(&mode, m);
+  start(m, n);
   lua_close(L);
-  atomic_store(&mode, OFF);
-  return atomic_load(&count) >= n;
+  return stop(n);
+}
+
+/* ---------------------------------------------------------- the first use */
+
+/* What is made when it is first needed. */
+static int
+use_first (lua_State *L)
+{
+  luaL_openlibs(L);
+  luaL_requiref(L, "parallel", luaopen_parallel, 1);
+  lua_setglobal(L, "parallel");
+  if (luaL_dostring(L,
+        "local p <close> = parallel.pool { max = 1 }"
+        "local C = {}"
+        "local function send (i)"
+        "  parallel.task.warning 'w' return setmetatable({ i }, C) "
+        "end "
+        "local r = p:collect({ 7 }, send,"
+        "                    { streams = { warning = false } })[1]"
+        "if r.state ~= 'completed' then error(r.error, 0) end "
+        "return r.result[1] == 7 and getmetatable(r.result) == C"
+        "   and r.streams and r.streams.warning[1].message == 'w'") != LUA_OK)
+    return lua_error(L);
+  return 1;
+}
+
+/* A state whose first use met refusals is as good as any for the second. */
+static bool
+first_once (int m, long n)
+{
+  lua_State *const L = lua_newstate(resize, NULL);
+  REQUIRE(L != NULL);
+  lua_pushcfunction(L, use_first);
+  start(m, n);
+  lua_pcall(L, 0, 1, 0);
+  const bool met = stop(n);
+  lua_settop(L, 0);
+  lua_pushcfunction(L, use_first);
+  const int code = lua_pcall(L, 0, 1, 0);
+  if (code != LUA_OK)
+    fprintf(stderr, "%s %ld: %s\n", mode_names[m], n,
+            luaL_tolstring(L, -1, NULL));
+  CHECK(code == LUA_OK && lua_toboolean(L, -1));
+  lua_close(L);
+  return met;
+}
+
+/* ------------------------------------------------------------- of scripts */
+
+static struct {
+  const char *name;   /* what runs, for who finds that it hangs */
+  int m;
+  long n;
+} now;
+
+static void
+on_alarm (int signal)
+{
+  char text[200];
+  const int size =
+    snprintf(text, sizeof text, "'%s' hangs: %s, %s %ld\n", now.name,
+             place_names[atomic_load(&place)], mode_names[now.m], now.n);
+  (void) signal;
+  if (size > 0 && write(STDERR_FILENO, text, (size_t) size) < 0)
+    _exit(2);
+  abort();
+}
+
+/* What jobs print, and what is reported of handlers, goes nowhere: 'quiet'
+   puts the standard files away, 'loud' back. */
+static int files[3] = { -1, -1, -1 };
+
+static void
+quiet (void)
+{
+  fflush(stdout);
+  if (files[0] < 0) {
+    files[0] = open("/dev/null", O_RDWR);
+    files[1] = dup(STDOUT_FILENO);
+    files[2] = dup(STDERR_FILENO);
+    REQUIRE(files[0] >= 0 && files[1] >= 0 && files[2] >= 0);
+  }
+  dup2(files[0], STDOUT_FILENO);
+  dup2(files[0], STDERR_FILENO);
+}
+
+static void
+loud (void)
+{
+  fflush(stdout);
+  dup2(files[1], STDOUT_FILENO);
+  dup2(files[2], STDERR_FILENO);
+}
+
+enum { ROWS = 1, LOOK, ROW };
+
+/* [-0, +0, -]  The row on top, with a refusal.  True when it was met. */
+static bool
+script_once (lua_State *L, int row, int m, long n)
+{
+  lua_getfield(L, ROW, "run");
+  alarm(60);
+  quiet();
+  start(m, n);
+  const int code = lua_pcall(L, 0, LUA_MULTRET, 0);
+  const bool met = stop(n);
+  const int results = lua_gettop(L) - ROW;
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  lua_pushvalue(L, LOOK);
+  lua_pushinteger(L, row);
+  lua_pushboolean(L, code == LUA_OK);
+  lua_rotate(L, ROW + 1, 3);
+  const int looked = lua_pcall(L, results + 2, 1, 0);
+  loud();
+  if (looked != LUA_OK || !lua_isnil(L, -1))
+    fprintf(stderr, "%s: %s, %s %ld: %s\n", now.name,
+            place_names[atomic_load(&place)], mode_names[m], n,
+            luaL_tolstring(L, -1, NULL));
+  CHECK(looked == LUA_OK && lua_isnil(L, ROW + 1));
+  lua_settop(L, ROW);
+  /* A collection for want of memory calls no finalizers, and puts off the one
+     that would. */
+  if (n % 8 == 0)
+    lua_gc(L, LUA_GCCOLLECT);
+  return met;
+}
+
+/* One row, with refusals there. */
+static long
+sweep_row (lua_State *L, int row)
+{
+  long tried = 0;
+  lua_rawgeti(L, ROWS, row);
+  lua_getfield(L, ROW, "name");
+  now.name = lua_tostring(L, -1);  /* the row has it */
+  const bool sampled = lua_getfield(L, ROW, "sampled") != LUA_TNIL;
+  lua_pop(L, 2);
+  script_once(L, row, OFF, 0);  /* it works */
+  for (int m = ONLY; m < MODES; m++) {
+    now.m = m;
+    for (long n = 1; ; n = sampled ? next_sample(n) : n + 1) {
+      now.n = n;
+      tried++;
+      if (!script_once(L, row, m, n))
+        break;
+    }
+  }
+  lua_settop(L, LOOK);
+  return tried;
+}
+
+static void
+sweep_script (int p)
+{
+  const char *const directory = getenv("RUNSPACE_SRCDIR");
+  char path[4096];
+  snprintf(path, sizeof path, "%s/spec/support/short_memory.lua",
+           directory != NULL ? directory : ".");
+  lua_State *const L = open_host();
+  atomic_store(&place, p);
+  if (luaL_loadfile(L, path) == LUA_OK) {
+    lua_getglobal(L, "parallel");
+    lua_call(L, 1, 2);
+  }
+  else
+    fprintf(stderr, "%s\n", lua_tostring(L, -1));
+  REQUIRE(lua_gettop(L) == LOOK);
+  const int rows = (int) lua_rawlen(L, ROWS);
+  long tried = 0;
+  for (int row = 1; row <= rows; row++)
+    tried += sweep_row(L, row);
+  alarm(0);
+  printf("%s: %d rows, %ld runs\n", place_names[p], rows, tried);
+  lua_close(L);
+}
+
+/* ------------------------------------------------------------------- all */
+
+static void
+sweep_all (int m)
+{
+  long n = 1;
+  while (once(m, n) && !run.hung)
+    n = next_sample(n);
+  CHECK(!run.hung);
+  CHECK(n > 30);
+  printf("%s, %s%s: up to %ld\n", place_names[atomic_load(&place)],
+         mode_names[m], rs_alloc_all_plain ? "" : ", slabs", n);
+  once(OFF, 0);
+  CHECK(run.sum == 42 + 1 + 2);
+  CHECK(run.heard == 3);
 }
 
 int
 main (void)
 {
+  const bool slabs = !rs_alloc_all_plain;
+  is_host = true;
+  signal(SIGALRM, on_alarm);
+  now.name = "everything";
+  for (int p = ANYWHERE; p < PLACES; p++) {
+    atomic_store(&place, p);
+    for (int plain = slabs ? 0 : 1; plain < 2; plain++) {
+      rs_alloc_all_plain = plain;
+      for (int m = ONLY; m < MODES; m++)
+        sweep_all(m);
+    }
+  }
   rs_alloc_all_plain = true;
+  atomic_store(&place, ANYWHERE);
+  for (int m = ONLY; m < MODES; m++) {
+    enum { STEPS = 12 };
+    long n = 1;
+    while (first_once(m, n))
+      n += 1 + n / STEPS;
+    CHECK(n > 1000);
+    printf("first use, %s: up to %ld\n", mode_names[m], n);
+  }
   for (int m = ONLY; m < MODES; m++) {
     long n = 1;
-    while (once(m, n) && !run.hung)
-      n++;
-    CHECK(!run.hung);
-    CHECK(n > 100);
-    printf("%ld places to refuse\n", n);
-    once(OFF, 0);
-    CHECK(run.sum == 42 + 1 + 2);
-    CHECK(run.heard == 3);
-    n = 1;
     while (close_once(m, n))
-      n++;
+      n = next_sample(n);
     CHECK(n > 10);
     printf("%ld places to refuse at the end\n", n);
   }
+  for (int p = ANYWHERE; p < PLACES; p++)
+    sweep_script(p);
   return report();
 }

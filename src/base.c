@@ -56,7 +56,7 @@ read_piece (lua_State *L, void *ud, size_t *size)
 {
   enum { PIECE = 5 };
   (void) ud;
-  luaL_checkstack(L, 2, "too many nested functions");
+  rs_level_room(L, 2, "too many nested functions");
   lua_pushvalue(L, 1);
   lua_call(L, 0, 1);
   if (lua_isnil(L, -1)) {

@@ -908,7 +908,7 @@ make_values (lua_State *L)
     h->in.objects = lua_gettop(L);
   }
   const int base = lua_gettop(L);
-  luaL_checkstack(L, (int) h->wanted + 2, "too many results");
+  rs_level_room(L, (int) h->wanted + 2, "too many results");
   for (uint32_t i = 0; i < h->wanted; i++)
     rs_decode_value(&h->in, L);
   return lua_gettop(L) - base;
@@ -1009,7 +1009,7 @@ refuse_record (rs_batch *batch, lua_State *L, head *h,
 static void
 push_failure (lua_State *L, rs_record *rec, const char *why)
 {
-  luaL_checkstack(L, 2, NULL);
+  rs_level_room(L, 2, NULL);
   lua_pushstring(L, why);
   lua_pushnil(L);
   rec->n = 2;
@@ -1089,7 +1089,7 @@ rs_batch_take (rs_batch *batch, lua_State *L, int index)
       || is_foreign(batch) || !has_record(batch))
     return 0;
   taking t = { .in = batch->reader, .batch = batch };
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  rs_level_room(L, LUA_MINSTACK, NULL);
   index = lua_absindex(L, index);
   lua_pushcfunction(L, take_scalars);
   lua_pushlightuserdata(L, &t);

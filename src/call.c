@@ -187,7 +187,7 @@ push_kept (lua_State *L, run *r)
     if (n == 1)  /* the function alone? */
       return;
     const int list = lua_gettop(L);
-    luaL_checkstack(L, n + 1, "too many arguments");
+    rs_level_room(L, n + 1, "too many arguments");
     for (int k = 1; k <= n; k++)
       lua_rawgeti(L, list, k);
     lua_remove(L, list);
@@ -195,7 +195,7 @@ push_kept (lua_State *L, run *r)
   }
   const int base = lua_gettop(L);
   const int n = push_function(L, r);
-  luaL_checkstack(L, n + 2, "too many arguments");
+  rs_level_room(L, n + 2, "too many arguments");
   if (n == 1)
     lua_pushvalue(L, -1);
   else {
@@ -423,7 +423,7 @@ on_error (lua_State *L)
   lua_settop(L, 1);
   if (rs_token_forced(&r->token))
     return 1;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  rs_level_room(L, LUA_MINSTACK, NULL);
   luaL_traceback(L, L, NULL, rs_level_user(L, 1, lua_type(L, 1) == LUA_TSTRING
                                                  ? lua_tostring(L, 1) : NULL));
   if (rs_token_stopped(&r->token))
@@ -738,7 +738,7 @@ chunk_body (lua_State *L)
   const bool records = (call->flags & RS_BATCH_RECORDS) != 0;
   const int extras = top - OBJECTS;
   const int arity = (int) r->chunk->arity;
-  luaL_checkstack(L, arity + extras + 4, "too many arguments");
+  rs_level_room(L, arity + extras + 4, "too many arguments");
   lua_settop(L, top);
   while (goes_on(r)) {
     r->index = r->chunk->index + (lua_Integer) r->item;

@@ -435,7 +435,7 @@ push_arguments (lua_State *L)
     luaL_error(L, "'arg' is not a table");
   const int arg = lua_gettop(L);
   const int n = (int) luaL_len(L, arg);
-  luaL_checkstack(L, n + 3, "too many arguments to script");
+  rs_level_room(L, n + 3, "too many arguments to script");
   for (int i = 1; i <= n; i++)
     lua_rawgeti(L, arg, i);
   lua_remove(L, arg);

@@ -98,7 +98,7 @@ keep_upvalues (lua_State *L, int functions, unsigned depth)
     lua_settop(L, f - 1);
     return;
   }
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  rs_level_room(L, LUA_MINSTACK, NULL);
   lua_settop(L, f);
   lua_newtable(L);
   lua_pushvalue(L, f);
@@ -148,7 +148,7 @@ close_list (lua_State *L, int list)
 {
   const int top = lua_gettop(L);
   uint64_t filter = 0;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  rs_level_room(L, LUA_MINSTACK, NULL);
   lua_rawgeti(L, list, TABLES);
   lua_rawgeti(L, list, CONTENTS);
   lua_rawgeti(L, list, METATABLES);
@@ -419,10 +419,9 @@ keep (lua_State *L)
   close_list(L, 3);
   holder *const h = lua_newuserdatauv(L, sizeof *h, 0);
   h->message = NULL;
-  if (luaL_newmetatable(L, "parallel.common")) {
-    lua_pushcfunction(L, let_go);
-    lua_setfield(L, -2, "__gc");
-  }
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, let_go);
+  lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, 4);
   h->message = rs_message_ref(message);
   lua_rawseti(L, 3, HOLDER);
@@ -510,7 +509,7 @@ void
 rs_common_add (lua_State *L, int ref, lua_Integer n)
 {
   const int index = lua_gettop(L);
-  luaL_checkstack(L, LUA_MINSTACK, "message");
+  rs_level_room(L, LUA_MINSTACK, "message");
   lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
   set_table(L, index + 1, index, n);
   lua_settop(L, index);
@@ -567,7 +566,7 @@ rs_common_resolve (const rs_common *c, lua_State *L, lua_Integer n,
                    bool metatable)
 {
   const int top = lua_gettop(L);
-  luaL_checkstack(L, LOOK_SLOTS, "message");
+  rs_level_room(L, LOOK_SLOTS, "message");
   if (!rs_common_push(c, L))
     return false;
   lua_rawgeti(L, top + 1, TABLES);

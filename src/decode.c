@@ -117,7 +117,7 @@ grow_stack (rs_decoder *d, lua_State *L)
 {
   enum { AHEAD = 40 };
   if (!lua_checkstack(L, LUA_MINSTACK + AHEAD))
-    luaL_checkstack(L, LUA_MINSTACK, "message");
+    rs_level_room(L, LUA_MINSTACK, "message");
   else
     d->stack = lua_gettop(L) + AHEAD;
 }
@@ -324,7 +324,7 @@ decode_named (rs_decoder *d, lua_State *L)
 {
   const unsigned id = d->next_id++;
   const rs_name name = get_name(d, L);
-  luaL_checkstack(L, LUA_MINSTACK, "message");
+  rs_level_room(L, LUA_MINSTACK, "message");
   const char *user = "a transferred value";
   char text[160];
   if (d->upvalue != 0) {  /* it is an upvalue of a function? */
@@ -573,7 +573,7 @@ load_keys (rs_decoder *d, lua_State *L, record_keys *k, size_t at)
   k->loads++;
   const rs_shape_read *const s = find_shape(d, L, at);
   if (k->first == 0) {
-    luaL_checkstack(L, RS_SHAPE_KEYS + LUA_MINSTACK, "message");
+    rs_level_room(L, RS_SHAPE_KEYS + LUA_MINSTACK, "message");
     k->first = lua_gettop(L) + 1;
     lua_settop(L, lua_gettop(L) + RS_SHAPE_KEYS);
   }
@@ -765,7 +765,7 @@ is_same (lua_State *L, pair *p, int a, int b, int depth)
 {
   const int top = lua_gettop(L);
   size_t n = 0;
-  luaL_checkstack(L, LUA_MINSTACK, "message");
+  rs_level_room(L, LUA_MINSTACK, "message");
   if (!lua_getmetatable(L, a))
     lua_pushnil(L);
   if (!lua_getmetatable(L, b))
@@ -803,7 +803,7 @@ decode_named_table (rs_decoder *d, lua_State *L)
   if (d->missing != NULL && d->missing_size == name.size[0]
       && memcmp(d->missing, name.part[0], name.size[0]) == 0)
     return;
-  luaL_checkstack(L, LUA_MINSTACK, "message");
+  rs_level_room(L, LUA_MINSTACK, "message");
   end_quiet(d, L);  /* it may load a module */
   if ((d->forbidden & RS_MESSAGE_METHODS) && rs_name_is_library(&name))
     return;
@@ -863,7 +863,7 @@ static void
 decode_rest (rs_decoder *d, lua_State *L)
 {
   const int top = lua_gettop(L);
-  luaL_checkstack(L, LUA_MINSTACK, "message");
+  rs_level_room(L, LUA_MINSTACK, "message");
   lua_rawgeti(L, d->objects, 0);
   while (d->filled < d->later) {
     d->stack = 0;
@@ -893,7 +893,7 @@ decode_rebuild (rs_decoder *d, lua_State *L)
   const int n = (int) rs_decoder_byte(d, L);
   if (n > RS_WIRE_RESULTS)
     rs_decoder_bad(d, L, "too many arguments");
-  luaL_checkstack(L, n + LUA_MINSTACK, "message");
+  rs_level_room(L, n + LUA_MINSTACK, "message");
   d->upvalue = 0;
   for (int i = 0; i <= n; i++)
     rs_decode_any(d, L);
@@ -1069,7 +1069,7 @@ rs_decoder_init (rs_decoder *d, lua_State *L, const rs_message *msg,
   if (d->flags & (RS_MESSAGE_REFS | RS_MESSAGE_SHAPES)) {
     const size_t keys = d->flags & RS_MESSAGE_SHAPES
                       ? RS_SHAPES * RS_SHAPE_KEYS : 0;
-    luaL_checkstack(L, LUA_MINSTACK, "message");
+    rs_level_room(L, LUA_MINSTACK, "message");
     lua_createtable(L, objects > INT32_MAX / 2 ? 0 : (int) (objects + keys),
                     0);
     d->objects = lua_gettop(L);
@@ -1177,7 +1177,7 @@ push_values (rs_decoder *d, lua_State *L)
 {
   const int base = lua_gettop(L);
   while (!rs_decoder_at_end(d)) {
-    luaL_checkstack(L, LUA_MINSTACK, "too many values");
+    rs_level_room(L, LUA_MINSTACK, "too many values");
     rs_decode_value(d, L);
   }
   const int n = lua_gettop(L) - base;
@@ -1231,7 +1231,7 @@ rs_decode_all (lua_State *L, const rs_message *msg, const rs_common *common,
   }
   else {
     const int base = lua_gettop(L);
-    luaL_checkstack(L, LUA_MINSTACK, "message");
+    rs_level_room(L, LUA_MINSTACK, "message");
     lua_pushcfunction(L, push_quietly);
     whole w = { &d, msg, common, marks };
     lua_pushlightuserdata(L, &w);

@@ -469,7 +469,7 @@ encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
     return RS_ENOMEM;
   if (code != LUA_OK)
     return refuse_error(e, L, "'__transfer' failed");
-  luaL_checkstack(L, LUA_MINSTACK, "message");
+  rs_level_room(L, LUA_MINSTACK, "message");
   if (lua_gettop(L) == base)
     lua_pushnil(L);
   if (lua_rawequal(L, base + 1, index)) {  /* as it is? */

@@ -188,7 +188,7 @@ assign_global (lua_State *L)
 {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 3);
-  luaL_checkstack(L, 8, NULL);
+  rs_level_room(L, 8, NULL);
   rs_env_push(L);
   if (!lua_rawequal(L, 4, 1) && is_of_job(L, 1, 4)) {
     lua_replace(L, 1);
@@ -339,7 +339,7 @@ static void
 own_fields (lua_State *L, int env)
 {
   const int top = lua_gettop(L);
-  luaL_checkstack(L, 8, NULL);
+  rs_level_room(L, 8, NULL);
   mark_dirty(L);
   push_globals(L);
   lua_pushnil(L);
@@ -469,7 +469,7 @@ static void
 restore_fields (lua_State *L)
 {
   const int top = lua_gettop(L);
-  luaL_checkstack(L, 10, NULL);
+  rs_level_room(L, 10, NULL);
   push_globals(L);
   if (lua_getmetatable(L, top + 1)) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &fields_key);

@@ -1215,7 +1215,7 @@ rs_job_push (rs_job *job, lua_State *L, int *n)
     return RS_EBUSY;
   /* After the end nobody writes to what is read here without the lock. */
   const int top = lua_gettop(L);
-  luaL_checkstack(L, 8, NULL);
+  rs_level_room(L, 8, NULL);
   if (rs_job_state_good(state)) {
     if (rs_rebuild_result(L, job->call.result, job->call.function, n))
       return RS_OK;

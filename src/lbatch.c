@@ -266,7 +266,7 @@ feed_packed (lua_State *L)
                                                "expected, got %I",
                                             (LUAI_UACINT) i, (LUAI_UACINT) n),
                          TELL);
-    luaL_checkstack(L, (int) n, "too many arguments");
+    rs_level_room(L, (int) n, "too many arguments");
     for (lua_Integer value = 1; value <= n; value++)
       lua_geti(L, ITEM, value);
     const int status = rs_batch_add(batch, L, (int) n, &err);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * level.c - where on the stack the code of a script begins.
+ * level.c - Lua's stack: where the code of a script begins, and its room.
  *
  * The chunks of the module 'parallel' are named "=parallel/map.lua", which no
  * file is: a script of that name is "@parallel/map.lua".
@@ -9,7 +9,9 @@
 
 #include <string.h>
 
-#include <lua.h>
+#include <lauxlib.h>
+
+#include "status.h"
 
 static const char ours[] = "=parallel/";
 
@@ -34,4 +36,20 @@ rs_level_user (lua_State *L, int level, const char *message)
       return seen ? l : level;
   }
   return level;
+}
+
+/* A stack is full with a million slots: of one call, of many, or both. */
+void
+rs_level_room (lua_State *L, int slots, const char *message)
+{
+  enum { SLOTS = 10000, LEVELS = 2000 };
+  lua_Debug ar;
+  if (lua_checkstack(L, slots))
+    return;
+  if (slots < SLOTS && lua_gettop(L) < SLOTS
+      && !lua_getstack(L, LEVELS, &ar)) {
+    lua_pushstring(L, rs_status_message(RS_ENOMEM));  /* it is always there */
+    lua_error(L);
+  }
+  luaL_checkstack(L, slots, message);
 }

@@ -131,8 +131,7 @@ rs_lua_face (lua_State *L)
   lua_pop(L, 1);
   face = lua_newuserdatauv(L, sizeof *face, 0);
   *face = (rs_face) { .job_type = LUA_NOREF };
-  if (luaL_newmetatable(L, EVENTS_TYPE))
-    luaL_setfuncs(L, meta, 0);
+  rs_push_type(L, EVENTS_TYPE, meta);
   lua_setmetatable(L, -2);
   face->events = rs_events_new();
   face->born = rs_forks();
@@ -175,7 +174,7 @@ deliver_all (lua_State *L)
   lua_Integer n = 0;
   bool late = false;
   rs_job *job;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  rs_level_room(L, LUA_MINSTACK, NULL);
   rs_lua_require(L, "parallel.event");
   lua_getfield(L, EVENT, "deliver");
   lua_getfield(L, EVENT, "report_all");
@@ -210,7 +209,7 @@ rs_lua_try_dispatch (lua_State *L, rs_events *e, lua_Integer *n)
     face->interrupted = false;
   if (!rs_events_pending(e) || face->dispatching == MAX_DEPTH)
     return LUA_OK;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  rs_level_room(L, LUA_MINSTACK, NULL);
   const bool aside = rs_console_pause();  /* handlers may print */
   face->dispatching++;
   lua_pushcfunction(L, deliver_all);

@@ -122,8 +122,7 @@ new_execution (lua_State *L)
   *e = (execution) {
     .end = -1, .in = -1, .out.fd = -1, .err.fd = -1, .deadline = INFINITY
   };
-  if (luaL_newmetatable(L, TYPE))
-    luaL_setfuncs(L, meta, 0);
+  rs_push_type(L, TYPE, meta);
   lua_setmetatable(L, -2);
   return e;
 }
@@ -163,7 +162,7 @@ push_arguments (lua_State *L, int index)
   if (n > MOST_WORDS)
     rs_handle_error(L, "bad option 'command' to 'execute' (at most %d words "
                        "expected, got %I)", MOST_WORDS, (LUAI_UACINT) n);
-  luaL_checkstack(L, 4, NULL);
+  rs_level_room(L, 4, NULL);
   const char **const list =
     lua_newuserdatauv(L, ((size_t) n + 1) * sizeof *list, 0);
   for (lua_Integer i = 0; i < n; i++) {

@@ -85,9 +85,9 @@ void
 rs_handle_type (lua_State *L, const char *type, const luaL_Reg *meta,
                 const luaL_Reg *methods)
 {
-  luaL_newmetatable(L, type);
-  lua_pushvalue(L, -1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, type);
+  lua_newtable(L);
+  lua_pushstring(L, type);
+  lua_setfield(L, -2, "__name");
   lua_pushlightuserdata(L, rs_lua_face(L));
   luaL_setfuncs(L, meta, 1);
   lua_newtable(L);
@@ -101,7 +101,25 @@ rs_handle_type (lua_State *L, const char *type, const luaL_Reg *meta,
     lua_setfield(L, -4, "__index");
   }
   lua_pop(L, 1);
+  lua_pushvalue(L, -2);
+  lua_setfield(L, LUA_REGISTRYINDEX, type);
+  lua_pushvalue(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, type);
   lua_remove(L, -2);
+}
+
+void
+rs_push_type (lua_State *L, const char *type, const luaL_Reg *meta)
+{
+  if (luaL_getmetatable(L, type) == LUA_TTABLE)
+    return;
+  lua_pop(L, 1);
+  lua_newtable(L);
+  lua_pushstring(L, type);
+  lua_setfield(L, -2, "__name");
+  luaL_setfuncs(L, meta, 0);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, LUA_REGISTRYINDEX, type);
 }
 
 int

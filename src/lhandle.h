@@ -106,10 +106,18 @@ void *rs_handle_check (lua_State *L, int arg, const char *type);
 /*
  * [-0, +1, m]  Make the metatable of 'type' from 'meta', and its table of
  * methods from 'methods', which is pushed.  Without an '__index' in 'meta'
- * the methods are the '__index'.
+ * the methods are the '__index'.  It is a new one each time: what ended for
+ * want of memory is begun again.
  */
 void rs_handle_type (lua_State *L, const char *type, const luaL_Reg *meta,
                      const luaL_Reg *methods);
+
+/*
+ * [-0, +1, m]  Push the metatable named 'type', made from 'meta' when it is
+ * first asked for.  It is found when it is whole: 'luaL_newmetatable' notes
+ * one that is empty, which stays so when there is no memory for the rest.
+ */
+void rs_push_type (lua_State *L, const char *type, const luaL_Reg *meta);
 
 /* [-n, +r, e]  Call the function 'name' in the table 'field' of a file of the
    Lua part with all that is on the stack; how many results are there. */

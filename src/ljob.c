@@ -413,7 +413,7 @@ look (lua_State *L, rs_handle *handle)
     return;
   const int top = lua_gettop(L);
   if (rs_job_push(job, L, &n) == RS_OK) {
-    luaL_checkstack(L, 3, NULL);
+    rs_level_room(L, 3, NULL);
     lua_createtable(L, n, 1);
     lua_insert(L, top + 1);
     for (int i = n; i > 0; i--)
@@ -437,7 +437,7 @@ push_results (lua_State *L, rs_handle *handle, int *n)
   lua_rawgeti(L, top + 1, 0);
   *n = (int) lua_tointeger(L, -1);
   lua_pop(L, 1);
-  luaL_checkstack(L, *n + 1, "too many results");
+  rs_level_room(L, *n + 1, "too many results");
   for (int i = 1; i <= *n; i++)
     lua_rawgeti(L, top + 1, i);
   lua_remove(L, top + 1);
@@ -892,15 +892,17 @@ rs_open_job_type (lua_State *L)
   rs_handle_type(L, RS_JOB_TYPE, meta, methods);
   rs_face *const face = rs_lua_face(L);
   lua_rawgetp(L, LUA_REGISTRYINDEX, RS_JOB_TYPE);
-  if (face->job_type == LUA_NOREF) {  /* or it is loaded again */
+  lua_pushvalue(L, -1);
+  if (face->job_type != LUA_NOREF)  /* is it loaded again? */
+    lua_rawseti(L, LUA_REGISTRYINDEX, face->job_type);
+  else {
     rs_places_open(L, &face->places);
-    lua_pushvalue(L, -1);
-    face->job_type = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_createtable(L, 0, 1);
     lua_pushlightuserdata(L, face);
     lua_pushcclosure(L, through, 1);
     lua_setfield(L, -2, "__gc");
     watch_collector(L);
+    face->job_type = luaL_ref(L, LUA_REGISTRYINDEX);
   }
   lua_createtable(L, 0, FIELDS);
   for (int i = 0; i < FIELDS; i++) {

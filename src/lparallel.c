@@ -145,7 +145,7 @@ call_public (lua_State *L)
   lua_insert(L, 1);
   if (lua_pcall(L, n, LUA_MULTRET, 0) != LUA_OK)
     return lua_error(L);
-  luaL_checkstack(L, 1, NULL);
+  rs_level_room(L, 1, NULL);
   lua_pushvalue(L, lua_upvalueindex(2));
   lua_insert(L, 1);
   lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
@@ -218,8 +218,7 @@ copy (lua_State *L)
   rs_error err;
   rs_message **const box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
-  if (luaL_newmetatable(L, "parallel.message"))
-    luaL_setfuncs(L, meta, 0);
+  rs_push_type(L, "parallel.message", meta);
   lua_setmetatable(L, -2);
   lua_insert(L, 1);
   if (rs_encode(L, n, box, &err) != RS_OK)

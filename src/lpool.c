@@ -465,7 +465,7 @@ static void
 insert_default_pool (lua_State *L)
 {
   const int n = lua_gettop(L);
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  rs_level_room(L, LUA_MINSTACK, NULL);
   rs_lua_default_pool(L);
   lua_insert(L, 1);
   lua_settop(L, n + 1);

@@ -41,8 +41,7 @@ push_metatable (lua_State *L)
     { "__tostring", to_string },
     { NULL, NULL }
   };
-  if (luaL_newmetatable(L, RECORD_TYPE))
-    luaL_setfuncs(L, meta, 0);
+  rs_push_type(L, RECORD_TYPE, meta);
 }
 
 /* [-0, +0, e]  What was sent, in the table on top: the first value as 'first',

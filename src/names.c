@@ -203,7 +203,7 @@ make_home (lua_State *L)
 void
 rs_home_push (lua_State *L)
 {
-  luaL_checkstack(L, 6, "message");
+  rs_level_room(L, 6, "message");
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key) != LUA_TUSERDATA) {
     lua_pop(L, 1);
     make_home(L);
@@ -708,7 +708,7 @@ bool
 rs_name_try_push (lua_State *L, const rs_name *name, bool load)
 {
   const int top = lua_gettop(L);
-  luaL_checkstack(L, LUA_MINSTACK, "message");
+  rs_level_room(L, LUA_MINSTACK, "message");
   bool loaded = is_loaded(L, name);
   if (loaded || load) {
     lua_pushcfunction(L, push_name);
@@ -728,7 +728,7 @@ rs_name_try_push (lua_State *L, const rs_name *name, bool load)
 void
 rs_name_push (lua_State *L, const rs_name *name, const char *user)
 {
-  luaL_checkstack(L, 8, "message");
+  rs_level_room(L, 8, "message");
   push_module(L, name->part[0], name->size[0], user);
   for (unsigned i = 1; i < name->parts; i++) {
     if (lua_type(L, -1) == LUA_TTABLE) {

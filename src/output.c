@@ -20,6 +20,8 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
+#include "runspace.h"
+
 /* [-0, +0, -]  Write through the rs_output that is the first upvalue. */
 static int
 put (lua_State *L, int fd, const char *text, size_t size)
@@ -94,7 +96,7 @@ write_arguments (lua_State *L, int fd, int first)
 {
   const int n = lua_gettop(L);
   luaL_Buffer text;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  rs_level_room(L, LUA_MINSTACK, NULL);
   luaL_buffinit(L, &text);
   for (int i = first; i <= n; i++) {
     if (lua_type(L, i) == LUA_TNUMBER && !lua_isinteger(L, i)) {

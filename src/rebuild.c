@@ -24,7 +24,7 @@ explain (lua_State *L)
 {
   lua_Debug ar;
   lua_settop(L, 1);
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  rs_level_room(L, LUA_MINSTACK, NULL);
   lua_createtable(L, RAISED, 0);
   const bool hook = lua_getstack(L, 0, &ar) && lua_getinfo(L, "n", &ar)
                  && strcmp(ar.namewhat, "hook") == 0;
@@ -70,7 +70,7 @@ push_reason (lua_State *L, int status)
 int
 rs_rebuild (lua_State *L, lua_CFunction f, void *ud)
 {
-  luaL_checkstack(L, 6, "values");
+  rs_level_room(L, 6, "values");
   const int base = lua_gettop(L);
   lua_pushcfunction(L, explain);
   lua_pushcfunction(L, f);
@@ -136,7 +136,7 @@ rs_rebuild_result (lua_State *L, const rs_message *message,
                    const rs_message *function, int *n)
 {
   result r = { message, function };
-  luaL_checkstack(L, LUA_MINSTACK, "values");
+  rs_level_room(L, LUA_MINSTACK, "values");
   int count = rs_decode_small(L, message);
   if (count < 0)
     count = rs_rebuild(L, push_all, &r);

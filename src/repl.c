@@ -828,7 +828,7 @@ print_results (lua_State *L, const repl *r)
 {
   if (lua_gettop(L) == 0)
     return;
-  luaL_checkstack(L, 2 * lua_gettop(L) + LUA_MINSTACK,
+  rs_level_room(L, 2 * lua_gettop(L) + LUA_MINSTACK,
                   "too many results to print");
   lua_getglobal(L, "print");
   const bool own = lua_iscfunction(L, -1);  /* not one of the program's? */

@@ -1210,6 +1210,12 @@ RS_API bool rs_level_is_ours (const lua_Debug *ar);
  */
 RS_API int rs_level_user (lua_State *L, int level, const char *message);
 
+/*
+ * [-0, +0, v]  'luaL_checkstack', which calls it a stack overflow as well when
+ * there is no memory for more slots: this raises "not enough memory" then.
+ */
+RS_API void rs_level_room (lua_State *L, int slots, const char *message);
+
 #ifdef __cplusplus
 }
 #endif

@@ -491,7 +491,7 @@ close_all (lua_State *L)
   lua_rawsetp(L, LUA_REGISTRYINDEX, &sandbox_key);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &memory_key);
   assert(lua_gettop(L) == MEMORY);
-  luaL_checkstack(L, LAST + LUA_MINSTACK, NULL);
+  rs_level_room(L, LAST + LUA_MINSTACK, NULL);
   for (int i = MEMORY + 1; i <= LAST; i++)
     lua_rawgeti(L, MEMORY, i);
   const unsigned forbid = sandbox->forbid & ~before.forbid;

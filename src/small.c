@@ -102,7 +102,7 @@ rs_decode_small (lua_State *L, const rs_message *msg)
   const unsigned char *at = msg->data + sizeof header;
   const unsigned char *const end = msg->data + msg->size;
   int n = 0;
-  luaL_checkstack(L, (int) (end - at) + LUA_MINSTACK, "too many values");
+  rs_level_room(L, (int) (end - at) + LUA_MINSTACK, "too many values");
   for (; at < end; n++)
     if (!push_scalar(L, &at, end)) {
       lua_pop(L, n);
