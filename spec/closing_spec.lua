@@ -208,6 +208,26 @@ describe("closing", function ()
     check_well()
   end)
 
+  it("a loop with handlers by dropping it", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local function noisy (i)
+      parallel.task.verbose(i)
+      return i
+    end
+    for _ = 1, 20 do
+      local heard = 0
+      local take = pool:each({ 1, 2, 3 }, noisy, {
+        streams = { verbose = function () heard = heard + 1 end },
+      })
+      assert.equal("completed", take().state)
+      assert.is_true(heard >= 1)
+      take = nil  -- luacheck: ignore
+      collectgarbage()
+      collectgarbage()
+    end
+    assert.same({ 1, 2, 3, n = 3 }, pool:map({ 1, 2, 3 }, noisy))
+  end)
+
   it("a manager from '__transfer' of what it starts", function ()
     local manager = parallel.manager(2)
     act = function () manager:close() end

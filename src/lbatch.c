@@ -486,8 +486,11 @@ add_streams (lua_State *L, rs_batch *batch, int index, bool errors)
   rs_stream_record *record = rs_batch_record(batch);
   if (record == NULL)
     return;
+  rs_push_record(L, record);  /* at once: it takes the reference */
   lua_newtable(L);
-  for (; record != NULL; record = rs_batch_record(batch)) {
+  lua_insert(L, -2);
+  rs_add_to_streams(L);
+  while ((record = rs_batch_record(batch)) != NULL) {
     rs_push_record(L, record);
     rs_add_to_streams(L);
   }
