@@ -662,14 +662,15 @@ check_skipping (lua_State *L)
   enum { VALUES = sizeof values / sizeof values[0] };
   rs_encoder e;
   rs_encoder_init(&e, 0);
+  REQUIRE(lua_checkstack(L, VALUES + LUA_MINSTACK));
   for (int i = 0; i < VALUES; i++) {
     char source[512];
     snprintf(source, sizeof source, "return %s", values[i]);
     push(L, source);
     e.packs = i % 2 == 0;
-    CHECK(rs_encode_value(&e, L, 1, NULL) == RS_OK);
-    lua_settop(L, 0);
+    CHECK(rs_encode_value(&e, L, -1, NULL) == RS_OK);
   }
+  lua_settop(L, 0);  /* not before: the encoder knows them by address */
   rs_message *const msg = rs_encoder_message(&e);
   rs_decoder made, behind;
   rs_decoder_init(&made, L, msg, 0);
