@@ -194,12 +194,12 @@ describe("a host state that is closed", function ()
   for place, call in pairs {
     ["the script"] = "leave()",
     ["a coroutine"] = "coroutine.wrap(leave)()",
-    ["a handler of an event"] = "parallel.on('go', leave) "
-      .. "parallel.run \"parallel.task.emit 'go' while true do end\"",
+    ["a handler of an event"] = "parallel.on('go', leave) parallel.run("
+      .. "\"parallel.task.emit 'go' while true do tostring {} end\")",
     ["a handler of a job"] = "local job = parallel.spawn 'return 1' "
       .. "job:on('finished', leave) job:get()",
     ["a handler of a stream"] = "parallel.run(function () "
-      .. "parallel.task.output(1) while true do end end)",
+      .. "parallel.task.output(1) while true do tostring {} end end)",
     ["a loop over records"] = "for _ in pool:each({1, 2}, tostring) do "
       .. "leave() end",
     ["an iterator of a map"] = "pool:map(leave, tostring)",
