@@ -288,7 +288,7 @@ static int
 open (lua_State *L, const rs_pool_options *options)
 {
   rs_error err;
-  rs_pool *pool;
+  rs_pool *pool = NULL;
   rs_lua_events(L);  /* a state that is being closed would leave it behind */
   push_pools(L);
   void **const handle = rs_handle_new(L, RS_POOL_TYPE, STREAMS);
