@@ -128,10 +128,14 @@ describe("task.execute", function ()
 
   it("ends all of its group when its time is over", function ()
     local path <const> = os.tmpname()
-    local status, why, out = execute {
-      "echo begun; sleep 10000 & echo $! > " .. path .. "; wait",
-      timeout = 0.2,
-    }
+    local seconds, status, why, out = 0.1, nil, nil, nil
+    repeat  -- until it has begun before
+      seconds = 2 * seconds
+      status, why, out = execute {
+        "sleep 10000 & echo $! > " .. path .. "; echo begun; wait",
+        timeout = seconds,
+      }
+    until out ~= ""
     assert.same({ nil, "timeout", "begun\n" }, { status, why, out })
     local file <close> = io.open(path)
     local pid <const> = file:read "n"
