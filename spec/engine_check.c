@@ -23,7 +23,8 @@
 
 /* Creations that succeed before the system gives no more; the linker puts
    '__wrap_pthread_create' in the place of the real one. */
-static int threads_left = -1;  /* below 0: no limit */
+static _Atomic int threads_left = -1;  /* below 0: no limit; the thread of the
+                                          timers looks, too */
 
 /* Threads that are created while this is set begin at the open gate. */
 static bool threads_wait;
