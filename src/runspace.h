@@ -652,8 +652,9 @@ RS_API int rs_pool_await_open (rs_pool *pool, rs_events *events,
  * Close: take no new work, let what is queued and running end, join the
  * workers.  After 'timeout' seconds what is still queued is cancelled, and
  * what is running is stopped as 'rs_job_cancel' does it; workers whose jobs
- * are lost are left behind (they free themselves if they ever end).  A second
- * close is harmless.
+ * are lost are left behind (they free themselves if they ever end).  What is
+ * queued when all workers are lost is cancelled at once.  A second close is
+ * harmless.
  * RS_OK, or RS_ETIMEOUT when work was cancelled or a worker left behind.
  * Any thread but the pool's own workers (RS_EINVAL).
  */
@@ -808,7 +809,8 @@ typedef struct rs_job_info {
  * source, an option, or 200 jobs wait for one another and 'L' runs in the
  * last of them), RS_ETHREAD (the pool has no worker and none can be made),
  * RS_EFULL (its queue is).  In a runspace of the same pool a job runs here and
- * now rather than not: pass the running 'L'.
+ * now rather than not: pass the running 'L'.  A pool whose workers are all
+ * lost takes the job, which waits until one of them comes back.
  * The stack is popped in each case but one: when it has no 'nargs' + 1 values
  * it stays as it is.  Any thread that owns 'L'.
  */
@@ -854,7 +856,8 @@ RS_API int rs_job_wait (rs_job *job, lua_State *L, double timeout);
  * is raised at every instruction, until the job has ended.  Blocking system
  * calls are interrupted.  What does not end within a second even so, since it
  * is in C code that takes long, is lost: its worker is left behind and
- * replaced.  Whatever the job makes of it, it ends as cancelled (or lost).
+ * replaced, unless too many are already (twice as many as the pool has, and 8
+ * at least).  Whatever the job makes of it, it ends as cancelled (or lost).
  * May be called again, with less grace.
  * RS_OK; RS_EDONE when it has ended already; RS_ETHREAD when the system gives
  * no thread to see to the second half: it was asked to stop, once.
