@@ -128,7 +128,8 @@ describe("task.execute", function ()
 
   it("ends all of its group when its time is over", function ()
     local path <const> = os.tmpname()
-    local seconds, status, why, out = 0.1, nil, nil, nil
+    local seconds = 0.1
+    local status, why, out
     repeat  -- until it has begun before
       seconds = 2 * seconds
       status, why, out = execute {
