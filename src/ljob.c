@@ -215,12 +215,18 @@ typedef struct job_list {
   rs_job *jobs[];
 } job_list;
 
+/* NULL is accepted. */
+static void
+give_back (job_list *list)
+{
+  while (list != NULL && list->n > 0)
+    rs_job_unref(list->jobs[--list->n]);
+}
+
 static int
 list_gc (lua_State *L)
 {
-  job_list *const list = rs_finalized(L, list_gc);
-  while (list != NULL && list->n > 0)
-    rs_job_unref(list->jobs[--list->n]);
+  give_back(rs_finalized(L, list_gc));
   return 0;
 }
 
@@ -244,17 +250,21 @@ push_list (lua_State *L, size_t room)
 static int
 end_list (lua_State *L)
 {
-  const job_list *const list = lua_touserdata(L, 1);
-  for (size_t i = 0; i < list->n; i++)
+  job_list *const list = rs_finalized(L, end_list);
+  for (size_t i = 0; list != NULL && i < list->n; i++)
     rs_job_orphan(list->jobs[i]);
-  return list_gc(L);
+  give_back(list);
+  return 0;
 }
 
 /* (list, error)  __close of it */
 static int
 leave_list (lua_State *L)
 {
-  return !lua_isnil(L, 2) && rs_lua_is_stopping(L) ? end_list(L) : list_gc(L);
+  if (!lua_isnil(L, 2) && rs_lua_is_stopping(L))
+    return end_list(L);
+  give_back(rs_finalized(L, end_list));
+  return 0;
 }
 
 /* core.wait_guard(jobs) -> list */
