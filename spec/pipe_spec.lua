@@ -23,16 +23,15 @@ local function run (program, source, fd, signal)
                       and io.open(directory .. "/script.lua", "w"))
   file:write(source)
   file:close()
-  -- The pipe is closed first; then the program begins.
+  -- Descriptor 3 is the end of a pipe whose only reader, 4, is gone before the
+  -- program begins.
   local command <const> = ([[
-    cd %s && mkfifo gate && {
-      ( read -r line <gate
-        %s exec timeout -s KILL 100 %s %s script.lua ) %s
-      echo $? >status
-    } 3>&1 | { exec <&-; echo >gate; } ]]):format(directory,
+    cd %s && mkfifo out && exec 4<>out 3>out 4>&- &&
+    ( %s exec %s timeout -s KILL 100 %s script.lua %s 3>&- )
+    echo $? >status ]]):format(directory,
       signal == "ignored" and "trap '' PIPE;" or "",
       signal == "ignored" and "" or "env --default-signal=PIPE",
-      quote(program), fd == 1 and "2>/dev/null" or "2>&3 3>&- >/dev/null")
+      quote(program), fd == 1 and ">&3 2>/dev/null" or "2>&3 >/dev/null")
   assert(os.execute(command))
   file = assert(io.open(directory .. "/status"))
   local status <const> = file:read "l"
