@@ -182,6 +182,25 @@ describe("parallel.on", function ()
 end)
 
 describe("job:on", function ()
+  it("hears when the files of the module were required again", function ()
+    local text <const> = run [[
+      parallel.spawn "return 1":on("finished", print):wait()
+      local items <const> = parallel.range(3)
+      for name in pairs(package.loaded) do
+        if name:match "^parallel%." then package.loaded[name] = nil end
+      end
+      local again <const> = require "parallel.init"
+      local heard = 0
+      local function hear () heard = heard + 1 end
+      again.on("finished", hear)
+      again.spawn "return 1":on("finished", hear):wait()
+      local pool <close> = again.pool { max = 1 }
+      print(heard, again.map(items, "return ...").n,
+            #pool:collect(again.range(4), "return ..."))
+    ]]
+    assert.matches("\n2\t3\t4\n$", text)
+  end)
+
   it("tells the start, the records and the end, in order", function ()
     local log = {}
     local function note (event) log[#log + 1] = event.name end

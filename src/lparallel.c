@@ -309,19 +309,28 @@ push_core (lua_State *L)
   lua_rawsetp(L, LUA_REGISTRYINDEX, &core_key);
 }
 
-/* Loader of an embedded file, which is the upvalue: (name, ...) -> module.
-   The file gets its name and the C part. */
+/*
+ * Loader of an embedded file, which is the upvalue: (name, ...) -> module.  The
+ * file gets its name and the C part.  It is run once in a state, whatever
+ * becomes of 'package.loaded', and what it made is in the registry, by its
+ * address: who runs tests takes modules out and requires them again, and would
+ * have half of the module twice, since handles keep their methods.
+ */
 static int
 load_file (lua_State *L)
 {
   luaL_checktype(L, lua_upvalueindex(1), LUA_TLIGHTUSERDATA);
   const rs_lua_file *const file = lua_touserdata(L, lua_upvalueindex(1));
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, file) != LUA_TNIL)
+    return 1;
   if (luaL_loadbufferx(L, file->source, file->size, file->chunkname, "t")
       != LUA_OK)
     return lua_error(L);
   lua_pushstring(L, file->module);
   push_core(L);
   lua_call(L, 2, 1);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, file);
   return 1;
 }
 
