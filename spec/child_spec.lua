@@ -3,39 +3,236 @@
 local gates <const> = require "support.gate"
 local parallel <const> = require "parallel"
 
---- Parents: each lets children stand at the gate, and waits for them.  They
---- are called with what a child does.
+--- Parents: each lets so many children stand at the gate, and waits for them.
+--- Called with what a child does (which tells the parent first that it is
+--- there, unless its argument is true), what rings at the gate, and what
+--- stands there.  Behind it how often the parent itself rings: one that starts
+--- its children before it waits is stopped when it was seen to wait, since only
+--- then it hears of them.
 local PARENTS <const> = {
-  { "run in its own pool", 1, function (child) parallel.run(child) end },
-  { "map in its own pool", 2, function (child)
+  { "run", 1, function (child) parallel.run(child) end },
+  { "run in a coroutine", 1, function (child)
+    coroutine.wrap(function () parallel.run(child) end)()
+  end },
+  { "run in 'pcall' without end", 1, function (child)
+    while true do pcall(parallel.run, child) end
+  end },
+  { "run with streams", 1, function (child)
+    local pool <const> = parallel.pool { max = 1, streams = { output = true } }
+    pool:run(child)
+  end },
+  { "run in another pool", 1, function (child)
+    local pool <const> = parallel.pool { max = 1 }
+    pool:run(child)
+  end },
+  { "run in a pool of its scope", 1, function (child)
+    local pool <close> = parallel.pool { max = 1 }
+    pool:run(child)
+  end },
+  { "map", 2, function (child)
     parallel.map({ 1, 2 }, child, { chunk = 1 })
+  end },
+  { "filter", 2, function (child)
+    parallel.filter({ 1, 2 }, child, { chunk = 1 })
+  end },
+  { "reduce", 1, function (child)
+    parallel.reduce({ 1, 2, 3, 4 }, function () child() end)
+  end },
+  { "collect", 2, function (child)
+    parallel.collect({ 1, 2 }, child, { chunk = 1 })
+  end },
+  { "collect of an iterator", 2, function (child)
+    local n = 0
+    parallel.collect(function () n = n + 1 return n end, child,
+                     { chunk = 1, limit = 2 })
+  end },
+  { "collect in another pool", 2, function (child)
+    local pool <const> = parallel.pool { max = 2 }
+    pool:collect({ 1, 2 }, child, { chunk = 1 })
+  end },
+  { "each", 2, function (child)
+    for _ in parallel.each({ 1, 2 }, child, { chunk = 1 }) do end
+  end },
+  { "each, in order", 2, function (child)
+    for _ in parallel.each({ 1, 2 }, child, { chunk = 1, ordered = true }) do
+    end
+  end },
+  { "each in a pool for the call", 2, function (child)
+    for _ in parallel.each({ 1, 2 }, child, { limit = 2, chunk = 1,
+                                              variables = { x = 1 } }) do end
+  end },
+  { "invoke", 2, function (child)
+    parallel.invoke(child, { a = {}, b = {} })
+  end },
+  { "get", 1, function (child, ring)
+    local pool <const> = parallel.pool { max = 1 }
+    parallel.on("here", ring)
+    pool:spawn(child):get()
+  end, 1 },
+  { "join", 1, function (child, ring)
+    local pool <const> = parallel.pool { max = 1 }
+    parallel.on("here", ring)
+    pool:spawn(child):join(600)
+  end, 1 },
+  { "records", 1, function (child, ring)
+    local pool <const> = parallel.pool { max = 1 }
+    parallel.on("here", ring)
+    for _ in pool:spawn(child):records() do end
+  end, 1 },
+  { "get, in a handler", 1, function (child, _, stand)
+    local pool <const> = parallel.pool { max = 1 }
+    parallel.on("here", stand)
+    pool:spawn(child):get()
+  end, 1 },
+  { "wait, in a handler", 2, function (child, _, stand)
+    local pool <const> = parallel.pool { max = 2 }
+    parallel.on("here", stand)
+    parallel.wait { pool:spawn(child), pool:spawn(child) }
+  end, 1 },
+  { "wait for all", 2, function (child, ring)
+    local pool <const> = parallel.pool { max = 2 }
+    parallel.on("here", ring)
+    parallel.wait { pool:spawn(child), pool:spawn(child) }
+  end, 2 },
+  { "wait for any", 2, function (child, ring)
+    local pool <const> = parallel.pool { max = 2 }
+    parallel.on("here", ring)
+    parallel.wait({ pool:spawn(child), pool:spawn(child) }, { mode = "any" })
+  end, 2 },
+  { "wait with a time-out", 2, function (child, ring)
+    local pool <const> = parallel.pool { max = 2 }
+    parallel.on("here", ring)
+    parallel.wait({ pool:spawn(child), pool:spawn(child) },
+                  { timeout = 600 })
+  end, 2 },
+  { "wait in two pools", 2, function (child, ring)
+    local one <const> = parallel.pool { max = 1 }
+    local two <const> = parallel.pool { max = 1 }
+    parallel.on("here", ring)
+    parallel.wait { one:spawn(child), two:spawn(child) }
+  end, 2 },
+  { "wait, while it runs one itself", 4, function (child)
+    local pool <const> = parallel.pool { max = 1 }
+    local jobs <const> = { pool:spawn(child, true) }
+    -- Its own pool has two workers more.
+    for i = 2, 4 do jobs[i] = parallel.spawn(child, true) end
+    parallel.wait(jobs)
+  end },
+  { "a manager's wait", 1, function (child, ring)
+    local manager <const> = parallel.manager(1)
+    parallel.on("here", ring)
+    manager:start(child, {}, "a")
+    manager:wait "a"
+  end, 1 },
+  { "a manager's wait_all", 2, function (child, ring)
+    local manager <close> = parallel.manager(2)
+    parallel.on("here", ring)
+    manager:start(child)
+    manager:start(child)
+    manager:wait_all()
+  end, 2 },
+  { "the end of another pool", 1, function (child, ring)
+    local pool <const> = parallel.pool { max = 1 }
+    parallel.on("here", ring)
+    pool:spawn(child)
+    pool:close()
+  end, 1 },
+  { "jobs of jobs in another pool", 1, function (child)
+    local pool <const> = parallel.pool { max = 1 }
+    pool:run(function ()
+      local inner <const> = parallel.pool { max = 1 }
+      inner:run(child)
+    end)
   end },
 }
 
+--- Ways to stop 'job' of 'pool'.
 local STOPS <const> = {
-  { "cancelled", function (job) job:cancel { grace = 60 } end },
-  { "stopped by force", function (job) job:cancel { grace = 0 } end },
+  { "is cancelled", function (job) job:cancel { grace = 60 } end },
+  { "is stopped by force", function (job) job:cancel { grace = 0 } end },
+  { "ends with its pool", function (_, pool) pool:close(0) end },
 }
 
+--- How many have arrived at the gate by now, since this was called last.
+local function arrived (gate)
+  local bell <close> = assert(io.open(gate.bell, "w"))
+  bell:write "."
+  bell:flush()
+  local n = 0
+  while gate.arrivals:read(1) ~= "." do n = n + 1 end
+  return n
+end
+
+--- A child that stands at the gate, and rings at the other one when it ends.
+local function child_of (gate, ends)
+  local pass <const>, bell <const> = gate.pass, ends.bell
+  return function (quiet)
+    local _ <close> = setmetatable({}, { __close = function ()
+      local ring <close> = assert(io.open(bell, "w"))
+      ring:write "x"
+    end })
+    if quiet ~= true then parallel.task.emit "here" end
+    pass()
+  end
+end
+
+--- What a parent does, with all that it needs.
+local function parent_of (start, gate, ends)
+  local child <const>, stand <const>, bell <const> =
+    child_of(gate, ends), gate.pass, gate.bell
+  local function ring ()
+    local file <close> = assert(io.open(bell, "w"))
+    file:write "x"
+  end
+  return function ()
+    start(child, ring, stand)
+    parallel.off "here"
+  end
+end
+
 describe("a child", function ()
-  for _, parent in ipairs(PARENTS) do
+  for _, row in ipairs(PARENTS) do
+    local name <const>, children <const>, start <const>, rings <const> =
+      table.unpack(row, 1, 4)
+    local arrivals <const> = children + (rings or 0)
+
     for _, stop in ipairs(STOPS) do
-      it("ends when its parent is " .. stop[1] .. " in " .. parent[1],
-         function ()
+      it("ends when its parent " .. stop[1] .. " in " .. name, function ()
         local pool <close> = parallel.pool { min = 3, max = 3 }
         local gate <close> = gates.new()
-        local pass <const> = gate.pass
-        local start <const> = parent[3]
-        local job <const> = pool:spawn(function () start(pass) end)
-        gate:await(parent[2])
+        local ends <close> = gates.new()
+        local job <const> = pool:spawn(parent_of(start, gate, ends))
+        gate:await(arrivals)
         stop[2](job, pool)
-        assert.equal("cancelled", job:wait(60))
-        -- The gate stays closed: only a stop ends who stands there.
+        -- With its pool children may end first, and what the parent made of
+        -- that counts.
+        assert.is_truthy(job:wait(60))
+        -- The gate stays closed: only a stop ends who stands there.  By force
+        -- a child that runs inside of its parent has no time to ring.
         assert.is_true(gates.eventually(function ()
           return pool:info().running == 0
         end))
+        if stop[1] ~= "is stopped by force" then ends:await(children) end
       end)
     end
+
+    it("ends when the time of its parent is over in " .. name, function ()
+      local pool <close> = parallel.pool { min = 3, max = 3 }
+      local gate <close> = gates.new()
+      local ends <close> = gates.new()
+      local timeout, n = 0.05
+      repeat  -- they may have come too late
+        local job <const> = pool:submit { parent_of(start, gate, ends),
+                                          timeout = timeout }
+        assert.equal("timed_out", job:wait(60))
+        assert.is_true(gates.eventually(function ()
+          return pool:info().running == 0
+        end))
+        n = arrived(gate)
+        timeout = 2 * timeout
+      until n >= arrivals
+      ends:await(children)
+    end)
   end
 
   it("that nobody waits for goes on", function ()
