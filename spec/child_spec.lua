@@ -7,8 +7,8 @@ local parallel <const> = require "parallel"
 --- Called with what a child does (which tells the parent first that it is
 --- there, unless its argument is true), what rings at the gate, and what
 --- stands there.  Behind it how often the parent itself rings: one that starts
---- its children before it waits is stopped when it was seen to wait, since only
---- then it hears of them.
+--- its children before it waits is stopped when it was seen to wait, since
+--- only then it hears of them.
 local PARENTS <const> = {
   { "run", 1, function (child) parallel.run(child) end },
   { "run in a coroutine", 1, function (child)

@@ -310,8 +310,8 @@ push_core (lua_State *L)
 }
 
 /*
- * Loader of an embedded file, which is the upvalue: (name, ...) -> module.  The
- * file gets its name and the C part.  It is run once in a state, whatever
+ * Loader of an embedded file, which is the upvalue: (name, ...) -> module.
+ * The file gets its name and the C part.  It is run once in a state, whatever
  * becomes of 'package.loaded', and what it made is in the registry, by its
  * address: who runs tests takes modules out and requires them again, and would
  * have half of the module twice, since handles keep their methods.
