@@ -268,8 +268,8 @@ local STOPS <const> = {
 --- Those that stop all jobs of a pool.
 local ALL <const> = { [5] = true, [6] = true }
 
---- Did it end by that?  Where all jobs of its pool are stopped its children may
---- be stopped first, and it fails with that.
+--- Did it end by that?  Where all jobs of its pool are stopped its children
+--- may be stopped first, and it fails with that.
 ---@param state string
 ---@param stop integer
 ---@return boolean
