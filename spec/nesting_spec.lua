@@ -74,7 +74,7 @@ describe("jobs that wait for one another", function ()
       local function f (n) return run(f, n + 1) end
       local ok <const>, why <const> = pcall(pool.run, pool, f, 1)
       assert.is_false(ok)
-      assert.matches("jobs nested too deeply: 200 of them wait for one "
+      assert.matches("jobs nested too deeply: 320 of them wait for one "
                      .. "another", tostring(why))
       assert.equal("well", pool:run "return 'well'")
     end)

@@ -301,7 +301,7 @@ bool rs_job_can_help (rs_queue *queue, rs_state *s, rs_job *job,
                       const rs_batch *batch);
 
 /* Calls that wait for one another: there may be no more. */
-enum { RS_NESTED_MAX = 200 };
+enum { RS_NESTED_MAX = 320 };
 
 /* How many there would be if what runs on 'L' waited for one more; 0: nothing
    runs there. */

@@ -806,7 +806,7 @@ typedef struct rs_job_info {
  * them.  Never waits.  The reference that is returned may be dropped at
  * once: the job runs all the same.  With 'out' NULL none is returned.
  * RS_OK, RS_EREFUSED, RS_ECLOSED, RS_ENOMEM, RS_EINVAL (no function, bad
- * source, an option, or 200 jobs wait for one another and 'L' runs in the
+ * source, an option, or 320 jobs wait for one another and 'L' runs in the
  * last of them), RS_ETHREAD (the pool has no worker and none can be made),
  * RS_EFULL (its queue is).  In a runspace of the same pool a job runs here and
  * now rather than not: pass the running 'L'.  A pool whose workers are all
