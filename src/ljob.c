@@ -144,7 +144,8 @@ find_handle (lua_State *L, const rs_face *face, rs_job *job)
   return found;
 }
 
-/* (job)  -> its handle, which has the reference from then on */
+/* (job)  -> a handle for it, which has none yet: a hook may raise when this
+   returns */
 static int
 make_handle (lua_State *L)
 {
@@ -152,7 +153,6 @@ make_handle (lua_State *L)
   rs_face *const face = rs_lua_face(L);
   rs_handle *const handle = push_handle(L, face, NULL);
   *rs_job_slot(job) = handle->place;
-  handle->object = job;
   return 1;
 }
 
@@ -170,7 +170,9 @@ rs_push_job (lua_State *L, rs_job *job)
     rs_job_unref(job);
     lua_error(L);
   }
-  note(L, face, lua_touserdata(L, -1));
+  rs_handle *const handle = lua_touserdata(L, -1);
+  handle->object = job;
+  note(L, face, handle);
 }
 
 /* [-0, +0|1, m]  Push the handle at 'place', if there is one with a job. */
