@@ -15,6 +15,7 @@
 #include "spin.h"
 
 #include <limits.h>
+#include <math.h>
 #include <sched.h>
 #include <stdatomic.h>
 
@@ -22,11 +23,12 @@
 
 #define PATIENCE 250e-6  /* seconds */
 #define SLICE 500e-6     /* away: another program had the CPU */
-#define PAUSE 10e-3      /* without looks, at first; then twice that, */
-#define LONGEST 0.5      /*   up to this */
-#define FORGET 10.0      /* after the last one, the next is the first */
+#define PAUSE 1e-3       /* without looks, at first; then four times that, */
+#define LONGEST 1.0      /*   up to this */
 
 enum { LOOKS = 32 };     /* in a row, some 1.5 us */
+enum { ENOUGH = 200 };   /* offers of the CPU that nobody took, after which the
+                            next pause is the first */
 static struct {
   char before[64];
   _Atomic int awake;     /* workers that do not sleep */
@@ -37,7 +39,8 @@ static struct {
 /* When and how long nobody looks; a lost update does no harm. */
 static struct {
   _Atomic double until;  /* instant at which the pause is over */
-  _Atomic double pause;  /* what it lasts, or lasted; seconds */
+  _Atomic double pause;  /* what it lasts, or lasted; seconds; 0: none */
+  _Atomic unsigned free; /* offers that nobody took since */
 } quiet;
 
 static int
@@ -94,18 +97,28 @@ relax (void)
 #endif
 }
 
-/* Another program had the CPU until 'now': nobody looks, for twice as long as
-   last time, if that was not long ago. */
+/* Another program had the CPU until 'now': nobody looks, for four times as
+   long as last time. */
 static void
 begin_pause (double now)
 {
-  const double until = atomic_load_explicit(&quiet.until,
-                                            memory_order_relaxed);
   double pause = atomic_load_explicit(&quiet.pause, memory_order_relaxed);
-  pause = pause == 0 || now - until > FORGET ? PAUSE
-        : pause < LONGEST ? 2 * pause : pause;
+  pause = pause == 0 ? PAUSE : fmin(4 * pause, LONGEST);
+  atomic_store_explicit(&quiet.free, 0, memory_order_relaxed);
   atomic_store_explicit(&quiet.pause, pause, memory_order_relaxed);
   atomic_store_explicit(&quiet.until, now + pause, memory_order_relaxed);
+}
+
+/* Nobody took the CPU, so many times. */
+static void
+note_free (unsigned offers)
+{
+  if (offers == 0
+      || atomic_load_explicit(&quiet.pause, memory_order_relaxed) == 0)
+    return;
+  if (atomic_fetch_add_explicit(&quiet.free, offers, memory_order_relaxed)
+      + offers >= ENOUGH)
+    atomic_store_explicit(&quiet.pause, 0, memory_order_relaxed);
 }
 
 static bool
@@ -119,26 +132,29 @@ is_pause (void)
 void
 rs_spin_few (bool (*ready) (const void *ud), const void *ud, unsigned looks)
 {
-  double began = 0;
-  if (ready(ud) || is_pause())
-    return;
+  double began = 0, now = 0;
+  unsigned offers = 0;
+  bool done = ready(ud) || is_pause();
   /* A worker has its own CPU, and leaves one to the host. */
-  while (looks > 0 && free_cpus() > 0) {
-    for (int i = 0; i < LOOKS && looks > 0; i++, looks--) {
+  while (!done && looks > 0 && now - began <= PATIENCE && free_cpus() > 0) {
+    for (int i = 0; i < LOOKS && looks > 0 && !done; i++, looks--) {
       relax();
-      if (ready(ud))
-        return;
+      done = ready(ud);
     }
-    const double now = rs_now();
+    if (done)
+      break;
+    const double before = rs_now();
     if (began == 0)
-      began = now;
+      began = before;
     sched_yield();
-    const double back = rs_now();
-    if (back - now > SLICE)
-      begin_pause(back);
-    if (back - now > SLICE || back - began > PATIENCE)
+    now = rs_now();
+    if (now - before > SLICE) {
+      begin_pause(now);
       return;
+    }
+    offers++;
   }
+  note_free(offers);
 }
 
 void
