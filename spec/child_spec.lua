@@ -8,7 +8,7 @@ local parallel <const> = require "parallel"
 --- there, unless its argument is true), what rings at the gate, and what
 --- stands there.  Behind it how often the parent itself rings: one that starts
 --- its children before it waits is stopped when it was seen to wait, since
---- only then it hears of them.
+--- only then it hears of them.  Last, true for one that only force ends.
 local PARENTS <const> = {
   { "run", 1, function (child) parallel.run(child) end },
   { "run in a coroutine", 1, function (child)
@@ -16,7 +16,7 @@ local PARENTS <const> = {
   end },
   { "run in 'pcall' without end", 1, function (child)
     while true do pcall(parallel.run, child) end
-  end },
+  end, 0, true },
   { "run with streams", 1, function (child)
     local pool <const> = parallel.pool { max = 1, streams = { output = true } }
     pool:run(child)
@@ -148,7 +148,9 @@ local PARENTS <const> = {
 
 --- Ways to stop 'job' of 'pool'.
 local STOPS <const> = {
-  { "is cancelled", function (job) job:cancel { grace = 60 } end },
+  { "is cancelled", function (job, _, forced)
+    job:cancel { grace = forced and 0.1 or 60 }
+  end },
   { "is stopped by force", function (job) job:cancel { grace = 0 } end },
   { "ends with its pool", function (_, pool) pool:close(0) end },
 }
@@ -192,8 +194,8 @@ end
 
 describe("a child", function ()
   for _, row in ipairs(PARENTS) do
-    local name <const>, children <const>, start <const>, rings <const> =
-      table.unpack(row, 1, 4)
+    local name <const>, children <const>, start <const>, rings <const>,
+          forced <const> = table.unpack(row, 1, 5)
     local arrivals <const> = children + (rings or 0)
 
     for _, stop in ipairs(STOPS) do
@@ -203,7 +205,7 @@ describe("a child", function ()
         local ends <close> = gates.new()
         local job <const> = pool:spawn(parent_of(start, gate, ends))
         gate:await(arrivals)
-        stop[2](job, pool)
+        stop[2](job, pool, forced)
         -- With its pool children may end first, and what the parent made of
         -- that counts.
         assert.is_truthy(job:wait(60))
@@ -212,7 +214,9 @@ describe("a child", function ()
         assert.is_true(gates.eventually(function ()
           return pool:info().running == 0
         end))
-        if stop[1] ~= "is stopped by force" then ends:await(children) end
+        if stop[1] ~= "is stopped by force" and not forced then
+          ends:await(children)
+        end
       end)
     end
 
