@@ -68,10 +68,10 @@ print_in_host (lua_State *L)
     size_t size;
     const char *const text = lua_tolstring(L, i, &size);
     if (i > 1)
-      putc_unlocked('\t', stdout);
+      putc('\t', stdout);
     fwrite(text, 1, size, stdout);
   }
-  putc_unlocked('\n', stdout);
+  putc('\n', stdout);
   fflush(stdout);
   funlockfile(stdout);
   return 0;

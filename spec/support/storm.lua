@@ -284,6 +284,9 @@ end
 ---@param seed integer
 local function run (given, rounds, seed)
   math.randomseed(seed)
+  parallel.run(function ()  -- the keeper of programs stays
+    parallel.task.execute { "true" }
+  end)
   local act <const> = given.act
   local pool = nil
   for round = 1, rounds do
