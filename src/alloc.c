@@ -121,6 +121,21 @@ retries (rs_alloc *a, const void *ptr, size_t size)
   return same;
 }
 
+/*
+ * A finalizer runs.  One that gets no memory, be it for its call, is never run
+ * again, and what it would have given back is lost; so they get what they ask
+ * for, within reason.  Hooks stop those of the script.
+ */
+static bool
+is_finalizing (const rs_alloc *a)
+{
+#if LUA_VERSION_RELEASE_NUM >= 50404
+  return a->L != NULL && lua_gc(a->L, LUA_GCISRUNNING) < 0;
+#else  /* or the script has stopped the collector */
+  return a->L != NULL && lua_gc(a->L, LUA_GCISRUNNING) == 0;
+#endif
+}
+
 /* The request is over the limit. */
 static void
 refuse (rs_alloc *a, const void *ptr, size_t size, bool again)
@@ -132,11 +147,21 @@ refuse (rs_alloc *a, const void *ptr, size_t size, bool again)
     rs_alloc_settle(a);
 }
 
-/* Nothing grows while this is set. */
+/* Nothing grows now. */
 static bool
 is_refused (const rs_alloc *a)
 {
-  return atomic_load_explicit(a->refuse, memory_order_relaxed);
+  return atomic_load_explicit(a->refuse, memory_order_relaxed)
+      && !is_finalizing(a);
+}
+
+/* Bytes over the limit that finalizers may have. */
+enum { AT_END = 65536 };
+
+static bool
+is_over (const rs_alloc *a, size_t limit, size_t more)
+{
+  return a->used > limit || more > limit - a->used;
 }
 
 /* What is no small new block, nor freed. */
@@ -147,7 +172,9 @@ change (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
     if (is_refused(a))
       return NULL;
     const bool again = a->size != 0 && retries(a, ptr, nsize);
-    if (a->used > a->limit || nsize - osize > a->limit - a->used) {
+    if (is_over(a, a->limit, nsize - osize)
+        && !(is_finalizing(a)
+             && !is_over(a, a->limit + AT_END, nsize - osize))) {
       refuse(a, ptr, nsize, again);
       return NULL;
     }

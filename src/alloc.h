@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include <lua.h>
+
 #include "slab.h"
 
 typedef struct rs_alloc {
@@ -21,6 +23,7 @@ typedef struct rs_alloc {
   size_t limit;   /* bytes; SIZE_MAX: none */
   size_t quick;   /* bytes up to which a small new block needs no second look:
                      the limit, or 0 */
+  lua_State *L;   /* that it is for, or NULL: finalizers are not known then */
   const _Atomic bool *refuse;  /* while it is set nothing grows */
   void (*exhausted) (void *ud);  /* a request was over the limit, and no
                                     garbage could make room; or NULL */

@@ -399,8 +399,9 @@ note_place (rs_cancel *c, lua_State *L, lua_Debug *ar)
  * - 'lua_getinfo' follows it.  It only reads: the call, its function on the
  *   stack, and the code and the constants of its caller.  These stay where
  *   they are, but for the stack, when that is made larger or smaller.  It
- *   cannot become larger here, since the allocator refuses; and where the
- *   allocator is busy making it smaller, nothing is read.
+ *   cannot become larger here, since the allocator refuses, but in finalizers,
+ *   where nothing is read; and neither is it where the allocator is busy making
+ *   it smaller.
  *
  * A C function that waits in a system call touches none of this.
  */
@@ -411,7 +412,8 @@ look (rs_cancel *c, lua_State *L)
   void *ud;
   const void *const at = lua_getstack(L, 0, &ar) ? ar.i_ci : NULL;
   const bool still = at != NULL && lua_getallocf(L, &ud) == rs_alloc_resize
-                  && !((rs_alloc *) ud)->busy;
+                  && !((rs_alloc *) ud)->busy
+                  && lua_gc(L, LUA_GCISRUNNING) > 0;
   if (!still || at != c->at) {
     forget_place(c);
     c->at = still ? at : NULL;

@@ -548,6 +548,7 @@ rs_state_open (const rs_state_options *o, rs_state **out, rs_error *err)
     rs_state_close(s);
     return status;
   }
+  s->alloc.L = s->L;
   rs_reason reason = RS_REASON_NONE;
   int code = call_seed(s, seed, o->initial_state);
   if (code == LUA_OK)
