@@ -147,12 +147,11 @@ refuse (rs_alloc *a, const void *ptr, size_t size, bool again)
     rs_alloc_settle(a);
 }
 
-/* Nothing grows now. */
+/* Nothing grows while this is set. */
 static bool
 is_refused (const rs_alloc *a)
 {
-  return atomic_load_explicit(a->refuse, memory_order_relaxed)
-      && !is_finalizing(a);
+  return atomic_load_explicit(a->refuse, memory_order_relaxed);
 }
 
 /* Bytes over the limit that finalizers may have. */
@@ -169,7 +168,7 @@ static __attribute__ ((noinline)) void *
 change (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
 {
   if (nsize > osize) {
-    if (is_refused(a))
+    if (is_refused(a) && !is_finalizing(a))
       return NULL;
     const bool again = a->size != 0 && retries(a, ptr, nsize);
     if (is_over(a, a->limit, nsize - osize)
@@ -183,9 +182,9 @@ change (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
       rs_alloc_set_quick(a);
     }
   }
-  a->busy = true;
+  if (ptr != NULL)
+    a->moves++;
   void *const block = resize(a, ptr, osize, nsize);
-  a->busy = false;
   if (block != NULL)
     a->used += nsize - osize;
   return block;

@@ -17,8 +17,8 @@
 typedef struct rs_alloc {
   rs_slab slab;   /* small blocks */
   bool plain;     /* all blocks are malloc's */
-  volatile bool busy;  /* a block is being moved, or made smaller; read by the
-                          thread's signal handler */
+  volatile unsigned moves;  /* how often a block was moved, or made smaller;
+                               read by the thread's signal handler */
   size_t used;    /* bytes */
   size_t limit;   /* bytes; SIZE_MAX: none */
   size_t quick;   /* bytes up to which a small new block needs no second look:

@@ -84,7 +84,8 @@ struct rs_cancel {
                               handler */
   _Atomic unsigned seen;   /* signals that came; read by any thread */
   const void *at;          /* the call that looks have found; the handler's,
-                              as the next two */
+                              as the next three */
+  unsigned moves;          /* and how often a block was moved by then */
   _Atomic unsigned looks;  /* in a row that found it; read by who waits for
                               them before it says that the thread is lost */
   place place;             /* changes only after LOOKS signals */
@@ -398,10 +399,9 @@ note_place (rs_cancel *c, lua_State *L, lua_Debug *ar)
  *   its callers, who do not run meanwhile.
  * - 'lua_getinfo' follows it.  It only reads: the call, its function on the
  *   stack, and the code and the constants of its caller.  These stay where
- *   they are, but for the stack, when that is made larger or smaller.  It
- *   cannot become larger here, since the allocator refuses, but in finalizers,
- *   where nothing is read; and neither is it where the allocator is busy making
- *   it smaller.
+ *   they are, but for the stack, when that is made larger (in finalizers; the
+ *   allocator refuses elsewhere) or smaller.  So nothing is read unless no
+ *   block was moved, nor begun to be, since the call was found first.
  *
  * A C function that waits in a system call touches none of this.
  */
@@ -411,12 +411,12 @@ look (rs_cancel *c, lua_State *L)
   lua_Debug ar;
   void *ud;
   const void *const at = lua_getstack(L, 0, &ar) ? ar.i_ci : NULL;
-  const bool still = at != NULL && lua_getallocf(L, &ud) == rs_alloc_resize
-                  && !((rs_alloc *) ud)->busy
-                  && lua_gc(L, LUA_GCISRUNNING) > 0;
-  if (!still || at != c->at) {
+  const bool known = at != NULL && lua_getallocf(L, &ud) == rs_alloc_resize;
+  const unsigned moves = known ? ((rs_alloc *) ud)->moves : 0;
+  if (!known || at != c->at || moves != c->moves) {
     forget_place(c);
-    c->at = still ? at : NULL;
+    c->at = known ? at : NULL;
+    c->moves = moves;
   }
   else if (atomic_fetch_add_explicit(&c->looks, 1, memory_order_relaxed) + 1
            == LOOKS)
