@@ -122,11 +122,12 @@ local source = [==[
     end
   end
 
-  --- Those that end the process, wait for somebody, or are lost in stock Lua.
+  --- Those that end the process, wait for somebody, make files, or are lost in
+  --- stock Lua.
   local SPARED <const> = {}
   for _, f in pairs { os.exit, io.read, io.lines, io.popen, io.close,
-                      debug.debug, debug.sethook, os.remove, os.rename,
-                      task.sleep } do
+                      io.open, io.output, os.tmpname, debug.debug,
+                      debug.sethook, os.remove, os.rename, task.sleep } do
     SPARED[f] = true
   end
   for _, method in next, debug.getmetatable(io.stdout).__index do
