@@ -124,7 +124,7 @@ retries (rs_alloc *a, const void *ptr, size_t size)
 /*
  * A finalizer runs.  One that gets no memory, be it for its call, is never run
  * again, and what it would have given back is lost; so they get what they ask
- * for, within reason.  Hooks stop those of the script.
+ * for, but no new objects.  Hooks stop those of the script.
  */
 static bool
 is_finalizing (const rs_alloc *a)
@@ -165,10 +165,10 @@ is_over (const rs_alloc *a, size_t limit, size_t more)
 
 /* What is no small new block, nor freed. */
 static __attribute__ ((noinline)) void *
-change (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
+change (rs_alloc *a, void *ptr, size_t osize, size_t nsize, bool object)
 {
   if (nsize > osize) {
-    if (is_refused(a) && !is_finalizing(a))
+    if (is_refused(a) && (object || !is_finalizing(a)))
       return NULL;
     const bool again = a->size != 0 && retries(a, ptr, nsize);
     if (is_over(a, a->limit, nsize - osize)
@@ -194,6 +194,7 @@ void *
 rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize)
 {
   rs_alloc *const a = ud;
+  const bool object = ptr == NULL && osize != 0;
   if (ptr == NULL)
     osize = 0;  /* it is a type tag then (lua_Alloc) */
   if (nsize == 0) {
@@ -209,5 +210,5 @@ rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize)
       return block;
     a->used -= nsize;
   }
-  return change(a, ptr, osize, nsize);
+  return change(a, ptr, osize, nsize, object);
 }
