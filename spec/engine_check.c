@@ -3,6 +3,7 @@
  * engine_check.c - the C interface: what Lua cannot reach.
  */
 #include "support/check.h"
+#include "support/queue.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -1314,29 +1315,6 @@ loose_job (rs_queue *q, rs_message *function, int priority)
   return job;
 }
 
-static void
-do_nothing (rs_queue *q, unsigned n)
-{
-  (void) q;
-  (void) n;
-}
-
-static void
-end_nothing (rs_queue *q, rs_job_state state, size_t n)
-{
-  (void) q;
-  (void) state;
-  (void) n;
-}
-
-static void
-loose_queue (rs_queue *q)
-{
-  *q = (rs_queue) { .hold = do_nothing, .drop = do_nothing,
-                    .ended = end_nothing };
-  rs_job_locks_init(q->locks);
-}
-
 /* Begin with what 'seat' has next, which is 'job', and end it. */
 static void
 begin_is (rs_sched *s, rs_seat *seat, rs_job *job)
@@ -1376,7 +1354,7 @@ typedef struct loose {
 static void
 open_loose (loose *l)
 {
-  loose_queue(&l->queue);
+  idle_queue(&l->queue, NULL);
   l->function = rs_message_new("", 0, 0);
   l->events = rs_events_new();
   REQUIRE(l->function != NULL && l->events != NULL);
@@ -1507,7 +1485,7 @@ check_hands (void)
 {
   enum { JOBS = 20 };
   rs_queue q;
-  loose_queue(&q);
+  idle_queue(&q, NULL);
   rs_message *const function = rs_message_new("", 0, 0);
   rs_sched s;
   rs_seat seat, other;
@@ -1590,7 +1568,7 @@ check_full_hand (void)
 {
   enum { JOBS = RS_HAND + 3 };
   rs_queue q;
-  loose_queue(&q);
+  idle_queue(&q, NULL);
   rs_message *const function = rs_message_new("", 0, 0);
   rs_sched s;
   rs_seat seat;
@@ -1666,7 +1644,7 @@ static void
 check_watch (void)
 {
   rs_queue q;
-  loose_queue(&q);
+  idle_queue(&q, NULL);
   rs_message *const function = rs_message_new("", 0, 0);
   rs_sched s;
   rs_seat seats[2];
@@ -1850,21 +1828,6 @@ end_with_bad_result (rs_queue *q, rs_job *job, rs_error *err)
   return RS_OK;
 }
 
-static unsigned
-one_wide (rs_queue *q)
-{
-  (void) q;
-  return 1;
-}
-
-static rs_job *
-claim_none (rs_queue *q, const rs_batch *batch)
-{
-  (void) q;
-  (void) batch;
-  return NULL;
-}
-
 /* Each of three items has its record, and fails from the one on that cannot
    be read: 'good' stand before it. */
 static void
@@ -1947,10 +1910,7 @@ check_bad_results (lua_State *L)
       RS_BATCH_RECORDS, 0 },
   };
   rs_queue q;
-  loose_queue(&q);
-  q.push = end_with_bad_result;
-  q.claim_of = claim_none;
-  q.width = one_wide;
+  idle_queue(&q, end_with_bad_result);
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     const unsigned before = failed;
     bad_result = rs_message_new(rows[i].bytes, rows[i].size, 0);

@@ -122,9 +122,10 @@ retries (rs_alloc *a, const void *ptr, size_t size)
 }
 
 /*
- * A finalizer runs.  One that gets no memory, be it for its call, is never run
- * again, and what it would have given back is lost; so they get what they ask
- * for, but no new objects.  Hooks stop those of the script.
+ * A finalizer runs.  Lua runs none a second time: if there is no memory for
+ * its call, what it would have given back is lost.  So what is refused to all
+ * others is given to finalizers, but for new objects, which one of the script
+ * could make without end.
  */
 static bool
 is_finalizing (const rs_alloc *a)
@@ -147,23 +148,15 @@ refuse (rs_alloc *a, const void *ptr, size_t size, bool again)
     rs_alloc_settle(a);
 }
 
-/* Nothing grows while this is set. */
+/* Nothing grows while this is set, but in finalizers. */
 static bool
 is_refused (const rs_alloc *a)
 {
   return atomic_load_explicit(a->refuse, memory_order_relaxed);
 }
 
-/* Bytes over the limit that finalizers may have. */
-enum { AT_END = 65536 };
-
-static bool
-is_over (const rs_alloc *a, size_t limit, size_t more)
-{
-  return a->used > limit || more > limit - a->used;
-}
-
-/* What is no small new block, nor freed. */
+/* What is no small new block, nor freed; an 'object', or what belongs to one,
+   or to the state. */
 static __attribute__ ((noinline)) void *
 change (rs_alloc *a, void *ptr, size_t osize, size_t nsize, bool object)
 {
@@ -171,9 +164,7 @@ change (rs_alloc *a, void *ptr, size_t osize, size_t nsize, bool object)
     if (is_refused(a) && (object || !is_finalizing(a)))
       return NULL;
     const bool again = a->size != 0 && retries(a, ptr, nsize);
-    if (is_over(a, a->limit, nsize - osize)
-        && !(is_finalizing(a)
-             && !is_over(a, a->limit + AT_END, nsize - osize))) {
+    if (a->used > a->limit || nsize - osize > a->limit - a->used) {
       refuse(a, ptr, nsize, again);
       return NULL;
     }

@@ -24,7 +24,8 @@ typedef struct rs_alloc {
   size_t quick;   /* bytes up to which a small new block needs no second look:
                      the limit, or 0 */
   lua_State *L;   /* that it is for, or NULL: finalizers are not known then */
-  const _Atomic bool *refuse;  /* while it is set nothing grows */
+  const _Atomic bool *refuse;  /* while it is set nothing grows, but in
+                                  finalizers */
   void (*exhausted) (void *ud);  /* a request was over the limit, and no
                                     garbage could make room; or NULL */
   void *ud;

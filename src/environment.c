@@ -118,6 +118,19 @@ set_kind (lua_State *L, int kind)
   lua_rawsetp(L, -2, &key);
 }
 
+/* [-0, +1, m]  Push a metatable of that kind. */
+static void
+push_metatable (lua_State *L, lua_CFunction index, lua_CFunction newindex,
+                int kind)
+{
+  lua_createtable(L, 0, 8);
+  lua_pushcfunction(L, index);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, newindex);
+  lua_setfield(L, -2, "__newindex");
+  set_kind(L, kind);
+}
+
 /* __index of globals without '_G': (globals, name).  A name that they have
    not may be one of the job's, which modules see, as they do in Lua. */
 static int
@@ -270,14 +283,9 @@ static void
 hide_modules (lua_State *L)
 {
   lua_newtable(L);
-  lua_createtable(L, 0, 8);
+  push_metatable(L, get_module, set_module, MODULES);
   lua_pushcfunction(L, same_modules);
   lua_setfield(L, -2, "__eq");
-  lua_pushcfunction(L, get_module);
-  lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, set_module);
-  lua_setfield(L, -2, "__newindex");
-  set_kind(L, MODULES);
   lua_setmetatable(L, -2);
   lua_setfield(L, -2, "loaded");
 }
@@ -294,12 +302,7 @@ hide_globals (lua_State *L)
   const int kind = push_kind(L, top + 1);
   const bool bare = lua_gettop(L) == top + 1;
   if (bare) {
-    lua_createtable(L, 0, 4);
-    lua_pushcfunction(L, supply_global);
-    lua_setfield(L, -2, "__index");
-    lua_pushcfunction(L, assign_global);
-    lua_setfield(L, -2, "__newindex");
-    set_kind(L, GLOBALS);
+    push_metatable(L, supply_global, assign_global, GLOBALS);
     lua_setmetatable(L, top + 1);
     lua_pushliteral(L, LUA_GNAME);
     lua_pushvalue(L, -1);

@@ -5,8 +5,6 @@
  */
 #include "lhandle.h"
 
-#include <stdint.h>
-
 #include "finalize.h"
 
 /* A slow iterator's items are sent after this long, in seconds. */
@@ -82,19 +80,19 @@ enter (lua_State *L, keeper **k)
   return batch;
 }
 
-/* [-0, +0, -]  The method is done.  False: it was closed meanwhile. */
-static bool
-leave (lua_State *L, keeper *k)
-{
-  k->busy--;
-  return *rs_handle_test(L, 1, RS_BATCH_TYPE) != NULL;
-}
-
 /* [-0, +0, -]  It was closed, while the method goes on. */
 static bool
 is_closed (lua_State *L)
 {
   return *rs_handle_test(L, 1, RS_BATCH_TYPE) == NULL;
+}
+
+/* [-0, +0, -]  The method is done.  False: it was closed meanwhile. */
+static bool
+leave (lua_State *L, keeper *k)
+{
+  k->busy--;
+  return !is_closed(L);
 }
 
 static void
@@ -106,11 +104,11 @@ check_status (lua_State *L, int status, const rs_error *err)
 
 /* ----------------------------------------------------------------- opening */
 
-/* As much of 'n' as a 'size_t' can be, which may have fewer bits. */
+/* How many items there are from one to the last. */
 static size_t
-clip (lua_Unsigned n)
+count_items (lua_Integer from, lua_Integer last)
 {
-  return n < SIZE_MAX ? (size_t) n : SIZE_MAX;
+  return rs_clip_size((lua_Unsigned) last - (lua_Unsigned) from + 1);
 }
 
 /* [-0, +0, e]  An optional count in the field 'name' of the options at 3. */
@@ -120,7 +118,7 @@ count_field (lua_State *L, const char *name)
   lua_getfield(L, 3, name);
   const lua_Integer n = luaL_optinteger(L, -1, 0);
   lua_pop(L, 1);
-  return n > 0 ? clip((lua_Unsigned) n) : 0;
+  return n > 0 ? rs_clip_size((lua_Unsigned) n) : 0;
 }
 
 /* [-0, +0, e]  'flag' if the field 'name' of the options at 3 is true. */
@@ -218,9 +216,8 @@ feed_array (lua_State *L)
   keeper *k;
   rs_batch *const batch = enter(L, &k);
   const int status = from > last ? RS_OK
-    : rs_batch_add_array(batch, L, 2, from,
-                         clip((lua_Unsigned) last - (lua_Unsigned) from + 1),
-                         &added, &err);
+    : rs_batch_add_array(batch, L, 2, from, count_items(from, last), &added,
+                         &err);
   if (leave(L, k))
     check_status(L, status, &err);
   lua_pushinteger(L, from + (lua_Integer) added);
@@ -298,7 +295,7 @@ feed_range (lua_State *L)
   rs_error err;
   size_t room;
   while (i <= last && (room = rs_batch_room(batch)) > 0) {
-    const size_t left = clip((lua_Unsigned) last - (lua_Unsigned) i + 1);
+    const size_t left = count_items(i, last);
     const size_t count = room < left ? room : left;
     check_status(L, rs_batch_add_range(batch, first + (i - 1) * step, step,
                                        count, &err), &err);

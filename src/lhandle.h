@@ -10,6 +10,8 @@
 #ifndef RS_LHANDLE_H
 #define RS_LHANDLE_H
 
+#include <stdint.h>
+
 #include <lua.h>
 #include <lauxlib.h>
 
@@ -70,6 +72,13 @@ static inline rs_face *
 rs_lua_own_face (lua_State *L)
 {
   return lua_touserdata(L, lua_upvalueindex(1));
+}
+
+/* As much of 'n' as a 'size_t' can be, which may have fewer bits. */
+static inline size_t
+rs_clip_size (uint64_t n)
+{
+  return n < SIZE_MAX ? (size_t) n : SIZE_MAX;
 }
 
 /* 'born' of a handle that is made now. */

@@ -7,7 +7,6 @@
 #include "lhandle.h"
 
 #include <math.h>
-#include <stdint.h>
 #include <string.h>
 
 #include <lualib.h>
@@ -335,8 +334,7 @@ large_field (lua_State *L, const char *name)
 static size_t
 size_field (lua_State *L, const char *name)
 {
-  const uint64_t n = large_field(L, name);
-  return n < SIZE_MAX ? (size_t) n : SIZE_MAX;
+  return rs_clip_size(large_field(L, name));
 }
 
 /* [-0, +0, -]  A signal that is taken does not do any more what it did in the

@@ -7,7 +7,7 @@
  * files itself is not caught.
  */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE  /* flockfile, putc_unlocked */
+#define _GNU_SOURCE  /* flockfile */
 #endif
 #include "output.h"
 

@@ -829,7 +829,7 @@ print_results (lua_State *L, const repl *r)
   if (lua_gettop(L) == 0)
     return;
   rs_level_room(L, 2 * lua_gettop(L) + LUA_MINSTACK,
-                  "too many results to print");
+                "too many results to print");
   lua_getglobal(L, "print");
   const bool own = lua_iscfunction(L, -1);  /* not one of the program's? */
   lua_pop(L, 1);

@@ -29,6 +29,7 @@
 enum { LOOKS = 32 };     /* in a row, some 1.5 us */
 enum { ENOUGH = 200 };   /* offers of the CPU that nobody took, after which the
                             next pause is the first */
+
 static struct {
   char before[64];
   _Atomic int awake;     /* workers that do not sleep */
