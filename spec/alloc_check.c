@@ -17,7 +17,10 @@
  *     what scripts do: spec/support/short_memory.lua
  *
  * The linker puts '__wrap_' functions in the place of the C library's for
- * our own objects; the host's state has an allocator of its own.
+ * our own objects; the host's state has an allocator of its own.  Finalizers
+ * in runspaces get what they ask for: Lua runs none a second time, so what one
+ * would give back that could not be called is lost, in Lua itself as well (the
+ * long buffers of lauxlib.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -45,13 +48,14 @@ static _Atomic int place;       /* the same */
 static _Atomic long count;      /* allocations of this run */
 static _Atomic long first;      /* the first one to refuse */
 static _Thread_local bool is_host;
+static _Thread_local bool spared;  /* a finalizer runs */
 
 static bool
 refused (void)
 {
   const int m = atomic_load(&mode);
   const int p = atomic_load(&place);
-  if (m == OFF || (p != ANYWHERE && (p == HOST) != is_host))
+  if (m == OFF || spared || (p != ANYWHERE && (p == HOST) != is_host))
     return false;
   const long n = atomic_fetch_add(&count, 1) + 1;
   const long f = atomic_load(&first);
@@ -131,6 +135,18 @@ char *
 __wrap_strdup (const char *text)
 {
   return refused() ? NULL : __real_strdup(text);
+}
+
+void *__real_rs_alloc_resize (void *, void *, size_t, size_t);
+void *__wrap_rs_alloc_resize (void *, void *, size_t, size_t);
+
+void *
+__wrap_rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize)
+{
+  spared = atomic_load(&mode) != OFF && rs_alloc_finalizes(ud);
+  void *const block = __real_rs_alloc_resize(ud, ptr, osize, nsize);
+  spared = false;
+  return block;
 }
 
 /* lua_Alloc of the host */

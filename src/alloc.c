@@ -127,8 +127,8 @@ retries (rs_alloc *a, const void *ptr, size_t size)
  * others is given to finalizers, but for new objects, which one of the script
  * could make without end.
  */
-static bool
-is_finalizing (const rs_alloc *a)
+bool
+rs_alloc_finalizes (const rs_alloc *a)
 {
 #if LUA_VERSION_RELEASE_NUM >= 50404
   return a->L != NULL && lua_gc(a->L, LUA_GCISRUNNING) < 0;
@@ -161,7 +161,7 @@ static __attribute__ ((noinline)) void *
 change (rs_alloc *a, void *ptr, size_t osize, size_t nsize, bool object)
 {
   if (nsize > osize) {
-    if (is_refused(a) && (object || !is_finalizing(a)))
+    if (is_refused(a) && (object || !rs_alloc_finalizes(a)))
       return NULL;
     const bool again = a->size != 0 && retries(a, ptr, nsize);
     if (a->used > a->limit || nsize - osize > a->limit - a->used) {

@@ -70,6 +70,9 @@ rs_alloc_settle (rs_alloc *a)
     a->exhausted(a->ud);
 }
 
+/* A finalizer of the state runs. */
+bool rs_alloc_finalizes (const rs_alloc *a);
+
 /* The allocation function (lua_newstate); 'ud' is the 'rs_alloc'. */
 void *rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize);
 
