@@ -44,20 +44,14 @@
 #include "names.h"
 #include "runspace.h"
 
-/* In the registry, by address: the rs_environment, light userdata.  In a
-   metatable: its kind. */
+/* In a metatable, by address: its kind. */
 static const char key;
 
 enum { NONE, INHERITS, GLOBALS, MODULES };
 
-static rs_environment *
-environment_of (lua_State *L)
-{
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &key);
-  rs_environment *const e = lua_touserdata(L, -1);
-  lua_pop(L, 1);
-  return e;
-}
+/* Of the state that this thread runs: it runs one at a time.  (A script can
+   take what is in its registry, and upvalues.) */
+static _Thread_local rs_environment *mine;
 
 /* [-0, +(0|1), -]  What kind of environment is the table at 'index'?  Its
    metatable is pushed, if it has one. */
@@ -96,14 +90,6 @@ raw_global (lua_State *L)
   const int type = lua_rawget(L, -2);
   lua_remove(L, -2);
   return type;
-}
-
-static void
-mark_dirty (lua_State *L)
-{
-  rs_environment *const e = environment_of(L);
-  if (e != NULL)
-    e->dirty = true;
 }
 
 /* ------------------------------------------------------- the two tables */
@@ -303,6 +289,7 @@ hide_globals (lua_State *L)
   const bool bare = lua_gettop(L) == top + 1;
   if (bare) {
     push_metatable(L, supply_global, assign_global, GLOBALS);
+    mine->hiding = lua_topointer(L, -1);
     lua_setmetatable(L, top + 1);
     lua_pushliteral(L, LUA_GNAME);
     lua_pushvalue(L, -1);
@@ -317,10 +304,23 @@ hide_globals (lua_State *L)
   return bare || kind == GLOBALS;
 }
 
+/* [-0, +0, -]  They have lost it, and have the metatable that they got then;
+   which is asked for each environment. */
+static bool
+is_hidden (lua_State *L, const rs_environment *e)
+{
+  push_globals(L);
+  const bool has = lua_getmetatable(L, -1);
+  const bool hidden = has && lua_topointer(L, -1) == e->hiding;
+  lua_pop(L, 1 + has);
+  return hidden;
+}
+
 /* [-0, +0, m]  The globals at 'index' get it back. */
 static void
 show_globals (lua_State *L, int index)
 {
+  mine->hiding = NULL;
   lua_pushnil(L);
   lua_setmetatable(L, index);
   lua_pushliteral(L, LUA_GNAME);
@@ -343,7 +343,7 @@ own_fields (lua_State *L, int env)
 {
   const int top = lua_gettop(L);
   rs_level_room(L, 8, NULL);
-  mark_dirty(L);
+  mine->dirty = true;
   push_globals(L);
   lua_pushnil(L);
   while (lua_next(L, top + 1)) {  /* globals, name, value */
@@ -502,10 +502,11 @@ on_assign (lua_State *L)
 {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 3);
-  mark_dirty(L);
+  mine->dirty = true;
+  push_globals(L);
   lua_pushvalue(L, 2);
-  const bool shadows = raw_global(L) != LUA_TNIL;
-  lua_pop(L, 1);
+  const bool shadows = lua_rawget(L, -2) != LUA_TNIL;
+  lua_settop(L, 3);
   if (shadows)
     own_fields(L, 1);
   lua_rawset(L, 1);
@@ -792,8 +793,7 @@ rs_environment_open (lua_State *L, rs_environment *e, int reset)
 {
   e->reset = reset;
   e->dirty = reset == RS_RESET_GLOBALS;
-  lua_pushlightuserdata(L, e);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
+  mine = e;
   rs_home_push(L);
   e->home = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushliteral(L, LUA_GNAME);
@@ -840,7 +840,7 @@ void
 rs_environment_renew (lua_State *L, rs_environment *e, bool nested)
 {
   const bool own = e->reset == RS_RESET_GLOBALS;
-  const bool bare = own && hide_globals(L);
+  const bool bare = own && (is_hidden(L, e) || hide_globals(L));
   lua_rawgeti(L, LUA_REGISTRYINDEX, e->home);
   if (!lua_isuserdata(L, -1))
     luaL_error(L, "the registry of this runspace has been changed");

@@ -24,6 +24,8 @@ typedef struct rs_environment {
   int name_of_globals;  /* registry: the string "_G", as the next two: */
   int metatable;        /* of those that inherit; */
   int home;             /* what keeps the environment (names.h) */
+  const void *hiding;   /* the metatable that the globals have meanwhile, or
+                           NULL: its address, while they have it */
 } rs_environment;
 
 /* [-0, +0, m]  Prepare it, and replace the functions that look at tables

@@ -22,7 +22,7 @@
 #include "clock.h"
 
 #define PATIENCE 250e-6  /* seconds */
-#define SLICE 500e-6     /* away: another program had the CPU */
+#define SLICE 2e-3       /* away: another program had the CPU, not a worker */
 #define PAUSE 1e-3       /* without looks, at first; then four times that, */
 #define LONGEST 1.0      /*   up to this */
 
