@@ -32,10 +32,10 @@
 
 #include "support/check.h"
 
-#include "alloc.h"
-#include "large.h"
+#include "base/alloc.h"
+#include "base/large.h"
 #include "lparallel.h"
-#include "slab.h"
+#include "base/slab.h"
 
 enum mode { OFF, ONLY, TWO, FROM, MODES };
 enum place { ANYWHERE, WORKERS, HOST, PLACES };

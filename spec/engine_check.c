@@ -12,13 +12,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "batch.h"
-#include "clock.h"
-#include "large.h"
+#include "pool/batch.h"
+#include "base/clock.h"
+#include "base/large.h"
 #include "lparallel.h"
-#include "sched.h"
-#include "slab.h"
-#include "timer.h"
+#include "pool/sched.h"
+#include "base/slab.h"
+#include "base/timer.h"
 
 /* ---------------------------------------------- threads that cannot be had */
 

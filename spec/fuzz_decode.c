@@ -22,11 +22,11 @@
 #include "support/messages.h"
 #include "support/queue.h"
 
-#include "batch.h"
-#include "code.h"
-#include "marshal.h"
-#include "rebuild.h"
-#include "state.h"
+#include "pool/batch.h"
+#include "value/code.h"
+#include "value/marshal.h"
+#include "state/rebuild.h"
+#include "state/state.h"
 
 /* Ways to read it. */
 enum { WHOLE, ONE_BY_ONE, SCALARS, SMALL, REBUILT, RECORDS, WAYS };

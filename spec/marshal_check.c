@@ -7,8 +7,8 @@
 #include "support/check.h"
 #include "support/messages.h"
 
-#include "large.h"
-#include "marshal.h"
+#include "base/large.h"
+#include "value/marshal.h"
 
 /* Code and pointers are believed, so they are out when bytes are wrong. */
 enum { UNTRUSTED = RS_MESSAGE_CODE | RS_MESSAGE_LOCAL };

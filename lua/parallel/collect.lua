@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
 --- Apply a function to many items and keep what became of each.
 
+local call = require "parallel.call"
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
-local options = require "parallel.options"
 local report = require "parallel.report"
 
 local math, require, table = math, require, table
@@ -120,11 +120,11 @@ local function collect (pool, source, fn, list, opts, placed, stop)
                  .. " " .. MOST .. " items at most, got " .. source.total
                  .. "; 'each' keeps none)")
   end
-  local where, _ <close> = options.place("collect", pool, opts, placed)
+  local where, _ <close> = call.place("collect", pool, opts, placed)
   local progress <close> = opts.progress
     and require("parallel.progress").start(opts.progress, source.total,
                                            opts.name) or nil
-  local batch <close> = options.batch(where, fn, opts, {
+  local batch <close> = call.batch(where, fn, opts, {
     total = source.total,
     records = true,
     continue = not stop,
@@ -137,8 +137,8 @@ local function collect (pool, source, fn, list, opts, placed, stop)
                              opts.chunk and math.tointeger(opts.chunk))
 end
 
-local call, method =
-  options.over_items("collect", "fn", OWN, "continue", collect)
+local call_collect, collect_in_pool =
+  call.over_items("collect", "fn", OWN, "continue", collect)
 
 local functions = {}
 
@@ -149,6 +149,6 @@ local functions = {}
 ---@type fun(items: parallel.AnyItems, fn: function|string,
 ---          opts?: parallel.CollectOptions): parallel.Record[],
 ---          parallel.Report
-functions.collect = call
+functions.collect = call_collect
 
-return { functions = functions, methods = { collect = method } }
+return { functions = functions, methods = { collect = collect_in_pool } }

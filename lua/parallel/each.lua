@@ -5,8 +5,8 @@
 -- record waits to be taken, and the batch holds a bounded number of items;
 -- so an endless input, a slow consumer, or both, take constant memory.
 
+local call = require "parallel.call"
 local check = require "parallel.check"
-local options = require "parallel.options"
 
 local require, setmetatable, table = require, setmetatable, table
 
@@ -144,7 +144,7 @@ local function in_order (self)
 end
 
 local function each (pool, source, fn, list, opts, placed, stop)
-  local where, temporary = options.place("each", pool, opts, placed)
+  local where, temporary = call.place("each", pool, opts, placed)
   local self = setmetatable({
     source = source,
     pool = temporary,
@@ -158,7 +158,7 @@ local function each (pool, source, fn, list, opts, placed, stop)
                                              opts.name) or nil,
   }, loop)
   local _ <close> = setmetatable({ loop = self }, OPENING)
-  self.batch = options.batch(where, fn, opts, {
+  self.batch = call.batch(where, fn, opts, {
     total = source.total,
     records = true,
     continue = not self.stop,
@@ -167,7 +167,8 @@ local function each (pool, source, fn, list, opts, placed, stop)
   return (opts.ordered and in_order or as_completed)(self), nil, nil, self
 end
 
-local call, method = options.over_items("each", "fn", OWN, "continue", each)
+local call_each, each_in_pool =
+  call.over_items("each", "fn", OWN, "continue", each)
 
 local functions = {}
 
@@ -181,6 +182,6 @@ local functions = {}
 ---@type fun(items: parallel.AnyItems, fn: function|string,
 ---          opts?: parallel.EachOptions): (fun(): parallel.Record?), nil, nil,
 ---          parallel.Loop
-functions.each = call
+functions.each = call_each
 
-return { functions = functions, methods = { each = method } }
+return { functions = functions, methods = { each = each_in_pool } }

@@ -245,8 +245,9 @@ local function report_unseen (job)
   job:see()
   -- Not `join`, which hands out what else is queued: a thousand failures would
   -- be reported inside one another.
-  local ok, problem = require("parallel.job").outcome(job)
+  local ok, value, traceback, state = job:fetch()
   if ok ~= false then return end
+  local problem <const> = failure.of_job(job, value, traceback, state)
   local event = make_event(job, job:facts(), "unseen_failure")
   event.data = problem
   local _, told = call_all(job, "unseen_failure", event)

@@ -68,6 +68,22 @@ function failure.new (fields, call)
   return setmetatable(fields, failure)
 end
 
+--- What a job that has failed raised, as its `fetch` returns it.
+---@param job parallel.Job
+---@param value any
+---@param traceback string?
+---@param state string
+---@return parallel.Failure
+function failure.of_job (job, value, traceback, state)
+  return failure.new {
+    error = value,
+    traceback = traceback,
+    state = state,
+    reason = job.reason,
+    name = job.name,
+  }
+end
+
 --- Cut a text to 'room' bytes.
 ---@param text string
 ---@param room integer

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Call a function once for each key, with that key's arguments.
 
+local call = require "parallel.call"
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 local options = require "parallel.options"
@@ -123,7 +124,7 @@ end
 local function run (where, body, keys, lists, read, progress, results, errors)
   local items = {}
   for i, key in ipairs(keys) do items[i] = lists[key] end
-  local batch <close> = options.batch(where, body, read, {
+  local batch <close> = call.batch(where, body, read, {
     chunk = 1,
     total = #items,
     continue = true,
@@ -205,10 +206,10 @@ local function check_call (pool, fn, calls, opts)
 end
 
 local function invoke (pool, keys, lists, bodies, read, placed)
-  if #keys == 0 then options.is_open(pool) end
+  if #keys == 0 then call.is_open(pool) end
   -- Jobs that nobody waits for here are limited by their pool.
   local own <const> = placed or read.async and read.limit ~= nil
-  local where, temporary = options.place("invoke", pool, read, own)
+  local where, temporary = call.place("invoke", pool, read, own)
   if read.async then
     local jobs = {}
     for _, key in ipairs(keys) do

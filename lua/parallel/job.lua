@@ -4,26 +4,12 @@
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 local event = require "parallel.event"
+local failure = require "parallel.failure"
 local limits = require "parallel.limits"
 local options = require "parallel.options"
 
 local error, math, next, setmetatable, table, type =
   error, math, next, setmetatable, table, type
-
----@param job parallel.Job
----@param value any
----@param traceback string?
----@param state string
----@return parallel.Failure
-local function fail (job, value, traceback, state)
-  return require("parallel.failure").new {
-    error = value,
-    traceback = traceback,
-    state = state,
-    reason = job.reason,
-    name = job.name,
-  }
-end
 
 --- A method of jobs.
 ---@param usage string
@@ -55,7 +41,7 @@ end
 ---@return any ...
 local function joined (job, ok, ...)
   if ok then return true, ... end
-  return false, fail(job, ...)
+  return false, failure.of_job(job, ...)
 end
 
 ---@param job parallel.Job
@@ -64,14 +50,8 @@ end
 ---@return any ...
 local function got (job, ok, ...)
   if ok then return ... end
-  error(fail(job, ...), 0)
+  error(failure.of_job(job, ...), 0)
 end
-
---- What `join` returns for a job that has ended.
----@param job parallel.Job
----@return boolean
----@return any ...
-local function outcome (job) return joined(job, job:fetch()) end
 
 ---@class parallel.Job
 local job_methods = {}
@@ -82,7 +62,7 @@ local job_methods = {}
 ---       "timeout"
 job_methods.join = method("join([timeout])", 2, function (job, most)
   if job:wait(most) == nil then return nil, "timeout" end
-  return outcome(job)
+  return joined(job, job:fetch())
 end, limit "join")
 
 --- The results, once the job has ended.  Raises its `parallel.Failure`, or an
@@ -364,5 +344,4 @@ return {
   functions = functions,
   job_methods = job_methods,
   methods = methods,
-  outcome = outcome,
 }

@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
 --- Apply a function to many items, several at a time.
 
+local call = require "parallel.call"
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
-local options = require "parallel.options"
 
 local error, require, table = error, require, table
 
@@ -89,7 +89,7 @@ end
 ---@return table<integer, parallel.Failure>? failures
 local function run (pool, source, fn, opts, keep, ...)
   local go_on <const> = opts.on_error == "continue"
-  local batch <close> = options.batch(pool, fn, opts, {
+  local batch <close> = call.batch(pool, fn, opts, {
     total = source.total,
     continue = go_on,
   }, ...)
@@ -157,12 +157,12 @@ local function run (pool, source, fn, opts, keep, ...)
 end
 
 local function map (pool, source, fn, list, opts, placed)
-  local where, _ <close> = options.place("map", pool, opts, placed)
+  local where, _ <close> = call.place("map", pool, opts, placed)
   return run(where, source, fn, opts, false, table.unpack(list, 1, list.n))
 end
 
 local function filter (pool, source, predicate, list, opts, placed)
-  local where, _ <close> = options.place("filter", pool, opts, placed)
+  local where, _ <close> = call.place("filter", pool, opts, placed)
   local results, failures = run(where, source, predicate, opts, true,
                                 table.unpack(list, 1, list.n))
   local item <const> = source.item
@@ -178,9 +178,9 @@ local function filter (pool, source, predicate, list, opts, placed)
   return kept, failures
 end
 
-local call_map, map_in_pool = options.over_items("map", "fn", OWN, "stop", map)
+local call_map, map_in_pool = call.over_items("map", "fn", OWN, "stop", map)
 local call_filter, filter_in_pool =
-  options.over_items("filter", "predicate", OWN, "stop", filter)
+  call.over_items("filter", "predicate", OWN, "stop", filter)
 
 local functions = {}
 

@@ -1,9 +1,7 @@
 -- SPDX-License-Identifier: MIT
---- The options of the verbs, and the pool that a call works in.
+--- The options of the verbs.
 
 local check = require "parallel.check"
-local _, core = ...  -- parallel.core
-local input = require "parallel.input"
 local limits = require "parallel.limits"
 
 local getmetatable, math, next, rawget, require, table, type =
@@ -192,41 +190,6 @@ local function is_known (name, own)
   return own[name] ~= nil or COMMON[name] ~= nil or PLACE[name] ~= nil
 end
 
---- Does the first failure stop a call?  Then there are none to be counted.
----@param verb string
----@param options table
----@param default "stop"|"continue"
----@return boolean
-local function stops (verb, options, default)
-  local stop <const> = (options.on_error or default) == "stop"
-  if stop and options.max_failures ~= nil then
-    check.misuse("bad option 'max_failures' to '" .. verb .. "' (the first "
-                 .. "failure stops the call: give on_error = 'continue', or "
-                 .. "leave it out)")
-  end
-  return stop
-end
-
---- The pool for a call: the one whose method was called, the default one, or
---- one opened for this call, which is the second result too.
----@param verb string
----@param pool parallel.Pool?
----@param options table
----@param placed boolean|parallel.InitialState|parallel.InitialStateOptions
----       what 'read' gave; true: a pool of its own, whatever is said
----@return parallel.Pool pool
----@return parallel.Pool? temporary  to be closed when the call ends
-local function place (verb, pool, options, placed)
-  if pool ~= nil then return pool, nil end
-  local limit <const> = options.limit
-  if not placed and (limit == nil or limit <= core.workers()) then
-    return core.default_pool(), nil
-  end
-  local said <const> = placed ~= true and placed or nil
-  local temporary = require("parallel.pool").open_for(verb, options, said)
-  return temporary, temporary
-end
-
 --- The option `streams` of a call: its own, or else its pool's.
 ---@param pool parallel.Pool
 ---@param given table?
@@ -251,69 +214,6 @@ local function arguments (verb, options)
   return table.unpack(list, 1, n)
 end
 
---- The function of a call over items, and what follows each item's values:
---- the `arguments`, or the `params` in the order of its parameters.
----@param verb string
----@param fn function|string
----@param options table
----@param leading integer?  values of an item, where that is known
----@return function|string fn
----@return table list  with `n`
-local function bind (verb, fn, options, leading)
-  if options.params == nil then
-    return fn, table.pack(arguments(verb, options))
-  end
-  if options.arguments ~= nil then
-    check.misuse("bad option 'params' to '" .. verb .. "' (values come by "
-                 .. "name or by position: give params or arguments)")
-  end
-  return require("parallel.params").bind(verb, fn, options.params, leading)
-end
-
---- The two public forms of a verb over items: a function, and a method of
---- pools.  'act' gets the pool or nil, the source of the items, the function,
---- its further arguments, the options, what some of them say of an initial
---- state, and whether the first failure stops the call.
----@param verb string
----@param argument string  name of the function
----@param own table        as in 'read'
----@param default "stop"|"continue"
----@param act fun(...: any): ...
----@return fun(...: any): ... call
----@return fun(...: any): ... method
-local function over_items (verb, argument, own, default, act)
-  local function prepare (pool, items, fn, opts)
-    check.in_order(verb, items, argument, fn)
-    local source <const> = input.open(verb, items)
-    source.in_pool = pool ~= nil
-    check.is_code(verb, argument, fn)
-    local given <const>, placed <const> = read(verb, pool, opts, own)
-    local stop <const> = stops(verb, given, default)
-    local bound <const>, list <const> = bind(verb, fn, given, source.values)
-    return pool, source, bound, list, given, placed, stop
-  end
-  local usage <const> = verb .. "(items, " .. argument .. " [, options])"
-  return check.public("parallel." .. usage, 3, act,
-                      function (...) return prepare(nil, ...) end),
-         check.public("pool:" .. usage, 4, act, prepare, core.is_pool)
-end
-
---- The batch of a call over items, with its options.
----@param pool parallel.Pool
----@param fn function|string
----@param given table      the options of the call
----@param own table        what the verb has to say itself
----@param ... any          further arguments
----@return parallel.Batch
-local function batch (pool, fn, given, own, ...)
-  own.limit = given.limit
-  own.chunk = own.chunk or given.chunk
-  own.name = given.name
-  own.streams = streams_of(pool, given.streams)
-  own.max_failures = own.max_failures or given.max_failures
-  return core.batch(pool, fn, limits.add(own, given), ...)
-end
-
 ---@class parallel.CancelOptions
 ---@field grace? number  seconds to clean up, before it is forced; default 0.1
 
@@ -327,28 +227,14 @@ local function grace (verb, given)
   return check.read(verb, given, GRACE).grace
 end
 
---- For a call that has nothing to do, and so asks the pool for nothing.
----@param pool parallel.Pool?  whose method was called
-local function is_open (pool)
-  if pool ~= nil and pool:info().closed then
-    check.misuse "the pool is closed"
-  end
-end
-
 local options = {
   PLACE = PLACE,
   arguments = arguments,
-  batch = batch,
-  bind = bind,
   by_name = by_name,
   by_position = by_position,
   grace = grace,
   is_known = is_known,
-  is_open = is_open,
-  over_items = over_items,
-  place = place,
   read = read,
-  stops = stops,
   streams = streams,
   streams_of = streams_of,
 }

@@ -6,6 +6,7 @@
 -- Neighbours stay neighbours, so the function must be associative, but need
 -- not be commutative: strings are joined in the order of the items.
 
+local call = require "parallel.call"
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 local input = require "parallel.input"
@@ -247,16 +248,16 @@ local function prepare (pool, items, fn, init, opts)
                 .. "initial value: reduce(items, fn, init)" or nil)
   check_init(init, opts)
   local given <const>, placed <const> = options.read("reduce", pool, opts, OWN)
-  local bound <const>, list <const> = options.bind("reduce", fn, given, 2)
+  local bound <const>, list <const> = call.bind("reduce", fn, given, 2)
   return pool, source, items, bound, list, init, given, placed
 end
 
 local function reduce (pool, source, items, bound, list, init, opts, placed)
   if source.total == 0 then
-    options.is_open(pool)
+    call.is_open(pool)
     return init
   end
-  local where, _ <close> = options.place("reduce", pool, opts, placed)
+  local where, _ <close> = call.place("reduce", pool, opts, placed)
   if type(bound) == "string" then bound = check.compile(bound) end
   local workers <const> = where:info().max
   local parts = cut(source, items, opts.chunk, workers)

@@ -5,7 +5,7 @@
 #ifndef QUEUE_H
 #define QUEUE_H
 
-#include "job.h"
+#include "pool/job.h"
 
 static inline void
 hold_nothing (rs_queue *q, unsigned n)

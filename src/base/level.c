@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * level.c - Lua's stack: where the code of a script begins, and its room.
+ *
+ * The chunks of the module 'parallel' are named "=parallel/map.lua", which no
+ * file is: a script of that name is "@parallel/map.lua".
+ */
+#include "runspace.h"
+
+#include <string.h>
+
+#include <lauxlib.h>
+
+#include "base/status.h"
+
+static const char ours[] = "=parallel/";
+
+bool
+rs_level_is_ours (const lua_Debug *ar)
+{
+  return strncmp(ar->source, ours, sizeof ours - 1) == 0;
+}
+
+int
+rs_level_user (lua_State *L, int level, const char *message)
+{
+  lua_Debug ar;
+  bool seen = false;
+  if (message != NULL && strncmp(message, ours + 1, sizeof ours - 2) == 0)
+    return level;  /* a fault of the module's own */
+  for (int l = level; lua_getstack(L, l, &ar); l++) {
+    lua_getinfo(L, "S", &ar);
+    if (rs_level_is_ours(&ar))
+      seen = true;
+    else if (*ar.what != 'C')
+      return seen ? l : level;
+  }
+  return level;
+}
+
+/* A stack is full with a million slots: of one call, of many, or both. */
+void
+rs_level_room (lua_State *L, int slots, const char *message)
+{
+  enum { SLOTS = 10000, LEVELS = 2000 };
+  lua_Debug ar;
+  if (lua_checkstack(L, slots))
+    return;
+  if (slots < SLOTS && lua_gettop(L) < SLOTS
+      && !lua_getstack(L, LEVELS, &ar)) {
+    lua_pushstring(L, rs_status_message(RS_ENOMEM));  /* it is always there */
+    lua_error(L);
+  }
+  luaL_checkstack(L, slots, message);
+}

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * spin.c - wait a little before sleeping.
+ *
+ * The count is of the process, since its CPUs are.  It orders nothing: too
+ * many that spin for a moment do no harm.  It changes when a worker wakes or
+ * sleeps, and not with each job, since whoever spins reads it again and again:
+ * to take it away from there costs as much as the rest of an empty job.
+ *
+ * Looking is free while a CPU is idle.  The CPU is offered to others between
+ * looks, since who is waited for may be queued for it.  Beside a busy program
+ * that gives away a whole slice of time, and tells that the CPU is shared: for
+ * a while nobody looks then, and all sleep at once.
+ */
+#include "base/spin.h"
+
+#include <limits.h>
+#include <math.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+#include "base/clock.h"
+#include "base/fork.h"
+
+#define PATIENCE 250e-6  /* seconds */
+#define SLICE 2e-3       /* away: another program had the CPU, not a worker */
+#define PAUSE 1e-3       /* without looks, at first; then four times that, */
+#define LONGEST 1.0      /*   up to this */
+
+enum { LOOKS = 32 };     /* in a row, some 1.5 us */
+enum { ENOUGH = 200 };   /* offers of the CPU that nobody took, after which the
+                            next pause is the first */
+
+static struct {
+  char before[64];
+  _Atomic int awake;     /* workers that do not sleep */
+  char between[64];
+  _Atomic int cpus;
+} counts;
+
+/* When and how long nobody looks; a lost update does no harm. */
+static struct {
+  _Atomic double until;  /* instant at which the pause is over */
+  _Atomic double pause;  /* what it lasts, or lasted; seconds; 0: none */
+  _Atomic unsigned free; /* offers that nobody took since */
+} quiet;
+
+static int
+cpus_of_process (void)
+{
+  int n = atomic_load_explicit(&counts.cpus, memory_order_relaxed);
+  if (n == 0) {
+    n = (int) rs_cpus();
+    atomic_store_explicit(&counts.cpus, n, memory_order_relaxed);
+  }
+  return n;
+}
+
+void
+rs_spin_enter (void)
+{
+  atomic_fetch_add_explicit(&counts.awake, 1, memory_order_relaxed);
+}
+
+void
+rs_spin_leave (void)
+{
+  atomic_fetch_sub_explicit(&counts.awake, 1, memory_order_relaxed);
+}
+
+/* In a child there are no workers. */
+static void
+begin_child (void)
+{
+  atomic_store_explicit(&counts.awake, 0, memory_order_relaxed);
+}
+
+RS_IN_CHILD(begin_child)
+
+/* CPUs that no worker has. */
+static int
+free_cpus (void)
+{
+  return cpus_of_process()
+       - atomic_load_explicit(&counts.awake, memory_order_relaxed);
+}
+
+bool
+rs_spin_spare (void)
+{
+  return free_cpus() > 1;
+}
+
+/* Let the other thread of this core run, where there is one. */
+static inline void
+relax (void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+  __asm__ volatile ("yield");
+#endif
+}
+
+/* Another program had the CPU until 'now': nobody looks, for four times as
+   long as last time. */
+static void
+begin_pause (double now)
+{
+  double pause = atomic_load_explicit(&quiet.pause, memory_order_relaxed);
+  pause = pause == 0 ? PAUSE : fmin(4 * pause, LONGEST);
+  atomic_store_explicit(&quiet.free, 0, memory_order_relaxed);
+  atomic_store_explicit(&quiet.pause, pause, memory_order_relaxed);
+  atomic_store_explicit(&quiet.until, now + pause, memory_order_relaxed);
+}
+
+/* Nobody took the CPU, so many times. */
+static void
+note_free (unsigned offers)
+{
+  if (offers == 0
+      || atomic_load_explicit(&quiet.pause, memory_order_relaxed) == 0)
+    return;
+  if (atomic_fetch_add_explicit(&quiet.free, offers, memory_order_relaxed)
+      + offers >= ENOUGH)
+    atomic_store_explicit(&quiet.pause, 0, memory_order_relaxed);
+}
+
+static bool
+is_pause (void)
+{
+  const double until = atomic_load_explicit(&quiet.until,
+                                            memory_order_relaxed);
+  return until > 0 && rs_now() < until;
+}
+
+void
+rs_spin_few (bool (*ready) (const void *ud), const void *ud, unsigned looks)
+{
+  double began = 0, now = 0;
+  unsigned offers = 0;
+  bool done = ready(ud) || is_pause();
+  /* A worker has its own CPU, and leaves one to the host. */
+  while (!done && looks > 0 && now - began <= PATIENCE && free_cpus() > 0) {
+    for (int i = 0; i < LOOKS && looks > 0 && !done; i++, looks--) {
+      relax();
+      done = ready(ud);
+    }
+    if (done)
+      break;
+    const double before = rs_now();
+    if (began == 0)
+      began = before;
+    sched_yield();
+    now = rs_now();
+    if (now - before > SLICE) {
+      begin_pause(now);
+      return;
+    }
+    offers++;
+  }
+  note_free(offers);
+}
+
+void
+rs_spin (bool (*ready) (const void *ud), const void *ud)
+{
+  rs_spin_few(ready, ud, UINT_MAX);
+}

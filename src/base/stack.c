@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * stack.c - how much of the C stack is left.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* pthread_getattr_np */
+#endif
+#include "base/stack.h"
+
+#include <pthread.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+
+/* What 200 nested calls of the costliest function of Lua's libraries take. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define RESERVE ((size_t) 1500 << 10)
+#else
+#define RESERVE ((size_t) 600 << 10)
+#endif
+
+/* Lowest address of the stack; 0: not asked for yet; 1: not known. */
+static _Thread_local uintptr_t lowest;
+
+/* What is known of the first thread, whose stack grows, may be just the pages
+   that it has used so far (musl).  Then its limit counts. */
+static uintptr_t
+grow_down (uintptr_t address, size_t size)
+{
+#ifndef __GLIBC__
+  struct rlimit limit;
+  const bool first = syscall(SYS_gettid) == getpid();
+  if (first && getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur > size)
+    return address + size > limit.rlim_cur
+           ? (uintptr_t) (address + size - limit.rlim_cur) : 1;
+#endif
+  (void) size;
+  return address;
+}
+
+static uintptr_t
+find_lowest (void)
+{
+  pthread_attr_t attr;
+  void *address = NULL;
+  size_t size = 0;
+  if (pthread_getattr_np(pthread_self(), &attr) != 0)
+    return 1;
+  pthread_attr_getstack(&attr, &address, &size);
+  pthread_attr_destroy(&attr);
+  return address != NULL ? grow_down((uintptr_t) address, size) : 1;
+}
+
+bool
+rs_stack_low (void)
+{
+  const uintptr_t here = (uintptr_t) __builtin_frame_address(0);
+  if (lowest == 0)
+    lowest = find_lowest();
+  return here - lowest < RESERVE;
+}
+
+void
+rs_stack_check (lua_State *L)
+{
+  if (rs_stack_low())
+    luaL_error(L, "C stack overflow");
+}
+
+void
+rs_stack_set (void *address)
+{
+  lowest = (uintptr_t) address;
+}

@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * levent.c - where a Lua state hears of its jobs.
+ *
+ * Each state that loads the module has one 'rs_events'.  What is queued
+ * there is handed to 'deliver' of the Lua part whenever the state waits in
+ * this module, or polls.
+ */
+#include "face/lhandle.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lparallel.h"
+
+#define EVENTS_TYPE "parallel.events"
+
+/* Key in the registry, by address: the face. */
+static const char face_key;
+
+/* (job)  Report a failure that nobody looked at. */
+static int
+report (lua_State *L)
+{
+  rs_lua_require(L, "parallel.event");
+  lua_getfield(L, -1, "report_unseen");
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 0);
+  return 0;
+}
+
+/* (job)  -> its handle, which has the reference from then on */
+static int
+push_handle (lua_State *L)
+{
+  rs_push_job(L, lua_touserdata(L, 1));
+  return 1;
+}
+
+/* [-0, +0, -]  The same in a state that closes; takes the reference. */
+static void
+report_last (lua_State *L, rs_job *job)
+{
+  const int top = lua_gettop(L);
+  lua_pushcfunction(L, push_handle);
+  lua_pushlightuserdata(L, job);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
+    rs_job **const object = lua_touserdata(L, -1);
+    lua_pushcfunction(L, report);
+    lua_pushvalue(L, -2);
+    lua_pcall(L, 1, 0, 0);
+    *object = NULL;
+  }
+  rs_job_unref(job);  /* a handle that is made by now is not finalized */
+  lua_settop(L, top);
+}
+
+typedef struct numbered {
+  uint64_t id;
+  rs_job *job;  /* a reference */
+} numbered;
+
+static int
+by_id (const void *a, const void *b)
+{
+  const uint64_t x = ((const numbered *) a)->id;
+  const uint64_t y = ((const numbered *) b)->id;
+  return (x > y) - (x < y);
+}
+
+/* [-0, +0, -]  Report what nobody looked at, in the order of the jobs: their
+   handles were finalized in the opposite one. */
+static void
+report_all (lua_State *L, rs_events *e)
+{
+  numbered *list = NULL;
+  size_t n = 0, room = 0;
+  rs_job *job;
+  while ((job = rs_events_next(e)) != NULL) {
+    rs_job_info info;
+    rs_job_info_get(job, &info);
+    if (info.chunk || !info.forgotten || !info.unseen) {
+      rs_job_unref(job);
+      continue;
+    }
+    if (n == room) {
+      numbered *const more = realloc(list, (2 * n + 16) * sizeof *more);
+      if (more == NULL) {  /* out of its order, rather than not at all */
+        report_last(L, job);
+        continue;
+      }
+      list = more;
+      room = 2 * n + 16;
+    }
+    list[n++] = (numbered) { info.id, job };
+  }
+  if (n > 0)
+    qsort(list, n, sizeof *list, by_id);
+  for (size_t i = 0; i < n; i++)
+    report_last(L, list[i].job);
+  free(list);
+}
+
+/* The state is closed. */
+static int
+gc (lua_State *L)
+{
+  rs_face *const face = luaL_checkudata(L, 1, EVENTS_TYPE);
+  rs_events *const e = face->events;
+  while (e != NULL && rs_events_pending(e))  /* others may have come */
+    report_all(L, e);
+  if (e != NULL)
+    rs_events_close(e);
+  rs_events_unref(e);
+  face->events = NULL;
+  rs_places_close(&face->places);
+  return 0;
+}
+
+rs_face *
+rs_lua_face (lua_State *L)
+{
+  static const luaL_Reg meta[] = { { "__gc", gc }, { NULL, NULL } };
+  rs_face *face;
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &face_key) == LUA_TUSERDATA) {
+    face = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return face;
+  }
+  lua_pop(L, 1);
+  face = lua_newuserdatauv(L, sizeof *face, 0);
+  *face = (rs_face) { .job_type = LUA_NOREF };
+  rs_push_type(L, EVENTS_TYPE, meta);
+  lua_setmetatable(L, -2);
+  face->events = rs_events_new();
+  face->born = rs_forks();
+  face->outbox = rs_outbox_of(L);
+  if (face->events == NULL || face->outbox == NULL)
+    rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &face_key);
+  return face;
+}
+
+rs_events *
+rs_lua_events_of (lua_State *L, rs_face *face)
+{
+  if (face->events == NULL)
+    rs_handle_error(L, "the Lua state is being closed: it has no more jobs");
+  if (face->born != rs_forks()) {  /* those of the parent */
+    rs_events *const events = rs_events_new();
+    if (events == NULL)
+      rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
+    rs_events_listen(events, face->listening);
+    face->events = events;
+    face->born = rs_forks();
+  }
+  return face->events;
+}
+
+rs_events *
+rs_lua_events (lua_State *L)
+{
+  return rs_lua_events_of(L, rs_lua_face(L));
+}
+
+/* () -> count */
+static int
+deliver_all (lua_State *L)
+{
+  enum { EVENT = 1, DELIVER, REPORT_ALL };
+  rs_face *const face = rs_lua_face(L);
+  rs_events *const e = rs_lua_events_of(L, face);
+  lua_Integer n = 0;
+  bool late = false;
+  rs_job *job;
+  rs_level_room(L, LUA_MINSTACK, NULL);
+  rs_lua_require(L, "parallel.event");
+  lua_getfield(L, EVENT, "deliver");
+  lua_getfield(L, EVENT, "report_all");
+  while ((job = rs_events_next(e)) != NULL) {
+    if (face->dispatching == 1)
+      face->interrupted = false;
+    lua_pushvalue(L, DELIVER);
+    rs_push_job(L, job);
+    lua_call(L, 1, 2);
+    n += lua_tointeger(L, -2);
+    late = lua_toboolean(L, -1);
+    lua_pop(L, 2);
+  }
+  if (late) {
+    lua_pushvalue(L, REPORT_ALL);
+    lua_call(L, 0, 0);
+  }
+  lua_pushinteger(L, n);
+  return 1;
+}
+
+/* Handlers that wait, in which handlers run, and so on: more would be too many
+   calls for Lua. */
+enum { MAX_DEPTH = 16 };
+
+int
+rs_lua_try_dispatch (lua_State *L, rs_events *e, lua_Integer *n)
+{
+  rs_face *const face = rs_lua_face(L);
+  *n = 0;
+  if (face->dispatching == 0)  /* inside, an error may be on its way */
+    face->interrupted = false;
+  if (!rs_events_pending(e) || face->dispatching == MAX_DEPTH)
+    return LUA_OK;
+  rs_level_room(L, LUA_MINSTACK, NULL);
+  const bool aside = rs_console_pause();  /* handlers may print */
+  face->dispatching++;
+  lua_pushcfunction(L, deliver_all);
+  const int status = lua_pcall(L, 0, 1, 0);
+  face->dispatching--;
+  if (aside)
+    rs_console_resume();
+  if (status != LUA_OK)
+    return status;  /* of a hook: an interrupt, or the job is stopped */
+  *n = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  return LUA_OK;
+}
+
+lua_Integer
+rs_lua_dispatch (lua_State *L, rs_events *e)
+{
+  lua_Integer n;
+  if (rs_lua_try_dispatch(L, e, &n) != LUA_OK)
+    lua_error(L);
+  return n;
+}
+
+static int
+do_nothing (lua_State *L)
+{
+  (void) L;
+  return 0;
+}
+
+void
+rs_lua_run_hook (lua_State *L)
+{
+  if (lua_gethook(L) == NULL)
+    return;
+  lua_pushcfunction(L, do_nothing);
+  lua_call(L, 0, 0);
+}
+
+int
+rs_lua_sleep (lua_State *L, rs_events *e, double timeout)
+{
+  const int status = rs_events_wait(e, timeout);
+  rs_task_checkpoint(L);
+  rs_lua_run_hook(L);
+  return status;
+}
+
+/* Called where there is a hook, which runs then. */
+static int
+look (lua_State *L)
+{
+  rs_task_checkpoint(L);
+  return 0;
+}
+
+int
+rs_lua_try_look (lua_State *L)
+{
+  if (!rs_task_stops(L) && lua_gethook(L) == NULL)
+    return LUA_OK;
+  lua_pushcfunction(L, look);
+  return lua_pcall(L, 0, 0, 0);
+}
+
+bool
+rs_lua_is_stopping (lua_State *L)
+{
+  rs_task task;
+  return rs_task_get(L, &task) && task.stopping;
+}
+
+rs_events *
+rs_parallel_events (lua_State *L)
+{
+  return rs_lua_events(L);
+}
+
+bool
+rs_parallel_pending (lua_State *L)
+{
+  rs_events *const e = rs_lua_events(L);
+  rs_events_wait(e, 0);
+  return rs_events_pending(e);
+}
+
+void
+rs_parallel_dispatch (lua_State *L)
+{
+  rs_lua_dispatch(L, rs_lua_events(L));
+}
+
+void
+rs_parallel_interrupt (lua_State *L)
+{
+  rs_lua_face(L)->interrupted = true;
+}
+
+/* core.interrupted([over]) -> boolean: the error that was caught in a handler
+   ends more than the handler; 'over': a handler has returned, so that a later
+   error is another one */
+int
+rs_lua_interrupted (lua_State *L)
+{
+  rs_face *const face = rs_lua_face(L);
+  if (lua_toboolean(L, 1) && face->dispatching == 1)  /* as above */
+    face->interrupted = false;
+  lua_pushboolean(L, face->interrupted || rs_lua_is_stopping(L));
+  return 1;
+}
+
+/* [-0, +0, -]  The job at 'index', or those in the array there, are not waited
+   for any more. */
+static void
+orphan (lua_State *L, int index)
+{
+  rs_job **const job = (rs_job **) rs_handle_test(L, index, RS_JOB_TYPE);
+  if (job != NULL && *job != NULL)
+    rs_job_orphan(*job);
+  if (lua_istable(L, index))
+    for (lua_Integer i = 1; lua_rawgeti(L, index, i) != LUA_TNIL; i++) {
+      orphan(L, lua_gettop(L));
+      lua_pop(L, 1);
+    }
+}
+
+/* core.wait([timeout], [jobs]): until something happens that somebody may wait
+   for; a stop ends the job, or those in an array, too */
+int
+rs_lua_wait (lua_State *L)
+{
+  const double timeout = rs_handle_timeout(L, 1, "wait");
+  rs_events *const e = rs_lua_events(L);
+  lua_settop(L, 2);
+  lua_Integer n;
+  int status = rs_lua_try_dispatch(L, e, &n);
+  if (status == LUA_OK && n == 0) {
+    rs_events_wait(e, timeout);
+    status = rs_lua_try_look(L);
+    if (status == LUA_OK)
+      status = rs_lua_try_dispatch(L, e, &n);
+  }
+  if (status == LUA_OK)
+    return 0;
+  if (rs_lua_is_stopping(L))
+    orphan(L, 2);
+  return lua_error(L);
+}
+
+/* core.help(jobs, from) -> true when one of them, from that one on, was run
+   here; a stop ends the others, too */
+int
+rs_lua_help (lua_State *L)
+{
+  enum { JOBS = 1, FROM };
+  bool helped = false;
+  luaL_checktype(L, JOBS, LUA_TTABLE);
+  lua_Integer i = luaL_checkinteger(L, FROM);
+  const bool within = rs_pool_current(L) != NULL;
+  lua_settop(L, FROM);
+  while (within && !helped && lua_rawgeti(L, JOBS, i++) != LUA_TNIL) {
+    helped = rs_job_help(rs_handle_check(L, FROM + 1, RS_JOB_TYPE), L);
+    lua_settop(L, FROM);
+  }
+  if (helped && rs_lua_try_look(L) != LUA_OK) {
+    if (rs_lua_is_stopping(L))
+      orphan(L, JOBS);
+    return lua_error(L);
+  }
+  lua_pushboolean(L, helped);
+  return 1;
+}
+
+/* core.poll([timeout]) -> events handled */
+int
+rs_lua_poll (lua_State *L)
+{
+  const double timeout = rs_handle_timeout(L, 1, "poll");
+  const double deadline = rs_now() + timeout;
+  rs_events *const e = rs_lua_events(L);
+  lua_Integer n = rs_lua_dispatch(L, e);
+  double left = timeout;
+  while (n == 0 && rs_lua_sleep(L, e, left) == RS_OK) {
+    n = rs_lua_dispatch(L, e);
+    if (timeout != RS_FOREVER)
+      left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
+  }
+  lua_pushinteger(L, n);
+  return 1;
+}
+
+/* core.fileno() -> descriptor */
+int
+rs_lua_fileno (lua_State *L)
+{
+  const int fd = rs_events_fileno(rs_lua_events(L));
+  if (fd < 0)
+    return rs_handle_error(L, "no descriptor: %s", strerror(errno));
+  lua_pushinteger(L, fd);
+  return 1;
+}
+
+/* core.listen(mask): to all jobs of this state */
+int
+rs_lua_listen (lua_State *L)
+{
+  rs_face *const face = rs_lua_face(L);
+  face->listening = (unsigned) luaL_checkinteger(L, 1);
+  rs_events_listen(rs_lua_events_of(L, face), face->listening);
+  return 0;
+}

@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * lexecute.c - 'parallel.task.execute': run a program that ends with its job.
+ *
+ * 'os.execute' and 'io.popen' cannot be stopped or timed, and take locks of
+ * the whole process.  Here the program has a process group of its own, which
+ * ends with this process, too (lprogram.h), its standard files are pipes that
+ * nobody else inherits, and whoever waits for it looks whether the job shall
+ * stop.
+ *
+ * All that is held (descriptors, the process, what was read) lives in a
+ * userdata, since every call of Lua may raise.
+ */
+#ifdef HAVE_CONFIG_H
+#include <config.h>
+#endif
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* pipe2 */
+#endif
+#include "face/lhandle.h"
+#include "face/lprogram.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TYPE "parallel.execution"
+#define LOOK 0.1           /* seconds between two looks, without a signal */
+#define TERM 0.05          /* seconds from SIGTERM to SIGKILL */
+
+enum { MOST_WORDS = 1 << 20 };  /* of a command; systems take fewer */
+
+extern char **environ;
+
+/* Bytes that come from a pipe. */
+typedef struct stream {
+  int fd;                  /* -1: closed */
+  char *data;              /* owned */
+  size_t size, room;
+} stream;
+
+typedef struct execution {
+  rs_program program;
+  int end;                 /* a descriptor that tells of its end, or -1 */
+  int in;                  /* to its standard input, or -1 */
+  const char *text;        /* what goes there; anchored in Lua */
+  size_t size, written;
+  stream out, err;
+  double deadline;         /* instant; INFINITY: none */
+} execution;
+
+/* ------------------------------------------------------------------ ending */
+
+static void
+close_fd (int *fd)
+{
+  if (*fd >= 0)
+    close(*fd);
+  *fd = -1;
+}
+
+static void
+release (execution *e)
+{
+  close_fd(&e->in);
+  close_fd(&e->end);
+  close_fd(&e->out.fd);
+  close_fd(&e->err.fd);
+  free(e->out.data);
+  free(e->err.data);
+  e->out = e->err = (stream) { .fd = -1 };
+}
+
+static void
+nap (double seconds)
+{
+  const struct timespec t = { .tv_nsec = (long) (seconds * 1e9) };
+  nanosleep(&t, NULL);
+}
+
+/* End all of its group: politely, then not. */
+static void
+kill_group (execution *e)
+{
+  const pid_t group = e->program.pid;
+  if (group == 0)
+    return;
+  kill(-group, SIGTERM);
+  const double until = rs_now() + TERM;
+  while (!rs_program_ended(&e->program) && rs_now() < until)
+    nap(1e-3);
+  kill(-group, SIGKILL);   /* those that its first process has left behind */
+  rs_program_reap(&e->program);
+}
+
+/* __gc, __close */
+static int
+end_execution (lua_State *L)
+{
+  execution *const e = luaL_checkudata(L, 1, TYPE);
+  kill_group(e);
+  release(e);
+  return 0;
+}
+
+/* [-0, +1, m] */
+static execution *
+new_execution (lua_State *L)
+{
+  static const luaL_Reg meta[] = {
+    { "__gc", end_execution }, { "__close", end_execution }, { NULL, NULL }
+  };
+  execution *const e = lua_newuserdatauv(L, sizeof *e, 0);
+  *e = (execution) {
+    .end = -1, .in = -1, .out.fd = -1, .err.fd = -1, .deadline = INFINITY
+  };
+  rs_push_type(L, TYPE, meta);
+  lua_setmetatable(L, -2);
+  return e;
+}
+
+/* ---------------------------------------------------------------- starting */
+
+/* The arguments of 'execute' on the stack. */
+enum { OPTIONS = 1, EXECUTION, STRINGS };
+
+/* [-0, +0, v]  The text at 'index', which C will read to its first zero. */
+static const char *
+check_text (lua_State *L, int index, const char *what)
+{
+  size_t size;
+  if (lua_type(L, index) != LUA_TSTRING)
+    rs_handle_error(L, "bad option '%s' to 'execute' (a string expected, got "
+                       "%s)", what, luaL_typename(L, index));
+  const char *const text = lua_tolstring(L, index, &size);
+  if (strlen(text) != size)
+    rs_handle_error(L, "bad option '%s' to 'execute' (a string without zero "
+                       "bytes expected, got %s)", what,
+                    rs_handle_describe(L, index));
+  return text;
+}
+
+/* [-0, +1, v]  An array of pointers to the strings of the command: the words
+   of an array, or a shell and its argument. */
+static const char **
+push_arguments (lua_State *L, int index)
+{
+  static const char *const shell[] = { "/bin/sh", "-c" };
+  const bool words = lua_istable(L, index);
+  const lua_Integer n = words ? luaL_len(L, index) : 3;
+  if (n < 1)
+    rs_handle_error(L, "bad option 'command' to 'execute' (the name of a "
+                       "program expected, got an empty array)");
+  if (n > MOST_WORDS)
+    rs_handle_error(L, "bad option 'command' to 'execute' (at most %d words "
+                       "expected, got %I)", MOST_WORDS, (LUAI_UACINT) n);
+  rs_level_room(L, 4, NULL);
+  const char **const list =
+    lua_newuserdatauv(L, ((size_t) n + 1) * sizeof *list, 0);
+  for (lua_Integer i = 0; i < n; i++) {
+    if (!words && i < 2)
+      list[i] = shell[i];
+    else if (!words)
+      list[i] = check_text(L, index, "command");
+    else {
+      lua_rawgeti(L, index, i + 1);
+      list[i] = check_text(L, -1, "command");  /* anchored in the array */
+      lua_pop(L, 1);
+    }
+  }
+  list[n] = NULL;
+  return list;
+}
+
+/* [-0, +0, v]  Is there an '=' or nothing in the name? */
+static void
+check_name (lua_State *L, int index)
+{
+  const char *const name = check_text(L, index, "env");
+  if (name[0] == '\0' || strchr(name, '=') != NULL)
+    rs_handle_error(L, "bad option 'env' to 'execute' (the name of a variable "
+                       "expected, got %s)", rs_handle_describe(L, index));
+}
+
+/* [-0, +1, e]  An array of pointers: the environment, and over it the
+   variables in the table at 'index', if there is one. */
+static const char **
+push_environment (lua_State *L, int index)
+{
+  size_t n = 0, more = 0;
+  while (environ[n] != NULL)
+    n++;
+  const bool given = !lua_isnil(L, index);
+  if (given && !lua_istable(L, index))
+    rs_handle_error(L, "bad option 'env' to 'execute' (a table of variables "
+                       "expected, got %s)", luaL_typename(L, index));
+  lua_newtable(L);  /* keeps the strings */
+  const int strings = lua_gettop(L);
+  lua_pushnil(L);
+  while (given && lua_next(L, index)) {
+    check_name(L, -2);
+    lua_pushfstring(L, "%s=%s", lua_tostring(L, -2),
+                    check_text(L, -1, "env"));
+    lua_rawseti(L, strings, (lua_Integer) ++more);
+    lua_pop(L, 1);
+  }
+  if (!given)
+    lua_settop(L, strings);
+  const char **const list =
+    lua_newuserdatauv(L, (n + more + 1) * sizeof *list, 1);
+  lua_insert(L, strings);
+  lua_setiuservalue(L, strings, 1);
+  lua_getiuservalue(L, strings, 1);
+  size_t used = 0;
+  for (size_t i = 0; i < more; i++) {
+    lua_rawgeti(L, -1, (lua_Integer) i + 1);
+    list[used++] = lua_tostring(L, -1);
+    lua_pop(L, 1);
+  }
+  for (size_t i = 0; i < n; i++) {
+    const char *const end = strchr(environ[i], '=');
+    const size_t length = end != NULL ? (size_t) (end - environ[i]) + 1
+                                      : strlen(environ[i]);
+    bool replaced = false;
+    for (size_t k = 0; k < more; k++)
+      replaced |= strncmp(list[k], environ[i], length) == 0;
+    if (!replaced)
+      list[used++] = environ[i];
+  }
+  list[used] = NULL;
+  lua_pop(L, 1);
+  return list;
+}
+
+/* Move it above the standard files.  0, or an error number. */
+static int
+lift (int *fd)
+{
+  if (*fd > STDERR_FILENO)
+    return 0;
+  const int higher = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  const int code = errno;
+  close(*fd);
+  *fd = higher;
+  return higher < 0 ? code : 0;
+}
+
+/* A pipe whose ends are above the standard files and close when a program is
+   executed; 'ours' does not block.  0, or an error number. */
+static int
+make_pipe (int fds[2], int ours)
+{
+  if (pipe2(fds, O_CLOEXEC) != 0) {
+    fds[0] = fds[1] = -1;
+    return errno;
+  }
+  for (int i = 0; i < 2; i++) {
+    const int code = lift(&fds[i]);
+    if (code != 0)
+      return code;
+  }
+  fcntl(fds[ours], F_SETFL, O_NONBLOCK);
+  return 0;
+}
+
+/* A file that has nothing to read.  0, or an error number. */
+static int
+open_nothing (int *fd)
+{
+  *fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  return *fd < 0 ? errno : lift(fd);
+}
+
+/*
+ * Start it, and try again while the program's file is open for writing
+ * (ETXTBSY, execve(2)), for a quarter of a second in all.  A file that a job
+ * has just written can be so for a moment: a child that another thread starts
+ * holds a copy of its descriptor until it has become its own program.
+ */
+static int
+run (rs_program *p, const int files[3], const char *const *argv,
+     const char *const *env, const char *directory)
+{
+  for (long ms = 1; ; ms *= 2) {
+    const int code = rs_program_start(p, files, argv, env, directory);
+    if (code != ETXTBSY || ms > 128)
+      return code;
+    const struct timespec pause = { .tv_nsec = ms * 1000000 };
+    nanosleep(&pause, NULL);
+  }
+}
+
+/* Make its pipes, and start it.  0, or an error number. */
+static int
+start (execution *e, const char *const *argv, const char *const *env,
+       const char *directory)
+{
+  int pipes[3][2] = { { -1, -1 }, { -1, -1 }, { -1, -1 } };
+  int code = e->text != NULL ? make_pipe(pipes[0], 1)
+                             : open_nothing(&pipes[0][0]);
+  for (int i = 1; i <= 2 && code == 0; i++)
+    code = make_pipe(pipes[i], 0);
+  e->in = pipes[0][1];
+  e->out.fd = pipes[1][0];
+  e->err.fd = pipes[2][0];
+  const int ends[3] = { pipes[0][0], pipes[1][1], pipes[2][1] };
+  if (code == 0)
+    code = run(&e->program, ends, argv, env, directory);
+  for (int i = 0; i < 3; i++) {
+    if (ends[i] >= 0)
+      close(ends[i]);
+  }
+#ifdef SYS_pidfd_open
+  if (code == 0)
+    e->end = (int) syscall(SYS_pidfd_open, e->program.pid, 0);
+#endif
+  return code;
+}
+
+/* ----------------------------------------------------------------- talking */
+
+/* Read what there is.  False when there is no memory for it. */
+static bool
+read_some (stream *s)
+{
+  if (s->room - s->size < 65536) {
+    const size_t room = s->room + s->room / 2 + 131072;
+    char *const data = realloc(s->data, room);
+    if (data == NULL)
+      return false;
+    s->data = data;
+    s->room = room;
+  }
+  const ssize_t n = read(s->fd, s->data + s->size, s->room - s->size);
+  if (n > 0)
+    s->size += (size_t) n;
+  else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+    close_fd(&s->fd);
+  return true;
+}
+
+/* Write what it takes.  A program that reads no more is no error, and must
+   not end this process, which may have SIGPIPE open. */
+static void
+write_some (execution *e)
+{
+  static const struct timespec now;
+  sigset_t pipe, old, waiting;
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  sigpending(&waiting);
+  pthread_sigmask(SIG_BLOCK, &pipe, &old);
+  const ssize_t n = write(e->in, e->text + e->written, e->size - e->written);
+  const int code = errno;
+  if (n < 0 && code == EPIPE && !sigismember(&waiting, SIGPIPE))
+    sigtimedwait(&pipe, NULL, &now);
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  if (n > 0)
+    e->written += (size_t) n;
+  if (e->written == e->size
+      || (n < 0 && code != EAGAIN && code != EINTR))
+    close_fd(&e->in);
+}
+
+/* [-0, +0, e]  The job may have been told to stop. */
+static void
+look (lua_State *L)
+{
+  rs_task_checkpoint(L);
+  rs_lua_run_hook(L);
+}
+
+/*
+ * [-0, +0, e]  Wait until something can be read or written, or it has ended.
+ * False when its time is over.
+ */
+static bool
+talk (lua_State *L, execution *e)
+{
+  struct pollfd fds[4] = {
+    { .fd = e->in, .events = POLLOUT },
+    { .fd = e->out.fd, .events = POLLIN },
+    { .fd = e->err.fd, .events = POLLIN },
+    { .fd = e->out.fd < 0 && e->err.fd < 0 ? e->end : -1, .events = POLLIN },
+  };
+  const bool blind = e->out.fd < 0 && e->err.fd < 0 && e->end < 0;
+  const double left = e->deadline - rs_now();
+  const double patience = blind ? 2e-3 : LOOK;
+  if (left <= 0)
+    return false;
+  poll(fds, 4, (int) ceil((left < patience ? left : patience) * 1e3));
+  look(L);
+  if (fds[0].revents != 0)
+    write_some(e);
+  if ((fds[1].revents != 0 && !read_some(&e->out))
+      || (fds[2].revents != 0 && !read_some(&e->err)))
+    luaL_error(L, "%s", rs_status_message(RS_ENOMEM));
+  return true;
+}
+
+/* [-0, +0, e]  Until it has ended, and all that it wrote was read.  False when
+   its time is over. */
+static bool
+finish (lua_State *L, execution *e)
+{
+  bool ended = false, in_time = true;
+  while (in_time && !(ended && e->out.fd < 0 && e->err.fd < 0)) {
+    in_time = talk(L, e);
+    if (in_time && !ended && e->out.fd < 0 && e->err.fd < 0)
+      ended = rs_program_ended(&e->program);
+  }
+  if (in_time)
+    rs_program_reap(&e->program);
+  return in_time;
+}
+
+/* ------------------------------------------------------------------ public */
+
+/* [-0, +0, v]  The options have these fields and no others. */
+static void
+check_fields (lua_State *L)
+{
+  static const char *const known[] = {
+    "command", "stdin", "timeout", "cwd", "env"
+  };
+  lua_pushnil(L);
+  while (lua_next(L, OPTIONS)) {
+    bool found = lua_isinteger(L, -2) && lua_tointeger(L, -2) == 1;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+      found |= lua_type(L, -2) == LUA_TSTRING
+            && strcmp(lua_tostring(L, -2), known[i]) == 0;
+    lua_pop(L, 1);
+    if (!found && lua_isinteger(L, -1))
+      rs_handle_error(L, "bad options to 'execute' (named options expected, "
+                         "got the key %s; the words of a command are one "
+                         "array: parallel.task.execute{{\"ls\", \"-l\"}})",
+                      rs_handle_describe(L, lua_gettop(L)));
+    if (!found)
+      rs_handle_error(L, "unknown option %s to 'execute' (known are "
+                         "command, stdin, timeout, cwd and env)",
+                      rs_handle_describe(L, lua_gettop(L)));
+  }
+}
+
+/* [-0, +0, v]  The option 'timeout'. */
+static void
+read_timeout (lua_State *L, execution *e)
+{
+  if (lua_getfield(L, OPTIONS, "timeout") != LUA_TNIL) {
+    const double timeout = lua_type(L, -1) == LUA_TNUMBER
+                         ? lua_tonumber(L, -1) : -1;
+    if (!(timeout > 0))
+      rs_handle_error(L, "bad option 'timeout' to 'execute' (a positive "
+                         "number of seconds expected, got %s)",
+                      rs_handle_describe(L, lua_gettop(L)));
+    e->deadline = rs_now() + timeout;
+  }
+  lua_pop(L, 1);
+}
+
+int
+rs_lua_execute (lua_State *L)
+{
+  if (lua_type(L, 1) == LUA_TSTRING && lua_istable(L, 2))
+    return rs_handle_error(L, "bad argument 2 to 'execute' (none expected, "
+                              "got a table; command and options are one "
+                              "table: parallel.task.execute{%s, ...})",
+                           rs_handle_describe(L, 1));
+  rs_handle_most(L, 1, 0, "parallel.task.execute{{\"ls\", \"-l\"}, cwd = "
+                          "...}, with a text for the shell or an array of "
+                          "words");
+  if (lua_type(L, 1) == LUA_TSTRING) {  /* just a command? */
+    lua_createtable(L, 1, 0);
+    lua_insert(L, 1);
+    lua_settop(L, 2);
+    lua_rawseti(L, 1, 1);
+  }
+  if (!lua_istable(L, OPTIONS))
+    return rs_handle_error(L, "bad argument 'options' to 'execute' (a text "
+                              "for the shell or a table expected, got %s)",
+                           luaL_typename(L, OPTIONS));
+  lua_settop(L, OPTIONS);
+  check_fields(L);
+  if (rs_sandbox_forbids(L, RS_FORBID_PROGRAMS))
+    return luaL_error(L, "task.execute: the sandbox of this runspace forbids "
+                         "programs: give the initial state "
+                         "sandbox = {programs = true}");
+  execution *const e = new_execution(L);
+  lua_toclose(L, EXECUTION);
+  read_timeout(L, e);
+  if (lua_getfield(L, OPTIONS, "stdin") != LUA_TNIL) {
+    if (lua_type(L, -1) != LUA_TSTRING)
+      return rs_handle_error(L, "bad option 'stdin' to 'execute' (a string "
+                                "expected, got %s)", luaL_typename(L, -1));
+    e->text = lua_tolstring(L, -1, &e->size);
+  }
+  lua_getfield(L, OPTIONS, "cwd");
+  const char *const directory = lua_isnil(L, -1) ? NULL
+                              : check_text(L, -1, "cwd");
+  lua_rawgeti(L, OPTIONS, 1);
+  if (lua_getfield(L, OPTIONS, "command") == LUA_TNIL)
+    lua_pop(L, 1);
+  else if (!lua_isnil(L, -2))
+    return rs_handle_error(L, "bad option 'command' to 'execute' (the command "
+                              "is given twice, by name and as value 1)");
+  const char *const *const argv = push_arguments(L, lua_gettop(L));
+  lua_getfield(L, OPTIONS, "env");
+  const char *const *const env = push_environment(L, lua_gettop(L));
+  look(L);
+  const int code = start(e, argv, env, directory);
+  if (code != 0) {
+    const char *const program = rs_handle_escape(L, argv[0]);
+    if (directory != NULL && access(directory, X_OK) != 0)
+      lua_pushfstring(L, "cannot run '%s' in '%s': %s", program,
+                      rs_handle_escape(L, directory), strerror(code));
+    else
+      lua_pushfstring(L, "cannot run '%s': %s", program, strerror(code));
+    lua_pushnil(L);
+    lua_insert(L, -2);
+    return 2;
+  }
+  const bool in_time = finish(L, e);
+  const int status = e->program.status;
+  if (!in_time)
+    kill_group(e);
+  if (!in_time) {
+    lua_pushnil(L);
+    lua_pushliteral(L, "timeout");
+  }
+  else
+    lua_pushinteger(L, WIFSIGNALED(status) ? 128 + WTERMSIG(status)
+                                           : WEXITSTATUS(status));
+  lua_pushlstring(L, e->out.data != NULL ? e->out.data : "", e->out.size);
+  lua_pushlstring(L, e->err.data != NULL ? e->err.data : "", e->err.size);
+  return in_time ? 3 : 4;
+}

@@ -1,0 +1,928 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ljob.c - jobs as Lua sees them.
+ */
+#include "face/lhandle.h"
+
+#include "base/finalize.h"
+
+static rs_job *
+check (lua_State *L)
+{
+  return rs_handle_check(L, 1, RS_JOB_TYPE);
+}
+
+/* Handles from which on there are too many. */
+enum { FEW = 64, MANY = 2048 };
+
+/*
+ * Too many handles have been dropped, as far as one can see?  Those of jobs
+ * that wait are none of them.  To collect them sooner leaves less to collect,
+ * but handles get old before they are dead, and that takes longer; with later,
+ * what is used again has left the caches: 100 jobs with one in flight took 1.2
+ * us each, 500 of them 1.4.
+ */
+static bool
+are_many (const rs_face *face)
+{
+  const unsigned alive = face->places.taken;
+  return alive > MANY || alive > FEW + 4 * face->open;
+}
+
+/* [-0, +1, m]  Push a handle with 'job', a reference, or with none; if there
+   is no memory for its place, it is collected. */
+static rs_handle *
+push_handle (lua_State *L, rs_face *face, rs_job *job)
+{
+  rs_handle *const handle = lua_newuserdatauv(L, sizeof *handle, 0);
+  *handle = (rs_handle) { .object = job, .type = RS_JOB_TYPE,
+                          .born = rs_handle_born() };
+  lua_rawgeti(L, LUA_REGISTRYINDEX, face->job_type);
+  lua_setmetatable(L, -2);
+  handle->place = rs_place_take(L, &face->places);
+  face->open++;
+  return handle;
+}
+
+unsigned
+rs_push_empty_job (lua_State *L, rs_face *face)
+{
+  return push_handle(L, face, NULL)->place;
+}
+
+/* It has no place any more. */
+static void
+vacate (rs_face *face, rs_handle *handle)
+{
+  rs_place_vacate(&face->places, handle->place);
+  if (handle->place != 0)
+    face->open -= !handle->got;
+  handle->place = 0;
+  if (face->places.taken < face->left)
+    face->left = face->places.taken;
+}
+
+void
+rs_pop_empty_job (lua_State *L, rs_face *face)
+{
+  vacate(face, lua_touserdata(L, -1));
+  lua_pop(L, 1);
+}
+
+/* Of so many handles the collector is told a kilobyte.  It sees a pointer, and
+   they would pile up if it knew nothing of what is behind: half of that, since
+   it takes more time than all else when it is told of the whole. */
+enum { TOLD = 6 };
+
+/*
+ * Are there twice the handles that the collector had to leave?  If it is told
+ * sooner it walks in vain through what somebody holds, again and again: in a
+ * queue of a million that was a tenth of what a job costs.
+ */
+static bool
+have_doubled (const rs_face *face)
+{
+  return face->places.taken / 2 >= face->left;
+}
+
+/* [-1, +0, m]  Pop a metatable whose finalizer is 'through': the next
+   collection calls it when it is done. */
+static void
+watch_collector (lua_State *L)
+{
+  lua_newuserdatauv(L, 0, 0);
+  lua_insert(L, -2);
+  lua_setmetatable(L, -2);
+  lua_pop(L, 1);
+}
+
+/* Of what nobody holds: the collector has been through. */
+static int
+through (lua_State *L)
+{
+  rs_face *const face = rs_lua_own_face(L);
+  face->left = face->places.taken;
+  lua_getmetatable(L, 1);
+  watch_collector(L);
+  return 0;
+}
+
+/* [-0, +0, m]  The handle has its job.  It is not noted where the collector is
+   stopped: while a state closes what is made is not finalized any more, and is
+   gone without a word when memory is short. */
+static void
+note (lua_State *L, rs_face *face, rs_handle *handle)
+{
+  if (lua_gc(L, LUA_GCISRUNNING) <= 0)  /* -1 in a finalizer, 0 before 5.4.4 */
+    return;
+  if (face->before != NULL && !face->before->got)
+    face->before->near = handle->object;
+  face->before = face->last;
+  face->last = handle;
+  if (++face->filled % TOLD == 0 && are_many(face) && have_doubled(face))
+    lua_gc(L, LUA_GCSTEP, 1);
+}
+
+void
+rs_fill_job (lua_State *L, rs_face *face, rs_job *job)
+{
+  rs_handle *const handle = lua_touserdata(L, -1);
+  handle->object = job;
+  note(L, face, handle);
+}
+
+/* [-0, +0|1, m]  Push the handle of 'job' that somebody holds. */
+static bool
+find_handle (lua_State *L, const rs_face *face, rs_job *job)
+{
+  /* A handle that was collected may still be there while the state closes. */
+  const bool found =
+    rs_place_push(L, &face->places, *rs_job_slot(job)) == LUA_TUSERDATA
+    && ((rs_handle *) lua_touserdata(L, -1))->object == job;
+  if (!found)
+    lua_pop(L, 1);
+  return found;
+}
+
+/* (job)  -> a handle for it, which has none yet: a hook may raise when this
+   returns */
+static int
+make_handle (lua_State *L)
+{
+  rs_job *const job = lua_touserdata(L, 1);
+  rs_face *const face = rs_lua_face(L);
+  rs_handle *const handle = push_handle(L, face, NULL);
+  *rs_job_slot(job) = handle->place;
+  return 1;
+}
+
+void
+rs_push_job (lua_State *L, rs_job *job)
+{
+  rs_face *const face = rs_lua_face(L);
+  if (find_handle(L, face, job)) {
+    rs_job_unref(job);
+    return;
+  }
+  lua_pushcfunction(L, make_handle);
+  lua_pushlightuserdata(L, job);
+  if (lua_pcall(L, 1, 1, 0) != LUA_OK) {  /* no memory, or it is stopped? */
+    rs_job_unref(job);
+    lua_error(L);
+  }
+  rs_handle *const handle = lua_touserdata(L, -1);
+  handle->object = job;
+  note(L, face, handle);
+}
+
+/* [-0, +0|1, m]  Push the handle at 'place', if there is one with a job. */
+static rs_job *
+handle_at (lua_State *L, const rs_face *face, unsigned place)
+{
+  const rs_handle *const handle =
+    rs_place_push(L, &face->places, place) == LUA_TUSERDATA
+    ? lua_touserdata(L, -1) : NULL;
+  if (handle != NULL && handle->object != NULL && !rs_handle_foreign(handle))
+    return handle->object;
+  lua_pop(L, 1);
+  return NULL;
+}
+
+void
+rs_visit_jobs (lua_State *L, const rs_pool *pool)
+{
+  const rs_face *const face = rs_lua_face(L);
+  const int f = lua_gettop(L);
+  lua_newtable(L);  /* a copy: the function may collect garbage */
+  lua_Integer n = 0;
+  for (unsigned i = 1; i < rs_places_end(&face->places); i++) {
+    rs_job *const job = handle_at(L, face, i);
+    if (job != NULL && (pool == NULL || rs_job_pool(job) == pool))
+      lua_rawseti(L, f + 1, ++n);
+    else if (job != NULL)
+      lua_pop(L, 1);
+  }
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_pushvalue(L, f);
+    lua_rawgeti(L, f + 1, i);
+    lua_call(L, 1, 0);
+  }
+  lua_settop(L, f);
+}
+
+/* References to jobs; those that are left are given back when it is
+   collected. */
+typedef struct job_list {
+  size_t room, n;
+  rs_job *jobs[];
+} job_list;
+
+/* NULL is accepted. */
+static void
+give_back (job_list *list)
+{
+  while (list != NULL && list->n > 0)
+    rs_job_unref(list->jobs[--list->n]);
+}
+
+static int
+list_gc (lua_State *L)
+{
+  give_back(rs_finalized(L, list_gc));
+  return 0;
+}
+
+/* [-0, +1, m]  Push one that is empty, with 'room'. */
+static job_list *
+push_list (lua_State *L, size_t room)
+{
+  job_list *const list =
+    lua_newuserdatauv(L, sizeof *list + room * sizeof list->jobs[0], 0);
+  list->room = room;
+  list->n = 0;
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, list_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  return list;
+}
+
+/* A list of jobs that are waited for: the end of the job that waits is theirs,
+   too. */
+static int
+end_list (lua_State *L)
+{
+  job_list *const list = rs_finalized(L, end_list);
+  for (size_t i = 0; list != NULL && i < list->n; i++)
+    rs_job_orphan(list->jobs[i]);
+  give_back(list);
+  return 0;
+}
+
+/* (list, error)  __close of it */
+static int
+leave_list (lua_State *L)
+{
+  if (!lua_isnil(L, 2) && rs_lua_is_stopping(L))
+    return end_list(L);
+  give_back(rs_finalized(L, end_list));
+  return 0;
+}
+
+/* core.wait_guard(jobs) -> list */
+int
+rs_lua_wait_guard (lua_State *L)
+{
+  static const luaL_Reg meta[] = {
+    { "__close", leave_list },
+    { "__gc", end_list },  /* by force, '__close' may not be called */
+    { NULL, NULL }
+  };
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  const size_t n = lua_rawlen(L, 1);
+  job_list *const list = push_list(L, n);
+  lua_getmetatable(L, 2);
+  luaL_setfuncs(L, meta, 0);
+  lua_settop(L, 2);
+  while (list->n < n) {
+    lua_rawgeti(L, 1, (lua_Integer) list->n + 1);
+    list->jobs[list->n] = rs_job_ref(rs_handle_check(L, 3, RS_JOB_TYPE));
+    list->n++;
+    lua_settop(L, 2);
+  }
+  return 1;
+}
+
+/* parallel.jobs(), removed ones not yet taken out */
+int
+rs_lua_jobs (lua_State *L)
+{
+  rs_events *const e = rs_lua_events(L);
+  lua_newtable(L);  /* 1: jobs by id */
+  lua_settop(L, 1);
+  job_list *const list = push_list(L, rs_events_jobs(e, NULL, 0) + 16);
+  const size_t n = rs_events_jobs(e, list->jobs, list->room);
+  list->n = n < list->room ? n : list->room;
+  while (list->n > 0) {
+    rs_job *const job = list->jobs[--list->n];
+    rs_job_info info;
+    rs_job_info_get(job, &info);
+    if (info.chunk)
+      rs_job_unref(job);
+    else {
+      rs_push_job(L, job);
+      lua_rawseti(L, 1, (lua_Integer) info.id);
+    }
+  }
+  const rs_face *const face = rs_lua_face(L);
+  for (unsigned i = 1; i < rs_places_end(&face->places); i++) {
+    rs_job *const job = handle_at(L, face, i);
+    if (job == NULL)
+      continue;
+    rs_job_info info;
+    rs_job_info_get(job, &info);
+    if (!info.chunk)
+      lua_rawseti(L, 1, (lua_Integer) info.id);
+    else
+      lua_pop(L, 1);
+  }
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* [-0, +1, -]  An instant, nil when it was not reached. */
+static void
+push_instant (lua_State *L, double t)
+{
+  if (t > 0)
+    lua_pushnumber(L, t);
+  else
+    lua_pushnil(L);
+}
+
+/* The fields of a job, in the order of 'job:info'. */
+enum {
+  ID, NAME, STATE, REASON, WORKER, ATTEMPTS, CREATED, STARTED, FINISHED,
+  QUEUED, DURATION, INFO_FIELDS, ERROR = INFO_FIELDS, STREAMS, FIELDS
+};
+
+static const char *const field_names[FIELDS] = {
+  "id", "name", "state", "reason", "worker", "attempts", "created", "started",
+  "finished", "queued", "duration", "error", "streams"
+};
+
+/* [-0, +1, m]  Push a field of the job, of which 'info' is known; nil where it
+   has none yet. */
+static void
+push_field (lua_State *L, rs_job *job, const rs_job_info *info, int field)
+{
+  switch (field) {
+    case ID:
+      lua_pushinteger(L, (lua_Integer) info->id);
+      return;
+    case NAME:
+      lua_pushstring(L, rs_job_name(job));
+      return;
+    case STATE:
+      lua_pushstring(L, rs_job_state_name(info->state));
+      return;
+    case REASON:
+      lua_pushstring(L, info->reason);
+      return;
+    case WORKER:
+      if (info->worker != 0)
+        lua_pushinteger(L, (lua_Integer) info->worker);
+      else
+        lua_pushnil(L);
+      return;
+    case ATTEMPTS:
+      lua_pushinteger(L, (lua_Integer) info->attempts);
+      return;
+    case CREATED:
+      push_instant(L, info->created);
+      return;
+    case STARTED:
+      push_instant(L, info->started);
+      return;
+    case FINISHED:
+      push_instant(L, info->finished);
+      return;
+    case QUEUED:
+      lua_pushnumber(L, (info->started > 0 ? info->started
+                         : info->finished > 0 ? info->finished : rs_now())
+                        - info->created);
+      return;
+    default:
+      lua_pushnumber(L, info->started == 0 ? 0
+                        : (info->finished > 0 ? info->finished : rs_now())
+                          - info->started);
+  }
+}
+
+/* [-0, +0, e]  Let nobody keep the results of the job any more. */
+static void
+drop_kept (lua_State *L, rs_handle *handle)
+{
+  if (!handle->kept)
+    return;
+  handle->kept = false;
+  lua_pushnil(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, handle);
+}
+
+/*
+ * [-0, +0, e]  Whether a completed job whose results are not only data did
+ * complete is known when these are made; so that is done before somebody is
+ * told of its end, once, and who takes them first has these.
+ */
+static void
+look (lua_State *L, rs_handle *handle)
+{
+  rs_job *const job = handle->object;
+  int n;
+  if (handle->kept || handle->got || !rs_job_rebuilds(job))
+    return;
+  const int top = lua_gettop(L);
+  if (rs_job_push(job, L, &n) == RS_OK) {
+    rs_level_room(L, 3, NULL);
+    lua_createtable(L, n, 1);
+    lua_insert(L, top + 1);
+    for (int i = n; i > 0; i--)
+      lua_rawseti(L, top + 1, i);
+    lua_pushinteger(L, n);
+    lua_rawseti(L, top + 1, 0);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, handle);
+    handle->kept = true;
+  }
+  lua_settop(L, top);
+}
+
+/* [-0, +n, e]  'rs_job_push'. */
+static int
+push_results (lua_State *L, rs_handle *handle, int *n)
+{
+  if (!handle->kept)
+    return rs_job_push(handle->object, L, n);
+  const int top = lua_gettop(L);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, handle);
+  lua_rawgeti(L, top + 1, 0);
+  *n = (int) lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  rs_level_room(L, *n + 1, "too many results");
+  for (int i = 1; i <= *n; i++)
+    lua_rawgeti(L, top + 1, i);
+  lua_remove(L, top + 1);
+  drop_kept(L, handle);
+  return RS_OK;
+}
+
+/* [-0, +1, e]  What the job raised, or the first that it sent to its stream
+   of errors, or why it ended without a result. */
+static void
+push_error (lua_State *L, rs_job *job, const rs_job_info *info)
+{
+  const int top = lua_gettop(L);
+  if (info->state == RS_JOB_FAILED || info->failure != NULL) {
+    int n;
+    rs_job_push(job, L, &n);
+    lua_settop(L, top + 1);
+  }
+  else if (info->state == RS_JOB_COMPLETED_WITH_ERRORS) {
+    rs_stream_record_info r = { .stream = RS_STREAM_OUTPUT };
+    rs_stream_record *record = NULL;
+    do {
+      rs_stream_record_unref(record);
+      record = rs_job_record(job, r.sequence);
+      if (record != NULL)
+        rs_stream_record_info_get(record, &r);
+    } while (record != NULL && r.stream != RS_STREAM_ERROR);
+    if (record == NULL)
+      lua_pushnil(L);
+    else {
+      rs_push_record(L, record);
+      lua_getfield(L, -1, "value");
+      lua_remove(L, -2);
+    }
+  }
+  else
+    lua_pushnil(L);
+}
+
+/* [-0, +1, e]  job.streams: a table of arrays. */
+static void
+push_streams (lua_State *L, rs_job *job, const rs_job_info *info)
+{
+  lua_createtable(L, 0, RS_STREAM_EVENT + 2);
+  const int streams = lua_gettop(L);
+  lua_newtable(L);  /* dropped */
+  for (int i = 0; i < RS_STREAM_EVENT; i++) {
+    const char *const name = rs_stream_name((rs_stream) i);
+    lua_newtable(L);
+    lua_setfield(L, streams, name);
+    if (info->dropped[i] > 0) {
+      lua_pushinteger(L, (lua_Integer) info->dropped[i]);
+      lua_setfield(L, -2, name);
+    }
+  }
+  lua_setfield(L, streams, "dropped");
+  lua_newtable(L);
+  lua_setfield(L, streams, "all");
+  uint64_t after = 0;
+  rs_stream_record *record;
+  while ((record = rs_job_record(job, after)) != NULL) {
+    rs_stream_record_info r;
+    rs_stream_record_info_get(record, &r);
+    after = r.sequence;
+    rs_push_record(L, record);
+    rs_add_to_streams(L);
+  }
+}
+
+/* job.name, job:method; upvalues: numbers of fields by name, the methods */
+static int
+get_field (lua_State *L)
+{
+  luaL_checktype(L, lua_upvalueindex(1), LUA_TTABLE);
+  luaL_checktype(L, lua_upvalueindex(2), LUA_TTABLE);
+  lua_pushvalue(L, 2);
+  if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL)  /* a method? */
+    return 1;
+  rs_job *const job = check(L);
+  lua_settop(L, 2);
+  lua_pushvalue(L, 2);
+  if (lua_rawget(L, lua_upvalueindex(1)) == LUA_TNIL) {
+    lua_settop(L, 2);
+    lua_gettable(L, lua_upvalueindex(2));  /* a file may be loaded now */
+    return 1;
+  }
+  const int field = (int) lua_tointeger(L, -1);
+  rs_job_info i;
+  rs_job_info_get(job, &i);
+  if ((field == STATE || field == REASON || field == ERROR)
+      && i.finished > 0) {
+    rs_job_see(job);
+    look(L, lua_touserdata(L, 1));
+    rs_job_info_get(job, &i);
+  }
+  if (field == ERROR)
+    push_error(L, job, &i);
+  else if (field == STREAMS)
+    push_streams(L, job, &i);
+  else
+    push_field(L, job, &i, field);
+  return 1;
+}
+
+/* [-0, +1, m]  Push a table of its fields, with room for some more. */
+static void
+push_fields (lua_State *L, rs_job *job, const rs_job_info *info, int more)
+{
+  lua_createtable(L, 0, INFO_FIELDS + more);
+  for (int k = 0; k < INFO_FIELDS; k++) {
+    push_field(L, job, info, k);
+    lua_setfield(L, -2, field_names[k]);
+  }
+}
+
+/* job:info() -> table of its fields; who has it has looked at the end */
+static int
+info (lua_State *L)
+{
+  rs_job *const job = check(L);
+  look(L, lua_touserdata(L, 1));
+  rs_job_info i;
+  rs_handle_most(L, 1, 1, "job:info()");
+  rs_job_info_get(job, &i);
+  if (i.finished > 0)
+    rs_job_see(job);
+  push_fields(L, job, &i, 0);
+  return 1;
+}
+
+/* job:facts() -> the same, and what only the Lua part has to know */
+static int
+facts (lua_State *L)
+{
+  rs_job *const job = check(L);
+  look(L, lua_touserdata(L, 1));
+  rs_job_info i;
+  rs_job_info_get(job, &i);
+  push_fields(L, job, &i, 3);
+  lua_pushinteger(L, i.listen);
+  lua_setfield(L, -2, "listen");
+  lua_pushboolean(L, i.chunk);
+  lua_setfield(L, -2, "chunk");
+  lua_pushboolean(L, i.forgotten && i.unseen);
+  lua_setfield(L, -2, "unseen");
+  return 1;
+}
+
+/* [-(0|1), +0, e]  If 'status' is that of an error, which is on top, raise it;
+   the job is not waited for any more when that is to stop who waits. */
+static void
+check_wait (lua_State *L, rs_job *job, int status)
+{
+  if (status == LUA_OK)
+    return;
+  if (rs_lua_is_stopping(L))
+    rs_job_orphan(job);
+  lua_error(L);
+}
+
+/* [-0, +0, e]  Hand out what has come meanwhile. */
+static void
+dispatch (lua_State *L, rs_events *e, rs_job *job)
+{
+  lua_Integer n;
+  check_wait(L, job, rs_lua_try_dispatch(L, e, &n));
+}
+
+bool
+rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout)
+{
+  /* That of a short job is there in less time than it takes to wait for it;
+     but a job that waits runs what is queued. */
+  if (timeout != 0 && rs_pool_current(L) == NULL && !rs_events_pending(e)
+      && rs_job_look(job)) {
+    rs_job_see(job);
+    return true;
+  }
+  const double deadline = timeout == RS_FOREVER ? 0 : rs_now() + timeout;
+  dispatch(L, e, job);
+  while (!rs_job_settled(job)) {
+    double left = timeout;
+    if (timeout != RS_FOREVER) {
+      rs_job_info i;
+      rs_job_info_get(job, &i);
+      if (i.finished > 0)  /* it settles at once */
+        left = RS_FOREVER;
+      else
+        left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
+    }
+    if (left == 0) {
+      rs_job_unblock(L);
+      return false;
+    }
+    if (!rs_job_help(job, L)) {
+      if (rs_job_await(job, left) == RS_EINVAL)  /* a handler has forked? */
+        rs_handle_error(L, "this job belongs to another process");
+      check_wait(L, job, rs_lua_try_look(L));
+    }
+    dispatch(L, e, job);
+  }
+  rs_job_unblock(L);
+  rs_lua_dispatch(L, e);  /* its handlers have run when this returns */
+  rs_job_see(job);
+  return true;
+}
+
+/* job:wait([timeout]) -> state | nil, "timeout" */
+static int
+wait (lua_State *L)
+{
+  rs_job *const job = check(L);  /* the handle stays on the stack */
+  rs_handle_most(L, 2, 1, "job:wait([timeout])");
+  if (!rs_await_job(L, rs_lua_events(L), job,
+                    rs_handle_timeout(L, 2, "wait"))) {
+    lua_pushnil(L);
+    lua_pushliteral(L, "timeout");
+    return 2;
+  }
+  look(L, lua_touserdata(L, 1));
+  rs_job_info i;
+  rs_job_info_get(job, &i);
+  lua_pushstring(L, rs_job_state_name(i.state));
+  return 1;
+}
+
+/* Its results are taken, or looked at again. */
+static void
+note_got (rs_face *face, rs_handle *handle)
+{
+  rs_job_expect(handle->near);
+  if (handle->got)
+    return;
+  handle->got = true;
+  face->open--;
+  handle->near = face->got_before;
+  face->got_before = face->got;
+  face->got = handle->object;
+}
+
+/* job:get([timeout]) -> results...  The Lua part does what is not plain. */
+static int
+get (lua_State *L)
+{
+  rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1, RS_JOB_TYPE);
+  if (handle != NULL && handle->object != NULL && lua_isnoneornil(L, 2)
+      && lua_gettop(L) <= 2 && !rs_handle_foreign(handle)) {
+    rs_face *const face = rs_lua_own_face(L);
+    rs_events *const e = rs_lua_events_of(L, face);
+    rs_job *const job = handle->object;
+    int n;
+    if (!rs_job_settled(job) || rs_events_pending(e))
+      rs_await_job(L, e, job, RS_FOREVER);
+    note_got(face, handle);
+    lua_settop(L, 1);
+    if (push_results(L, handle, &n) == RS_OK)
+      return n;
+    lua_settop(L, 1);
+  }
+  return rs_handle_call(L, "parallel.job", "job_methods", "get");
+}
+
+/* job:listen(mask) */
+static int
+listen (lua_State *L)
+{
+  rs_job_listen(check(L), (unsigned) luaL_checkinteger(L, 2));
+  return 0;
+}
+
+/* job:news() -> id, is it a chunk, has it started, has it ended */
+static int
+news (lua_State *L)
+{
+  rs_job_info i;
+  rs_job_info_get(check(L), &i);
+  lua_pushinteger(L, (lua_Integer) i.id);
+  lua_pushboolean(L, i.chunk);
+  lua_pushboolean(L, i.started > 0);
+  lua_pushboolean(L, i.finished > 0);
+  return 4;
+}
+
+/* job:deliver() -> the next record | nil, the next event | nil */
+static int
+deliver (lua_State *L)
+{
+  rs_stream_record *const record = rs_job_deliver(check(L));
+  rs_stream_record_info info = { .stream = RS_STREAM_OUTPUT };
+  lua_settop(L, 1);
+  if (record != NULL)
+    rs_stream_record_info_get(record, &info);
+  if (record != NULL && info.stream != RS_STREAM_EVENT) {
+    rs_push_record(L, record);
+    return 1;
+  }
+  lua_pushnil(L);
+  if (record == NULL)
+    return 1;
+  rs_push_event(L, record, 1);
+  return 2;
+}
+
+/* job:delivered() -> sequence */
+static int
+delivered (lua_State *L)
+{
+  lua_pushinteger(L, (lua_Integer) rs_job_delivered(check(L)));
+  return 1;
+}
+
+/* job:record(after) -> the next record that is kept, or nil */
+static int
+record (lua_State *L)
+{
+  rs_job *const job = check(L);
+  rs_stream_record *const r =
+    rs_job_record(job, (uint64_t) luaL_checkinteger(L, 2));
+  if (r != NULL)
+    rs_push_record(L, r);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+/* job:settled() -> boolean */
+static int
+settled (lua_State *L)
+{
+  lua_pushboolean(L, rs_job_settled(check(L)));
+  return 1;
+}
+
+/* job:help() -> true when it was run here */
+static int
+help (lua_State *L)
+{
+  lua_pushboolean(L, rs_job_help(check(L), L));
+  return 1;
+}
+
+/* job:see() */
+static int
+see (lua_State *L)
+{
+  rs_job_see(check(L));
+  return 0;
+}
+
+/* job:fetch() -> true, results... | false, error, traceback, state
+                | nil, "not finished" */
+static int
+fetch (lua_State *L)
+{
+  rs_job *const job = check(L);
+  int n;
+  rs_handle_most(L, 1, 1, "job:fetch()");
+  lua_settop(L, 1);
+  lua_pushboolean(L, 1);
+  switch (push_results(L, lua_touserdata(L, 1), &n)) {
+    case RS_OK:
+      return n + 1;
+    case RS_EBUSY:
+      lua_pushnil(L);
+      lua_pushliteral(L, "not finished");
+      return 2;
+    default: {
+      rs_job_info i;
+      rs_job_info_get(job, &i);
+      lua_pushboolean(L, 0);
+      lua_replace(L, 2);
+      if (i.state != RS_JOB_FAILED && i.failure == NULL) {
+        /* The state says it all. */
+        lua_pushnil(L);
+        lua_replace(L, 3);
+      }
+      lua_pushstring(L, rs_job_state_name(i.state));
+      return 4;
+    }
+  }
+}
+
+/* job:stop(grace or nil) -> true when it had not ended */
+static int
+stop (lua_State *L)
+{
+  const int status = rs_job_cancel(check(L), luaL_optnumber(L, 2, -1));
+  if (status == RS_ETHREAD)
+    return rs_handle_error(L, "the system gives no thread to see to the end "
+                              "of the job: it was asked to stop, once");
+  lua_pushboolean(L, status == RS_OK);
+  return 1;
+}
+
+static int
+to_string (lua_State *L)
+{
+  rs_job *const job = check(L);
+  rs_job_info i;
+  rs_job_info_get(job, &i);
+  lua_pushfstring(L, "parallel.job: %s (%s)",
+                  rs_handle_escape(L, rs_job_name(job)),
+                  rs_job_state_name(i.state));
+  return 1;
+}
+
+/* A dropped handle lets its job run on. */
+static int
+gc (lua_State *L)
+{
+  rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1, RS_JOB_TYPE);
+  if (handle == NULL)
+    return 0;
+  rs_face *const face = rs_lua_own_face(L);
+  drop_kept(L, handle);
+  rs_job_expect(handle->near);
+  rs_job_forget(handle->object);
+  handle->object = NULL;
+  if (face->last == handle)
+    face->last = NULL;
+  if (face->before == handle)
+    face->before = NULL;
+  vacate(face, handle);  /* once, if somebody calls this himself */
+  return 0;
+}
+
+void
+rs_open_job_type (lua_State *L)
+{
+  static const luaL_Reg meta[] = {
+    { "__tostring", to_string },
+    { "__gc", gc },
+    { NULL, NULL }
+  };
+  static const luaL_Reg methods[] = {
+    { "get", get },
+    { "info", info },
+    { "wait", wait },
+    { "fetch", fetch },
+    { "deliver", deliver },
+    { "delivered", delivered },
+    { "facts", facts },
+    { "help", help },
+    { "listen", listen },
+    { "news", news },
+    { "record", record },
+    { "see", see },
+    { "settled", settled },
+    { "stop", stop },
+    { NULL, NULL }
+  };
+  rs_handle_type(L, RS_JOB_TYPE, meta, methods);
+  rs_face *const face = rs_lua_face(L);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, RS_JOB_TYPE);
+  lua_pushvalue(L, -1);
+  if (face->job_type != LUA_NOREF)  /* is it loaded again? */
+    lua_rawseti(L, LUA_REGISTRYINDEX, face->job_type);
+  else {
+    rs_places_open(L, &face->places);
+    lua_createtable(L, 0, 1);
+    lua_pushlightuserdata(L, face);
+    lua_pushcclosure(L, through, 1);
+    lua_setfield(L, -2, "__gc");
+    watch_collector(L);
+    face->job_type = luaL_ref(L, LUA_REGISTRYINDEX);
+  }
+  lua_createtable(L, 0, FIELDS);
+  for (int i = 0; i < FIELDS; i++) {
+    lua_pushinteger(L, i);
+    lua_setfield(L, -2, field_names[i]);
+  }
+  lua_pushvalue(L, -3);  /* methods, metatable, numbers */
+  lua_pushcclosure(L, get_field, 2);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+}

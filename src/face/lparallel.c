@@ -1,0 +1,564 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * lparallel.c - the module 'parallel': its C part, which the Lua part alone
+ * gets at, and the loading of that.
+ *
+ * In the host the module is 'parallel.init' at once.  In a runspace, where
+ * most jobs use nothing but 'parallel.task', it is an empty table that turns
+ * into the same thing when a name is first looked up: opening a runspace
+ * must stay as cheap as opening a state.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* isatty, RTLD_DEFAULT */
+#endif
+#include "lparallel.h"
+
+#include <string.h>
+
+#include <dlfcn.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "face/lhandle.h"
+#include "face/lua_files.h"
+
+/* -------------------------------------------------------------- the C part */
+
+/* core.cpus() -> CPUs that the process may use */
+static int
+cpus (lua_State *L)
+{
+  rs_handle_most(L, 0, 0, "parallel.cpus()");
+  lua_pushinteger(L, (lua_Integer) rs_cpus());
+  return 1;
+}
+
+/* core.workers() -> workers of the default pool, at most */
+static int
+workers (lua_State *L)
+{
+  lua_pushinteger(L, (lua_Integer) rs_parallel_workers(L));
+  return 1;
+}
+
+/* core.now() -> seconds on the monotonic clock */
+static int
+now (lua_State *L)
+{
+  rs_handle_most(L, 0, 0, "parallel.now()");
+  lua_pushnumber(L, rs_now());
+  return 1;
+}
+
+/* core.table(n) -> a table with room for n items */
+static int
+table (lua_State *L)
+{
+  const lua_Integer n = luaL_checkinteger(L, 1);
+  lua_createtable(L, n > 0 && n < 1 << 26 ? (int) n : 0, 1);
+  return 1;
+}
+
+/* core.in_runspace() -> boolean */
+static int
+in_runspace (lua_State *L)
+{
+  lua_pushboolean(L, rs_pool_current(L) != NULL);
+  return 1;
+}
+
+/* core.is_job(value) -> boolean */
+static int
+is_job (lua_State *L)
+{
+  lua_pushboolean(L, rs_handle_test(L, 1, RS_JOB_TYPE) != NULL);
+  return 1;
+}
+
+/* core.is_pool(value) -> boolean */
+static int
+is_pool (lua_State *L)
+{
+  lua_pushboolean(L, rs_handle_test(L, 1, RS_POOL_TYPE) != NULL);
+  return 1;
+}
+
+/* core.misuse(message)  Raise it behind the position of the code that called
+   into the module. */
+static int
+misuse (lua_State *L)
+{
+  return rs_handle_error(L, "%s", luaL_checkstring(L, 1));
+}
+
+/* core.complain(message)  The same for what is no misuse: a name that is
+   taken, a time that is over. */
+static int
+complain (lua_State *L)
+{
+  return rs_handle_error_near(L, luaL_checkstring(L, 1));
+}
+
+/* core.escape(text) -> the text, on one line, as 'rs_escape' has it */
+static int
+escape (lua_State *L)
+{
+  size_t size;
+  const char *const text = luaL_checklstring(L, 1, &size);
+  const size_t room = rs_escape(text, size, NULL, 0) + 1;
+  lua_settop(L, 1);
+  if (room == size + 1)
+    return 1;
+  luaL_Buffer b;
+  rs_escape(text, size, luaL_buffinitsize(L, &b, room), room);
+  luaL_pushresultsize(&b, room - 1);
+  return 1;
+}
+
+/* core.clean(text) -> the same, and short: what is quoted in a message */
+static int
+clean (lua_State *L)
+{
+  size_t size;
+  const char *const text = luaL_checklstring(L, 1, &size);
+  rs_handle_clean(L, text, size);
+  return 1;
+}
+
+/* core.raise(value)  Raise it as it is. */
+static int
+raise (lua_State *L)
+{
+  lua_settop(L, 1);
+  return lua_error(L);
+}
+
+/* A function of the module; upvalues: what looks at its arguments, and what
+   takes the results of that.  What the first one raises is raised again from
+   here, as by a function in C: a traceback then has no frame of the module's
+   Lua part. */
+static int
+call_public (lua_State *L)
+{
+  const int n = lua_gettop(L);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  if (lua_pcall(L, n, LUA_MULTRET, 0) != LUA_OK)
+    return lua_error(L);
+  rs_level_room(L, 1, NULL);
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_insert(L, 1);
+  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+  return lua_gettop(L);
+}
+
+/* core.public(look, act) -> function */
+static int
+public (lua_State *L)
+{
+  lua_settop(L, 2);
+  lua_pushcclosure(L, call_public, 2);
+  return 1;
+}
+
+/* core.write(1 or 2, text): in one piece, above the status line */
+static int
+write_line (lua_State *L)
+{
+  size_t size;
+  const char *const text = luaL_checklstring(L, 2, &size);
+  rs_console_write((int) luaL_checkinteger(L, 1), text, size);
+  return 0;
+}
+
+/* core.status(text or nil): the last line of the terminal */
+static int
+status (lua_State *L)
+{
+  rs_console_status(luaL_optstring(L, 1, NULL));
+  return 0;
+}
+
+/* core.is_terminal(descriptor) -> boolean */
+static int
+is_terminal (lua_State *L)
+{
+  lua_pushboolean(L, isatty((int) luaL_checkinteger(L, 1)));
+  return 1;
+}
+
+/* core.terminal_width([descriptor]) -> columns of the terminal, or nil */
+static int
+terminal_width (lua_State *L)
+{
+  struct winsize size;
+  const int fd = (int) luaL_optinteger(L, 1, 2);
+  if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+    lua_pushinteger(L, size.ws_col);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+static int
+free_message (lua_State *L)
+{
+  rs_message **const box = luaL_checkudata(L, 1, "parallel.message");
+  rs_message_unref(*box);
+  *box = NULL;
+  return 0;
+}
+
+/* core.copy(...) -> ..., encoded and decoded */
+static int
+copy (lua_State *L)
+{
+  static const luaL_Reg meta[] = { { "__gc", free_message }, { NULL, NULL } };
+  const int n = lua_gettop(L);
+  rs_error err;
+  rs_message **const box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = NULL;
+  rs_push_type(L, "parallel.message", meta);
+  lua_setmetatable(L, -2);
+  lua_insert(L, 1);
+  if (rs_encode(L, n, box, &err) != RS_OK)
+    return rs_handle_raise(L, &err);
+  lua_settop(L, 1);
+  const int results = rs_decode(L, *box);
+  rs_message_unref(*box);
+  *box = NULL;
+  return results;
+}
+
+static int
+open_core (lua_State *L)
+{
+  static const luaL_Reg functions[] = {
+    { "batch", rs_lua_batch },
+    { "clean", clean },
+    { "complain", complain },
+    { "copy", copy },
+    { "cpus", cpus },
+    { "default_pool", rs_lua_default_pool },
+    { "escape", escape },
+    { "fileno", rs_lua_fileno },
+    { "help", rs_lua_help },
+    { "in_runspace", in_runspace },
+    { "initial_state", rs_lua_initial_state },
+    { "interrupted", rs_lua_interrupted },
+    { "is_job", is_job },
+    { "is_pool", is_pool },
+    { "is_terminal", is_terminal },
+    { "jobs", rs_lua_jobs },
+    { "listen", rs_lua_listen },
+    { "misuse", misuse },
+    { "now", now },
+    { "poll", rs_lua_poll },
+    { "pool", rs_lua_pool },
+    { "pools", rs_lua_pools },
+    { "public", public },
+    { "raise", raise },
+    { "run_guard", rs_lua_run_guard },
+    { "status", status },
+    { "table", table },
+    { "terminal_width", terminal_width },
+    { "wait", rs_lua_wait },
+    { "wait_guard", rs_lua_wait_guard },
+    { "workers", workers },
+    { "write", write_line },
+    { NULL, NULL }
+  };
+  static const luaL_Reg of_pools[] = {
+    { "run", rs_lua_run },
+    { "spawn", rs_lua_spawn },
+    { NULL, NULL }
+  };
+  rs_lua_events(L);  /* first, so that they are collected last */
+  luaL_newlib(L, functions);
+  lua_pushlightuserdata(L, rs_lua_face(L));
+  luaL_setfuncs(L, of_pools, 1);
+  lua_pushstring(L, rs_version());
+  lua_setfield(L, -2, "version");
+  rs_open_pool_type(L);
+  lua_setfield(L, -2, "pool_methods");
+  rs_open_job_type(L);
+  lua_setfield(L, -2, "job_methods");
+  rs_open_batch_type(L);
+  lua_pop(L, 1);
+  rs_open_initial_state_type(L);
+  lua_pop(L, 1);
+  return 1;
+}
+
+/* ------------------------------------------------------------ the Lua part */
+
+/* Key in the registry, by address: the C part, made when it is first needed.
+   Only the Lua part is given it: what it does is not checked again. */
+static const char core_key;
+
+/* [-0, +1, m] */
+static void
+push_core (lua_State *L)
+{
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &core_key) != LUA_TNIL)
+    return;
+  lua_pop(L, 1);
+  lua_pushcfunction(L, open_core);
+  lua_call(L, 0, 1);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &core_key);
+}
+
+/*
+ * Loader of an embedded file, which is the upvalue: (name, ...) -> module.
+ * The file gets its name and the C part.  It is run once in a state, whatever
+ * becomes of 'package.loaded', and what it made is in the registry, by its
+ * address: who runs tests takes modules out and requires them again, and would
+ * have half of the module twice, since handles keep their methods.
+ */
+static int
+load_file (lua_State *L)
+{
+  luaL_checktype(L, lua_upvalueindex(1), LUA_TLIGHTUSERDATA);
+  const rs_lua_file *const file = lua_touserdata(L, lua_upvalueindex(1));
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, file) != LUA_TNIL)
+    return 1;
+  if (luaL_loadbufferx(L, file->source, file->size, file->chunkname, "t")
+      != LUA_OK)
+    return lua_error(L);
+  lua_pushstring(L, file->module);
+  push_core(L);
+  lua_call(L, 2, 1);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, file);
+  return 1;
+}
+
+/* [-0, +1, m]  Push the loader of an embedded file. */
+static void
+push_loader (lua_State *L, const rs_lua_file *file)
+{
+  lua_pushlightuserdata(L, (void *) (uintptr_t) file);
+  lua_pushcclosure(L, load_file, 1);
+}
+
+/* [-0, +0, m]  Let 'require' find the embedded files. */
+static void
+preload (lua_State *L)
+{
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  for (const rs_lua_file *file = rs_lua_files; file->module != NULL; file++) {
+    push_loader(L, file);
+    lua_setfield(L, -2, file->module);
+  }
+  lua_pop(L, 1);
+}
+
+void
+rs_lua_require (lua_State *L, const char *name)
+{
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, -1, name) == LUA_TNIL) {
+    lua_pop(L, 1);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_getfield(L, -1, name);
+    lua_remove(L, -2);
+    lua_pushstring(L, name);
+    lua_call(L, 1, 1);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, name);
+  }
+  lua_remove(L, -2);
+}
+
+/* Key in the registry, by address: the module, once it is loaded whole. */
+static const char module_key;
+
+/* [-0, +1, m]  Push the module.  Its file goes from the table of modules, so
+   that messages and tracebacks have one name for each function of it. */
+static void
+push_module (lua_State *L)
+{
+  static const char file[] = "parallel.init";
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &module_key) == LUA_TTABLE)
+    return;
+  lua_pop(L, 1);
+  rs_lua_require(L, file);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &module_key);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_pushnil(L);
+  lua_setfield(L, -2, file);
+  lua_pop(L, 1);
+}
+
+/* ----------------------------------------------- the engine of the process */
+
+/*
+ * Two engines in a process do not know of each other: one cannot stop the jobs
+ * of the other, nor tell them who they are.  So a 'parallel.so' that comes to
+ * a process which has one leaves it to that: the program's, librunspace's, or
+ * that of the module which opened this state.  They find each other by this
+ * name, whose number is that of the struct, whatever their versions are.
+ */
+typedef struct rs_engine {
+  size_t size;
+  const char *version;
+  lua_CFunction open;   /* luaopen_parallel */
+} rs_engine;
+
+#define ENGINE_NAME "rs_engine_1"
+#define ENGINE_KEY "runspace.engine_1"  /* in the registry: the engine */
+
+extern RS_API const rs_engine rs_engine_1;
+
+const rs_engine rs_engine_1 = {
+  sizeof(rs_engine), RS_VERSION, luaopen_parallel
+};
+
+/* [-0, +0, -]  An engine that was here before this one, or NULL. */
+static const rs_engine *
+find_engine (lua_State *L)
+{
+  const rs_engine *engine = NULL;
+  if (lua_getfield(L, LUA_REGISTRYINDEX, ENGINE_KEY) == LUA_TLIGHTUSERDATA)
+    engine = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  if (engine == NULL)
+    engine = dlsym(RTLD_DEFAULT, ENGINE_NAME);
+  if (engine == NULL) {  /* a library that some other one brought for itself */
+    void *const library = dlopen("librunspace.so.0", RTLD_LAZY | RTLD_NOLOAD);
+    if (library != NULL) {
+      engine = dlsym(library, ENGINE_NAME);
+      dlclose(library);  /* it stays: it is linked so */
+    }
+  }
+  return engine != &rs_engine_1 ? engine : NULL;
+}
+
+/* [-0, +0, m]  'L' has its module from here. */
+static void
+note_engine (lua_State *L)
+{
+  lua_pushlightuserdata(L, (void *) (uintptr_t) &rs_engine_1);
+  lua_setfield(L, LUA_REGISTRYINDEX, ENGINE_KEY);
+}
+
+int
+luaopen_parallel (lua_State *L)
+{
+  const rs_engine *const other = find_engine(L);
+  if (other != NULL)
+    return other->open(L);
+  note_engine(L);
+  preload(L);
+  push_module(L);
+  rs_push_task(L);
+  lua_setfield(L, -2, "task");
+  return 1;
+}
+
+/* ----------------------------------------------------------- in a runspace */
+
+/* __index of the module that is not loaded yet: (module, name).  Until it is
+   loaded whole it stays as it was, since a job may be stopped meanwhile. */
+static int
+load_lazily (lua_State *L)
+{
+  luaL_checktype(L, 1, LUA_TTABLE);
+  static const char *const needed[] = { "package", "table", "string", "math" };
+  lua_settop(L, 2);
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
+    if (lua_getfield(L, 3, needed[i]) == LUA_TNIL)
+      return rs_handle_error(L, "the module 'parallel' needs the library '%s':"
+                                " name it in 'libs'", needed[i]);
+  }
+  lua_settop(L, 2);
+  push_module(L);
+  lua_pushnil(L);
+  while (lua_next(L, 3)) {  /* become it */
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2);
+    lua_rawset(L, 1);
+  }
+  if (lua_getmetatable(L, 3))
+    lua_setmetatable(L, 1);
+  lua_settop(L, 2);
+  lua_gettable(L, 1);
+  return 1;
+}
+
+/* __pairs of the same: (module) */
+static int
+pairs_lazily (lua_State *L)
+{
+  lua_settop(L, 1);
+  lua_getfield(L, 1, "version");  /* it is whole now */
+  lua_settop(L, 1);
+  if (luaL_getmetafield(L, 1, "__pairs") == LUA_TNIL)
+    return luaL_error(L, "the module 'parallel' is not whole");
+  lua_insert(L, 1);
+  lua_call(L, 1, 3);
+  return 3;
+}
+
+/* __index of 'package.preload': (table, name) */
+static int
+find_loader (lua_State *L)
+{
+  const char *const name = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2)
+                                                         : "";
+  const rs_lua_file *file = rs_lua_files;
+  while (file->module != NULL && strcmp(file->module, name) != 0)
+    file++;
+  if (file->module != NULL)
+    push_loader(L, file);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+/* [-1, +1, m]  Give the table on top a metatable with that '__index'. */
+static void
+set_index (lua_State *L, lua_CFunction index)
+{
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, index);
+  lua_setfield(L, -2, "__index");
+  lua_setmetatable(L, -2);
+}
+
+/* Most runspaces never ask for what is preloaded, and to put it there takes a
+   tenth of the time that opening a runspace takes. */
+static int
+open_lazily (lua_State *L)
+{
+  note_engine(L);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  set_index(L, find_loader);
+  lua_createtable(L, 0, 4);
+  rs_push_task(L);
+  lua_setfield(L, -2, "task");
+  set_index(L, load_lazily);
+  lua_getmetatable(L, -1);
+  lua_pushcfunction(L, pairs_lazily);
+  lua_setfield(L, -2, "__pairs");
+  lua_pop(L, 1);
+  return 1;
+}
+
+/* For each runspace, by the engine (initial_state.h). */
+extern const lua_CFunction rs_own_module;
+
+const lua_CFunction rs_own_module = open_lazily;
+
+void
+rs_add_parallel (lua_State *L, rs_initial_state *is)
+{
+  const int status =
+    rs_initial_state_add_preload(is, "parallel", open_lazily,
+                                 RS_PRELOAD_GLOBAL | RS_PRELOAD_SURE);
+  if (status != RS_OK)
+    rs_handle_error(L, "%s", rs_status_message(status));
+}

@@ -1,0 +1,919 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * lpool.c - pools and initial states as Lua sees them.
+ *
+ * The options were checked by the Lua part.
+ */
+#include "face/lhandle.h"
+
+#include <math.h>
+#include <string.h>
+
+#include <lualib.h>
+
+#include "lparallel.h"
+
+/* Keys in the registry, by address. */
+static const char workers_key;  /* of the default pool, at most; or nil */
+static const char warnings_key; /* 'warn' speaks in runspaces; or nil */
+static const char default_key;  /* the default pool */
+static const char pools_key;    /* handles of open pools, weak keys */
+
+/* What holds the job of a 'pool:run' while it is waited for. */
+static const char run_type[] = "parallel.run";
+
+/* User values of a pool: it is not ours to release; its option 'streams'. */
+enum { LENT = 1, STREAMS };
+
+static rs_pool *
+check (lua_State *L)
+{
+  return rs_handle_check(L, 1, RS_POOL_TYPE);
+}
+
+/* ---------------------------------------------------------- initial states */
+
+/* The names of Lua's libraries, in the order of RS_LIB_ bits. */
+static const char *const libraries[] = {
+  "base", "package", "coroutine", "table", "io", "os", "string", "math",
+  "utf8", "debug", NULL
+};
+
+/* A status of a setter without a text. */
+static void
+check_status (lua_State *L, int status)
+{
+  if (status != RS_OK)
+    rs_handle_error(L, "%s", rs_status_message(status));
+}
+
+/* Raise 'err' behind the name of the field. */
+static int
+refuse (lua_State *L, const char *kind, const char *name, const rs_error *err)
+{
+  return rs_handle_error(L, "%s '%s': %s", kind,
+                         rs_handle_clean(L, name, strlen(name)), err->text);
+}
+
+/* [-0, +0, e]  spec.variables or spec.functions at the top of the stack */
+static void
+add_variables (lua_State *L, rs_initial_state *is, const char *kind)
+{
+  rs_error err;
+  lua_pushnil(L);
+  while (lua_next(L, -2)) {
+    const char *const name = luaL_checkstring(L, -2);
+    if (rs_initial_state_add_variable(is, name, L, &err) != RS_OK)
+      refuse(L, kind, name, &err);
+  }
+}
+
+/* [-0, +0, e]  spec.preload at the top of the stack */
+static void
+add_preloads (lua_State *L, rs_initial_state *is)
+{
+  rs_error err;
+  lua_pushnil(L);
+  while (lua_next(L, -2)) {
+    const char *const name = luaL_checkstring(L, -2);
+    if (rs_initial_state_add_loader(is, name, L, &err) != RS_OK)
+      refuse(L, "preload", name, &err);
+  }
+}
+
+/* [-0, +0, e]  spec.modules at the top of the stack */
+static void
+add_modules (lua_State *L, rs_initial_state *is)
+{
+  const lua_Integer n = luaL_len(L, -1);
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_geti(L, -1, i);
+    check_status(L, rs_initial_state_add_module(is, luaL_checkstring(L, -1)));
+    lua_pop(L, 1);
+  }
+}
+
+/* [-0, +0, e]  spec.libs at the top of the stack */
+static void
+set_libs (lua_State *L, rs_initial_state *is)
+{
+  unsigned libs = 0;
+  const lua_Integer n = luaL_len(L, -1);
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_geti(L, -1, i);
+    libs |= 1u << luaL_checkoption(L, lua_gettop(L), NULL, libraries);
+    lua_pop(L, 1);
+  }
+  check_status(L, rs_initial_state_set_libs(is, libs));
+}
+
+/* [-0, +0, e]  spec.sandbox at the top of the stack */
+static void
+set_sandbox (lua_State *L, rs_initial_state *is)
+{
+  const int spec = lua_gettop(L);
+  rs_sandbox sandbox = { .files = RS_FILES_ALL };
+  lua_getfield(L, spec, "files");
+  sandbox.files = (int) luaL_checkinteger(L, -1);
+  lua_getfield(L, spec, "forbid");
+  sandbox.forbid = (unsigned) luaL_checkinteger(L, -1);
+  if (lua_getfield(L, spec, "c_modules") == LUA_TTABLE) {  /* it keeps them */
+    const lua_Integer n = luaL_len(L, -1);
+    const char **const names =
+      lua_newuserdatauv(L, ((size_t) n + 1) * sizeof *names, 0);
+    for (lua_Integer i = 1; i <= n; i++) {
+      lua_rawgeti(L, -2, i);
+      names[i - 1] = luaL_checkstring(L, -1);
+      lua_pop(L, 1);
+    }
+    names[n] = NULL;
+    sandbox.c_modules = names;
+  }
+  check_status(L, rs_initial_state_set_sandbox(is, &sandbox));
+  lua_settop(L, spec);
+}
+
+/* [-0, +1, m]  An empty initial state behind a handle. */
+static rs_initial_state *
+push_initial_state (lua_State *L)
+{
+  void **const handle = rs_handle_new(L, RS_INITIAL_STATE_TYPE, 0);
+  *handle = rs_initial_state_new();
+  if (*handle == NULL)
+    rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &warnings_key);
+  check_status(L, rs_initial_state_set_warnings(*handle,
+                                                lua_toboolean(L, -1)));
+  lua_pop(L, 1);
+  check_status(L, rs_initial_state_inherit(*handle, L));
+  rs_add_parallel(L, *handle);
+  return *handle;
+}
+
+int
+rs_lua_initial_state (lua_State *L)
+{
+  rs_error err;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  rs_initial_state *const is = push_initial_state(L);
+  if (lua_getfield(L, 1, "libs") == LUA_TTABLE)
+    set_libs(L, is);
+  if (lua_getfield(L, 1, "sandbox") == LUA_TTABLE)
+    set_sandbox(L, is);
+  lua_getfield(L, 1, "path");
+  check_status(L, rs_initial_state_set_path(is, lua_tostring(L, -1)));
+  lua_getfield(L, 1, "cpath");
+  check_status(L, rs_initial_state_set_cpath(is, lua_tostring(L, -1)));
+  if (lua_getfield(L, 1, "preload") == LUA_TTABLE)
+    add_preloads(L, is);
+  if (lua_getfield(L, 1, "variables") == LUA_TTABLE)
+    add_variables(L, is, "variable");
+  if (lua_getfield(L, 1, "functions") == LUA_TTABLE)
+    add_variables(L, is, "function");
+  if (lua_getfield(L, 1, "modules") == LUA_TTABLE)
+    add_modules(L, is);
+  if (lua_getfield(L, 1, "init") != LUA_TNIL
+      && rs_initial_state_set_init(is, L, &err) != RS_OK)
+    return rs_handle_error(L, "init: %s", err.text);
+  lua_settop(L, 2);
+  return 1;
+}
+
+static int
+initial_state_gc (lua_State *L)
+{
+  rs_initial_state **const handle = luaL_checkudata(L, 1,
+                                                    RS_INITIAL_STATE_TYPE);
+  rs_initial_state_unref(*handle);
+  *handle = NULL;
+  return 0;
+}
+
+void
+rs_open_initial_state_type (lua_State *L)
+{
+  static const luaL_Reg meta[] = {
+    { "__gc", initial_state_gc },
+    { NULL, NULL }
+  };
+  static const luaL_Reg methods[] = { { NULL, NULL } };
+  rs_handle_type(L, RS_INITIAL_STATE_TYPE, meta, methods);
+}
+
+/* ------------------------------------------------------------------- pools */
+
+/* [-0, +0, e]  The field 'name' of the options at 1 as a count; 0 if nil. */
+static unsigned
+count_field (lua_State *L, const char *name)
+{
+  lua_getfield(L, 1, name);
+  const lua_Integer n = luaL_optinteger(L, -1, 0);
+  lua_pop(L, 1);
+  return (unsigned) n;
+}
+
+/* [-0, +1, m]  Push the table of pools. */
+static void
+push_pools (lua_State *L)
+{
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &pools_key) == LUA_TTABLE)
+    return;
+  lua_pop(L, 1);
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &pools_key);
+}
+
+/* core.pools() -> array of the pools that are open */
+int
+rs_lua_pools (lua_State *L)
+{
+  lua_settop(L, 0);
+  lua_newtable(L);
+  push_pools(L);
+  lua_Integer n = 0;
+  lua_pushnil(L);
+  while (lua_next(L, 2)) {
+    rs_pool *const *const handle = lua_touserdata(L, 3);
+    rs_pool_info info;
+    rs_pool_info_get(*handle, &info);
+    if (*handle != NULL && !info.closed) {  /* it did open? */
+      lua_pushvalue(L, 3);
+      lua_rawseti(L, 1, ++n);
+    }
+    lua_pop(L, 1);
+  }
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* [-0, +0, -]  Note whether the pool at 'index' is more than a plain one. */
+static void
+set_special (lua_State *L, int index)
+{
+  rs_handle *const handle = lua_touserdata(L, index);
+  handle->special = lua_getiuservalue(L, index, STREAMS) != LUA_TNIL
+                 || rs_pool_is_limited(handle->object);
+  lua_pop(L, 1);
+}
+
+/* Seconds in which most pools open; for others the host waits so that handlers
+   run, and an interrupt or a stop ends it. */
+#define QUICK 0.01
+
+/* (pool, error)  Wait until it is open. -> status */
+static int
+await_open (lua_State *L)
+{
+  rs_pool *const pool = lua_touserdata(L, 1);
+  rs_error *const err = lua_touserdata(L, 2);
+  rs_events *const e = rs_lua_events(L);
+  int status;
+  while ((status = rs_pool_await_open(pool, e, 0, err)) == RS_EBUSY) {
+    rs_lua_sleep(L, e, RS_FOREVER);
+    rs_lua_dispatch(L, e);
+  }
+  lua_pushinteger(L, status);
+  return 1;
+}
+
+/* [-0, +1, e]  Open a pool behind a handle. */
+static int
+open (lua_State *L, const rs_pool_options *options)
+{
+  rs_error err;
+  rs_pool *pool = NULL;
+  rs_lua_events(L);  /* a state that is being closed would leave it behind */
+  push_pools(L);
+  void **const handle = rs_handle_new(L, RS_POOL_TYPE, STREAMS);
+  lua_pushvalue(L, -1);
+  lua_pushboolean(L, 1);
+  lua_rawset(L, -4);
+  lua_remove(L, -2);
+  if (rs_pool_start(options, &pool, &err) != RS_OK)
+    return rs_handle_raise(L, &err);
+  *handle = pool;
+  int raised = LUA_OK;
+  int status = rs_pool_await_open(pool, NULL, QUICK, &err);
+  if (status == RS_EBUSY) {
+    lua_pushcfunction(L, await_open);
+    lua_pushlightuserdata(L, pool);
+    lua_pushlightuserdata(L, &err);
+    raised = lua_pcall(L, 2, 1, 0);
+    if (raised == LUA_OK) {
+      status = (int) lua_tointeger(L, -1);
+      lua_pop(L, 1);
+    }
+  }
+  if (status != RS_OK) {
+    *handle = NULL;
+    rs_pool_unref(pool);
+    return raised == LUA_OK ? rs_handle_raise(L, &err) : lua_error(L);
+  }
+  set_special(L, -1);
+  return 1;
+}
+
+/* [-0, +0, e]  The same, up to any size. */
+static uint64_t
+large_field (lua_State *L, const char *name)
+{
+  lua_getfield(L, 1, name);
+  const lua_Integer n = luaL_optinteger(L, -1, 0);
+  lua_pop(L, 1);
+  return (uint64_t) n;
+}
+
+/* [-0, +0, e]  The same, as much of it as a 'size_t' can be, which may have
+   fewer bits. */
+static size_t
+size_field (lua_State *L, const char *name)
+{
+  return rs_clip_size(large_field(L, name));
+}
+
+/* [-0, +0, -]  A signal that is taken does not do any more what it did in the
+   process.  Code in a sandbox has the one that everybody has, or that its own
+   pool has taken. */
+static bool
+may_take_signal (lua_State *L, int signal)
+{
+  rs_sandbox sandbox;
+  rs_pool_info info;
+  rs_pool *const own = rs_pool_current(L);
+  if (signal == 0 || signal == RS_NO_SIGNAL || own == NULL
+      || !rs_sandbox_get(L, &sandbox))
+    return true;
+  rs_pool_info_get(own, &info);
+  return signal == info.signal;
+}
+
+int
+rs_lua_pool (lua_State *L)
+{
+  static const char *const resets[] = { "globals", "none", "fresh", NULL };
+  rs_pool_options o = { 0 };
+  luaL_checktype(L, 1, LUA_TTABLE);
+  o.min = count_field(L, "min");
+  o.max = count_field(L, "max");
+  lua_getfield(L, 1, "idle");
+  const double idle = luaL_optnumber(L, -1, 0);
+  o.idle = isinf(idle) ? RS_FOREVER : idle;
+  o.memory = size_field(L, "memory");
+  o.instructions = large_field(L, "instructions");
+  o.max_tasks = large_field(L, "max_tasks");
+  o.max_bytes = size_field(L, "max_bytes");
+  o.queue_jobs = size_field(L, "queue_jobs");
+  o.queue_bytes = size_field(L, "queue_bytes");
+  lua_getfield(L, 1, "pin");
+  o.pin = lua_toboolean(L, -1);
+  lua_getfield(L, 1, "signal");
+  o.signal = (int) luaL_optinteger(L, -1, 0);
+  if (!may_take_signal(L, o.signal))
+    return rs_handle_error(L, "signal (%d) cannot be taken: the sandbox of "
+                              "this runspace forbids to take one from the "
+                              "process: leave it out", o.signal);
+  lua_getfield(L, 1, "reset");
+  o.reset = luaL_checkoption(L, lua_gettop(L), "globals", resets);
+  if (lua_getfield(L, 1, "initial_state") != LUA_TNIL)
+    o.initial_state = rs_handle_check(L, lua_gettop(L),
+                                      RS_INITIAL_STATE_TYPE);
+  else
+    o.initial_state = push_initial_state(L);
+  return open(L, &o);
+}
+
+void
+rs_parallel_set_workers (lua_State *L, unsigned workers)
+{
+  lua_pushinteger(L, (lua_Integer) workers);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &workers_key);
+}
+
+void
+rs_parallel_set_warnings (lua_State *L, bool on)
+{
+  lua_pushboolean(L, on);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &warnings_key);
+}
+
+unsigned
+rs_parallel_workers (lua_State *L)
+{
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &workers_key);
+  const lua_Integer n = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  return n > 0 ? (unsigned) n : rs_cpus();
+}
+
+/* [-0, +0, e]  Where runspaces find modules: where this state does. */
+static void
+copy_paths (lua_State *L, rs_initial_state *is)
+{
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, -1, LUA_LOADLIBNAME) == LUA_TTABLE) {
+    lua_getfield(L, -1, "path");
+    check_status(L, rs_initial_state_set_path(is, lua_tostring(L, -1)));
+    lua_getfield(L, -2, "cpath");
+    check_status(L, rs_initial_state_set_cpath(is, lua_tostring(L, -1)));
+    lua_pop(L, 2);
+  }
+  lua_pop(L, 2);
+}
+
+int
+rs_lua_default_pool (lua_State *L)
+{
+  rs_pool *const own = rs_pool_current(L);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) != LUA_TNIL
+      && (own != NULL || !rs_handle_foreign(lua_touserdata(L, -1))))
+    return 1;
+  if (own != NULL) {  /* in a runspace: its own pool, which outlives it */
+    *rs_handle_new(L, RS_POOL_TYPE, STREAMS) = own;
+    lua_pushboolean(L, 1);
+    lua_setiuservalue(L, -2, LENT);
+    set_special(L, -1);
+  }
+  else {
+    rs_pool_options o = { .max = rs_parallel_workers(L) };
+    o.initial_state = push_initial_state(L);
+    copy_paths(L, o.initial_state);
+    open(L, &o);
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) != LUA_TNIL
+        && !rs_handle_foreign(lua_touserdata(L, -1))) {
+      rs_handle *const late = lua_touserdata(L, -2);
+      rs_pool_unref(late->object);
+      late->object = NULL;
+      return 1;  /* a handler that ran meanwhile was here first */
+    }
+    lua_pop(L, 1);
+  }
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &default_key);
+  return 1;
+}
+
+/* [-0, +1, e]  Insert it below the arguments of a call. */
+static void
+insert_default_pool (lua_State *L)
+{
+  const int n = lua_gettop(L);
+  rs_level_room(L, LUA_MINSTACK, NULL);
+  rs_lua_default_pool(L);
+  lua_insert(L, 1);
+  lua_settop(L, n + 1);
+}
+
+/* (job)  Its pool is closed: the last chance to report its failure. */
+static int
+last_look (lua_State *L)
+{
+  rs_job *const job = rs_handle_check(L, 1, RS_JOB_TYPE);
+  rs_job_info info;
+  rs_job_info_get(job, &info);
+  if (!info.unseen)
+    return 0;
+  rs_lua_require(L, "parallel.event");
+  lua_getfield(L, -1, "report_unseen");
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 0);
+  return 0;
+}
+
+/* [-0, +0, e]  Close the pool at 1; handlers run meanwhile, since its jobs
+   may wait for them. */
+static int
+close (lua_State *L, double timeout)
+{
+  rs_pool *const pool = check(L);
+  const double deadline = rs_now() + timeout;
+  rs_events *const e = rs_lua_events(L);
+  int status = RS_EBUSY;
+  double left = timeout;
+  while (status == RS_EBUSY && left != 0) {
+    status = rs_pool_shut(pool, e);
+    if (status != RS_EBUSY)
+      break;
+    lua_Integer n;
+    rs_events_wait(e, left);
+    int raised = rs_lua_try_look(L);
+    if (raised == LUA_OK)
+      raised = rs_lua_try_dispatch(L, e, &n);
+    if (raised != LUA_OK) {
+      if (rs_lua_is_stopping(L))
+        rs_pool_cancel(pool, -1);
+      return lua_error(L);
+    }
+    if (timeout != RS_FOREVER)
+      left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
+  }
+  if (status != RS_EINVAL)
+    status = rs_pool_close(pool, 0);
+  if (status == RS_EINVAL) {
+    check(L);  /* a handler has forked? */
+    return status;
+  }
+  rs_lua_dispatch(L, e);
+  rs_pool_info info;
+  rs_pool_info_get(pool, &info);
+  if (info.ended[RS_JOB_FAILED] + info.ended[RS_JOB_TIMED_OUT]
+      + info.ended[RS_JOB_LOST] > 0) {  /* or why look at all handles? */
+    lua_pushcfunction(L, last_look);
+    rs_visit_jobs(L, pool);
+    lua_pop(L, 1);
+  }
+  return status;
+}
+
+/* pool:close([timeout]) -> true | false, "timeout" */
+static int
+pool_close (lua_State *L)
+{
+  check(L);
+  rs_handle_most(L, 2, 1, "pool:close([timeout])");
+  switch (close(L, rs_handle_timeout(L, 2, "close"))) {
+    case RS_OK:
+      lua_pushboolean(L, 1);
+      return 1;
+    case RS_EINVAL:
+      return rs_handle_error(L, "a pool cannot be closed by a job of its own");
+    default:
+      lua_pushboolean(L, 0);
+      lua_pushliteral(L, "timeout");
+      return 2;
+  }
+}
+
+/* The end of the scope: what still runs is told to stop. */
+static int
+pool_scope_end (lua_State *L)
+{
+  const rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1,
+                                                               RS_POOL_TYPE);
+  if (handle == NULL || !rs_handle_foreign(handle))
+    close(L, 0);
+  return 0;
+}
+
+/* pool:info() -> table */
+static int
+pool_info (lua_State *L)
+{
+  rs_pool_info i;
+  rs_pool_info_get(check(L), &i);
+  rs_handle_most(L, 1, 1, "pool:info()");
+  const struct { const char *name; uint64_t value; } counts[] = {
+    { "min", i.min },
+    { "max", i.max },
+    { "workers", i.workers },
+    { "idle", i.idle },
+    { "stuck", i.stuck },
+    { "queued", i.queued },
+    { "running", i.running },
+    { "finished", i.finished },
+    { "started_workers", i.started_workers },
+    { "failed_workers", i.failed_workers },
+    { "lost_workers", i.lost_workers },
+    { "renewed", i.renewed },
+  };
+  lua_createtable(L, 0, 16);
+  for (size_t k = 0; k < sizeof counts / sizeof counts[0]; k++) {
+    lua_pushinteger(L, (lua_Integer) counts[k].value);
+    lua_setfield(L, -2, counts[k].name);
+  }
+  lua_pushboolean(L, i.closed);
+  lua_setfield(L, -2, "closed");
+  if (i.failure[0] != '\0') {
+    lua_pushstring(L, i.failure);
+    lua_setfield(L, -2, "failure");
+  }
+  lua_pushinteger(L, (lua_Integer) i.bytes);
+  lua_setfield(L, -2, "bytes");
+  lua_createtable(L, 0, 4);
+  for (int state = RS_JOB_COMPLETED; state <= RS_JOB_LOST; state++) {
+    lua_pushinteger(L, (lua_Integer) i.ended[state]);
+    lua_setfield(L, -2, rs_job_state_name((rs_job_state) state));
+  }
+  lua_setfield(L, -2, "done");
+  return 1;
+}
+
+/* pool:set_streams(table or nil), pool:streams(): the option 'streams' */
+static int
+pool_set_streams (lua_State *L)
+{
+  check(L);
+  lua_settop(L, 2);
+  lua_setiuservalue(L, 1, STREAMS);
+  set_special(L, 1);
+  return 0;
+}
+
+static int
+pool_streams (lua_State *L)
+{
+  rs_handle_get(L, 1, RS_POOL_TYPE);
+  lua_getiuservalue(L, 1, STREAMS);
+  return 1;
+}
+
+/* pool:stop(grace or nil): all that is queued and runs */
+static int
+pool_stop (lua_State *L)
+{
+  rs_pool_cancel(check(L), luaL_optnumber(L, 2, -1));
+  return 0;
+}
+
+/* pool:await_room(): the next wait of this state ends when its queue has
+   some. */
+static int
+pool_await_room (lua_State *L)
+{
+  check_status(L, rs_pool_await_room(check(L), rs_lua_events(L)));
+  return 0;
+}
+
+/* [-0, +0, e]  The plain options of a job, of the table at 'index'. */
+static void
+read_job_options (lua_State *L, int index, rs_job_options *o)
+{
+  lua_getfield(L, index, "timeout");
+  o->timeout = luaL_optnumber(L, -1, 0);
+  lua_getfield(L, index, "deadline");
+  o->deadline = luaL_optnumber(L, -1, 0);
+  lua_getfield(L, index, "retries");
+  o->retries = (unsigned) luaL_optinteger(L, -1, 0);
+  lua_getfield(L, index, "retry_on");
+  o->retry_on = (unsigned) luaL_optinteger(L, -1, 0);
+  lua_getfield(L, index, "priority");
+  o->priority = (int) luaL_optinteger(L, -1, 0);
+  lua_getfield(L, index, "streams");
+  o->listen = rs_check_streams(L, lua_gettop(L));
+  lua_pop(L, 6);
+}
+
+/* pool:start(function or source, options or nil, ...)
+     -> job | nil, "full"
+   options: name, streams, timeout, deadline, retries, retry_on, priority;
+     guard: what holds the job from then on (core.run_guard), so that an error
+       which is raised from outside finds it there */
+static int
+pool_start (lua_State *L)
+{
+  enum { POOL = 1, FUNCTION, OPTIONS, FIRST };
+  rs_pool *const pool = check(L);
+  rs_error err;
+  rs_job *job;
+  rs_face *const face = rs_lua_own_face(L);
+  rs_job_options o = { .events = rs_lua_events_of(L, face) };
+  rs_job **guard = NULL;
+  luaL_checkany(L, FUNCTION);
+  if (lua_gettop(L) < OPTIONS)
+    lua_settop(L, OPTIONS);
+  const int nargs = lua_gettop(L) - OPTIONS;
+  if (lua_istable(L, OPTIONS)) {
+    read_job_options(L, OPTIONS, &o);
+    lua_getfield(L, OPTIONS, "name");
+    o.name = luaL_optstring(L, -1, NULL);
+    lua_getfield(L, OPTIONS, "guard");
+    guard = (rs_job **) rs_handle_test(L, lua_gettop(L), run_type);
+    o.awaited = guard != NULL;
+    lua_pop(L, 2);  /* the options keep them */
+  }
+  else
+    o.listen = rs_check_streams(L, OPTIONS);
+  o.slot = rs_push_empty_job(L, face);
+  const int status = rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST,
+                                  nargs, &o, &job, &err);
+  if (status != RS_OK)
+    rs_pop_empty_job(L, face);
+  if (status == RS_EFULL) {
+    lua_pushnil(L);
+    lua_pushliteral(L, "full");
+    return 2;
+  }
+  if (status != RS_OK)
+    return rs_handle_raise(L, &err);
+  rs_fill_job(L, face, job);
+  if (guard != NULL)
+    *guard = rs_job_ref(job);
+  return 1;
+}
+
+/*
+ * [-0, +0, -]  The pool of a call of a method that a stranger might make, like
+ * pool:spawn(function or source, ...), when nothing about it is special; NULL
+ * when the Lua part has to see to it.
+ */
+static rs_pool *
+plain_pool (lua_State *L)
+{
+  const rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1,
+                                                               RS_POOL_TYPE);
+  const int type = lua_type(L, 2);
+  if (handle == NULL || handle->special
+      || (type != LUA_TFUNCTION && type != LUA_TSTRING)
+      || (type == LUA_TSTRING
+          && lua_tostring(L, 2)[0] == LUA_SIGNATURE[0]))
+    return NULL;
+  return handle->object;
+}
+
+/* [-n, +r, e]  Call the method 'name' of the Lua part, which looks at its
+   arguments first, unless one sees at once that they are right. */
+static int
+call_lua (lua_State *L, const char *name)
+{
+  const bool right = lua_isfunction(L, 2)
+                     && rs_handle_test(L, 1, RS_POOL_TYPE) != NULL;
+  return rs_handle_call(L, "parallel.job", right ? "acts" : "methods", name);
+}
+
+/* pool:spawn(function or source, ...) -> job */
+static int
+pool_spawn (lua_State *L)
+{
+  enum { FUNCTION = 2, FIRST };
+  rs_pool *const pool = plain_pool(L);
+  if (pool != NULL) {
+    rs_error err;
+    rs_job *job;
+    rs_face *const face = rs_lua_own_face(L);
+    rs_job_options o = {
+      .events = rs_lua_events_of(L, face),
+      .listen = RS_STREAMS_SHOWN,
+    };
+    const int nargs = lua_gettop(L) - FUNCTION;
+    o.slot = rs_push_empty_job(L, face);
+    if (rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST, nargs, &o, &job,
+                     &err) != RS_OK)
+      return rs_handle_raise(L, &err);
+    rs_fill_job(L, face, job);
+    return 1;
+  }
+  return call_lua(L, "spawn");
+}
+
+int
+rs_lua_spawn (lua_State *L)
+{
+  insert_default_pool(L);
+  return pool_spawn(L);
+}
+
+/* (run, error)  An error that ends the wait, such as an interrupt, ends the
+   job. */
+static int
+run_close (lua_State *L)
+{
+  rs_job **const run = (rs_job **) rs_handle_test(L, 1, run_type);
+  if (run == NULL || *run == NULL)
+    return 0;
+  if (!lua_isnil(L, 2))
+    rs_job_cancel(*run, -1);
+  rs_job_forget(*run);
+  *run = NULL;
+  return 0;
+}
+
+/* (run)  The same where that was not called. */
+static int
+run_gc (lua_State *L)
+{
+  lua_settop(L, 1);
+  lua_pushboolean(L, 1);
+  return run_close(L);
+}
+
+/* core.run_guard() -> one without a job; [-0, +1, m] */
+int
+rs_lua_run_guard (lua_State *L)
+{
+  rs_handle_new(L, run_type, 0);
+  return 1;
+}
+
+/* [-0, +results, e]  Wait for the job, whose reference it takes; an error on
+   the way ends it. */
+static int
+guarded_wait (lua_State *L, rs_events *e, rs_job *job)
+{
+  enum { RUN = 2 };
+  int n;
+  lua_settop(L, 1);
+  lua_pushcfunction(L, rs_lua_run_guard);
+  if (lua_pcall(L, 0, 1, 0) != LUA_OK) {  /* no memory, or an interrupt? */
+    rs_job_cancel(job, -1);
+    rs_job_forget(job);
+    return lua_error(L);
+  }
+  *(rs_job **) lua_touserdata(L, RUN) = job;
+  lua_toclose(L, RUN);
+  rs_await_job(L, e, job, RS_FOREVER);
+  if (rs_job_push(job, L, &n) == RS_OK)
+    return n;
+  lua_settop(L, RUN);
+  rs_push_job(L, rs_job_ref(job));
+  lua_replace(L, 1);  /* the slot of the run stays its own */
+  rs_lua_require(L, "parallel.job");
+  lua_getfield(L, -1, "fail");
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 0);
+  return 0;
+}
+
+/* pool:run(function or source, ...) -> results... */
+static int
+pool_run (lua_State *L)
+{
+  rs_pool *const pool = plain_pool(L);
+  if (pool == NULL)
+    return call_lua(L, "run");
+  enum { FUNCTION = 2, FIRST };
+  rs_face *const face = rs_lua_own_face(L);
+  rs_events *const e = rs_lua_events_of(L, face);
+  const rs_job_options o = {
+    .events = e, .listen = RS_STREAMS_SHOWN, .awaited = true
+  };
+  rs_error err;
+  rs_job *job;
+  int n;
+  if (rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST,
+                   lua_gettop(L) - FUNCTION, &o, &job, &err) != RS_OK)
+    return rs_handle_raise(L, &err);
+  /* Most of what a short one costs is to guard the wait: when it is there
+     before anybody sleeps, and nothing else is to be done, none is needed. */
+  if (rs_pool_current(L) == NULL && !rs_events_pending(e)
+      && rs_job_look(job) && lua_gethook(L) == NULL
+      && rs_job_take(job, L, &n))
+    return n;
+  return guarded_wait(L, e, job);
+}
+
+int
+rs_lua_run (lua_State *L)
+{
+  insert_default_pool(L);
+  return pool_run(L);
+}
+
+static int
+pool_to_string (lua_State *L)
+{
+  rs_pool_info i;
+  rs_pool_info_get(check(L), &i);
+  lua_pushfstring(L, "parallel.pool: %s, %d of %d workers",
+                  i.closed ? "closed" : "open", (int) i.workers, (int) i.max);
+  return 1;
+}
+
+static int
+pool_gc (lua_State *L)
+{
+  void **const handle = rs_handle_test(L, 1, RS_POOL_TYPE);
+  if (handle == NULL)
+    return 0;
+  lua_getiuservalue(L, 1, LENT);
+  if (!lua_toboolean(L, -1))  /* ours? */
+    rs_pool_unref(*handle);
+  *handle = NULL;
+  return 0;
+}
+
+void
+rs_open_pool_type (lua_State *L)
+{
+  static const luaL_Reg meta[] = {
+    { "__tostring", pool_to_string },
+    { "__close", pool_scope_end },
+    { "__gc", pool_gc },
+    { NULL, NULL }
+  };
+  static const luaL_Reg methods[] = {
+    { "close", pool_close },
+    { "info", pool_info },
+    { "await_room", pool_await_room },
+    { "run", pool_run },
+    { "set_streams", pool_set_streams },
+    { "spawn", pool_spawn },
+    { "start", pool_start },
+    { "stop", pool_stop },
+    { "streams", pool_streams },
+    { NULL, NULL }
+  };
+  static const luaL_Reg run_meta[] = {
+    { "__close", run_close },
+    { "__gc", run_gc },  /* by force, '__close' may not be called */
+    { NULL, NULL }
+  };
+  static const luaL_Reg none[] = { { NULL, NULL } };
+  rs_handle_type(L, run_type, run_meta, none);
+  lua_pop(L, 1);
+  rs_handle_type(L, RS_POOL_TYPE, meta, methods);
+}

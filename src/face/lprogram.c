@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * lprogram.c - programs that end with this process, whatever ends it.
+ *
+ * The keeper is a shell in a session of its own, no child of this process.
+ * It reads a pipe that this process alone can write to, and never does; so the
+ * pipe ends when this process has ended, by whatever.  Then the keeper ends
+ * the groups in its table, by SIGTERM and a little later by SIGKILL.
+ *
+ * The table is memory that both have (memfd_create(2)), with a line for each
+ * program: blanks, and "-1234", which stands for group 1234 in kill(1); blanks
+ * without '-' are a line of none.
+ *
+ *   - A child writes its line before it becomes the program, and has the pipe
+ *     open until it has.  So there is no instant at which this process can be
+ *     killed and a program is left behind.
+ *   - A line is erased before the child is reaped.  So no line names a group
+ *     that is a stranger's.
+ *   - Nothing is sent, so nothing waits for the keeper.  One that was killed
+ *     is followed by another one with the same table.
+ *
+ * posix_spawn(3) has no place for the first of these, so children are made
+ * here, in the same way: a child shares the memory of this process, and its
+ * thread waits until the child has become the program.
+ */
+#ifdef HAVE_CONFIG_H
+#include <config.h>
+#endif
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* clone, memfd_create, pipe2, strchrnul */
+#endif
+#include "face/lprogram.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/inherit.h"
+
+#define LINE 16            /* bytes of a line of the table */
+#define LINES 65535        /* that it can have, before "end" */
+#define SIZE (LINE * (LINES + 1))
+
+/* What the keeper runs.  Its descriptors are 1: the pipe; 2: the table. */
+#define SCRIPT \
+  "exec 3<&1 4<&2 >/dev/null 2>&1; cd /\n" \
+  "(read -r end <&3\n" \
+  "while read -r g; do\n" \
+  " case $g in end) break ;; -[1-9]*) all=\"$all $g\" ;; esac\n" \
+  "done <&4\n" \
+  "test \"$all\" || exit\n" \
+  "kill -s TERM -- $all\n" \
+  "sleep 0.2 || sleep 1\n" \
+  "kill -s KILL -- $all) &\n"
+
+static struct {
+  pthread_mutex_t lock;    /* guards the rest, but for lines that are taken */
+  int pipe;                /* the end that nobody else has; -1: no keeper */
+  int memory;              /* of the table; -1: there is none */
+  char *table;             /* where it stands, or shall stand; or NULL */
+  size_t lines;            /* that it has; "end" follows */
+  bool taken[LINES];
+} keeper = { .lock = PTHREAD_MUTEX_INITIALIZER, .pipe = -1, .memory = -1 };
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* --------------------------------------------------------------- the child */
+
+typedef struct child {
+  const int *files;
+  const char *const *argv, *const *env;
+  const char *directory;   /* or NULL */
+  const char *search;      /* PATH */
+  char *line;              /* of the table, or NULL */
+  bool session;            /* it has one of its own */
+  int limit;               /* its descriptors are below that; 0: they are
+                              closed all at once */
+  sigset_t none;
+  int code;                /* why it has not become the program */
+  char name[PATH_MAX];     /* of a file, to be tried */
+  _Alignas(max_align_t) char stack[16384];
+} child;
+
+/* "-1234": the '-' comes last. */
+static void
+write_line (char *line, pid_t pid)
+{
+  char *digit = line + LINE - 2;
+  for (; pid > 0; pid /= 10)
+    *digit-- = (char) ('0' + pid % 10);
+  atomic_signal_fence(memory_order_seq_cst);
+  *digit = '-';
+}
+
+/* The '-' goes first. */
+static void
+erase_line (char *line)
+{
+  char *const sign = memchr(line, '-', LINE - 1);
+  if (sign != NULL)
+    *sign = ' ';
+  atomic_signal_fence(memory_order_seq_cst);
+  memset(line, ' ', LINE - 1);
+}
+
+/* Close all descriptors from 'first' on.  False when the system cannot. */
+static bool
+close_from (unsigned first)
+{
+#ifdef HAVE_CLOSE_RANGE
+  return syscall(SYS_close_range, first, ~0u, 0u) == 0;
+#else
+  (void) first;
+  return false;
+#endif
+}
+
+/* For a child: to look for the largest one takes long. */
+static int
+find_limit (void)
+{
+  return close_from(~0u) ? 0 : rs_inherit_end();  /* there is no such one */
+}
+
+/* Close all that are not standard files. */
+static void
+close_others (int limit)
+{
+  if (limit == 0)
+    close_from(STDERR_FILENO + 1);
+  for (int fd = STDERR_FILENO + 1; fd < limit; fd++)
+    syscall(SYS_close, fd);
+}
+
+/* For functions that do not return when all is well: thread sanitizers count
+   calls. */
+#if defined(__GNUC__)
+#define UNCOUNTED __attribute__((no_sanitize("address", "thread")))
+#else
+#define UNCOUNTED
+#endif
+
+/* Become the program: one with a '/' in its name, or the first one that PATH
+   leads to.  Returns an error number. */
+UNCOUNTED static int
+become (child *c)
+{
+  const char *const program = c->argv[0];
+  char *const *const argv = (char *const *) (uintptr_t) c->argv;
+  char *const *const env = (char *const *) (uintptr_t) c->env;
+  const size_t size = strlen(program) + 1;
+  int code = ENOENT;
+  if (strchr(program, '/') != NULL) {
+    execve(program, argv, env);
+    return errno;
+  }
+  for (const char *at = c->search, *end; size > 1; at = end + 1) {
+    end = strchrnul(at, ':');
+    const size_t length = (size_t) (end - at);
+    if (length + 1 + size <= sizeof c->name) {
+      memcpy(c->name, at, length);
+      c->name[length] = '/';
+      memcpy(c->name + length + (length > 0), program, size);
+      execve(c->name, argv, env);
+      if (errno == EACCES)
+        code = EACCES;
+      else if (errno != ENOENT && errno != ENOTDIR && errno != ENODEV
+               && errno != ESTALE && errno != ETIMEDOUT)
+        return errno;
+    }
+    if (*end == '\0')
+      break;
+  }
+  return code;
+}
+
+/*
+ * The child, with all signals blocked.  Its memory is that of this process,
+ * so functions that note something there are not called: sanitizers have a
+ * table of signal handlers and one of descriptors.  Zeros mean SIG_DFL in
+ * what the kernel takes for 'struct sigaction', on each machine.
+ */
+UNCOUNTED static int
+run_child (void *arg)
+{
+  static const char zeros[256];
+  child *const c = arg;
+  if (c->session)
+    setsid();
+  else
+    setpgid(0, 0);
+  if (c->line != NULL)
+    write_line(c->line, getpid());
+  for (int i = 1; i < _NSIG; i++)
+    syscall(SYS_rt_sigaction, i, zeros, NULL, _NSIG / 8);
+  for (int i = 0; i < 3; i++) {
+    if (syscall(SYS_dup3, c->files[i], i, 0) < 0) {
+      c->code = errno;
+      return 127;
+    }
+  }
+  close_others(c->limit);
+  if (c->directory != NULL && chdir(c->directory) != 0) {
+    c->code = errno;
+    return 127;
+  }
+  sigprocmask(SIG_SETMASK, &c->none, NULL);
+  c->code = become(c);
+  return 127;
+}
+
+static int
+wait_for (pid_t pid)
+{
+  int status = 0;  /* if somebody else has reaped it */
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+    ;
+  return status;
+}
+
+/* Its other name: ThreadSanitizer takes 'clone' for a fork, in whose child it
+   forgets threads and locks, which would be those of the parent here. */
+#ifdef __GLIBC__
+int __clone (int (*) (void *), void *, int, void *, ...);
+#define clone __clone
+#endif
+
+/* Start 'c', and wait until it is the program.  0, or an error number. */
+static int
+start_child (child *c, pid_t *pid)
+{
+  sigset_t all, old;
+  sigfillset(&all);
+  sigemptyset(&c->none);
+  c->code = 0;
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  *pid = clone(run_child, c->stack + sizeof c->stack,
+               CLONE_VM | CLONE_VFORK | SIGCHLD, c);
+  if (*pid < 0)
+    c->code = errno;
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  return c->code;
+}
+
+/* -------------------------------------------------------------- the keeper */
+
+static void
+lock_keeper (void)
+{
+  pthread_mutex_lock(&keeper.lock);
+}
+
+static void
+unlock_keeper (void)
+{
+  pthread_mutex_unlock(&keeper.lock);
+}
+
+/* In the child of a fork: the programs are not its own.  Lines that it erases
+   are in memory of its own, and stay taken. */
+static void
+leave_keeper (void)
+{
+  if (keeper.pipe >= 0)
+    close(keeper.pipe);
+  if (keeper.memory >= 0) {
+    close(keeper.memory);
+    mmap(keeper.table, SIZE, PROT_READ | PROT_WRITE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  }
+  keeper.pipe = keeper.memory = -1;
+  keeper.lines = 0;
+  unlock_keeper();
+}
+
+static void
+prepare (void)
+{
+  pthread_atfork(lock_keeper, unlock_keeper, leave_keeper);
+}
+
+/* The descriptor, or a copy that is no standard file; -1 stays -1. */
+static int
+move (int fd)
+{
+  if (fd < 0 || fd > STDERR_FILENO)
+    return fd;
+  const int higher = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  close(fd);
+  return higher;
+}
+
+/* Let the table have 'n' lines, one more than before. */
+static void
+end_table_locked (size_t n)
+{
+  memcpy(keeper.table + LINE * n, "end\n", 4);
+  if (n > 0) {
+    char *const line = keeper.table + LINE * (n - 1);
+    memset(line, ' ', LINE - 1);
+    line[LINE - 1] = '\n';
+  }
+  keeper.lines = n;
+}
+
+/* See to it that there is one, to be read from its beginning.  False when
+   there is none, or somebody has closed the descriptor. */
+static bool
+have_table_locked (void)
+{
+  if (keeper.memory >= 0)
+    return fcntl(keeper.memory, F_GET_SEALS) >= 0
+        && lseek(keeper.memory, 0, SEEK_SET) == 0;
+  const int fd = move(memfd_create("runspace-keeper", MFD_CLOEXEC));
+  if (fd < 0)
+    return false;
+  const int flags = keeper.table == NULL ? MAP_SHARED  /* or of a parent */
+                                         : MAP_SHARED | MAP_FIXED;
+  void *const table = ftruncate(fd, SIZE) != 0 ? MAP_FAILED
+                    : mmap(keeper.table, SIZE, PROT_READ | PROT_WRITE,
+                           flags, fd, 0);
+  if (table == MAP_FAILED) {
+    close(fd);
+    return false;
+  }
+  keeper.table = table;
+  keeper.memory = fd;
+  end_table_locked(0);
+  return true;
+}
+
+/* False when it did not start. */
+static bool
+run_keeper (int pipe, int memory)
+{
+  static const char *const env[] = { "PATH=/usr/bin:/bin", NULL };
+  char self[3 * sizeof(pid_t) + 1];
+  snprintf(self, sizeof self, "%d", (int) getpid());
+  const char *const argv[] = {
+    "/bin/sh", "-c", SCRIPT, "runspace-keeper", self, NULL
+  };
+  const int null = move(open("/dev/null", O_RDWR | O_CLOEXEC));
+  const int files[3] = { null, pipe, memory };
+  child *const c = malloc(sizeof *c);
+  pid_t pid = -1;
+  if (c != NULL && null >= 0) {
+    c->files = files;
+    c->argv = argv;
+    c->env = env;
+    c->directory = NULL;
+    c->line = NULL;
+    c->session = true;
+    c->limit = find_limit();
+    start_child(c, &pid);
+  }
+  const bool started = pid > 0 && c->code == 0;
+  if (pid > 0)
+    wait_for(pid);
+  if (null >= 0)
+    close(null);
+  free(c);
+  return started;
+}
+
+/* See to it that there is one.  False when there is none. */
+static bool
+have_keeper_locked (void)
+{
+  struct pollfd look = { .fd = keeper.pipe };
+  if (keeper.pipe >= 0 && poll(&look, 1, 0) == 0)
+    return true;
+  if (keeper.pipe >= 0 && (look.revents & POLLNVAL) == 0)
+    close(keeper.pipe);  /* nobody reads it any more */
+  keeper.pipe = -1;
+  int fds[2];
+  if (!have_table_locked() || pipe2(fds, O_CLOEXEC) != 0)
+    return false;
+  fds[0] = move(fds[0]);
+  fds[1] = move(fds[1]);
+  if (fds[0] >= 0 && fds[1] >= 0 && run_keeper(fds[0], keeper.memory)) {
+    keeper.pipe = fds[1];
+    fds[1] = -1;
+  }
+  for (int i = 0; i < 2; i++) {
+    if (fds[i] >= 0)
+      close(fds[i]);
+  }
+  return keeper.pipe >= 0;
+}
+
+/* A line that is free, or NULL. */
+static char *
+take_line_locked (void)
+{
+  size_t n = 0;
+  while (n < LINES && keeper.taken[n])
+    n++;
+  if (n == LINES)
+    return NULL;
+  while (n >= keeper.lines)
+    end_table_locked(keeper.lines + 1);
+  keeper.taken[n] = true;
+  return keeper.table + LINE * n;
+}
+
+/* A line for a program that is to be started, or NULL. */
+static char *
+take_line (void)
+{
+  pthread_once(&once, prepare);
+  lock_keeper();
+  char *const line = have_keeper_locked() ? take_line_locked() : NULL;
+  unlock_keeper();
+  return line;
+}
+
+static void
+give_line (char *line)
+{
+  if (line == NULL)
+    return;
+  erase_line(line);
+  lock_keeper();
+  keeper.taken[(size_t) (line - keeper.table) / LINE] = false;
+  unlock_keeper();
+}
+
+/* ---------------------------------------------------------------- programs */
+
+int
+rs_program_start (rs_program *p, const int files[3],
+                  const char *const *argv, const char *const *env,
+                  const char *directory)
+{
+  child *const c = malloc(sizeof *c);
+  if (c == NULL)
+    return ENOMEM;
+  c->files = files;
+  c->argv = argv;
+  c->env = env;
+  c->directory = directory;
+  c->search = getenv("PATH");
+  if (c->search == NULL)
+    c->search = "/bin:/usr/bin";
+  c->line = take_line();
+  c->session = false;
+  c->limit = find_limit();
+  *p = (rs_program) { .line = c->line };
+  const int code = start_child(c, &p->pid);
+  free(c);
+  if (code == 0)
+    return 0;
+  if (p->pid > 0)
+    rs_program_reap(p);
+  else
+    give_line(p->line);
+  *p = (rs_program) { 0 };
+  return code;
+}
+
+bool
+rs_program_ended (const rs_program *p)
+{
+  siginfo_t info = { 0 };
+  return p->pid == 0
+      || (waitid(P_PID, (id_t) p->pid, &info,
+                 WEXITED | WNOHANG | WNOWAIT) == 0 ? info.si_pid != 0
+                                                   : errno != EINTR);
+}
+
+void
+rs_program_reap (rs_program *p)
+{
+  siginfo_t info;
+  if (p->pid == 0)
+    return;
+  while (waitid(P_PID, (id_t) p->pid, &info, WEXITED | WNOWAIT) != 0
+         && errno == EINTR)
+    ;
+  give_line(p->line);
+  p->status = wait_for(p->pid);
+  p->line = NULL;
+  p->pid = 0;
+}

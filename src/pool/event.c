@@ -1,0 +1,638 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * event.c - where a host waits: a queue of notices, a wake-up, and a
+ * descriptor for other event loops.
+ *
+ * 'woken' remembers a wake-up until the next wait, so a host that looks at
+ * what it waits for, finds nothing, and then waits, misses none.  While it is
+ * set there is nothing to be told to a host but to look, so the end of most
+ * jobs takes no lock: 'rs_events_stir'.
+ *
+ * The descriptor is the reading end of a pipe that holds one byte while
+ * 'woken' is set or the queue has something, as far as anybody looks at it:
+ * another event loop, or the host itself, which sleeps there, and not at the
+ * condition, where signal handlers shall be able to wake it.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* pipe2 */
+#endif
+#include "pool/event.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cache.h"
+#include "state/cancel.h"
+#include "base/clock.h"
+#include "base/fork.h"
+#include "base/options.h"
+#include "base/spin.h"
+
+enum { LOOKS = 500 };  /* some 25 us, half of what sleeping costs */
+
+enum { SPARES = 2048 };  /* jobs at most: as many as the collector frees in a
+                            row */
+
+/* In lines of the cache: what workers read with each job and who spins looks
+   at; what is done under the lock; what the host changes with each job. */
+struct rs_events {
+  _Alignas(RS_LINE)
+  _Atomic unsigned listening;  /* set by the host, read by workers */
+  _Atomic bool closed;         /* the same */
+  _Atomic bool awoken;         /* woken; the same */
+  _Atomic bool stirred;        /* woken || some || poked; read by both */
+  _Atomic bool some;           /* 'queue' is not empty; the same */
+  _Atomic bool poked;          /* set by a signal handler */
+  pthread_t owner;             /* constant, as the next one */
+  unsigned born;               /* generation: fork.h */
+
+  _Alignas(RS_LINE)
+  pthread_mutex_t lock;        /* guards down to the blank line */
+  rs_job_lists jobs;
+  rs_list queue;               /* notices, oldest first */
+  bool woken;
+  bool pokable;                /* the host shall sleep at the pipe */
+  bool watched;                /* the descriptor was given away */
+  bool sleeping;               /* the host waits at it, */
+  unsigned waiting;            /*   or at 'ready' */
+  bool lit;                    /* our byte is in the pipe */
+  int fds[2];                  /* of the pipe; -1 until it is asked for */
+  pthread_cond_t ready;        /* woken || !empty(queue) */
+
+  _Alignas(RS_LINE)
+  _Atomic unsigned refs;
+  rs_notice **spares;          /* of jobs, the last one last: an array, since
+                                  nothing is to be written to them; owned; the
+                                  host's own, as the next ones */
+  unsigned n_spares, spares_room;
+  unsigned taken, given;       /* in a row, up to 2 */
+  void (*free_spare) (rs_events *e, rs_notice *n);
+  bool open;                   /* the purses may be filled */
+  rs_purses purses;
+};
+
+rs_events *
+rs_events_new (void)
+{
+  rs_events *const e = aligned_alloc(RS_LINE, sizeof *e);
+  if (e == NULL)
+    return NULL;
+  memset(e, 0, sizeof *e);
+  atomic_init(&e->refs, 1);
+  e->owner = pthread_self();
+  e->born = rs_fork_now();
+  rs_mutex_init(&e->lock);
+  rs_cond_init(&e->ready);
+  rs_list_init(&e->queue);
+  rs_list_init(&e->jobs.blocks);
+  rs_list_init(&e->jobs.vacant);
+  e->fds[0] = e->fds[1] = -1;
+  return e;
+}
+
+static void
+take (void *object, unsigned n)
+{
+  rs_events *const e = object;
+  atomic_fetch_add_explicit(&e->refs, n, memory_order_relaxed);
+}
+
+static void
+give (void *object, unsigned n)
+{
+  rs_events *const e = object;
+  /* Release our reads and writes to the thread that frees. */
+  if (atomic_fetch_sub_explicit(&e->refs, n, memory_order_acq_rel) != n)
+    return;
+  int state;
+  for (unsigned i = 0; i < e->n_spares; i++)
+    e->free_spare(e, e->spares[i]);
+  free(e->spares);
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+  if (e->fds[0] >= 0) {
+    close(e->fds[0]);
+    close(e->fds[1]);
+  }
+  pthread_setcancelstate(state, NULL);
+  pthread_mutex_destroy(&e->lock);
+  pthread_cond_destroy(&e->ready);
+  free(e);
+}
+
+const rs_purse_kind rs_events_kind = { take, give };
+
+rs_events *
+rs_events_ref (rs_events *e)
+{
+  if (e != NULL)
+    take(e, 1);
+  return e;
+}
+
+void
+rs_events_unref (rs_events *e)
+{
+  if (e == NULL || rs_events_foreign(e))
+    return;
+  rs_events_shut_purses(e);  /* it may be the host's last one */
+  give(e, 1);
+}
+
+rs_purses *
+rs_events_open_purses (rs_events *e)
+{
+  if (!rs_events_mine(e))
+    return NULL;
+  e->open = true;
+  return &e->purses;
+}
+
+rs_purses *
+rs_events_purses (rs_events *e)
+{
+  return rs_events_mine(e) && e->open ? &e->purses : NULL;
+}
+
+void
+rs_events_shut_purses (rs_events *e)
+{
+  if (!rs_events_mine(e))
+    return;
+  e->open = false;
+  rs_purse_empty(&e->purses.queue);
+  rs_purse_empty(&e->purses.function);
+  rs_purse_empty(&e->purses.events);  /* the caller has one more */
+}
+
+/* Who looks at the flag shall not lose it when nothing changes.  In one order
+   with what 'rs_events_stir' looks at. */
+static void
+set (_Atomic bool *flag, bool value)
+{
+  if (atomic_load_explicit(flag, memory_order_relaxed) != value)
+    atomic_store(flag, value);
+}
+
+/* 'some', 'stirred' and our byte in the pipe follow what there is to do. */
+static void
+light_locked (rs_events *e)
+{
+  const bool some = !rs_list_empty(&e->queue);
+  const bool want = (e->woken || some) && (e->watched || e->sleeping);
+  char bytes[64] = { 1 };
+  int state;
+  set(&e->some, some);
+  set(&e->awoken, e->woken);
+  set(&e->stirred, e->woken || some);
+  if (e->fds[0] < 0 || want == e->lit)
+    return;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);  /* not here */
+  if (want)
+    e->lit = write(e->fds[1], bytes, 1) == 1;
+  else {  /* with those of signal handlers */
+    while (read(e->fds[0], bytes, sizeof bytes) == sizeof bytes)
+      ;
+    e->lit = false;
+  }
+  pthread_setcancelstate(state, NULL);
+}
+
+/* Move 'fd' above those of the standard files, which may be closed. */
+static int
+move_up (int fd)
+{
+  if (fd > STDERR_FILENO)
+    return fd;
+  const int higher = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  close(fd);
+  return higher;
+}
+
+/* Make the pipe, if it is not there and can be had. */
+static void
+make_pipe_locked (rs_events *e)
+{
+  int fds[2];
+  if (e->fds[0] >= 0 || pipe2(fds, O_CLOEXEC | O_NONBLOCK) != 0)
+    return;
+  int state;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+  const int out = move_up(fds[0]), in = move_up(fds[1]);
+  if (out >= 0 && in >= 0) {
+    e->fds[1] = in;
+    e->fds[0] = out;
+  }
+  else {
+    if (out >= 0)
+      close(out);
+    if (in >= 0)
+      close(in);
+  }
+  pthread_setcancelstate(state, NULL);
+}
+
+void
+rs_events_set_pokable (rs_events *e)
+{
+  if (e == NULL || rs_events_foreign(e))
+    return;
+  pthread_mutex_lock(&e->lock);
+  e->pokable = true;
+  pthread_mutex_unlock(&e->lock);
+}
+
+void
+rs_events_poke (rs_events *e)
+{
+  /* The byte comes second: who finds it finds the flag.  Without a pipe
+     nobody sleeps there, and the flag is looked at before. */
+  static const char byte = 1;
+  int state;
+  if (e == NULL || rs_events_foreign(e))  /* the pipe is the parent's */
+    return;
+  atomic_store(&e->poked, true);
+  atomic_store_explicit(&e->stirred, true, memory_order_relaxed);
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+  const ssize_t n = e->fds[1] >= 0 ? write(e->fds[1], &byte, 1) : 0;
+  (void) n;  /* a full pipe wakes as well */
+  pthread_setcancelstate(state, NULL);
+}
+
+int
+rs_events_fileno (rs_events *e)
+{
+  if (e == NULL || rs_events_foreign(e)) {
+    errno = EINVAL;
+    return -1;
+  }
+  pthread_mutex_lock(&e->lock);
+  make_pipe_locked(e);
+  e->watched = true;
+  light_locked(e);
+  const int fd = e->fds[0];
+  pthread_mutex_unlock(&e->lock);
+  return fd;
+}
+
+/* ----------------------------------------------------------------- waiting */
+
+static void
+tell_locked (rs_events *e)
+{
+  if (e->waiting > 0)
+    pthread_cond_signal(&e->ready);
+}
+
+void
+rs_events_wake (rs_events *e)
+{
+  if (e == NULL || rs_events_foreign(e))
+    return;
+  pthread_mutex_lock(&e->lock);
+  if (!e->woken) {
+    e->woken = true;
+    tell_locked(e);
+    light_locked(e);
+  }
+  pthread_mutex_unlock(&e->lock);
+}
+
+/* The thread that sleeps is cancelled. */
+static void
+stop_sleeping (void *object)
+{
+  rs_events *const e = object;
+  pthread_mutex_lock(&e->lock);
+  e->sleeping = false;
+  light_locked(e);
+  pthread_mutex_unlock(&e->lock);
+}
+
+/* Sleep at the pipe, without the lock.  RS_OK, which may be spurious, or
+   RS_ETIMEOUT. */
+static int
+sleep_locked (rs_events *e, double deadline)
+{
+  struct pollfd end = { .fd = e->fds[0], .events = POLLIN };
+  const double left = rs_remaining(deadline);
+  /* Rounded up: what wakes early goes round in a circle. */
+  const int ms = left < 0 ? -1 : left > 1e6 ? 1000000000
+               : (int) ceil(left * 1e3);
+  int n;
+  e->sleeping = true;
+  light_locked(e);
+  pthread_mutex_unlock(&e->lock);
+  pthread_cleanup_push(stop_sleeping, e);
+  n = poll(&end, 1, ms);
+  pthread_cleanup_pop(0);
+  pthread_mutex_lock(&e->lock);
+  e->sleeping = false;
+  return n == 0 && rs_remaining(deadline) == 0 ? RS_ETIMEOUT : RS_OK;
+}
+
+/* The same at 'ready'. */
+static int
+doze_locked (rs_events *e, double deadline)
+{
+  return rs_cond_wait_counted(&e->ready, &e->lock, deadline, &e->waiting);
+}
+
+static bool
+is_stirred (const void *ud)
+{
+  const rs_events *const e = ud;
+  return atomic_load_explicit(&e->stirred, memory_order_relaxed);
+}
+
+/* What a host waits for. */
+typedef struct wish {
+  rs_events *e;
+  bool (*ready) (const void *ud);  /* or NULL: for any wake-up */
+  const void *ud;
+  rs_cancel *mine;                 /* of the calling thread, or NULL */
+} wish;
+
+/* Somebody has something for a host that waits for one thing only; or it is
+   there.  That it was woken may be old. */
+static bool
+is_there (const void *ud)
+{
+  const wish *const w = ud;
+  return w->ready(w->ud)
+      || atomic_load_explicit(&w->e->some, memory_order_relaxed)
+      || atomic_load_explicit(&w->e->poked, memory_order_relaxed);
+}
+
+/* The host was woken for something that is over: whoever finds it so from now
+   on wakes it.  Is there nothing to wait for? */
+static bool
+is_over_locked (const wish *w)
+{
+  rs_events *const e = w->e;
+  if (w->ready == NULL)
+    return false;
+  e->woken = false;
+  light_locked(e);
+  return w->ready(w->ud) || rs_cancel_pending(w->mine);
+}
+
+static int
+wait_here (const wish *w, double timeout)
+{
+  rs_events *const e = w->e;
+  const double deadline = rs_deadline(timeout);
+  int status = RS_OK;
+  if (timeout != 0 && w->ready == NULL)
+    rs_spin(is_stirred, e);
+  else if (timeout != 0)
+    rs_spin(is_there, w);
+  if (w->ready != NULL && w->ready(w->ud))
+    return RS_OK;
+  pthread_mutex_lock(&e->lock);
+  if (is_over_locked(w)) {
+    pthread_mutex_unlock(&e->lock);
+    return RS_OK;
+  }
+  if (e->pokable && timeout != 0)
+    make_pipe_locked(e);
+  while (!e->woken && rs_list_empty(&e->queue) && status == RS_OK
+         && !atomic_load(&e->poked))
+    status = timeout == 0 ? RS_ETIMEOUT
+           : e->fds[0] >= 0 ? sleep_locked(e, deadline)
+           : doze_locked(e, deadline);
+  if (e->woken || !rs_list_empty(&e->queue))
+    status = RS_OK;
+  e->woken = false;
+  if (atomic_exchange(&e->poked, false)) {
+    status = RS_OK;
+    e->lit = true;  /* the handler's byte goes the way of ours */
+  }
+  light_locked(e);
+  pthread_mutex_unlock(&e->lock);
+  return status;
+}
+
+static void
+wake_object (void *object)
+{
+  rs_events_wake(object);
+}
+
+static void
+ref_object (void *object)
+{
+  rs_events_ref(object);
+}
+
+static void
+unref_object (void *object)
+{
+  rs_events_unref(object);
+}
+
+int
+rs_events_wait_for (rs_events *e, double timeout,
+                    bool (*ready) (const void *ud), const void *ud)
+{
+  rs_cancel *const mine = timeout != 0 ? rs_cancel_mine() : NULL;
+  const wish w = { e, ready, ud, mine };
+  const rs_sleeper sleeper = {
+    .wake = wake_object, .ref = ref_object, .unref = unref_object, .object = e
+  };
+  rs_cancel_sleeps(mine, &sleeper);
+  const int status = rs_cancel_pending(mine) ? RS_OK : wait_here(&w, timeout);
+  rs_cancel_wakes(mine);
+  return status;
+}
+
+bool
+rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
+                    const void *ud)
+{
+  const wish w = { e, ready, ud, NULL };
+  rs_spin_few(is_there, &w, LOOKS);
+  return ready(ud) && !rs_events_pending(e);
+}
+
+int
+rs_events_wait (rs_events *e, double timeout)
+{
+  if (e == NULL || rs_events_foreign(e)
+      || rs_check_wait(&timeout, NULL) != RS_OK)
+    return RS_EINVAL;
+  return rs_events_wait_for(e, timeout, NULL, NULL);
+}
+
+bool
+rs_events_pending (rs_events *e)
+{
+  /* Who has to see it was told so under the lock. */
+  return e != NULL && atomic_load_explicit(&e->some, memory_order_acquire)
+      && !rs_events_foreign(e);
+}
+
+void
+rs_events_listen (rs_events *e, unsigned mask)
+{
+  if (e == NULL)
+    return;
+  atomic_store_explicit(&e->listening, mask, memory_order_relaxed);
+}
+
+unsigned
+rs_events_listening (const rs_events *e)
+{
+  return atomic_load_explicit(&e->listening, memory_order_relaxed);
+}
+
+bool
+rs_events_mine (const rs_events *e)
+{
+  return pthread_equal(e->owner, pthread_self());
+}
+
+bool
+rs_events_foreign (const rs_events *e)
+{
+  return rs_fork_is_foreign(e->born);
+}
+
+/* ----------------------------------------------------------------- notices */
+
+bool
+rs_events_post (rs_events *e, rs_notice *n)
+{
+  pthread_mutex_lock(&e->lock);
+  const bool post = !rs_events_closed(e) && rs_list_empty(&n->queued);
+  if (post) {
+    rs_list_push(&e->queue, &n->queued);
+    tell_locked(e);
+    light_locked(e);
+  }
+  pthread_mutex_unlock(&e->lock);
+  return post;
+}
+
+rs_notice *
+rs_events_take (rs_events *e)
+{
+  pthread_mutex_lock(&e->lock);
+  rs_list *const link = rs_list_shift(&e->queue);
+  light_locked(e);
+  pthread_mutex_unlock(&e->lock);
+  return link != NULL ? RS_LIST_ENTRY(link, rs_notice, queued) : NULL;
+}
+
+rs_job_lists *
+rs_events_lock (rs_events *e)
+{
+  pthread_mutex_lock(&e->lock);
+  return &e->jobs;
+}
+
+void
+rs_events_unlock (rs_events *e)
+{
+  pthread_mutex_unlock(&e->lock);
+}
+
+bool
+rs_events_finish (rs_events *e, rs_notice *n, void (*settle) (rs_notice *n))
+{
+  pthread_mutex_lock(&e->lock);
+  const bool queue = !rs_events_closed(e) && rs_list_empty(&n->queued);
+  if (queue)
+    rs_list_push(&e->queue, &n->queued);
+  e->woken = true;
+  light_locked(e);
+  settle(n);  /* who finds it so without the lock finds the queue, too */
+  tell_locked(e);
+  pthread_mutex_unlock(&e->lock);
+  return queue;
+}
+
+void
+rs_events_stir (rs_events *e)
+{
+  /* In one order: a host that waits clears the flag, and then looks at what
+     was stored; here it is the other way round.  So one of the two sees it.
+     What else stirs the host may be over before it looks. */
+  if (!atomic_load(&e->awoken))
+    rs_events_wake(e);
+}
+
+rs_notice *
+rs_events_get_spare (rs_events *e)
+{
+  if (!rs_events_mine(e) || e->n_spares == 0)
+    return NULL;
+  e->given = 0;
+  e->taken += e->taken < 2;
+  return e->spares[--e->n_spares];
+}
+
+rs_notice *
+rs_events_expect_spare (rs_events *e)
+{
+  return rs_events_mine(e) && e->n_spares > 0
+         && (e->taken == 2 || e->given == 1) ? e->spares[e->n_spares - 1]
+                                             : NULL;
+}
+
+unsigned
+rs_events_spares (const rs_events *e)
+{
+  return rs_events_mine(e) ? e->n_spares : 0;
+}
+
+bool
+rs_events_reserve_spares (rs_events *e, unsigned n)
+{
+  unsigned room = e->spares_room > 0 ? e->spares_room : 16;
+  while (room < e->n_spares + n)
+    room *= 2;
+  if (room == e->spares_room)
+    return true;
+  rs_notice **const spares = room > SPARES ? NULL
+                           : realloc(e->spares, room * sizeof *spares);
+  if (spares == NULL)
+    return false;
+  e->spares = spares;
+  e->spares_room = room;
+  return true;
+}
+
+bool
+rs_events_put_spare (rs_events *e, rs_notice *n,
+                     void (*free) (rs_events *e, rs_notice *n))
+{
+  if (!rs_events_mine(e)
+      || (e->n_spares == e->spares_room && !rs_events_reserve_spares(e, 1)))
+    return false;
+  e->free_spare = free;
+  e->taken = 0;
+  e->given += e->given < 2;
+  e->spares[e->n_spares++] = n;
+  return true;
+}
+
+bool
+rs_events_closed (const rs_events *e)
+{
+  return atomic_load_explicit(&e->closed, memory_order_relaxed);
+}
+
+void
+rs_events_set_closed (rs_events *e)
+{
+  pthread_mutex_lock(&e->lock);  /* who posts now has done so, or will not */
+  atomic_store_explicit(&e->closed, true, memory_order_relaxed);
+  pthread_mutex_unlock(&e->lock);
+}

@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cli.c - the command line of the host program, and how it runs chunks.
+ *
+ * SIGINT: while a chunk runs, the handler lets the coroutine that runs raise
+ * "interrupted!".  The handler runs on the main thread, the only one that may
+ * touch the host's state, and passes on what another thread received.  The
+ * error goes through the verb that waits, which stops its jobs.  A second one
+ * ends the program, whatever it is at, while the first has not been raised (a
+ * function in C goes on), and within a second.  Whatever SIGINT ends ends by
+ * that signal.
+ */
+#ifdef HAVE_CONFIG_H
+#include <config.h>
+#endif
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* sigaction, pthread_kill */
+#endif
+#include "program/cli.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+#include <lualib.h>
+
+#include "lparallel.h"
+
+#include "runspace.h"
+
+/* ------------------------------------------------------- the command line */
+
+static const char usage[] =
+  "usage: %s [options] [script [args]]\n"
+  "Available options are:\n"
+  "  -e stat   execute string 'stat'\n"
+  "  -i        enter interactive mode after executing 'script'\n"
+  "  -j N      let the default pool of 'parallel' have N workers\n"
+  "  -l mod    require library 'mod' into global 'mod'\n"
+  "  -l g=mod  require library 'mod' into global 'g'\n"
+  "  -v        show version information\n"
+  "  -E        ignore environment variables\n"
+  "  -W        turn warnings on\n"
+  "  --        stop handling options\n"
+  "  -         stop handling options and execute stdin\n";
+
+/* Write 'text' as a terminal may have it. */
+static void
+put_plain (const char *text)
+{
+  const size_t size = strlen(text), room = rs_escape(text, size, NULL, 0) + 1;
+  char *const plain = malloc(room);
+  if (plain == NULL)
+    return;
+  rs_escape(text, size, plain, room);
+  fputs(plain, stderr);
+  free(plain);
+}
+
+/* Say what is wrong with an option, and which there are.  Returns false. */
+static bool
+complain (const rs_cli *cli, const char *before, const char *option,
+          const char *after)
+{
+  fprintf(stderr, "%s: %s'", cli->name, before);
+  put_plain(option);
+  fprintf(stderr, "'%s\n", after);
+  fprintf(stderr, usage, cli->name);
+  fflush(stderr);
+  return false;
+}
+
+/*
+ * The argument of the option at '*i': the rest of it, or the next one, to
+ * which '*i' then moves.  NULL if there is none.
+ */
+static const char *
+option_argument (const rs_cli *cli, int *i)
+{
+  const char *rest = cli->argv[*i] + 2;
+  if (*rest != '\0')
+    return rest;
+  if (*i + 1 >= cli->argc)
+    return NULL;
+  return cli->argv[++*i];
+}
+
+/* More threads than any machine gives; a pool's 'max' has the same limit. */
+#define MAX_WORKERS 65536
+
+/* A number of workers in decimal digits, or 0. */
+static unsigned
+parse_workers (const char *text)
+{
+  char *end;
+  if (text[strspn(text, "0123456789")] != '\0' || *text == '\0')
+    return 0;
+  errno = 0;
+  const unsigned long n = strtoul(text, &end, 10);
+  return (errno != 0 || n > MAX_WORKERS) ? 0 : (unsigned) n;
+}
+
+bool
+rs_cli_parse (rs_cli *cli, int argc, char **argv)
+{
+  memset(cli, 0, sizeof *cli);
+  cli->argc = argc;
+  cli->argv = argv;
+  cli->name = (argc > 0 && argv[0][0] != '\0') ? argv[0] : "runspace";
+
+  int i = 1;
+  for (; i < argc && argv[i][0] == '-'; i++) {
+    const char *const option = argv[i];
+    if (option[1] == '\0')  /* "-": the script is stdin */
+      break;
+    const bool alone = option[2] == '\0';
+    if (!alone && strchr("-ivEW", option[1]) != NULL)
+      return complain(cli, "unrecognized option ", option, "");
+    switch (option[1]) {
+      case '-':
+        cli->script = i + 1;
+        return true;
+      case 'i':
+        cli->interactive = cli->version = true;
+        break;
+      case 'v':
+        cli->version = true;
+        break;
+      case 'E':
+        cli->no_env = true;
+        break;
+      case 'W':
+        break;
+      case 'e':
+      case 'l': {
+        const char *argument = option_argument(cli, &i);
+        if (argument == NULL || (alone && argument[0] == '-'))
+          return complain(cli, "", option, " needs argument");
+        if (option[1] == 'e')
+          cli->statements = true;
+        break;
+      }
+      case 'j': {
+        const char *argument = option_argument(cli, &i);
+        if (argument == NULL)
+          return complain(cli, "", option, " needs argument");
+        cli->workers = parse_workers(argument);
+        if (cli->workers == 0)
+          return complain(cli, argument[strspn(argument, "0123456789")] == '\0'
+                               && argument[strspn(argument, "0")] != '\0'
+                          ? "'-j' needs an integer from 1 to 65536, not "
+                          : "'-j' needs a positive integer, not ",
+                          argument, "");
+        break;
+      }
+      default:
+        return complain(cli, "unrecognized option ", option, "");
+    }
+  }
+  cli->script = i;
+  return true;
+}
+
+void
+rs_cli_version (void)
+{
+  printf("runspace %s  (%s)\n", rs_version(), LUA_COPYRIGHT);
+  fflush(stdout);
+}
+
+/* ------------------------------------------------------- running a chunk */
+
+void
+rs_cli_message (const char *name, const char *message)
+{
+  /* At once, so that no line of a job comes between. */
+  fprintf(stderr, "%s%s%s\n", name != NULL ? name : "",
+          name != NULL ? ": " : "", message);
+  fflush(stderr);
+}
+
+int
+rs_cli_report (lua_State *L, int status, const char *name)
+{
+  if (status != LUA_OK) {
+    const char *message = lua_tostring(L, -1);
+    rs_cli_message(name, message != NULL ? message
+                                         : "(error message not a string)");
+    lua_pop(L, 1);
+  }
+  return status;
+}
+
+/* The call that SIGINT interrupts.  Calls nest when a chunk runs another. */
+static struct {
+  lua_State *volatile L;    /* NULL: none */
+  pthread_t thread;         /* that runs 'L' */
+  rs_events *events;        /* where 'L' waits, or NULL */
+  volatile double last;     /* instant of the last SIGINT */
+  volatile bool pending;    /* it has not been raised */
+  bool raised;              /* it has been */
+  bool ended;               /* and nothing has caught it */
+  bool left;                /* our handler stays, behind the call, */
+  struct sigaction before;  /*   instead of this one */
+} running;
+
+/* A second SIGINT within so many seconds ends the program. */
+#define IMPATIENCE 1.0
+
+void
+rs_cli_set_events (rs_events *events)
+{
+  rs_events_set_pokable(events);
+  running.events = events;
+}
+
+/* rs_host_interrupt: it is raised, through handlers of events, too. */
+static void
+on_raise (lua_State *L)
+{
+  running.pending = false;
+  running.raised = true;
+  rs_parallel_interrupt(L);
+}
+
+/* End by SIGINT, as if nobody had taken it. */
+static _Noreturn void
+die (void)
+{
+  const struct sigaction action = { .sa_handler = SIG_DFL };
+  sigset_t set;
+  sigaction(SIGINT, &action, NULL);
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  raise(SIGINT);
+  pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+  _exit(128 + SIGINT);  /* a debugger has swallowed it? */
+}
+
+/* 'rs_host_interrupt' may be called by a handler; the poke ends a wait for
+   jobs, in which no hook would run. */
+static void
+on_interrupt (int signal)
+{
+  const int saved = errno;
+  if (!pthread_equal(pthread_self(), running.thread))
+    pthread_kill(running.thread, signal);
+  else {
+    const double now = rs_now();
+    const bool again = running.pending || now - running.last < IMPATIENCE;
+    running.last = now;
+    if (again)
+      die();
+    if (running.L != NULL) {
+      running.pending = true;
+      rs_host_interrupt(running.L, on_raise);
+      if (running.events != NULL)
+        rs_events_poke(running.events);
+    }
+  }
+  errno = saved;
+}
+
+int
+rs_cli_pcall (lua_State *L, int nargs, int nresults, int handler)
+{
+  if (running.L != NULL)  /* taken by the caller? */
+    return lua_pcall(L, nargs, nresults, handler);
+
+  /* Blocking calls return when the signal comes: no SA_RESTART. */
+  struct sigaction action = { .sa_handler = on_interrupt }, before;
+  sigemptyset(&action.sa_mask);
+  running.thread = pthread_self();
+  running.L = L;
+  sigaction(SIGINT, &action, &before);
+  const int status = lua_pcall(L, nargs, nresults, handler);
+  running.L = NULL;
+  running.pending = false;
+  /* The next one may be a second one; but who had a handler has it again. */
+  if (running.last == 0 || before.sa_handler != SIG_DFL)
+    sigaction(SIGINT, &before, NULL);
+  else {
+    running.left = true;
+    running.before = before;
+  }
+  return status;
+}
+
+void
+rs_cli_forgive (void)
+{
+  running.last = 0;
+  running.raised = running.ended = false;
+  if (running.left)
+    sigaction(SIGINT, &running.before, NULL);
+  running.left = false;
+}
+
+void
+rs_cli_die_interrupted (void)
+{
+  if (running.ended)
+    die();
+}
+
+/* The message handler: make a text of the error value. */
+static int
+describe_error (lua_State *L)
+{
+  const char *message = lua_tostring(L, 1);
+  running.ended = running.raised && message != NULL
+               && strstr(message, "interrupted!") != NULL;
+  if (message == NULL) {
+    if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING)
+      return 1;  /* it speaks for itself: no traceback */
+    message = lua_pushfstring(L, "(error object is a %s value)",
+                              luaL_typename(L, 1));
+  }
+  luaL_traceback(L, L, message, rs_level_user(L, 1, message));
+  return 1;
+}
+
+int
+rs_cli_call (lua_State *L, int nargs, int nresults)
+{
+  const int function = lua_gettop(L) - nargs;
+  lua_pushcfunction(L, describe_error);
+  lua_insert(L, function);  /* describe_error, function, args */
+  const int status = rs_cli_pcall(L, nargs, nresults, function);
+  lua_remove(L, function);
+  return status;
+}
+
+/* [-1, +0, -]  Run the chunk on top, unless 'status' says that it is the
+   error of loading it. */
+static int
+run_chunk (lua_State *L, int status, const rs_cli *cli)
+{
+  if (status == LUA_OK)
+    status = rs_cli_call(L, 0, 0);
+  return rs_cli_report(L, status, cli->name);
+}
+
+static int
+run_text (lua_State *L, const char *text, const char *chunkname,
+          const rs_cli *cli)
+{
+  return run_chunk(L, luaL_loadbuffer(L, text, strlen(text), chunkname), cli);
+}
+
+/* ----------------------------------------------------------- in its order */
+
+void
+rs_cli_set_arg (lua_State *L, const rs_cli *cli)
+{
+  /* Without a script, the program itself stands at 0. */
+  const int zero = cli->script < cli->argc ? cli->script : 0;
+  lua_createtable(L, cli->argc - zero, zero + 1);
+  for (int i = 0; i < cli->argc; i++) {
+    lua_pushstring(L, cli->argv[i]);
+    lua_rawseti(L, -2, i - zero);
+  }
+  lua_setglobal(L, "arg");
+}
+
+int
+rs_cli_run_init (lua_State *L, const rs_cli *cli)
+{
+  const char *name = "=LUA_INIT" LUA_VERSUFFIX;
+  const char *init = getenv(name + 1);
+  if (init == NULL) {
+    name = "=LUA_INIT";
+    init = getenv(name + 1);
+  }
+  if (init == NULL)
+    return LUA_OK;
+  if (init[0] == '@')
+    return run_chunk(L, luaL_loadfile(L, init + 1), cli);
+  return run_text(L, init, name, cli);
+}
+
+/* 'global = require(module)' for "global=module", or for "module". */
+static int
+require_library (lua_State *L, const char *text, const rs_cli *cli)
+{
+  const char *equals = strchr(text, '=');
+  if (equals == NULL)
+    lua_pushstring(L, text);
+  else
+    lua_pushlstring(L, text, (size_t) (equals - text));
+  lua_getglobal(L, "require");
+  lua_pushstring(L, equals != NULL ? equals + 1 : text);
+  const int status = rs_cli_call(L, 1, 1);  /* global, module or error */
+  if (status == LUA_OK)
+    lua_setglobal(L, lua_tostring(L, -2));
+  else
+    rs_cli_report(L, status, cli->name);
+  lua_pop(L, 1);
+  return status;
+}
+
+int
+rs_cli_run_options (lua_State *L, const rs_cli *cli)
+{
+  int status = LUA_OK;
+  for (int i = 1; i < cli->script && status == LUA_OK; i++)
+    switch (cli->argv[i][1]) {
+      case 'e':
+        status = run_text(L, option_argument(cli, &i), "=(command line)", cli);
+        break;
+      case 'l':
+        status = require_library(L, option_argument(cli, &i), cli);
+        break;
+      case 'j':
+        option_argument(cli, &i);  /* skip it */
+        break;
+      case 'W':
+        lua_warning(L, "@on", 0);
+        rs_parallel_set_warnings(L, true);
+        break;
+    }
+  return status;
+}
+
+/* [-0, +n, e]  Push the elements of the global 'arg' from 1 on. */
+static int
+push_arguments (lua_State *L)
+{
+  if (lua_getglobal(L, "arg") != LUA_TTABLE)
+    luaL_error(L, "'arg' is not a table");
+  const int arg = lua_gettop(L);
+  const int n = (int) luaL_len(L, arg);
+  rs_level_room(L, n + 3, "too many arguments to script");
+  for (int i = 1; i <= n; i++)
+    lua_rawgeti(L, arg, i);
+  lua_remove(L, arg);
+  return n;
+}
+
+int
+rs_cli_run_script (lua_State *L, const rs_cli *cli)
+{
+  char **argv = cli->argv + cli->script;
+  const char *name = argv[0];
+  if (strcmp(name, "-") == 0 && strcmp(argv[-1], "--") != 0)
+    name = NULL;  /* stdin, unless "--" says that it is a file */
+  int status = luaL_loadfile(L, name);
+  if (status == LUA_OK)
+    status = rs_cli_call(L, push_arguments(L), LUA_MULTRET);
+  rs_cli_report(L, status, cli->name);
+  lua_settop(L, 0);
+  return status;
+}
+
+int
+rs_cli_run_stdin (lua_State *L, const rs_cli *cli)
+{
+  return run_chunk(L, luaL_loadfile(L, NULL), cli);
+}

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * main.c - the program 'runspace': lua5.4 with the module 'parallel'.
+ *
+ * The order of events is that of 'lua5.4': options are checked, versions
+ * shown, libraries opened, LUA_INIT run, options obeyed, the script run;
+ * then the prompt, or standard input, where they are due.
+ */
+#ifdef HAVE_CONFIG_H
+#include <config.h>
+#endif
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* isatty, mmap */
+#endif
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "program/cli.h"
+#include "lparallel.h"
+#include "program/repl.h"
+#include "runspace.h"
+
+static void
+open_libraries (lua_State *L, const rs_cli *cli)
+{
+  luaL_checkversion(L);
+  if (cli->no_env) {
+    lua_pushboolean(L, true);
+    lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
+  }
+  rs_host_open_libs(L);
+  rs_host_track(L);
+  luaL_requiref(L, "parallel", luaopen_parallel, 1);
+  lua_pop(L, 1);
+  rs_parallel_set_workers(L, cli->workers);
+  rs_cli_set_events(rs_parallel_events(L));
+}
+
+/* Everything that can raise.  Takes the rs_cli, returns whether all of it
+   went well. */
+static int
+run (lua_State *L)
+{
+  const rs_cli *const cli = lua_touserdata(L, 1);
+  const bool has_script = cli->script < cli->argc;
+  const bool asked = has_script || cli->statements || cli->version;
+  /* Nothing asked, at a terminal: a prompt is what they came for. */
+  const bool prompt = cli->interactive || (!asked && isatty(STDIN_FILENO));
+
+  if (prompt)
+    rs_repl_prepare();
+  if (cli->version)
+    rs_cli_version();
+  open_libraries(L, cli);
+  rs_cli_set_arg(L, cli);
+  lua_gc(L, LUA_GCGEN, 0, 0);
+  if (!cli->no_env && rs_cli_run_init(L, cli) != LUA_OK)
+    return 0;
+  if (rs_cli_run_options(L, cli) != LUA_OK)
+    return 0;
+  if (has_script && rs_cli_run_script(L, cli) != LUA_OK)
+    return 0;
+  if (prompt) {
+    if (!cli->version)
+      rs_cli_version();
+    rs_repl_run(L);
+  }
+  else if (!asked)
+    rs_cli_run_stdin(L, cli);  /* its failure does not count: lua5.4 */
+  lua_pushboolean(L, true);
+  return 1;
+}
+
+/* What the program does; its exit status. */
+static int
+start (int argc, char **argv)
+{
+  rs_cli cli;
+  if (!rs_cli_parse(&cli, argc, argv))
+    return EXIT_FAILURE;
+  lua_State *L = rs_host_open();
+  if (L == NULL) {
+    rs_cli_message(cli.name, "cannot create state: not enough memory");
+    return EXIT_FAILURE;
+  }
+  lua_pushcfunction(L, run);
+  lua_pushlightuserdata(L, &cli);
+  const int status = lua_pcall(L, 1, 1, 0);
+  const bool done = lua_toboolean(L, -1);
+  rs_cli_report(L, status, cli.name);
+  rs_host_close(L);
+  rs_cli_die_interrupted();
+  return (status == LUA_OK && done) ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* ------------------------------------------------------------- its stack */
+
+/* Lua may nest 200 calls of C functions, which take up to 600 KiB. */
+#define ENOUGH ((rlim_t) 1 << 20)
+#define OWN_STACK ((size_t) 8 << 20)
+
+/* For the function that runs on it, which gets no pointers. */
+static struct {
+  int argc;
+  char **argv;
+  int status;
+} program;
+
+static void
+start_there (void)
+{
+  program.status = start(program.argc, program.argv);
+}
+
+/* Run on a stack of our own; false when there is none, or no way to get on
+   it. */
+static bool
+start_elsewhere (void)
+{
+#ifndef HAVE_MAKECONTEXT
+  (void) start_there;
+  return false;
+#else
+  ucontext_t here, there;
+  void *const stack = mmap(NULL, OWN_STACK, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+                           | MAP_STACK, -1, 0);
+  if (stack == MAP_FAILED || getcontext(&there) != 0)
+    return false;
+  mprotect(stack, 65536, PROT_NONE);  /* a fault rather than a wrong value */
+  there.uc_stack.ss_sp = stack;
+  there.uc_stack.ss_size = OWN_STACK;
+  there.uc_link = &here;
+  rs_host_set_stack((char *) stack + 65536);
+  makecontext(&there, start_there, 0);
+  return swapcontext(&here, &there) == 0;
+#endif
+}
+
+/* A sanitizer has to be told of other stacks, and needs a large one anyway. */
+static bool
+is_small (void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return false;
+#else
+  struct rlimit limit;
+  return getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur < ENOUGH;
+#endif
+}
+
+int
+main (int argc, char **argv)
+{
+  program.argc = argc;
+  program.argv = argv;
+  if (is_small() && start_elsewhere())
+    return program.status;
+  return start(argc, argv);
+}

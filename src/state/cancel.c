@@ -1,0 +1,1083 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cancel.c - how what runs in a runspace is stopped.
+ *
+ * Three threads meet here: the one that runs the calls, whoever asks, and the
+ * thread of the timers, which sends signals again, goes from soft to hard, and
+ * says that a thread is lost.  'lock' is held while a signal is sent, so the
+ * thread is there to get it.
+ *
+ * The handler runs on the thread of the calls, anywhere in Lua or in C.  It
+ * reads atomics and calls 'lua_sethook', which the manual allows there; it
+ * takes no lock and allocates nothing.  The hook that it plants does the
+ * rest.  While something is stopped by force the handler also looks where it
+ * is ('look'), so that what is lost can say from what it did not come back.
+ *
+ * A time-out costs two atomic operations an item: 'due' moves on, and the
+ * timer stays where it is, if that is not too late; when it fires too early
+ * it is set again.  Whoever takes 'due' by an exchange decides whether an
+ * item has ended in time.
+ */
+#include "state/cancel.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <float.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/fork.h"
+#include "base/timer.h"
+
+#define AGAIN 5e-3         /* seconds after which a signal is sent again */
+#define SLOW 0.4           /* seconds more for a busy machine to look where a
+                              thread is */
+#define FIRED (-1.0)       /* 'due' of what has run out of time */
+#define TICK 0.02          /* seconds that 'rs_now_coarse' may be behind */
+
+enum {
+  ALL = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
+  MAX_STEP = 1000,         /* instructions between two looks at a limit */
+  MAX_CALLS = 64,          /* that are told of a loss */
+  LOOKS = 3,               /* that find a thread in one call again, until that
+                              is named */
+  CALLERS = 16,            /* that are looked at for a line of a script */
+  NAME = 64,               /* bytes of a function's name */
+  MAX_DISPLACED = 8        /* hooks that are remembered */
+};
+
+/* A hook of a coroutine's, or of none. */
+typedef struct hook {
+  lua_State *L;
+  lua_Hook call;
+  int mask;
+  int count;
+} hook;
+
+/* Where a thread stands. */
+typedef struct place {
+  char name[NAME];          /* of the C function; "": it has none */
+  char source[LUA_IDSIZE];  /* that called it; only with a line */
+  int line;                 /* or 0 */
+} place;
+
+struct rs_cancel {
+  rs_running running;      /* first: rs_cancel_switch */
+  _Atomic unsigned refs;
+  const rs_cancel_owner *owner;  /* constant, as the next three */
+  void *ud;
+  int signal;              /* 0: none */
+  pthread_t thread;
+
+  uint64_t limit;          /* instructions of an item; 0: none; the thread's
+                              own, as the next two */
+  bool finalizes;          /* rs_cancel_set_finalizes */
+  hook kept;               /* that calls begin with */
+  hook displaced[MAX_DISPLACED];  /* by ours; the handler writes it, too */
+  _Atomic bool planted;    /* the hook was */
+  _Atomic unsigned sent;   /* signals; written under the lock, read by the
+                              handler */
+  _Atomic unsigned seen;   /* signals that came; read by any thread */
+  const void *at;          /* the call that looks have found; the handler's,
+                              as the next three */
+  unsigned moves;          /* and how often a block was moved by then */
+  _Atomic unsigned looks;  /* in a row that found it; read by who waits for
+                              them before it says that the thread is lost */
+  place place;             /* changes only after LOOKS signals */
+  _Atomic bool found;      /* 'place' tells where the thread stands; set by
+                              the handler, read by who says that it is lost */
+  _Atomic bool refuse;     /* memory */
+  _Atomic double armed;    /* instant at which the timer fires, or earlier;
+                              of any thread */
+  rs_timer timer;
+
+  pthread_mutex_t lock;    /* guards down to the blank line */
+  unsigned taken;          /* 'times_taken' when the last one was sent */
+  bool lost;               /* it does not come back */
+  bool telling;            /* the owner is being told */
+  bool left;               /* the thread has ended */
+  const rs_sleeper *sleeper;  /* while it waits, or NULL */
+  pthread_cond_t told;     /* !telling */
+};
+
+/* The one of the calling thread, for its signal handler and its hook. */
+static _Thread_local rs_cancel *mine;
+
+/* Of a thread that has none: no call is ever in it. */
+static _Thread_local rs_running other;
+
+/* Signals that were sent have not come. */
+static bool
+on_its_way (const rs_cancel *c, unsigned sent)
+{
+  return (int) (sent - atomic_load_explicit(&c->seen, memory_order_acquire))
+         > 0;
+}
+
+/* How many were sent. */
+static unsigned
+sent_to (const rs_cancel *c)
+{
+  return atomic_load_explicit(&c->sent, memory_order_relaxed);
+}
+
+/* ----------------------------------------------------------------- reasons */
+
+static const struct {
+  const char *name;
+  const char *text;
+  rs_job_state state;
+} reasons[RS_REASONS] = {
+  [RS_REASON_NONE] = { "none", "it was not stopped", RS_JOB_COMPLETED },
+  [RS_REASON_CANCELLED] = { "cancelled", "the job was cancelled",
+                            RS_JOB_CANCELLED },
+  [RS_REASON_CLOSED] = { "closed", "the pool of the job was closed",
+                         RS_JOB_CANCELLED },
+  [RS_REASON_PARENT] = { "parent", "the job that waits for this one was "
+                         "stopped", RS_JOB_CANCELLED },
+  [RS_REASON_TIMEOUT] = { "timeout", "the job ran out of time",
+                          RS_JOB_TIMED_OUT },
+  [RS_REASON_DEADLINE] = { "deadline", "the deadline of the call has passed",
+                           RS_JOB_TIMED_OUT },
+  [RS_REASON_MEMORY] = { "memory_limit", "the runspace has reached its limit "
+                         "of memory", RS_JOB_FAILED },
+  [RS_REASON_INSTRUCTIONS] = { "instruction_limit", "the job has reached its "
+                               "limit of instructions", RS_JOB_FAILED },
+};
+
+const char *
+rs_reason_name (rs_reason reason)
+{
+  return reasons[reason].name;
+}
+
+const char *
+rs_reason_text (rs_reason reason)
+{
+  return reasons[reason].text;
+}
+
+rs_job_state
+rs_reason_state (rs_reason reason)
+{
+  return reasons[reason].state;
+}
+
+bool
+rs_wish_make (rs_wish *wish, rs_reason reason, double grace)
+{
+  if (rs_wish_reason(wish) != RS_REASON_NONE)
+    return false;
+  wish->grace = grace < FLT_MAX ? (float) grace : FLT_MAX;
+  atomic_store_explicit(&wish->reason, (int) reason, memory_order_release);
+  return true;
+}
+
+/* --------------------------------------------------- the hook, the handler */
+
+char rs_seeding;
+
+/* It is the token of a call, which has an owner that is told. */
+static bool
+is_call (const rs_token *t)
+{
+  return t->owner != NULL && t->owner != RS_SEEDING;
+}
+
+static rs_token *
+top_of (const rs_cancel *c)
+{
+  return atomic_load_explicit(&c->running.top, memory_order_relaxed);
+}
+
+/* The coroutine that runs, or NULL. */
+static lua_State *
+coroutine_of (const rs_cancel *c)
+{
+  return atomic_load_explicit(&c->running.L, memory_order_relaxed);
+}
+
+static int
+level_of (const rs_token *t)
+{
+  return atomic_load_explicit(&t->level, memory_order_relaxed);
+}
+
+static bool
+has_raised (const rs_token *t)
+{
+  return atomic_load_explicit(&t->raised, memory_order_relaxed);
+}
+
+static void
+set_raised (rs_token *t, bool raised)
+{
+  atomic_store_explicit(&t->raised, raised, memory_order_relaxed);
+}
+
+/* Shall its code raise? */
+static bool
+pending (const rs_token *t)
+{
+  return t != NULL && level_of(t) != RS_GOING
+      && (level_of(t) == RS_HARD || !has_raised(t));
+}
+
+bool
+rs_cancel_pending (const rs_cancel *c)
+{
+  return c != NULL && pending(top_of(c));
+}
+
+bool
+rs_cancel_stopping (const rs_cancel *c)
+{
+  const rs_token *const t = c != NULL ? top_of(c) : NULL;
+  return t != NULL && level_of(t) != RS_GOING;
+}
+
+static void on_hook (lua_State *L, lua_Debug *ar);
+
+/* Instructions between two calls of the hook that counts them. */
+static int
+step_of (const rs_cancel *c)
+{
+  return c->limit < MAX_STEP ? (int) c->limit : MAX_STEP;
+}
+
+/* The hook of the script's, or of a module's, on 'L' comes back when ours
+   goes. */
+static void
+displace (rs_cancel *c, lua_State *L)
+{
+  const lua_Hook call = lua_gethook(L);
+  if (call == NULL || call == on_hook)
+    return;
+  hook *h = NULL;
+  for (int i = 0; i < MAX_DISPLACED; i++)
+    if (c->displaced[i].L == L || (h == NULL && c->displaced[i].L == NULL))
+      h = &c->displaced[i];
+  if (h != NULL)
+    *h = (hook) { L, call, lua_gethookmask(L), lua_gethookcount(L) };
+}
+
+static void
+plant (rs_cancel *c, lua_State *L)
+{
+  atomic_store_explicit(&c->planted, true, memory_order_relaxed);
+  displace(c, L);
+  lua_sethook(L, on_hook, ALL, 1);
+}
+
+static void
+unplant (rs_cancel *c, lua_State *L)
+{
+  hook h = { .L = NULL };
+  if (c->limit > 0) {
+    lua_sethook(L, on_hook, LUA_MASKCOUNT, step_of(c));
+    return;
+  }
+  if (lua_gethook(L) != on_hook)
+    return;
+  for (int i = 0; i < MAX_DISPLACED; i++)
+    if (c->displaced[i].L == L) {
+      h = c->displaced[i];
+      c->displaced[i].L = NULL;
+    }
+  lua_sethook(L, h.call, h.mask, h.count);
+}
+
+/* Key in the registry, by address: an array of what is raised, by reason, made
+   when the state was opened, since memory may be refused. */
+static const char texts_key;
+
+rs_reason
+rs_token_reason (rs_cancel *c, const rs_token *t)
+{
+  pthread_mutex_lock(&c->lock);
+  const rs_reason reason = t->item != RS_REASON_NONE ? t->item : t->reason;
+  pthread_mutex_unlock(&c->lock);
+  return reason;
+}
+
+/* [-0, +0, v]  Raise for the innermost call. */
+static int
+stop (rs_cancel *c, lua_State *L, rs_token *t)
+{
+  if (level_of(t) == RS_SOFT) {
+    set_raised(t, true);
+    unplant(c, L);
+  }
+  else
+    plant(c, L);
+  const rs_reason reason = rs_token_reason(c, t);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &texts_key) == LUA_TTABLE)
+    lua_rawgeti(L, -1, (lua_Integer) reason);
+  else  /* the script has cleared the registry */
+    lua_pushstring(L, rs_reason_text(reason));
+  return lua_error(L);
+}
+
+static void
+on_hook (lua_State *L, lua_Debug *ar)
+{
+  rs_cancel *const c = mine;
+  rs_token *const t = c != NULL ? top_of(c) : NULL;
+  if (pending(t))
+    stop(c, L, t);
+  else if (c == NULL)
+    lua_sethook(L, NULL, 0, 0);
+  else if (c->limit == 0 || lua_gethookmask(L) != LUA_MASKCOUNT)
+    unplant(c, L);  /* it is late: what it was planted for has ended */
+  else if (t != NULL && ar->event == LUA_HOOKCOUNT) {
+    t->spent += (uint64_t) step_of(c);
+    if (t->spent >= c->limit) {
+      rs_cancel_limit(c, RS_REASON_INSTRUCTIONS);
+      stop(c, L, t);
+    }
+  }
+}
+
+void
+rs_cancel_check (rs_cancel *c, lua_State *L)
+{
+  if (rs_cancel_pending(c))
+    stop(c, L, top_of(c));
+}
+
+/* ------------------------------------------------------- where it stands */
+
+/* As much of 'text' as there is room for, and nothing that a terminal would
+   obey. */
+static void
+copy_text (char *to, const char *text, size_t size)
+{
+  size_t n = 0;
+  for (; n + 1 < size && text[n] != '\0'; n++)
+    to[n] = (unsigned char) text[n] < ' ' || text[n] == 127 ? '?' : text[n];
+  to[n] = '\0';
+}
+
+static void
+forget_place (rs_cancel *c)
+{
+  c->at = NULL;
+  atomic_store_explicit(&c->looks, 0, memory_order_relaxed);
+  atomic_store_explicit(&c->found, false, memory_order_relaxed);
+}
+
+/* Note which C function is called at 'ar', and from where. */
+static void
+note_place (rs_cancel *c, lua_State *L, lua_Debug *ar)
+{
+  if (!lua_getinfo(L, "Sn", ar) || ar->what[0] != 'C')
+    return;
+  copy_text(c->place.name, ar->name != NULL ? ar->name : "", NAME);
+  c->place.line = 0;
+  for (int level = 1; level <= CALLERS && c->place.line == 0
+                      && lua_getstack(L, level, ar); level++)
+    if (lua_getinfo(L, "Sl", ar) && ar->currentline > 0) {
+      copy_text(c->place.source, ar->short_src, LUA_IDSIZE);
+      c->place.line = ar->currentline;
+    }
+  atomic_store_explicit(&c->found, true, memory_order_release);
+}
+
+/*
+ * The handler looks where the thread stands, while that is stopped by force.
+ * It may have interrupted anything, so what it reads has to be whole at any
+ * instruction:
+ *
+ * - 'lua_getstack' for level 0 reads one pointer, that to the innermost call.
+ *   It is compared, not followed, until it was the same LOOKS times more: by
+ *   then the call has begun long ago, and Lua has filled in all of it, and of
+ *   its callers, who do not run meanwhile.
+ * - 'lua_getinfo' follows it.  It only reads: the call, its function on the
+ *   stack, and the code and the constants of its caller.  These stay where
+ *   they are, but for the stack, when that is made larger (in finalizers; the
+ *   allocator refuses elsewhere) or smaller.  So nothing is read unless no
+ *   block was moved, nor begun to be, since the call was found first.
+ *
+ * A C function that waits in a system call touches none of this.
+ */
+static void
+look (rs_cancel *c, lua_State *L)
+{
+  lua_Debug ar;
+  void *ud;
+  const void *const at = lua_getstack(L, 0, &ar) ? ar.i_ci : NULL;
+  const bool known = at != NULL && lua_getallocf(L, &ud) == rs_alloc_resize;
+  const unsigned moves = known ? ((rs_alloc *) ud)->moves : 0;
+  if (!known || at != c->at || moves != c->moves) {
+    forget_place(c);
+    c->at = known ? at : NULL;
+    c->moves = moves;
+  }
+  else if (atomic_fetch_add_explicit(&c->looks, 1, memory_order_relaxed) + 1
+           == LOOKS)
+    note_place(c, L, &ar);
+}
+
+/* The handler has had no time to find that out. */
+static bool
+is_looking (const rs_cancel *c)
+{
+  return c->signal != 0
+      && atomic_load_explicit(&c->looks, memory_order_relaxed) < LOOKS;
+}
+
+bool
+rs_cancel_place (const rs_cancel *c, char *text, size_t size)
+{
+  const place *const p = &c->place;
+  char where[LUA_IDSIZE + 16] = "";
+  if (!atomic_load_explicit(&c->found, memory_order_acquire))
+    return false;
+  if (p->line > 0)
+    snprintf(where, sizeof where, "%s:%d: ", p->source, p->line);
+  if (p->name[0] != '\0')
+    snprintf(text, size, "%sdid not come back from '%s' (C function)", where,
+             p->name);
+  else
+    snprintf(text, size, "%sdid not come back from a C function", where);
+  return true;
+}
+
+/* ------------------------------------------------------------ the handler */
+
+/*
+ * What the program has, or had, for the signals; at most one of the two is not
+ * NULL.  Written under the lock in 'take_signal', and read by handlers, one
+ * word at a time.
+ */
+static void (*_Atomic plain_before[NSIG]) (int);
+static void (*_Atomic info_before[NSIG]) (int, siginfo_t *, void *);
+
+/* A handler of the program's runs on this thread, which may call ours. */
+static _Thread_local volatile sig_atomic_t passing;
+
+/* A signal that is not ours. */
+static void
+pass_on (int signal, siginfo_t *info, void *context)
+{
+  void (*const plain) (int) = atomic_load(&plain_before[signal]);
+  void (*const with_info) (int, siginfo_t *, void *) =
+    atomic_load(&info_before[signal]);
+  if (passing)
+    return;
+  passing = 1;
+  if (with_info != NULL)
+    with_info(signal, info, context);
+  else if (plain != NULL)
+    plain(signal);
+  passing = 0;
+}
+
+static void
+on_signal (int signal, siginfo_t *info, void *context)
+{
+  rs_cancel *const c = mine;
+  if (c != NULL && info->si_code == SI_TKILL && info->si_pid == getpid()
+      && on_its_way(c, sent_to(c))) {
+    lua_State *const L = coroutine_of(c);
+    if (L != NULL && pending(top_of(c))) {
+      plant(c, L);
+      if (atomic_load_explicit(&c->refuse, memory_order_relaxed))
+        look(c, L);
+    }
+    /* Publishes nothing but that it came. */
+    atomic_fetch_add_explicit(&c->seen, 1, memory_order_release);
+    return;
+  }
+  pass_on(signal, info, context);
+}
+
+/* Remember what the program does with the signal. */
+static void
+keep_before (int signal, const struct sigaction *old)
+{
+  const bool informed = (old->sa_flags & SA_SIGINFO) != 0;
+  const bool ignored = !informed && (old->sa_handler == SIG_DFL
+                                     || old->sa_handler == SIG_IGN);
+  atomic_store(&info_before[signal], informed ? old->sa_sigaction : NULL);
+  atomic_store(&plain_before[signal], informed || ignored ? NULL
+                                                          : old->sa_handler);
+}
+
+/* How often each was taken: what was sent before may have gone to a handler
+   that was not ours. */
+static _Atomic unsigned times_taken[NSIG];
+
+static pthread_mutex_t signals = PTHREAD_MUTEX_INITIALIZER;
+
+/* Take the signal, and again when the program has set a handler of its own
+   since; it is never given back, since one may be on its way. */
+static void
+take_signal (int signal)
+{
+  struct sigaction now;
+  if (signal == 0)
+    return;
+  pthread_mutex_lock(&signals);
+  if (sigaction(signal, NULL, &now) == 0
+      && !((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_signal)) {
+    /* Blocking calls return when it comes: no SA_RESTART. */
+    struct sigaction action = { .sa_flags = SA_SIGINFO | SA_ONSTACK };
+    action.sa_sigaction = on_signal;
+    sigemptyset(&action.sa_mask);
+    keep_before(signal, &now);
+    sigaction(signal, &action, NULL);
+    atomic_fetch_add(&times_taken[signal], 1);
+  }
+  pthread_mutex_unlock(&signals);
+}
+
+/* -------------------------------------------------------------- life cycle */
+
+static void fire (rs_timer *timer);
+
+rs_cancel *
+rs_cancel_new (int signal, const rs_cancel_owner *owner, void *ud)
+{
+  rs_cancel *const c = calloc(1, sizeof *c);
+  if (c == NULL)
+    return NULL;
+  atomic_init(&c->refs, 1);
+  c->owner = owner;
+  c->ud = ud;
+  c->signal = signal;
+  c->thread = pthread_self();
+  atomic_init(&c->armed, RS_NEVER);
+  rs_timer_init(&c->timer, fire);
+  rs_mutex_init(&c->lock);
+  rs_cond_init(&c->told);
+  mine = c;
+  return c;
+}
+
+rs_cancel *
+rs_cancel_ref (rs_cancel *c)
+{
+  if (c != NULL)
+    atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+  return c;
+}
+
+void
+rs_cancel_unref (rs_cancel *c)
+{
+  /* Release our reads and writes to the thread that frees. */
+  if (c == NULL
+      || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
+    return;
+  rs_timer_clear(&c->timer);  /* who asked last may have set it */
+  pthread_mutex_destroy(&c->lock);
+  pthread_cond_destroy(&c->told);
+  free(c);
+}
+
+void
+rs_cancel_leave (rs_cancel *c)
+{
+  pthread_mutex_lock(&c->lock);
+  c->left = true;
+  pthread_mutex_unlock(&c->lock);
+  rs_timer_clear(&c->timer);
+  mine = NULL;
+}
+
+/* Nobody asks the thread of a child to stop, nor tells of it. */
+static void
+begin_child (void)
+{
+  pthread_mutex_init(&signals, NULL);
+  if (mine == NULL)
+    return;
+  rs_mutex_init(&mine->lock);
+  rs_cond_init(&mine->told);
+  mine->telling = false;
+  rs_list_init(&mine->timer.link);
+}
+
+RS_IN_CHILD(begin_child)
+
+const _Atomic bool *
+rs_cancel_refusal (const rs_cancel *c)
+{
+  return &c->refuse;
+}
+
+rs_cancel *
+rs_cancel_mine (void)
+{
+  return mine;
+}
+
+rs_running *
+rs_running_mine (void)
+{
+  return mine != NULL ? &mine->running : &other;
+}
+
+void
+rs_cancel_keep_hook (rs_cancel *c, lua_Hook call, int mask, int count)
+{
+  if (call != on_hook)  /* not while it is being stopped */
+    c->kept = (hook) { NULL, call, mask, count };
+}
+
+void
+rs_cancel_note_hook (rs_cancel *c)
+{
+  rs_token *const t = top_of(c);
+  if (t != NULL)
+    t->hooked = true;
+}
+
+/* Has a call that waits for this one set a hook, which would go, too? */
+static bool
+waits_hooked (const rs_token *t)
+{
+  bool hooked = false;
+  for (t = t->outer; t != NULL; t = t->outer)
+    hooked |= t->hooked;
+  return hooked;
+}
+
+/* A call or an item ends: 'L' has the hook that calls begin with. */
+static void
+restore_hook (rs_cancel *c, lua_State *L)
+{
+  const hook *const h = &c->kept;
+  if (lua_gethook(L) != h->call || lua_gethookmask(L) != h->mask
+      || lua_gethookcount(L) != h->count)
+    lua_sethook(L, h->call, h->mask, h->count);
+  for (int i = 0; i < MAX_DISPLACED; i++)
+    c->displaced[i].L = NULL;
+}
+
+void
+rs_cancel_open (rs_cancel *c, lua_State *L)
+{
+  lua_createtable(L, RS_REASONS, 0);
+  for (int i = RS_REASON_NONE + 1; i < RS_REASONS; i++) {
+    lua_pushstring(L, reasons[i].text);
+    lua_rawseti(L, -2, i);
+  }
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &texts_key);
+  c->limit = 0;
+  c->finalizes = false;
+  c->kept = (hook) { .L = NULL };
+}
+
+void
+rs_cancel_set_limit (rs_cancel *c, uint64_t instructions)
+{
+  c->limit = instructions;
+}
+
+void
+rs_cancel_set_finalizes (rs_cancel *c)
+{
+  c->finalizes = true;
+}
+
+bool
+rs_cancel_finalizes (const rs_cancel *c)
+{
+  return c->finalizes;
+}
+
+/* -------------------------------------------------------------- stopping */
+
+static void
+set_level_locked (rs_cancel *c, rs_token *t, int level)
+{
+  atomic_store_explicit(&t->level, level, memory_order_relaxed);
+  if (level == RS_HARD)
+    atomic_store_explicit(&t->forced, true, memory_order_relaxed);
+  if (t == top_of(c) && is_call(t))
+    atomic_store_explicit(&c->refuse, level == RS_HARD, memory_order_relaxed);
+}
+
+/* The item of 't' is to be stopped, or all of it. */
+static void
+request_locked (rs_cancel *c, rs_token *t, rs_reason reason, bool item,
+                double grace)
+{
+  const double hard_at = rs_now() + grace;
+  rs_reason *const why = item ? &t->item : &t->reason;
+  if (*why == RS_REASON_NONE)
+    *why = reason;
+  if (level_of(t) == RS_GOING) {
+    t->hard_at = hard_at;
+    set_raised(t, false);
+    set_level_locked(c, t, RS_SOFT);
+  }
+  else if (level_of(t) == RS_SOFT && hard_at < t->hard_at)
+    t->hard_at = hard_at;
+}
+
+/* The same, and the calls inside it. */
+static void
+request_all_locked (rs_cancel *c, rs_token *t, rs_reason reason, bool item,
+                    double grace)
+{
+  for (rs_token *inner = top_of(c); inner != t; inner = inner->outer)
+    request_locked(c, inner, RS_REASON_PARENT, false, grace);
+  request_locked(c, t, reason, item, grace);
+}
+
+static void
+force_locked (rs_cancel *c, rs_token *t, double now)
+{
+  for (rs_token *inner = top_of(c); ; inner = inner->outer) {
+    if (inner != t && inner->reason == RS_REASON_NONE)
+      inner->reason = RS_REASON_PARENT;
+    if (level_of(inner) != RS_HARD) {
+      inner->lost_at = now + RS_KILL;
+      set_level_locked(c, inner, RS_HARD);
+    }
+    if (inner == t)
+      break;
+  }
+}
+
+/* One signal at a time is on its way. */
+static void
+send_locked (rs_cancel *c)
+{
+  if (c->signal == 0 || c->left)
+    return;
+  const unsigned taken = atomic_load(&times_taken[c->signal]);
+  if (taken == c->taken && on_its_way(c, sent_to(c)))
+    return;
+  c->taken = taken;
+  atomic_store_explicit(&c->sent,
+                        atomic_load_explicit(&c->seen, memory_order_acquire)
+                        + 1, memory_order_relaxed);
+  pthread_kill(c->thread, c->signal);
+}
+
+/* Bring every call up to the present.  Returns when to look again. */
+static double
+advance_locked (rs_cancel *c, double now)
+{
+  double next = RS_NEVER;
+  for (rs_token *t = top_of(c); t != NULL; t = t->outer) {
+    double due = atomic_load(&t->due);
+    /* Who takes it decides whether the item has ended in time. */
+    if (due >= 0 && due <= now && atomic_compare_exchange_strong(&t->due, &due,
+                                                                 FIRED))
+      request_all_locked(c, t, RS_REASON_TIMEOUT, true, RS_GRACE);
+    due = atomic_load(&t->due);
+    if (due >= 0 && due < next)
+      next = due;
+    if (level_of(t) == RS_SOFT && t->hard_at <= now)
+      force_locked(c, t, now);
+    if (level_of(t) == RS_SOFT && t->hard_at < next)
+      next = t->hard_at;
+    else if (level_of(t) == RS_HARD && t->lost_at <= now
+             && (!is_looking(c) || t->lost_at + SLOW <= now))
+      c->lost = true;
+  }
+  if (pending(top_of(c)) && !c->lost) {
+    send_locked(c);
+    if (now + AGAIN < next)
+      next = now + AGAIN;
+  }
+  return c->lost ? RS_NEVER : next;
+}
+
+/* All calls on the thread end as lost, the innermost one first. */
+static void
+tell_locked (rs_cancel *c)
+{
+  void *calls[MAX_CALLS];
+  int n = 0;
+  c->telling = true;
+  for (rs_token *t = top_of(c); t != NULL; t = t->outer) {
+    t->lost_at = RS_NEVER;
+    if (n < MAX_CALLS && is_call(t)) {
+      c->owner->hold_call(t->owner);
+      calls[n++] = t->owner;
+    }
+    if (t->outer == NULL)  /* if it ever comes back it shall end */
+      force_locked(c, t, rs_now());
+  }
+  pthread_mutex_unlock(&c->lock);
+  c->owner->lost_thread(c->ud);
+  for (int i = 0; i < n; i++)
+    c->owner->lost_call(calls[i]);
+  pthread_mutex_lock(&c->lock);
+  c->telling = false;
+  pthread_cond_broadcast(&c->told);
+}
+
+/* Let the timer fire at 'due' at the latest. */
+static bool
+arm (rs_cancel *c, double due)
+{
+  double armed = atomic_load(&c->armed);
+  while (armed > due) {
+    if (!atomic_compare_exchange_weak(&c->armed, &armed, due))
+      continue;
+    const bool ok = rs_timer_set(&c->timer, due);
+    if (!ok)
+      atomic_store(&c->armed, RS_NEVER);
+    return ok;
+  }
+  return true;
+}
+
+/* Bring it up to the present.  Releases the lock. */
+static bool
+step_locked (rs_cancel *c)
+{
+  const bool lost = c->lost;
+  const double next = advance_locked(c, rs_now());
+  rs_sleeper sleeper = { .object = NULL };
+  if (c->sleeper != NULL && pending(top_of(c))) {
+    sleeper = *c->sleeper;
+    sleeper.ref(sleeper.object);
+  }
+  if (c->lost && !lost)
+    tell_locked(c);
+  pthread_mutex_unlock(&c->lock);
+  if (sleeper.wake != NULL) {
+    sleeper.wake(sleeper.object);
+    sleeper.unref(sleeper.object);
+  }
+  return arm(c, next);
+}
+
+static void
+fire (rs_timer *timer)
+{
+  rs_cancel *const c = RS_LIST_ENTRY(timer, rs_cancel, timer);
+  /* Whoever sets 'due' looks at 'armed' afterwards; here it is the other way
+     round, so one of the two sees what the other did. */
+  atomic_store(&c->armed, RS_NEVER);
+  take_signal(c->signal);
+  pthread_mutex_lock(&c->lock);
+  step_locked(c);
+}
+
+/* The token of 'owner', or NULL. */
+static rs_token *
+find_locked (const rs_cancel *c, const void *owner)
+{
+  rs_token *t = top_of(c);
+  while (t != NULL && t->owner != owner)
+    t = t->outer;
+  return t;
+}
+
+bool
+rs_cancel_request (rs_cancel *c, const void *owner, rs_reason reason,
+                   double grace)
+{
+  pthread_mutex_lock(&c->lock);
+  rs_token *t = find_locked(c, owner);
+  if (t != NULL) {
+    pthread_mutex_unlock(&c->lock);
+    take_signal(c->signal);
+    pthread_mutex_lock(&c->lock);
+    t = find_locked(c, owner);
+  }
+  if (t == NULL) {  /* not begun, and will see its wish; or ended */
+    pthread_mutex_unlock(&c->lock);
+    return true;
+  }
+  request_all_locked(c, t, reason, false, grace);
+  return step_locked(c);
+}
+
+void
+rs_cancel_limit (rs_cancel *c, rs_reason reason)
+{
+  rs_token *const t = top_of(c);
+  if (t == NULL || level_of(t) != RS_GOING)
+    return;
+  pthread_mutex_lock(&c->lock);
+  request_locked(c, t, reason, true, RS_GRACE);
+  set_raised(t, true);  /* whoever found the limit raises */
+  const double hard_at = t->hard_at;
+  pthread_mutex_unlock(&c->lock);
+  if (arm(c, hard_at))
+    return;
+  pthread_mutex_lock(&c->lock);
+  force_locked(c, t, rs_now());  /* nobody would do it later */
+  pthread_mutex_unlock(&c->lock);
+}
+
+/* ------------------------------------------ the thread that runs the calls */
+
+/* Wait until all signals that were sent have come; for a while, since code in
+   C may have blocked them.  One that comes later finds nothing to do. */
+static void
+drain (const rs_cancel *c, unsigned sent)
+{
+  const struct timespec moment = { .tv_nsec = 1000 };
+  for (int i = 0; i < 1000 && on_its_way(c, sent); i++)
+    nanosleep(&moment, NULL);
+}
+
+/* Nothing is planted any more. */
+static void
+clean (rs_cancel *c, lua_State *L)
+{
+  if (atomic_exchange_explicit(&c->planted, false, memory_order_relaxed))
+    unplant(c, L);
+}
+
+void
+rs_token_enter (rs_cancel *c, rs_token *t, lua_State *L, void *owner,
+                const rs_wish *wish)
+{
+  rs_token *const outer = top_of(c);
+  *t = (rs_token) { .outer = outer, .owner = owner };
+  atomic_init(&t->due, RS_NEVER);
+  if (outer == NULL) {
+    atomic_store_explicit(&c->running.L, L, memory_order_relaxed);
+    if (c->limit > 0)
+      unplant(c, L);
+  }
+  pthread_mutex_lock(&c->lock);
+  atomic_store_explicit(&c->running.top, t, memory_order_relaxed);
+  if (outer != NULL && pending(outer))
+    request_locked(c, t, RS_REASON_PARENT, false,
+                   outer->hard_at - rs_now());
+  pthread_mutex_unlock(&c->lock);
+  if (rs_wish_reason(wish) != RS_REASON_NONE)
+    rs_cancel_request(c, owner, rs_wish_reason(wish), wish->grace);
+}
+
+void
+rs_token_set_due (rs_cancel *c, rs_token *t, double timeout)
+{
+  const double due = rs_deadline(timeout);
+  atomic_store(&t->due, due);
+  arm(c, due);
+}
+
+/* It is later than 'due'.  Most often the clock that costs little, and is up
+   to a tick behind, tells that it is not. */
+static bool
+has_passed (double due)
+{
+  return rs_now_coarse() + TICK >= due && rs_now() >= due;
+}
+
+static rs_reason
+settle (rs_cancel *c, rs_token *t, lua_State *L)
+{
+  bool fired = false, late = false;
+  if (atomic_load_explicit(&t->due, memory_order_relaxed) != RS_NEVER) {
+    const double due = atomic_exchange(&t->due, RS_NEVER);
+    fired = due < 0;
+    late = !fired && has_passed(due);  /* before the timer was there */
+  }
+  if (!fired && level_of(t) == RS_GOING)
+    return late ? RS_REASON_TIMEOUT : RS_REASON_NONE;
+  pthread_mutex_lock(&c->lock);
+  const rs_reason reason = t->item != RS_REASON_NONE ? t->item : t->reason;
+  t->item = RS_REASON_NONE;
+  if (t->reason == RS_REASON_NONE)
+    set_level_locked(c, t, RS_GOING);
+  const unsigned sent = sent_to(c);
+  pthread_mutex_unlock(&c->lock);
+  drain(c, sent);
+  forget_place(c);
+  clean(c, L);
+  return reason;
+}
+
+rs_reason
+rs_token_settle (rs_cancel *c, rs_token *t, lua_State *L)
+{
+  const rs_reason reason = settle(c, t, L);
+  if (t->hooked && !waits_hooked(t))
+    restore_hook(c, L);
+  t->hooked = false;
+  return reason;
+}
+
+rs_reason
+rs_token_leave (rs_cancel *c, rs_token *t, lua_State *L)
+{
+  assert(top_of(c) == t);
+  rs_token *const outer = t->outer;
+  pthread_mutex_lock(&c->lock);
+  while (c->telling)
+    pthread_cond_wait(&c->told, &c->lock);
+  atomic_store_explicit(&c->running.top, outer, memory_order_relaxed);
+  atomic_store_explicit(&c->refuse, outer != NULL
+                                    && level_of(outer) == RS_HARD,
+                        memory_order_relaxed);
+  const rs_reason reason = t->reason;
+  const unsigned sent = sent_to(c);
+  pthread_mutex_unlock(&c->lock);
+  drain(c, sent);
+  forget_place(c);
+  if (L != NULL)
+    clean(c, L);
+  if (outer == NULL) {
+    atomic_store_explicit(&c->running.L, NULL, memory_order_relaxed);
+    if (L != NULL && lua_gethook(L) != c->kept.call)  /* the script's own? */
+      restore_hook(c, L);
+  }
+  else if (pending(outer))
+    plant(c, L);
+  return reason;
+}
+
+void
+rs_cancel_plant (rs_cancel *c, lua_State *L)
+{
+  if (pending(top_of(c)))
+    plant(c, L);
+}
+
+void
+rs_cancel_forget (rs_cancel *c)
+{
+  atomic_store_explicit(&c->running.L, NULL, memory_order_relaxed);
+  atomic_signal_fence(memory_order_seq_cst);
+}
+
+void
+rs_cancel_again (rs_cancel *c)
+{
+  rs_token *const t = top_of(c);
+  if (t == NULL || level_of(t) != RS_SOFT)
+    return;
+  set_raised(t, false);
+  lua_State *const L = coroutine_of(c);
+  if (L != NULL)
+    plant(c, L);
+}
+
+/* ------------------------------------------------------------------- waits */
+
+void
+rs_cancel_sleeps (rs_cancel *c, const rs_sleeper *sleeper)
+{
+  if (c == NULL)
+    return;
+  pthread_mutex_lock(&c->lock);
+  c->sleeper = sleeper;
+  pthread_mutex_unlock(&c->lock);
+}
+
+void
+rs_cancel_wakes (rs_cancel *c)
+{
+  rs_cancel_sleeps(c, NULL);
+}

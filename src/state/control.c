@@ -1,0 +1,602 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * control.c - library functions that move control about, in versions that
+ * can be stopped.
+ *
+ * They do what the originals do, and have their messages.  Whoever calls them
+ * is a thread that runs a runspace, so it has an 'rs_cancel'; but for those of
+ * coroutines, which a host's state has, too.
+ */
+#include "state/control.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#include <lauxlib.h>
+#include <lualib.h>
+
+#include "state/cancel.h"
+#include "state/environment.h"
+#include "base/stack.h"
+
+/* -------------------------------------------------------------- coroutines */
+
+static lua_State *
+check_coroutine (lua_State *L)
+{
+  const char *const expected =  /* as the original says it */
+    LUA_VERSION_RELEASE_NUM <= 50404 ? "thread" : "coroutine";
+  lua_State *const co = lua_tothread(L, 1);
+  luaL_argexpected(L, co != NULL, 1, expected);
+  return co;
+}
+
+/*
+ * [-narg, +results, e]  Resume 'co' with the arguments on top; 'said' pushes
+ * true before what it returned.  How many results, or below 0: the error is on
+ * top.
+ *
+ * It makes fewer calls than the original, to make up for the two switches: the
+ * arguments went, so there is room for LUA_MINSTACK results, and what comes
+ * first is pushed first.  A pair of resume and yield takes 850 instructions;
+ * 925 in lua5.4.
+ *
+ * It is a function of its own, as in the original: 'yield' is a longjmp, and
+ * behind it a CPU still predicts that functions return to where 'yield' would
+ * have returned.  With as many calls on this side as on that one the last two
+ * are right; one call less takes 6 % longer.
+ */
+__attribute__ ((noinline)) static int
+resume_coroutine (lua_State *L, lua_State *co, int narg, bool said)
+{
+  rs_running *const r = rs_running_mine();
+  int n;
+  if (narg > 0) {
+    if (!lua_checkstack(co, narg)) {
+      lua_pushliteral(L, "too many arguments to resume");
+      return -1;
+    }
+    lua_xmove(L, co, narg);
+  }
+  lua_State *const from = rs_running_switch(r, co);
+  const int status = lua_resume(co, L, narg, &n);
+  rs_running_switch(r, from);
+  if (status != LUA_OK && status != LUA_YIELD) {
+    if (r->on_failure != NULL)
+      r->on_failure(co, L, said);
+    lua_xmove(co, L, 1);
+    return -1;
+  }
+  if (n >= LUA_MINSTACK && !lua_checkstack(L, n + 1)) {
+    lua_pop(co, n);
+    lua_pushliteral(L, "too many results to resume");
+    return -1;
+  }
+  if (said)
+    lua_pushboolean(L, 1);
+  lua_xmove(co, L, n);
+  return n + said;
+}
+
+static int
+resume (lua_State *L)
+{
+  lua_State *const co = check_coroutine(L);
+  const int n = resume_coroutine(L, co, lua_gettop(L) - 1, true);
+  if (n >= 0)
+    return n;
+  lua_pushboolean(L, 0);
+  lua_insert(L, -2);
+  return 2;
+}
+
+/* [-0, +0, v]  Close 'co'.  Its status.  Coroutines that close one another
+   nest on the C stack, and 'lua_resetthread' does not count them. */
+static int
+close_coroutine (lua_State *L, lua_State *co)
+{
+  rs_running *const r = rs_running_mine();
+  rs_stack_check(L);
+  lua_State *const from = rs_running_switch(r, co);
+  const int status = lua_resetthread(co);
+  rs_running_switch(r, from);
+  return status;
+}
+
+/* What 'wrap' returns; the upvalue is its coroutine. */
+static int
+call_wrapped (lua_State *L)
+{
+  lua_State *const co = lua_tothread(L, lua_upvalueindex(1));
+  if (co == NULL)
+    return luaL_error(L, "the coroutine of this function was replaced");
+  const int n = resume_coroutine(L, co, lua_gettop(L), false);
+  if (n >= 0)
+    return n;
+  int status = lua_status(co);
+  if (status != LUA_OK && status != LUA_YIELD) {  /* it has raised? */
+    status = close_coroutine(L, co);
+    lua_xmove(co, L, 1);
+  }
+  if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+  }
+  return lua_error(L);
+}
+
+static int
+wrap (lua_State *L)
+{
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_State *const co = lua_newthread(L);
+  lua_pushvalue(L, 1);
+  lua_xmove(L, co, 1);
+  lua_pushcclosure(L, call_wrapped, 1);
+  return 1;
+}
+
+static int
+close (lua_State *L)
+{
+  lua_State *const co = check_coroutine(L);
+  lua_Debug ar;
+  const int before = lua_status(co);
+  if (co == L)
+    return luaL_error(L, "cannot close a running coroutine");
+  if (before == LUA_OK && lua_getstack(co, 0, &ar))
+    return luaL_error(L, "cannot close a normal coroutine");
+  const int status = close_coroutine(L, co);
+  lua_pushboolean(L, status == LUA_OK);
+  if (status == LUA_OK)
+    return 1;
+  lua_xmove(co, L, 1);
+  return 2;
+}
+
+/* ------------------------------------------------------------------ xpcall */
+
+/* A message handler; the upvalue is the script's own. */
+static int
+handle (lua_State *L)
+{
+  lua_settop(L, 1);
+  if (rs_cancel_stopping(rs_cancel_mine()))
+    return 1;
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+static int
+finish_xpcall (lua_State *L, int status, lua_KContext extra)
+{
+  if (status != LUA_OK && status != LUA_YIELD) {
+    lua_pushboolean(L, 0);
+    lua_pushvalue(L, -2);
+    return 2;
+  }
+  return lua_gettop(L) - (int) extra;
+}
+
+static int
+xpcall (lua_State *L)
+{
+  const int n = lua_gettop(L);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  if (!lua_iscfunction(L, 2)) {
+    lua_pushvalue(L, 2);
+    lua_pushcclosure(L, handle, 1);
+    lua_replace(L, 2);
+  }
+  lua_pushboolean(L, 1);
+  lua_pushvalue(L, 1);
+  lua_rotate(L, 3, 2);
+  const int status = lua_pcallk(L, n - 2, LUA_MULTRET, 2, 2, finish_xpcall);
+  return finish_xpcall(L, status, 2);
+}
+
+/* -------------------------------------------------------------- finalizers */
+
+/*
+ * Lua runs finalizers without hooks, so they could not be stopped.  So Lua is
+ * not told that an object has one: instead a guard is, a userdata that has the
+ * object as its user value, and that nothing but a table with weak keys has,
+ * at that object.  Both die together; the guard's finalizer, in C, calls that
+ * of the object in a coroutine of its own.
+ */
+
+/* In the registry, by address. */
+static const char guards_key;  /* the table: object -> guard */
+static const char guard_key;   /* the metatable of guards */
+
+/* [-0, +1, m]  Push the table of guards. */
+static void
+push_guards (lua_State *L)
+{
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &guards_key) == LUA_TTABLE)
+    return;
+  lua_pop(L, 1);
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &guards_key);
+}
+
+/* [-2, +0, e]  Call the finalizer, a function in Lua, with the object. */
+static void
+call_finalizer (lua_State *L)
+{
+  rs_cancel *const c = rs_cancel_mine();
+  rs_running *const r = rs_running_mine();
+  int n;
+  lua_State *const co = lua_newthread(L);
+  lua_insert(L, -3);  /* coroutine, function, object */
+  lua_xmove(L, co, 2);
+  lua_State *const from = rs_running_switch(r, co);
+  const int status = lua_resume(co, L, 1, &n);
+  rs_running_switch(r, from);
+  if (status == LUA_YIELD)
+    luaL_error(L, "attempt to yield from outside a coroutine");
+  else if (status == LUA_OK)
+    lua_pop(L, 1);
+  else if (rs_cancel_stopping(c))  /* nobody sees what a finalizer raises */
+    rs_cancel_again(c);
+  else {
+    lua_xmove(co, L, 1);
+    lua_error(L);
+  }
+}
+
+/* __gc of guards */
+static int
+finalize (lua_State *L)
+{
+  enum { GUARD = 1, OBJECT, GUARDS };
+  lua_settop(L, GUARD);
+  if (lua_type(L, GUARD) != LUA_TUSERDATA)
+    return 0;
+  if (lua_getiuservalue(L, GUARD, 1) == LUA_TNONE || lua_isnil(L, OBJECT))
+    return 0;
+  lua_pushnil(L);
+  lua_setiuservalue(L, GUARD, 1);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &guards_key) == LUA_TTABLE) {
+    lua_pushvalue(L, OBJECT);
+    lua_rawget(L, GUARDS);
+    if (lua_rawequal(L, -1, GUARD)) {  /* it may get another one */
+      lua_pushvalue(L, OBJECT);
+      lua_pushnil(L);
+      lua_rawset(L, GUARDS);
+    }
+  }
+  lua_settop(L, OBJECT);
+  if (!lua_getmetatable(L, OBJECT))
+    return 0;
+  lua_pushliteral(L, "__gc");
+  if (lua_rawget(L, -2) != LUA_TFUNCTION)
+    return 0;
+  lua_pushvalue(L, OBJECT);
+  if (lua_iscfunction(L, -2))
+    lua_call(L, 1, 0);
+  else
+    call_finalizer(L);
+  return 0;
+}
+
+/* [-0, +0, m]  Let the object at 1 have a guard.  False when Lua itself will
+   finalize it: code in C gave it a metatable for that. */
+static bool
+guard (lua_State *L)
+{
+  const int top = lua_gettop(L);
+  push_guards(L);
+  lua_pushvalue(L, 1);
+  if (lua_rawget(L, top + 1) == LUA_TNIL) {
+    if (luaL_getmetafield(L, 1, "__gc") != LUA_TNIL) {
+      lua_settop(L, top);
+      return false;
+    }
+    lua_newuserdatauv(L, 0, 1);
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, -2, 1);
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &guard_key) != LUA_TTABLE) {
+      lua_pop(L, 1);
+      lua_createtable(L, 0, 1);
+      lua_pushcfunction(L, finalize);
+      lua_setfield(L, -2, "__gc");
+      lua_pushvalue(L, -1);
+      lua_rawsetp(L, LUA_REGISTRYINDEX, &guard_key);
+    }
+    lua_setmetatable(L, -2);
+    lua_pushvalue(L, 1);
+    lua_insert(L, -2);
+    lua_rawset(L, top + 1);
+  }
+  lua_settop(L, top);
+  return true;
+}
+
+/* [-1, +0, m]  Give the object at 1 the metatable, or nil, at 2, which is on
+   top. */
+static void
+give_metatable (lua_State *L)
+{
+  enum { METATABLE = 2, NAME, FINALIZER };
+  const bool can = lua_istable(L, 1) || lua_type(L, 1) == LUA_TUSERDATA;
+  if (lua_isnil(L, METATABLE) || !can) {
+    lua_setmetatable(L, 1);
+    return;
+  }
+  lua_pushliteral(L, "__gc");
+  lua_pushvalue(L, NAME);
+  if (lua_rawget(L, METATABLE) != LUA_TNIL) {
+    rs_cancel_set_finalizes(rs_cancel_mine());
+    if (guard(L)) {
+      lua_pushvalue(L, NAME);
+      lua_pushnil(L);
+      lua_rawset(L, METATABLE);  /* so that Lua sees none */
+      lua_pushvalue(L, METATABLE);
+      lua_setmetatable(L, 1);
+      lua_rawset(L, METATABLE);  /* allocates nothing: the key is there */
+      lua_settop(L, 1);
+      return;
+    }
+  }
+  lua_settop(L, METATABLE);
+  lua_setmetatable(L, 1);
+}
+
+static int
+set_metatable (lua_State *L)
+{
+  const int type = lua_type(L, 2);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  luaL_argexpected(L, type == LUA_TNIL || type == LUA_TTABLE, 2,
+                   "nil or table");
+  if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL) {
+    if (!rs_environment_hides(L, -1))
+      return luaL_error(L, "cannot change a protected metatable");
+    rs_environment_expose(L, 1);
+  }
+  lua_settop(L, 2);
+  give_metatable(L);
+  return 1;
+}
+
+/* debug.setmetatable */
+static int
+set_any_metatable (lua_State *L)
+{
+  const int type = lua_type(L, 2);
+  luaL_argexpected(L, type == LUA_TNIL || type == LUA_TTABLE, 2,
+                   "nil or table");
+  lua_settop(L, 2);
+  if (lua_istable(L, 1))
+    rs_environment_expose(L, 1);
+  give_metatable(L);
+  return 1;
+}
+
+/* ------------------------------------------------------------------- hooks */
+
+/*
+ * debug.sethook and debug.gethook.  What 'init' has set is the hook of each
+ * call: its function is kept apart, where no other hook of the main coroutine
+ * can take its place.
+ */
+
+/* In the registry, by address. */
+static const char hooks_key;  /* a table with weak keys: coroutine ->
+                                 function */
+static const char kept_key;   /* the function that 'init' has set */
+
+/* [-1, +0, e]  Call the function on top for the event. */
+static void
+tell (lua_State *L, const lua_Debug *ar)
+{
+  static const char *const names[] = {
+    "call", "return", "line", "count", "tail call"
+  };
+  lua_pushstring(L, names[ar->event]);
+  if (ar->currentline >= 0)
+    lua_pushinteger(L, ar->currentline);
+  else
+    lua_pushnil(L);
+  lua_call(L, 2, 0);
+}
+
+static void
+call_hook (lua_State *L, lua_Debug *ar)
+{
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &hooks_key) != LUA_TTABLE)
+    return;
+  lua_pushthread(L);
+  if (lua_rawget(L, -2) == LUA_TFUNCTION)
+    tell(L, ar);
+}
+
+static void
+call_kept_hook (lua_State *L, lua_Debug *ar)
+{
+  const bool is_main = lua_pushthread(L);
+  lua_pop(L, 1);
+  if (is_main
+      && lua_rawgetp(L, LUA_REGISTRYINDEX, &kept_key) == LUA_TFUNCTION)
+    tell(L, ar);
+}
+
+/* The coroutine that is the first argument, or the running one; '*arg' is how
+   many arguments that took. */
+static lua_State *
+optional_thread (lua_State *L, int *arg)
+{
+  *arg = lua_isthread(L, 1) ? 1 : 0;
+  return *arg == 1 ? lua_tothread(L, 1) : L;
+}
+
+/* [-0, +1, m]  Push the table of hooks. */
+static void
+push_hooks (lua_State *L)
+{
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &hooks_key) == LUA_TTABLE)
+    return;
+  lua_pop(L, 1);
+  lua_createtable(L, 0, 2);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &hooks_key);
+}
+
+/* [-0, +1, e]  Push the coroutine 'of' itself. */
+static void
+push_thread (lua_State *L, lua_State *of)
+{
+  if (L != of && !lua_checkstack(of, 1))
+    luaL_error(L, "stack overflow");
+  lua_pushthread(of);
+  lua_xmove(of, L, 1);
+}
+
+/* The upvalue tells whether instructions are counted. */
+static int
+set_hook (lua_State *L)
+{
+  int arg, mask = 0, count = 0;
+  lua_Hook hook = NULL;
+  lua_State *const of = optional_thread(L, &arg);
+  rs_cancel_check(rs_cancel_mine(), L);
+  if (lua_toboolean(L, lua_upvalueindex(1)))
+    return luaL_error(L, "debug.sethook was called in a runspace that counts "
+                         "instructions: its hook is in use; open the pool "
+                         "without 'instructions'");
+  if (lua_isnoneornil(L, arg + 1))
+    lua_settop(L, arg + 1);
+  else {
+    const char *const events = luaL_checkstring(L, arg + 2);
+    luaL_checktype(L, arg + 1, LUA_TFUNCTION);
+    count = (int) luaL_optinteger(L, arg + 3, 0);
+    hook = call_hook;
+    mask = (strchr(events, 'c') != NULL ? LUA_MASKCALL : 0)
+         | (strchr(events, 'r') != NULL ? LUA_MASKRET : 0)
+         | (strchr(events, 'l') != NULL ? LUA_MASKLINE : 0)
+         | (count > 0 ? LUA_MASKCOUNT : 0);
+  }
+  push_hooks(L);
+  push_thread(L, of);
+  lua_pushvalue(L, arg + 1);
+  lua_rawset(L, -3);
+  lua_sethook(of, hook, mask, count);
+  rs_cancel_note_hook(rs_cancel_mine());
+  return 0;
+}
+
+static int
+get_hook (lua_State *L)
+{
+  int arg;
+  lua_State *const of = optional_thread(L, &arg);
+  const lua_Hook hook = lua_gethook(of);
+  const int mask = lua_gethookmask(of);
+  char events[4], *at = events;
+  if (hook == NULL) {
+    lua_pushnil(L);
+    return 1;
+  }
+  if (hook == call_kept_hook)
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &kept_key);
+  else if (hook == call_hook) {
+    push_hooks(L);
+    push_thread(L, of);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+  }
+  else
+    lua_pushliteral(L, "external hook");
+  if (mask & LUA_MASKCALL)
+    *at++ = 'c';
+  if (mask & LUA_MASKRET)
+    *at++ = 'r';
+  if (mask & LUA_MASKLINE)
+    *at++ = 'l';
+  *at = '\0';
+  lua_pushstring(L, events);
+  lua_pushinteger(L, lua_gethookcount(of));
+  return 3;
+}
+
+void
+rs_control_keep_hook (lua_State *L)
+{
+  lua_Hook hook = lua_gethook(L);
+  const int mask = lua_gethookmask(L), count = lua_gethookcount(L);
+  if (hook == call_hook) {
+    push_hooks(L);
+    lua_pushthread(L);
+    lua_rawget(L, -2);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &kept_key);
+    lua_pop(L, 1);
+    hook = call_kept_hook;
+  }
+  rs_cancel_keep_hook(rs_cancel_mine(), hook, mask, count);
+}
+
+/* ------------------------------------------------------------------ public */
+
+/* [-n, +0, m]  Replace the field 'name' of the table at 'index', if it is
+   there, by 'f' with the 'n' upvalues on top. */
+static void
+replace (lua_State *L, int index, const char *name, lua_CFunction f, int n)
+{
+  lua_pushcclosure(L, f, n);
+  if (lua_getfield(L, index, name) != LUA_TNIL) {
+    lua_pop(L, 1);
+    lua_setfield(L, index, name);
+  }
+  else
+    lua_pop(L, 2);
+}
+
+/* [-0, +0, m]  Replace the functions of the library on top, at 'index'. */
+static void
+replace_coroutines (lua_State *L, int index)
+{
+  replace(L, index, "resume", resume, 0);
+  replace(L, index, "wrap", wrap, 0);
+  replace(L, index, "close", close, 0);
+}
+
+void
+rs_control_open_coroutines (lua_State *L)
+{
+  lua_pushglobaltable(L);
+  if (lua_getfield(L, -1, LUA_COLIBNAME) == LUA_TTABLE)
+    replace_coroutines(L, lua_gettop(L));
+  lua_pop(L, 2);
+}
+
+void
+rs_control_open (lua_State *L, bool counted)
+{
+  const int top = lua_gettop(L);
+  lua_pushglobaltable(L);
+  const int globals = lua_gettop(L);
+  replace(L, globals, "xpcall", xpcall, 0);
+  replace(L, globals, "setmetatable", set_metatable, 0);
+  rs_control_open_coroutines(L);
+  if (lua_getfield(L, globals, LUA_DBLIBNAME) == LUA_TTABLE) {
+    const int library = lua_gettop(L);
+    lua_pushboolean(L, counted);
+    replace(L, library, "sethook", set_hook, 1);
+    replace(L, library, "gethook", get_hook, 0);
+    replace(L, library, "setmetatable", set_any_metatable, 0);
+  }
+  lua_settop(L, top);
+}

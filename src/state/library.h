@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * library.h - library functions that a runspace has its own versions of.
+ */
+#ifndef RS_LIBRARY_H
+#define RS_LIBRARY_H
+
+#include <lua.h>
+
+/*
+ * [-0, +0, m]  Replace, in the globals and in 'os', where they are there:
+ *
+ *   load, loadfile,  give chunks the environment of the job instead of the
+ *   dofile           globals that all jobs share
+ *   os.exit          raises: a job cannot end the host
+ *   os.setlocale     changes nothing: the locale belongs to the whole process
+ */
+void rs_library_open (lua_State *L);
+
+#endif

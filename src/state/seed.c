@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * seed.c - what each state draws its random numbers from.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* getrandom */
+#endif
+#include "state/seed.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <lauxlib.h>
+#include <lualib.h>
+
+#include "base/clock.h"
+
+/* Spread the bits (the finalizer of splitmix64). */
+static uint64_t
+mix (uint64_t x)
+{
+  x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+  x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+  return x ^ x >> 31;
+}
+
+/* Without the kernel's: no two states of a process have the same count, and no
+   two processes the same number, clock and address. */
+static void
+make_up (uint64_t out[2], const void *address)
+{
+  static _Atomic uint64_t count;
+  const uint64_t n = atomic_fetch_add_explicit(&count, 1,
+                                               memory_order_relaxed);
+  out[0] = mix((uint64_t) (rs_now() * 1e9) ^ (uint64_t) getpid() << 40);
+  out[1] = mix(n * UINT64_C(0x9e3779b97f4a7c15) + (uintptr_t) address);
+}
+
+/* [-0, +2, -] */
+static void
+push_seed (lua_State *L)
+{
+  uint64_t seed[2];
+  if (getrandom(seed, sizeof seed, GRND_NONBLOCK) != (ssize_t) sizeof seed)
+    make_up(seed, L);
+  lua_pushinteger(L, (lua_Integer) seed[0]);
+  lua_pushinteger(L, (lua_Integer) seed[1]);
+}
+
+/* [-0, +(0|2), m]  Push the library and 'randomseed', if they are there. */
+static bool
+push_function (lua_State *L)
+{
+  const int top = lua_gettop(L);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, -1, LUA_MATHLIBNAME) == LUA_TTABLE
+      && lua_getfield(L, -1, "randomseed") == LUA_TFUNCTION) {
+    lua_remove(L, top + 1);
+    return true;
+  }
+  lua_settop(L, top);
+  return false;
+}
+
+void
+rs_seed_random (lua_State *L)
+{
+  if (!push_function(L))
+    return;
+  push_seed(L);
+  lua_call(L, 2, 0);
+  lua_pop(L, 1);
+}
+
+/* math.randomseed, whose original is the upvalue */
+static int
+randomseed (lua_State *L)
+{
+  if (lua_gettop(L) == 0)
+    push_seed(L);
+  else {  /* here, so that an error names the function and its caller */
+    luaL_checknumber(L, 1);
+    luaL_optinteger(L, 2, 0);
+  }
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+  return lua_gettop(L);
+}
+
+void
+rs_seed_open (lua_State *L)
+{
+  if (!push_function(L))
+    return;
+  lua_pushvalue(L, -1);
+  push_seed(L);
+  lua_call(L, 2, 0);
+  lua_pushcclosure(L, randomseed, 1);
+  lua_setfield(L, -2, "randomseed");
+  lua_pop(L, 1);
+}

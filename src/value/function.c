@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * function.c - Lua functions: bytecode, upvalues, environment.
+ *
+ * An upvalue is a cell that closures may share.  The first closure that has
+ * a cell brings its value along, and later ones say which upvalue of which
+ * function it was.  A cell is seen before its value is encoded, so that a
+ * function that is its own upvalue ends the walk.
+ *
+ * '_ENV' is special when it is the environment (or a table that inherits, as
+ * the sandboxes of test frameworks do): such cells are all joined
+ * to the one that the receiving state keeps (names.c).
+ */
+#include "value/marshal.h"
+
+#include <stdio.h>
+
+#include <lauxlib.h>
+
+#include "value/wire.h"
+
+/* ------------------------------------------------------------- encoding */
+
+static int
+on_bytecode (lua_State *L, const void *bytes, size_t n, void *user)
+{
+  (void) L;
+  rs_buf *const buf = user;
+  rs_buf_add(buf, bytes, n);
+  return buf->failed;
+}
+
+/* [-0, +0, -]  The refused value is an upvalue of the function at 'index'. */
+static void
+inside_upvalue (rs_encoder *e, lua_State *L, int index, const char *name)
+{
+  char text[160];
+  lua_Debug ar;
+  lua_pushvalue(L, index);
+  lua_getinfo(L, ">S", &ar);
+  if (ar.linedefined > 0)
+    snprintf(text, sizeof text, "upvalue '%.40s' of function <%s:%d>", name,
+             ar.short_src, ar.linedefined);
+  else
+    snprintf(text, sizeof text, "upvalue '%.40s' of the main chunk of %s",
+             name, ar.short_src);
+  rs_encoder_inside(e, text);
+}
+
+/* Is the upvalue 'name', whose value is on top, the environment? */
+static bool
+is_environment (const rs_encoder *e, lua_State *L, const char *name)
+{
+  /* Without debug information any upvalue may be '_ENV'. */
+  if (strcmp(name, "_ENV") != 0 && strcmp(name, "(no name)") != 0)
+    return false;
+  if (lua_type(L, -1) != LUA_TTABLE)
+    return false;
+  const void *const table = lua_topointer(L, -1);
+  if (table == e->globals || table == e->env)
+    return true;
+  /* A sandbox that inherits from somewhere stands for the globals, which do
+     not travel either; a plain table is all that the function can see. */
+  const bool inherits = name[0] == '_' && lua_getmetatable(L, -1);
+  if (inherits)
+    lua_pop(L, 1);
+  return inherits;
+}
+
+/* [-0, +0, -]  Append upvalue 'i' of the function at 'index'. */
+static int
+encode_upvalue (rs_encoder *e, lua_State *L, int index, unsigned id, int i)
+{
+  const char *const name = lua_getupvalue(L, index, i);
+  const int value = lua_gettop(L);
+  int status = RS_OK;
+  if (is_environment(e, L, name))
+    rs_buf_byte(&e->buf, RS_TAG_UPVALUE_ENV);
+  else {
+    bool found;
+    rs_seen *const cell =
+      rs_encoder_see(e, lua_upvalueid(L, index, i), &found);
+    if (cell == NULL)
+      return RS_ENOMEM;
+    if (found) {
+      rs_buf_byte(&e->buf, RS_TAG_UPVALUE_SHARED);
+      rs_encoder_length(e, cell->id);
+      rs_buf_byte(&e->buf, (unsigned char) cell->upvalue);
+      e->flags |= RS_MESSAGE_REFS;
+    }
+    else {
+      cell->id = id;
+      cell->upvalue = i & 0xff;
+      status = rs_encode_any(e, L, value);
+      if (status == RS_EREFUSED)
+        inside_upvalue(e, L, index, name);
+    }
+  }
+  lua_settop(L, value - 1);
+  return status;
+}
+
+int
+rs_encode_upvalues (rs_encoder *e, lua_State *L, int index, unsigned id)
+{
+  rs_open open;
+  int status = rs_encoder_enter(e, L, &open, id);
+  if (status != RS_OK)
+    return status;
+  lua_Debug ar;
+  lua_pushvalue(L, index);
+  lua_getinfo(L, ">u", &ar);
+  for (int i = 1; i <= ar.nups; i++) {
+    status = encode_upvalue(e, L, index, id, i);
+    if (status != RS_OK)
+      return status;
+  }
+  rs_encoder_leave(e);
+  return RS_OK;
+}
+
+int
+rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id)
+{
+  if (e->forbidden & RS_MESSAGE_CODE)
+    return rs_encoder_refuse(e, e->forbidden & RS_MESSAGE_METHODS
+                             ? "cannot transfer a function out of a sandbox:"
+                               " return what it returns"
+                             : "cannot transfer a function from here");
+  rs_open open;
+  int status = rs_encoder_enter(e, L, &open, id);
+  if (status != RS_OK)
+    return status;
+  e->flags |= RS_MESSAGE_CODE;
+  lua_Debug ar;
+  lua_pushvalue(L, index);
+  lua_getinfo(L, ">u", &ar);
+  const bool deep = ar.nups > 0 && rs_encoder_is_deep(e);
+  if (deep && (status = rs_encoder_later(e, L, index, id)) != RS_OK)
+    return status;
+  static const unsigned char size[4];
+  rs_buf_byte(&e->buf, deep ? RS_TAG_FUNCTION_LATER : RS_TAG_FUNCTION);
+  rs_buf_byte(&e->buf, ar.nups);
+  rs_buf_add(&e->buf, size, sizeof size);
+  const size_t start = e->buf.size;
+  lua_pushvalue(L, index);
+  lua_dump(L, on_bytecode, &e->buf, 0);
+  lua_pop(L, 1);
+  if (e->buf.failed || e->buf.size - start > UINT32_MAX)
+    return RS_ENOMEM;
+  rs_wire_put32(e->buf.data + start - sizeof size,
+                (uint32_t) (e->buf.size - start));
+  for (int i = 1; i <= ar.nups && !deep; i++) {
+    status = encode_upvalue(e, L, index, id, i);
+    if (status != RS_OK)
+      return status;
+  }
+  rs_encoder_leave(e);
+  return RS_OK;
+}
+
+/* ------------------------------------------------------------- decoding */
+
+/* [-0, +0, e]  Join upvalue 'i' of the function at 'index' to the cell that
+   the message names. */
+static void
+join (rs_decoder *d, lua_State *L, int index, int i)
+{
+  rs_decoder_ref(d, L);
+  const int n = (int) rs_decoder_byte(d, L);
+  if (lua_type(L, -1) != LUA_TFUNCTION || lua_iscfunction(L, -1)
+      || lua_getupvalue(L, -1, n) == NULL)
+    rs_decoder_bad(d, L, "no such upvalue");
+  lua_pop(L, 1);
+  lua_upvaluejoin(L, index, i, -1, n);
+  lua_pop(L, 1);
+}
+
+void
+rs_decode_upvalues (rs_decoder *d, lua_State *L)
+{
+  lua_Debug ar;
+  const int function = lua_gettop(L);
+  lua_pushvalue(L, function);
+  lua_getinfo(L, ">u", &ar);
+  for (int i = 1; i <= ar.nups; i++) {
+    rs_decoder_need(d, L, 1);
+    switch (d->data[d->at]) {
+      case RS_TAG_UPVALUE_ENV:
+        d->at++;
+        lua_pushvalue(L, function);
+        rs_env_join_upvalue(L, i);
+        lua_pop(L, 1);
+        break;
+      case RS_TAG_UPVALUE_SHARED:
+        d->at++;
+        join(d, L, function, i);
+        break;
+      default:
+        d->function = function;
+        d->upvalue = i;
+        rs_decode_any(d, L);
+        lua_setupvalue(L, function, i);
+    }
+  }
+  d->upvalue = 0;
+}
+
+void
+rs_decode_function (rs_decoder *d, lua_State *L, unsigned tag)
+{
+  if ((d->forbidden & RS_MESSAGE_CODE) || !(d->flags & RS_MESSAGE_CODE))
+    rs_decoder_bad(d, L, "bytecode is not accepted here");
+  const unsigned id = rs_decoder_enter(d, L);
+  const unsigned upvalues = rs_decoder_byte(d, L);
+  rs_decoder_need(d, L, 4);
+  const size_t size = rs_wire_get32(d->data + d->at);
+  d->at += 4;
+  rs_decoder_need(d, L, size);
+  const int code = luaL_loadbufferx(L, (const char *) d->data + d->at, size,
+                                    "=message", "b");
+  if (code == LUA_ERRMEM)
+    lua_error(L);
+  if (code != LUA_OK)
+    rs_decoder_bad(d, L, lua_tostring(L, -1));
+  d->at += size;
+  lua_Debug ar;
+  lua_pushvalue(L, -1);
+  lua_getinfo(L, ">u", &ar);
+  if (ar.nups != upvalues)
+    rs_decoder_bad(d, L, "wrong number of upvalues");
+  rs_decoder_register(d, L, id);
+  /* Loading bytecode allocates without a look at what there is to collect; a
+     runspace that is sent nothing but functions would never collect them. */
+  lua_gc(L, LUA_GCSTEP, 1);
+  if (tag == RS_TAG_FUNCTION)
+    rs_decode_upvalues(d, L);
+  else
+    rs_decoder_later(d, L);
+  rs_decoder_leave(d);
+}

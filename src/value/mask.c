@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mask.c - what is more than data (RS_MESSAGE_LIVE), found in values.
+ */
+#include "value/marshal.h"
+
+#include <lauxlib.h>
+
+/* Fields of a metatable in which nothing runs, where they have this type. */
+static const struct {
+  const char *name;
+  int type;
+} inert[] = {
+  { "__index", LUA_TTABLE }, { "__mode", LUA_TSTRING },
+  { "__name", LUA_TSTRING }
+};
+
+const char *
+rs_metatable_runs (lua_State *L, int index)
+{
+  const char *found = NULL;
+  const int top = lua_gettop(L);
+  index = lua_absindex(L, index);
+  lua_pushnil(L);
+  while (found == NULL && lua_next(L, index)) {
+    const char *const key = lua_type(L, -2) == LUA_TSTRING
+                          ? lua_tostring(L, -2) : "";
+    if (key[0] == '_' && key[1] == '_') {
+      found = key;
+      for (size_t i = 0; i < sizeof inert / sizeof inert[0]; i++)
+        if (strcmp(key, inert[i].name) == 0
+            && lua_type(L, -1) == inert[i].type)
+          found = NULL;
+    }
+    lua_pop(L, 1);
+  }
+  lua_settop(L, top);
+  return found;
+}
+
+bool
+rs_name_is_library (const rs_name *name)
+{
+  static const char *const libraries[] = {
+    "_G", "coroutine", "debug", "io", "math", "os", "package", "parallel",
+    "parallel.core", "string", "table", "utf8"
+  };
+  for (size_t i = 0; i < sizeof libraries / sizeof libraries[0]; i++)
+    if (strlen(libraries[i]) == name->size[0]
+        && memcmp(libraries[i], name->part[0], name->size[0]) == 0)
+      return true;
+  return false;
+}
+
+void
+rs_name_accept (lua_State *L, const rs_name *name)
+{
+  static const char ours[] = "parallel.";
+  if (rs_name_is_library(name))
+    luaL_error(L, "a library is not accepted from a sandbox");
+  if (name->size[0] > sizeof ours - 1
+      && memcmp(name->part[0], ours, sizeof ours - 1) == 0)
+    return;  /* it is here, loaded or not */
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_pushlstring(L, name->part[0], name->size[0]);
+  lua_pushvalue(L, -1);
+  lua_rawget(L, -3);
+  if (!lua_toboolean(L, -1)) {
+    char shown[200];
+    rs_escape(name->part[0], name->size[0], shown, sizeof shown);
+    luaL_error(L, "module '%s' is needed by a transferred value, and what "
+                  "comes from a sandbox loads none: require it here before",
+               shown);
+  }
+  lua_pop(L, 3);
+}
+
+void
+rs_set_copy_metatable (lua_State *L, int index)
+{
+  const int meta = lua_gettop(L);
+  lua_pushliteral(L, "__gc");
+  lua_pushvalue(L, -1);
+  if (lua_rawget(L, meta) == LUA_TNIL) {
+    lua_pushvalue(L, meta);
+    lua_setmetatable(L, index);
+    lua_settop(L, meta - 1);
+    return;
+  }
+  /* Lua looks for it when the metatable is set, and only then.  Nothing here
+     allocates, so nothing comes between. */
+  lua_pushvalue(L, meta + 1);
+  lua_pushnil(L);
+  lua_rawset(L, meta);
+  lua_pushvalue(L, meta);
+  lua_setmetatable(L, index);
+  lua_rawset(L, meta);
+  lua_settop(L, meta - 1);
+}
