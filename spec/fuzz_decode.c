@@ -170,7 +170,7 @@ open_state (void)
   MUST(lua_pcall(L, 1, 2, 0) == LUA_OK);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &classes_key);
-  MUST(rs_code_encode(L, 0, &sent, &err) == RS_OK);
+  MUST(rs_code_encode(L, 0, 0, &sent, &err) == RS_OK);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &tame_key);
   lua_settop(L, 0);
   return L;
@@ -758,7 +758,7 @@ write_seeds (void)
   push(L, "local C, NONE = {}, {} C.__index = C return function (i)"
           " return setmetatable({ i, NONE }, C), C end");
   lua_pushvalue(L, -1);
-  REQUIRE(rs_code_encode(L, 0, &function, NULL) == RS_OK);
+  REQUIRE(rs_code_encode(L, 0, 0, &function, NULL) == RS_OK);
   write_records(L, COMMON);
   for (size_t i = 0; i < CORPUS; i++) {
     const int n = push(L, corpus[i]);

@@ -187,7 +187,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   if (options == NULL)
     options = &defaults;
   rs_message *function;
-  int status = rs_code_encode(L, nargs, &function, err);
+  int status = rs_code_encode(L, nargs, queue->forbidden, &function, err);
   if (status != RS_OK)
     return status;
   if (rs_fork_is_foreign(queue->born)) {  /* a '__transfer' has forked? */
@@ -204,7 +204,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   rs_mutex_init(&batch->lock);
   rs_list_init(&batch->flying);
   rs_list_init(&batch->ended);
-  rs_encoder_init(&batch->items, 0);
+  rs_encoder_init(&batch->items, queue->forbidden);
   batch->queue = queue;
   queue->hold(queue, 1);
   batch->function = function;

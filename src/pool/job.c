@@ -962,14 +962,12 @@ on_deadline (rs_timer *timer)
 
 /* What is known of a job that begins. */
 static void
-set_begin (rs_job *job, const rs_state *s, unsigned attempts)
+set_begin (rs_job *job, const rs_runner *r, unsigned attempts)
 {
-  atomic_store_explicit(&job->runner, rs_state_cancel(s),
-                        memory_order_relaxed);
+  atomic_store_explicit(&job->runner, r->cancel, memory_order_relaxed);
   if (attempts == 1)
     atomic_store_explicit(&job->started, rs_now(), memory_order_relaxed);
-  atomic_store_explicit(&job->worker, rs_state_worker(s),
-                        memory_order_relaxed);
+  atomic_store_explicit(&job->worker, r->worker, memory_order_relaxed);
   atomic_store_explicit(&job->attempts, attempts, memory_order_relaxed);
 }
 
@@ -986,14 +984,14 @@ forget_begin (rs_job *job)
 /* queued -> running; false when it was asked to stop before, or was lost
    between two attempts. */
 static bool
-begin (rs_job *job, const rs_state *s)
+begin (rs_job *job, const rs_runner *r)
 {
   const unsigned attempts = 1 + atomic_load_explicit(&job->attempts,
                                                      memory_order_relaxed);
   bool go = false;
   if (atomic_load_explicit(&job->state, memory_order_relaxed)
       == RS_JOB_QUEUED) {
-    set_begin(job, s, attempts);
+    set_begin(job, r, attempts);
     go = pass(job, RS_JOB_QUEUED, RS_JOB_RUNNING);
   }
   if (!go) {
@@ -1001,7 +999,7 @@ begin (rs_job *job, const rs_state *s)
     go = rs_wish_reason(&job->call.wish) == RS_REASON_NONE
       && !rs_job_state_final(rs_job_state_now(job));
     if (go) {
-      set_begin(job, s, attempts);
+      set_begin(job, r, attempts);
       set_state_locked(job, RS_JOB_RUNNING);
     }
     else if (attempts == 1)
@@ -1014,20 +1012,20 @@ begin (rs_job *job, const rs_state *s)
 }
 
 rs_job_state
-rs_job_execute (rs_job *job, rs_state *s, lua_State *L)
+rs_job_execute (rs_job *job, rs_runner *r)
 {
   rs_call *const call = &job->call;
   do {
-    if (!begin(job, s))
+    if (!begin(job, r))
       return rs_reason_state(rs_wish_reason(&call->wish));
-    rs_call_run(s, L, call, &sink);
+    r->kind->run(r, call, &sink);
     if (rs_job_foreign(job))  /* it has forked, and goes on in the child */
       return RS_JOB_FAILED;
     if (job->blocked) {  /* its wait was broken off */
       job->queue->unblock(job->queue);
       job->blocked = false;
     }
-  } while (call->state == RS_JOB_QUEUED && !rs_state_spent(s));
+  } while (call->state == RS_JOB_QUEUED && !r->kind->spent(r));
   return call->state;
 }
 
@@ -1035,8 +1033,10 @@ void
 rs_job_run (rs_job *job, rs_state *s, lua_State *L)
 {
   rs_job_state state;
+  rs_state_runner r;
+  rs_state_runner_init(&r, s, L);
   /* In a state that others wait in it cannot have another one. */
-  while ((state = rs_job_execute(job, s, L)) == RS_JOB_QUEUED)
+  while ((state = rs_job_execute(job, &r.base)) == RS_JOB_QUEUED)
     ;
   rs_job_end(job, state);
   rs_job_unref(job);

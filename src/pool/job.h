@@ -28,6 +28,7 @@
 #include "pool/event.h"
 #include "base/fork.h"
 #include "base/list.h"
+#include "pool/runner.h"
 #include "runspace.h"
 #include "state/state.h"
 #include "state/stream.h"
@@ -55,6 +56,7 @@ void rs_job_locks_fini (rs_job_lock locks[RS_JOB_LOCKS]);
 struct rs_queue {
   rs_pool *pool;
   bool fresh;  /* each job gets a new state, so a chunk is one item */
+  unsigned forbidden;  /* RS_MESSAGE_ that cannot cross to its runners */
   unsigned born;  /* the generation of the pool: fork.h */
   rs_job_lock locks[RS_JOB_LOCKS];  /* of its jobs, by their address */
 
@@ -246,11 +248,10 @@ uint64_t rs_job_next_id (void);
 void rs_job_make_name (char *text, const char *prefix, uint64_t id);
 
 /*
- * Run a job that was taken out of its queue, on 's' and its coroutine 'L'
- * (NULL: the main one).  Returns the state that it is to end in;
- * RS_JOB_QUEUED when it is to be run again, in another state.
+ * Run a job that was taken out of its queue.  Returns the state that it is to
+ * end in; RS_JOB_QUEUED when it is to be run again, by another runner.
  */
-rs_job_state rs_job_execute (rs_job *job, rs_state *s, lua_State *L);
+rs_job_state rs_job_execute (rs_job *job, rs_runner *runner);
 
 /* End it.  Harmless when it has ended. */
 void rs_job_end (rs_job *job, rs_job_state state);
@@ -267,7 +268,8 @@ void rs_job_end_served (rs_job *job, rs_job_state state);
    workers that are lost, its failure says so. */
 void rs_job_end_queued (rs_job *job, rs_reason reason);
 
-/* Execute and end it; the caller's reference is given back. */
+/* Execute and end it, in a state that waits in its coroutine 'L' (NULL: the
+   main one); the caller's reference is given back. */
 void rs_job_run (rs_job *job, rs_state *s, lua_State *L);
 
 /* End it as failed, since its code could not be run at all.  The caller has

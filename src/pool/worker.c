@@ -1,26 +1,35 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * worker.c - the first transport: a thread that owns a runspace.
+ * worker.c - threads that take jobs and run them; pool.h has their model.
  *
- * The thread opens its state, runs what it is given, and closes the state.
- * With RS_RESET_FRESH it has a new state for each job, opened ahead, while
- * nobody waits for it; otherwise it has a new one when the old one is spent.
+ * A worker opens its runner, has the calls of its jobs run there, and closes
+ * it.  With RS_RESET_FRESH each job has a new runner, opened ahead, while
+ * nobody waits for it; otherwise there is a new one when the old one is spent.
  *
  * A worker blocks the signals that are the host's business; those that tell
  * of its own faults stay open, since a blocked SIGSEGV ends the process
  * without a handler or a report.  So does the one that stops its job.
  */
-#include "pool/transport.h"
+#include "pool/pool.h"
 
 #include <limits.h>
 #include <signal.h>
-#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
-#include "base/fork.h"
-#include "state/state.h"
+#include "base/large.h"
+#include "base/spin.h"
 #include "base/status.h"
+
+enum { LOOKS = 800 };  /* for a worker that opens or ends */
+
+/* Workers that may be stuck, and are replaced, at least; or twice as many as
+   the pool has. */
+enum { MAX_STUCK = 8 };
+
+enum { BITS = 64 };  /* in a word of 'numbers' */
 
 /* Nested data and patterns recurse in C: up to 512 KiB, and three times that
    under a sanitizer. */
@@ -35,24 +44,540 @@ static const int open_signals[] = {
   SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF
 };
 
-/* How the thread is stopped: its calls are those of jobs. */
-static void
-on_lost (void *ud)
+/* ------------------------------------------------------------------ memory */
+
+void
+rs_pool_hold (rs_pool *pool, unsigned n)
 {
-  rs_slot *const slot = ud;
-  slot->owner->lost(slot);
+  atomic_fetch_add_explicit(&pool->holds, n, memory_order_relaxed);
 }
 
+void
+rs_pool_drop (rs_pool *pool, unsigned n)
+{
+  /* Release our reads and writes to the thread that frees. */
+  if (atomic_fetch_sub_explicit(&pool->holds, n, memory_order_acq_rel) != n)
+    return;
+  rs_sched_fini(&pool->sched);
+  pthread_cond_destroy(&pool->changed);
+  rs_job_locks_fini(pool->queue.locks);
+  rs_initial_state_unref(pool->initial_state);
+  rs_events_unref(pool->watcher);
+  free(pool->numbers);
+  free(pool);
+}
+
+void
+rs_worker_free (rs_worker *w)
+{
+  rs_seat_fini(&w->seat);
+  free(w);
+}
+
+/* It is one of 'workers' no more, and its number is free. */
+static void
+unlist_locked (rs_pool *pool, rs_worker *w)
+{
+  const size_t bit = w->number - 1, i = bit / BITS;
+  rs_list_remove(&w->link);
+  pool->numbers[i] &= ~(UINT64_C(1) << bit % BITS);
+  if (i < pool->vacant)
+    pool->vacant = i;
+}
+
+/* ------------------------------------------------------ opening and ending */
+
+/* 'workers' or 'opening' got less. */
+static void
+change_locked (rs_pool *pool)
+{
+  atomic_fetch_add_explicit(&pool->changes, 1, memory_order_relaxed);
+  if (pool->watching > 0)
+    pthread_cond_broadcast(&pool->changed);
+}
+
+typedef struct watch {
+  rs_pool *pool;
+  unsigned changes;
+} watch;
+
+static bool
+has_changed (const void *ud)
+{
+  const watch *const w = ud;
+  return atomic_load_explicit(&w->pool->changes, memory_order_relaxed)
+         != w->changes;
+}
+
+/*
+ * While this thread spins its CPU is never idle, and a worker whose thread was
+ * started on another one, where somebody else runs, is not moved over; so it
+ * sleeps after some 40 us of its own, which is as much as a wake-up costs.
+ */
+int
+rs_pool_watch_locked (rs_pool *pool, double deadline)
+{
+  const watch w = {
+    pool, atomic_load_explicit(&pool->changes, memory_order_relaxed)
+  };
+  rs_pool_unlock(pool);
+  rs_spin_few(has_changed, &w, LOOKS);
+  rs_pool_lock(pool);
+  if (has_changed(&w))
+    return RS_OK;
+  return rs_cond_wait_counted(&pool->changed, &pool->sched.lock, deadline,
+                              &pool->watching);
+}
+
+/* ------------------------------------------------- what is left to be done */
+
+bool
+rs_pool_is_wanted_locked (const rs_pool *pool)
+{
+  return pool->sched.queued > 0
+      || rs_sched_count_locked(&pool->sched).held > 0;
+}
+
+enum { CLAIMS = 64 };  /* of seeding workers at a time */
+
+/* Some of the workers that may be seeding a runspace, and were not told to
+   stop it: references to how that is done.  How many; 0: no more. */
+static size_t
+claim_seeding_locked (rs_pool *pool, rs_cancel *out[CLAIMS])
+{
+  size_t n = 0;
+  for (rs_list *link = pool->workers.next;
+       n < CLAIMS && link != &pool->workers; link = link->next) {
+    rs_worker *const w = RS_LIST_ENTRY(link, rs_worker, link);
+    if (rs_wish_make(&w->wish, RS_REASON_CLOSED, RS_GRACE)
+        && w->cancel != NULL)
+      out[n++] = rs_cancel_ref(w->cancel);
+  }
+  return n;
+}
+
+void
+rs_pool_stop_seeding (rs_pool *pool)
+{
+  rs_cancel *some[CLAIMS];
+  size_t n;
+  if (!rs_initial_state_runs_scripts(pool->initial_state))
+    return;
+  do {
+    rs_pool_lock(pool);
+    n = claim_seeding_locked(pool, some);
+    rs_pool_unlock(pool);
+    for (size_t i = 0; i < n; i++) {
+      rs_cancel_request(some[i], RS_SEEDING, RS_REASON_CLOSED, RS_GRACE);
+      rs_cancel_unref(some[i]);
+    }
+  } while (n > 0);
+}
+
+bool
+rs_pool_is_over_locked (const rs_pool *pool)
+{
+  if (!pool->sched.closed || pool->sched.queued > 0)
+    return false;
+  const rs_sched_counts counts = rs_sched_count_locked(&pool->sched);
+  return counts.held == 0 && counts.running == 0;
+}
+
+/* Something that may have been the last of it is not there any more.  Once it
+   is over it stays so: all workers that leave then need not count again. */
+void
+rs_pool_stop_seeding_if_over (rs_pool *pool)
+{
+  if (!rs_initial_state_runs_scripts(pool->initial_state))
+    return;
+  rs_pool_lock(pool);
+  const bool over = !pool->over && rs_pool_is_over_locked(pool);
+  pool->over |= over;
+  rs_pool_unlock(pool);
+  if (over)
+    rs_pool_stop_seeding(pool);
+}
+
+/* -------------------------------------------------------------- the queue */
+
+void
+rs_pool_tell_room (rs_pool *pool)
+{
+  /* Set by a waiter under the lock, before which it has looked for room. */
+  if (!atomic_load_explicit(&pool->full, memory_order_relaxed))
+    return;
+  rs_list *link;
+  do {
+    rs_pool_lock(pool);
+    link = rs_list_shift(&pool->waiters);
+    atomic_store_explicit(&pool->full, !rs_list_empty(&pool->waiters),
+                          memory_order_relaxed);
+    rs_pool_unlock(pool);
+    if (link != NULL) {
+      rs_waiter *const w = RS_LIST_ENTRY(link, rs_waiter, link);
+      rs_events_wake(w->events);
+      rs_events_unref(w->events);
+      free(w);
+    }
+  } while (link != NULL);
+}
+
+void
+rs_pool_fail_queued (rs_pool *pool, const rs_error *err)
+{
+  rs_job *job;
+  do {
+    rs_pool_lock(pool);
+    job = pool->alive == 0 ? rs_sched_claim_of_locked(&pool->sched, NULL)
+                           : NULL;
+    rs_pool_unlock(pool);
+    if (job != NULL) {
+      rs_job_fail(job, err->text);
+      rs_job_unref(job);
+    }
+  } while (job != NULL);
+}
+
+/* ------------------------------------------------------ taking and leaving */
+
+/* The thread runs. */
+static void
+begin (rs_worker *w)
+{
+  rs_pool *const pool = w->pool;
+  rs_spin_enter();
+  rs_pool_lock(pool);
+  w->thread = pthread_self();
+  w->cancel = rs_cancel_mine();
+  w->began = true;
+  if (w->abandoned)
+    pthread_detach(w->thread);
+  rs_pool_unlock(pool);
+}
+
+/* Wake them, and drop the reference; or NULL. */
+static void
+wake (rs_events *events)
+{
+  if (events != NULL)
+    rs_events_wake(events);
+  rs_events_unref(events);
+}
+
+/* Its runner is there, or could not be opened: 'status' and text. */
+static void
+set_opened (rs_worker *w, int status, const rs_error *err)
+{
+  rs_pool *const pool = w->pool;
+  rs_pool_lock(pool);
+  if (!w->opened) {
+    w->opened = true;
+    pool->opening--;
+  }
+  if (status != RS_OK && status != RS_ESTOPPED) {
+    pool->failed_workers++;
+    pool->failure = *err;
+  }
+  change_locked(pool);
+  rs_events *const watcher = rs_events_ref(pool->watcher);
+  rs_pool_unlock(pool);
+  wake(watcher);
+}
+
+/* It takes no more jobs. */
+static void
+leave_locked (rs_pool *pool, rs_worker *w)
+{
+  if (w->leaving)
+    return;
+  w->leaving = true;
+  pool->alive--;
+  rs_sched_leave_locked(&pool->sched, &w->seat);
+}
+
+/* More than there may be: the reason for the last one is over. */
+static bool
+is_surplus_locked (const rs_pool *pool)
+{
+  return pool->alive > pool->max + pool->blocked;
+}
+
+/* Fill the hand of the worker, or sit down; false when it is to leave. */
+static bool
+look_for_job (rs_pool *pool, rs_worker *w, bool *sits)
+{
+  rs_pool_lock(pool);
+  bool stay = !w->abandoned && !is_surplus_locked(pool);
+  const bool taken = stay && rs_sched_take_locked(&pool->sched, &w->seat);
+  stay = stay && (taken || !pool->sched.closed);
+  *sits = stay && !taken;
+  if (!stay)
+    leave_locked(pool, w);
+  rs_pool_unlock(pool);
+  return stay;
+}
+
+/* It sits: wait for a job; false when it is to leave, after 'leave' or what
+   that is from now on. */
+static bool
+wait_for_job (rs_pool *pool, rs_worker *w, double *leave)
+{
+  if (rs_seat_spin(&w->seat))
+    return true;
+  /* The host whose job it was may go. */
+  rs_events_unref(w->served);
+  w->served = NULL;
+  pool->kind->rest(w->runner);
+  const bool kept = rs_large_any();
+  rs_pool_lock(pool);
+  if (*leave == 0)
+    *leave = rs_deadline(pool->idle);
+  const double idle = pool->alive > pool->min ? *leave : RS_NEVER;
+  const double trim = kept ? rs_now() + RS_LARGE_SECONDS : RS_NEVER;
+  const bool called = rs_sched_sleep_locked(&pool->sched, &w->seat,
+                                            idle < trim ? idle : trim);
+  const bool stay = called
+                 || (!pool->sched.closed
+                     && (pool->alive <= pool->min || rs_now() < *leave));
+  if (!stay)
+    leave_locked(pool, w);
+  rs_pool_unlock(pool);
+  if (!called && kept)
+    rs_large_trim();  /* and sleep on */
+  return stay;
+}
+
+/* Wait for the next job, whose reference becomes the worker's; NULL: end. */
+static rs_job *
+take (rs_worker *w)
+{
+  rs_pool *const pool = w->pool;
+  rs_job *job;
+  bool stay = true, sits;
+  double leave = 0;
+  while ((job = rs_seat_begin(&w->seat)) == NULL && stay) {
+    if (rs_seat_linger(&pool->sched, &w->seat))
+      continue;
+    stay = look_for_job(pool, w, &sits);
+    if (stay && sits)
+      stay = wait_for_job(pool, w, &leave);
+  }
+  rs_pool_tell_room(pool);
+  return job;
+}
+
+/* There may be another job, for which its runner is worth renewing. */
+static bool
+stays (rs_worker *w)
+{
+  rs_pool *const pool = w->pool;
+  rs_pool_lock(pool);
+  const bool stay = !w->abandoned
+                 && rs_wish_reason(&w->wish) == RS_REASON_NONE
+                 && (!pool->sched.closed || rs_pool_is_wanted_locked(pool));
+  rs_pool_unlock(pool);
+  return stay;
+}
+
+/* ----------------------------------------------------------------- growing */
+
+/* Make room for more numbers.  False when out of memory. */
+static bool
+grow_numbers_locked (rs_pool *pool)
+{
+  const size_t words = pool->words > 0 ? 2 * pool->words : 1;
+  uint64_t *const numbers = realloc(pool->numbers, words * sizeof *numbers);
+  if (numbers == NULL)
+    return false;
+  memset(numbers + pool->words, 0, (words - pool->words) * sizeof *numbers);
+  pool->numbers = numbers;
+  pool->words = words;
+  return true;
+}
+
+/* Take the smallest number that no worker has; 0 when out of memory. */
+static unsigned
+take_number_locked (rs_pool *pool)
+{
+  size_t i = pool->vacant;
+  while (i < pool->words && pool->numbers[i] == UINT64_MAX)
+    i++;
+  pool->vacant = i;
+  if (i == pool->words && !grow_numbers_locked(pool))
+    return 0;
+  const unsigned bit = (unsigned) __builtin_ctzll(~pool->numbers[i]);
+  pool->numbers[i] |= UINT64_C(1) << bit;
+  return (unsigned) (i * BITS) + bit + 1;
+}
+
+rs_worker *
+rs_worker_reserve_locked (rs_pool *pool)
+{
+  rs_worker *const w = aligned_alloc(_Alignof(rs_worker), sizeof *w);
+  const unsigned number = w != NULL ? take_number_locked(pool) : 0;
+  if (number == 0) {
+    free(w);
+    return NULL;
+  }
+  memset(w, 0, sizeof *w);
+  rs_seat_init(&w->seat);
+  w->pool = pool;
+  w->number = number;
+  rs_list_push(&pool->workers, &w->link);
+  rs_sched_enter_locked(&pool->sched, &w->seat);
+  pool->alive++;
+  pool->opening++;
+  pool->started_workers++;
+  rs_pool_hold(pool, 1);
+  return w;
+}
+
+/* ----------------------------------------------------------------- losing */
+
+/* So many are stuck that no more are replaced: what is queued waits for those
+   that are left, or for one that comes back. */
+static bool
+has_lost_too_many_locked (const rs_pool *pool)
+{
+  return pool->stuck > MAX_STUCK && pool->stuck > 2 * pool->max;
+}
+
+bool
+rs_pool_may_grow_locked (const rs_pool *pool)
+{
+  return pool->alive < pool->max + pool->blocked
+      && !has_lost_too_many_locked(pool);
+}
+
+void
+rs_worker_abandon_locked (rs_pool *pool, rs_worker *w)
+{
+  unlist_locked(pool, w);
+  w->abandoned = true;
+  pool->stuck++;
+  pool->lost_workers++;
+  if (w->began)
+    pthread_detach(w->thread);
+  rs_spin_leave();  /* for it */
+  leave_locked(pool, w);
+}
+
+/* Is there to be a worker in the place of one that was lost, or has come back?
+   It is 'next' then, or that is NULL: no memory. */
+static bool
+replace_locked (rs_pool *pool, rs_worker **next)
+{
+  const bool wanted = rs_pool_is_wanted_locked(pool)
+                   || (!pool->sched.closed && pool->alive < pool->min);
+  const bool again = wanted && rs_pool_may_grow_locked(pool);
+  *next = again ? rs_worker_reserve_locked(pool) : NULL;
+  return again;
+}
+
+/* Start it.  If that cannot be, what is queued waits for a worker that comes
+   back; it fails if there is none that could. */
+static void
+start_instead (rs_pool *pool, rs_worker *next)
+{
+  rs_error err;
+  if (rs_worker_start(pool, next, &err) == RS_OK)
+    return;
+  rs_pool_lock(pool);
+  const bool none = pool->stuck == 0;
+  rs_pool_unlock(pool);
+  if (none)
+    rs_pool_fail_queued(pool, &err);
+}
+
+/*
+ * rs_cancel_owner: the worker does not come back from its job, which is about
+ * to end as lost.  If it ever comes back, it ends.  Any thread.
+ */
+static void
+lose (void *ud)
+{
+  rs_worker *const w = ud;
+  rs_pool *const pool = w->pool;
+  rs_worker *next;
+  rs_pool_lock(pool);
+  if (!w->abandoned)
+    rs_worker_abandon_locked(pool, w);
+  rs_job *const job = rs_seat_job_locked(&w->seat);
+  if (job != NULL)  /* or is a runspace seeded for the next one? */
+    pool->sched.finished++;
+  if (!w->opened) {
+    w->opened = true;
+    pool->opening--;
+  }
+  const bool again = replace_locked(pool, &next);
+  change_locked(pool);
+  rs_events *const watcher = rs_events_ref(pool->watcher);
+  rs_pool_unlock(pool);
+  if (again)
+    start_instead(pool, next);
+  rs_pool_stop_seeding_if_over(pool);
+  wake(watcher);
+  /* One that was between two attempts has had no token to tell it. */
+  if (job != NULL)
+    rs_job_lose_call(&job->call);
+}
+
+/* Its thread ends, and with that the worker, unless somebody joins it. */
+static void
+leave (rs_worker *w)
+{
+  rs_pool *const pool = w->pool;
+  rs_events_unref(w->served);
+  rs_pool_lock(pool);
+  if (!w->abandoned)
+    rs_spin_leave();
+  leave_locked(pool, w);  /* its runspace could not be made? */
+  const bool none = !w->abandoned && pool->alive == 0
+                 && pool->failed_workers > 0;
+  const rs_error failure = pool->failure;
+  rs_pool_unlock(pool);
+  if (none)
+    rs_pool_fail_queued(pool, &failure);
+  rs_pool_stop_seeding_if_over(pool);
+
+  rs_worker *next = NULL;
+  bool again = false;
+  rs_pool_lock(pool);
+  const bool joined = pool->closing && !w->abandoned;
+  if (w->abandoned) {  /* it was lost, and has come back? */
+    pool->stuck--;
+    again = replace_locked(pool, &next);
+  }
+  else
+    unlist_locked(pool, w);
+  if (joined)
+    rs_list_push(&pool->gone, &w->link);
+  else if (!w->abandoned)
+    pthread_detach(pthread_self());
+  change_locked(pool);
+  rs_events *const watcher = rs_events_ref(pool->watcher);
+  rs_pool_unlock(pool);
+  wake(watcher);
+  if (again)
+    start_instead(pool, next);
+  if (!joined)
+    rs_worker_free(w);
+  rs_pool_drop(pool, 1);
+}
+
+/* -------------------------------------------------------------- the thread */
+
+/* Its calls are those of jobs. */
 static const rs_cancel_owner cancel_owner = {
-  .lost_thread = on_lost,
+  .lost_thread = lose,
   .hold_call = rs_job_hold_call,
   .lost_call = rs_job_lose_call,
 };
 
 static void
-tell_bytes (rs_slot *slot, const rs_state *s)
+tell_bytes (rs_worker *w)
 {
-  atomic_store_explicit(&slot->bytes, rs_state_bytes(s),
+  atomic_store_explicit(&w->bytes, w->pool->kind->bytes(w->runner),
                         memory_order_relaxed);
 }
 
@@ -62,88 +587,86 @@ tell_bytes (rs_slot *slot, const rs_state *s)
  * each last thread: pthread_exit(3).
  */
 static void
-end_child (const rs_slot *slot)
+end_child (const rs_worker *w)
 {
-  if (rs_fork_is_foreign(slot->born))
+  if (rs_pool_is_foreign(w->pool))
     pthread_exit(NULL);
 }
 
 static void
-close_state (const rs_slot *slot, rs_state *s)
+close_runner (rs_worker *w)
 {
-  rs_state_close(s);
-  end_child(slot);
+  rs_runner *const r = w->runner;
+  w->runner = NULL;
+  if (r == NULL)
+    return;
+  w->pool->kind->close(r);
+  end_child(w);
 }
 
-/* A state, which is seeded for 'job', or NULL, and stopped with it.  NULL, and
-   'err' filled, on failure. */
-static rs_state *
-open_state (rs_slot *slot, rs_cancel *cancel, rs_job *job, rs_error *err)
+/* A runner, which is opened for 'job', or NULL, and stopped with it.  False,
+   and 'err' filled, on failure. */
+static bool
+open_runner (rs_worker *w, rs_job *job, rs_error *err)
 {
+  const rs_pool *const pool = w->pool;
   const rs_state_options options = {
-    .initial_state = slot->initial_state,
-    .limits = slot->limits,
-    .reset = slot->reset,
-    .pool = slot->pool,
-    .worker = slot->number,
-    .cancel = cancel,
-    .wish = job != NULL ? &job->call.wish : &slot->wish,
+    .initial_state = pool->initial_state,
+    .limits = &pool->limits,
+    .reset = pool->reset,
+    .pool = w->pool,
+    .worker = w->number,
+    .cancel = w->cancel,
+    .wish = job != NULL ? &job->call.wish : &w->wish,
     .owner = job != NULL ? (void *) &job->call : RS_SEEDING,
   };
-  rs_state *s = NULL;
-  const int status = rs_state_open(&options, &s, err);
-  end_child(slot);
+  rs_runner *r = NULL;
+  const int status = pool->kind->open(&options, &r, err);
+  end_child(w);
   if (status != RS_OK)
-    return NULL;
-  tell_bytes(slot, s);
-  return slot->state = s;
+    return false;
+  w->runner = r;
+  tell_bytes(w);
+  return true;
 }
 
-/* The same in place of 'old', which may be NULL. */
-static rs_state *
-renew (rs_slot *slot, rs_cancel *cancel, rs_state *old, rs_job *job,
-       rs_error *err)
+/* The same in place of the one that it may have. */
+static bool
+renew (rs_worker *w, rs_job *job, rs_error *err)
 {
-  slot->state = NULL;
-  close_state(slot, old);
-  rs_state *const s = open_state(slot, cancel, job, err);
-  if (s != NULL)
-    slot->owner->renewed(slot);
-  return s;
+  close_runner(w);
+  if (!open_runner(w, job, err))
+    return false;
+  rs_pool_lock(w->pool);
+  w->pool->renewed++;
+  rs_pool_unlock(w->pool);
+  return true;
 }
 
-/* rs_transport */
-static void
-rest (rs_slot *slot)
-{
-  if (slot->state != NULL)
-    rs_state_rest(slot->state);
-}
-
-/* Run the job, and end it.  Returns the state, NULL when it could not be
+/* Run the job, and end it.  There is no runner afterwards when it could not be
    renewed on the way. */
-static rs_state *
-run (rs_slot *slot, rs_cancel *cancel, rs_state *s, rs_job *job,
-     rs_error *err)
+static void
+run (rs_worker *w, rs_job *job, rs_error *err)
 {
   rs_job_state state = RS_JOB_FAILED;
   rs_job_prefetch(job);
-  rs_job_serve(job, &slot->served);
-  while (s != NULL
-         && (state = rs_job_execute(job, s, NULL)) == RS_JOB_QUEUED) {
+  rs_job_serve(job, &w->served);
+  while (w->runner != NULL
+         && (state = rs_job_execute(job, w->runner)) == RS_JOB_QUEUED) {
     const rs_reason reason = rs_wish_reason(&job->call.wish);
     if (reason != RS_REASON_NONE) {
       state = rs_reason_state(reason);
       break;
     }
-    s = renew(slot, cancel, s, job, err);
+    renew(w, job, err);
   }
-  end_child(slot);
-  if (s != NULL)
-    tell_bytes(slot, s);
-  slot->owner->done(slot);
-  slot->owner->ended(slot);
-  if (s != NULL)
+  end_child(w);
+  if (w->runner != NULL)
+    tell_bytes(w);
+  /* Who waits for the end of the job finds the worker free again. */
+  rs_seat_done(&w->seat);
+  rs_seat_end(&w->pool->sched, &w->seat);
+  if (w->runner != NULL)
     rs_job_end_served(job, state);
   else {
     if (err->status == RS_ESTOPPED)  /* its own wish, or it is lost */
@@ -152,71 +675,67 @@ run (rs_slot *slot, rs_cancel *cancel, rs_state *s, rs_job *job,
       rs_job_fail(job, err->text);
     rs_job_unref(job);
   }
-  return s;
 }
 
-/* The next job needs another state: 's' has had its time, or there is none
-   since its seeding ended with the job that it was for. */
+/* The next job needs another runner: this one has had its time, or there is
+   none since its opening ended with the job that it was for. */
 static bool
-is_due (const rs_slot *slot, rs_state *s, const rs_error *err)
+is_due (const rs_worker *w, const rs_error *err)
 {
-  return s == NULL ? err->status == RS_ESTOPPED
-                   : slot->reset == RS_RESET_FRESH || rs_state_spent(s);
+  return w->runner == NULL ? err->status == RS_ESTOPPED
+                           : w->pool->reset == RS_RESET_FRESH
+                             || w->pool->kind->spent(w->runner);
 }
-
-/* Plain calls between two looks at what can be let go of. */
-enum { TRIM = 32 };
 
 static void
-serve (rs_slot *slot, rs_cancel *cancel)
+serve (rs_worker *w)
 {
   rs_error err = { .status = RS_OK };
-  rs_state *s = open_state(slot, cancel, NULL, &err);
-  slot->owner->opened(slot, s != NULL ? RS_OK : err.status, &err);
+  bool open = open_runner(w, NULL, &err);
+  set_opened(w, open ? RS_OK : err.status, &err);
   rs_job *job;
-  unsigned calls = 0;
-  while (s != NULL && (job = slot->owner->take(slot)) != NULL) {
+  while (open && (job = take(w)) != NULL) {
     const bool chunk = job->batch != NULL;
-    s = run(slot, cancel, s, job, &err);
-    if (is_due(slot, s, &err)) {
-      if (!slot->owner->stays(slot))
+    run(w, job, &err);
+    if (is_due(w, &err)) {
+      if (!stays(w))
         break;
-      s = renew(slot, cancel, s, NULL, &err);
+      renew(w, NULL, &err);
     }
-    else if (s != NULL && (chunk || ++calls % TRIM == 0))
-      rs_state_trim(s);
-    if (s == NULL)
-      slot->owner->opened(slot, err.status, &err);
+    else if (w->runner != NULL)
+      w->pool->kind->trim(w->runner, chunk);
+    open = w->runner != NULL;
+    if (!open)
+      set_opened(w, err.status, &err);
   }
-  slot->state = NULL;
-  close_state(slot, s);
+  close_runner(w);
 }
 
 static void *
 work (void *arg)
 {
-  rs_slot *const slot = arg;
-  if (slot->pin)
-    rs_cpu_pin(slot->number - 1);
-  rs_cancel *const cancel = rs_cancel_new(slot->signal, &cancel_owner, slot);
-  slot->owner->began(slot);
+  rs_worker *const w = arg;
+  if (w->pool->pin)
+    rs_cpu_pin(w->number - 1);
+  rs_cancel *const cancel = rs_cancel_new(w->pool->signal, &cancel_owner, w);
+  begin(w);
   if (cancel != NULL) {
-    serve(slot, cancel);
+    serve(w);
     rs_cancel_leave(cancel);
   }
   else {
     rs_error err;
     rs_fail_plain(&err, RS_ENOMEM);
-    slot->owner->opened(slot, RS_ENOMEM, &err);
+    set_opened(w, RS_ENOMEM, &err);
   }
-  slot->owner->left(slot);
+  leave(w);
   rs_cancel_unref(cancel);
   return NULL;
 }
 
-/* Create the thread with the signal mask of a worker. */
+/* Create the thread, with the signal mask of a worker. */
 static int
-start (rs_slot *slot, rs_error *err)
+create (rs_worker *w, rs_error *err)
 {
   pthread_attr_t attr;
   sigset_t mask, old;
@@ -225,11 +744,11 @@ start (rs_slot *slot, rs_error *err)
   sigfillset(&mask);
   for (size_t i = 0; i < sizeof open_signals / sizeof open_signals[0]; i++)
     sigdelset(&mask, open_signals[i]);
-  if (slot->signal != 0)
-    sigdelset(&mask, slot->signal);
+  if (w->pool->signal != 0)
+    sigdelset(&mask, w->pool->signal);
   pthread_sigmask(SIG_SETMASK, &mask, &old);
-  pthread_t thread;  /* 'slot' may be gone when this returns */
-  const int code = pthread_create(&thread, &attr, work, slot);
+  pthread_t thread;  /* 'w' may be gone when this returns */
+  const int code = pthread_create(&thread, &attr, work, w);
   pthread_sigmask(SIG_SETMASK, &old, NULL);
   pthread_attr_destroy(&attr);
   if (code != 0)
@@ -238,9 +757,28 @@ start (rs_slot *slot, rs_error *err)
   return RS_OK;
 }
 
-const rs_transport rs_thread_transport = {
-  .name = "thread",
-  .forbidden = 0,
-  .start = start,
-  .rest = rest,
-};
+int
+rs_worker_start (rs_pool *pool, rs_worker *w, rs_error *err)
+{
+  rs_error failure = { .status = RS_OK };
+  const int status = w != NULL ? create(w, &failure)
+                               : rs_fail_plain(&failure, RS_ENOMEM);
+  if (status == RS_OK)
+    return RS_OK;
+  rs_pool_lock(pool);
+  if (w != NULL) {
+    unlist_locked(pool, w);
+    leave_locked(pool, w);
+    pool->opening--;
+    pool->started_workers--;
+  }
+  pool->failed_workers++;
+  pool->failure = failure;
+  change_locked(pool);
+  rs_pool_unlock(pool);
+  if (w != NULL) {
+    rs_worker_free(w);
+    rs_pool_drop(pool, 1);
+  }
+  return rs_fail(err, status, "%s", failure.text);
+}

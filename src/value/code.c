@@ -167,12 +167,12 @@ append (rs_encoder *e, lua_State *L, int first, int n, int unnamed,
 /* [-0, +0, -]  A message of these; its tables can be named by items and
    results when a function is the first. */
 static int
-encode (lua_State *L, int first, int n, int unnamed,
+encode (lua_State *L, int first, int n, int unnamed, unsigned forbidden,
         const rs_common *common, rs_message **out, rs_error *err)
 {
   rs_message *message = NULL;
   rs_encoder e;
-  rs_encoder_init(&e, 0);
+  rs_encoder_init(&e, forbidden);
   if (common != NULL)
     e.common = *common;
   e.marking = e.names.anew = unnamed > 0;
@@ -191,14 +191,15 @@ encode (lua_State *L, int first, int n, int unnamed,
   return status;
 }
 
-/* [-0, +0, -]  The message that was made of the value at 'index' lately; or
-   NULL. */
+/* [-0, +0, -]  The message that was made of the value at 'index' lately, if it
+   may cross; or NULL. */
 static rs_message *
-find_recent (const rs_outbox *o, lua_State *L, int index)
+find_recent (const rs_outbox *o, lua_State *L, int index, unsigned forbidden)
 {
   const void *const origin = lua_topointer(L, index);
   for (int i = 0; i < RECENT; i++)
     if (o->recent[i].origin == origin && o->recent[i].message != NULL
+        && (o->recent[i].message->flags & forbidden) == 0
         && (o->recent[i].bare || is_constant(L, index)))
       return o->recent[i].message;
   return NULL;
@@ -225,16 +226,17 @@ keep_recent (rs_outbox *o, lua_State *L, int index, rs_message *message)
 
 int
 rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
-                         rs_message **function, rs_error *err)
+                         unsigned forbidden, rs_message **function,
+                         rs_error *err)
 {
-  rs_message *const known = find_recent(o, L, index);
+  rs_message *const known = find_recent(o, L, index, forbidden);
   if (known != NULL) {
     *function = known;
     return RS_OK;
   }
   int status = check(L, index, err);
   if (status == RS_OK)
-    status = encode(L, index, 1, 1, NULL, function, err);
+    status = encode(L, index, 1, 1, forbidden, NULL, function, err);
   if (status == RS_OK && !o->closed && is_constant(L, index)) {
     (*function)->constant = true;
     keep_recent(o, L, index, *function);
@@ -244,7 +246,7 @@ rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
 
 int
 rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
-                          void *room, size_t size,
+                          void *room, size_t size, unsigned forbidden,
                           const rs_message *function, rs_message **arguments,
                           rs_error *err)
 {
@@ -253,11 +255,12 @@ rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
     return RS_OK;
   *arguments = rs_encode_small(L, first, n, room, size);
   if (*arguments != NULL)
-    return RS_OK;
+    return RS_OK;  /* nothing in it is local */
   const rs_common common = rs_common_of(L, function);
   if (o->busy)  /* inside '__transfer' of other arguments? */
-    return encode(L, first, n, 0, &common, arguments, err);
+    return encode(L, first, n, 0, forbidden, &common, arguments, err);
   o->busy = true;
+  o->spare.forbidden = forbidden;
   o->spare.common = common;
   int status = append(&o->spare, L, first, n, 0, err);
   if (status == RS_OK) {
@@ -273,20 +276,22 @@ rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
 }
 
 int
-rs_code_encode (lua_State *L, int nargs, rs_message **message, rs_error *err)
+rs_code_encode (lua_State *L, int nargs, unsigned forbidden,
+                rs_message **message, rs_error *err)
 {
   const int base = lua_gettop(L) - nargs - 1;
   rs_outbox *const o = rs_outbox_of(L);
   int status = o != NULL ? RS_OK : rs_fail_plain(err, RS_ENOMEM);
   if (status == RS_OK && nargs == 0) {
-    status = rs_code_encode_function(o, L, base + 1, message, err);
+    status = rs_code_encode_function(o, L, base + 1, forbidden, message, err);
     if (status == RS_OK && (*message)->constant)
       rs_message_ref(*message);
   }
   else if (status == RS_OK) {
     status = check(L, base + 1, err);
     if (status == RS_OK)
-      status = encode(L, base + 1, nargs + 1, 1, NULL, message, err);
+      status = encode(L, base + 1, nargs + 1, 1, forbidden, NULL, message,
+                      err);
   }
   lua_settop(L, base);
   return status;

@@ -16,12 +16,14 @@
 #include "runspace.h"
 
 /*
- * [-0, +0, -]  Encode the function, or source, at 'index'.  If the message is
+ * [-0, +0, -]  Encode the function, or source, at 'index'.  What is 'forbidden'
+ * (RS_MESSAGE_) is refused, here and below.  If the message is
  * 'constant' it is lent, until the next one is encoded; else it is a reference
  * of the caller.  RS_OK, RS_EINVAL, RS_EREFUSED, RS_ENOMEM.
  */
 int rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
-                             rs_message **function, rs_error *err);
+                             unsigned forbidden, rs_message **function,
+                             rs_error *err);
 
 /*
  * [-0, +0, -]  Encode the 'n' values from 'first' on, for a call of
@@ -29,7 +31,7 @@ int rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
  * they fit there.  NULL when there are none.
  */
 int rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
-                              void *room, size_t size,
+                              void *room, size_t size, unsigned forbidden,
                               const rs_message *function,
                               rs_message **arguments, rs_error *err);
 
@@ -37,7 +39,7 @@ int rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
  * [-(nargs+1), +0, -]  Encode the function, or source, below 'nargs' values on
  * top of the stack, and these values behind it.
  */
-int rs_code_encode (lua_State *L, int nargs, rs_message **message,
-                    rs_error *err);
+int rs_code_encode (lua_State *L, int nargs, unsigned forbidden,
+                    rs_message **message, rs_error *err);
 
 #endif
