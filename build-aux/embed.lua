@@ -42,7 +42,7 @@ table.sort(files)
 
 local out = {
   "/* Written by build-aux/embed.lua: do not edit. */",
-  '#include "lua_files.h"',
+  '#include "face/lua_files.h"',
 }
 local function put (format, ...)
   out[#out + 1] = string.format(format, ...)

@@ -5,8 +5,8 @@
  * The child has the thread that forked, and a copy of all memory: of locks
  * whose threads are not there, and of lists that these were changing.  What a
  * process has one of is set up anew in the child, by each file for itself:
- * RS_IN_CHILD.  What there are many of (pools, jobs, batches, events) stays the
- * parent's: each knows in which generation it was made, and the public
+ * RS_IN_CHILD.  What there are many of (pools, jobs, batches, events) stays
+ * the parent's: each knows in which generation it was made, and the public
  * functions look at that first.  What is foreign is neither used nor freed;
  * its memory stays as it is.
  *

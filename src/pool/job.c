@@ -712,17 +712,17 @@ rs_events_close (rs_events *events)
 
 /* ----------------------------------------------------------------- running */
 
-/* Count it, or its items. */
+/* Count it, or its items; or (size_t) -1: it has not ended after all. */
 static void
-count (rs_job *job, rs_job_state state)
+count (rs_job *job, rs_job_state state, size_t n)
 {
   rs_queue *const q = job->queue;
   const rs_chunk *const chunk = job->call.chunk;
   if (chunk == NULL)
-    q->ended(q, state, 1);
+    q->ended(q, state, n);
   else if (state != RS_JOB_LOST) {
     for (int i = RS_JOB_COMPLETED; i <= RS_JOB_LOST; i++)
-      q->ended(q, (rs_job_state) i, chunk->ended[i]);
+      q->ended(q, (rs_job_state) i, n * chunk->ended[i]);
   }
 }
 
@@ -762,6 +762,7 @@ set_watched_end (rs_job *job, rs_job_state *state, rs_reason reason,
       *state = RS_JOB_TIMED_OUT;
       reason = RS_REASON_DEADLINE;
     }
+    count(job, *state, 1);  /* before anybody sees the end */
     set_state_locked(job, state_and(*state, reason));
     tell_locked(job);
   }
@@ -782,7 +783,10 @@ set_end (rs_job *job, rs_job_state *state, rs_reason reason, bool mine,
   if (mine && atomic_load_explicit(&job->state, memory_order_relaxed)
               == RS_JOB_RUNNING) {
     job->finished = rs_now();
+    count(job, *state, 1);
     mine = pass(job, RS_JOB_RUNNING, state_and(*state, reason));
+    if (!mine)
+      count(job, *state, (size_t) -1);
   }
   else
     mine = false;
@@ -810,7 +814,6 @@ end (rs_job *job, rs_job_state state, rs_reason reason, bool leave)
       rs_job_unref(job);
     return;
   }
-  count(job, state);
   if (job->batch != NULL)
     hooks_of(job)->on_end(job);
   if (post) {

@@ -274,10 +274,11 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o)
 static bool
 has_opened_locked (const rs_pool *pool)
 {
-  return (pool->limits.memory == 0
-          && rs_initial_state_is_sure(pool->initial_state))
-      || (pool->opening < pool->started_workers
-          && !rs_initial_state_runs_scripts(pool->initial_state));
+  return pool->kind->local
+      && ((pool->limits.memory == 0
+           && rs_initial_state_is_sure(pool->initial_state))
+          || (pool->opening < pool->started_workers
+              && !rs_initial_state_runs_scripts(pool->initial_state)));
 }
 
 int

@@ -74,6 +74,7 @@ close_one (rs_runner *runner)
 }
 
 const rs_runner_kind rs_state_kind = {
+  .local = true,
   .open = open_one,
   .run = run,
   .spent = spent,

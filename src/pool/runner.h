@@ -24,8 +24,10 @@
 typedef struct rs_runner rs_runner;
 
 typedef struct rs_runner_kind {
-  unsigned forbidden;  /* RS_MESSAGE_ that cannot cross: whoever submits it is
-                          told, and where it is */
+  unsigned forbidden;  /* RS_MESSAGE_ that cannot cross: who submits it is
+                          told where it is */
+  bool local;          /* if one opens, the others do, since nothing outside of
+                          this process has a say */
 
   /* RS_OK, RS_ENOMEM, RS_ESTOPPED: as was wished; or RS_EFAILED. */
   int (*open) (const rs_state_options *options, rs_runner **out,

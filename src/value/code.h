@@ -16,8 +16,8 @@
 #include "runspace.h"
 
 /*
- * [-0, +0, -]  Encode the function, or source, at 'index'.  What is 'forbidden'
- * (RS_MESSAGE_) is refused, here and below.  If the message is
+ * [-0, +0, -]  Encode the function, or source, at 'index'.  What is
+ * 'forbidden' (RS_MESSAGE_) is refused, here and below.  If the message is
  * 'constant' it is lent, until the next one is encoded; else it is a reference
  * of the caller.  RS_OK, RS_EINVAL, RS_EREFUSED, RS_ENOMEM.
  */

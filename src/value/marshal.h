@@ -22,7 +22,7 @@
 #include "value/shape.h"
 #include "value/wire.h"
 
-/* What a message may hold, told by its encoder and asked by transports. */
+/* What a message may hold, told by its encoder and asked by runners. */
 enum {
   RS_MESSAGE_REFS = 1,   /* back references: the decoder keeps objects */
   RS_MESSAGE_LOCAL = 2,  /* pointers: only inside this process */
