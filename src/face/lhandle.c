@@ -50,7 +50,7 @@ rs_handle_get (lua_State *L, int arg, const char *type)
     return NULL;  /* not reached */
   }
   if (rs_handle_foreign((const rs_handle *) handle)
-      && type != RS_INITIAL_STATE_TYPE)  /* no thread has anything of it */
+      && type != RS_INITIAL_STATE_TYPE)  /* valid here: it has no thread */
     rs_handle_error(L, "this %s belongs to another process",
                     strchr(type, '.') + 1);
   return *handle;
@@ -66,9 +66,10 @@ rs_handle_check (lua_State *L, int arg, const char *type)
 }
 
 /*
- * [-0, +0, m]  What 'getmetatable' gives of the metatable below the table of
- * methods on top: its name.  A finalizer that a script could call would take
- * the object from a method that is in the middle of it.
+ * [-0, +0, m]  Hide the metatable that is below the table of methods on top:
+ * 'getmetatable' gives a table with the name of the type and the methods
+ * instead.  Otherwise a script could call the finalizer, and free the object
+ * while a method is using it.
  */
 static void
 hide (lua_State *L, const char *type)
@@ -136,8 +137,9 @@ rs_handle_call (lua_State *L, const char *file, const char *field,
   return lua_gettop(L);
 }
 
-/* [-0, +1, m]  Push "file:line: " of the caller of the module, or "";
-   with 'near' only if no function in C stands between the two. */
+/* [-0, +1, m]  Push "file:line: " of the code that called into the module, or
+   "" if that is unknown; with 'near', also "" if another function in C, such
+   as 'pcall', stands between that code and the module. */
 static void
 push_position (lua_State *L, bool near)
 {
@@ -147,7 +149,7 @@ push_position (lua_State *L, bool near)
     lua_getinfo(L, "Sl", &ar);
     if (rs_level_is_ours(&ar))
       in_c = 0;
-    else if (*ar.what == 'C' && ++in_c > 1 && near)  /* ours, another one? */
+    else if (*ar.what == 'C' && ++in_c > 1 && near)  /* one is ours */
       break;
     if (ar.currentline > 0 && !rs_level_is_ours(&ar)) {
       lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
@@ -203,7 +205,7 @@ rs_handle_clean (lua_State *L, const char *text, size_t size)
   if (size > MOST) {
     size_t n = MOST - strlen(dots);
     for (int i = 0; i < 3 && ((unsigned char) text[n] & 0xc0) == 0x80; i++)
-      n--;  /* no part of a character */
+      n--;  /* cut between characters */
     memcpy(start, text, n);
     memcpy(start + n, dots, strlen(dots));
     text = start;

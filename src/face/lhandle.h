@@ -2,10 +2,14 @@
 /*
  * lhandle.h - userdata that hold a reference to an object of the library.
  *
- * A handle is a userdata that begins with the pointer, NULL when it is closed;
- * what it is says the address behind that, which no other library's userdata
- * has: to look there takes a tenth of the time that the metatable does.  What
- * the Lua part adds to 'methods' tables is found by every handle of the type.
+ * A handle is a userdata that holds an 'rs_handle'.  Its first field points to
+ * the object, and is NULL when the handle is closed.  The second field is the
+ * address of the type's name, which no userdata of another library holds
+ * there.  To compare that address takes a tenth of the time that a look into
+ * the metatable takes.
+ *
+ * Functions that the Lua part adds to the table of methods of a type are
+ * methods of every handle of that type.
  */
 #ifndef RS_LHANDLE_H
 #define RS_LHANDLE_H
@@ -18,8 +22,9 @@
 #include "face/lplace.h"
 #include "runspace.h"
 
-/* Their names; the metatable of a type is in the registry by its name, and by
-   the address of that, where it is found in a fifth of the time. */
+/* Names of the types of handles.  The registry has the metatable of a type
+   under its name, and under the address of its name; to find it by address
+   takes a fifth of the time. */
 extern const char rs_type_pool[], rs_type_job[], rs_type_batch[],
                   rs_type_initial_state[];
 
@@ -29,66 +34,74 @@ extern const char rs_type_pool[], rs_type_job[], rs_type_batch[],
 #define RS_INITIAL_STATE_TYPE rs_type_initial_state
 
 typedef struct rs_handle {
-  void *object;
-  const char *type;
-  unsigned place;         /* of a job: in 'places'; 0: none yet */
-  unsigned born : 29;     /* what 'rs_forks' was; constant */
-  bool got : 1;           /* of a job: its results were taken */
-  bool kept : 1;          /* of a job: they were made, and nobody has taken
-                             them: they are in the registry, by its address */
-  bool special : 1;       /* of a pool: it has limits, or streams of its own */
-  const rs_job *near;     /* of a job: what will be looked at next but one, to
-                             be prefetched only, since it may be gone: the one
-                             that was submitted after it; or, when its results
-                             were taken, whose were before: handles are
-                             collected in that order */
+  void *object;           /* NULL: the handle is closed, or has none yet */
+  const char *type;       /* RS_..._TYPE, compared by address */
+  unsigned place;         /* job: place of this handle in 'places' of the
+                             face, from 1; 0: none */
+  unsigned born : 29;     /* 'rs_forks' when the handle was made; constant */
+  bool got : 1;           /* job: its results were taken */
+  bool kept : 1;          /* job: its results were decoded and not taken yet;
+                             the registry has them under the address of this
+                             handle */
+  bool special : 1;       /* pool: it has limits, or streams of its own */
+  const rs_job *near;     /* job: another job, to be prefetched only, since it
+                             may be gone.  Before the results are taken: the
+                             second one submitted after this job, which is
+                             read next but one.  Afterwards: the job whose
+                             results were taken second before, since handles
+                             are finalized in the opposite order. */
 } rs_handle;
 
-/* What the module keeps for a Lua state. */
+/* The module's own data for one Lua state. */
 typedef struct rs_face {
-  rs_events *events;      /* where it hears of its jobs; a reference */
-  unsigned born;          /* what 'rs_forks' was when these were made */
-  unsigned listening;     /* to all jobs that report there; RS_LISTEN_ */
-  rs_outbox *outbox;      /* of this state; lent */
+  rs_events *events;      /* where the state hears of its jobs; a reference */
+  unsigned born;          /* 'rs_forks' when 'events' was made */
+  unsigned listening;     /* RS_LISTEN_: asked of all jobs of the state */
+  rs_outbox *outbox;      /* the state's own; lent */
   int job_type;           /* registry: the metatable of handles of jobs */
-  rs_places places;       /* of handles of jobs */
-  unsigned open;          /* of these, whose results nobody has taken */
+  rs_places places;       /* handles of jobs */
+  unsigned open;          /* handles of jobs whose results nobody has taken */
   unsigned filled;        /* handles that were given a job so far */
-  unsigned left;          /* handles when the collector had been through, or
-                             fewer since */
-  unsigned dispatching;   /* dispatches that run, each in a handler of one */
-  bool interrupted;       /* by the program, while a job is handed out */
-  rs_handle *last;        /* of the job that was submitted last, if alive */
-  rs_handle *before;      /* of the one before it */
-  const rs_job *got, *got_before;  /* whose results were taken last; may be
-                                      gone */
+  unsigned left;          /* handles that the collector's last cycle has left,
+                             less those that went since */
+  unsigned dispatching;   /* dispatches in progress; an inner one runs in a
+                             handler that an outer one has called */
+  bool interrupted;       /* the program has interrupted a handler */
+  rs_handle *last;        /* handle of the job that was submitted last, or
+                             NULL if that handle is gone */
+  rs_handle *before;      /* handle of the job submitted before 'last', or
+                             NULL */
+  const rs_job *got, *got_before;  /* jobs whose results were taken last, and
+                                      second last; may be gone */
 } rs_face;
 
-/* [-0, +0, m]  That of 'L', the same as long as the state lives. */
+/* [-0, +0, m]  Return the face of 'L', made at the first call; its address
+   stays while the state lives. */
 rs_face *rs_lua_face (lua_State *L);
 
-/* The same in a method of a handle, whose first upvalue it is. */
+/* Return the face in a method of a handle: it is the first upvalue. */
 static inline rs_face *
 rs_lua_own_face (lua_State *L)
 {
   return lua_touserdata(L, lua_upvalueindex(1));
 }
 
-/* As much of 'n' as a 'size_t' can be, which may have fewer bits. */
+/* Return 'n', or SIZE_MAX where a 'size_t' has too few bits for 'n'. */
 static inline size_t
 rs_clip_size (uint64_t n)
 {
   return n < SIZE_MAX ? (size_t) n : SIZE_MAX;
 }
 
-/* 'born' of a handle that is made now. */
+/* Return the value of 'born' for a handle that is made now. */
 static inline unsigned
 rs_handle_born (void)
 {
   return rs_forks() & 0x1fffffff;
 }
 
-/* What it is a handle of belongs to another process: fork(2). */
+/* Tell whether the handle was made before a fork(2), so that its object
+   belongs to the parent process. */
 static inline bool
 rs_handle_foreign (const rs_handle *handle)
 {
@@ -96,177 +109,212 @@ rs_handle_foreign (const rs_handle *handle)
 }
 
 /*
- * [-0, +1, m]  Push a new, empty handle of 'type' with so many user values;
- * store the pointer through the result.
+ * [-0, +1, m]  Push a new handle of 'type', without an object, and with
+ * 'values' user values.  Return the address at which the caller stores the
+ * pointer to the object.
  */
 void **rs_handle_new (lua_State *L, const char *type, int values);
 
-/* [-0, +0, -]  Where the pointer is in the handle at 'index'; NULL for what is
-   no handle of the type. */
+/* [-0, +0, -]  Return the address of the pointer to the object in the handle
+   at 'index'; NULL if the value there is no handle of 'type'. */
 void **rs_handle_test (lua_State *L, int index, const char *type);
 
-/* [-0, +0, v]  The pointer in the handle at argument 'arg', NULL if closed;
-   raises when what it was made for belongs to another process. */
+/* [-0, +0, v]  Return the object of the handle at argument 'arg', NULL if the
+   handle is closed.  Raise if the argument is no handle of 'type', or if the
+   object belongs to another process. */
 void *rs_handle_get (lua_State *L, int arg, const char *type);
 
-/* [-0, +0, v]  The same; raises "<type> is closed" for NULL. */
+/* [-0, +0, v]  'rs_handle_get'; raise "<type> is closed" for NULL. */
 void *rs_handle_check (lua_State *L, int arg, const char *type);
 
 /*
- * [-0, +1, m]  Make the metatable of 'type' from 'meta', and its table of
- * methods from 'methods', which is pushed.  Without an '__index' in 'meta'
- * the methods are the '__index'.  It is a new one each time: what ended for
- * want of memory is begun again.
+ * [-0, +1, m]  Make the metatable of 'type' from 'meta', make its table of
+ * methods from 'methods', and push the table of methods.  That table is the
+ * '__index' too, unless 'meta' has one.  Each call makes new tables, so that a
+ * call that failed for want of memory can be repeated.
  */
 void rs_handle_type (lua_State *L, const char *type, const luaL_Reg *meta,
                      const luaL_Reg *methods);
 
 /*
- * [-0, +1, m]  Push the metatable named 'type', made from 'meta' when it is
- * first asked for.  It is found when it is whole: 'luaL_newmetatable' notes
- * one that is empty, which stays so when there is no memory for the rest.
+ * [-0, +1, m]  Push the metatable named 'type'; make it from 'meta' at the
+ * first call.  The registry gets the metatable when it is filled.  With
+ * 'luaL_newmetatable' the registry would get an empty one first, which would
+ * stay empty when there is no memory for the functions.
  */
 void rs_push_type (lua_State *L, const char *type, const luaL_Reg *meta);
 
-/* [-n, +r, e]  Call the function 'name' in the table 'field' of a file of the
-   Lua part with all that is on the stack; how many results are there. */
+/* [-n, +r, e]  Call the function 'name' in the table 'field' of the file
+   'file' of the Lua part with all values on the stack.  Return the number of
+   its results, which are then all that is on the stack. */
 int rs_handle_call (lua_State *L, const char *file, const char *field,
                     const char *name);
 
 /*
- * [-0, +0, v]  Raise a message, behind the position of the code that called
- * into the module, however deep in its Lua part that happened.
+ * [-0, +0, v]  Raise a message that begins with the position of the code that
+ * called into the module, however many functions of the module are between
+ * that code and this call.
  */
 int rs_handle_error (lua_State *L, const char *format, ...);
 
-/* [-0, +0, v]  The same, with the position only where 'error' with a level
-   would tell it: not through 'pcall(method, ...)'. */
+/* [-0, +0, v]  Raise 'text', behind the caller's position only where Lua's
+   'error' with a level would find it: not if 'pcall(method, ...)' made the
+   call. */
 int rs_handle_error_near (lua_State *L, const char *text);
 
-/* [-0, +0, v]  The same with the text of 'err'. */
+/* [-0, +0, v]  'rs_handle_error' with the text of 'err'. */
 int rs_handle_raise (lua_State *L, const rs_error *err);
 
-/* [-0, +1, m]  A text as 'rs_escape' has it. */
+/* [-0, +1, m]  Push 'text' as 'rs_escape' has it, and return that; it is on
+   the stack. */
 const char *rs_handle_escape (lua_State *L, const char *text);
 
-/* [-0, +1, m]  The same in a message: short. */
+/* [-0, +1, m]  Push 'text' as it is quoted in a message: as 'rs_escape' has
+   it, and cut to 40 bytes before that.  Return it. */
 const char *rs_handle_clean (lua_State *L, const char *text, size_t size);
 
-/* [-0, +?, m]  A value in a few words, on one line: "nil", "'abc'", "a table".
-   What it needs stays on the stack. */
+/* [-0, +?, m]  Return a value in a few words, on one line: "nil", "'abc'", "a
+   table".  The strings that this makes stay on the stack. */
 const char *rs_handle_describe (lua_State *L, int arg);
 
 /*
- * [-0, +0, v]  Raise unless there are at most so many arguments, nils beyond
- * them left aside.  'own' is 1 for a method, whose object is not counted;
+ * [-0, +0, v]  Raise if there are more than 'most' arguments; further ones
+ * that are nil are ignored.  'most' includes the object of a method; 'own' is
+ * 1 for a method, so that the message does not count the object, and else 0.
  * 'usage' tells how the function is written: "job:wait([timeout])".
  */
 void rs_handle_most (lua_State *L, int most, int own, const char *usage);
 
 /*
- * [-0, +0, v]  A time in seconds at argument 'arg': a number that is not
- * negative; none, nil and infinity mean RS_FOREVER.  'verb' is who asks.
+ * [-0, +0, v]  Return the time at argument 'arg', in seconds.  A number that
+ * is not negative is expected; no argument, nil and infinity mean RS_FOREVER.
+ * 'verb' is the name of the calling function, for the message.
  */
 double rs_handle_timeout (lua_State *L, int arg, const char *verb);
 
-/* The types; each pushes its table of methods.  [-0, +1, m] */
+/* [-0, +1, m]  Make the type; push its table of methods. */
 void rs_open_pool_type (lua_State *L);
 void rs_open_job_type (lua_State *L);
 void rs_open_batch_type (lua_State *L);
 void rs_open_initial_state_type (lua_State *L);
 
-/* (options) -> pool;  () -> pool;  (spec) -> initial state;
-   (pool, function, options, ...) -> batch */
+/* Functions of the C part, for Lua:
+   (options) -> pool
+   () -> default pool */
 int rs_lua_pool (lua_State *L);
 int rs_lua_default_pool (lua_State *L);
 
-/* (function or source, ...) -> job; -> results: as methods of the default
-   pool.  Their upvalue is that of a method. */
+/* Methods of the default pool, called without it; their first upvalue is the
+   face, as that of a method:
+   (function or source, ...) -> job
+   (function or source, ...) -> results... */
 int rs_lua_spawn (lua_State *L);
 int rs_lua_run (lua_State *L);
 
-/* () -> guard, (jobs) -> guard: what ends a job that is waited for, and
-   several of them */
+/* Guards, for '<close>'.  The first kind holds one job, which 'pool:start'
+   puts in, and stops it when any error ends the wait for it.  The second kind
+   stops the jobs of an array when the job that waits for them is stopped.
+   () -> guard
+   (jobs) -> guard */
 int rs_lua_run_guard (lua_State *L);
 int rs_lua_wait_guard (lua_State *L);
 
+/* Functions of the C part, for Lua:
+   (spec) -> initial state
+   (pool, function, options, ...) -> batch */
 int rs_lua_initial_state (lua_State *L);
 int rs_lua_batch (lua_State *L);
 
-/* [-0, +0, e]  Wait for the job, of which somebody holds a reference.  False:
-   the time is over. */
+/* [-0, +0, e]  Wait for 'job', at most 'timeout' seconds; the caller holds a
+   reference to it.  Return false when the time is over. */
 bool rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout);
 
-/* [-0, +1, m]  Push the handle for 'job', whose reference it takes; the same
-   one while somebody holds it. */
+/* [-0, +1, m]  Push the handle of 'job', whose reference this takes: the one
+   that the job has, if the script still holds that, and else a new one. */
 void rs_push_job (lua_State *L, rs_job *job);
 
-/* [-0, +1, m]  Push an empty handle; its place, for 'rs_job_slot', which is
-   told before a worker has the job: afterwards it would take the memory away
-   from it.  [-0, +0, m] fill the one on top; [-1, +0, -] it is not needed. */
+/* [-0, +1, m]  Push a handle that has no job yet.  Return its place, which the
+   caller gives to the job as its 'slot' before a worker has the job: to write
+   it later would take the cache line away from the worker's CPU. */
 unsigned rs_push_empty_job (lua_State *L, rs_face *face);
+
+/* [-0, +0, m]  Give 'job', a reference, to the empty handle on top. */
 void rs_fill_job (lua_State *L, rs_face *face, rs_job *job);
+
+/* [-1, +0, -]  Pop the empty handle on top, and make its place vacant. */
 void rs_pop_empty_job (lua_State *L, rs_face *face);
 
 /* [-0, +0, e]  Call the function on top with each handle of a job of 'pool'
-   that somebody holds; of all with NULL. */
+   that the script holds; with each handle of a job if 'pool' is NULL. */
 void rs_visit_jobs (lua_State *L, const rs_pool *pool);
 
-/* [-0, +1, m]  Push a record, whose reference it takes, as a table. */
+/* [-0, +1, m]  Push a record, whose reference this takes, as a table. */
 void rs_push_record (lua_State *L, rs_stream_record *record);
 
-/* [-0, +1, e]  Push what was emitted, a reference that it takes, as an event
-   of the job at 'job'. */
+/* [-0, +1, e]  Push 'record', an emitted event whose reference this takes, as
+   an event of the job whose handle is at the index 'job'. */
 void rs_push_event (lua_State *L, rs_stream_record *record, int job);
 
-/* [-1, +0, m]  Append the record on top to the streams in the table below
-   it: to 'all' and to the array of its stream. */
+/* [-1, +0, m]  Append the record on top to two arrays in the table below it:
+   to 'all', and to the array of the record's stream.  Pop the record. */
 void rs_add_to_streams (lua_State *L);
 
-/* A stream that is shown: whose records are queued, and then written. */
+/* Bits of a stream that is shown: the stream's own, so that its records queue
+   the job, and the host's, so that the Lua part writes them. */
 #define RS_STREAM_SHOWN(stream) \
   ((1u << (stream)) | ((unsigned) RS_LISTEN_OWN << (stream)))
 
-/* Those that are unless told otherwise. */
+/* Streams that are shown by default. */
 #define RS_STREAMS_SHOWN \
   (RS_STREAM_SHOWN(RS_STREAM_WARNING) | RS_STREAM_SHOWN(RS_STREAM_ERROR))
 
-/* [-0, +0, e]  A mask of RS_LISTEN_ for the option 'streams' at 'index': a
-   table, or nil: RS_STREAMS_SHOWN. */
+/* [-0, +0, e]  Return the RS_LISTEN_ mask for the option 'streams' at 'index',
+   which is a table, or nil for RS_STREAMS_SHOWN. */
 unsigned rs_check_streams (lua_State *L, int index);
 
-/* [-0, +0, e]  Where this state hears of its jobs; lent, and the same as long
-   as the state lives, but for a child of fork(2), which has its own.  While it
-   is closed, in finalizers, there is nothing any more, and this raises. */
+/* [-0, +0, e]  Return the events at which this state hears of its jobs.  They
+   are lent, and stay the same while the state lives; a child of fork(2) gets
+   its own.  Raise in finalizers that run after the face's own, while the state
+   is closed: the events are gone then. */
 rs_events *rs_lua_events (lua_State *L);
 rs_events *rs_lua_events_of (lua_State *L, rs_face *face);
 
-/* [-0, +0, e]  Wait there.  A hook that a signal handler has set meanwhile
-   runs before this returns; and in a job that is to stop it raises. */
+/* [-0, +0, e]  Wait at the events, at most 'timeout' seconds.  Then raise if
+   the job that runs here is to stop, and let a hook run that a signal handler
+   has set meanwhile.  Return the status of 'rs_events_wait'. */
 int rs_lua_sleep (lua_State *L, rs_events *e, double timeout);
 
-/* [-0, +(0|1), -]  What follows a wait: a job that is to stop, and a hook that
-   a signal handler has set, raise.  LUA_OK; or the error is on top. */
+/* [-0, +(0|1), -]  After a wait, let the stop of the job that runs here, or a
+   hook that a signal handler has set, raise.  Return LUA_OK, or the status of
+   the error, which is on top. */
 int rs_lua_try_look (lua_State *L);
 
-/* [-0, +0, -]  Is the job that runs here to stop? */
+/* [-0, +0, -]  Tell whether the job that runs here is to stop. */
 bool rs_lua_is_stopping (lua_State *L);
 
-/* [-0, +0, e]  The last part of it, for who has waited otherwise. */
+/* [-0, +0, e]  Let a hook run that a signal handler has set; for code that has
+   waited otherwise than by 'rs_lua_sleep'. */
 void rs_lua_run_hook (lua_State *L);
 
-/* [-0, +0, e]  Hand what is queued there to the Lua part.  How much. */
+/* [-0, +0, e]  Hand all jobs that are queued at 'e' to the Lua part.  Return
+   the number of calls of handlers. */
 lua_Integer rs_lua_dispatch (lua_State *L, rs_events *e);
 
-/* [-0, +(0|1), m]  The same.  LUA_OK; or what a handler could not keep is on
-   top: an interrupt, or the end of the job. */
+/* [-0, +(0|1), m]  'rs_lua_dispatch', with the number in '*n'.  Return LUA_OK,
+   or the status of an error that no handler may keep, which is on top: an
+   interrupt, or the stop of the job that runs here. */
 int rs_lua_try_dispatch (lua_State *L, rs_events *e, lua_Integer *n);
 
-/* [-0, +1, e]  require(name), also without the library 'package'. */
+/* [-0, +1, e]  Push require(name); the library 'package' is not needed. */
 void rs_lua_require (lua_State *L, const char *name);
 
-/* (timeout) -> count;  () -> descriptor;  (mask);  (timeout);
-   () -> boolean;  (jobs, from) -> boolean */
+/* Functions of the C part, for Lua, in this order:
+   ([timeout]) -> calls of handlers
+   () -> descriptor
+   (mask)
+   ([timeout], [jobs])
+   ([over]) -> boolean
+   (jobs, from) -> boolean */
 int rs_lua_poll (lua_State *L);
 int rs_lua_fileno (lua_State *L);
 int rs_lua_listen (lua_State *L);
@@ -274,21 +322,23 @@ int rs_lua_wait (lua_State *L);
 int rs_lua_interrupted (lua_State *L);
 int rs_lua_help (lua_State *L);
 
-/* () -> array of jobs */
+/* () -> table of jobs, by id */
 int rs_lua_jobs (lua_State *L);
 
 /* () -> array of pools */
 int rs_lua_pools (lua_State *L);
 
-/* (options) -> status, output, errors | nil, message, ... */
+/* (options) -> status, output, errors | nil, "timeout", output, errors
+   | nil, message */
 int rs_lua_execute (lua_State *L);
 
-/* [-0, +1, m]  Push 'parallel.task': what a job can know of itself. */
+/* [-0, +1, m]  Push 'parallel.task', by which a job learns of itself, and
+   sends. */
 void rs_push_task (lua_State *L);
 
 /*
- * [-0, +0, e]  Let runspaces of 'is' have the module 'parallel', as a global
- * and by 'require'.
+ * [-0, +0, e]  Let runspaces that start from 'is' have the module 'parallel',
+ * as a global and by 'require'.
  */
 void rs_add_parallel (lua_State *L, rs_initial_state *is);
 

@@ -11,7 +11,7 @@
 
 #include "runspace.h"
 
-enum { ROW = 512 };  /* places in a table */
+enum { ROW = 512 };  /* places in a row */
 
 static rs_row *
 row_of (const rs_places *p, unsigned place)
@@ -43,7 +43,7 @@ rs_places_close (rs_places *p)
   *p = (rs_places) { .meta = LUA_NOREF };
 }
 
-/* Memory for one more row; false when there is none. */
+/* Get memory for one more row.  Return false when there is none. */
 static bool
 reserve (rs_places *p)
 {
@@ -62,8 +62,7 @@ reserve (rs_places *p)
   return true;
 }
 
-/* [-0, +0, m]  One more row, in the place of one that was dropped, or behind
-   them all. */
+/* [-0, +0, m]  Add a row, where a row was dropped, or else at the end. */
 static void
 add_row (lua_State *L, rs_places *p)
 {
@@ -71,7 +70,7 @@ add_row (lua_State *L, rs_places *p)
   lua_rawgeti(L, LUA_REGISTRYINDEX, p->meta);
   lua_setmetatable(L, -2);
   unsigned i = 0;
-  if (p->room == p->n_rows * ROW)  /* none was dropped? */
+  if (p->room == p->n_rows * ROW)  /* was no row dropped? */
     i = p->n_rows;
   while (i < p->n_rows && p->rows[i].ref != LUA_NOREF)
     i++;
@@ -85,7 +84,7 @@ add_row (lua_State *L, rs_places *p)
     p->vacant[p->n_vacant++] = place;
 }
 
-/* Drop the rows without a handle, down to an eighth of the room. */
+/* Drop rows that have no handle, until an eighth of the places is left. */
 static void
 drop_rows (lua_State *L, rs_places *p)
 {

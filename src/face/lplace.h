@@ -2,59 +2,62 @@
 /*
  * lplace.h - where the handles of jobs stand.
  *
- * A job knows the place of its handle, so a job that is met again has the same
- * handle, which is collected all the same.  A table by address would take five
- * times the time for each.
+ * A job knows the place of its handle (its 'rs_job_slot').  So a job that
+ * comes again gets the same handle, although places are weak and let a handle
+ * be collected.  A table of handles by the address of the job would take five
+ * times the time for each job.
  *
- * The places are in weak tables of equal size, since the collector looks
- * through all of a table that has something young: with a million handles in
- * one table that was a tenth of what a job costs.
+ * The places are in many weak tables ("rows") of equal size, since the
+ * collector looks through the whole of a table that holds a young object: with
+ * a million handles in one table this was a tenth of what a job costs.
  */
 #ifndef RS_LPLACE_H
 #define RS_LPLACE_H
 
 #include <lua.h>
 
-/* A table of them. */
+/* A weak table of places. */
 typedef struct rs_row {
-  int ref;                /* registry; or LUA_NOREF: there is none */
-  unsigned used;          /* places that have been taken */
+  int ref;                /* registry: the table; LUA_NOREF: it was dropped */
+  unsigned used;          /* places of this row that are taken */
 } rs_row;
 
 typedef struct rs_places {
-  rs_row *rows;           /* owned, as 'vacant' */
+  rs_row *rows;           /* owned */
   unsigned n_rows, rows_room;
-  unsigned *vacant;       /* places to take */
+  unsigned *vacant;       /* owned: the places that are not taken */
   unsigned n_vacant;
-  unsigned room;          /* places, taken or not */
-  unsigned taken;         /* a collected handle has its place until it is
-                             vacated, by its finalizer */
-  unsigned patience;      /* places to be taken before it is looked whether
-                             there are far too many */
-  int meta;               /* registry: of weak tables; or LUA_NOREF: the state
-                             is closing */
+  unsigned room;          /* places of all rows, taken or not */
+  unsigned taken;         /* places in use; the place of a collected handle
+                             counts until its finalizer vacates it */
+  unsigned patience;      /* places to be taken until the next look for rows
+                             that can be dropped */
+  int meta;               /* registry: the metatable of the rows; LUA_NOREF:
+                             the state is closing */
 } rs_places;
 
-/* All functions are for the thread of the state. */
+/* Functions below are for the thread of the state only. */
 
-/* [-0, +0, m]  None is there.  Once for each state. */
+/* [-0, +0, m]  Begin with no places.  Called once for each state. */
 void rs_places_open (lua_State *L, rs_places *p);
 
-/* The state is closing: nothing is vacated any more. */
+/* Free the memory, since the state is closing. */
 void rs_places_close (rs_places *p);
 
-/* [-0, +0, m]  A place for the value on top, which is no nil; from 1 on.  Not
-   while the state is closing. */
+/* [-0, +0, m]  Store the value on top, which is not nil, at a vacant place.
+   Return the place, from 1 on.  Raise while the state is closing. */
 unsigned rs_place_take (lua_State *L, rs_places *p);
 
-/* What was there has been collected.  Harmless when the state is closing. */
+/* Make 'place' vacant; called when its handle is collected or not needed.
+   Does nothing for place 0, and while the state is closing. */
 void rs_place_vacate (rs_places *p, unsigned place);
 
-/* [-0, +1, -]  Push what is at 'place', any number; nil when there is none.
-   What is collected and waits for its finalizer is not there.  Its type. */
+/* [-0, +1, -]  Push the value at 'place', and return its type.  Any number may
+   be passed: nil is pushed when it is no place, or the place has no value.  A
+   handle that is collected is gone before its finalizer runs. */
 int rs_place_push (lua_State *L, const rs_places *p, unsigned place);
 
-/* Places are below this. */
+/* Return the number that follows the last place. */
 unsigned rs_places_end (const rs_places *p);
 
 #endif

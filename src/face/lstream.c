@@ -8,7 +8,7 @@
 
 #define RECORD_TYPE "parallel.stream_record"
 
-/* __index of records: 'message' is made when it is asked for. */
+/* __index of records: make the field 'message' when it is read. */
 static int
 get_field (lua_State *L)
 {
@@ -44,9 +44,10 @@ push_metatable (lua_State *L)
   rs_push_type(L, RECORD_TYPE, meta);
 }
 
-/* [-0, +0, e]  What was sent, in the table on top: the first value as 'first',
-   and all in 'values'.  Where that cannot be rebuilt, 'failure' says why, and
-   so does the first value if 'tells'. */
+/* [-0, +0, e]  Decode the values that a job sent into the table on top: the
+   first value becomes the field named 'first', and all values become the array
+   'values'.  If they cannot be rebuilt, the field 'failure' has a text that
+   says why; with 'tells' that text stands for the values, too. */
 static void
 set_values (lua_State *L, rs_message *values, const char *first, bool tells)
 {
@@ -75,7 +76,7 @@ set_values (lua_State *L, rs_message *values, const char *first, bool tells)
   lua_setfield(L, table, "values");
 }
 
-/* (record, light) -> table */
+/* (light userdata: record) -> table */
 static int
 make_table (lua_State *L)
 {
@@ -108,7 +109,7 @@ make_table (lua_State *L)
   return 1;
 }
 
-/* (record, light, job) -> event */
+/* (light userdata: record, job) -> event */
 static int
 make_event (lua_State *L)
 {
@@ -143,8 +144,9 @@ make_event (lua_State *L)
   return 1;
 }
 
-/* [-n, +1, e]  Make a table of the record, whose reference it takes, and the
-   'n' values on top. */
+/* [-n, +1, e]  Call 'function' with the record and the 'n' values on top, and
+   leave its result.  Gives up the reference to the record, also when this
+   raises. */
 static void
 make (lua_State *L, lua_CFunction function, rs_stream_record *record, int n)
 {
@@ -206,7 +208,7 @@ rs_check_streams (lua_State *L, int index)
     else if (type == LUA_TBOOLEAN)
       mask |= lua_toboolean(L, -1) ? shown : 0;
     else
-      mask |= 1u << i | RS_LISTEN_FINISHED;  /* its function goes then */
+      mask |= 1u << i | RS_LISTEN_FINISHED;  /* the end drops the function */
     if (given)
       lua_pop(L, 1);
   }

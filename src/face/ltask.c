@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ltask.c - 'parallel.task': what a job can know of itself, and what it can
- * tell while it runs.
+ * ltask.c - 'parallel.task': the functions by which a job sends values while
+ * it runs, and the fields by which it learns of itself.
  */
 #include "face/lhandle.h"
 
 #include <string.h>
 
-/* ------------------------------------------------------- what it can tell */
+/* ----------------------------------------------------------------- sending */
 
 static int get_field (lua_State *L);
 
-/* [-0, +0, v]  Raise if the first argument is 'parallel.task' itself. */
+/* [-0, +0, v]  Raise if the first argument is 'parallel.task' itself: the
+   function was called with a colon. */
 static void
 is_called_by_colon (lua_State *L, const char *name)
 {
@@ -26,7 +27,8 @@ is_called_by_colon (lua_State *L, const char *name)
   lua_pop(L, 2);
 }
 
-/* task.warning(value) and so on: one value. */
+/* task.warning(value), and the functions of the other streams that take one
+   value */
 static int
 send_one (lua_State *L, rs_stream stream)
 {
@@ -84,7 +86,7 @@ send_information (lua_State *L)
   return send_one(L, RS_STREAM_INFORMATION);
 }
 
-/* task.progress{activity =, status =, percent =}, or a text */
+/* task.progress{activity =, status =, percent =}, task.progress(text) */
 static int
 send_progress (lua_State *L)
 {
@@ -180,7 +182,8 @@ checkpoint (lua_State *L)
   return 0;
 }
 
-/* Light C functions: a runspace that uses none of them pays for none. */
+/* Functions of 'parallel.task'.  Each is pushed as a light C function when it
+   is asked for, so a runspace that uses none of them pays for none. */
 static const luaL_Reg functions[] = {
   { "output", send_output },
   { "error", send_error },
@@ -196,10 +199,10 @@ static const luaL_Reg functions[] = {
   { NULL, NULL }
 };
 
-/* ------------------------------------------------------- what it can know */
+/* ------------------------------------------------------------------ fields */
 
-/* [-0, +1, -]  Push the function 'name'; false, and nothing, if there is
-   none. */
+/* [-0, +0|1, -]  Push the function 'name'.  Return false, and push nothing, if
+   there is none of that name. */
 static bool
 push_function (lua_State *L, const char *name)
 {
@@ -212,7 +215,8 @@ push_function (lua_State *L, const char *name)
   return false;
 }
 
-/* parallel.task.index and so on; nil outside a job */
+/* __index of 'parallel.task': a function, or a field such as 'index', which is
+   nil outside a job */
 static int
 get_field (lua_State *L)
 {
@@ -249,7 +253,7 @@ new_index (lua_State *L)
                          rs_handle_describe(L, 2));
 }
 
-/* The fields that are no functions. */
+/* Fields of 'parallel.task' that are no functions. */
 static const char *const fields[] = {
   "index", "id", "name", "worker", "attempt", "stopping"
 };
@@ -262,7 +266,8 @@ next (lua_State *L)
   return lua_next(L, 1) ? 2 : 0;
 }
 
-/* __pairs: next, a table of what there is now, nil */
+/* __pairs of 'parallel.task': returns 'next', a table of the functions and of
+   the fields as they are now, nil */
 static int
 list (lua_State *L)
 {
