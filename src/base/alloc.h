@@ -2,7 +2,8 @@
 /*
  * alloc.h - a 'lua_Alloc' with accounting and a limit.
  *
- * One for each state, touched only by the thread that runs the state.
+ * Each Lua state has one 'rs_alloc'.  Only the thread that runs the state
+ * touches it.
  */
 #ifndef RS_ALLOC_H
 #define RS_ALLOC_H
@@ -16,41 +17,41 @@
 
 typedef struct rs_alloc {
   rs_slab slab;   /* small blocks */
-  bool plain;     /* all blocks are malloc's */
-  volatile unsigned moves;  /* how often a block was moved, or made smaller;
+  bool plain;     /* malloc makes all blocks, the slab none */
+  volatile unsigned moves;  /* how often a block was moved or made smaller;
                                read by the thread's signal handler */
-  size_t used;    /* bytes */
+  size_t used;    /* bytes that the state has */
   size_t limit;   /* bytes; SIZE_MAX: none */
-  size_t quick;   /* bytes up to which a small new block needs no second look:
-                     the limit, or 0 */
-  lua_State *L;   /* that it is for, or NULL: finalizers are not known then */
-  const _Atomic bool *refuse;  /* while it is set nothing grows, but in
-                                  finalizers */
-  void (*exhausted) (void *ud);  /* a request was over the limit, and no
-                                    garbage could make room; or NULL */
+  size_t quick;   /* bytes up to which a small new block needs no further
+                     check: 'limit', or 0 for none */
+  lua_State *L;   /* the state; NULL: its finalizers are not known */
+  const _Atomic bool *refuse;  /* while it is true no object is made, and no
+                                  block grows but in finalizers */
+  void (*exhausted) (void *ud);  /* called when a request was over the limit,
+                                    and no garbage could make room; or NULL */
   void *ud;
-  const void *block;  /* what was refused last, over the limit: Lua collects
-                         its garbage then, and asks again */
-  size_t size;    /* of it; 0: nothing was refused */
+  const void *block;  /* the block of the last request that was over the limit;
+                         Lua then collects its garbage and asks again */
+  size_t size;    /* bytes of that request; 0: none was refused */
 } rs_alloc;
 
 void rs_alloc_init (rs_alloc *a);
 
-/* Give back what the state has left. */
+/* Give back the memory that the state has left. */
 void rs_alloc_fini (rs_alloc *a);
 
-/* Set by checks that let 'malloc' fail, before the first state: all blocks are
-   its then. */
+/* Let malloc make all blocks of all states.  Checks that make 'malloc' fail
+   set it before they make the first state. */
 extern bool rs_alloc_all_plain;
 
-/* Something that 'quick' follows from has changed. */
+/* Set 'quick' anew, after a change of 'plain', 'size' or 'limit'. */
 static inline void
 rs_alloc_set_quick (rs_alloc *a)
 {
   a->quick = a->plain || a->size != 0 ? 0 : a->limit;
 }
 
-/* From now on so many bytes; SIZE_MAX: any. */
+/* Limit the state to 'limit' bytes from now on; SIZE_MAX: no limit. */
 static inline void
 rs_alloc_set_limit (rs_alloc *a, size_t limit)
 {
@@ -58,7 +59,8 @@ rs_alloc_set_limit (rs_alloc *a, size_t limit)
   rs_alloc_set_quick(a);
 }
 
-/* What was refused last was not asked for again: it is wanting. */
+/* Report the last refusal: Lua has not repeated the request, so the memory is
+   missing. */
 static inline void
 rs_alloc_settle (rs_alloc *a)
 {
@@ -70,10 +72,11 @@ rs_alloc_settle (rs_alloc *a)
     a->exhausted(a->ud);
 }
 
-/* A finalizer of the state runs. */
+/* True while a finalizer of the state runs. */
 bool rs_alloc_finalizes (const rs_alloc *a);
 
-/* The allocation function (lua_newstate); 'ud' is the 'rs_alloc'. */
+/* The allocation function of the state (lua_newstate); 'ud' is the
+   'rs_alloc'. */
 void *rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize);
 
 #endif

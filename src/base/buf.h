@@ -13,7 +13,7 @@
 #include <string.h>
 
 typedef struct rs_buf {
-  unsigned char *data;  /* malloc's or a large one (large.h), or NULL */
+  unsigned char *data;  /* from malloc or large.h, or NULL */
   size_t size;          /* bytes written */
   size_t room;          /* bytes allocated */
   bool failed;          /* a write was lost: out of memory */
@@ -23,7 +23,8 @@ typedef struct rs_buf {
 
 void rs_buf_fini (rs_buf *b);
 
-/* What 'fini' does with them, for who has taken them from the buffer. */
+/* Free bytes that were taken out of a buffer, as 'rs_buf_fini' does; 'room' is
+   the buffer's. */
 void rs_buf_free (void *data, size_t room);
 
 /* Forget the contents and the failure, keep the memory. */
@@ -32,7 +33,7 @@ void rs_buf_clear (rs_buf *b);
 /* Make room for 'n' more bytes; false, and 'failed' set, if there is none. */
 bool rs_buf_reserve (rs_buf *b, size_t n);
 
-/* Append. */
+/* Append 'n' bytes. */
 void rs_buf_add (rs_buf *b, const void *bytes, size_t n);
 
 /* Append one byte. */

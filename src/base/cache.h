@@ -2,19 +2,19 @@
 /*
  * cache.h - memory that moves between CPUs.
  *
- * What one CPU has written another one gets line by line, 0.1 us each, unless
- * it asks for several at once, and ahead of time.
+ * A CPU gets memory that another CPU has written line by line, 0.1 us each,
+ * unless it asks for several lines at once and ahead of time.
  */
 #ifndef RS_CACHE_H
 #define RS_CACHE_H
 
 #include <stddef.h>
 
-enum { RS_LINE = 64 };  /* bytes that move together */
+enum { RS_LINE = 64 };  /* bytes of a line, which move together */
 
-/* What is at 'p' will be written to.  Compilers make a prefetch for reading of
-   their builtin for x86, since the oldest CPUs had no other; there this one
-   does nothing. */
+/* Fetch the line at 'p', which will be written to.  On x86 compilers make a
+   prefetch for reading of their builtin, since the oldest CPUs have no other;
+   'prefetchw' does nothing on those. */
 static inline void
 rs_prefetch (const void *p)
 {
@@ -25,7 +25,7 @@ rs_prefetch (const void *p)
 #endif
 }
 
-/* All of 'size' bytes from 'p', which begins a line, on. */
+/* Fetch the lines of the 'size' bytes from 'p' on; a line begins at 'p'. */
 static inline void
 rs_prefetch_all (const void *p, size_t size)
 {

@@ -14,38 +14,40 @@
 
 #include "runspace.h"
 
-/* The same clock as 'rs_now', some milliseconds behind it at most, at a
-   fraction of the cost (clock_gettime(2), CLOCK_MONOTONIC_COARSE). */
+/* The time of 'rs_now', some milliseconds late at most, at a fraction of the
+   cost (clock_gettime(2), CLOCK_MONOTONIC_COARSE). */
 double rs_now_coarse (void);
 
 #define RS_NEVER ((double) INFINITY)
 
-/* The instant 'timeout' seconds from now; RS_NEVER for RS_FOREVER and for what
-   is too far to be waited for; now for other times below 0, and for what is
-   no number. */
+/* The instant 'timeout' seconds from now.  RS_NEVER for RS_FOREVER and for a
+   time too long to wait for; now for other times below 0, and for NaN. */
 double rs_deadline (double timeout);
 
 /* Seconds until 'deadline', not below 0; RS_FOREVER for RS_NEVER. */
 double rs_remaining (double deadline);
 
-/* A lock that is held for so short that who finds it taken looks again before
-   it sleeps: with two threads at one queue a sleep took 40 times the rest. */
+/* Initialize a lock that is held for very short times.  A thread that finds it
+   taken looks again before it sleeps: with two threads at one queue a sleep
+   takes 40 times as long as the rest. */
 void rs_mutex_init (pthread_mutex_t *lock);
 
-/* A condition whose timed waits are on the monotonic clock. */
+/* Initialize a condition whose timed waits are on the monotonic clock. */
 void rs_cond_init (pthread_cond_t *cond);
 
 /*
- * Wait on 'cond' until it is signalled or 'deadline' passes.
- * RS_OK (which may be spurious) or RS_ETIMEOUT.  Holds 'lock' afterwards.
+ * Wait on 'cond' until it is signalled or 'deadline' passes.  The caller holds
+ * 'lock', also afterwards.  Returns RS_OK (which may be spurious) or
+ * RS_ETIMEOUT.
  */
 int rs_cond_wait_until (pthread_cond_t *cond, pthread_mutex_t *lock,
                         double deadline);
 
 /*
- * The same, with '*waiting', which 'lock' guards, one higher meanwhile.  A
- * thread of the program's may be cancelled here (pthread_cancel(3)): then
- * 'lock' is free, and '*waiting' what it was.
+ * Wait as 'rs_cond_wait_until' does, with '*waiting' one higher meanwhile;
+ * 'lock' guards '*waiting'.  A thread of the program may be cancelled in this
+ * wait (pthread_cancel(3)): then 'lock' is free, and '*waiting' is lowered
+ * again.
  */
 int rs_cond_wait_counted (pthread_cond_t *cond, pthread_mutex_t *lock,
                           double deadline, unsigned *waiting);

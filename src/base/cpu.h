@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cpu.h - the CPUs that this process may use: 'rs_cpus', and this.
+ * cpu.h - the CPUs that this process may use; 'rs_cpus' is in runspace.h.
  */
 #ifndef RS_CPU_H
 #define RS_CPU_H
@@ -9,13 +9,13 @@
 
 #define RS_CPU_ANY 65536u
 
-/* CPUs that the quota of the control groups of this process is worth, rounded
-   up, from 1; RS_CPU_ANY: there is none.  Files are looked for below 'root',
-   "" for those of the system. */
+/* The quota of the control groups of this process, in CPUs, rounded up, at
+   least 1; RS_CPU_ANY: there is none.  Files are looked for below 'root', ""
+   for those of the system. */
 unsigned rs_cpu_quota (const char *root);
 
-/* Let the calling thread stay on the CPU of this number, from 0, of those that
-   it may use; counted round.  Where the system does not let it, it stays
+/* Pin the calling thread to CPU 'number' of those that the process may use,
+   counted from 0 and round.  Where the system refuses that, the thread stays
    free. */
 void rs_cpu_pin (unsigned number);
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * finalize.h - for finalizers of userdata that no script is given.
+ * finalize.h - for finalizers of userdata that are not given to scripts.
  *
- * A script finds them all the same, by 'debug', and can call a finalizer by
- * hand, with anything.  'luaL_checkudata' is no help: it looks into the
- * registry, which the script may have cleared.
+ * A script finds such userdata all the same, through 'debug', and can call a
+ * finalizer by hand, with any argument.  'luaL_checkudata' is no help: it
+ * looks into the registry, which the script may have cleared.
  */
 #ifndef RS_FINALIZE_H
 #define RS_FINALIZE_H
@@ -13,8 +13,8 @@
 
 #include <lua.h>
 
-/* [-0, +0, -]  The block of the userdata at 1, or NULL when 'self' is not its
-   finalizer.  Needs 2 stack slots. */
+/* [-0, +0, -]  The block of the userdata at 1, or NULL when 'self' is not the
+   finalizer in its metatable.  Needs 2 stack slots. */
 static inline void *
 rs_finalized (lua_State *L, lua_CFunction self)
 {

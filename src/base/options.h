@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * options.h - what callers pass to public functions, looked at in one place.
+ * options.h - the arguments of public functions, checked in one place.
  *
- * What bounds the work of a pool, a job and a batch is checked by one
- * function, whoever asks: C programs, and the Lua module, come here alike.  A
- * failure names the argument and its value, and tells what would do.
+ * One function checks the options that bound the work of a pool, a job or a
+ * batch, for C programs and for the Lua module alike.  A failure names the
+ * argument and its value, and tells which values are good.
  */
 #ifndef RS_OPTIONS_H
 #define RS_OPTIONS_H
@@ -13,25 +13,28 @@
 
 #include "runspace.h"
 
-/* RS_EINVAL: the argument 'name' is NULL. */
+/* Fail with RS_EINVAL: the argument 'name' is NULL. */
 int rs_fail_null (rs_error *err, const char *name);
 
 /*
- * A time to wait: RS_FOREVER stays, what else is below 0 becomes 0, and
- * infinity RS_FOREVER.  RS_OK, or RS_EINVAL for what is no number.
+ * Check a time to wait, and simplify it: RS_FOREVER stays, other times below 0
+ * become 0, and infinity becomes RS_FOREVER.  RS_OK, or RS_EINVAL for NaN.
  */
 int rs_check_wait (double *seconds, rs_error *err);
 
-/* RS_OK, or RS_EINVAL when 'L' has no 'n' values on its stack. */
+/* Check that 'L' has 'n' values on its stack.  RS_OK or RS_EINVAL. */
 int rs_check_values (lua_State *L, int n, rs_error *err);
 
-/* RS_OK, or RS_EINVAL when 'name' has control characters.  NULL has none. */
+/* Check that 'name' has no control characters; NULL has none.  RS_OK or
+   RS_EINVAL. */
 int rs_check_name (const char *name, rs_error *err);
 
 /*
- * The options as this library knows them.  'given' may be NULL, for defaults;
- * of a struct of another size what both know is taken.  They are lent: 'given'
- * itself, or 'room'.  NULL: RS_EINVAL, and the text in 'err'.
+ * Check the options at 'given', and return them in the form that this library
+ * knows.  NULL as 'given' stands for the defaults, but not for a sandbox.  Of
+ * a struct of another size, the fields that both sides know are taken.  The
+ * result is lent: it is 'given' itself, or 'room', or constant.  NULL:
+ * RS_EINVAL, with the text in 'err'.
  */
 const rs_pool_options *rs_check_pool_options (const rs_pool_options *given,
                                               rs_pool_options *room,
@@ -46,8 +49,9 @@ const rs_sandbox *rs_check_sandbox (const rs_sandbox *given, rs_sandbox *room,
                                     rs_error *err);
 
 /*
- * Give the caller of a '_sized' function, who has room for 'size' bytes, what
- * is known in a struct of 'full' bytes that begins with its size.
+ * Copy the struct 'known', of 'full' bytes, to the caller of a '_sized'
+ * function, who has room for 'size' bytes at 'out'.  The struct begins with
+ * its size, which becomes the number of bytes that are copied.
  */
 static inline void
 rs_give_sized (void *out, size_t size, void *known, size_t full)

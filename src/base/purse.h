@@ -2,20 +2,21 @@
 /*
  * purse.h - references to an object, taken and given back many at a time.
  *
- * A job has references to its host's events, to its queue and to its function.
- * To count each of them up and down by an atomic operation, which has to wait
- * for all that was written before, is a tenth of what a small job costs its
- * host.  So the host has a purse of references for each: what is in it is
- * counted in the object as any other reference.  One thread only.
+ * A job has references to the events of its host, to its queue and to its
+ * function.  To count each reference up and down by an atomic operation, which
+ * has to wait for all earlier writes, is a tenth of what a small job costs its
+ * host.  So the host has a purse of references for each of these objects; the
+ * object counts references in the purse as any others.  Only one thread uses a
+ * purse.
  */
 #ifndef RS_PURSE_H
 #define RS_PURSE_H
 
 #include <stddef.h>
 
-enum { RS_PURSE = 64 };  /* taken at once; it has twice as many at most */
+enum { RS_PURSE = 64 };  /* taken at once; a purse has up to twice as many */
 
-/* Count so many more, and so many less, which may free it. */
+/* Add 'n' references to the object, and give back 'n', which may free it. */
 typedef struct rs_purse_kind {
   void (*take) (void *object, unsigned n);
   void (*give) (void *object, unsigned n);
@@ -23,7 +24,7 @@ typedef struct rs_purse_kind {
 
 typedef struct rs_purse {
   const rs_purse_kind *kind;
-  void *object;            /* of which it has references; or NULL */
+  void *object;            /* the object of the references, or NULL */
   unsigned n;
 } rs_purse;
 
@@ -38,7 +39,8 @@ rs_purse_empty (rs_purse *p)
     p->kind->give(object, n);
 }
 
-/* A reference to 'object', of which the caller has one. */
+/* Take a reference to 'object'; the caller has another one, so that the object
+   exists. */
 static inline void
 rs_purse_take (rs_purse *p, const rs_purse_kind *kind, void *object)
 {

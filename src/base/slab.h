@@ -2,19 +2,19 @@
 /*
  * slab.h - small blocks of memory for one thread.
  *
- * The C library's allocator is for all threads, and keeps a word with each
- * block.  A state is touched by one thread at a time, and Lua says how large
- * a block is when it gives it back; so blocks of up to RS_SLAB_MAX bytes come
- * from here.
+ * The C library's allocator serves all threads, and keeps a word with each
+ * block.  A Lua state is touched by one thread at a time, and Lua says how
+ * large a block is when it gives it back; so blocks of up to RS_SLAB_MAX bytes
+ * come from a slab, which needs neither locks nor such words.
  *
  *     region (64 KiB, aligned)
  *     +--------+------+------+-----+------+
  *     | header | page | page | ... | page |   a page (1 KiB) has blocks of
  *     +--------+------+------+-----+------+   one size
  *
- * Where a block's page is, and what is known of it, follows from its address.
- * A page without blocks serves any size; a region without pages is given
- * back, unless these are few.
+ * The address of a block tells its page, and where the 'rs_page' of that is.
+ * An empty page serves any size.  A region whose pages are all empty is given
+ * back, unless there are only a few of them.
  */
 #ifndef RS_SLAB_H
 #define RS_SLAB_H
@@ -25,34 +25,36 @@
 #include "base/list.h"
 
 enum {
-  RS_SLAB_STEP = 16,   /* sizes are multiples of it */
+  RS_SLAB_STEP = 16,   /* bytes; block sizes are multiples of it */
   RS_SLAB_MAX = 256,
   RS_SLAB_SIZES = RS_SLAB_MAX / RS_SLAB_STEP
 };
 
 typedef struct rs_slab {
-  rs_list pages[RS_SLAB_SIZES];  /* of each size, those with room */
+  rs_list pages[RS_SLAB_SIZES];  /* for each size, the pages with free
+                                    blocks */
   rs_list empty;                 /* pages without blocks */
   rs_list regions;
-  size_t count;                  /* of 'regions' */
-  size_t vacant;                 /* regions without pages in use */
+  size_t count;                  /* number of 'regions' */
+  size_t vacant;                 /* number of regions whose pages are all
+                                    empty */
 } rs_slab;
 
 void rs_slab_init (rs_slab *s);
 
-/* Give back all memory, blocks or not. */
+/* Give back all memory; blocks that are still in use go with it. */
 void rs_slab_fini (rs_slab *s);
 
-/* A block of 'size' bytes, 1 to RS_SLAB_MAX; NULL when out of memory. */
+/* Take a block of 'size' bytes, 1 to RS_SLAB_MAX; NULL when out of memory. */
 static inline void *rs_slab_take (rs_slab *s, size_t size);
 
-/* The same, but NULL, too, when no page has a free block. */
+/* Take a block of 'size' bytes; NULL when no page has one that is free. */
 static inline void *rs_slab_try (rs_slab *s, size_t size);
 
-/* Give back a block of that size; returns NULL. */
+/* Give back a block of 'size' bytes; returns NULL. */
 static inline void *rs_slab_give (rs_slab *s, void *block, size_t size);
 
-/* Blocks of these sizes are the same. */
+/* True when blocks for 'a' and for 'b' bytes have the same size. */
 static inline bool
 rs_slab_same (size_t a, size_t b)
 {
@@ -67,28 +69,28 @@ enum {
   RS_SLAB_PAGES = RS_SLAB_REGION / RS_SLAB_PAGE
 };
 
-/* What is known of a page. */
+/* The state of a page; the header of its region has it. */
 typedef struct rs_page {
   rs_list link;      /* in 'pages' or 'empty'; in none while it is full */
-  void *free;        /* blocks that can be taken; each points to the next */
-  uint16_t fresh;    /* where the blocks begin that are not among these yet */
-  uint16_t used;     /* blocks */
+  void *free;        /* the first free block; each points to the next */
+  uint16_t fresh;    /* offset of the memory that was never in 'free' */
+  uint16_t used;     /* blocks in use */
 } rs_page;
 
 typedef struct rs_region {
   rs_list link;
   unsigned used;     /* pages with blocks */
-  rs_page pages[RS_SLAB_PAGES];  /* the first ones are this header, and not
-                                    used */
+  rs_page pages[RS_SLAB_PAGES];  /* the first ones stand for the header and are
+                                    not used */
 } rs_region;
 
-/* The same where no page has a free block. */
+/* Take a block where no page has a free one: add a page first. */
 void *rs_slab_take_slowly (rs_slab *s, size_t size);
 
-/* What is left to do where a page may be full, now that 'block' is taken: this
-   it returns; and where the page of a block that was given back was full, or
-   has no blocks any more: returns NULL.  (Quick ways end with these, and so
-   need no frame.) */
+/* Finish taking 'block', the last free one of page 'p', and return it; finish
+   giving back a block to page 'p', which was full or has no blocks any more,
+   and return NULL.  (The quick functions end with these calls, and so need no
+   frame.) */
 void *rs_slab_took_last (rs_page *p, size_t size, void *block)
   __attribute__ ((returns_nonnull));
 void *rs_slab_gave_first (rs_slab *s, rs_page *p, size_t size);

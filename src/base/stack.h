@@ -3,9 +3,9 @@
  * stack.h - how much of the C stack is left.
  *
  * Lua counts nested calls of C functions, up to 200, but not those of a
- * coroutine that is closed, nor the bytes that a call takes.  So where ours
- * begin to nest anew, they look at the stack itself: it must have room for
- * what 200 calls can take.
+ * coroutine that is closed, nor the bytes that a call takes.  So code of ours
+ * that begins to nest calls anew looks at the stack itself: it must have room
+ * for what 200 calls can take.
  */
 #ifndef RS_STACK_H
 #define RS_STACK_H
@@ -15,14 +15,14 @@
 
 #include <lua.h>
 
-/* Has the calling thread not much room any more? */
+/* True when the calling thread has not much room on its stack any more. */
 bool rs_stack_low (void);
 
-/* [-0, +0, v]  Raise "C stack overflow" then. */
+/* [-0, +0, v]  Raise "C stack overflow" when 'rs_stack_low' is true. */
 void rs_stack_check (lua_State *L);
 
-/* The calling thread runs on a stack from 'lowest' on, not on its own; NULL:
-   on its own again. */
+/* Tell that the calling thread runs on another stack, whose lowest address is
+   'lowest'; NULL: on its own again. */
 void rs_stack_set (void *lowest);
 
 #endif

@@ -2,8 +2,8 @@
 /*
  * status.h - status codes, and errors that carry one.
  *
- * The codes are in runspace.h; their names and messages come from one table
- * in status.c.
+ * The codes are in runspace.h; status.c has their names and messages in one
+ * table.
  */
 #ifndef RS_STATUS_H
 #define RS_STATUS_H
@@ -11,13 +11,13 @@
 #include "runspace.h"
 
 /*
- * Leave 'status' and a formatted text in 'err', if there is one, and return
- * 'status', so that a failure is one statement.  Any thread.
+ * Store 'status' and a formatted text in 'err', unless that is NULL, and
+ * return 'status', so that a failure is one statement.  Any thread.
  */
 int rs_fail (rs_error *err, int status, const char *format, ...)
   __attribute__ ((format (printf, 3, 4)));
 
-/* 'rs_fail' with the status' own message. */
+/* Fail as 'rs_fail' does, with the message of 'status'. */
 int rs_fail_plain (rs_error *err, int status);
 
 #endif

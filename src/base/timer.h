@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * timer.h - something to be done at an instant, by a thread for all of it.
+ * timer.h - calls at given instants, on one thread for all of them.
  *
- * The thread is started by the first timer that is set, and ends when nobody
- * holds it any more: one for the whole process, since a thread for each pool
- * would be a thread for each of a thousand pools.
+ * The whole process has one timer thread, since one for each pool would be a
+ * thousand threads for a thousand pools.  The first timer that is set starts
+ * it, and it ends when no holder is left.
  *
- * A timer is storage of its user.  'fire' runs on that thread, without a lock,
- * and may set its own timer again.
+ * A timer is memory of its user.  Its 'fire' runs on the timer thread, without
+ * a lock, and may set the timer again.
  */
 #ifndef RS_TIMER_H
 #define RS_TIMER_H
@@ -19,36 +19,39 @@
 typedef struct rs_timer rs_timer;
 
 struct rs_timer {
-  void (*fire) (rs_timer *timer);  /* constant */
-  rs_list link;                    /* guarded by the lock in timer.c, with
-                                      the next one */
-  double due;                      /* instant */
-  _Atomic bool used;               /* it was set once */
+  void (*fire) (rs_timer *timer);  /* constant after 'rs_timer_init' */
+  rs_list link;                    /* the lock in timer.c guards it, and
+                                      'due' */
+  double due;                      /* instant at which it fires */
+  _Atomic bool used;               /* it was set at least once */
 };
 
-/* Whoever sets timers holds the thread; the last one to let go of it ends
-   it.  Any thread but that one. */
+/* Become a holder of the timer thread, before setting timers; stop being one.
+   The last holder that drops it ends the thread, and waits for that.  Any
+   thread but the timer thread. */
 void rs_timers_hold (void);
 void rs_timers_drop (void);
 
 /*
- * Timers will be set that nobody could report about then: let the thread be
- * there.  Once it is, it stays until nobody holds it.  False when none can be
- * had.  Who holds it.
+ * Start the timer thread before a timer is set where a failure could not be
+ * reported.  Once it runs, it stays until the last holder drops it.  The
+ * caller is a holder.  False when the system gives no thread.
  */
 bool rs_timers_start (void);
 
 void rs_timer_init (rs_timer *timer, void (*fire) (rs_timer *timer));
 
 /*
- * Let it fire at 'due', once, or when it was set to before, whichever comes
- * first.  False when there is no thread and none can be had.  Any thread.
+ * Let the timer fire once, at 'due'; if it is set already, at the earlier
+ * instant.  False when there is no timer thread and none can be started.  Any
+ * thread.
  */
 bool rs_timer_set (rs_timer *timer, double due);
 
 /*
- * It will not fire any more; waits until it has, if it does so now, unless
- * this is called by 'fire'.  Harmless when it is not set.  Any thread.
+ * Let the timer not fire any more.  If 'fire' runs now, wait until it returns,
+ * unless the caller is 'fire' itself.  Harmless for a timer that is not set.
+ * Any thread.
  */
 void rs_timer_clear (rs_timer *timer);
 
