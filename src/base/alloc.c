@@ -3,10 +3,11 @@
  * alloc.c - a 'lua_Alloc' with accounting and a limit.
  *
  * Most requests are for a small new block, or give one back.  They take 28 and
- * 22 instructions, since one comparison answers for all that could be in the
- * way ('quick'), and what some blocks need is done last, so that these have no
- * frame on the stack.  Binary trees of bench/tax.lua: 0.80 of lua5.4's time,
- * 0.86 with 37 and 31 instructions.
+ * 22 instructions, for two reasons: one comparison, with 'quick', rules out
+ * all special cases, and the work that only some blocks need is a call at the
+ * end, so that the quick functions have no frame on the stack.  Binary trees
+ * of bench/tax.lua take 0.80 of lua5.4's time; with 37 and 31 instructions
+ * they took 0.86.
  */
 #include "base/alloc.h"
 
@@ -17,7 +18,7 @@
 
 #include "base/large.h"
 
-/* The sanitizers want to see each block. */
+/* The sanitizers have to see each block, so malloc makes all for them. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 bool rs_alloc_all_plain = true;
 #else
@@ -52,7 +53,7 @@ is_large (const rs_alloc *a, size_t size)
   return size >= RS_LARGE_FROM && !a->plain;
 }
 
-/* Give back what is no small block; returns NULL. */
+/* Give back a block that is not a small one; returns NULL. */
 static __attribute__ ((noinline)) void *
 give_large (const rs_alloc *a, void *ptr, size_t size)
 {
@@ -63,7 +64,7 @@ give_large (const rs_alloc *a, void *ptr, size_t size)
   return NULL;
 }
 
-/* Give back a block, if there is one; returns NULL. */
+/* Give back a block of 'size' bytes, 0 for none; returns NULL. */
 static inline void *
 give (rs_alloc *a, void *ptr, size_t size)
 {
@@ -73,8 +74,9 @@ give (rs_alloc *a, void *ptr, size_t size)
                            : give_large(a, ptr, size);
 }
 
-/* Small blocks have room for whole steps.  (For a size that it knows to be
-   small, a compiler may take an instruction that is slow to begin.) */
+/* Copy a small block, in whole steps, which it has room for.  (For a size that
+   is known to be small, a compiler may take an instruction that is slow to
+   begin.) */
 static inline void
 copy_small (void *to, const void *from, size_t size)
 {
@@ -82,7 +84,7 @@ copy_small (void *to, const void *from, size_t size)
     memcpy((char *) to + i, (const char *) from + i, RS_SLAB_STEP);
 }
 
-/* 'realloc', for a block of 'osize' bytes; 0: none. */
+/* Resize a block of 'osize' bytes, 0 for none, as 'realloc' does. */
 static void *
 resize (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
 {
@@ -108,9 +110,9 @@ resize (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
 }
 
 /*
- * Something was refused before this request.  If it is the same one, Lua has
- * collected its garbage and tries again; if it is not, whoever asked has given
- * up.
+ * True when this request repeats the one that was refused last: Lua has
+ * collected its garbage and tries again.  Any other request means that Lua has
+ * given up the refused one, which is reported then.
  */
 static bool
 retries (rs_alloc *a, const void *ptr, size_t size)
@@ -122,22 +124,23 @@ retries (rs_alloc *a, const void *ptr, size_t size)
 }
 
 /*
- * A finalizer runs.  Lua runs none a second time: if there is no memory for
- * its call, what it would have given back is lost.  So what is refused to all
- * others is given to finalizers, but for new objects, which one of the script
- * could make without end.
+ * True while a finalizer of the state runs.  Lua calls no finalizer a second
+ * time: if there is no memory for its call, it never gives back what it holds.
+ * So finalizers get memory that is refused to other code, but not for new
+ * objects, which a finalizer of a script could make without end.
  */
 bool
 rs_alloc_finalizes (const rs_alloc *a)
 {
 #if LUA_VERSION_RELEASE_NUM >= 50404
   return a->L != NULL && lua_gc(a->L, LUA_GCISRUNNING) < 0;
-#else  /* or the script has stopped the collector */
+#else  /* true also when the script has stopped the collector */
   return a->L != NULL && lua_gc(a->L, LUA_GCISRUNNING) == 0;
 #endif
 }
 
-/* The request is over the limit. */
+/* Refuse a request, since it is over the limit; report it if this is the
+   second time, 'again'. */
 static void
 refuse (rs_alloc *a, const void *ptr, size_t size, bool again)
 {
@@ -148,15 +151,16 @@ refuse (rs_alloc *a, const void *ptr, size_t size, bool again)
     rs_alloc_settle(a);
 }
 
-/* Nothing grows while this is set, but in finalizers. */
+/* True while 'refuse' is set: no object is made, and no block grows but in
+   finalizers. */
 static bool
 is_refused (const rs_alloc *a)
 {
   return atomic_load_explicit(a->refuse, memory_order_relaxed);
 }
 
-/* What is no small new block, nor freed; an 'object', or what belongs to one,
-   or to the state. */
+/* Make or resize a block that the quick way does not serve.  'object': a new
+   Lua object is to be made, not memory that belongs to one or to the state. */
 static __attribute__ ((noinline)) void *
 change (rs_alloc *a, void *ptr, size_t osize, size_t nsize, bool object)
 {
@@ -187,7 +191,7 @@ rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize)
   rs_alloc *const a = ud;
   const bool object = ptr == NULL && osize != 0;
   if (ptr == NULL)
-    osize = 0;  /* it is a type tag then (lua_Alloc) */
+    osize = 0;  /* 'osize' is a type tag then (lua_Alloc) */
   if (nsize == 0) {
     a->used -= osize;
     return give(a, ptr, osize);

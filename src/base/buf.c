@@ -2,8 +2,9 @@
 /*
  * buf.c - growable bytes with a latched failure.
  *
- * Room at least doubles, so that appending costs a constant amount for each
- * byte; a single large write gets the room that it needs, and a little more.
+ * A buffer that grows at least doubles its room, so that appending costs a
+ * constant amount for each byte.  A single large write gets the room that it
+ * needs, and a little more.
  */
 #include "base/buf.h"
 

@@ -65,7 +65,7 @@ rs_cond_init (pthread_cond_t *cond)
 }
 
 /* A thread that is cancelled in here leaves by a jump of which the address
-   sanitizer is not told, so it has nothing of its own in this frame. */
+   sanitizer is not told, so the sanitizer marks nothing in this frame. */
 __attribute__ ((no_sanitize_address)) int
 rs_cond_wait_until (pthread_cond_t *cond, pthread_mutex_t *lock,
                     double deadline)
@@ -87,7 +87,8 @@ typedef struct counted {
   unsigned *waiting;
 } counted;
 
-/* The thread is cancelled, and has the lock. */
+/* Restore the count and unlock, for a thread that is cancelled while it holds
+   the lock. */
 static void
 leave (void *ud)
 {

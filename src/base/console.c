@@ -6,21 +6,23 @@
  *     another one
  *     Scanning [=======>      ] 54%      <- status, without a newline
  *
- * A line goes out in one piece: the status is blanked, the line written, the
+ * A line is written in one piece: the status is blanked, the line written, the
  * status written again.  The terminal is told not to wrap the status, so that
- * it takes one row whatever the terminal makes of its characters.  A terminal
- * that became narrower has wrapped it though: then it takes the rows that its
- * columns fill.  A dumb terminal gets spaces and carriage returns alone.
+ * the status takes one row, however wide the terminal shows its characters.  A
+ * terminal that has become narrower wraps it though: then the status takes as
+ * many rows as its columns fill.  A dumb terminal gets spaces and carriage
+ * returns only.
  *
- * While somebody edits a line, who alone knows what the terminal shows, lines
- * are kept, and the editor is told to take its own away and let them out.  A
- * thread that prints faster than that waits, but not for an editor that does
- * not come: then its lines go out as they are.  A status is only noted
- * then: who edits sees no other line change.
+ * While an editor of input lines holds the console, only the editor knows what
+ * the terminal shows.  So lines are kept, and the editor is told to clear its
+ * own line and release them.  A thread that prints faster than that waits, but
+ * not for an editor that does not respond: after PATIENCE its lines are
+ * written at once.  A status is only noted meanwhile, so that no other line
+ * changes under the editor.
  *
- * This is the one place with state outside of any object: a process has one
- * terminal, whatever number of hosts and pools share it.  All threads run
- * here; 'lock' guards what is static.
+ * This is the one file with state outside of any object: a process has one
+ * terminal, shared by all hosts and pools.  All threads call these functions;
+ * 'lock' guards the static variables.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -50,17 +52,19 @@ typedef struct kept_line {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char status[1024];  /* "" when none is shown */
-static size_t columns;     /* that it takes, about */
-static bool paused;        /* it is not on the terminal for now */
+static size_t columns;     /* width of the status, about */
+static bool paused;        /* the status is not on the terminal for now */
 static bool dumb;          /* the terminal has no control sequences */
-static bool held;          /* lines are kept, and the status is not shown */
-static int holder;         /* descriptor where the editor is told of them */
-static rs_list kept = { &kept, &kept };  /* owned */
+static bool held;          /* the editor holds the console */
+static int holder;         /* descriptor where the editor is told of kept
+                              lines */
+static rs_list kept = { &kept, &kept };  /* the list owns its lines */
 static size_t kept_bytes;
 static pthread_cond_t released;  /* kept_bytes == 0; made by the first hold */
 
-/* Take the lock.  What writes may be where pthread_cancel(3) ends a thread, so
-   not here: returns what 'leave' is given. */
+/* Take the lock.  pthread_cancel(3) could end a thread in a write, with the
+   lock held, so cancelling is off until 'leave'.  Returns the old state, for
+   'leave'. */
 static int
 enter (void)
 {
@@ -84,7 +88,7 @@ shown_locked (void)
   return status[0] != '\0' && !paused && !held;
 }
 
-/* Take the status away: erase from where it began (ECMA-48, CUU and ED). */
+/* Take the status away: erase from where it begins (ECMA-48, CUU and ED). */
 static void
 blank_locked (void)
 {
@@ -96,7 +100,7 @@ blank_locked (void)
     return;
   }
   if (ioctl(2, TIOCGWINSZ, &size) == 0 && size.ws_col > 0
-      && columns > size.ws_col)  /* narrower since? */
+      && columns > size.ws_col)  /* has the terminal become narrower? */
     fprintf(stderr, "\033[%dA", (int) ((columns - 1) / size.ws_col));
   fputs("\r\033[J", stderr);
 }
@@ -108,8 +112,8 @@ draw_locked (void)
     fprintf(stderr, dumb ? "\r%s" : "\r\033[?7l%s\033[?7h", status);
 }
 
-/* Columns of 'text': its characters, by their first bytes in UTF-8, without
-   the control sequences of colours (ECMA-48, CSI). */
+/* The columns of 'text': its characters, counted by their first bytes in
+   UTF-8, without the control sequences of colours (ECMA-48, CSI). */
 static size_t
 count_columns (const char *text)
 {
@@ -126,7 +130,7 @@ count_columns (const char *text)
   return n;
 }
 
-/* Write a line above the status; 0, or what 'errno' says. */
+/* Write a line above the status.  Returns 0, or the 'errno' of the failure. */
 static int
 put_locked (int fd, const char *line, size_t size)
 {
@@ -135,7 +139,8 @@ put_locked (int fd, const char *line, size_t size)
   blank_locked();
   if (shown_locked())
     fflush(stderr);
-  /* One fwrite holds the lock of the FILE from the first byte to the last. */
+  /* A single fwrite holds the lock of the FILE from the first byte to the
+     last. */
   if (fwrite(line, 1, size, file) != size || fflush(file) != 0)
     error = errno;
   draw_locked();
@@ -154,11 +159,12 @@ put_kept_locked (void)
     free(line);
   }
   kept_bytes = 0;
-  if (held)  /* it was once, so the condition is there */
+  if (held)  /* the first hold has made the condition */
     pthread_cond_broadcast(&released);
 }
 
-/* If the byte finds no room, there are others. */
+/* Tell the editor of kept lines, by a byte.  A descriptor that has no room for
+   the byte has bytes that were not read, which tell the same. */
 static void
 tell_holder_locked (void)
 {
@@ -166,7 +172,8 @@ tell_holder_locked (void)
   (void) n;
 }
 
-/* Keep a line, if there is somebody to let it out, and room. */
+/* Keep a line for the editor to release.  False when no editor holds the
+   console, or no room comes in time, or memory ran out. */
 static bool
 keep_locked (int fd, const char *text, size_t size)
 {
@@ -205,7 +212,7 @@ rs_console_write (int fd, const char *line, size_t size)
 void
 rs_console_hold (int fd)
 {
-  static bool ready;  /* guarded by the lock */
+  static bool ready;  /* the lock guards it */
   const int state = enter();
   if (!ready)
     rs_cond_init(&released);
@@ -224,7 +231,8 @@ rs_console_release (void)
 {
   const int state = enter();
   put_kept_locked();
-  paused |= held;  /* what is run now may print: the next status ends it */
+  paused |= held;  /* a program that runs now may print: the next status ends
+                      the pause */
   held = false;
   leave(state);
 }
@@ -274,7 +282,7 @@ rs_console_resume (void)
   leave(state);
 }
 
-/* The status, and lines that are kept, are the parent's. */
+/* Drop the status and the kept lines in a child: they are the parent's. */
 static void
 begin_child (void)
 {

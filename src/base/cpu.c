@@ -2,10 +2,10 @@
 /*
  * cpu.c - the CPUs that this process may use.
  *
- * Two things limit them: the set that its threads may run on, and the time
- * that the control groups above it give it in each period, which is worth
- * some CPUs (cgroups(7)).  The first is asked each time; the second is read
- * from files, so what was read counts for a second.
+ * Two things limit them: the set of CPUs that the threads of the process may
+ * run on, and the time that the control groups above the process give it in
+ * each period, which is worth a number of CPUs (cgroups(7)).  The set is asked
+ * for each time.  The quota is read from files, and kept for a second.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* sched_getaffinity */
@@ -25,8 +25,8 @@
 
 enum { PATH = 4096, LINE = 3 * PATH };
 
-/* The set of the first thread, since others may have been pinned; false when
-   there are more CPUs than a static set holds. */
+/* Get the set of the first thread, since other threads may have been pinned.
+   False when there are more CPUs than a static set holds. */
 static bool
 get_cpus (cpu_set_t *set)
 {
@@ -35,15 +35,15 @@ get_cpus (cpu_set_t *set)
 
 /* ---------------------------------------------------------- control groups */
 
-/* A hierarchy of groups that gives time. */
+/* A hierarchy of control groups that limits CPU time. */
 typedef struct hierarchy {
-  bool unified;       /* version 2 */
-  char group[PATH];   /* that the process is in; "" when it is in none */
+  bool unified;       /* cgroups version 2 */
+  char group[PATH];   /* group of the process; "" when it is in none */
   char root[PATH];    /* the group that is mounted */
-  char point[PATH];   /* where it is; "" when it is not */
+  char point[PATH];   /* directory of the mount; "" when it is not mounted */
 } hierarchy;
 
-/* Is 'word' one of those in 'list', with commas between them? */
+/* Is 'word' in 'list', whose words have commas between them? */
 static bool
 has_word (const char *list, const char *word)
 {
@@ -56,7 +56,7 @@ has_word (const char *list, const char *word)
   return false;
 }
 
-/* 'from', up to its end or a newline; false when it is too long. */
+/* Copy 'from', up to its end or a newline; false when it is too long. */
 static bool
 copy (char to[PATH], const char *from)
 {
@@ -68,7 +68,7 @@ copy (char to[PATH], const char *from)
   return true;
 }
 
-/* The octal escapes of spaces and their like in mountinfo. */
+/* Replace the octal escapes that mountinfo has for spaces and the like. */
 static void
 unescape (char *text)
 {
@@ -93,7 +93,7 @@ open_below (const char *root, const char *directory, const char *name)
   return n > 0 && (size_t) n < sizeof path ? fopen(path, "re") : NULL;
 }
 
-/* /proc/self/cgroup: "number:controllers:group" */
+/* Find the group in /proc/self/cgroup: "number:controllers:group". */
 static void
 find_group (const char *root, hierarchy *h)
 {
@@ -114,8 +114,8 @@ find_group (const char *root, hierarchy *h)
     fclose(f);
 }
 
-/* /proc/self/mountinfo: "id parent device root point options... - type source
-   options" */
+/* Find the mount in /proc/self/mountinfo: "id parent device root point
+   options... - type source options". */
 static void
 find_mount (const char *root, hierarchy *h)
 {
@@ -140,7 +140,7 @@ find_mount (const char *root, hierarchy *h)
     fclose(f);
 }
 
-/* CPUs that a group may use; INFINITY where nothing is said. */
+/* The CPUs that a group may use; INFINITY when it has no limit. */
 static double
 read_quota (const char *root, const char *directory, bool unified)
 {
@@ -161,8 +161,8 @@ read_quota (const char *root, const char *directory, bool unified)
   return quota > 0 && period > 0 ? quota / period : INFINITY;
 }
 
-/* The least that the group of the process, and those above it that can be
-   seen, may use. */
+/* The smallest quota of the group of the process and of the visible groups
+   above it, in CPUs. */
 static double
 read_hierarchy (const char *root, bool unified)
 {
@@ -173,8 +173,8 @@ read_hierarchy (const char *root, bool unified)
   find_mount(root, &h);
   if (h.group[0] == '\0' || h.point[0] == '\0')
     return INFINITY;
-  /* Below the group that is mounted; a container that does not see its own
-     group under its name has it mounted. */
+  /* The directory of the group lies below the mounted group.  A container that
+     does not see its own group by its name has that group mounted. */
   const size_t length = strcmp(h.root, "/") == 0 ? 0 : strlen(h.root);
   const bool below = strncmp(h.group, h.root, length) == 0
                   && (h.group[length] == '/' || h.group[length] == '\0')
@@ -203,17 +203,17 @@ rs_cpu_quota (const char *root)
                                                    : RS_CPU_ANY;
 }
 
-/* The same of this process, read a second ago at most. */
+/* The quota of this process, as it was a second ago at most. */
 static unsigned
 quota_of_process (void)
 {
-  static _Atomic unsigned known;   /* 0: nothing is */
-  static _Atomic double since;     /* instant; two threads that find it too
-                                      old read the same */
+  static _Atomic unsigned known;   /* 0: none was read yet */
+  static _Atomic double since;     /* instant of the last read; two threads
+                                      that find it too old read the same */
   const double now = rs_now_coarse();
   unsigned n = atomic_load_explicit(&known, memory_order_relaxed);
   if (n == 0 || now - atomic_load_explicit(&since, memory_order_relaxed) > 1) {
-    int state;  /* it opens files: no pthread_cancel(3) there */
+    int state;  /* reading opens files: no pthread_cancel(3) there */
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
     n = rs_cpu_quota("");
     pthread_setcancelstate(state, NULL);

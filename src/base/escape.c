@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * escape.c - texts of others on a line of ours.
+ * escape.c - foreign text in one line of our own.
  *
- * Names, keys and values that a script has made come into messages and onto
- * terminals.  What would end the line, or move the cursor, is written as a
- * string of Lua has it.
+ * Names, keys and values that a script has made appear in error texts and on
+ * terminals.  Characters that would end the line, or move the cursor, are
+ * written as escapes of a Lua string.
  */
 #include "runspace.h"
 
@@ -12,8 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Bytes of the character in UTF-8 that begins at 's', of 'size' bytes, and
-   its code; 0: it is none. */
+/* The bytes of the UTF-8 character that begins at 's', of 'size' bytes, and
+   its code; 0 when there is no valid one. */
 static size_t
 read_character (const unsigned char *s, size_t size, uint32_t *code)
 {
@@ -34,7 +34,8 @@ read_character (const unsigned char *s, size_t size, uint32_t *code)
   return n;
 }
 
-/* Write how the control character, or the byte that is none, is shown. */
+/* Write the escape for a control character, or for a byte that is no valid
+   UTF-8 ('bytes' is 0). */
 static size_t
 write_escape (char *out, size_t room, size_t bytes, uint32_t code)
 {
@@ -55,8 +56,8 @@ rs_escape (const char *text, size_t size, char *out, size_t room)
   static const unsigned char none[1];
   const unsigned char *s = text != NULL ? (const unsigned char *) text : none;
   const unsigned char *const end = text != NULL ? s + size : s;
-  size_t total = 0;    /* bytes of all */
-  size_t written = 0;  /* of these, in 'out'; never a part of a character */
+  size_t total = 0;    /* bytes of the whole result */
+  size_t written = 0;  /* bytes in 'out'; no character is cut */
   while (s < end) {
     char shown[16];
     uint32_t code = *s;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * inherit.c - files that a program shall not get from the process that starts
- * it, where the system cannot close them all at once.
+ * inherit.c - files that a program must not inherit from the process that
+ * starts it, where the system cannot close them all at once.
  */
 #include "base/inherit.h"
 
@@ -11,7 +11,7 @@
 
 enum { MORE = 64, MOST = 65536 };
 
-/* The largest number there is; -1: nobody tells. */
+/* The largest number of an open file; -1 when /proc does not tell. */
 static int
 largest (void)
 {

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * large.c - large blocks of memory, kept a while for the next who needs one.
+ * large.c - large blocks of memory, kept a while for the next request.
  *
- * The newest stands last, and is taken first: its pages may be in the cache.
+ * The newest block stands last, and is taken first: its pages may still be in
+ * the cache.
  *
- * Blocks that stay here hide from the GNU C library how large they are.  It
- * keeps freed memory up to twice the largest block that it has mapped and
- * unmapped again (mallopt(3), M_TRIM_THRESHOLD), and gives back at once what a
- * collection frees if it knows of none: arrays of floats took a fifth longer
- * for page faults.  So it is shown one.
+ * The GNU C library does not see how large the kept blocks are.  It keeps
+ * freed memory up to twice the largest block that it has mapped and unmapped
+ * again (mallopt(3), M_TRIM_THRESHOLD).  If it has seen no such block, it
+ * gives back at once what a garbage collection frees, and arrays of floats
+ * take a fifth longer for page faults.  So the library is shown one block.
  */
 #include "base/large.h"
 
@@ -29,10 +30,10 @@ typedef struct block {
 } block;
 
 static struct {
-  pthread_mutex_t lock;   /* guards all of it */
+  pthread_mutex_t lock;   /* guards the whole struct */
   unsigned n;
-  size_t bytes;           /* of all rooms */
-  size_t largest;         /* of all that came so far */
+  size_t bytes;           /* total room of 'blocks' */
+  size_t largest;         /* room of the largest block ever given back */
   block blocks[BLOCKS];   /* oldest first */
 } kept = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -45,9 +46,9 @@ remove_locked (unsigned i)
           (kept.n - i) * sizeof *kept.blocks);
 }
 
-/* Take out those that came before 'since', and the oldest ones as long as
-   there is no place for one more, of 'room' bytes.  Returns how many are in
-   'out' now. */
+/* Remove the blocks that were given back before 'since', and then the oldest
+   ones until there is a place for one more, of 'room' bytes.  Returns how many
+   are in 'out' now. */
 static unsigned
 expire_locked (double since, size_t room, void **out)
 {
@@ -61,7 +62,7 @@ expire_locked (double since, size_t room, void **out)
   return n;
 }
 
-/* Outside of the lock: the system needs a while for it. */
+/* Free blocks; without the lock, since the system may need a while. */
 static void
 free_all (void **blocks, unsigned n)
 {
@@ -69,7 +70,7 @@ free_all (void **blocks, unsigned n)
     free(blocks[i]);
 }
 
-/* The newest one of this size that is kept, or NULL. */
+/* Take the newest kept block with exactly this room, or NULL. */
 static void *
 take_kept (size_t room)
 {
@@ -93,8 +94,9 @@ rs_large_take (size_t size)
   return memory != NULL ? memory : malloc(room);
 }
 
-/* Let the C library know that blocks of this size come and go.  The values of
-   a message take a few times its room, as long as that is moderate. */
+/* Let the C library see that blocks of this size come and go.  The values of a
+   message take a few times its room, so a block of up to twice the room is
+   shown, as long as that is moderate. */
 static void
 show_block (size_t room)
 {
@@ -166,7 +168,7 @@ rs_large_trim (void)
   free_all(old, n);
 }
 
-/* In a child nothing is kept. */
+/* Forget the kept blocks in a child. */
 static void
 begin_child (void)
 {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * level.c - Lua's stack: where the code of a script begins, and its room.
+ * level.c - Lua's stack: the level where the code of a script begins, and room
+ * for more slots.
  *
- * The chunks of the module 'parallel' are named "=parallel/map.lua", which no
- * file is: a script of that name is "@parallel/map.lua".
+ * The chunks of the module 'parallel' are named "=parallel/map.lua", like no
+ * file: a script of that name is "@parallel/map.lua".
  */
 #include "runspace.h"
 
@@ -27,7 +28,7 @@ rs_level_user (lua_State *L, int level, const char *message)
   lua_Debug ar;
   bool seen = false;
   if (message != NULL && strncmp(message, ours + 1, sizeof ours - 2) == 0)
-    return level;  /* a fault of the module's own */
+    return level;  /* an error of the module itself */
   for (int l = level; lua_getstack(L, l, &ar); l++) {
     lua_getinfo(L, "S", &ar);
     if (rs_level_is_ours(&ar))
@@ -38,7 +39,9 @@ rs_level_user (lua_State *L, int level, const char *message)
   return level;
 }
 
-/* A stack is full with a million slots: of one call, of many, or both. */
+/* Make room on the stack, or raise.  A stack is full with a million slots: in
+   one call, in many calls, or both.  A stack with few slots in this call, and
+   few calls, is not full: then memory ran out. */
 void
 rs_level_room (lua_State *L, int slots, const char *message)
 {
@@ -48,7 +51,8 @@ rs_level_room (lua_State *L, int slots, const char *message)
     return;
   if (slots < SLOTS && lua_gettop(L) < SLOTS
       && !lua_getstack(L, LEVELS, &ar)) {
-    lua_pushstring(L, rs_status_message(RS_ENOMEM));  /* it is always there */
+    lua_pushstring(L, rs_status_message(RS_ENOMEM));  /* Lua always has this
+                                                         string */
     lua_error(L);
   }
   luaL_checkstack(L, slots, message);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * options.c - what callers pass to public functions, looked at in one place.
+ * options.c - the arguments of public functions, checked in one place.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* NSIG */
@@ -45,8 +45,8 @@ rs_check_values (lua_State *L, int n, rs_error *err)
   return RS_OK;
 }
 
-/* The first control character of a text, or NULL: of ASCII, and the other
-   ones, which in UTF-8 are C2 80 to C2 9F. */
+/* The first control character of a text, or NULL.  Control characters are
+   those of ASCII, and U+0080 to U+009F, which are C2 80 to C2 9F in UTF-8. */
 static const unsigned char *
 find_control (const char *text)
 {
@@ -75,8 +75,8 @@ rs_check_name (const char *name, rs_error *err)
 
 /*
  * Copy the options at 'given', which begin with their size, to the 'full'
- * bytes at 'out'.  What lies beyond these is refused unless it is zero, since
- * then it asks for nothing.
+ * bytes at 'out'.  Bytes beyond these are refused unless they are zero: zero
+ * asks for nothing.
  */
 static int
 read_sized (const void *given, void *out, size_t full, const char *what,
@@ -111,12 +111,12 @@ fail_limit (const char *name, double seconds, rs_error *err)
                                  "for any, are needed", name, seconds);
 }
 
-/* What jobs and batches share; a batch hands its own over as those of its
-   jobs. */
+/* Check the options that jobs and batches share; a batch passes its own as
+   those of its jobs. */
 static int
 check_work (const rs_job_options *o, rs_error *err)
 {
-  const unsigned unknown = 0xf800;  /* bits of 'listen' */
+  const unsigned unknown = 0xf800;  /* bits of 'listen' that mean nothing */
   if (o->name != NULL && rs_check_name(o->name, err) != RS_OK)
     return RS_EINVAL;
   if (!(o->timeout >= 0))
@@ -184,8 +184,8 @@ rs_check_batch_options (const rs_batch_options *given, rs_batch_options *room,
 
 /* ------------------------------------------------------------------- pools */
 
-/* The signal is one that a worker may leave open, and that no program needs
-   for its end. */
+/* Check the signal that stops jobs: a worker may leave it unblocked, and no
+   program needs it for its own end. */
 static int
 check_signal (int number, rs_error *err)
 {
@@ -198,7 +198,7 @@ check_signal (int number, rs_error *err)
   bool bad = number < 0 || number >= NSIG;
   for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++)
     bad |= number == taken[i];
-  if (number > 31 && number < SIGRTMIN)  /* the C library's own? */
+  if (number > 31 && number < SIGRTMIN)  /* a signal of the C library? */
     bad = true;
   return bad ? rs_fail(err, RS_EINVAL, "signal (%d) cannot be used to stop "
                                        "jobs; SIGURG (0), SIGUSR1 (%d) and "

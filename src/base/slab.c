@@ -16,8 +16,9 @@ typedef rs_region region;
 enum { FIRST = (sizeof(region) + RS_SLAB_PAGE - 1) / RS_SLAB_PAGE };
 
 /*
- * Regions that nobody has, for the next state: to get one from the system,
- * with its page faults, and to give it back takes longer than to open a state.
+ * Regions that no state uses, kept for the next state.  To get a region from
+ * the system, with its page faults, and to give it back takes longer than to
+ * open a state.
  */
 enum { SPARE = 16 };
 
@@ -50,7 +51,7 @@ put_region (region *r)
     free(r);
 }
 
-/* In a child no regions are kept for other states. */
+/* Forget the spare regions in a child. */
 static void
 begin_child (void)
 {
@@ -60,7 +61,7 @@ begin_child (void)
 
 RS_IN_CHILD(begin_child)
 
-/* Where its blocks are. */
+/* The memory of page 'p'. */
 static char *
 memory_of (const page *p)
 {
@@ -87,7 +88,7 @@ rs_slab_fini (rs_slab *s)
   rs_slab_init(s);
 }
 
-/* One more region, whose pages are empty. */
+/* Add a region, whose pages are empty. */
 static bool
 add_region (rs_slab *s)
 {
@@ -103,8 +104,9 @@ add_region (rs_slab *s)
   return true;
 }
 
-/* Its last page is empty.  One region may stay like this, or a quarter of
-   them: what a collection has freed is needed again soon. */
+/* Give back region 'r', whose last page with blocks is empty now, or keep it.
+   One empty region may stay, or a quarter of all regions: the memory that a
+   collection has freed is needed again soon. */
 static void
 vacate (rs_slab *s, region *r)
 {
@@ -119,7 +121,7 @@ vacate (rs_slab *s, region *r)
   put_region(r);
 }
 
-/* A page for blocks of this size, with room. */
+/* Add a page to 'pages', the pages of one size.  NULL when out of memory. */
 static page *
 add_page (rs_slab *s, rs_list *pages)
 {
@@ -135,8 +137,9 @@ add_page (rs_slab *s, rs_list *pages)
   return p;
 }
 
-/* Some of its fresh blocks can be taken from now on: no more than are needed
-   soon, since an idle worker's pages shall stay as they came. */
+/* Put some blocks that were never used into the free list: no more than are
+   needed soon, so that the memory of an idle worker's pages stays
+   untouched. */
 static void
 thread (page *p, size_t step)
 {
@@ -183,7 +186,7 @@ rs_slab_gave_first (rs_slab *s, page *p, size_t size)
     if (--r->used == 0)
       vacate(s, r);
   }
-  else  /* it was full */
+  else  /* the page was full */
     rs_list_push_front(&s->pages[(size - 1) / RS_SLAB_STEP], &p->link);
   return NULL;
 }

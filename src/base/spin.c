@@ -2,15 +2,18 @@
 /*
  * spin.c - wait a little before sleeping.
  *
- * The count is of the process, since its CPUs are.  It orders nothing: too
- * many that spin for a moment do no harm.  It changes when a worker wakes or
- * sleeps, and not with each job, since whoever spins reads it again and again:
- * to take it away from there costs as much as the rest of an empty job.
+ * The count of workers that are awake is one for the process, since its CPUs
+ * are.  It orders nothing: a few threads too many that spin for a moment do no
+ * harm.  It changes when a worker wakes or sleeps, and not with each job,
+ * since spinning threads read it again and again: to write it then, and so
+ * take the line away from their caches, costs as much as the rest of an empty
+ * job.
  *
- * Looking is free while a CPU is idle.  The CPU is offered to others between
- * looks, since who is waited for may be queued for it.  Beside a busy program
- * that gives away a whole slice of time, and tells that the CPU is shared: for
- * a while nobody looks then, and all sleep at once.
+ * Looking is free while a CPU is idle.  Between looks the CPU is offered to
+ * other threads, since the thread that is waited for may be queued for it.
+ * Beside a busy program the offer gives away a whole slice of time, and so
+ * tells that the CPU is shared: for a while no thread looks then, and all
+ * sleep at once.
  */
 #include "base/spin.h"
 
@@ -22,14 +25,16 @@
 #include "base/clock.h"
 #include "base/fork.h"
 
-#define PATIENCE 250e-6  /* seconds */
-#define SLICE 2e-3       /* away: another program had the CPU, not a worker */
-#define PAUSE 1e-3       /* without looks, at first; then four times that, */
-#define LONGEST 1.0      /*   up to this */
+#define PATIENCE 250e-6  /* seconds that a thread spins at most */
+#define SLICE 2e-3       /* seconds; away longer: another program had the
+                            CPU */
+#define PAUSE 1e-3       /* seconds of the first pause; later ones are four
+                            times as long */
+#define LONGEST 1.0      /* seconds of the longest pause */
 
-enum { LOOKS = 32 };     /* in a row, some 1.5 us */
-enum { ENOUGH = 200 };   /* offers of the CPU that nobody took, after which the
-                            next pause is the first */
+enum { LOOKS = 32 };     /* looks in a row, some 1.5 us */
+enum { ENOUGH = 200 };   /* offers of the CPU in a row that no program took;
+                            the next pause is short again then */
 
 static struct {
   char before[64];
@@ -38,11 +43,11 @@ static struct {
   _Atomic int cpus;
 } counts;
 
-/* When and how long nobody looks; a lost update does no harm. */
+/* The pause in which no thread looks; a lost update does no harm. */
 static struct {
-  _Atomic double until;  /* instant at which the pause is over */
-  _Atomic double pause;  /* what it lasts, or lasted; seconds; 0: none */
-  _Atomic unsigned free; /* offers that nobody took since */
+  _Atomic double until;  /* instant at which the pause ends or ended */
+  _Atomic double pause;  /* length of the pause in seconds; 0: none lately */
+  _Atomic unsigned free; /* offers since then that no program took */
 } quiet;
 
 static int
@@ -68,7 +73,7 @@ rs_spin_leave (void)
   atomic_fetch_sub_explicit(&counts.awake, 1, memory_order_relaxed);
 }
 
-/* In a child there are no workers. */
+/* Count no workers in a child: it has none. */
 static void
 begin_child (void)
 {
@@ -77,7 +82,7 @@ begin_child (void)
 
 RS_IN_CHILD(begin_child)
 
-/* CPUs that no worker has. */
+/* The number of CPUs that no awake worker has; may be below 0. */
 static int
 free_cpus (void)
 {
@@ -91,7 +96,7 @@ rs_spin_spare (void)
   return free_cpus() > 1;
 }
 
-/* Let the other thread of this core run, where there is one. */
+/* Let the other hardware thread of this core run, where there is one. */
 static inline void
 relax (void)
 {
@@ -102,8 +107,8 @@ relax (void)
 #endif
 }
 
-/* Another program had the CPU until 'now': nobody looks, for four times as
-   long as last time. */
+/* Begin a pause, four times as long as the last one: another program had the
+   CPU until 'now'. */
 static void
 begin_pause (double now)
 {
@@ -114,7 +119,7 @@ begin_pause (double now)
   atomic_store_explicit(&quiet.until, now + pause, memory_order_relaxed);
 }
 
-/* Nobody took the CPU, so many times. */
+/* Note that no program took the CPU when it was offered, 'offers' times. */
 static void
 note_free (unsigned offers)
 {
@@ -140,7 +145,7 @@ rs_spin_few (bool (*ready) (const void *ud), const void *ud, unsigned looks)
   double began = 0, now = 0;
   unsigned offers = 0;
   bool done = ready(ud) || is_pause();
-  /* A worker has its own CPU, and leaves one to the host. */
+  /* Each awake worker has a CPU; the loop needs one more, for the host. */
   while (!done && looks > 0 && now - began <= PATIENCE && free_cpus() > 0) {
     for (int i = 0; i < LOOKS && looks > 0 && !done; i++, looks--) {
       relax();

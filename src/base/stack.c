@@ -15,18 +15,20 @@
 
 #include <lauxlib.h>
 
-/* What 200 nested calls of the costliest function of Lua's libraries take. */
+/* Bytes that 200 nested calls of the costliest function of Lua's libraries
+   take. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define RESERVE ((size_t) 1500 << 10)
 #else
 #define RESERVE ((size_t) 600 << 10)
 #endif
 
-/* Lowest address of the stack; 0: not asked for yet; 1: not known. */
+/* Lowest address of the thread's stack; 0: not asked for yet; 1: not known. */
 static _Thread_local uintptr_t lowest;
 
-/* What is known of the first thread, whose stack grows, may be just the pages
-   that it has used so far (musl).  Then its limit counts. */
+/* The lowest address to which the stack can grow.  For the first thread, whose
+   stack grows, the system may tell just the pages used so far (musl); then the
+   limit of the stack counts. */
 static uintptr_t
 grow_down (uintptr_t address, size_t size)
 {

@@ -3,9 +3,9 @@
  * stack.h - how much of the C stack is left.
  *
  * Lua counts nested calls of C functions, up to 200, but not those of a
- * coroutine that is closed, nor the bytes that a call takes.  So code of ours
- * that begins to nest calls anew looks at the stack itself: it must have room
- * for what 200 calls can take.
+ * coroutine that is closed, nor the bytes that a call takes.  So a function of
+ * ours that begins a new nesting looks at the stack itself, which must have
+ * room for what 200 calls can take.
  */
 #ifndef RS_STACK_H
 #define RS_STACK_H

@@ -69,7 +69,7 @@ rs_fail (rs_error *err, int status, const char *format, ...)
   va_end(args);
   if (length < 0)
     err->text[0] = '\0';
-  else if ((size_t) length >= sizeof err->text)  /* cut? */
+  else if ((size_t) length >= sizeof err->text)  /* was the text cut? */
     memcpy(err->text + sizeof err->text - 4, "...", 4);
   err->status = status;
   return status;

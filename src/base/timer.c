@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * timer.c - something to be done at an instant, by a thread for all of it.
+ * timer.c - calls at given instants, on one thread for all of them.
  *
- * The timers that are set stand in one list by their instants.  It is searched
- * from its end, where those belong that are set with the same delay one after
- * another, as most are.
+ * The timers that are set stand in one list, in the order of their instants.
+ * The list is searched from its end, since most timers are set with the same
+ * delay, one after another, and belong there.
  */
 #include "base/timer.h"
 
@@ -19,14 +19,14 @@
 enum { STACK_SIZE = 256 << 10 };
 
 static struct {
-  pthread_mutex_t lock;   /* guards down to the blank line */
-  rs_list set;            /* timers, by 'due' */
-  rs_timer *firing;       /* the one whose 'fire' runs, or NULL */
+  pthread_mutex_t lock;   /* guards the fields down to the blank line */
+  rs_list set;            /* timers that are set, in the order of 'due' */
+  rs_timer *firing;       /* the timer whose 'fire' runs, or NULL */
   unsigned holders;
-  bool started;           /* 'thread' runs, and has not been told to end */
+  bool started;           /* 'thread' runs, and was not told to end */
   pthread_t thread;
-  pthread_cond_t earlier; /* the first of 'set' is another one, or !started */
-  pthread_cond_t fired;   /* firing is another one */
+  pthread_cond_t earlier; /* the first of 'set' has changed, or !started */
+  pthread_cond_t fired;   /* 'firing' has changed */
 
 } timers = {
   .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -55,7 +55,7 @@ run (void *arg)
   (void) arg;
   const pthread_t self = pthread_self();
   pthread_mutex_lock(&timers.lock);
-  /* Another one may have been started while this one was told to end. */
+  /* A new thread may have been started after this one was told to end. */
   while (timers.started && pthread_equal(timers.thread, self)) {
     rs_timer *const timer = first_locked();
     const double due = timer != NULL ? timer->due : RS_NEVER;
@@ -75,7 +75,8 @@ run (void *arg)
   return NULL;
 }
 
-/* Start the thread, which blocks all signals.  False when there is none. */
+/* Start the timer thread, with all signals blocked.  False when the system
+   gives none. */
 static bool
 start_locked (void)
 {
@@ -138,7 +139,7 @@ rs_timer_set (rs_timer *timer, double due)
 {
   atomic_store(&timer->used, true);
   pthread_mutex_lock(&timers.lock);
-  /* Without holders there is only a thread that was left behind. */
+  /* Without holders no thread is started. */
   const bool ok = timers.started || (timers.holders > 0 && start_locked());
   const bool set = !rs_list_empty(&timer->link);
   if (ok && due != RS_NEVER && !(set && timer->due <= due)) {
@@ -159,7 +160,7 @@ rs_timer_set (rs_timer *timer, double due)
 void
 rs_timer_clear (rs_timer *timer)
 {
-  if (!atomic_load(&timer->used))  /* as most of them are not */
+  if (!atomic_load(&timer->used))  /* most timers are never set */
     return;
   int state;
   pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
@@ -173,7 +174,7 @@ rs_timer_clear (rs_timer *timer)
   pthread_setcancelstate(state, NULL);
 }
 
-/* In a child nothing is set, and nobody holds it. */
+/* Forget the timers, the holders and the thread in a child. */
 static void
 begin_child (void)
 {

@@ -23,7 +23,7 @@ struct rs_timer {
   rs_list link;                    /* the lock in timer.c guards it, and
                                       'due' */
   double due;                      /* instant at which it fires */
-  _Atomic bool used;               /* it was set at least once */
+  _Atomic bool used;               /* set at least once */
 };
 
 /* Become a holder of the timer thread, before setting timers; stop being one.
