@@ -4,6 +4,7 @@
 local call = require "parallel.call"
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
+local loop = require "parallel.loop"
 local report = require "parallel.report"
 
 local math, require, table = math, require, table
@@ -46,45 +47,31 @@ local OWN <const> = {
 ---@return any why  what is told of items that the deadline has kept from
 ---        starting
 local function run (batch, source, stop, progress)
-  local records = {}
-  local more, finished, why = true, false, nil
-  while true do
-    if more and progress ~= nil then
-      more = progress:feed(source, batch)
-    elseif more then
-      more = source.feed(batch)
-    end
-    if not more and not finished then
-      batch:finish()
-      finished = true
-    end
-    -- An iterator may have been cut short though there is room: look only.
-    local patience = more and batch:room() > 0 and 0 or nil
-    if progress ~= nil then patience = progress:patience(patience) end
-    local event = batch:wait(patience)
-    if event == "ready" then
-      local record = batch:take_record()
-      while record ~= nil do
-        local index <const> = record.index
-        record.input = source.take(index)
-        records[index] = record
-        local state <const> = record.state
-        local good <const> = state == "completed"
-                             or state == "completed_with_errors"
-        if record.reason == "deadline" and record.attempts == 0 then
-          why = record.error
-        end
-        if state == "cancelled" or record.reason == "deadline"
-           or stop and not good then
-          more = false
-        end
-        if progress ~= nil then progress:add(not good) end
-        record = batch:take_record()
+  local records, why = {}, nil
+  local round <const> = loop.new {
+    batch = batch, source = source, progress = progress,
+  }
+  while round:go_round() do
+    local record = batch:take_record()
+    while record ~= nil do
+      local index <const> = record.index
+      record.input = source.take(index)
+      records[index] = record
+      local state <const> = record.state
+      local good <const> = state == "completed"
+                           or state == "completed_with_errors"
+      if record.reason == "deadline" and record.attempts == 0 then
+        why = record.error
       end
-    elseif event == "done" then
-      return records, batch:info(), why
+      if state == "cancelled" or record.reason == "deadline"
+         or stop and not good then
+        round.more = false
+      end
+      if progress ~= nil then progress:add(not good) end
+      record = batch:take_record()
     end
   end
+  return records, batch:info(), why
 end
 
 --- Add records for the items that were never added.

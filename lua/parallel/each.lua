@@ -7,6 +7,7 @@
 
 local call = require "parallel.call"
 local check = require "parallel.check"
+local loop = require "parallel.loop"
 
 local require, setmetatable, table = require, setmetatable, table
 
@@ -26,22 +27,16 @@ local OWN <const> = {
 local HELD_RECORDS <const>, HELD_CHUNKS <const> = 256, 8
 
 --- A loop in flight: what `each` gives to `for`, to be closed with it.
----@class parallel.Loop
----@field batch parallel.Batch
----@field source parallel.Input
+---@class parallel.EachLoop: parallel.Loop
 ---@field pool? parallel.Pool  opened for this loop
 ---@field stop boolean         at the first failure
----@field more boolean         the input has items left
----@field finished boolean     the batch was told that no more will come
----@field ended boolean
----@field progress? parallel.Progress
-local loop = { __name = "parallel.loop" }
-loop.__index = loop
+local each_loop = setmetatable({ __name = "parallel.loop" }, loop)
+each_loop.__index = each_loop
 
 --- End the loop: start nothing more, give everything back.  When an error
 --- ends it, what still runs is stopped.
 ---@param problem any
-function loop:close (problem)
+function each_loop:close (problem)
   if self.ended then return end
   self.ended, self.more = true, false
   local _ <close> = self.pool
@@ -52,7 +47,7 @@ function loop:close (problem)
   end
 end
 
-loop.__close = loop.close
+each_loop.__close = each_loop.close
 
 --- Ends a loop whose batch could not be opened.
 local OPENING <const> = {
@@ -66,7 +61,7 @@ local OPENING <const> = {
 --- ends it then.
 ---@param held integer  records that wait for an earlier one
 ---@return parallel.Record?
-function loop:take (held)
+function each_loop:take (held)
   if self.ended then return nil end
   local batch <const>, progress <const> = self.batch, self.progress
   while true do
@@ -91,20 +86,9 @@ function loop:take (held)
     if event ~= "ready" and not self.ended then
       local full = held >= HELD_RECORDS
         and held >= HELD_CHUNKS * batch:info().chunk
-      if self.more and not full then
-        self.more = progress ~= nil and progress:feed(self.source, batch)
-                    or progress == nil and self.source.feed(batch)
-        if self.ended then return nil end
-      end
-      if not self.more and not self.finished then
-        batch:finish()
-        self.finished = true
-      end
-      local look = self.more and not full and batch:room() > 0
-      local patience = look and 0 or nil
-      if progress ~= nil then patience = progress:patience(patience) end
+      if not (full and self.more) then self:feed() end
       if self.ended then return nil end
-      event = batch:wait(patience)
+      event = self:wait(full)
     end
     if event == "done" or self.ended then
       self:close()
@@ -114,14 +98,14 @@ function loop:take (held)
 end
 
 --- An iterator in the order of completion.
----@param self parallel.Loop
+---@param self parallel.EachLoop
 ---@return fun(): parallel.Record?
 local function as_completed (self)
   return function () return self:take(0) end
 end
 
 --- An iterator in the order of the items.
----@param self parallel.Loop
+---@param self parallel.EachLoop
 ---@return fun(): parallel.Record?
 local function in_order (self)
   local waiting, held, index = {}, 0, 1
@@ -145,18 +129,15 @@ end
 
 local function each (pool, source, fn, list, opts, placed, stop)
   local where, temporary = call.place("each", pool, opts, placed)
-  local self = setmetatable({
+  local self = setmetatable(loop.new {
     source = source,
     pool = temporary,
     where = where,  -- a pool that nobody else holds stays open
     stop = stop,
-    more = true,
-    finished = false,
-    ended = false,
     progress = opts.progress
       and require("parallel.progress").start(opts.progress, source.total,
                                              opts.name) or nil,
-  }, loop)
+  }, each_loop)
   local _ <close> = setmetatable({ loop = self }, OPENING)
   self.batch = call.batch(where, fn, opts, {
     total = source.total,
@@ -181,7 +162,7 @@ local functions = {}
 ---     end
 ---@type fun(items: parallel.AnyItems, fn: function|string,
 ---          opts?: parallel.EachOptions): (fun(): parallel.Record?), nil, nil,
----          parallel.Loop
+---          parallel.EachLoop
 functions.each = call_each
 
 return { functions = functions, methods = { each = each_in_pool } }

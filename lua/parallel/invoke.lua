@@ -4,6 +4,7 @@
 local call = require "parallel.call"
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
+local loop = require "parallel.loop"
 local options = require "parallel.options"
 local params = require "parallel.params"
 
@@ -136,32 +137,30 @@ local function run (where, body, keys, lists, read, progress, results, errors)
     return index == nil and text
            or "key " .. brief(keys[math.tointeger(index)]) .. ": " .. what
   end
-  local values, at, finished = {}, 1, false
-  while true do
-    if at <= #items then
+  local values, at = {}, 1
+  local source <const> = {
+    feed = function ()
       at = batch:feed_packed(items, at, #items, tell)
-    elseif not finished then
-      batch:finish()
-      finished = true
+      return at <= #items
+    end,
+  }
+  local round <const> = loop.new {
+    batch = batch, source = source, progress = progress,
+  }
+  while round:go_round() do
+    local index, state, value, traceback, reason = batch:take_values(values)
+    if progress ~= nil then progress:add(index ~= nil) end
+    while index ~= nil do
+      local key = keys[index]
+      errors[key] = fail(key, read, items[index], state, value, traceback,
+                         reason)
+      index, state, value, traceback, reason = batch:take_values(values)
     end
-    local event = batch:wait(progress and progress:patience())
-    if event == "ready" then
-      local index, state, value, traceback, reason = batch:take_values(values)
-      if progress ~= nil then progress:add(index ~= nil) end
-      while index ~= nil do
-        local key = keys[index]
-        errors[key] = fail(key, read, items[index], state, value, traceback,
-                           reason)
-        index, state, value, traceback, reason = batch:take_values(values)
-      end
-    elseif event == "done" then
-      if not finished then  -- the deadline has passed
-        for i = at, #items do
-          errors[keys[i]] = fail(keys[i], read, items[i], "timed_out", nil,
-                                 nil, batch:info().reason)
-        end
-      end
-      break
+  end
+  if not round.finished then  -- the deadline has passed
+    for i = at, #items do
+      errors[keys[i]] = fail(keys[i], read, items[i], "timed_out", nil, nil,
+                             batch:info().reason)
     end
   end
   for i, key in ipairs(keys) do results[key] = values[i] end

@@ -4,6 +4,7 @@
 local call = require "parallel.call"
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
+local loop = require "parallel.loop"
 
 local error, require, table = error, require, table
 
@@ -57,25 +58,6 @@ local function show (opts, total)
   return require("parallel.progress").start(opts.progress, total, opts.name)
 end
 
---- Bring the progress's counts up to date.
----@param shown parallel.Progress?
----@param batch parallel.Batch
-local function count (shown, batch)
-  if shown == nil then return end
-  local info <const> = batch:info()
-  shown.done, shown.failed = info.finished, info.failed
-end
-
---- Bring the progress up to date.
----@param shown parallel.Progress
----@param batch parallel.Batch
----@param patience number?
----@return number patience
-local function advance (shown, batch, patience)
-  count(shown, batch)
-  return shown:patience(patience)
-end
-
 --- Run one batch to its end.  Values in the order of the items; with
 --- `on_error = "continue"` failures by index too.  Raises the first failure
 --- otherwise.
@@ -98,57 +80,42 @@ local function run (pool, source, fn, opts, keep, ...)
   local results = table_for(source.total)
   local forget = not keep and source.inputs or nil
   local shown <close> = show(opts, source.total)
+  local round <const> = loop.new {
+    batch = batch, source = source, progress = shown, counts = true,
+  }
   local failures, cancelled
   local failed = 0
-  local more, finished = true, false
-  local function feed ()
-    if more and shown ~= nil then
-      more = shown:feed(source, batch)
-    elseif more then
-      more = source.feed(batch)
-    end
-    if not more and not finished then
-      batch:finish()
-      finished = true
-    end
-  end
-  while true do
-    feed()
-    -- An iterator may have been cut short though there is room: look only.
-    local patience = more and batch:room() > 0 and 0 or nil
-    if shown ~= nil then patience = advance(shown, batch, patience) end
-    local event = batch:wait(patience)
-    if event == "ready" then
-      feed()  -- the workers first
-      local index, state, value, traceback, reason =
-        batch:take_values(results, forget)
-      while index ~= nil do
-        local failure = fail(source, opts.name, index, state, value, traceback,
-                             reason)
-        local stopped <const> = state == "cancelled"
-        if stopped or reason == "deadline" then more = false end
-        if go_on then
-          failures = failures or {}
-          failures[index] = failure
-          if not stopped then failed = failed + 1 end
-        end
-        if stopped then  -- its chunk overtook the failure that stopped it
-          cancelled = cancelled or failure
-        elseif not go_on or failed == opts.max_failures then
-          count(shown, batch)
-          error(failure, 0)
-        end
-        index, state, value, traceback, reason =
-          batch:take_values(results, forget)
+  while round:go_round() do
+    round:feed()  -- the workers first
+    local index, state, value, traceback, reason =
+      batch:take_values(results, forget)
+    while index ~= nil do
+      local failure = fail(source, opts.name, index, state, value, traceback,
+                           reason)
+      local stopped <const> = state == "cancelled"
+      if stopped or reason == "deadline" then round.more = false end
+      if go_on then
+        failures = failures or {}
+        failures[index] = failure
+        if not stopped then failed = failed + 1 end
       end
-    elseif event == "done" then
-      break
+      if stopped then  -- its chunk overtook the failure that stopped it
+        cancelled = cancelled or failure
+      elseif not go_on or failed == opts.max_failures then
+        round:count()
+        error(failure, 0)
+      end
+      index, state, value, traceback, reason =
+        batch:take_values(results, forget)
     end
   end
-  if shown ~= nil then advance(shown, batch) end
+  if shown ~= nil then
+    round:count()
+    shown:draw()
+  end
   if cancelled ~= nil and not go_on then error(cancelled, 0) end
   results.n = source.count()
-  if more then  -- the deadline came between two items
+  if round.more then  -- the deadline came between two items
     error(fail(source, opts.name, results.n + 1, "timed_out",
                "the deadline of the call has passed", nil, "deadline"), 0)
   end
