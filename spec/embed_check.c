@@ -12,8 +12,11 @@
 #include <signal.h>
 #include <stddef.h>
 
+#include "base/escape.h"
 #include "lparallel.h"
+#include "pool/face.h"
 #include "support/check.h"
+#include "value/outbox.h"
 
 /* RS_EINVAL, and the text has 'word'. */
 static bool

@@ -2,6 +2,7 @@
 /*
  * engine_check.c - the C interface: what Lua cannot reach.
  */
+#include "pool/face.h"
 #include "support/check.h"
 #include "support/queue.h"
 

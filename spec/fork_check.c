@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "lparallel.h"
+#include "pool/face.h"
 #include "support/check.h"
 
 enum { PATIENCE = 100 };  /* seconds until a child counts as hanging */

@@ -18,6 +18,7 @@
  */
 #include <stdint.h>
 
+#include "pool/face.h"
 #include "support/check.h"
 #include "support/messages.h"
 #include "support/queue.h"

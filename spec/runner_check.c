@@ -9,6 +9,7 @@
  */
 #include <stdatomic.h>
 
+#include "pool/face.h"
 #include "support/check.h"
 
 #include "pool/pool.h"

@@ -18,6 +18,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "pool/face.h"
 #include "support/check.h"
 
 enum { PATIENCE = 250 };  /* seconds until all of it counts as hanging */

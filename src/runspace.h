@@ -446,41 +446,11 @@ RS_API void rs_stream_record_unref (rs_stream_record *record);
 RS_API int rs_console_write (int fd, const char *line, size_t size);
 
 /*
- * What a terminal shows of 'text', and does not obey, on one line: control
- * characters become \n, \t, \r, \x1B or \u{9B}, and bytes that are no UTF-8
- * \xFF.  As snprintf(3): writes up to 'room' bytes, the last one a zero, and
- * returns how many bytes there are without that.  Any thread.
- */
-RS_API size_t rs_escape (const char *text, size_t size, char *out,
-                         size_t room);
-
-/*
  * Show 'text', one line without its end, as the last line of the terminal
  * that is standard error, until it is replaced, or removed with NULL.  The
  * terminal is the process's, and so is this line.  Any thread.
  */
 RS_API void rs_console_status (const char *text);
-
-/*
- * Take the status away while code of the host runs that may print, and show
- * it again.  Lines that jobs print meanwhile go out as they are.  True if it
- * was there; only then is 'resume' called.  A new status ends the pause.
- * Any thread.
- */
-RS_API bool rs_console_pause (void);
-RS_API void rs_console_resume (void);
-
-/*
- * For who lets a user edit a line at the terminal.  From 'hold' on lines are
- * kept, and a byte is written to 'fd', which must not block, when there is
- * one: then the editor takes its own line away, and 'release' writes what is
- * kept, until the next 'hold'.  Who prints much faster than that waits, a
- * tenth of a second at most; then lines go out as they are.  The status is
- * taken away by 'hold'; the first new one after 'release' is shown.
- * One thread holds and releases.
- */
-RS_API void rs_console_hold (int fd);
-RS_API void rs_console_release (void);
 
 /* ---------------------------------------------------------------- events */
 
@@ -636,19 +606,6 @@ RS_API int rs_pool_open (const rs_pool_options *options, rs_pool **out,
                          rs_error *err);
 
 /*
- * The halves of it, for a host that looks at other things meanwhile.  'start'
- * starts the workers, and never waits.  'await_open' waits 'timeout' seconds
- * for them; when that was not enough it lets 'events' (or NULL) wake each time
- * when a worker is there, and returns RS_EBUSY.  Nothing else is done with the
- * pool before it has returned RS_OK, but to drop the reference: that stops
- * what seeds, too.
- */
-RS_API int rs_pool_start (const rs_pool_options *options, rs_pool **out,
-                          rs_error *err);
-RS_API int rs_pool_await_open (rs_pool *pool, rs_events *events,
-                               double timeout, rs_error *err);
-
-/*
  * Close: take no new work, let what is queued and running end, join the
  * workers.  After 'timeout' seconds what is still queued is cancelled, and
  * what is running is stopped as 'rs_job_cancel' does it; workers whose jobs
@@ -660,21 +617,11 @@ RS_API int rs_pool_await_open (rs_pool *pool, rs_events *events,
  */
 RS_API int rs_pool_close (rs_pool *pool, double timeout);
 
-/*
- * The first half of closing: take no new work, and let 'events' (or NULL)
- * wake when a worker ends.  Never waits.  RS_OK when no worker is left,
- * RS_EBUSY, or RS_EINVAL as 'rs_pool_close'.
- */
-RS_API int rs_pool_shut (rs_pool *pool, rs_events *events);
-
 /* Cancel all its jobs, and stop its maps.  Any thread. */
 RS_API void rs_pool_cancel (rs_pool *pool, double grace);
 
 /* What its options had as 'user'.  Any thread. */
 RS_API void *rs_pool_user (const rs_pool *pool);
-
-/* Its queue is limited: RS_EFULL may come.  Constant. */
-RS_API bool rs_pool_is_limited (const rs_pool *pool);
 
 /*
  * Let 'events' wake once, when a job leaves the queue or the pool is closed;
@@ -819,25 +766,6 @@ RS_API int rs_submit (rs_pool *pool, lua_State *L, int nargs,
                       rs_error *err);
 
 /*
- * What a state keeps of what it has sent lately, and memory for arguments; it
- * lives as long as the state.  NULL when out of memory.  [-0, +0, -]  Any
- * thread that owns 'L'.
- */
-typedef struct rs_outbox rs_outbox;
-RS_API rs_outbox *rs_outbox_of (lua_State *L);
-
-/*
- * [-0, +0, -]  'rs_submit' of the function, or source, at 'function' with the
- * 'nargs' values from 'first' on, wherever they stand, for who submits many
- * small jobs: the outbox of 'L' is looked up once, and nothing is moved.  The
- * stack has LUA_MINSTACK free slots.  Results, errors and threads as there.
- */
-RS_API int rs_submit_at (rs_pool *pool, rs_outbox *outbox, lua_State *L,
-                         int function, int first, int nargs,
-                         const rs_job_options *options, rs_job **out,
-                         rs_error *err);
-
-/*
  * Wait until the job has ended, 'timeout' seconds at most.  In a runspace,
  * pass the running 'L': a job that is still queued at the runspace's own
  * pool is then run here, so that jobs that wait for jobs cannot starve a
@@ -864,10 +792,6 @@ RS_API int rs_job_wait (rs_job *job, lua_State *L, double timeout);
  * Any thread.
  */
 RS_API int rs_job_cancel (rs_job *job, double grace);
-
-/* The same for a job that another one has started and does not wait for any
-   more, since it is stopped itself: the reason is "parent".  Any thread. */
-RS_API void rs_job_orphan (rs_job *job);
 
 /* Any thread, at any time. */
 RS_API void rs_job_info_get_sized (rs_job *job, rs_job_info *out,
@@ -900,23 +824,6 @@ RS_API const char *rs_job_name (rs_job *job);
  */
 RS_API int rs_job_push (rs_job *job, lua_State *L, int *n);
 
-/*
- * Its results are not only data, so 'rs_job_push' may find that they cannot be
- * rebuilt: who tells of a job's end pushes them before.
- */
-RS_API bool rs_job_rebuilds (const rs_job *job);
-
-/*
- * In a runspace: run the job here if it is still queued at the runspace's own
- * pool.  True when it was run.  Where many jobs wait for one another in this
- * runspace already, the pool may have one more worker instead, until
- * 'rs_job_unblock'.
- */
-RS_API bool rs_job_help (rs_job *job, lua_State *L);
-
-/* The wait for which 'rs_job_help' was called is over. */
-RS_API void rs_job_unblock (lua_State *L);
-
 /* The pool that it was submitted to.  Lent, for as long as that is open. */
 RS_API rs_pool *rs_job_pool (rs_job *job);
 
@@ -932,47 +839,12 @@ RS_API rs_stream_record *rs_job_record (rs_job *job, uint64_t after);
  */
 RS_API rs_stream_record *rs_job_deliver (rs_job *job);
 
-/* The sequence up to which 'rs_job_deliver' came.  The host's thread. */
-RS_API uint64_t rs_job_delivered (rs_job *job);
-
 /* It has ended, and is queued at its events if that queues it. */
 RS_API bool rs_job_settled (const rs_job *job);
-
-/* A number for the host's own use, of the options at first.  The host's
-   thread. */
-RS_API unsigned *rs_job_slot (rs_job *job);
-
-/*
- * Wait at the job's events until it is settled, or another job is queued
- * there, or somebody poked, or the job that waits is to stop: the quickest way
- * to wait for one job.  May return too early.  RS_OK, RS_ETIMEOUT, or
- * RS_EINVAL for a job that has no events.  The host's thread.
- */
-RS_API int rs_job_await (rs_job *job, double timeout);
-
-/*
- * Look for its end for some 25 us, if there is a CPU for that, and never
- * sleep.  True when it is settled and nothing is queued.  The host's thread.
- */
-RS_API bool rs_job_look (rs_job *job);
-
-/*
- * [-0, +n, e]  Push the results of a job that is settled, completed, and has
- * but small ones, and take over the reference: it is given up before anything
- * can be raised.  False, and nothing happens, for other jobs: 'rs_job_push'.
- */
-RS_API bool rs_job_take (rs_job *job, lua_State *L, int *n);
-
-/* The results of 'job' will be taken soon, if it is there at all: let the
-   memory come from the CPU of its worker.  It may be gone, or NULL. */
-RS_API void rs_job_expect (const rs_job *job);
 
 /* Let these things queue it too; it is queued now, since some may have
    happened already. */
 RS_API void rs_job_listen (rs_job *job, unsigned mask);
-
-/* Somebody looks at how it ended, so that needs no report. */
-RS_API void rs_job_see (rs_job *job);
 
 /*
  * Nobody will look any more: when it ends badly, or has, and was not seen, it
@@ -1108,14 +980,6 @@ rs_batch_next (rs_batch *batch, lua_State *L, rs_record *rec)
 }
 
 /*
- * [-0, +0, m]  A short way for numbers, strings and booleans: store those that
- * the next items of the current chunk have left at their indices in the table
- * at 'index', with raw access.  Returns how many; 0 says that 'rs_batch_next'
- * has to be asked, for whatever reason.
- */
-RS_API size_t rs_batch_take (rs_batch *batch, lua_State *L, int index);
-
-/*
  * The next record that the item which 'rs_batch_next' gave last has sent, a
  * reference, or NULL.
  */
@@ -1183,7 +1047,7 @@ rs_task_get (lua_State *L, rs_task *out)
 RS_API void rs_task_checkpoint (lua_State *L);
 
 /* [-0, +0, -]  Would that raise?  Who waits for something that goes on without
-   him ends it first ('rs_job_orphan'). */
+   him ends it first ('rs_job_cancel'). */
 RS_API bool rs_task_stops (lua_State *L);
 
 /*
@@ -1198,26 +1062,6 @@ RS_API void rs_task_send (lua_State *L, rs_stream stream, int n);
  * RS_EVENTS_MAX of its events were not taken.
  */
 RS_API void rs_task_emit (lua_State *L, const char *name, int n);
-
-/* ------------------------------------------------------------------ stack */
-
-/* [-0, +0, -]  Is this a function of the module 'parallel', by the 'source'
-   that 'lua_getinfo' has filled? */
-RS_API bool rs_level_is_ours (const lua_Debug *ar);
-
-/*
- * [-0, +0, -]  For a message handler: the level at which a traceback begins.
- * That is 'level', or, when the error was raised by the module 'parallel', the
- * level of the code that called into it.  'message' is the error, if it is a
- * text: one whose position is in the module itself keeps all levels.
- */
-RS_API int rs_level_user (lua_State *L, int level, const char *message);
-
-/*
- * [-0, +0, v]  'luaL_checkstack', which calls it a stack overflow as well when
- * there is no memory for more slots: this raises "not enough memory" then.
- */
-RS_API void rs_level_room (lua_State *L, int slots, const char *message);
 
 #ifdef __cplusplus
 }

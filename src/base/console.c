@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/console.h"
 #include "base/fork.h"
 #include "base/list.h"
 #include "runspace.h"

@@ -6,7 +6,7 @@
  * terminals.  Characters that would end the line, or move the cursor, are
  * written as escapes of a Lua string.
  */
-#include "runspace.h"
+#include "base/escape.h"
 
 #include <stdint.h>
 #include <stdio.h>

@@ -6,7 +6,7 @@
  * The chunks of the module 'parallel' are named "=parallel/map.lua", like no
  * file: a script of that name is "@parallel/map.lua".
  */
-#include "runspace.h"
+#include "base/level.h"
 
 #include <string.h>
 

@@ -3,9 +3,11 @@
  * lbatch.c - batches as the Lua part sees them: it feeds items and takes
  * values or records, both by the chunk.
  */
+#include "base/level.h"
 #include "face/lhandle.h"
 
 #include "base/finalize.h"
+#include "pool/face.h"
 
 /* A slow iterator's items are sent after this long, in seconds. */
 #define PATIENCE 1e-3

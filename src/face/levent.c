@@ -6,6 +6,8 @@
  * there is handed to 'deliver' of the Lua part whenever the state waits in
  * this module, or polls.
  */
+#include "base/console.h"
+#include "base/level.h"
 #include "face/lhandle.h"
 
 #include <errno.h>
@@ -13,6 +15,7 @@
 #include <string.h>
 
 #include "lparallel.h"
+#include "pool/face.h"
 
 #define EVENTS_TYPE "parallel.events"
 

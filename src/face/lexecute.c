@@ -17,6 +17,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* pipe2 */
 #endif
+#include "base/level.h"
 #include "face/lhandle.h"
 #include "face/lprogram.h"
 

@@ -2,6 +2,8 @@
 /*
  * lhandle.c - userdata that hold a reference to an object of the library.
  */
+#include "base/escape.h"
+#include "base/level.h"
 #include "face/lhandle.h"
 
 #include <math.h>

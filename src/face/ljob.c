@@ -2,9 +2,11 @@
 /*
  * ljob.c - jobs as Lua sees them.
  */
+#include "base/level.h"
 #include "face/lhandle.h"
 
 #include "base/finalize.h"
+#include "pool/face.h"
 
 static rs_job *
 check (lua_State *L)

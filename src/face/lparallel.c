@@ -11,6 +11,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* isatty, RTLD_DEFAULT */
 #endif
+#include "base/escape.h"
+#include "base/level.h"
 #include "lparallel.h"
 
 #include <string.h>

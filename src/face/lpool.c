@@ -4,6 +4,7 @@
  *
  * The options were checked by the Lua part.
  */
+#include "base/level.h"
 #include "face/lhandle.h"
 
 #include <math.h>
@@ -12,6 +13,7 @@
 #include <lualib.h>
 
 #include "lparallel.h"
+#include "pool/face.h"
 
 /* Keys in the registry, by address. */
 static const char workers_key;  /* of the default pool, at most; or nil */

@@ -31,6 +31,8 @@
 #include <lauxlib.h>
 
 #include "base/clock.h"
+#include "base/level.h"
+#include "pool/face.h"
 #include "value/code.h"
 #include "base/fork.h"
 #include "pool/job.h"

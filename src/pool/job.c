@@ -12,7 +12,9 @@
 #include <lauxlib.h>
 
 #include "base/clock.h"
+#include "base/level.h"
 #include "base/options.h"
+#include "pool/face.h"
 #include "state/rebuild.h"
 #include "base/status.h"
 

@@ -15,6 +15,7 @@
 
 #include "pool/batch.h"
 #include "base/clock.h"
+#include "pool/face.h"
 #include "value/code.h"
 #include "base/fork.h"
 #include "base/large.h"

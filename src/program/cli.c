@@ -29,6 +29,8 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
+#include "base/escape.h"
+#include "base/level.h"
 #include "lparallel.h"
 
 #include "runspace.h"

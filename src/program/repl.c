@@ -45,6 +45,8 @@
 
 #include <lauxlib.h>
 
+#include "base/console.h"
+#include "base/level.h"
 #include "program/cli.h"
 #include "lparallel.h"
 

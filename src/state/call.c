@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/fork.h"
+#include "base/level.h"
 #include "base/options.h"
 #include "base/status.h"
 #include "value/wire.h"

@@ -40,6 +40,7 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
+#include "base/level.h"
 #include "state/luv.h"
 #include "value/names.h"
 #include "runspace.h"

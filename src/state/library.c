@@ -15,6 +15,7 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
+#include "base/level.h"
 #include "value/marshal.h"
 
 /* --------------------------------------------------- chunks of source text */

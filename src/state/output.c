@@ -21,6 +21,7 @@
 #include <lualib.h>
 
 #include "runspace.h"
+#include "base/level.h"
 
 /* [-0, +0, -]  Write through the rs_output that is the first upvalue. */
 static int

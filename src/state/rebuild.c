@@ -8,6 +8,7 @@
 
 #include <lauxlib.h>
 
+#include "base/level.h"
 #include "state/cancel.h"
 #include "value/marshal.h"
 #include "base/status.h"

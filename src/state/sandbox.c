@@ -24,6 +24,8 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
+#include "base/escape.h"
+#include "base/level.h"
 #include "base/options.h"
 
 /* Keys in the registry, by address. */

@@ -14,6 +14,7 @@
 
 #include "value/marshal.h"
 #include "runspace.h"
+#include "value/outbox.h"
 
 /*
  * [-0, +0, -]  Encode the function, or source, at 'index'.  What is

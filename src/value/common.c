@@ -21,6 +21,7 @@
  * the message, and goes when that is the last one: then no job can have
  * results that name its tables.
  */
+#include "base/level.h"
 #include "value/marshal.h"
 
 #include <stdatomic.h>

@@ -15,6 +15,7 @@
  * complete yet, the object is inside of it, and both wait in the table of
  * objects, under negative numbers, until the whole value is there.
  */
+#include "base/level.h"
 #include "value/marshal.h"
 
 #include <limits.h>

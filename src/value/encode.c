@@ -11,6 +11,7 @@
  * one that is met ends the walk: it begins again inside a protected call,
  * and so do the walks of the encoder's next values.
  */
+#include "base/level.h"
 #include "value/marshal.h"
 
 #include <stdio.h>

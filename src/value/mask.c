@@ -2,6 +2,7 @@
 /*
  * mask.c - what is more than data (RS_MESSAGE_LIVE), found in values.
  */
+#include "base/escape.h"
 #include "value/marshal.h"
 
 #include <lauxlib.h>

@@ -19,9 +19,11 @@
 
 #include <lauxlib.h>
 
+#include "base/escape.h"
 #include "base/finalize.h"
 #include "base/fork.h"
 #include "runspace.h"
+#include "base/level.h"
 
 /* ------------------------------------------------------- kept in a state */
 

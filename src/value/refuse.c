@@ -6,6 +6,7 @@
  * path in 'error': first fields, which are collected as ".a.b[3]", then
  * what they are fields of.
  */
+#include "base/escape.h"
 #include "value/marshal.h"
 
 #include <stdarg.h>

@@ -8,6 +8,7 @@
  * The bytes are the same; what is not so simple is left to the others, and so
  * is a message that is not in order, to be refused there.
  */
+#include "base/level.h"
 #include "value/marshal.h"
 
 #include <lauxlib.h>
