@@ -21,7 +21,7 @@
 
 #include "face/lplace.h"
 #include "runspace.h"
-#include "value/outbox.h"
+#include "pool/face.h"
 
 /* Names of the types of handles.  The registry has the metatable of a type
    under its name, and under the address of its name; to find it by address
