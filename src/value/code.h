@@ -2,10 +2,11 @@
 /*
  * code.h - functions and sources as messages.
  *
- * The same function is often sent many times, one job after the other.  A
- * function that has no upvalue but its environment is the same each time, so
- * its message is kept, and with it the function, until a few others were
- * sent; a runspace keeps what it has loaded from it.
+ * A program often sends the same function many times, one job after the other.
+ * A function that has no upvalue but its environment is the same each time.
+ * So its message is kept, and the function with it, until a few other
+ * functions were sent; a runspace keeps the function that it has loaded from
+ * the message.
  */
 #ifndef RS_CODE_H
 #define RS_CODE_H
@@ -17,19 +18,20 @@
 #include "value/outbox.h"
 
 /*
- * [-0, +0, -]  Encode the function, or source, at 'index'.  What is
- * 'forbidden' (RS_MESSAGE_) is refused, here and below.  If the message is
- * 'constant' it is lent, until the next one is encoded; else it is a reference
- * of the caller.  RS_OK, RS_EINVAL, RS_EREFUSED, RS_ENOMEM.
+ * [-0, +0, -]  Encode the function, or source text, at 'index'.  Values of the
+ * 'forbidden' kinds (RS_MESSAGE_) are refused, in it and below it.  A message
+ * that is 'constant' is lent to the caller until the next function is encoded;
+ * any other message is a reference of the caller.  RS_OK, RS_EINVAL,
+ * RS_EREFUSED or RS_ENOMEM.
  */
 int rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
                              unsigned forbidden, rs_message **function,
                              rs_error *err);
 
 /*
- * [-0, +0, -]  Encode the 'n' values from 'first' on, for a call of
- * 'function', which this state has sent: in the 'size' bytes at 'room', if
- * they fit there.  NULL when there are none.
+ * [-0, +0, -]  Encode the 'n' values from 'first' on as arguments for a call
+ * of 'function', which this state has sent.  The message is put in the 'size'
+ * bytes at 'room' if it fits there.  '*arguments' is NULL when 'n' is 0.
  */
 int rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
                               void *room, size_t size, unsigned forbidden,
@@ -37,8 +39,9 @@ int rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
                               rs_message **arguments, rs_error *err);
 
 /*
- * [-(nargs+1), +0, -]  Encode the function, or source, below 'nargs' values on
- * top of the stack, and these values behind it.
+ * [-(nargs+1), +0, -]  Encode the function, or source text, that is below
+ * 'nargs' values on top of the stack, and these values behind it, as one
+ * message.  The caller gets a reference.
  */
 int rs_code_encode (lua_State *L, int nargs, unsigned forbidden,
                     rs_message **message, rs_error *err);

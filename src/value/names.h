@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * names.h - what the marshaller knows of a state: the names of its modules
- * and of what they hold, and its environment.
+ * names.h - what the marshaller knows of a state: the names of its modules and
+ * of the objects in them, and its environment.
  *
- * A module, a C function and a class are not copied: they travel by name,
- * and the receiver has its own.  A name is the name of a module in
+ * Modules, C functions and classes are not copied: they travel by name, and
+ * the receiver has its own.  A name is the name of a module in
  * 'package.loaded' and up to two fields inside it: "string", "format".
  */
 #ifndef RS_NAMES_H
@@ -20,22 +20,22 @@
 /* ----------------------------------------------------------- environment */
 
 /*
- * Functions are rebound to the environment of the job that runs: each
- * '_ENV' upvalue that was the globals of its sender is joined to the
- * upvalue of one closure that the state keeps, so that a new environment
- * for all of them is one assignment.  A state that never called these (the
- * host's) decodes to its globals.
+ * Decoded functions are bound to the environment of the job that runs.  Each
+ * '_ENV' upvalue that was the globals of its sender is joined to the upvalue
+ * of one closure that the state keeps; so one assignment gives all functions a
+ * new environment.  In a state where 'rs_env_set' was never called (the
+ * host's), the environment is its globals.
  */
 
-/* [-1, +0, m]  Let the environment table on top be the one that '_ENV' of
-   decoded functions is.  Cheap when it was set before. */
+/* [-1, +0, m]  Make the table on top the environment: '_ENV' of all decoded
+   functions.  Cheap when it was called before. */
 void rs_env_set (lua_State *L);
 
-/* [-0, +1, -]  Push the environment set last, or the globals. */
+/* [-0, +1, -]  Push the environment that was set last, or the globals. */
 void rs_env_push (lua_State *L);
 
 /* [-0, +0, e]  Join '_ENV' of the chunk on top, its first upvalue, to the
-   environment, whatever it will be. */
+   environment, also to those that are set later. */
 void rs_env_join (lua_State *L);
 
 /* [-0, +0, e]  Join upvalue 'i' of the function on top to the environment. */
@@ -44,8 +44,8 @@ void rs_env_join_upvalue (lua_State *L, int i);
 /* ------------------------------------------------------- kept in a state */
 
 /*
- * Each state that was ever encoded from or decoded to has one userdata in
- * its registry, whose user values are these.
+ * Each state in which values were encoded or decoded has one userdata in its
+ * registry, with these user values.
  */
 enum {
   RS_HOME_TRANSFER = 1,  /* the string "__transfer" */
@@ -55,58 +55,58 @@ enum {
   RS_HOME_ENV,           /* the environment that was set last, or nil */
   RS_HOME_ANCHOR,        /* a function whose upvalue is the environment */
   RS_HOME_HOLDER,        /* the coroutine that has it as a variable */
-  RS_HOME_REQUIRE,       /* the 'require' of the state's beginning, or nil */
+  RS_HOME_REQUIRE,       /* the 'require' that the state had first, or nil */
   RS_HOME_VALUES = RS_HOME_REQUIRE
 };
 
-/* [-0, +1, m]  Push the userdata; make it first, if there is none. */
+/* [-0, +1, m]  Push the userdata; make it first, if the state has none. */
 void rs_home_push (lua_State *L);
 
 /*
- * [-0, +1, -]  The same without raising: false, and nothing pushed, when
- * memory ran out.  Allocates only the first time in a state.
+ * [-0, +1, -]  Push the userdata without raising; false, and nothing pushed,
+ * when memory ran out.  Allocates only the first time in a state.
  */
 bool rs_home_try_push (lua_State *L);
 
-/* [-1, +0, -]  'rs_env_set' for who has the userdata at 'home'.  Needs 2 stack
-   slots. */
+/* [-1, +0, -]  Set the environment as 'rs_env_set' does, with the userdata at
+   'home'.  Needs 2 stack slots. */
 void rs_home_set_env (lua_State *L, int home);
 
-/* [-0, +0, -]  Set the environment again that was set last, if code that ran
-   since has assigned to '_ENV', which all functions share.  Needs 4 stack
-   slots. */
+/* [-0, +0, -]  Set the last environment again, if code that ran since has
+   assigned to '_ENV', which all functions share.  Needs 4 stack slots. */
 void rs_home_restore_env (lua_State *L, int home);
 
-/* Address of the environment of the userdata at 'home', or NULL. */
+/* The address of the environment that was set last, or NULL; the userdata is
+   at 'home'. */
 const void *rs_home_env (lua_State *L, int home);
 
 /* ---------------------------------------------------------------- a name */
 
 typedef struct rs_name {
-  unsigned parts;                        /* 0: it has no name */
+  unsigned parts;                        /* 0: the object has no name */
   const char *part[RS_WIRE_NAME_PARTS];  /* lent */
   size_t size[RS_WIRE_NAME_PARTS];
 } rs_name;
 
 /*
- * What an encoder remembers of names: where an object was found.  These are
- * addresses and may be stale, so each find is proved before it is used.
+ * The place where an encoder has found an object.  The addresses may be stale,
+ * so each find is proved before it is used.
  */
 typedef struct rs_known {
   const void *object;
-  const void *module;   /* it is in this one; NULL: it has no name */
+  const void *module;   /* module that has it; NULL: the object has no name */
 } rs_known;
 
 typedef struct rs_names {
   rs_known *known;      /* hash by address */
   size_t room;          /* a power of two, or 0 */
   size_t count;
-  const struct rs_names *fields;  /* what the state keeps, see 'look' */
-  bool checked;         /* that is of this message's time, */
-  bool anew;            /*   and shall be, also where no module is new */
+  const struct rs_names *fields;  /* tables that the state keeps, see 'look' */
+  bool checked;         /* 'fields' is of this message's time */
+  bool anew;            /* look again, even if no module is new */
 } rs_names;
 
-/* What to look for. */
+/* The kinds of objects that are looked for. */
 enum {
   RS_NAMES_TABLE,       /* a module or a class */
   RS_NAMES_CFUNCTION
@@ -114,37 +114,39 @@ enum {
 
 void rs_names_fini (rs_names *n);
 
-/* Forget all, keep the memory. */
+/* Forget all places, keep the memory. */
 void rs_names_clear (rs_names *n);
 
 /*
- * True when the table at the address 'object' may be a module, a table in the
- * fields of one, or in theirs, or a class that was found before: ask
- * 'rs_names_find'.  The state keeps the addresses of those tables; it looks
- * for them when there are modules that were not there the last time, or with
- * 'anew'.  'status' is RS_OK or RS_ENOMEM.  Needs 8 stack slots; never raises.
+ * True when the table at the address 'object' may have a name: it may be a
+ * module, a table in the fields of one or in the fields of such a table, or a
+ * class that was found before.  'rs_names_find' tells.  The state keeps the
+ * addresses of those tables, and looks for them anew when there are new
+ * modules, or with 'anew'.  'status' becomes RS_OK or RS_ENOMEM.  Needs 8
+ * stack slots; never raises.
  */
 bool rs_names_suspects (rs_names *n, lua_State *L, int home,
                         const void *object, int *status);
 
 /*
- * [-0, +0, -]  Find the name of the object at 'index'.  Among several, one
- * with fewer parts wins, then the shorter, then the alphabetically first.
- * The texts belong to the state and are good until Lua code runs.
+ * [-0, +0, -]  Find the name of the object at 'index'.  Of several names, the
+ * one with the fewest parts wins, then the shortest, then the first in the
+ * alphabet.  The texts belong to the state and stay until Lua code runs.
  * RS_OK or RS_ENOMEM.  Needs 8 stack slots.
  */
 int rs_names_find (rs_names *n, lua_State *L, int home, int index, int kind,
                    rs_name *out);
 
 /*
- * [-0, +1, m]  Push the table that 'name' is in this state, or nil if there is
- * none; load its module if need be and 'load'.  False if it is not loaded.
+ * [-0, +1, m]  Push the table that has this name in this state, or nil.  With
+ * 'load', load its module if need be.  False if the module is not loaded.
  */
 bool rs_name_try_push (lua_State *L, const rs_name *name, bool load);
 
 /*
- * [-0, +1, e]  Push what 'name' is in this state; load its module if need
- * be.  'user' is who needs it, for the message: "a transferred value".
+ * [-0, +1, e]  Push the object that has this name in this state; load its
+ * module if need be.  'user' tells in the error text who needs it: "a
+ * transferred value".
  */
 void rs_name_push (lua_State *L, const rs_name *name, const char *user);
 

@@ -3,13 +3,14 @@
  * shape.h - keys that many tables of a message have in common.
  *
  * Records that the same code has made have the same keys, and 'lua_next' gives
- * them in the same order.  So their keys are sent once, in a definition, and
- * the decoder pushes strings that it has already: to make a string of bytes
- * costs as much as all else that a field needs.
+ * the keys in the same order.  So their keys are sent once, in a definition,
+ * and the decoder pushes strings that it has already: to make a string from
+ * bytes costs as much as everything else that a field needs.
  *
- * The encoder remembers the keys of some tables that it has sent, by their
- * first key.  The next table that begins with that key is taken to have the
- * others, too; as soon as one differs the rest is sent as it is.
+ * The encoder remembers the keys of some tables that it has sent.  It finds
+ * them by the first key.  When another table begins with that key, the encoder
+ * expects the other keys, too; from the first key that differs on, it sends
+ * the rest of the table without a definition.
  */
 #ifndef RS_SHAPE_H
 #define RS_SHAPE_H
@@ -21,12 +22,12 @@
 #include <string.h>
 
 enum {
-  RS_SHAPES = 8,           /* remembered at a time */
-  RS_SHAPE_KEYS = 16,      /* of one, at most */
-  RS_SHAPE_KEY_MAX = 63    /* bytes of a key */
+  RS_SHAPES = 8,           /* shapes remembered at a time */
+  RS_SHAPE_KEYS = 16,      /* most keys of one shape */
+  RS_SHAPE_KEY_MAX = 63    /* most bytes of a key */
 };
 
-/* A key: where it stands in the buffer, and the string that it came from
+/* A key: its place in the buffer, and the address of its string
    (lua_topointer). */
 typedef struct rs_shape_key {
   size_t at;
@@ -37,16 +38,17 @@ typedef struct rs_shape_key {
 /* The keys of a table that was sent. */
 typedef struct rs_shape {
   unsigned n;              /* 0: the place is free */
-  unsigned walk;           /* in which the strings of its keys are there: no
-                              other string is where they are */
-  size_t end;              /* behind the last of them */
-  size_t defined;          /* where its definition stands in the buffer; 0:
-                              none was needed so far */
+  unsigned walk;           /* in this walk the strings of its keys are alive:
+                              no other string has their addresses */
+  size_t end;              /* offset behind the last key */
+  size_t defined;          /* offset of its definition in the buffer; 0: not
+                              defined yet */
   rs_shape_key keys[RS_SHAPE_KEYS];
 } rs_shape;
 
-/* RS_SHAPES free places (free); NULL when out of memory.  To clear their keys
-   as well took 3,400 instructions, as much as a small message. */
+/* Make RS_SHAPES free places, with malloc; NULL when out of memory.  The keys
+   are not cleared: that takes 3,400 instructions, as much as a small
+   message. */
 static inline rs_shape *
 rs_shapes_new (void)
 {
@@ -58,7 +60,7 @@ rs_shapes_new (void)
   return shapes;
 }
 
-/* Where a shape belongs whose first key is this. */
+/* The place for a shape with this first key. */
 static inline rs_shape *
 rs_shape_slot (rs_shape *shapes, const char *key, size_t size)
 {
@@ -67,7 +69,7 @@ rs_shape_slot (rs_shape *shapes, const char *key, size_t size)
   return &shapes[(first + 3u * last + 5u * size) % RS_SHAPES];
 }
 
-/* Is this its key number 'i'? */
+/* True when key number 'i' of the shape is this text. */
 static inline bool
 rs_shape_has (const rs_shape *s, unsigned i, const unsigned char *buffer,
               const char *key, size_t size)
@@ -76,7 +78,8 @@ rs_shape_has (const rs_shape *s, unsigned i, const unsigned char *buffer,
       && memcmp(buffer + s->keys[i].at, key, size) == 0;
 }
 
-/* The bytes from 'size' on were taken back. */
+/* Forget the shapes and definitions that use bytes from offset 'size' on,
+   which were taken back. */
 static inline void
 rs_shapes_truncate (rs_shape *shapes, size_t size)
 {
@@ -90,9 +93,11 @@ rs_shapes_truncate (rs_shape *shapes, size_t size)
 
 /* A definition as the decoder knows it. */
 typedef struct rs_shape_read {
-  size_t at;               /* where it stands in the message; 0: none */
-  unsigned n;              /* its keys are RS_SHAPE_KEYS to a shape, in the
-                              decoder's table of objects, behind these */
+  size_t at;               /* offset of the definition in the message; 0:
+                              none */
+  unsigned n;              /* number of its keys; they are in the decoder's
+                              table of objects, behind the objects,
+                              RS_SHAPE_KEYS slots for each shape */
 } rs_shape_read;
 
 #endif

@@ -8,14 +8,14 @@
  *     | value | value | ...                        |
  *     +-------+-------+----------------------------+
  *
- * A value is a tag byte and what the tag says.  Numbers are little-endian.
- * A 'length' is a varint: seven bits a byte, low ones first, in as few bytes
- * as it takes.
+ * A value is a tag byte and the bytes that the tag asks for.  Numbers are
+ * little-endian.  A 'length' is a varint: seven bits a byte, low ones first,
+ * in as few bytes as possible.
  *
- * Every table, function and userdata is an object; objects are numbered from
- * 0 in the order of their tags, and REF names one by its number.  'objects'
- * in the header is how many there are, or 0 if no REF follows: then nobody
- * needs to keep them.
+ * Every table, function and userdata is an object.  Objects are numbered from
+ * 0 in the order of their tags, and REF names one by its number.  'objects' in
+ * the header is how many there are; it is 0 without the flag RS_MESSAGE_REFS:
+ * then no tag names an object, and the decoder need not keep them.
  */
 #ifndef RS_WIRE_H
 #define RS_WIRE_H
@@ -32,18 +32,20 @@ enum {
   RS_WIRE_AT_FLAGS = 3,
   RS_WIRE_AT_OBJECTS = 4,
 
-  RS_WIRE_FLAGS = 63,        /* RS_MESSAGE_ that a header may have */
-  RS_WIRE_DEPTH = 200,      /* tables and functions inside each other; those
-                               that lie deeper follow the value */
-  RS_WIRE_INLINE = 100,     /* from here on the encoder lets them follow, but
-                               for what '__transfer' gives */
-  RS_WIRE_BODY = 9,         /* bytes of a table that follows, at least */
-  RS_WIRE_RESULTS = 250,    /* values that rebuild one object */
+  RS_WIRE_FLAGS = 63,        /* RS_MESSAGE_ kinds that a header may have */
+  RS_WIRE_DEPTH = 200,      /* most tables and functions inside each other; the
+                               contents of deeper ones follow the value */
+  RS_WIRE_INLINE = 100,     /* depth from which on the encoder lets contents
+                               follow, but for results of '__transfer' */
+  RS_WIRE_BODY = 9,         /* least bytes of the contents of a table that
+                               follow */
+  RS_WIRE_RESULTS = 250,    /* most values that rebuild one object */
   RS_WIRE_NAME_PARTS = 3,   /* module, field, field */
   RS_WIRE_VARINT = 10,      /* bytes of the longest length */
   RS_WIRE_NUMBER = 9,       /* bytes of the longest number, with its tag */
-  RS_WIRE_RUN = 5,          /* bytes in front of the numbers of a run */
-  RS_WIRE_RUN_FROM = 8      /* shorter sequences are sent one by one */
+  RS_WIRE_RUN = 5,          /* bytes before the numbers of a run */
+  RS_WIRE_RUN_FROM = 8      /* least numbers of a run; shorter sequences are
+                               sent one by one */
 };
 
 /*
@@ -64,56 +66,61 @@ enum {
 
   RS_TAG_INTEGER = 0xc8,    /* c8-cf: 1 to 8 bytes, two's complement */
 
-  RS_TAG_TABLE = 0xd0,      /* array, hash: 4 bytes each; 'array' values of
+  RS_TAG_TABLE = 0xd0,      /* array, hash: 4 bytes each; 'array' values, of
                                the keys 1, 2, ...; 'hash' keys and values */
-  RS_TAG_TABLE_META,        /* the same, then the metatable */
-  RS_TAG_TABLE_META_OPEN,   /* the same, but the metatable is a table that
-                               is not complete yet: see decode.c */
-  RS_TAG_REF,               /* varint: an object that came before */
-  RS_TAG_NAMED,             /* 1 to 3 (one byte), so many times length and
-                               bytes: a module, a field of it, of that */
+  RS_TAG_TABLE_META,        /* TABLE, then the metatable */
+  RS_TAG_TABLE_META_OPEN,   /* TABLE_META, but the metatable is a table that is
+                               not complete yet: see decode.c */
+  RS_TAG_REF,               /* varint: number of an earlier object */
+  RS_TAG_NAMED,             /* 1 to 3 (one byte), then as many texts (length
+                               and bytes): a module, a field of it, a field of
+                               that */
   RS_TAG_ENV,               /* the environment; no object */
   RS_TAG_FUNCTION,          /* upvalues (one byte), size (4 bytes), bytecode,
-                               then each upvalue: a value or one of these */
-  RS_TAG_UPVALUE_ENV,       /*   the environment's own cell */
-  RS_TAG_UPVALUE_SHARED,    /*   varint function, one byte upvalue: the cell
-                                 that is there */
+                               then each upvalue: a value, or one of the next
+                               two */
+  RS_TAG_UPVALUE_ENV,       /* the cell of the environment */
+  RS_TAG_UPVALUE_SHARED,    /* varint function, one byte upvalue: the cell of
+                               that upvalue of that function */
   RS_TAG_CFUNCTION,         /* pointer, 8 bytes */
   RS_TAG_POINTER,           /* light userdata, 8 bytes; no object */
-  RS_TAG_REBUILD,           /* n (one byte), function, n values: call it */
-  RS_TAG_REPLACED,          /* a value that stands for the object */
-  RS_TAG_LATER,             /* a table; see below */
-  RS_TAG_FUNCTION_LATER,    /* upvalues, size, bytecode as above */
-  RS_TAG_COMMON,            /* before a table: others may name it, by the
-                               number of such tables before it, from 1 on */
+  RS_TAG_REBUILD,           /* n (one byte), function, n values: a call makes
+                               the object */
+  RS_TAG_REPLACED,          /* a value that takes the place of the object */
+  RS_TAG_LATER,             /* a table whose contents follow; see below */
+  RS_TAG_FUNCTION_LATER,    /* upvalues, size, bytecode; the upvalues follow,
+                               as below */
+  RS_TAG_COMMON,            /* before a table that other messages may name, by
+                               its number: COMMON tags are counted from 1 on */
 
-  RS_TAG_COMMON_REF = 0xc5, /* varint: a table of another message, which the
-                               receiver has; no object */
-  RS_TAG_NAMED_TABLE,       /* name as NAMED, then a TABLE or RECORD of any
-                               kind: the table of that name, if it has the
-                               same in it */
+  RS_TAG_COMMON_REF = 0xc5, /* varint: number of a table of another message,
+                               which the receiver has; no object */
+  RS_TAG_NAMED_TABLE,       /* a name as in NAMED, then a TABLE or RECORD of
+                               any kind: if the receiver has a table of that
+                               name with the same contents, that table */
 
-  /* Where several values follow one another (the first of a table, those
-     between two that are none): count (4 bytes), then so many of 8 bytes. */
+  /* Runs of numbers, where several values follow one another: in the array of
+     a table, and among the values of a message, but not across raw bytes.
+     Count (4 bytes), then 8 bytes for each number. */
   RS_TAG_INTEGERS = 0xe0,
   RS_TAG_FLOATS,
 
-  /* A definition, then the value it stands before: n (one byte), n keys:
-     length (one byte), bytes. */
+  /* Definition of a shape, before a value: n (one byte), n keys: length (one
+     byte), bytes. */
   RS_TAG_SHAPE,
   RS_TAG_RECORD,            /* offset of a SHAPE in the message (4 bytes), n
                                (one byte), hash (4 bytes); the values of the
                                first n keys; 'hash' keys and values */
-  RS_TAG_RECORD_META,       /* the same, then the metatable; */
+  RS_TAG_RECORD_META,       /* RECORD, then the metatable */
   RS_TAG_RECORD_META_OPEN   /* as RS_TAG_TABLE_META_OPEN */
 };
 
 /*
- * LATER stands for a table that is too deep to be where it is.  Its contents,
- * a TABLE or RECORD of any kind, which is no object of its own, follow the
- * value in which it is; so do the upvalues of a FUNCTION_LATER.  There are as
- * many of these as were announced, in the same order, and they may announce
- * more.
+ * LATER stands for a table that is nested too deep for its contents to be in
+ * this place.  The contents follow the value that the table is in, as a TABLE
+ * or RECORD of any kind, which is not an object of its own.  The upvalues of a
+ * FUNCTION_LATER follow in the same way.  There are as many contents as were
+ * announced, in the same order, and they may announce more.
  */
 enum {
   RS_WIRE_SMALL_MAX = 127,  /* largest RS_TAG_INTEGER_SMALL */
@@ -121,9 +128,9 @@ enum {
 };
 
 /*
- * Numbers are little-endian, and lie anywhere.  The loops over bytes that
- * would say so are not seen through by compilers inside larger functions: a
- * store took 4 ns.
+ * Numbers are little-endian, at any address.  Compilers do not see through a
+ * loop over bytes inside larger functions: a store takes 4 ns.  So memcpy and
+ * these swaps do it.
  */
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 #define RS_WIRE_ORDER64(v) __builtin_bswap64(v)
@@ -163,7 +170,7 @@ rs_wire_get32 (const unsigned char *from)
   return RS_WIRE_ORDER32(v);
 }
 
-/* Bytes that the integer 'v' takes in two's complement, 1 to 8. */
+/* The bytes that the integer 'v' takes in two's complement, 1 to 8. */
 static inline unsigned
 rs_wire_integer_size (int64_t v)
 {
@@ -172,7 +179,8 @@ rs_wire_integer_size (int64_t v)
   return (bits + 8) / 8;
 }
 
-/* The integer, with its tag; how many bytes of RS_WIRE_NUMBER it takes. */
+/* Write the integer, with its tag.  Returns how many bytes it takes;
+   RS_WIRE_NUMBER bytes may be written. */
 static inline unsigned
 rs_wire_put_integer (unsigned char *to, int64_t v)
 {
@@ -182,12 +190,12 @@ rs_wire_put_integer (unsigned char *to, int64_t v)
   }
   const unsigned size = rs_wire_integer_size(v);
   to[0] = (unsigned char) (RS_TAG_INTEGER + size - 1);
-  rs_wire_put64(to + 1, (uint64_t) v);  /* what is too much is overwritten */
+  rs_wire_put64(to + 1, (uint64_t) v);  /* later bytes overwrite the surplus */
   return 1 + size;
 }
 
-/* The 'size' bytes of an integer, of 'left' that are there.  False when there
-   were a shorter way to write it. */
+/* Read an integer of 'size' bytes; 'left' bytes are there, at least 'size'.
+   False when there is a shorter way to write it. */
 static inline bool
 rs_wire_get_integer (const unsigned char *from, size_t left, unsigned size,
                      int64_t *v)
@@ -211,7 +219,7 @@ rs_wire_put_double (unsigned char *to, double v)
   rs_wire_put64(to, bits);
 }
 
-/* The float, with its tag; how many bytes. */
+/* Write the float, with its tag.  Returns how many bytes it takes. */
 static inline unsigned
 rs_wire_put_float (unsigned char *to, double v)
 {
