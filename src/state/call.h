@@ -2,10 +2,10 @@
 /*
  * call.h - run a call, or a chunk of them, in a state.
  *
- * A call is bytes in, bytes out: a message with the function, one with its
- * arguments (or with the items of a chunk), and afterwards one with what is
- * left.  Each call ends in a final state, whatever its code does; nothing is
- * raised past 'rs_call_run'.
+ * A call is bytes in, bytes out: a message with the function and a message
+ * with its arguments (or with the items of a chunk) go in, and a message with
+ * the result comes out.  Each call ends in a final state, whatever its code
+ * does; nothing is raised past 'rs_call_run'.
  *
  * Calls nest: a call that waits for another one may run it in the same state.
  */
@@ -19,19 +19,20 @@
 #include "state/stream.h"
 
 /*
- * One call, or one call for each item of a chunk.
+ * The forms of a result.
  *
- * The result of a plain call is a message of its values, or of the error
- * value, the traceback, and the text of an error whose value takes more to be
- * rebuilt than memory (or nil).  The result of a chunk is a message in which
- * each item that was started has a record:
+ * The result of a plain call is a message of its values.  When the call has
+ * failed, the message has three values: the error value, the traceback, and a
+ * text of the error (nil, unless the receiver needs modules or code to rebuild
+ * the error value).  The result of a chunk is a message in which each item
+ * that was started has a record:
  *
  *     state       1 byte: rs_job_state, and rs_reason in the upper half
  *     began, took 2 doubles, only with RS_BATCH_RECORDS
  *     count       4 bytes, of values, only with RS_BATCH_RECORDS
  *     attempts    4 bytes, only with RS_BATCH_RECORDS
  *     values      the first result, or all of them (RS_BATCH_RECORDS),
- *                 or, when it failed, the three of a plain call
+ *                 or, when the item failed, the three of a plain call
  *
  * Without RS_BATCH_RECORDS items in a row that completed share one record, so
  * that their results stand side by side:
@@ -45,82 +46,88 @@ enum {
   RS_RECORD_MORE = 24   /* bytes that only RS_BATCH_RECORDS has */
 };
 
-enum { RS_CALL_ROOM = 96 };  /* bytes of a message that needs no memory of its
-                                own */
+enum { RS_CALL_ROOM = 96 };  /* bytes of a message that stands in the rs_call
+                                and needs no memory of its own */
 
 typedef struct rs_call rs_call;
 
-/* Where a call sends what it has to tell while it runs; each function takes
-   over the record. */
+/* Where a call sends its records and events while it runs.  'record' and
+   'emit' take over the record. */
 typedef struct rs_call_sink {
   void (*record) (rs_call *call, rs_stream_record *record);
   void (*emit) (rs_call *call, rs_stream_record *record);  /* may wait */
-  bool (*ready) (rs_call *call);  /* it can take them; false: no memory */
+  bool (*ready) (rs_call *call);  /* can it take records?  false: no memory */
   const char *(*name) (rs_call *call);  /* lent, as long as the call */
 } rs_call_sink;
 
-/* Where in its message the items of a chunk begin. */
+/* A place between the items in the message of a chunk. */
 typedef struct rs_place {
-  size_t item;            /* how many stand before it */
+  size_t item;            /* how many items stand before it */
   rs_decoder_place in;    /* 'at' is 0: the beginning of the message */
 } rs_place;
 
-/* What only a chunk has: the items that it is to run, and what became of
-   them. */
+/* The part of a call that only a chunk has: first the request, constant down
+   to 'allowed', then the outcome. */
 typedef struct rs_chunk {
-  size_t count;               /* items; constant, as all that is asked */
+  size_t count;               /* items */
   unsigned arity;             /* values of an item */
   lua_Integer index;          /* of the first item */
   lua_Integer first, step;    /* of a range */
-  rs_place from;              /* 'item' is 0 here */
+  rs_place from;              /* where the items begin; 'item' is 0 here */
   double budget;              /* seconds after which no further item is
                                  started; 0: none */
-  const _Atomic bool *stop;   /* start nothing more */
-  _Atomic bool *failed;       /* the same, set when 'allowed' is used up; or
+  const _Atomic bool *stop;   /* no further item is started while set; or
                                  NULL */
-  _Atomic size_t *allowed;    /* failures until then; or NULL */
+  _Atomic bool *failed;       /* as 'stop'; set when 'allowed' is used up; or
+                                 NULL */
+  _Atomic size_t *allowed;    /* failures left until 'failed' is set; or
+                                 NULL */
 
-  rs_place rest;              /* what is left: where the items begin that were
-                                 not started; 'attempt' is that of the first
-                                 then */
-  size_t ended[RS_JOB_LOST + 1];  /* items, by state */
+  rs_place rest;              /* where the items begin that were not started;
+                                 'attempt' of the call is that of the first
+                                 of them */
+  size_t ended[RS_JOB_LOST + 1];  /* number of items, by state */
   double took;                /* seconds spent on items */
 
-  _Atomic size_t begun[5];    /* the place behind the item that runs, for who
-                                 finds it lost; set with a timeout only */
+  _Atomic size_t begun[5];    /* the place behind the item that runs, for the
+                                 thread that finds the call lost; set with a
+                                 timeout only */
 } rs_chunk;
 
-/* In the order of use: what a host looks at when it takes a small result, and
-   frees it, is in front. */
+/* A call: request and outcome, in the order of use.  The fields that a host
+   needs when it takes a small result and frees the call are in front. */
 struct rs_call {
-  rs_message *result;         /* what is left: owned by the caller, or NULL: no
+  rs_message *result;         /* outcome: owned by the caller; NULL: no
                                  memory */
-  rs_message *function;       /* what is asked, lent, constant: function or
-                                 source, then what follows the arguments */
-  rs_message *arguments;      /* or NULL: none, or a range */
-  rs_chunk *chunk;            /* or NULL: a plain call */
-  /* For a small result; for small arguments before that, unless they may be
-     needed again. */
+  rs_message *function;       /* request, lent, constant: function or source;
+                                 for a chunk also the extra arguments, which
+                                 follow the values of each item */
+  rs_message *arguments;      /* request; NULL: none, or a range */
+  rs_chunk *chunk;            /* NULL: a plain call */
+  /* Memory for a small result.  Before that, for small arguments, unless
+     another attempt may need the arguments again. */
   _Alignas(rs_message) unsigned char room[RS_CALL_ROOM];
-  rs_job_state state;         /* left, too */
-  rs_reason reason;           /* why it was stopped, if it was */
+  rs_job_state state;         /* outcome */
+  rs_reason reason;           /* outcome: why it was stopped, if it was */
 
-  uint64_t id;                /* what is asked, too, as all that follows */
+  uint64_t id;                /* request, as all that follows */
   double timeout;             /* seconds an item may take; 0: any time */
-  unsigned retries;           /* further attempts of an item */
-  unsigned attempt;           /* of the first item, or of the call; from 1 */
+  unsigned retries;           /* further attempts of an item, or the call */
+  unsigned attempt;           /* of the first item, or of the call; from 1;
+                                 outcome, too */
   uint8_t retry_on;           /* RS_RETRY_ */
   uint8_t flags;              /* RS_BATCH_ */
-  bool keep;                  /* 'function' may be kept: 'constant' in it,
-                                 where a worker would take it from the host's
-                                 CPU */
-  rs_wish wish;               /* it shall stop */
-  _Atomic uint16_t depth;     /* calls that wait for it, one for another; set
-                                 by the thread of the one that does, read by
-                                 its runner; it publishes nothing */
+  bool keep;                  /* a state may keep 'function'; a copy of
+                                 'function->constant', so that a worker need
+                                 not read a cache line of the host's CPU */
+  rs_wish wish;               /* made: the call is to be stopped */
+  _Atomic uint16_t depth;     /* length of the chain of calls that wait for
+                                 this one; set by the thread of a call that
+                                 waits, read by the thread that runs this
+                                 one; publishes nothing */
 };
 
-/* True when it has results. */
+/* True when a call or an item in this state has results. */
 static inline bool
 rs_job_state_good (rs_job_state state)
 {
@@ -136,8 +143,8 @@ rs_job_state_final (rs_job_state state)
 
 /*
  * Run 'call' on 'L', a coroutine of the state that is running, or the main
- * one when L is NULL.  Fills what is left in 'call'; its state is
- * RS_JOB_QUEUED when it is to be tried again.
+ * one when L is NULL.  Fills the outcome in 'call'; its state is RS_JOB_QUEUED
+ * when the call is to be tried again.
  */
 void rs_call_run (rs_state *s, lua_State *L, rs_call *call,
                   const rs_call_sink *sink);

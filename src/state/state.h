@@ -19,12 +19,12 @@
 
 typedef struct rs_state rs_state;
 
-/* What a runspace may use. */
+/* The limits of a runspace; 0: no limit. */
 typedef struct rs_limits {
-  size_t memory;              /* bytes; 0: any */
-  uint64_t instructions;      /* of an item or a plain call; 0: any */
-  uint64_t max_tasks;         /* items and plain calls of one state; 0: any */
-  size_t max_bytes;           /* that a state may keep between calls; 0: any */
+  size_t memory;              /* bytes */
+  uint64_t instructions;      /* of an item or a plain call */
+  uint64_t max_tasks;         /* items and plain calls of one state */
+  size_t max_bytes;           /* that a state may keep between calls */
 } rs_limits;
 
 typedef struct rs_state_options {
@@ -34,55 +34,58 @@ typedef struct rs_state_options {
   rs_pool *pool;                          /* lent; opaque here */
   unsigned worker;
   rs_cancel *cancel;                      /* lent; of the thread */
-  const rs_wish *wish;                    /* that stops seeding; lent */
-  void *owner;                            /* of that: the rs_call that waits
-                                             for it, or RS_SEEDING */
+  const rs_wish *wish;                    /* stops seeding; lent */
+  void *owner;                            /* of the token of seeding: the
+                                             rs_call that waits for the state,
+                                             or RS_SEEDING */
 } rs_state_options;
 
 /*
  * Open a state.  RS_OK, RS_ENOMEM, RS_ESTOPPED or RS_EFAILED: seeding raised,
- * the error has the text.  The thread that will run it.
+ * and 'err' has the text.  Called by the thread that will run the state.
  */
 int rs_state_open (const rs_state_options *options, rs_state **out,
                    rs_error *err);
 void rs_state_close (rs_state *s);
 
-/* Calls that wait for one another in it. */
+/* Number of calls that are nested in the state: all but the innermost one
+   wait. */
 unsigned rs_state_depth (const rs_state *s);
 
-/* Let go of functions that no batch will send again.  Now and then. */
+/* Release the kept functions that no batch will send again.  To be called now
+   and then. */
 void rs_state_trim (rs_state *s);
 
-/* Let go of what the last job has assigned, which the next one would see to.
-   Before its thread sleeps. */
+/* Release the environment of the last job now, instead of when the next job
+   begins.  To be called before the thread sleeps. */
 void rs_state_rest (rs_state *s);
 
 /* [-0, +0, -]  The runspace that 'L' belongs to, or NULL.  Lent. */
 rs_state *rs_state_of (lua_State *L);
 
-/* What was given at opening. */
+/* The options that were given to 'rs_state_open'. */
 rs_pool *rs_state_pool (const rs_state *s);
 unsigned rs_state_worker (const rs_state *s);
 rs_cancel *rs_state_cancel (const rs_state *s);
 
-/* Memory that its Lua values take. */
+/* Bytes of memory that the Lua values of the state take. */
 size_t rs_state_bytes (const rs_state *s);
 
 /* ------------------------------------------------------------- for call.c */
 
 
-/* [-0, +n, e]  Push the values of 'message', as 'rs_decode_all' does.  How
-   many. */
+/* [-0, +n, e]  Push the values of 'message', as 'rs_decode_all' does.  Returns
+   how many. */
 int rs_state_decode (lua_State *L, const rs_message *message,
                      const rs_common *common, int marks);
 
-/* [-0, +n, e]  The same, when the first is a function or a source text that
-   becomes one. */
+/* [-0, +n, e]  Push the values of 'message', whose first one is a function, or
+   a source text that is compiled.  Returns how many. */
 int rs_state_push_function (lua_State *L, rs_message *message, int marks);
 
 enum { RS_STATE_KEPT = 4 };  /* functions of batches kept in a runspace */
 
-/* One call that runs (call.c). */
+/* A call that runs; defined in call.c. */
 typedef struct rs_run rs_run;
 
 struct rs_state {
@@ -95,30 +98,34 @@ struct rs_state {
   unsigned born;          /* generation: fork.h */
   int reset;              /* RS_RESET_ */
   rs_environment environment;
-  bool exhausted;         /* it wanted more memory than its limit */
-  bool forced;            /* something was stopped by force */
+  bool exhausted;         /* more memory was wanted than the limit */
+  bool forced;            /* an item or a call was stopped by force, or the
+                             state is damaged: it must be replaced */
   bool seeding;           /* entries of the initial state run */
-  bool initializing;      /* 'init' runs while it is seeded, or has failed */
-  uint64_t tasks;         /* items and plain calls that it ran */
+  bool initializing;      /* 'init' runs in seeding, or has failed there */
+  uint64_t tasks;         /* items and plain calls that have ended */
   rs_run *run;            /* the innermost call, or NULL */
-  /* It has printed this line; or NULL. */
+  /* Called for each line that was printed, without its end; or NULL. */
   void (*on_line) (rs_state *s, int fd, const char *text, size_t size);
-  unsigned depth;         /* how many there are */
+  unsigned depth;         /* number of nested calls; 'run' is the innermost */
   rs_buf lines[2];        /* begun and not ended, on standard output, error */
-  rs_encoder spare;       /* memory for the next result; 'forbidden' in it is
-                             what may not leave the state */
+  rs_encoder spare;       /* memory for the next result; its 'forbidden' are
+                             the kinds of values that may not leave the
+                             state */
   struct {
-    rs_message *function; /* a reference, or NULL */
-    int values;           /* in it: the function, and extra arguments */
-    int ref;              /* registry: the function, or an array of all */
+    rs_message *function; /* a reference, or NULL: the slot is free */
+    int values;           /* in the message: the function, extra arguments */
+    int ref;              /* registry: the function, or an array of all
+                             values */
     int common;           /* registry: tables that came with it; or 0 */
   } kept[RS_STATE_KEPT];
-  unsigned next_kept;     /* the slot to be used next */
+  unsigned next_kept;     /* slot that is used next, modulo RS_STATE_KEPT */
 };
 
-/* These have parts that are asked for each item, and are quick then. */
+/* Inline functions, which are called for each item: the usual case is a quick
+   look, and calls nothing. */
 
-/* [-0, +0, m]  An environment that nobody has assigned to. */
+/* [-0, +0, m]  Replace the environment, if code has assigned to it. */
 static inline void
 rs_state_renew_environment (lua_State *L, rs_state *s)
 {
@@ -126,10 +133,10 @@ rs_state_renew_environment (lua_State *L, rs_state *s)
     rs_environment_renew(L, &s->environment, s->depth > 1 || s->seeding);
 }
 
-/* Write the lines that it has begun. */
+/* End the lines that are begun, and write them. */
 void rs_state_write_lines (rs_state *s);
 
-/* A call or an item has ended: so have its lines. */
+/* A call or an item has ended: end and write the lines that it has begun. */
 static inline void
 rs_state_end_lines (rs_state *s)
 {
@@ -137,11 +144,12 @@ rs_state_end_lines (rs_state *s)
     rs_state_write_lines(s);
 }
 
-/* It has reached a limit of what a state may be used for. */
+/* True when the state has reached 'max_tasks' or 'max_bytes'. */
 bool rs_state_used_up (rs_state *s);
 
-/* It is to be replaced: something was forced to stop in it, it had too little
-   memory, or it has reached a limit. */
+/* True when the state is to be replaced: an item or a call was stopped by
+   force, memory was too little, the process has forked, or the state has
+   reached a limit. */
 static inline bool
 rs_state_spent (rs_state *s)
 {
