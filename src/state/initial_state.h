@@ -34,29 +34,31 @@ struct rs_initial_state {
   _Atomic unsigned refs;
   _Atomic bool sealed;   /* set by the thread that opens a pool with it */
   unsigned libs;         /* RS_LIB_ */
-  bool warnings;         /* 'warn' speaks */
-  bool inherited;        /* a sandbox holds from the beginning: */
+  bool warnings;         /* 'warn' writes from the start */
+  bool inherited;        /* 'outer' holds while a state is seeded */
   rs_sandbox outer;      /* its names are owned */
-  bool contained;        /* one holds at the end, and not less strictly: */
+  bool contained;        /* 'sandbox', not less strict than 'outer', holds
+                            once a state is seeded */
   rs_sandbox sandbox;    /* its names are owned */
   char *path, *cpath;    /* owned, or NULL */
   rs_list entries;       /* rs_entry, owned */
-  rs_entry *own;         /* of them, the module 'parallel' as it is unless the
-                            program has another one; or NULL */
+  rs_entry *own;         /* the entry of the library's own module 'parallel';
+                            NULL: the program has added another module of that
+                            name */
 };
 
-/* The opener of the module 'parallel' in a runspace.  The Lua face, which is
-   above, has it: nothing here knows what it does. */
+/* The opener of the module 'parallel' in a runspace.  Defined by the Lua face,
+   a floor above; the state only calls it. */
 extern const lua_CFunction rs_own_module;
 
-/* No more changes. */
+/* Make the initial state constant. */
 void rs_initial_state_seal (rs_initial_state *is);
 
-/* Opening a state with it runs code of scripts, or may: it can fail in one
-   state and not in another. */
+/* True when opening a state with 'is' may run code of scripts: then it can
+   fail in one state and succeed in another. */
 bool rs_initial_state_runs_scripts (const rs_initial_state *is);
 
-/* Opening a state with it fails for want of memory only. */
+/* True when opening a state with 'is' fails for want of memory only. */
 bool rs_initial_state_is_sure (const rs_initial_state *is);
 
 #endif

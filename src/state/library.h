@@ -8,10 +8,10 @@
 #include <lua.h>
 
 /*
- * [-0, +0, m]  Replace, in the globals and in 'os', where they are there:
+ * [-0, +0, m]  Replace, where the globals and 'os' have them:
  *
- *   load, loadfile,  give chunks the environment of the job instead of the
- *   dofile           globals that all jobs share
+ *   load, loadfile,  give chunks the environment of the job, not the globals,
+ *   dofile           which all jobs share
  *   os.exit          raises: a job cannot end the host
  *   os.setlocale     changes nothing: the locale belongs to the whole process
  */

@@ -7,8 +7,8 @@
 
 #include <lua.h>
 
-/* [-0, +0, m]  A module was loaded, whose value is at 'index': it may be
-   luv. */
+/* [-0, +0, m]  A module was loaded, whose value is at 'index'.  If the module
+   is luv, catch the errors of its callbacks. */
 void rs_luv_adopt (lua_State *L, int index);
 
 #endif

@@ -10,8 +10,9 @@
 #include <lua.h>
 
 /*
- * Where it goes: 'size' bytes for standard output (1) or standard error (2),
- * any part of a line or many lines.  0, or the 'errno' of what failed.
+ * The receiver of all output.  'write' gets 'size' bytes for standard output
+ * ('fd' is 1) or standard error (2): a part of a line, or many lines.
+ * Returns 0, or 'errno' of the failure.
  * [-0, +0, -]
  */
 typedef struct rs_output {
@@ -19,13 +20,14 @@ typedef struct rs_output {
 } rs_output;
 
 /*
- * [-0, +0, m]  Replace, where they are there: 'print', 'io.write' and the
- * method 'write' of files, which do as they did with other files than these
- * two; and let 'warn' use the standard error.  'output' stays.
+ * [-0, +0, m]  Let 'print', 'io.write', the method 'write' of files, and
+ * 'warn' (standard error) write to 'output', where the state has them.  Files
+ * other than standard output and error are written as before.  'output' must
+ * live as long as the state.
  */
 void rs_output_open (lua_State *L, const rs_output *output);
 
-/* [-0, +0, m]  Let 'print' in a host write a line at once. */
+/* [-0, +0, m]  Let 'print' in a host write each line as a whole. */
 void rs_output_open_host (lua_State *L);
 
 #endif

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * rebuild.h - what came back becomes values; or a text that says why not.
+ * rebuild.h - rebuild the values of a message, or tell why they cannot be.
  *
- * To make values of bytes can take a module that is not here, code that
- * raises, more memory than there is.  That is the end of one value, item or
- * job, and of nothing else.
+ * Rebuilding values from bytes can need a module that is not there, code that
+ * raises, or more memory than there is.  Such a failure ends one value, item
+ * or job, and nothing else.
  */
 #ifndef RS_REBUILD_H
 #define RS_REBUILD_H
@@ -12,22 +12,25 @@
 #include "runspace.h"
 
 /*
- * [-0, +(n|2), e]  Call 'f' with 'ud', and leave all that it returns; how many
- * values these are.  If it raises, -1: a text that says why, and a traceback,
- * a string or nil, are there instead.  Raises only when the job that runs in
- * 'L' is to stop.
+ * [-0, +(n|2), e]  Call 'f' with the light userdata 'ud', and leave all that
+ * it returns.  Returns how many values these are.  If 'f' raises, returns -1
+ * and leaves two values: a text that says why, and a traceback (a string or
+ * nil).  Raises only when a hook has raised in 'f', for an interrupt or
+ * because the job is to stop, or when the job that runs in 'L' is to stop.
  */
 int rs_rebuild (lua_State *L, lua_CFunction f, void *ud);
 
-/* [-0, +(n|2), e]  'rs_decode_try' of the result of a call of 'function',
-   which this state has sent. */
+/* [-0, +(n|2), e]  Rebuild the result of a call of 'function', which this
+   state has sent, or of any message when 'function' is NULL; '*n' is how many
+   values are left.  False: the two values of a failed 'rs_rebuild' are. */
 bool rs_rebuild_result (lua_State *L, const rs_message *result,
                         const rs_message *function, int *n);
 
 /*
- * [-0, +0, -]  Put in front of such a text, at the index 'text', what it is
- * that is not there; and behind it the text at 'was' (0: none), if that is
- * one, which it had of itself.
+ * [-0, +0, -]  Complete the text of a failed 'rs_rebuild' at the index 'text':
+ * put in front of it that 'what' ("the result") cannot be rebuilt, and behind
+ * it the string at the index 'was', the text that the sender made of the value
+ * (0, or no string: nothing is put behind).
  */
 void rs_rebuild_tell (lua_State *L, int text, const char *what, int was);
 

@@ -8,14 +8,15 @@
 #include <lua.h>
 
 /*
- * [-0, +0, m]  Seed 'math.random' of this state, where it has the library, by
- * bytes of the kernel.  Lua itself seeds by the time and an address, and both
- * recur in states that are made one after another.
+ * [-0, +0, m]  Seed 'math.random' of this state by bytes of the kernel, if the
+ * state has the library.  Lua itself seeds by the time and an address, and
+ * both recur in states that are made one after another.
  */
 void rs_seed_random (lua_State *L);
 
-/* [-0, +0, m]  The same, and let 'math.randomseed()' do it again: that is the
-   time and an address, too. */
+/* [-0, +0, m]  Do as 'rs_seed_random', and let 'math.randomseed()' without
+   arguments seed by bytes of the kernel, too, in place of the time and an
+   address. */
 void rs_seed_open (lua_State *L);
 
 #endif
