@@ -2,21 +2,22 @@
 /*
  * cancel.c - how what runs in a runspace is stopped.
  *
- * Three threads meet here: the one that runs the calls, whoever asks, and the
- * thread of the timers, which sends signals again, goes from soft to hard, and
- * says that a thread is lost.  'lock' is held while a signal is sent, so the
- * thread is there to get it.
+ * Three threads meet here: the thread that runs the calls, a thread that
+ * requests a stop, and the thread of the timers, which sends signals again,
+ * goes from soft to hard, and declares a thread lost.  'lock' is held while a
+ * signal is sent, so the thread that gets the signal has not ended.
  *
- * The handler runs on the thread of the calls, anywhere in Lua or in C.  It
- * reads atomics and calls 'lua_sethook', which the manual allows there; it
- * takes no lock and allocates nothing.  The hook that it plants does the
- * rest.  While something is stopped by force the handler also looks where it
- * is ('look'), so that what is lost can say from what it did not come back.
+ * The signal handler runs on the thread of the calls, anywhere in Lua or in C.
+ * The handler reads atomics and calls 'lua_sethook', which the manual allows
+ * there; it takes no lock and allocates nothing.  The hook that it plants does
+ * the rest.  While a call is stopped by force the handler also looks where the
+ * thread stands ('look'), so that a lost call can tell which C function it did
+ * not come back from.
  *
  * A time-out costs two atomic operations an item: 'due' moves on, and the
- * timer stays where it is, if that is not too late; when it fires too early
- * it is set again.  Whoever takes 'due' by an exchange decides whether an
- * item has ended in time.
+ * timer stays set to its instant, unless that is later than 'due'.  A timer
+ * that fires too early is set again.  The thread that takes 'due' by an
+ * exchange decides whether an item has ended in time.
  */
 #include "state/cancel.h"
 
@@ -36,23 +37,26 @@
 #include "base/timer.h"
 
 #define AGAIN 5e-3         /* seconds after which a signal is sent again */
-#define SLOW 0.4           /* seconds more for a busy machine to look where a
-                              thread is */
-#define FIRED (-1.0)       /* 'due' of what has run out of time */
+#define SLOW 0.4           /* seconds that 'lost_at' may be exceeded while the
+                              handler has not looked LOOKS times: a busy
+                              machine delivers signals late */
+#define FIRED (-1.0)       /* 'due' of an item, or a call, that the timer has
+                              found to be out of time */
 #define TICK 0.02          /* seconds that 'rs_now_coarse' may be behind */
 
 enum {
   ALL = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
   MAX_STEP = 1000,         /* instructions between two looks at a limit */
-  MAX_CALLS = 64,          /* that are told of a loss */
-  LOOKS = 3,               /* that find a thread in one call again, until that
-                              is named */
-  CALLERS = 16,            /* that are looked at for a line of a script */
+  MAX_CALLS = 64,          /* nested calls that end as lost with a thread */
+  LOOKS = 3,               /* looks that find the same call again, until its
+                              function is noted */
+  CALLERS = 16,            /* levels of the stack that are searched for a line
+                              of a script */
   NAME = 64,               /* bytes of a function's name */
   MAX_DISPLACED = 8        /* hooks that are remembered */
 };
 
-/* A hook of a coroutine's, or of none. */
+/* A hook, and the coroutine that has it, or NULL. */
 typedef struct hook {
   lua_State *L;
   lua_Hook call;
@@ -60,59 +64,63 @@ typedef struct hook {
   int count;
 } hook;
 
-/* Where a thread stands. */
+/* The place where a thread stands. */
 typedef struct place {
   char name[NAME];          /* of the C function; "": it has none */
-  char source[LUA_IDSIZE];  /* that called it; only with a line */
-  int line;                 /* or 0 */
+  char source[LUA_IDSIZE];  /* of the script that calls it; only with a line */
+  int line;                 /* of the script; 0: not known */
 } place;
 
 struct rs_cancel {
-  rs_running running;      /* first: rs_cancel_switch */
+  rs_running running;      /* first: 'rs_running_switch' casts it */
   _Atomic unsigned refs;
   const rs_cancel_owner *owner;  /* constant, as the next three */
   void *ud;
   int signal;              /* 0: none */
   pthread_t thread;
 
-  uint64_t limit;          /* instructions of an item; 0: none; the thread's
-                              own, as the next two */
+  uint64_t limit;          /* instructions of an item; 0: none; only the
+                              thread itself uses this and the next two */
   bool finalizes;          /* rs_cancel_set_finalizes */
-  hook kept;               /* that calls begin with */
-  hook displaced[MAX_DISPLACED];  /* by ours; the handler writes it, too */
-  _Atomic bool planted;    /* the hook was */
+  hook kept;               /* the hook that calls begin with; 'L' is unused */
+  hook displaced[MAX_DISPLACED];  /* hooks that 'on_hook' has replaced; the
+                              handler writes them, too */
+  _Atomic bool planted;    /* 'on_hook' was set since the last 'clean' */
   _Atomic unsigned sent;   /* signals; written under the lock, read by the
                               handler */
   _Atomic unsigned seen;   /* signals that came; read by any thread */
-  const void *at;          /* the call that looks have found; the handler's,
-                              as the next three */
-  unsigned moves;          /* and how often a block was moved by then */
-  _Atomic unsigned looks;  /* in a row that found it; read by who waits for
-                              them before it says that the thread is lost */
-  place place;             /* changes only after LOOKS signals */
+  const void *at;          /* the call that 'look' has found, or NULL; used by
+                              the handler and the thread itself, as 'moves'
+                              and 'place' */
+  unsigned moves;          /* rs_alloc.moves when 'look' found it first */
+  _Atomic unsigned looks;  /* that found it again, in a row; the thread of the
+                              timers waits for LOOKS of them before it
+                              declares the thread lost */
+  place place;             /* written by look number LOOKS */
   _Atomic bool found;      /* 'place' tells where the thread stands; set by
-                              the handler, read by who says that it is lost */
-  _Atomic bool refuse;     /* memory */
+                              the handler, read by the thread that declares
+                              the thread lost, for 'place' */
+  _Atomic bool refuse;     /* the allocator refuses memory */
   _Atomic double armed;    /* instant at which the timer fires, or earlier;
-                              of any thread */
+                              used by any thread */
   rs_timer timer;
 
   pthread_mutex_t lock;    /* guards down to the blank line */
-  unsigned taken;          /* 'times_taken' when the last one was sent */
-  bool lost;               /* it does not come back */
-  bool telling;            /* the owner is being told */
+  unsigned taken;          /* 'times_taken' when the last signal was sent */
+  bool lost;               /* the thread does not come back */
+  bool telling;            /* the owner is being told of the loss */
   bool left;               /* the thread has ended */
-  const rs_sleeper *sleeper;  /* while it waits, or NULL */
+  const rs_sleeper *sleeper;  /* where the thread waits, or NULL */
   pthread_cond_t told;     /* !telling */
 };
 
-/* The one of the calling thread, for its signal handler and its hook. */
+/* The rs_cancel of the calling thread, for its signal handler and its hook. */
 static _Thread_local rs_cancel *mine;
 
-/* Of a thread that has none: no call is ever in it. */
+/* The rs_running of a thread that has no rs_cancel: its 'top' is NULL. */
 static _Thread_local rs_running other;
 
-/* Signals that were sent have not come. */
+/* Have some of the 'sent' signals not come yet? */
 static bool
 on_its_way (const rs_cancel *c, unsigned sent)
 {
@@ -120,7 +128,7 @@ on_its_way (const rs_cancel *c, unsigned sent)
          > 0;
 }
 
-/* How many were sent. */
+/* Number of the last signal that was sent. */
 static unsigned
 sent_to (const rs_cancel *c)
 {
@@ -183,7 +191,7 @@ rs_wish_make (rs_wish *wish, rs_reason reason, double grace)
 
 char rs_seeding;
 
-/* It is the token of a call, which has an owner that is told. */
+/* Is 't' the token of a call, whose owner is told of a loss? */
 static bool
 is_call (const rs_token *t)
 {
@@ -221,7 +229,7 @@ set_raised (rs_token *t, bool raised)
   atomic_store_explicit(&t->raised, raised, memory_order_relaxed);
 }
 
-/* Shall its code raise? */
+/* Is the code of the call 't' to raise? */
 static bool
 pending (const rs_token *t)
 {
@@ -251,8 +259,8 @@ step_of (const rs_cancel *c)
   return c->limit < MAX_STEP ? (int) c->limit : MAX_STEP;
 }
 
-/* The hook of the script's, or of a module's, on 'L' comes back when ours
-   goes. */
+/* Remember the hook that a script, or a module, has set on 'L', so that
+   'unplant' can set it again. */
 static void
 displace (rs_cancel *c, lua_State *L)
 {
@@ -267,6 +275,8 @@ displace (rs_cancel *c, lua_State *L)
     *h = (hook) { L, call, lua_gethookmask(L), lua_gethookcount(L) };
 }
 
+/* Set 'on_hook' on 'L' for each event.  The thread itself, or its signal
+   handler. */
 static void
 plant (rs_cancel *c, lua_State *L)
 {
@@ -275,6 +285,8 @@ plant (rs_cancel *c, lua_State *L)
   lua_sethook(L, on_hook, ALL, 1);
 }
 
+/* Take 'on_hook' from 'L', or let it only count, where instructions are
+   limited. */
 static void
 unplant (rs_cancel *c, lua_State *L)
 {
@@ -293,8 +305,9 @@ unplant (rs_cancel *c, lua_State *L)
   lua_sethook(L, h.call, h.mask, h.count);
 }
 
-/* Key in the registry, by address: an array of what is raised, by reason, made
-   when the state was opened, since memory may be refused. */
+/* The key in the registry, by address, of an array of the texts that are
+   raised, by reason.  Made when the state is opened, since later memory may be
+   refused. */
 static const char texts_key;
 
 rs_reason
@@ -306,7 +319,8 @@ rs_token_reason (rs_cancel *c, const rs_token *t)
   return reason;
 }
 
-/* [-0, +0, v]  Raise for the innermost call. */
+/* [-0, +0, v]  Raise the reason for which the innermost call, 't', is to be
+   stopped. */
 static int
 stop (rs_cancel *c, lua_State *L, rs_token *t)
 {
@@ -334,7 +348,7 @@ on_hook (lua_State *L, lua_Debug *ar)
   else if (c == NULL)
     lua_sethook(L, NULL, 0, 0);
   else if (c->limit == 0 || lua_gethookmask(L) != LUA_MASKCOUNT)
-    unplant(c, L);  /* it is late: what it was planted for has ended */
+    unplant(c, L);  /* planted for a call that has ended */
   else if (t != NULL && ar->event == LUA_HOOKCOUNT) {
     t->spent += (uint64_t) step_of(c);
     if (t->spent >= c->limit) {
@@ -353,8 +367,8 @@ rs_cancel_check (rs_cancel *c, lua_State *L)
 
 /* ------------------------------------------------------- where it stands */
 
-/* As much of 'text' as there is room for, and nothing that a terminal would
-   obey. */
+/* Copy as much of 'text' as there is room for in 'size' bytes, with '?' for
+   control characters, which a terminal would obey. */
 static void
 copy_text (char *to, const char *text, size_t size)
 {
@@ -372,7 +386,8 @@ forget_place (rs_cancel *c)
   atomic_store_explicit(&c->found, false, memory_order_relaxed);
 }
 
-/* Note which C function is called at 'ar', and from where. */
+/* Note in 'place' which C function runs at 'ar', and from which line it was
+   called.  Runs in the handler, see 'look'. */
 static void
 note_place (rs_cancel *c, lua_State *L, lua_Debug *ar)
 {
@@ -390,19 +405,20 @@ note_place (rs_cancel *c, lua_State *L, lua_Debug *ar)
 }
 
 /*
- * The handler looks where the thread stands, while that is stopped by force.
- * It may have interrupted anything, so what it reads has to be whole at any
- * instruction:
+ * Look where the thread stands, in its signal handler, while the call is
+ * stopped by force.  The handler may have interrupted any instruction, so all
+ * that it reads must be whole at any time:
  *
- * - 'lua_getstack' for level 0 reads one pointer, that to the innermost call.
- *   It is compared, not followed, until it was the same LOOKS times more: by
- *   then the call has begun long ago, and Lua has filled in all of it, and of
- *   its callers, who do not run meanwhile.
- * - 'lua_getinfo' follows it.  It only reads: the call, its function on the
- *   stack, and the code and the constants of its caller.  These stay where
- *   they are, but for the stack, when that is made larger (in finalizers; the
- *   allocator refuses elsewhere) or smaller.  So nothing is read unless no
- *   block was moved, nor begun to be, since the call was found first.
+ * - 'lua_getstack' for level 0 reads one pointer, to the innermost call of
+ *   'L'.  That pointer is compared, not followed, until LOOKS further looks
+ *   have found the same one.  By then the call has begun long ago, and Lua has
+ *   filled in all of its data and of its callers, which do not run meanwhile.
+ * - 'lua_getinfo' follows the pointer.  It only reads: the call, its function
+ *   on the stack, and the code and the constants of its caller.  None of these
+ *   moves, except the stack, when it is made larger (in finalizers; elsewhere
+ *   the allocator refuses) or smaller.  So 'lua_getinfo' is called only if no
+ *   block was moved, nor begun to be moved, since the first look that found
+ *   the call.
  *
  * A C function that waits in a system call touches none of this.
  */
@@ -424,7 +440,7 @@ look (rs_cancel *c, lua_State *L)
     note_place(c, L, &ar);
 }
 
-/* The handler has had no time to find that out. */
+/* Has the handler not yet looked LOOKS times at the same call? */
 static bool
 is_looking (const rs_cancel *c)
 {
@@ -452,17 +468,19 @@ rs_cancel_place (const rs_cancel *c, char *text, size_t size)
 /* ------------------------------------------------------------ the handler */
 
 /*
- * What the program has, or had, for the signals; at most one of the two is not
- * NULL.  Written under the lock in 'take_signal', and read by handlers, one
- * word at a time.
+ * The handlers that the program had for each signal before 'take_signal'; at
+ * most one of the two is not NULL.  Written under the lock 'signals'; read by
+ * 'pass_on' in any thread, one word at a time.
  */
 static void (*_Atomic plain_before[NSIG]) (int);
 static void (*_Atomic info_before[NSIG]) (int, siginfo_t *, void *);
 
-/* A handler of the program's runs on this thread, which may call ours. */
+/* Set while a handler of the program, which may call 'on_signal', runs on this
+   thread. */
 static _Thread_local volatile sig_atomic_t passing;
 
-/* A signal that is not ours. */
+/* Call the program's handler for a signal that this file did not send.  Does
+   nothing when that handler itself has called 'on_signal'. */
 static void
 pass_on (int signal, siginfo_t *info, void *context)
 {
@@ -491,14 +509,14 @@ on_signal (int signal, siginfo_t *info, void *context)
       if (atomic_load_explicit(&c->refuse, memory_order_relaxed))
         look(c, L);
     }
-    /* Publishes nothing but that it came. */
+    /* Publishes only that the signal has come. */
     atomic_fetch_add_explicit(&c->seen, 1, memory_order_release);
     return;
   }
   pass_on(signal, info, context);
 }
 
-/* Remember what the program does with the signal. */
+/* Remember the handler that the program had for the signal. */
 static void
 keep_before (int signal, const struct sigaction *old)
 {
@@ -510,14 +528,17 @@ keep_before (int signal, const struct sigaction *old)
                                                           : old->sa_handler);
 }
 
-/* How often each was taken: what was sent before may have gone to a handler
-   that was not ours. */
+/* How often each signal was taken.  A signal that was sent before the last
+   time may have gone to a handler of the program, and is not waited for. */
 static _Atomic unsigned times_taken[NSIG];
 
+/* Held while a handler is exchanged. */
 static pthread_mutex_t signals = PTHREAD_MUTEX_INITIALIZER;
 
-/* Take the signal, and again when the program has set a handler of its own
-   since; it is never given back, since one may be on its way. */
+/* Set 'on_signal' as the handler of the signal, unless it is.  Called for each
+   request, and by the timer, since the program may have set another handler
+   meanwhile.  The handler of the program is never set again, since a signal
+   may be on its way. */
 static void
 take_signal (int signal)
 {
@@ -527,7 +548,8 @@ take_signal (int signal)
   pthread_mutex_lock(&signals);
   if (sigaction(signal, NULL, &now) == 0
       && !((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_signal)) {
-    /* Blocking calls return when it comes: no SA_RESTART. */
+    /* No SA_RESTART: a system call that blocks returns when the signal
+       comes. */
     struct sigaction action = { .sa_flags = SA_SIGINFO | SA_ONSTACK };
     action.sa_sigaction = on_signal;
     sigemptyset(&action.sa_mask);
@@ -576,7 +598,7 @@ rs_cancel_unref (rs_cancel *c)
   if (c == NULL
       || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
     return;
-  rs_timer_clear(&c->timer);  /* who asked last may have set it */
+  rs_timer_clear(&c->timer);  /* a late request may have set it */
   pthread_mutex_destroy(&c->lock);
   pthread_cond_destroy(&c->told);
   free(c);
@@ -592,7 +614,8 @@ rs_cancel_leave (rs_cancel *c)
   mine = NULL;
 }
 
-/* Nobody asks the thread of a child to stop, nor tells of it. */
+/* Set up the locks and the timer anew in a child of fork(2): the threads that
+   stop calls, and tell of a loss, are not there. */
 static void
 begin_child (void)
 {
@@ -628,7 +651,7 @@ rs_running_mine (void)
 void
 rs_cancel_keep_hook (rs_cancel *c, lua_Hook call, int mask, int count)
 {
-  if (call != on_hook)  /* not while it is being stopped */
+  if (call != on_hook)  /* seeding is being stopped? */
     c->kept = (hook) { NULL, call, mask, count };
 }
 
@@ -640,7 +663,8 @@ rs_cancel_note_hook (rs_cancel *c)
     t->hooked = true;
 }
 
-/* Has a call that waits for this one set a hook, which would go, too? */
+/* Has a call that waits for the call 't' set a hook?  'restore_hook' would
+   remove that hook, too. */
 static bool
 waits_hooked (const rs_token *t)
 {
@@ -650,7 +674,7 @@ waits_hooked (const rs_token *t)
   return hooked;
 }
 
-/* A call or an item ends: 'L' has the hook that calls begin with. */
+/* A call or an item ends: set the hook that calls begin with on 'L'. */
 static void
 restore_hook (rs_cancel *c, lua_State *L)
 {
@@ -706,7 +730,8 @@ set_level_locked (rs_cancel *c, rs_token *t, int level)
     atomic_store_explicit(&c->refuse, level == RS_HARD, memory_order_relaxed);
 }
 
-/* The item of 't' is to be stopped, or all of it. */
+/* Request that the call 't' be stopped, or its item only; 'grace' is in
+   seconds. */
 static void
 request_locked (rs_cancel *c, rs_token *t, rs_reason reason, bool item,
                 double grace)
@@ -724,7 +749,8 @@ request_locked (rs_cancel *c, rs_token *t, rs_reason reason, bool item,
     t->hard_at = hard_at;
 }
 
-/* The same, and the calls inside it. */
+/* Request that the call 't', or its item, be stopped, and all calls inside
+   it. */
 static void
 request_all_locked (rs_cancel *c, rs_token *t, rs_reason reason, bool item,
                     double grace)
@@ -734,6 +760,7 @@ request_all_locked (rs_cancel *c, rs_token *t, rs_reason reason, bool item,
   request_locked(c, t, reason, item, grace);
 }
 
+/* Stop the call 't', and all calls inside it, by force. */
 static void
 force_locked (rs_cancel *c, rs_token *t, double now)
 {
@@ -749,7 +776,7 @@ force_locked (rs_cancel *c, rs_token *t, double now)
   }
 }
 
-/* One signal at a time is on its way. */
+/* Send a signal to the thread, unless one is on its way to 'on_signal'. */
 static void
 send_locked (rs_cancel *c)
 {
@@ -765,14 +792,16 @@ send_locked (rs_cancel *c)
   pthread_kill(c->thread, c->signal);
 }
 
-/* Bring every call up to the present.  Returns when to look again. */
+/* Do for each call of the thread what is due at 'now'.  Returns the instant of
+   the next step. */
 static double
 advance_locked (rs_cancel *c, double now)
 {
   double next = RS_NEVER;
   for (rs_token *t = top_of(c); t != NULL; t = t->outer) {
     double due = atomic_load(&t->due);
-    /* Who takes it decides whether the item has ended in time. */
+    /* The exchange decides whether the item has ended in time: see
+       'settle'. */
     if (due >= 0 && due <= now && atomic_compare_exchange_strong(&t->due, &due,
                                                                  FIRED))
       request_all_locked(c, t, RS_REASON_TIMEOUT, true, RS_GRACE);
@@ -795,7 +824,8 @@ advance_locked (rs_cancel *c, double now)
   return c->lost ? RS_NEVER : next;
 }
 
-/* All calls on the thread end as lost, the innermost one first. */
+/* Tell the owner that the thread is lost, and end all calls on it as lost, the
+   innermost one first.  Releases the lock meanwhile. */
 static void
 tell_locked (rs_cancel *c)
 {
@@ -808,7 +838,7 @@ tell_locked (rs_cancel *c)
       c->owner->hold_call(t->owner);
       calls[n++] = t->owner;
     }
-    if (t->outer == NULL)  /* if it ever comes back it shall end */
+    if (t->outer == NULL)  /* should the thread come back, its calls end */
       force_locked(c, t, rs_now());
   }
   pthread_mutex_unlock(&c->lock);
@@ -820,7 +850,8 @@ tell_locked (rs_cancel *c)
   pthread_cond_broadcast(&c->told);
 }
 
-/* Let the timer fire at 'due' at the latest. */
+/* Let the timer fire at 'due' at the latest.  False when there is no thread
+   for it. */
 static bool
 arm (rs_cancel *c, double due)
 {
@@ -836,7 +867,9 @@ arm (rs_cancel *c, double due)
   return true;
 }
 
-/* Bring it up to the present.  Releases the lock. */
+/* Do what is due for the thread of 'c': signals, loss, and a wake-up, where
+   the thread waits.  Releases the lock.  False when the timer cannot be
+   set. */
 static bool
 step_locked (rs_cancel *c)
 {
@@ -861,8 +894,9 @@ static void
 fire (rs_timer *timer)
 {
   rs_cancel *const c = RS_LIST_ENTRY(timer, rs_cancel, timer);
-  /* Whoever sets 'due' looks at 'armed' afterwards; here it is the other way
-     round, so one of the two sees what the other did. */
+  /* The thread of the calls stores 'due' and then loads 'armed'; this thread
+     stores 'armed' and then loads 'due'.  So one of the two sees what the
+     other has stored. */
   atomic_store(&c->armed, RS_NEVER);
   take_signal(c->signal);
   pthread_mutex_lock(&c->lock);
@@ -891,7 +925,7 @@ rs_cancel_request (rs_cancel *c, const void *owner, rs_reason reason,
     pthread_mutex_lock(&c->lock);
     t = find_locked(c, owner);
   }
-  if (t == NULL) {  /* not begun, and will see its wish; or ended */
+  if (t == NULL) {  /* not begun, and will see the wish; or ended */
     pthread_mutex_unlock(&c->lock);
     return true;
   }
@@ -907,20 +941,21 @@ rs_cancel_limit (rs_cancel *c, rs_reason reason)
     return;
   pthread_mutex_lock(&c->lock);
   request_locked(c, t, reason, true, RS_GRACE);
-  set_raised(t, true);  /* whoever found the limit raises */
+  set_raised(t, true);  /* the hook, or Lua for want of memory, raises */
   const double hard_at = t->hard_at;
   pthread_mutex_unlock(&c->lock);
   if (arm(c, hard_at))
     return;
   pthread_mutex_lock(&c->lock);
-  force_locked(c, t, rs_now());  /* nobody would do it later */
+  force_locked(c, t, rs_now());  /* there is no timer to do it later */
   pthread_mutex_unlock(&c->lock);
 }
 
 /* ------------------------------------------ the thread that runs the calls */
 
-/* Wait until all signals that were sent have come; for a while, since code in
-   C may have blocked them.  One that comes later finds nothing to do. */
+/* Wait until all of the 'sent' signals have come, but not for ever, since C
+   code may have blocked them.  A signal that comes later finds nothing to
+   do. */
 static void
 drain (const rs_cancel *c, unsigned sent)
 {
@@ -929,7 +964,7 @@ drain (const rs_cancel *c, unsigned sent)
     nanosleep(&moment, NULL);
 }
 
-/* Nothing is planted any more. */
+/* Take the hook 'on_hook' from 'L', if it was planted. */
 static void
 clean (rs_cancel *c, lua_State *L)
 {
@@ -967,14 +1002,15 @@ rs_token_set_due (rs_cancel *c, rs_token *t, double timeout)
   arm(c, due);
 }
 
-/* It is later than 'due'.  Most often the clock that costs little, and is up
-   to a tick behind, tells that it is not. */
+/* Is it later than 'due'?  Looks at the cheap clock first, which is up to TICK
+   behind: mostly it tells that it is not. */
 static bool
 has_passed (double due)
 {
   return rs_now_coarse() + TICK >= due && rs_now() >= due;
 }
 
+/* The part of 'rs_token_settle' for requests and time-outs. */
 static rs_reason
 settle (rs_cancel *c, rs_token *t, lua_State *L)
 {
@@ -982,7 +1018,7 @@ settle (rs_cancel *c, rs_token *t, lua_State *L)
   if (atomic_load_explicit(&t->due, memory_order_relaxed) != RS_NEVER) {
     const double due = atomic_exchange(&t->due, RS_NEVER);
     fired = due < 0;
-    late = !fired && has_passed(due);  /* before the timer was there */
+    late = !fired && has_passed(due);  /* the timer has not come yet */
   }
   if (!fired && level_of(t) == RS_GOING)
     return late ? RS_REASON_TIMEOUT : RS_REASON_NONE;
@@ -1030,7 +1066,7 @@ rs_token_leave (rs_cancel *c, rs_token *t, lua_State *L)
     clean(c, L);
   if (outer == NULL) {
     atomic_store_explicit(&c->running.L, NULL, memory_order_relaxed);
-    if (L != NULL && lua_gethook(L) != c->kept.call)  /* the script's own? */
+    if (L != NULL && lua_gethook(L) != c->kept.call)  /* one of a script? */
       restore_hook(c, L);
   }
   else if (pending(outer))

@@ -7,31 +7,37 @@
  *     environment { _G = itself, what the job assigned }
  *       metatable { __index = globals, __newindex = on_assign }
  *
- * '__newindex' is called at the first assignment of each name; it marks the
- * environment as dirty, and a dirty one is replaced before the next call or
- * item.  A clean one serves again, so jobs that assign no globals pay
- * nothing.  The one name that is there before, '_G', is looked at when the
- * call has ended, and so is the variable '_ENV' that all functions share.
+ * '__newindex' is called at the first assignment of each name.  It marks the
+ * environment as dirty, and a dirty environment is replaced before the next
+ * call or item.  A clean environment is used again, so jobs that assign no
+ * globals pay nothing.  Two assignments call no '__newindex', so they are
+ * looked for when the call has ended: to the field '_G', which exists from the
+ * start, and to the variable '_ENV' that all functions share.
  *
- * Where that would show, the environment becomes a table that has all of its
- * fields itself ('own_fields'): when a job looks at it by 'next', gives it a
- * metatable, or assigns to a name of the globals, which could be set to nil
- * later, behind '__newindex'.  From then on it is dirty, has no metatable of
- * ours, and is told of names that modules give the globals.  Where the globals
- * have got a metatable (strict.lua, say), an environment is such a table from
- * the start, with a copy of that.
+ * An environment that inherits is told apart from a plain table when a job
+ * traverses it by 'next', gives it a metatable, or assigns to a name of the
+ * globals (to set that name to nil later would call no '__newindex').  At each
+ * of these the environment gets all of its fields itself ('own_fields').  From
+ * then on it is dirty and has no metatable of this file, and names that
+ * modules give the globals are copied to it ('tell_job').  When the globals
+ * have a metatable of a script (strict.lua, say), an environment has all of
+ * its fields from the start, and a copy of that metatable.
  *
- * The globals have no field '_G' meanwhile, but a metatable that supplies it:
- * a job that sets its own to nil must not find that one.  They get it back
- * where somebody looks.  By that metatable modules find the globals of the
- * job, too, and what a job assigns to the globals themselves goes to it.
+ * While environments inherit, the globals have no field '_G': a job that sets
+ * '_G' of its environment to nil must not inherit the '_G' of the globals.  A
+ * metatable of the globals supplies '_G' to others; the field comes back when
+ * code looks at the globals raw ('rs_environment_expose').  By the same
+ * metatable a module that reads the globals also finds names of the job's
+ * environment, and an assignment by a job to the table of globals goes to its
+ * environment.
  *
- * 'package.loaded' is not the table of modules, where Lua looks for the names
- * of functions, but one that stands for it: there a job finds its environment
- * as '_G', and a module the globals.
+ * 'package.loaded' is a table that stands for the table of modules: in it a
+ * job finds its environment as '_G', and a module finds the globals.  The
+ * table of modules itself is in the registry, where Lua looks for the names of
+ * functions.
  *
  * 'getmetatable' shows none of these metatables: each has its kind under the
- * key below, and that key as '__metatable'.
+ * address of 'key' below, and that address as '__metatable'.
  */
 #include "state/environment.h"
 
@@ -45,17 +51,21 @@
 #include "value/names.h"
 #include "runspace.h"
 
-/* In a metatable, by address: its kind. */
+/* The key, by address, under which a metatable of this file has its kind. */
 static const char key;
 
+/* The kinds: the metatable is not of this file; of an environment that
+   inherits; of the globals without '_G'; of the table that stands for the
+   table of modules. */
 enum { NONE, INHERITS, GLOBALS, MODULES };
 
-/* Of the state that this thread runs: it runs one at a time.  (A script can
-   take what is in its registry, and upvalues.) */
+/* The environment of the state that this thread runs; a thread runs one state
+   at a time.  Kept outside of the state, since a script can remove what is in
+   its registry and in upvalues. */
 static _Thread_local rs_environment *mine;
 
-/* [-0, +(0|1), -]  What kind of environment is the table at 'index'?  Its
-   metatable is pushed, if it has one. */
+/* [-0, +(0|1), -]  Find out the kind of the table at 'index'.  Pushes the
+   metatable of the table, if it has one. */
 static int
 push_kind (lua_State *L, int index)
 {
@@ -82,7 +92,8 @@ push_globals (lua_State *L)
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
 }
 
-/* [-1, +1, m]  Replace the key on top by the field of the globals. */
+/* [-1, +1, m]  Replace the key on top by the field of the globals, read
+   raw. */
 static int
 raw_global (lua_State *L)
 {
@@ -95,7 +106,7 @@ raw_global (lua_State *L)
 
 /* ------------------------------------------------------- the two tables */
 
-/* [-0, +0, m]  The metatable on top is of that kind. */
+/* [-0, +0, m]  Mark the metatable on top as being of 'kind'. */
 static void
 set_kind (lua_State *L, int kind)
 {
@@ -105,7 +116,7 @@ set_kind (lua_State *L, int kind)
   lua_rawsetp(L, -2, &key);
 }
 
-/* [-0, +1, m]  Push a metatable of that kind. */
+/* [-0, +1, m]  Push a new metatable of 'kind'. */
 static void
 push_metatable (lua_State *L, lua_CFunction index, lua_CFunction newindex,
                 int kind)
@@ -118,8 +129,9 @@ push_metatable (lua_State *L, lua_CFunction index, lua_CFunction newindex,
   set_kind(L, kind);
 }
 
-/* __index of globals without '_G': (globals, name).  A name that they have
-   not may be one of the job's, which modules see, as they do in Lua. */
+/* __index of globals without '_G': (globals, name).  A name that the globals
+   do not have may be in the environment of the job.  Modules see it there, as
+   they do in Lua. */
 static int
 supply_global (lua_State *L)
 {
@@ -137,9 +149,10 @@ supply_global (lua_State *L)
 }
 
 /*
- * [-0, +0, -]  Is it a function of the job that assigns to the globals, and
- * none of a module?  The innermost one that has either environment tells; the
- * two are at these indices.
+ * [-0, +0, -]  Is the code that calls a function of the job, not of a module?
+ * The innermost function with one of the two tables as an upvalue decides: the
+ * globals at the index 'globals' (of a module), or the environment at the
+ * index 'env' (of the job).
  */
 static bool
 is_of_job (lua_State *L, int globals, int env)
@@ -164,8 +177,9 @@ is_of_job (lua_State *L, int globals, int env)
   return answer == 1;
 }
 
-/* [-0, +0, m]  The globals have got the name and value at 2 and 3: so does the
-   environment of the job, if it does not inherit. */
+/* [-0, +0, m]  The name and the value at 2 and 3 are assigned to the globals:
+   assign them to the environment of the job, too, if that does not inherit and
+   does not have the name. */
 static void
 tell_job (lua_State *L, int env, int globals)
 {
@@ -181,8 +195,9 @@ tell_job (lua_State *L, int env, int globals)
   lua_rawset(L, env);
 }
 
-/* __newindex of globals without '_G': (globals, name, value).  What a job
-   assigns by 'package.loaded._G' or its like is its own. */
+/* __newindex of globals without '_G': (globals, name, value).  An assignment
+   by the job, which has found the globals in some way, goes to its
+   environment. */
 static int
 assign_global (lua_State *L)
 {
@@ -212,8 +227,9 @@ push_modules (lua_State *L)
     luaL_error(L, "the table of modules is gone from the registry");
 }
 
-/* [-0, +0, -]  On top is the module whose name is at 'name': '_G' of a job is
-   its own. */
+/* [-0, +0, -]  The module on top was found by the name at the index 'name'.
+   If the name is '_G' and the code that calls is the job's, replace the
+   globals by the environment. */
 static void
 own_module (lua_State *L, int name)
 {
@@ -228,7 +244,7 @@ own_module (lua_State *L, int name)
   lua_settop(L, top);
 }
 
-/* __index of what stands for the table: (table, name) */
+/* __index of the table that stands for the table of modules: (table, name) */
 static int
 get_module (lua_State *L)
 {
@@ -241,7 +257,8 @@ get_module (lua_State *L)
   return 1;
 }
 
-/* __newindex of the same: (table, name, module) */
+/* __newindex of the table that stands for the table of modules: (table, name,
+   module) */
 static int
 set_module (lua_State *L)
 {
@@ -252,7 +269,7 @@ set_module (lua_State *L)
   return 0;
 }
 
-/* __eq of the same, which is the table */
+/* __eq of the table that stands for the table of modules: the two are equal */
 static int
 same_modules (lua_State *L)
 {
@@ -265,7 +282,8 @@ same_modules (lua_State *L)
   return 1;
 }
 
-/* [-0, +0, m]  Let the library 'package' on top have what stands for it. */
+/* [-0, +0, m]  Replace 'loaded' of the library 'package' on top by a table
+   that stands for the table of modules. */
 static void
 hide_modules (lua_State *L)
 {
@@ -279,8 +297,9 @@ hide_modules (lua_State *L)
 
 /* ------------------------------------------------------------ the globals */
 
-/* [-0, +0, m]  The globals lose '_G', unless they have a metatable of the
-   script's: then false. */
+/* [-0, +0, m]  Take '_G' from the globals, and give them the metatable that
+   supplies it.  False, and nothing is done, when the globals have a metatable
+   of a script. */
 static bool
 hide_globals (lua_State *L)
 {
@@ -295,7 +314,7 @@ hide_globals (lua_State *L)
     lua_pushliteral(L, LUA_GNAME);
     lua_pushvalue(L, -1);
     lua_rawget(L, top + 1);
-    if (lua_rawequal(L, -1, top + 1)) {  /* not another value? */
+    if (lua_rawequal(L, -1, top + 1)) {  /* no value of a script? */
       lua_pushvalue(L, -2);
       lua_pushnil(L);
       lua_rawset(L, top + 1);
@@ -305,8 +324,8 @@ hide_globals (lua_State *L)
   return bare || kind == GLOBALS;
 }
 
-/* [-0, +0, -]  They have lost it, and have the metatable that they got then;
-   which is asked for each environment. */
+/* [-0, +0, -]  Do the globals have the metatable that 'hide_globals' gave
+   them?  Called for each new environment, so only addresses are compared. */
 static bool
 is_hidden (lua_State *L, const rs_environment *e)
 {
@@ -317,7 +336,8 @@ is_hidden (lua_State *L, const rs_environment *e)
   return hidden;
 }
 
-/* [-0, +0, m]  The globals at 'index' get it back. */
+/* [-0, +0, m]  Undo 'hide_globals': the globals at 'index' get '_G' back, and
+   lose the metatable. */
 static void
 show_globals (lua_State *L, int index)
 {
@@ -337,8 +357,8 @@ show_globals (lua_State *L, int index)
 
 /* --------------------------------------------------- to have all fields */
 
-/* [-0, +0, m]  The table at 'env', an environment that inherits, gets all
-   fields. */
+/* [-0, +0, m]  Copy all fields of the globals that the environment at 'env'
+   does not have to it, take its metatable away, and mark it as dirty. */
 static void
 own_fields (lua_State *L, int env)
 {
@@ -381,7 +401,7 @@ rs_environment_hides (lua_State *L, int index)
   return lua_touserdata(L, index) == &key;
 }
 
-/* [-0, +1, m]  Push a copy of the table at 'index', of one level. */
+/* [-0, +1, m]  Push a shallow copy of the table at 'index'. */
 static void
 push_copy (lua_State *L, int index)
 {
@@ -394,8 +414,8 @@ push_copy (lua_State *L, int index)
   }
 }
 
-/* [-0, +0, m]  The table at 'env' gets a copy of the metatable that the
-   script gave the globals. */
+/* [-0, +0, m]  Give the environment at 'env' a copy, without '__gc', of the
+   metatable that a script gave the globals. */
 static void
 copy_metatable (lua_State *L, int env)
 {
@@ -411,17 +431,19 @@ copy_metatable (lua_State *L, int env)
 }
 
 /*
- * What the functions of a strict metatable note down, such as which names are
- * declared, stands in tables that are its fields.  These are one for all jobs,
- * so they are made again what they were before the first one.
+ * The metatable of strict.lua and its like notes down which names are
+ * declared, in tables that are its fields.  All jobs share these tables, so
+ * before each job their contents become again what they were before the first
+ * one.
  */
 
-/* In the registry, by address: the metatable, at 1, and copies of the tables
-   in its fields, by table. */
+/* The key in the registry, by address, of a table with the metatable of the
+   globals at 1, and a shallow copy of each table in a field of the metatable,
+   under that table as key. */
 static const char fields_key;
 
-/* [-0, +0, m]  Keep the fields of the metatable at 'index', but for '__index',
-   which nothing is assigned to. */
+/* [-0, +0, m]  Keep copies of the tables in the fields of the metatable at
+   'index', except '__index', which is not assigned to. */
 static void
 keep_fields (lua_State *L, int index)
 {
@@ -444,7 +466,8 @@ keep_fields (lua_State *L, int index)
   lua_settop(L, top);
 }
 
-/* [-0, +0, m]  Let the table at 'index' be like the one behind it. */
+/* [-0, +0, m]  Give the table at 'index' the contents of the table at
+   index + 1. */
 static void
 restore_table (lua_State *L, int index)
 {
@@ -467,8 +490,8 @@ restore_table (lua_State *L, int index)
   }
 }
 
-/* [-0, +0, m]  The fields of the globals' metatable are as they were, or are
-   kept from now on. */
+/* [-0, +0, m]  Restore the tables in the fields of the globals' metatable; the
+   first time for this metatable, keep copies of them instead. */
 static void
 restore_fields (lua_State *L)
 {
@@ -522,7 +545,7 @@ raw_set (lua_State *L)
   luaL_checkany(L, 3);
   lua_settop(L, 3);
   push_globals(L);
-  if (lua_rawequal(L, 1, 4)) {  /* a module, or a job behind its back? */
+  if (lua_rawequal(L, 1, 4)) {  /* the globals, by a job or a module? */
     rs_env_push(L);
     if (!lua_rawequal(L, 5, 4) && is_of_job(L, 4, 5))
       lua_replace(L, 1);
@@ -533,7 +556,7 @@ raw_set (lua_State *L)
   }
   lua_settop(L, 3);
   lua_pushvalue(L, 1);
-  lua_insert(L, 1);  /* what is returned */
+  lua_insert(L, 1);  /* the table to be returned */
   const int kind = kind_of(L, 2);
   if (kind == INHERITS) {
     lua_remove(L, 1);
@@ -562,7 +585,7 @@ raw_get (lua_State *L)
   if (kind == INHERITS)
     raw_global(L);
   else if (kind == GLOBALS || kind == MODULES)
-    lua_gettable(L, 1);  /* its '__index' is ours, and raw */
+    lua_gettable(L, 1);  /* '__index' is of this file, and reads raw */
   else
     lua_pushnil(L);
   return 1;
@@ -650,7 +673,7 @@ get_any_metatable (lua_State *L)
 
 /* ----------------------------------------------------------------- require */
 
-/* [-0, +0, -]  Have the globals a metatable of the script's? */
+/* [-0, +0, -]  Do the globals have a metatable of a script? */
 static bool
 is_strict (lua_State *L)
 {
@@ -662,8 +685,8 @@ is_strict (lua_State *L)
   return has && kind == NONE;
 }
 
-/* [-0, +2, e]  Push the loader of the module 'name', and what goes with it,
-   as the original does. */
+/* [-0, +2, e]  Push the loader of the module 'name', and the value that the
+   searcher returned with it (or nil), as the original 'require' does. */
 static void
 find_loader (lua_State *L, const char *name)
 {
@@ -695,8 +718,8 @@ find_loader (lua_State *L, const char *name)
   }
 }
 
-/* [-0, +0, m]  A module has given the globals a metatable: the environment of
-   the job gets it, too. */
+/* [-0, +0, m]  A module has given the globals a metatable: give the
+   environment of the job a copy of it, and keep its fields. */
 static void
 become_strict (lua_State *L)
 {
@@ -705,7 +728,7 @@ become_strict (lua_State *L)
   push_globals(L);
   if (!lua_rawequal(L, top + 1, top + 2) && lua_istable(L, top + 1)) {
     rs_environment_expose(L, top + 1);
-    if (!lua_getmetatable(L, top + 1))  /* none of the job's? */
+    if (!lua_getmetatable(L, top + 1))  /* has the job set none? */
       copy_metatable(L, top + 1);
     lua_settop(L, top + 2);
     if (lua_getmetatable(L, top + 2))
@@ -714,8 +737,9 @@ become_strict (lua_State *L)
   lua_settop(L, top);
 }
 
-/* 'require'; the upvalue is the library 'package'.  It does what the original
-   does, so that its errors have the position of the caller. */
+/* 'require'; the upvalue is the library 'package'.  Does by itself what the
+   original does, and does not call it, so that errors have the position of the
+   caller. */
 static int
 require (lua_State *L)
 {
@@ -755,8 +779,8 @@ require (lua_State *L)
 
 /* ------------------------------------------------------------------ public */
 
-/* [-0, +0, m]  Replace the field 'name' of the table on top, if that has
-   it. */
+/* [-0, +0, m]  Replace the field 'name' of the table on top by 'f', if the
+   table has the field. */
 static void
 replace (lua_State *L, const char *name, lua_CFunction f)
 {
@@ -822,8 +846,9 @@ rs_environment_set (lua_State *L, const rs_environment *e)
   lua_settop(L, top - 1);
 }
 
-/* [-0, +0, m]  Names that the globals get from now on, by a module, are found
-   in the copy at 'env', too, unless it has a metatable of the script's. */
+/* [-0, +0, m]  Let the environment at 'env', a copy of the globals, inherit
+   names that a module gives the globals from now on.  Does nothing when the
+   environment has a metatable of a script. */
 static void
 inherit (lua_State *L, int env)
 {
