@@ -7,8 +7,9 @@
  * traceback at once.
  *
  * A chunk is run by one protected call that loops over its items.  When an
- * item raises, the loop has ended; its record is written and the loop is
- * entered again behind it, or at the same item if it is to be tried again.
+ * item raises, the loop has ended.  The record of the item is written, and the
+ * loop is entered again at the next item; or at the same item, without a
+ * record, if the item is to be tried again.
  */
 #include "state/call.h"
 
@@ -26,50 +27,52 @@
 #include "value/wire.h"
 
 enum { STRIDE = 16 };     /* items between two looks at the clock, at most */
-enum { ERROR_VALUES = 3 };  /* of a record that tells of an error */
+enum { ERROR_VALUES = 3 };  /* values in the record of a failed item */
 
-/* Bytes that the record of an item takes that was stopped, or for whose error
-   there is no memory: they are there before it begins. */
+/* Bytes that are enough for the record of an item that was stopped, or for
+   whose error there is no memory.  Room for them is made before the item
+   begins. */
 enum { RECORD_LEAST = 192 };
 
-/* One entry into 'rs_call_run'; they nest. */
+/* A call that runs: one entry into 'rs_call_run'; entries nest. */
 struct rs_run {
   rs_run *outer;          /* the call that waits for this one, or NULL */
   rs_state *state;
   rs_call *call;
   const rs_call_sink *sink;  /* constant */
-  rs_chunk *chunk;        /* of the call, or NULL: a plain one */
+  rs_chunk *chunk;        /* of the call; NULL: a plain call */
   rs_token token;
   lua_Integer index;      /* of the item that runs now; 0: none */
   unsigned attempt;       /* of the item, or the call */
   rs_encoder *out;        /* the result; lent */
   rs_message *small;      /* the result, in the call's room; NULL: in 'out' */
   rs_decoder in;          /* the items, at the next one */
-  size_t item;            /* the number of that; from 0 */
-  rs_decoder_place again; /* where the item that runs began */
+  size_t item;            /* how many items were taken from 'in' */
+  rs_decoder_place again; /* where the item that runs begins in 'in' */
   rs_mark mark;           /* where its record begins in 'out' */
-  size_t good;            /* where the items that completed, up to it, have
-                             theirs (RS_RECORD_RUN); 0: nowhere */
-  uint32_t good_count;    /* how many these are */
+  size_t good;            /* where the record begins in 'out' that completed
+                             items share (RS_RECORD_RUN); 0: none is open */
+  uint32_t good_count;    /* items in that record */
   bool decoding;          /* an item is being taken from 'in' */
-  bool open;              /* the record of the item is */
-  bool reported;          /* the handler has encoded the error */
-  rs_reason told;         /* it is this one */
+  bool open;              /* the record of the item is begun, not ended */
+  bool reported;          /* 'out' has the error of the item, or the call */
+  rs_reason told;         /* the reason in that error */
   rs_reason ended;        /* why the item was stopped, found at its end */
   rs_common common;       /* tables that came with the function */
-  bool errors;            /* a record of the stream 'error' was sent */
+  bool errors;            /* the item, or the call, has sent a record of the
+                             stream 'error' */
   double began;           /* instant at which the item started */
   double late;            /* instant at which the budget is spent */
-  unsigned unwatched;     /* items that begin before the clock is read */
-  unsigned stride;        /* one in so many reads it */
-  double watched;         /* what it was */
+  unsigned unwatched;     /* items that begin before the clock is read again */
+  unsigned stride;        /* the clock is read once in so many items */
+  double watched;         /* instant that was read last */
 };
 
-typedef rs_run run;       /* a short name, here */
+typedef rs_run run;       /* the short name in this file */
 
 /* ---------------------------------------------------- what a call sends */
 
-/* A record of the string, as far as there is memory. */
+/* Send a line that was printed, as a record; drop it for want of memory. */
 static void
 send_line (const run *r, int source, const char *text, size_t size)
 {
@@ -89,14 +92,15 @@ send_line (const run *r, int source, const char *text, size_t size)
     r->sink->record(r->call, record);
 }
 
-/* rs_state: a line was printed. */
+/* rs_state.on_line: send the line to the sink of the innermost call. */
 static void
 on_line (rs_state *s, int fd, const char *text, size_t size)
 {
   send_line(s->run, fd, text, size);
 }
 
-/* [-n, +0, e]  A record of the 'n' values on top. */
+/* [-n, +0, e]  Make a record of the 'n' values on top, for the innermost call,
+   '*out'. */
 static rs_stream_record *
 make_record (lua_State *L, run **out, rs_stream stream, const char *name,
              int n)
@@ -158,8 +162,8 @@ rs_task_emit (lua_State *L, const char *name, int n)
 
 /* ----------------------------------------------------------- functions */
 
-/* [-0, +n, e]  Push the function of the call, and what follows it.  Returns
-   how many values. */
+/* [-0, +n, e]  Push the function of the call, and the extra arguments that
+   follow it in its message.  Returns how many values. */
 static int
 push_function (lua_State *L, run *r)
 {
@@ -172,7 +176,8 @@ push_function (lua_State *L, run *r)
   return n;
 }
 
-/* [-0, +n, e]  The same for one that comes again and again. */
+/* [-0, +n, e]  Push the function of the call, and its extra arguments, from
+   the values that the state keeps; decode and keep them the first time. */
 static void
 push_kept (lua_State *L, run *r)
 {
@@ -225,8 +230,9 @@ push_kept (lua_State *L, run *r)
 
 /* ------------------------------------------------------------------ errors */
 
-/* There is room for the shortest record, which tells of an error.  Nothing
-   begins without, so that whatever is begun can be told of. */
+/* Make room for the shortest record of an error.  False: no memory.  No item
+   begins without the room, so the end of each item that begins can be
+   reported. */
 static inline bool
 has_room (const run *r)
 {
@@ -234,7 +240,7 @@ has_room (const run *r)
   return b->room - b->size >= RECORD_LEAST || rs_buf_reserve(b, RECORD_LEAST);
 }
 
-/* An item begins: so does its record. */
+/* Begin the record of the item that begins. */
 static void
 open_record (run *r)
 {
@@ -245,7 +251,7 @@ open_record (run *r)
     r->began = rs_now();
 }
 
-/* Empty it: nothing of the item was written. */
+/* Take back all of the item's record that was written. */
 static void
 rewind_record (run *r)
 {
@@ -264,8 +270,8 @@ close_good (run *r)
   r->good = 0;
 }
 
-/* Write the head of a record that the item has for itself; 'close_record'
-   fills it. */
+/* Write the empty head of a record for this item alone; 'close_record' fills
+   the head. */
 static void
 begin_record (run *r)
 {
@@ -275,7 +281,8 @@ begin_record (run *r)
                  r->call->flags & RS_BATCH_RECORDS ? sizeof head : 1);
 }
 
-/* Write the head of one that this item shares with those behind it. */
+/* Write the head of a record that this item shares with the items behind
+   it. */
 static void
 begin_good (run *r)
 {
@@ -286,7 +293,7 @@ begin_good (run *r)
   rs_encoder_raw(r->out, head, sizeof head);
 }
 
-/* End it: 'count' values were encoded. */
+/* End the record of the item alone, in which 'count' values were encoded. */
 static void
 close_record (run *r, rs_job_state state, rs_reason reason, uint32_t count)
 {
@@ -303,7 +310,8 @@ close_record (run *r, rs_job_state state, rs_reason reason, uint32_t count)
   }
 }
 
-/* The result, or the record of the item, begins anew. */
+/* Empty the result, or the record of the item that runs, to write an error
+   there. */
 static void
 restart (run *r)
 {
@@ -323,7 +331,8 @@ put_nil (run *r)
   rs_encoder_raw(r->out, (const unsigned char[]) { RS_TAG_NIL }, 1);
 }
 
-/* (error) -> what it says of itself, or nothing */
+/* (error) -> the text of the error: '__tostring', or the field 'message'; or
+   nothing */
 static int
 describe (lua_State *L)
 {
@@ -337,7 +346,8 @@ describe (lua_State *L)
 }
 
 /* [-0, +0, -]  Append the text of the error at 'index', for a host that cannot
-   rebuild its value; nil where it has none, or there is nothing to rebuild. */
+   rebuild the error value.  Appends nil when the error has no text, or its
+   value takes no modules or code to be rebuilt. */
 static void
 encode_text (lua_State *L, run *r, int index)
 {
@@ -357,7 +367,8 @@ encode_text (lua_State *L, run *r, int index)
     put_nil(r);
 }
 
-/* The result, or the record, is an error's, whose value is on its way. */
+/* Note that the result, or the record, has an error; 'reason' is why the item,
+   or the call, was stopped, if it was. */
 static void
 set_told (run *r, rs_reason reason)
 {
@@ -366,9 +377,9 @@ set_told (run *r, rs_reason reason)
 }
 
 /*
- * [-0, +0, -]  The result becomes the error value and the traceback at these
- * indices, and the text of the error; while an item runs, only the record of
- * that item is replaced.  False, and nothing of it is left, when the error
+ * [-0, +0, -]  Replace the result, or the record of the item that runs, by the
+ * error value and the traceback at the indices 'error' and 'traceback', and
+ * the text of the error.  False, and nothing of the error is left, when its
  * value cannot travel, or there is no memory for it.
  */
 static bool
@@ -386,8 +397,8 @@ report (lua_State *L, run *r, int error, int traceback)
   return true;
 }
 
-/* The same for a text, without a traceback; for which there is always room if
-   it is a short one. */
+/* Replace the result, or the record of the item that runs, by a text as error,
+   without a traceback.  For a short text there is always room. */
 static void
 report_text (run *r, const char *text)
 {
@@ -398,7 +409,9 @@ report_text (run *r, const char *text)
   set_told(r, RS_REASON_NONE);
 }
 
-/* [-0, +0, -]  The same for what was stopped; the traceback, or NULL. */
+/* [-0, +0, -]  Replace the result, or the record of the item that runs, by the
+   error of a stop for 'reason', with the traceback (or NULL) if there is
+   room. */
 static void
 report_stop (run *r, rs_reason reason, const char *traceback)
 {
@@ -415,8 +428,9 @@ report_stop (run *r, rs_reason reason, const char *traceback)
   set_told(r, reason);
 }
 
-/* The message handler.  When it raises (no memory for the traceback, or
-   '__tostring' raises), 'settle' reports what Lua then says. */
+/* The message handler.  When the handler itself raises (no memory for the
+   traceback, or '__tostring' raises), 'settle' reports the error that Lua then
+   makes. */
 static int
 on_error (lua_State *L)
 {
@@ -430,7 +444,7 @@ on_error (lua_State *L)
   if (rs_token_stopped(&r->token))
     report_stop(r, rs_token_reason(r->state->cancel, &r->token),
                 lua_tostring(L, 2));
-  else if (!report(L, r, 1, 2)) {  /* a coroutine, or a userdata? */
+  else if (!report(L, r, 1, 2)) {  /* a value that cannot travel? */
     luaL_tolstring(L, 1, NULL);
     report(L, r, 3, 2);
   }
@@ -439,8 +453,9 @@ on_error (lua_State *L)
 }
 
 /*
- * [-1, +0, -]  After a protected call that failed: the error is on top.
- * 'reason' tells whether that was since it was stopped.
+ * [-1, +0, -]  A protected call has failed with the error on top: report it,
+ * unless the handler has.  'reason' is why the item, or the call, was stopped,
+ * if it was.
  */
 static void
 settle (lua_State *L, run *r, rs_reason reason)
@@ -463,7 +478,8 @@ settle (lua_State *L, run *r, rs_reason reason)
   lua_pop(L, 1);
 }
 
-/* [-0, +0, e]  Append a result of the job. */
+/* [-0, +0, e]  Append the value at 'index', result 'number' of the item, or
+   the call. */
 static inline void
 encode_result (lua_State *L, run *r, int index, int number)
 {
@@ -479,8 +495,9 @@ encode_result (lua_State *L, run *r, int index, int number)
 }
 
 /*
- * Nothing was raised in the end, though an error was reported: 'load', whose
- * reader has raised, runs the handler, too, and returns the error.
+ * Drop an error that the handler has reported, though the code then did not
+ * raise: 'load' runs the handler when its reader raises, and returns the
+ * error.
  */
 static void
 forget_report (run *r)
@@ -494,7 +511,8 @@ forget_report (run *r)
   r->reported = false;
 }
 
-/* [-0, +0, e]  Append the 'n' results of an item from 'index' on: a record. */
+/* [-0, +0, e]  Write the 'n' results of an item, from 'index' on, into its
+   record. */
 static void
 encode_record (lua_State *L, run *r, int index, int n)
 {
@@ -504,7 +522,7 @@ encode_record (lua_State *L, run *r, int index, int n)
     if (r->good == 0)
       begin_good(r);
     encode_result(L, r, index, 1);
-    if (!r->errors)  /* '__transfer' may have sent some */
+    if (!r->errors)  /* '__transfer' may have sent an error */
       return;
     rewind_record(r);
     r->open = true;
@@ -514,7 +532,7 @@ encode_record (lua_State *L, run *r, int index, int n)
     encode_result(L, r, index + i, i + 1);
 }
 
-/* The state of what ended without raising. */
+/* The state of an item, or a call, that has ended without raising. */
 static rs_job_state
 good_state (const run *r)
 {
@@ -536,7 +554,8 @@ close_good_record (run *r, int n)
 
 /* ---------------------------------------------------------------- stopping */
 
-/* An item, or the call that has none, ends.  Why it was stopped, if it was. */
+/* An item, or a call that has none, ends.  Returns why it was stopped, if it
+   was. */
 static rs_reason
 end_task (lua_State *L, run *r)
 {
@@ -548,7 +567,8 @@ end_task (lua_State *L, run *r)
   return reason;
 }
 
-/* Is what ended like this to be tried again? */
+/* Is the item, or the call, to be tried again?  It has failed, or was stopped
+   for 'reason'. */
 static bool
 tries_again (const run *r, rs_reason reason)
 {
@@ -600,7 +620,7 @@ static void
 run_plain (lua_State *L, run *r)
 {
   rs_call *const call = r->call;
-  if (!has_room(r))  /* it fails, without a result */
+  if (!has_room(r))  /* the call fails, without a result */
     return;
   rs_token_begin(r->state->cancel, &r->token, call->timeout);
   lua_pushcfunction(L, on_error);
@@ -626,10 +646,11 @@ run_plain (lua_State *L, run *r)
 
 /* ----------------------------------------------------------------- a chunk */
 
-/* Slots of the bodies of a chunk. */
+/* Slots of 'chunk_prepare' and 'chunk_body'. */
 enum { RUN = 1, FUNCTION = 1, OBJECTS, EXTRAS };
 
-/* (run) -> function, table of the decoder's objects or nil, extra arguments */
+/* (run) -> function, table of the decoder's objects or nil, extra
+   arguments... */
 static int
 chunk_prepare (lua_State *L)
 {
@@ -667,9 +688,9 @@ stopped (const run *r)
 }
 
 /*
- * Is the budget not spent?  To read the clock takes a fifth of what a tiny
- * item takes, so while it stands still (it ticks some hundred times a second)
- * only one item in STRIDE looks.
+ * Is some of the budget left?  To read the clock takes a fifth of the time of
+ * a tiny item.  So while the clock stands still (it ticks some hundred times a
+ * second) it is read less and less often, down to once in STRIDE items.
  */
 static inline bool
 in_time (run *r)
@@ -690,8 +711,8 @@ in_time (run *r)
   return now < r->late;
 }
 
-/* Shall the loop over the items go on?  At least one is run, unless the call
-   is stopped. */
+/* Shall the loop over the items go on?  At least one item is run, unless the
+   call is stopped or there is no memory. */
 static inline bool
 goes_on (run *r)
 {
@@ -718,7 +739,8 @@ push_item (lua_State *L, run *r)
     rs_cancel_set_finalizes(r->state->cancel);
 }
 
-/* Tell who may find it lost where the items behind this one begin. */
+/* Publish where the items behind this one begin, for the thread that finds the
+   call lost. */
 static void
 publish (run *r)
 {
@@ -767,8 +789,8 @@ chunk_body (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, -]  The rest of the items cannot be found: each fails with the
-   error on top of the stack. */
+/* [-0, +0, -]  The places of the remaining items cannot be found: let each of
+   them fail with the error on top of the stack. */
 static void
 fail_rest (lua_State *L, run *r)
 {
@@ -782,8 +804,8 @@ fail_rest (lua_State *L, run *r)
   }
 }
 
-/* An item could not be made of its bytes: the next one stands behind them.
-   False when that cannot be found. */
+/* Go to the item behind one whose values could not be decoded.  False when its
+   place cannot be found. */
 static bool
 pass_item (run *r)
 {
@@ -794,15 +816,17 @@ pass_item (run *r)
   return good;
 }
 
-/* An item has failed: are that too many?  What was stopped with all others did
-   not fail. */
+/* Count the failure of an item, and set 'failed' if it was the last one that
+   is allowed.  An item that was stopped together with its call has not
+   failed. */
 static void
 count_failure (rs_chunk *chunk, rs_reason reason)
 {
   if (chunk->allowed == NULL || reason == RS_REASON_DEADLINE
       || rs_reason_state(reason) == RS_JOB_CANCELLED)
     return;
-  /* Whoever takes the last one tells the others; nothing else is published. */
+  /* The thread that counts the last failure stops the other chunks; nothing
+     else is published. */
   const size_t left = atomic_load_explicit(chunk->allowed,
                                            memory_order_relaxed);
   if (left == 0 || atomic_fetch_sub_explicit(chunk->allowed, 1,
@@ -810,7 +834,8 @@ count_failure (rs_chunk *chunk, rs_reason reason)
     atomic_store_explicit(chunk->failed, true, memory_order_relaxed);
 }
 
-/* [-1, +0, -]  An item has raised the error on top. */
+/* [-1, +0, -]  An item has raised the error on top: write its record, or
+   return to its beginning if it is to be tried again. */
 static void
 end_item (lua_State *L, run *r)
 {
@@ -841,9 +866,10 @@ end_item (lua_State *L, run *r)
 }
 
 /*
- * [-(0|1), +0, -]  Something was raised before the item was taken.  If the
- * call was stopped there, false, and nothing of the item is left; otherwise
- * the items cannot be reached, and this one is as one that cannot be read.
+ * [-(0|1), +0, -]  An error was raised before the next item was taken.  False,
+ * and the error is popped, when the call is stopped: the item has not begun.
+ * Otherwise take the item as one whose values could not be decoded, so that
+ * 'end_item' can end it.
  */
 static bool
 skip_item (lua_State *L, run *r)
@@ -862,7 +888,8 @@ skip_item (lua_State *L, run *r)
   return true;
 }
 
-/* [-n, +0, -]  What was prepared is on top of the handler. */
+/* [-0, +0, -]  Run the items.  The message handler is at 'handler'; the values
+   of 'chunk_prepare' are above it. */
 static void
 run_items (lua_State *L, run *r, int handler)
 {
@@ -893,7 +920,7 @@ run_items (lua_State *L, run *r, int handler)
   close_good(r);
   r->chunk->rest = (rs_place) { r->item, rs_decoder_tell(&r->in) };
   call->attempt = r->attempt;
-  /* Without room for one record it is as good as not run. */
+  /* The chunk fails when there was no room for the record of an item. */
   call->state = r->item == 0 && !stopped(r) ? RS_JOB_FAILED
                                             : RS_JOB_COMPLETED;
   if (call->state == RS_JOB_FAILED)
@@ -925,13 +952,13 @@ run_chunk (lua_State *L, run *r)
 
 /* --------------------------------------------------------------------- run */
 
-/* Run it, inside its token. */
+/* Run the call, inside its token. */
 static void
 run_call (rs_state *s, lua_State *L, run *r)
 {
   rs_call *const call = r->call;
-  /* Who waits for it, the code of an initial state, too, keeps its
-     environment. */
+  /* A call that waits for this one, or the code of an initial state, gets its
+     own environment back afterwards. */
   const bool nested = r->outer != NULL || s->seeding;
   const bool dirty = s->environment.dirty;
   if (nested) {
@@ -947,7 +974,7 @@ run_call (rs_state *s, lua_State *L, run *r)
   rs_state_end_lines(s);
   s->forced |= !rs_environment_check(L, &s->environment);
   if (call->arguments == (const void *) call->room)
-    call->arguments = NULL;  /* they are not needed any more */
+    call->arguments = NULL;  /* the result may take the room */
   call->result = r->small != NULL ? r->small
                : rs_encoder_message_at(r->out, call->room, sizeof call->room);
   lua_settop(L, base);
@@ -963,12 +990,14 @@ run_call (rs_state *s, lua_State *L, run *r)
   }
 }
 
-/* Run 'call'; the result is put together in 'out', which is clear. */
+/* Run 'call'; the result is encoded in 'out', which is clear before and
+   after. */
 static void
 enter (rs_state *s, lua_State *L, rs_call *call, const rs_call_sink *sink,
        rs_encoder *out)
 {
-  /* Most of it is for chunks only, and set there: it is large. */
+  /* Large: the fields that only chunks use are set in 'run_items' and
+     'chunk_prepare'. */
   run r;
   r.outer = s->run;
   r.state = s;
