@@ -2,10 +2,10 @@
 /*
  * code.c - functions and sources as messages.
  *
- * What was sent lately is in an outbox, a userdata in the registry: messages,
- * and what they were made of, functions without a state of their own.  These
- * stay alive meanwhile, so that the address says which one it is.  With them
- * is an encoder that keeps its memory.
+ * Messages that were made lately are in an outbox, a userdata in the registry,
+ * with their origins: functions without a state of their own, and sources.
+ * The outbox keeps the origins alive, so that the address of one tells which
+ * it is.  It also has an encoder, which keeps its memory.
  */
 #include "value/code.h"
 
@@ -19,18 +19,19 @@
 
 enum {
   RECENT = 4,             /* messages that are kept */
-  SOURCE_MAX = 4096       /* bytes of a source text that is */
+  SOURCE_MAX = 4096       /* most bytes of a source text that is kept */
 };
 
 struct rs_outbox {
   struct {
     rs_message *message;  /* a reference, or NULL */
-    const void *origin;   /* what it was made of, */
-    bool bare;            /*   a function without upvalues, or a string */
+    const void *origin;   /* address of the function or source */
+    bool bare;            /* 'origin' is a function without upvalues, or a
+                             string */
   } recent[RECENT];
-  unsigned next;          /* the one to be replaced next */
-  int origins;            /* registry: a table with the origins */
-  rs_encoder spare;       /* memory for the next arguments */
+  unsigned next;          /* message to be replaced next, modulo RECENT */
+  int origins;            /* registry reference of a table with the origins */
+  rs_encoder spare;       /* encoder of arguments; it keeps its memory */
   bool busy;              /* 'spare' is in use */
   bool closed;            /* nothing is kept any more */
 };
@@ -49,7 +50,7 @@ forget (lua_State *L)
     o->recent[i].message = NULL;
   }
   rs_encoder_fini(&o->spare);
-  o->busy = o->closed = true;  /* finalizers may send something yet */
+  o->busy = o->closed = true;  /* finalizers may still send a message */
   return 0;
 }
 
@@ -91,7 +92,8 @@ rs_outbox_of (lua_State *L)
   return o;
 }
 
-/* [-0, +0, -]  Is the value at 'index' the same each time it is sent? */
+/* [-0, +0, -]  True when the value at 'index' is the same each time it is
+   sent. */
 static bool
 is_constant (lua_State *L, int index)
 {
@@ -116,7 +118,8 @@ is_constant (lua_State *L, int index)
   return constant;
 }
 
-/* [-0, +0, -]  Is the value at 'index' something to call? */
+/* [-0, +0, -]  Check that the value at 'index' is a function, or source text
+   without errors. */
 static int
 check (lua_State *L, int index, rs_error *err)
 {
@@ -141,8 +144,8 @@ check (lua_State *L, int index, rs_error *err)
 }
 
 /*
- * [-0, +0, -]  Append the 'n' values from 'first' on; the first 'unnamed' of
- * them say themselves what they are, the others are arguments.
+ * [-0, +0, -]  Append the 'n' values from 'first' on.  A refusal calls the
+ * values after the first 'unnamed' ones "argument 1" and so on.
  */
 static int
 append (rs_encoder *e, lua_State *L, int first, int n, int unnamed,
@@ -164,8 +167,9 @@ append (rs_encoder *e, lua_State *L, int first, int n, int unnamed,
   return status;
 }
 
-/* [-0, +0, -]  A message of these; its tables can be named by items and
-   results when a function is the first. */
+/* [-0, +0, -]  Make a message of the 'n' values from 'first' on.  With a
+   function in front ('unnamed' is 1), items and results may name the tables of
+   the message. */
 static int
 encode (lua_State *L, int first, int n, int unnamed, unsigned forbidden,
         const rs_common *common, rs_message **out, rs_error *err)
@@ -191,8 +195,8 @@ encode (lua_State *L, int first, int n, int unnamed, unsigned forbidden,
   return status;
 }
 
-/* [-0, +0, -]  The message that was made of the value at 'index' lately, if it
-   may cross; or NULL. */
+/* [-0, +0, -]  The recent message that was made of the value at 'index', or
+   NULL; also NULL when the message has 'forbidden' kinds. */
 static rs_message *
 find_recent (const rs_outbox *o, lua_State *L, int index, unsigned forbidden)
 {
@@ -205,8 +209,8 @@ find_recent (const rs_outbox *o, lua_State *L, int index, unsigned forbidden)
   return NULL;
 }
 
-/* [-0, +0, -]  Keep the message that was made of the value at 'index', with
-   the caller's reference. */
+/* [-0, +0, -]  Keep the message that was made of the value at 'index'; it
+   takes the caller's reference over. */
 static void
 keep_recent (rs_outbox *o, lua_State *L, int index, rs_message *message)
 {
@@ -255,9 +259,9 @@ rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
     return RS_OK;
   *arguments = rs_encode_small(L, first, n, room, size);
   if (*arguments != NULL)
-    return RS_OK;  /* nothing in it is local */
+    return RS_OK;  /* a scalar is of no kind that may be forbidden */
   const rs_common common = rs_common_of(L, function);
-  if (o->busy)  /* inside '__transfer' of other arguments? */
+  if (o->busy)  /* called by '__transfer' of other arguments? */
     return encode(L, first, n, 0, forbidden, &common, arguments, err);
   o->busy = true;
   o->spare.forbidden = forbidden;

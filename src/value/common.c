@@ -3,23 +3,24 @@
  * common.c - tables that two states have in common.
  *
  * The message of a function brings tables along: the classes, sentinels and
- * enumerations that it uses.  Its sender knows which ones these were, and its
- * receiver has one for each, so items and results name them by number, and
- * each side takes its own.  Each side has a list:
+ * enumerations that the function uses.  The sender knows which tables it has
+ * sent, and the receiver has its own copy of each.  So items and results name
+ * these tables by number, and each side takes its own.  Each side has a list:
  *
  *     { tables by number, what was in them, their metatables,
  *       numbers by table, upvalues by function, filter }
  *
- * Where a table is the metatable of an object it stands for its class, and is
- * always named.  Elsewhere it may be data, which a job changes and returns.
- * So there a table is named only while it has in it what it had when the
- * function was sent, and came, and so have the tables in it and the upvalues
- * of its functions; that is kept for small ones.  The receiver looks as well,
- * and makes a copy of what there was if its own has changed.
+ * A table that is the metatable of an object stands for a class, and is always
+ * named.  Any other table may be data, which a job changes and returns.  So it
+ * is named only while it has the contents that it had when the function was
+ * sent or received; the same is asked of the tables in it, and of the upvalues
+ * of its functions.  The old contents are kept for small tables only.  The
+ * receiver checks its own table, too, and makes a copy with the old contents
+ * if that has changed.
  *
- * The sender's lists are in its registry, by message.  Each has a reference to
- * the message, and goes when that is the last one: then no job can have
- * results that name its tables.
+ * The sender's lists are in its registry, by message.  Each list has a
+ * reference to its message, and is dropped when that is the last one: then no
+ * job can have results that name the tables.
  */
 #include "base/level.h"
 #include "value/marshal.h"
@@ -33,19 +34,22 @@
 enum { TABLES = 1, CONTENTS, METATABLES, NUMBERS, FUNCTIONS, FILTER, HOLDER };
 
 enum {
-  FIELDS_MAX = 64,    /* of a table whose contents are kept */
-  LOOKS_MAX = 512,    /* at fields, to see that a table is as it was */
-  NESTED_MAX = 8,     /* tables in each other that are looked at */
+  FIELDS_MAX = 64,    /* most fields of a table whose contents are kept */
+  LOOKS_MAX = 512,    /* most fields compared, to see that a table is
+                         unchanged */
+  NESTED_MAX = 8,     /* most tables and functions inside each other that are
+                         compared */
   LOOK_SLOTS = 6 * NESTED_MAX + LUA_MINSTACK
 };
 
-/* Key in the registry, by address: lists by message (light userdata); at 1
-   how many there are, at 2 how many may be there before all are looked at. */
+/* Key in the registry, by address, of a table: lists by message (light
+   userdata); at 1 the number of lists, at 2 the number from which on unused
+   ones are looked for. */
 static const char sent_key = 0;
 
 /* ------------------------------------------------------------------- lists */
 
-/* [-0, +1, m] */
+/* [-0, +1, m]  Push a new list. */
 static void
 push_list (lua_State *L)
 {
@@ -56,7 +60,7 @@ push_list (lua_State *L)
   }
 }
 
-/* [-0, +0, m]  The table at 'index' is number 'n' of the list at 'list'. */
+/* [-0, +0, m]  Make the table at 'index' number 'n' of the list at 'list'. */
 static void
 set_table (lua_State *L, int list, int index, lua_Integer n)
 {
@@ -70,7 +74,8 @@ set_table (lua_State *L, int list, int index, lua_Integer n)
   lua_pop(L, 2);
 }
 
-/* [-0, +0, -]  Do entries of the table at 'index' vanish? */
+/* [-0, +0, -]  True when the table at 'index' has weak entries, which
+   vanish. */
 static bool
 is_weak (lua_State *L, int index)
 {
@@ -87,7 +92,7 @@ is_weak (lua_State *L, int index)
   return weak;
 }
 
-/* [-1, +0, m]  Keep the upvalues of the function on top, and of those that are
+/* [-1, +0, m]  Keep the upvalues of the function on top, and of the functions
    among them, in the table at 'functions'. */
 static void
 keep_upvalues (lua_State *L, int functions, unsigned depth)
@@ -116,8 +121,8 @@ keep_upvalues (lua_State *L, int functions, unsigned depth)
   lua_settop(L, f - 1);
 }
 
-/* [-0, +1, m]  Push a copy of the table at 'index', or false if it is too
-   large, or weak. */
+/* [-0, +1, m]  Push a copy of the table at 'index', or false if the table is
+   too large, or weak. */
 static void
 push_contents (lua_State *L, int index, int functions)
 {
@@ -143,7 +148,8 @@ push_contents (lua_State *L, int index, int functions)
   }
 }
 
-/* [-0, +0, m]  All tables are whole: keep what is in them. */
+/* [-0, +0, m]  Keep the contents and metatables of the tables in the list at
+   'list', all of which are complete now; compute the filter. */
 static void
 close_list (lua_State *L, int list)
 {
@@ -182,7 +188,7 @@ get_filter (lua_State *L)
 
 /* --------------------------------------------------------------- comparing */
 
-/* The tables and functions that are being compared, outermost last. */
+/* The tables and functions that are being compared, the outermost one last. */
 typedef struct look {
   const struct look *outer;
   const void *object;
@@ -193,7 +199,8 @@ static bool is_as_it_was (lua_State *L, int list, int index, lua_Integer n,
 static bool is_settled (lua_State *L, int list, const look *outer,
                         unsigned depth, unsigned *looks);
 
-/* [-0, +0, -]  Are the upvalues of the function on top what they were? */
+/* [-0, +0, -]  True when the upvalues of the function on top have not
+   changed. */
 static bool
 has_same_upvalues (lua_State *L, int list, const look *outer, unsigned depth,
                    unsigned *looks)
@@ -216,7 +223,7 @@ has_same_upvalues (lua_State *L, int list, const look *outer, unsigned depth,
     same = *looks > 0 && lua_rawequal(L, -1, -2);
     *looks -= *looks > 0;
     lua_pop(L, 1);
-    if (strcmp(name, "_ENV") == 0)  /* each side has its own */
+    if (strcmp(name, "_ENV") == 0)  /* each side has its own environment */
       same = true;
     else if (same)
       same = is_settled(L, list, &own, depth, looks);
@@ -226,8 +233,8 @@ has_same_upvalues (lua_State *L, int list, const look *outer, unsigned depth,
   return same;
 }
 
-/* [-0, +0, -]  The value on top is the one that was there: can it not have
-   changed, or did it not? */
+/* [-0, +0, -]  True when the value on top has not changed inside, or cannot;
+   it is known to be the same value as before. */
 static bool
 is_settled (lua_State *L, int list, const look *outer, unsigned depth,
             unsigned *looks)
@@ -275,7 +282,7 @@ is_as_it_was (lua_State *L, int list, int index, lua_Integer n,
   }
   size_t fields = 0;
   lua_pushnil(L);
-  while (same && lua_next(L, index)) {  /* contents, key, value */
+  while (same && lua_next(L, index)) {  /* stack: contents, key, value */
     lua_pushvalue(L, top + 2);
     lua_rawget(L, top + 1);
     same = *looks > 0 && lua_rawequal(L, -1, top + 3)
@@ -287,7 +294,7 @@ is_as_it_was (lua_State *L, int list, int index, lua_Integer n,
     lua_settop(L, top + 2);
     fields++;
   }
-  if (same) {  /* is there nothing that is missing now? */
+  if (same) {  /* is no old field missing now? */
     lua_settop(L, top + 1);
     lua_pushnil(L);
     while (lua_next(L, top + 1)) {
@@ -368,10 +375,10 @@ rs_common_find (const rs_common *c, lua_State *L, int index, bool metatable)
 /* ------------------------------------------------------------- the sender */
 
 typedef struct holder {
-  rs_message *message;   /* a reference */
+  rs_message *message;   /* a reference of the list */
 } holder;
 
-/* __gc of holders */
+/* [-0, +0, -]  __gc of a holder. */
 static int
 let_go (lua_State *L)
 {
@@ -383,8 +390,8 @@ let_go (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, m]  Drop the lists, in the table at 'index', of messages that
-   nobody else has. */
+/* [-0, +0, m]  Drop the lists, in the table at 'index', whose messages have no
+   other owner; count the others. */
 static void
 sweep (lua_State *L, int index)
 {
@@ -410,7 +417,7 @@ sweep (lua_State *L, int index)
   lua_rawseti(L, index, 2);
 }
 
-/* (encoder, message) */
+/* (encoder, message)  Put the encoder's list into the table of lists. */
 static int
 keep (lua_State *L)
 {
@@ -542,7 +549,7 @@ rs_common_release (lua_State *L, rs_common *c)
   *c = (rs_common) { .sent = NULL };
 }
 
-/* [-0, +1, m]  Push a table that has in it what number 'n' had. */
+/* [-0, +1, m]  Push a new table with the old contents of table number 'n'. */
 static void
 push_original (lua_State *L, int list, lua_Integer n)
 {

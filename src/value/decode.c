@@ -2,18 +2,20 @@
 /*
  * decode.c - bytes to Lua values.
  *
- * Nothing in a message is believed but bytecode, and that can be forbidden.
- * Each length is compared with what is left before it is used, and the
- * fields that all tables announce together can be no more than the bytes of
- * the message, since each field takes one: so a table is made with room for
- * all that it announces, and a false number cannot ask for much memory.
+ * The decoder trusts nothing in a message but bytecode, which can be
+ * forbidden.  Each length is compared with the bytes that are left before it
+ * is used.  The tables of a message cannot announce more fields together than
+ * the message has bytes, since each field takes one.  So a table is made with
+ * room for all fields that it announces, and a false number cannot ask for
+ * much memory.
  *
- * Memory belongs to Lua or to the stack: any call may raise.
+ * All memory belongs to Lua or is on the C stack: any call may raise.
  *
- * A metatable is set when the fields are there, and takes effect then with
- * all that it holds ('__gc', '__mode').  When the metatable itself is not
- * complete yet, the object is inside of it, and both wait in the table of
- * objects, under negative numbers, until the whole value is there.
+ * A metatable is set after the fields, and then takes effect with all that it
+ * has ('__gc', '__mode').  A metatable waits if it is not complete yet, since
+ * the object is inside of it or its contents follow the value, or if it has to
+ * be checked first.  Then the object and the metatable are in the table of
+ * objects, under negative numbers, until the whole value is complete.
  */
 #include "base/level.h"
 #include "value/marshal.h"
@@ -67,14 +69,14 @@ rs_decoder_length (rs_decoder *d, lua_State *L)
     n |= (uint64_t) (byte & 0x7f) << shift;
     if (byte < 0x80) {
       if (byte == 0 && shift > 0)
-        break;  /* it would have fitted in fewer bytes */
+        break;  /* fewer bytes would do */
       return n <= SIZE_MAX ? (size_t) n : SIZE_MAX;  /* more than is left */
     }
   }
   rs_decoder_bad(d, L, "bad length");
 }
 
-/* A length, of which so many bytes follow. */
+/* Read a length of bytes that follow. */
 static size_t
 get_size (rs_decoder *d, lua_State *L)
 {
@@ -112,7 +114,7 @@ get_integer (rs_decoder *d, lua_State *L, unsigned size)
 
 /* ---------------------------------------------------------------- objects */
 
-/* Make room on the stack for this level, and for some that follow. */
+/* Make room on the stack for this level, and for some inner ones. */
 static void
 grow_stack (rs_decoder *d, lua_State *L)
 {
@@ -150,7 +152,7 @@ static inline void
 set_object (rs_decoder *d, lua_State *L, unsigned id)
 {
   if (d->flags & RS_MESSAGE_REFS) {
-    if (id >= d->count)  /* keys are behind them */
+    if (id >= d->count)  /* the keys of shapes are behind the objects */
       rs_decoder_bad(d, L, "more objects than announced");
     lua_pushvalue(L, -1);
     lua_rawseti(L, d->objects, (lua_Integer) id + 1);
@@ -174,7 +176,7 @@ rs_decoder_ref (rs_decoder *d, lua_State *L)
 
 /* ------------------------------------------------------------------- runs */
 
-/* Behind the tag of a run: how many numbers it has. */
+/* Read how many numbers the run has, behind its tag. */
 static size_t
 begin_run (rs_decoder *d, lua_State *L)
 {
@@ -194,8 +196,8 @@ is_run (unsigned tag)
   return tag == RS_TAG_INTEGERS || tag == RS_TAG_FLOATS;
 }
 
-/* [-0, +0, m]  Assign 'n' numbers of the run to the fields from 'first' on of
-   the table at 'index'. */
+/* [-0, +0, m]  Assign the next 'n' numbers of the run to the fields from
+   'first' on of the table at 'index'. */
 static void
 assign_run (rs_decoder *d, lua_State *L, int index, lua_Integer first,
             size_t n)
@@ -219,18 +221,19 @@ assign_run (rs_decoder *d, lua_State *L, int index, lua_Integer first,
 /* ---------------------------------------------------------- the collector */
 
 /*
- * While a large message is read everything that is made is alive, so there is
- * nothing to collect; but a state that grows from next to nothing would look
- * at all of it each time it has doubled, and at what is young in between.  So
- * the collector gets an advance: it takes for granted so many bytes that it
- * would have counted.  They are counted at the end of the message, or where
- * code of the program begins, which may make garbage; then it runs if it is
- * time.  The collector stands as it would have, so that a state whose jobs do
- * nothing but take messages is collected, too.
+ * While a large message is read, all new values are alive, so there is no
+ * garbage.  But a state that grows from next to nothing would mark all of them
+ * each time it has doubled, and the young ones in between.  So the collector
+ * gets an advance: it does not count so many bytes for now.  The advance is
+ * taken back at the end of the message, or before code of the program runs,
+ * which may make garbage; then the collector runs if it is due.  Its count is
+ * then as without the advance, so a state whose jobs only receive messages is
+ * collected, too.
  */
 enum {
-  QUIET_FROM = 64 << 10,  /* bytes of a large message */
-  QUIET_TIMES = 16        /* a table takes up to so many times its bytes */
+  QUIET_FROM = 64 << 10,  /* least bytes of a large message */
+  QUIET_TIMES = 16        /* Lua's memory for a table, as a multiple of its
+                             bytes here, at most */
 };
 
 static void
@@ -253,8 +256,8 @@ end_quiet (rs_decoder *d, lua_State *L)
 
 /* ----------------------------------------------------------------- values */
 
-/* [-0, +1, m]  Push the next value if it is one of those of which there are
-   most, all of whose bytes are there; all others are left to 'decode_any'. */
+/* [-0, +1, m]  Push the next value if it is of a frequent kind, and surely all
+   there.  False for any other value, which is for 'rs_decode_any'. */
 static inline __attribute__ ((always_inline)) bool
 push_plain (rs_decoder *d, lua_State *L)
 {
@@ -328,7 +331,7 @@ decode_named (rs_decoder *d, lua_State *L)
   rs_level_room(L, LUA_MINSTACK, "message");
   const char *user = "a transferred value";
   char text[160];
-  if (d->upvalue != 0) {  /* it is an upvalue of a function? */
+  if (d->upvalue != 0) {  /* is an upvalue of a function read? */
     lua_Debug ar;
     lua_pushvalue(L, d->function);
     lua_getinfo(L, ">S", &ar);
@@ -340,7 +343,7 @@ decode_named (rs_decoder *d, lua_State *L)
       user = text;
     }
   }
-  end_quiet(d, L);  /* it may load a module */
+  end_quiet(d, L);  /* the name may load a module */
   if (d->forbidden & RS_MESSAGE_NAMES)
     rs_name_accept(L, &name);
   rs_name_push(L, &name, user);
@@ -348,7 +351,8 @@ decode_named (rs_decoder *d, lua_State *L)
   if (d->forbidden & RS_MESSAGE_METHODS) {
     if (lua_type(L, -1) != LUA_TTABLE)
       rs_decoder_bad(d, L, "functions are not accepted here");
-    if (d->objects != 0) {  /* it may be a metatable: it is our own */
+    if (d->objects != 0) {  /* note it as this state's, should it be a
+                               metatable */
       lua_pushvalue(L, -1);
       lua_pushboolean(L, 1);
       lua_rawset(L, d->objects);
@@ -356,7 +360,7 @@ decode_named (rs_decoder *d, lua_State *L)
   }
 }
 
-/* [-0, +1, e]  Push a key: any value but nil and NaN. */
+/* [-0, +1, e]  Read a key: any value but nil and NaN. */
 static void
 decode_key (rs_decoder *d, lua_State *L)
 {
@@ -367,7 +371,7 @@ decode_key (rs_decoder *d, lua_State *L)
     rs_decoder_bad(d, L, "a key that no table can have");
 }
 
-/* [-0, +1, e]  Push a table that this state has already. */
+/* [-0, +1, e]  Push a table that this state has already, by its number. */
 static void
 decode_common (rs_decoder *d, lua_State *L, bool metatable)
 {
@@ -378,7 +382,8 @@ decode_common (rs_decoder *d, lua_State *L, bool metatable)
     rs_decoder_bad(d, L, "a table of a function that is not here");
 }
 
-/* [-1, +0, e]  Set the metatable on top; 'own' when it is this state's. */
+/* [-1, +0, e]  Set the metatable on top; 'own' when it belongs to this
+   state. */
 static void
 set_metatable (rs_decoder *d, lua_State *L, int table, bool own)
 {
@@ -419,7 +424,7 @@ decode_metatable (rs_decoder *d, lua_State *L, int table, unsigned tag)
   if (lua_type(L, -1) != LUA_TTABLE)
     rs_decoder_bad(d, L, "a metatable that is no table");
   d->metatables = true;
-  /* One that is looked at has to be whole. */
+  /* A metatable has to be complete when 'set_metatable' looks into it. */
   const bool open = tag != RS_TAG_TABLE_META && tag != RS_TAG_RECORD_META;
   if (own || d->objects == 0
       || !(open || (d->forbidden & RS_MESSAGE_METHODS))) {
@@ -432,7 +437,7 @@ decode_metatable (rs_decoder *d, lua_State *L, int table, unsigned tag)
   lua_rawseti(L, d->objects, -2 * (lua_Integer) d->late + 1);
 }
 
-/* [-0, +0, m]  The value is whole: set the metatables that waited. */
+/* [-0, +0, m]  Set the metatables that waited: the value is complete. */
 static void
 set_late_metatables (rs_decoder *d, lua_State *L)
 {
@@ -446,8 +451,9 @@ set_late_metatables (rs_decoder *d, lua_State *L)
   }
 }
 
-/* [-0, +0, v]  A table has 'array' values, and fields, of which 'named' have
-   their keys elsewhere; can that be? */
+/* [-0, +0, v]  Count the fields of a table: 'array' values, 'named' fields
+   whose keys are in a shape, and 'pairs' of key and value.  Raise if the
+   message cannot have so many. */
 static inline void
 claim_fields (rs_decoder *d, lua_State *L, size_t array, size_t named,
               size_t pairs)
@@ -462,7 +468,7 @@ claim_fields (rs_decoder *d, lua_State *L, size_t array, size_t named,
     rs_decoder_bad(d, L, "a table too large for Lua");
 }
 
-/* [-0, +1, e]  Push a table with room for these. */
+/* [-0, +1, e]  Push a table with room for so many fields. */
 static inline void
 push_table (rs_decoder *d, lua_State *L, size_t array, size_t named,
             size_t pairs)
@@ -487,7 +493,7 @@ rs_decoder_later (rs_decoder *d, lua_State *L)
   lua_pop(L, 1);
 }
 
-/* [-0, +1, e]  A table whose contents follow the value. */
+/* [-0, +1, e]  Push an empty table, whose contents follow the value. */
 static void
 decode_later (rs_decoder *d, lua_State *L)
 {
@@ -501,7 +507,7 @@ decode_later (rs_decoder *d, lua_State *L)
   rs_decoder_leave(d);
 }
 
-/* [-0, +0, e]  Assign the fields whose keys come with them. */
+/* [-0, +0, e]  Assign 'n' fields that come as key and value. */
 static void
 decode_pairs (rs_decoder *d, lua_State *L, int table, size_t n)
 {
@@ -512,14 +518,14 @@ decode_pairs (rs_decoder *d, lua_State *L, int table, size_t n)
   }
 }
 
-/* The field in the table of objects where the keys of a shape begin. */
+/* The index in the table of objects at which the keys of a shape begin. */
 static lua_Integer
 keys_of (const rs_decoder *d, const rs_shape_read *s)
 {
   return (lua_Integer) d->count + 1 + (s - d->shapes) * RS_SHAPE_KEYS;
 }
 
-/* [-0, +0, e]  Read the definition at 'at', which is behind its tag. */
+/* [-0, +0, e]  Read the definition at offset 'at', which is behind its tag. */
 static rs_shape_read *
 read_shape (rs_decoder *d, lua_State *L, size_t at)
 {
@@ -547,7 +553,7 @@ read_shape (rs_decoder *d, lua_State *L, size_t at)
   return s;
 }
 
-/* [-0, +0, e]  The shape that is defined at 'at'. */
+/* [-0, +0, e]  Find the shape that is defined at 'at', or read it again. */
 static inline rs_shape_read *
 find_shape (rs_decoder *d, lua_State *L, size_t at)
 {
@@ -555,17 +561,18 @@ find_shape (rs_decoder *d, lua_State *L, size_t at)
   return s->at == at ? s : read_shape(d, L, at);
 }
 
-/* The keys of a shape, on the stack while the records of an array are read:
-   'lua_pushvalue' is 15 instructions, 'lua_rawgeti' 45. */
+/* The keys of a shape, in stack slots while the records of an array are read:
+   'lua_pushvalue' takes 15 instructions, 'lua_rawgeti' 45. */
 typedef struct record_keys {
-  size_t at;     /* where it stands in the message; 0: none is there yet */
-  int first;     /* their slots, RS_SHAPE_KEYS of them; 0: none yet */
+  size_t at;     /* offset of the definition in the message; 0: no keys yet */
+  int first;     /* first of RS_SHAPE_KEYS slots; 0: none yet */
   unsigned n;
-  size_t records, loads;  /* of the array, so far; how often keys came */
+  size_t records, loads;  /* records of the array so far; how often keys were
+                             loaded */
 } record_keys;
 
-/* [-0, +(0|RS_SHAPE_KEYS), e]  Let the keys of the shape at 'at' be there;
-   false when shapes change too often for that. */
+/* [-0, +(0|RS_SHAPE_KEYS), e]  Load the keys of the shape at 'at' into the
+   slots.  False when shapes change too often for that to pay. */
 static bool
 load_keys (rs_decoder *d, lua_State *L, record_keys *k, size_t at)
 {
@@ -587,9 +594,9 @@ load_keys (rs_decoder *d, lua_State *L, record_keys *k, size_t at)
   return true;
 }
 
-/* [-0, +1, e]  Push the record behind the tag.  'k' if it is one of an
-   array; this may push its slots first.  'later' when it has been made: its
-   table is on top. */
+/* [-0, +1, e]  Push the record behind the tag.  'k' is given for a record of
+   an array; this may push its slots first.  'later': the table was made
+   before, and is on top already. */
 static inline __attribute__ ((always_inline)) void
 read_record (rs_decoder *d, lua_State *L, unsigned tag, record_keys *k,
              bool later)
@@ -620,7 +627,7 @@ read_record (rs_decoder *d, lua_State *L, unsigned tag, record_keys *k,
     if (k != NULL)
       lua_pushvalue(L, k->first + (int) i);
     else {
-      /* A value may have put another shape in its place. */
+      /* A value may have put another shape in the place of this one. */
       const rs_shape_read *const s = find_shape(d, L, at);
       lua_rawgeti(L, d->objects, keys_of(d, s) + (lua_Integer) i);
     }
@@ -647,7 +654,8 @@ is_record (unsigned tag)
 
 static void decode_table (rs_decoder *d, lua_State *L, unsigned tag);
 
-/* [-0, +(0|RS_SHAPE_KEYS), e]  Assign the fields 1 to 'n'. */
+/* [-0, +(0|RS_SHAPE_KEYS), e]  Assign the fields 1 to 'n' of the table at
+   'table'. */
 static void
 decode_array (rs_decoder *d, lua_State *L, int table, size_t n)
 {
@@ -681,7 +689,8 @@ decode_array (rs_decoder *d, lua_State *L, int table, size_t n)
   }
 }
 
-/* [-0, +1, e]  Push the table behind the tag; 'later' as above. */
+/* [-0, +1, e]  Push the table behind the tag; 'later': the table was made
+   before, and is on top already. */
 static inline __attribute__ ((always_inline)) void
 read_table (rs_decoder *d, lua_State *L, unsigned tag, bool later)
 {
@@ -714,7 +723,7 @@ decode_table (rs_decoder *d, lua_State *L, unsigned tag)
   read_table(d, L, tag, false);
 }
 
-/* [-0, +1, e]  A table that is there by value. */
+/* [-0, +1, e]  Push a table that is sent with its contents. */
 static void
 decode_plain_table (rs_decoder *d, lua_State *L, unsigned tag)
 {
@@ -732,18 +741,18 @@ decode_plain_table (rs_decoder *d, lua_State *L, unsigned tag)
   }
 }
 
-/* What 'is_same' compares. */
+/* The two tables that 'is_same' compares. */
 typedef struct pair {
-  int copy, own;     /* stack indices of the two tables */
-  unsigned fields;   /* that it will look at yet */
+  int copy, own;     /* stack indices */
+  unsigned fields;   /* fields that may still be compared */
 } pair;
 
 enum { SAME_DEPTH = 4, SAME_FIELDS = 512 };
 
 static bool is_same (lua_State *L, pair *p, int a, int b, int depth);
 
-/* [-2, +0, -]  Are the two values on top the same, as those of one module that
-   two states have loaded? */
+/* [-2, +0, -]  True when the two values on top are the same, as values of one
+   module that two states have loaded. */
 static bool
 is_same_value (lua_State *L, pair *p, int depth)
 {
@@ -792,8 +801,8 @@ is_same (lua_State *L, pair *p, int a, int b, int depth)
   return same && n == 0;
 }
 
-/* [-0, +1, e]  A table that is in a field of a module: the one that is here in
-   that field, if the same is in it. */
+/* [-0, +1, e]  Push a table that is in a field of a module: the one in that
+   field here if it has the same contents, else the one of the message. */
 static void
 decode_named_table (rs_decoder *d, lua_State *L)
 {
@@ -805,7 +814,7 @@ decode_named_table (rs_decoder *d, lua_State *L)
       && memcmp(d->missing, name.part[0], name.size[0]) == 0)
     return;
   rs_level_room(L, LUA_MINSTACK, "message");
-  end_quiet(d, L);  /* it may load a module */
+  end_quiet(d, L);  /* the name may load a module */
   if ((d->forbidden & RS_MESSAGE_METHODS) && rs_name_is_library(&name))
     return;
   if (!rs_name_try_push(L, &name, d->common.loads
@@ -822,7 +831,7 @@ decode_named_table (rs_decoder *d, lua_State *L)
   lua_settop(L, copy);
 }
 
-/* [-0, +1, e]  A table that others may name. */
+/* [-0, +1, e]  Push a table that other messages may name. */
 static void
 decode_marked (rs_decoder *d, lua_State *L)
 {
@@ -838,7 +847,7 @@ decode_marked (rs_decoder *d, lua_State *L)
     rs_common_add(L, d->marks_ref, n);
 }
 
-/* [-0, +0, e]  The contents of the table on top. */
+/* [-0, +0, e]  Read the contents of the table on top. */
 static void
 fill_table (rs_decoder *d, lua_State *L)
 {
@@ -859,7 +868,8 @@ fill_table (rs_decoder *d, lua_State *L)
   }
 }
 
-/* [-0, +0, e]  What was announced for later follows the value. */
+/* [-0, +0, e]  Read the contents that were announced for later; they follow
+   the value. */
 static void
 decode_rest (rs_decoder *d, lua_State *L)
 {
@@ -884,7 +894,7 @@ decode_rest (rs_decoder *d, lua_State *L)
   d->later = d->filled = 0;
 }
 
-/* [-0, +1, e]  An object that its type rebuilds. */
+/* [-0, +1, e]  Push an object that a call makes, as its '__transfer' asked. */
 static void
 decode_rebuild (rs_decoder *d, lua_State *L)
 {
@@ -899,9 +909,9 @@ decode_rebuild (rs_decoder *d, lua_State *L)
   for (int i = 0; i <= n; i++)
     rs_decode_any(d, L);
   end_quiet(d, L);
-  rs_stack_check(L);  /* it may call what decodes */
+  rs_stack_check(L);  /* the function may decode, too */
   lua_call(L, n, 1);
-  d->tame = NULL;  /* it may have changed classes */
+  d->tame = NULL;  /* the function may have changed classes */
   rs_decoder_register(d, L, id);
   rs_decoder_leave(d);
 }
@@ -916,7 +926,8 @@ decode_replaced (rs_decoder *d, lua_State *L)
   rs_decoder_leave(d);
 }
 
-/* [-0, +1, e]  What is a pointer of this process. */
+/* [-0, +1, e]  Push a light userdata or a C function: a pointer that is good
+   in this process. */
 static void
 decode_pointer (rs_decoder *d, lua_State *L, unsigned tag)
 {
@@ -981,7 +992,7 @@ rs_decode_any (rs_decoder *d, lua_State *L)
       if (size <= RS_WIRE_SHORT_MAX)
         rs_decoder_bad(d, L, "a string longer than it has to be");
       if (size >= QUIET_FROM)
-        end_quiet(d, L);  /* its memory may be that of one that is garbage */
+        end_quiet(d, L);  /* room may come from garbage strings */
       push_bytes(d, L, size);
       return;
     }
@@ -1081,7 +1092,7 @@ rs_decoder_init (rs_decoder *d, lua_State *L, const rs_message *msg,
 bool
 rs_decoder_at_end (const rs_decoder *d)
 {
-  return d->at == d->size;  /* the numbers of a run that are left, too */
+  return d->at == d->size;  /* all numbers of a run are read then, too */
 }
 
 void
@@ -1094,7 +1105,7 @@ rs_decoder_raw (rs_decoder *d, lua_State *L, void *bytes, size_t n)
   d->at += n;
 }
 
-/* The next value is a number of a run. */
+/* True when the next value is a number of a run. */
 static inline bool
 in_run (rs_decoder *d, lua_State *L)
 {
@@ -1124,7 +1135,8 @@ rs_decode_one (rs_decoder *d, lua_State *L)
     set_late_metatables(d, L);
 }
 
-/* Its decoding needs nothing but memory, and leaves nothing half done. */
+/* True for a value that is read with memory alone, and leaves no work half
+   done. */
 static bool
 is_scalar (unsigned tag)
 {
@@ -1187,7 +1199,7 @@ push_values (rs_decoder *d, lua_State *L)
   return n;
 }
 
-/* Begin with a whole message. */
+/* Begin to read a message all of whose values are wanted. */
 static void
 begin_all (rs_decoder *d, lua_State *L, const rs_message *msg,
            const rs_common *common, int marks)
@@ -1198,7 +1210,7 @@ begin_all (rs_decoder *d, lua_State *L, const rs_message *msg,
   d->marks_ref = marks;
 }
 
-/* What 'push_quietly' is about. */
+/* The arguments of 'push_quietly'. */
 typedef struct whole {
   rs_decoder *d;
   const rs_message *msg;
@@ -1206,7 +1218,7 @@ typedef struct whole {
   int marks;
 } whole;
 
-/* (whole) */
+/* (whole)  Return all values, with an advance for the collector. */
 static int
 push_quietly (lua_State *L)
 {

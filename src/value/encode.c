@@ -2,14 +2,14 @@
 /*
  * encode.c - Lua values to bytes.
  *
- * A walk over the value, depth first, with raw access only.  It allocates
- * nothing in the Lua state, so that no finalizer runs and no table changes
- * under 'lua_next'; so nothing that it calls can raise either, and it needs
- * no protected call.
+ * An encoder walks over the value, depth first, with raw access only.  The
+ * walk allocates nothing in the Lua state, so no finalizer runs and no table
+ * changes under 'lua_next'.  Therefore no call can raise either, and the walk
+ * needs no protected call.
  *
- * The exception is '__transfer', which is code of the program.  The first
- * one that is met ends the walk: it begins again inside a protected call,
- * and so do the walks of the encoder's next values.
+ * The exception is '__transfer', which is code of the program.  The first one
+ * that is met ends the walk.  The walk then begins again inside a protected
+ * call, as do the walks of all later values of this encoder.
  */
 #include "base/level.h"
 #include "value/marshal.h"
@@ -25,16 +25,17 @@
 #include "base/status.h"
 #include "value/wire.h"
 
-/* The bytes of a large message are handed over, not copied. */
+/* A message of so many bytes, or more, takes the buffer over without a
+   copy. */
 enum { HAND_OVER_FROM = 16384 };
 
-/* A small one may have so many bytes more than it needs. */
+/* A message in the encoder's memory may have so many bytes too many. */
 enum { SPARE_MAX = 96 };
 
-/* 'generation' in rs_seen. */
+/* The largest 'generation' of an rs_seen. */
 enum { GENERATION_MAX = 0x3fffff };
 
-/* The message itself stands before its bytes in the buffer. */
+/* Bytes in the buffer before the header: the 'rs_message' itself. */
 #define PREFIX offsetof(rs_message, data)
 
 /* ----------------------------------------------------------- appending */
@@ -47,7 +48,7 @@ truncate (rs_encoder *e, size_t size)
   rs_shapes_truncate(e->shapes, size);
 }
 
-/* Where 'n' bytes can be written, or NULL. */
+/* Make room for 'n' bytes.  Returns where they go, or NULL. */
 static inline unsigned char *
 room_for (rs_encoder *e, size_t n)
 {
@@ -85,7 +86,7 @@ put_integer (rs_encoder *e, lua_Integer v)
     e->buf.size += rs_wire_put_integer(at, v);
 }
 
-/* A tag and the 8 bytes at 'bits'. */
+/* Append a tag and the 8 bytes of 'bits'. */
 static inline void
 put_eight (rs_encoder *e, unsigned tag, uint64_t bits)
 {
@@ -97,7 +98,7 @@ put_eight (rs_encoder *e, unsigned tag, uint64_t bits)
   e->buf.size += 9;
 }
 
-/* End the run, if there is one: what comes is no number of its kind. */
+/* End the run, if there is one. */
 static inline void
 end_run (rs_encoder *e, rs_packed *p)
 {
@@ -121,7 +122,8 @@ begin_run (rs_encoder *e, rs_packed *p, unsigned tag)
   return true;
 }
 
-/* Append a number to the run of its kind.  False when it shall stand alone. */
+/* Append a number to a run of its kind.  False when it has to be sent
+   alone. */
 static inline bool
 put_packed (rs_encoder *e, rs_packed *p, unsigned tag, uint64_t bits)
 {
@@ -133,7 +135,7 @@ put_packed (rs_encoder *e, rs_packed *p, unsigned tag, uint64_t bits)
     e->buf.size += 8;
     p->count++;
   }
-  else if (p->count == 0) {  /* it has no first one: there is none */
+  else if (p->count == 0) {  /* the run has no number: drop its tag */
     e->buf.size = p->at;
     p->tag = 0;
   }
@@ -157,7 +159,8 @@ put_string (rs_encoder *e, const char *s, size_t size)
   e->buf.size += (size_t) (at - start) + size;
 }
 
-/* [-0, +0, -]  Append the number at 'index', to a run if 'p' is given. */
+/* [-0, +0, -]  Append the number at 'index', to the run 'p' if that is
+   given. */
 static inline void
 put_number (rs_encoder *e, rs_packed *p, lua_State *L, int index)
 {
@@ -175,8 +178,8 @@ put_number (rs_encoder *e, rs_packed *p, lua_State *L, int index)
   }
 }
 
-/* [-0, +0, -]  Append the value at 'index', of this type, unless it is made of
-   others. */
+/* [-0, +0, -]  Append the value at 'index', of this type, if it is a
+   scalar. */
 static inline __attribute__ ((always_inline)) bool
 put_scalar (rs_encoder *e, lua_State *L, int index, int type)
 {
@@ -205,7 +208,7 @@ put_scalar (rs_encoder *e, lua_State *L, int index, int type)
 static void
 put_name_as (rs_encoder *e, const rs_name *name, unsigned tag)
 {
-  if (tag == RS_TAG_NAMED)  /* the receiver cannot do without it? */
+  if (tag == RS_TAG_NAMED)  /* can the receiver not do without it? */
     e->flags |= RS_MESSAGE_NAMES;
   rs_buf_byte(&e->buf, (unsigned char) tag);
   rs_buf_byte(&e->buf, (unsigned char) name->parts);
@@ -223,10 +226,10 @@ put_name (rs_encoder *e, const rs_name *name)
 
 /* ----------------------------------------------------------- identities */
 
-/* Objects in 'seen' that must not be found any more. */
+/* The 'object' of entries in 'seen' that must not be found any more. */
 static const char dropped = 0;
 
-/* The entry of 'object', or the free one where it belongs. */
+/* The entry of 'object', or the free entry where it belongs. */
 static inline rs_seen *
 seen_slot (rs_seen *seen, size_t room, unsigned generation,
            const void *object)
@@ -289,7 +292,7 @@ rs_encoder_see (rs_encoder *e, const void *object, bool *found)
   return see(e, object, found);
 }
 
-/* Objects from number 'id' on have never been seen. */
+/* Forget the objects from number 'id' on: their bytes are taken back. */
 static void
 drop_from (rs_encoder *e, unsigned id)
 {
@@ -299,8 +302,8 @@ drop_from (rs_encoder *e, unsigned id)
       e->seen[i].object = &dropped;
 }
 
-/* What '__transfer' made for an earlier value may be gone by now, and other
-   objects may be where it was. */
+/* Forget the objects that '__transfer' made for an earlier value.  They may be
+   freed by now, and other objects may have their addresses. */
 static void
 drop_passing (rs_encoder *e)
 {
@@ -310,7 +313,7 @@ drop_passing (rs_encoder *e)
   e->passing = false;
 }
 
-/* Will the contents of 'object' follow the value? */
+/* True when the contents of 'object' will follow the value. */
 static bool
 is_later (rs_encoder *e, const void *object)
 {
@@ -331,7 +334,7 @@ is_open (const rs_encoder *e, unsigned id)
 static int
 encode_ref (rs_encoder *e, unsigned id)
 {
-  if (e->transfers > 0)  /* could it be inside an object to be rebuilt? */
+  if (e->transfers > 0)  /* in results of '__transfer'? */
     for (const rs_open *o = e->open; o != NULL; o = o->outer)
       if (o->id == id && o->rebuilt)
         return rs_encoder_refuse(e, "cannot transfer a value whose"
@@ -345,7 +348,7 @@ encode_ref (rs_encoder *e, unsigned id)
   return RS_OK;
 }
 
-/* Make room on the stack for this level, and for some that follow. */
+/* Make room on the stack for this level, and for some inner ones. */
 static bool
 grow_stack (rs_encoder *e, lua_State *L)
 {
@@ -356,7 +359,7 @@ grow_stack (rs_encoder *e, lua_State *L)
   return true;
 }
 
-/* The same as 'rs_encoder_enter'; 'top' is that of the stack. */
+/* Begin an object, as 'rs_encoder_enter' does; 'top' is that of the stack. */
 static inline int
 enter (rs_encoder *e, lua_State *L, rs_open *open, unsigned id, int top)
 {
@@ -387,8 +390,8 @@ rs_encoder_leave (rs_encoder *e)
   e->depth--;
 }
 
-/* [-0, +0, -]  To the end of the walk: a finalizer could change what is
-   walked. */
+/* [-0, +0, -]  Stop the collector until the end of the walk: a finalizer could
+   change the tables that are walked. */
 static void
 stop_collector (rs_encoder *e, lua_State *L)
 {
@@ -401,7 +404,7 @@ stop_collector (rs_encoder *e, lua_State *L)
 int
 rs_encoder_later (rs_encoder *e, lua_State *L, int index, unsigned id)
 {
-  if (e->keep == 0) {  /* not protected yet? */
+  if (e->keep == 0) {  /* is the walk not protected yet? */
     e->careful = true;
     return RS_ERESTART;
   }
@@ -422,7 +425,7 @@ rs_encoder_later (rs_encoder *e, lua_State *L, int index, unsigned id)
 
 /* ----------------------------------------------------------- __transfer */
 
-/* [-1, +0, -]  Refuse, for the error on top of the stack. */
+/* [-1, +0, -]  Refuse the value, with the error on top of the stack. */
 static int
 refuse_error (rs_encoder *e, lua_State *L, const char *what)
 {
@@ -434,8 +437,8 @@ refuse_error (rs_encoder *e, lua_State *L, const char *what)
 }
 
 /*
- * [-0, +0, m]  If the object at 'index' has a '__transfer' in the metatable
- * at 'meta', append what that gives instead of the object, and set 'done'.
+ * [-0, +0, m]  If the object at 'index' has a '__transfer' in the metatable at
+ * 'meta', append the results of that instead of the object, and set 'done'.
  */
 static int
 encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
@@ -451,16 +454,17 @@ encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
     e->class = (rs_class) { .object = class, .walk = e->walk };
     return RS_OK;
   }
-  if (e->keep == 0) {  /* not protected yet? */
+  if (e->keep == 0) {  /* is the walk not protected yet? */
     e->careful = true;
     return RS_ERESTART;
   }
-  /* It may call what encodes, and that takes more than Lua's own calls. */
+  /* '__transfer' may encode, too, and that takes more of the C stack than
+     Lua's own functions. */
   if (rs_stack_low())
     return rs_encoder_refuse(e, "C stack overflow");
   const int base = lua_gettop(L) - 1;
   lua_pushvalue(L, index);
-  if (e->quiet)  /* it may make garbage */
+  if (e->quiet)  /* '__transfer' may make garbage */
     lua_gc(L, LUA_GCRESTART);
   const int code = lua_pcall(L, 1, LUA_MULTRET, 0);
   if (e->quiet)
@@ -473,7 +477,7 @@ encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
   rs_level_room(L, LUA_MINSTACK, "message");
   if (lua_gettop(L) == base)
     lua_pushnil(L);
-  if (lua_rawequal(L, base + 1, index)) {  /* as it is? */
+  if (lua_rawequal(L, base + 1, index)) {  /* shall it travel as it is? */
     lua_settop(L, base);
     return RS_OK;
   }
@@ -494,7 +498,8 @@ encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
     rs_buf_byte(&e->buf, (unsigned char) n);
   }
   const int top = lua_gettop(L);
-  for (int i = base + 1; i <= top; i++) {  /* their addresses stay theirs */
+  for (int i = base + 1; i <= top; i++) {  /* alive, they keep their
+                                              addresses */
     lua_pushvalue(L, i);
     lua_rawseti(L, e->keep, (lua_Integer) lua_rawlen(L, e->keep) + 1);
   }
@@ -517,8 +522,8 @@ encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
 
 static int encode_table (rs_encoder *e, lua_State *L, int index);
 
-/* Tables of a function's message that are no metatables, and that others may
-   name by number; it is a list of all of them that takes memory. */
+/* Once so many tables of a function's message are marked, only metatables are:
+   the list of marked tables takes memory. */
 enum { MARKS_MAX = 200 };
 
 /* [-0, +0, -]  Append the number of a table that both sides have. */
@@ -533,8 +538,9 @@ put_common (rs_encoder *e, lua_Integer n)
   e->flags |= RS_MESSAGE_COMMON;
 }
 
-/* [-0, +0, m]  Others may name the table at 'index'.  RS_OK, or RS_ERESTART:
-   that takes a protected walk. */
+/* [-0, +0, m]  Mark the table at 'index', so that other messages may name it.
+   'class' when it is a metatable.  RS_OK, or RS_ERESTART: the walk has to be
+   protected. */
 static int
 mark (rs_encoder *e, lua_State *L, int index, bool class)
 {
@@ -549,7 +555,8 @@ mark (rs_encoder *e, lua_State *L, int index, bool class)
   return RS_OK;
 }
 
-/* [-0, +0, -]  Append the table at 'index' by its name, if it has one. */
+/* [-0, +0, -]  Append the name of the object at 'index', if it has one, and
+   set 'done'. */
 static int
 encode_name (rs_encoder *e, lua_State *L, int index, int kind, bool *done)
 {
@@ -564,7 +571,8 @@ encode_name (rs_encoder *e, lua_State *L, int index, int kind, bool *done)
   return status;
 }
 
-/* [-0, +0, -]  May the metatable at 'index' leave a sandbox? */
+/* [-0, +0, -]  Check whether the metatable at 'index' may leave a sandbox.
+   RS_OK or the failure. */
 static int
 check_metatable (rs_encoder *e, lua_State *L, int index)
 {
@@ -582,8 +590,8 @@ check_metatable (rs_encoder *e, lua_State *L, int index)
                            field);
 }
 
-/* [-0, +0, -]  Append the metatable at 'index' of the table whose tag is at
-   'header'. */
+/* [-0, +0, -]  Append the metatable at 'index'.  The tag of its table is at
+   offset 'header'. */
 static int
 encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
 {
@@ -596,7 +604,7 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
   }
   if (known && e->class.sent) {
     if ((e->later > 0 || is_open(e, e->class.id)) && !e->buf.failed)
-      e->buf.data[header]++;  /* to the tag that tells so */
+      e->buf.data[header]++;  /* to the META_OPEN tag, which is the next one */
     return encode_ref(e, e->class.id);
   }
   if (known && e->class.common > 0) {
@@ -635,7 +643,7 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
     e->next_id++;
     return RS_OK;
   }
-  seen->object = &dropped;  /* 'rs_encode_any' sees it for the first time */
+  seen->object = &dropped;  /* 'rs_encode_any' has to find it new */
   e->class_next = true;
   status = rs_encode_any(e, L, index);
   if (status == RS_EREFUSED)
@@ -648,14 +656,14 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
 
 /* The fields of a table, while they are appended. */
 typedef struct fields {
-  uint32_t array, hash;   /* how many: 1, 2, ..., and others */
-  size_t header;          /* where its tag is */
-  bool named;             /* it proved to be a class that has a name */
-  rs_shape shape;         /* of its keys, as far as they can be of one */
-  bool learn;             /* they can */
+  uint32_t array, hash;   /* numbers of fields 1, 2, ... and of other fields */
+  size_t header;          /* offset of its tag in the buffer */
+  bool named;             /* the table is a class that has a name */
+  rs_shape shape;         /* keys so far, if they can be a shape */
+  bool learn;             /* the keys can be a shape so far */
 } fields;
 
-/* The key is the string at 'index', whose 'size' bytes end the buffer. */
+/* Note the key at 'index', a string whose 'size' bytes end the buffer. */
 static inline void
 learn_key (rs_encoder *e, lua_State *L, int index, fields *f, size_t size)
 {
@@ -666,7 +674,8 @@ learn_key (rs_encoder *e, lua_State *L, int index, fields *f, size_t size)
                                        lua_topointer(L, index) };
 }
 
-/* [-0, +0, -]  Append the key at 'index' of the table at 'table'. */
+/* [-0, +0, -]  Append the key at 'index' of the table at 'table'.  Sets
+   'named' when that is a class that has a name. */
 static int
 encode_key (rs_encoder *e, lua_State *L, int table, int index, fields *f)
 {
@@ -679,7 +688,7 @@ encode_key (rs_encoder *e, lua_State *L, int table, int index, fields *f)
     learn_key(e, L, index, f, size);
     if (size != sizeof mark - 1 || memcmp(s, mark, size) != 0)
       return RS_OK;
-    f->learn = false;  /* classes have it */
+    f->learn = false;  /* classes have this key, not records */
     return encode_name(e, L, table, RS_NAMES_TABLE, &f->named);
   }
   f->learn = false;
@@ -691,8 +700,8 @@ encode_key (rs_encoder *e, lua_State *L, int table, int index, fields *f)
   return status;
 }
 
-/* [-0, +?, -]  Append the value at 'key' + 1, which is of this type, and whose
-   key is at 'key'. */
+/* [-0, +?, -]  Append the value at 'key' + 1, of this type; its key is at
+   'key'. */
 static inline __attribute__ ((always_inline)) int
 encode_field (rs_encoder *e, lua_State *L, int key, int type)
 {
@@ -705,8 +714,9 @@ encode_field (rs_encoder *e, lua_State *L, int key, int type)
   return status;
 }
 
-/* [-2, +(0|2), -]  Append the fields that have the keys 1, 2, ..., from the
-   one on top of the stack on; on to the first that has not. */
+/* [-2, +(0|2), -]  Append the fields 1, 2, ... of the table at 'index'.  The
+   first key and value are on top of the stack; those of the first other field
+   are left there. */
 static int
 encode_array (rs_encoder *e, lua_State *L, int index, fields *f)
 {
@@ -739,8 +749,9 @@ encode_array (rs_encoder *e, lua_State *L, int index, fields *f)
   return RS_OK;
 }
 
-/* [-2, +0, -]  Append the keys and values from those on top of the stack on,
-   until the table proves to be a class that has a name. */
+/* [-2, +0, -]  Append the keys and values of the table at 'index', from the
+   ones on top of the stack on.  Stop when the table proves to be a class that
+   has a name. */
 static int
 encode_pairs (rs_encoder *e, lua_State *L, int index, fields *f)
 {
@@ -761,7 +772,8 @@ encode_pairs (rs_encoder *e, lua_State *L, int index, fields *f)
   return RS_OK;
 }
 
-/* The shape that the table may have whose first key is at 'key'; or NULL. */
+/* The shape whose first key is the one at 'key', so that the table may have
+   it; or NULL. */
 static rs_shape *
 find_shape (rs_encoder *e, lua_State *L, int key)
 {
@@ -781,7 +793,7 @@ find_shape (rs_encoder *e, lua_State *L, int key)
   return e->shape = shape;
 }
 
-/* Is the key at 'key' number 'i' of the shape? */
+/* True when the key at 'key' is number 'i' of the shape. */
 static inline bool
 has_key (const rs_encoder *e, lua_State *L, rs_shape *shape, unsigned i,
          int key)
@@ -800,7 +812,7 @@ has_key (const rs_encoder *e, lua_State *L, rs_shape *shape, unsigned i,
   return true;
 }
 
-/* The table had these keys. */
+/* Remember the keys that the table had as a shape. */
 static void
 learn_shape (rs_encoder *e, const fields *f)
 {
@@ -810,7 +822,7 @@ learn_shape (rs_encoder *e, const fields *f)
   if (e->shapes == NULL) {
     e->shapes = e->shape = rs_shapes_new();
     if (e->shapes == NULL)
-      return;  /* they only save time */
+      return;  /* shapes only save time */
   }
   const rs_shape_key *const first = &f->shape.keys[0];
   rs_shape *const s =
@@ -821,7 +833,7 @@ learn_shape (rs_encoder *e, const fields *f)
   s->walk = e->walk;
 }
 
-/* Append its definition, unless that was done. */
+/* Append the definition of the shape, unless that was done. */
 static bool
 define_shape (rs_encoder *e, rs_shape *s)
 {
@@ -843,8 +855,8 @@ define_shape (rs_encoder *e, rs_shape *s)
   return true;
 }
 
-/* [-2, +0, -]  Append a table whose first key and value are on top of the
-   stack; it begins as 'shape' does. */
+/* [-2, +0, -]  Append the table at 'index', which begins with the keys of
+   'shape'.  The first key and value are on top of the stack. */
 static int
 encode_record (rs_encoder *e, lua_State *L, int index, rs_shape *shape,
                bool meta, fields *f)
@@ -862,7 +874,7 @@ encode_record (rs_encoder *e, lua_State *L, int index, rs_shape *shape,
   unsigned n = 0;
   bool more;
   do {
-    if (shape->defined != defined  /* has it made room? */
+    if (shape->defined != defined  /* did a value take the shape's place? */
         || !has_key(e, L, shape, n, key))
       break;
     n++;
@@ -874,7 +886,7 @@ encode_record (rs_encoder *e, lua_State *L, int index, rs_shape *shape,
   } while (more);
   if (shape->defined == defined && (more || n < shape->n)) {
     memcpy(f->shape.keys, shape->keys, n * sizeof *shape->keys);
-    f->shape.n = n;  /* it was another one */
+    f->shape.n = n;  /* the keys differ from the shape's */
   }
   else if (shape->defined == defined)
     shape->walk = e->walk;
@@ -894,7 +906,8 @@ encode_record (rs_encoder *e, lua_State *L, int index, rs_shape *shape,
   return RS_OK;
 }
 
-/* [-0, +?, -]  Append the table at 'index', without its metatable. */
+/* [-0, +?, -]  Append the fields of the table at 'index'; 'meta' when a
+   metatable will follow. */
 static int
 encode_fields (rs_encoder *e, lua_State *L, int index, bool meta, fields *f)
 {
@@ -931,8 +944,8 @@ encode_fields (rs_encoder *e, lua_State *L, int index, bool meta, fields *f)
   return RS_OK;
 }
 
-/* [-0, +0, -]  Append the name of the table at 'index', in front of what is in
-   it. */
+/* [-0, +0, -]  Append the name of the table at 'index'; its contents will
+   follow. */
 static int
 put_table_name (rs_encoder *e, lua_State *L, int index)
 {
@@ -944,8 +957,8 @@ put_table_name (rs_encoder *e, lua_State *L, int index)
   return status;
 }
 
-/* A class whose fields cannot travel travels by name all the same, whichever
-   field was met first. */
+/* [-0, +?, -]  Append a class by name, if it has one, when its fields cannot
+   travel: it may be that '__index' was not met yet. */
 static int
 rescue_class (rs_encoder *e, lua_State *L, int index, bool *named)
 {
@@ -955,7 +968,7 @@ rescue_class (rs_encoder *e, lua_State *L, int index, bool *named)
   return encode_name(e, L, index, RS_NAMES_TABLE, named);
 }
 
-/* [-0, +0, -]  Does the table at 'index' have a function in a field? */
+/* [-0, +0, -]  True when a field of the table at 'index' is a function. */
 static bool
 has_function (lua_State *L, int index)
 {
@@ -970,8 +983,8 @@ has_function (lua_State *L, int index)
   return found;
 }
 
-/* [-0, +0, -]  The table at 'index' is nested too deep: its contents follow
-   the value, unless it proves to be a class that has a name. */
+/* [-0, +0, -]  Append the table at 'index', which is nested too deep: its
+   contents follow the value, unless it is a class that has a name. */
 static int
 put_later (rs_encoder *e, lua_State *L, int index, unsigned id, bool class)
 {
@@ -989,9 +1002,9 @@ put_later (rs_encoder *e, lua_State *L, int index, unsigned id, bool class)
   return status;
 }
 
-/* [-0, +0, -]  Append the table at 'index', number 'id', by value; 'later'
-   when these are the contents of one that was nested too deep, 'known' when
-   it is in a field of a module. */
+/* [-0, +0, -]  Append the table at 'index', number 'id', with its contents.
+   'later': only the contents, which follow the value.  'known': the table is
+   in a field of a module. */
 static int
 encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
                  bool later, bool known)
@@ -1044,7 +1057,7 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
     if (found != RS_OK)
       return found;
   }
-  if (f.named) {  /* take back the fields, put the name in their place */
+  if (f.named) {  /* put the name in the place of the fields */
     lua_settop(L, top);
     e->open = &open;
     e->depth = depth;
@@ -1068,8 +1081,9 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
 }
 
 /*
- * [-0, +0, -]  The table at 'index' may have a name.  A module and a class
- * travel by it; another one that has is 'known'.
+ * [-0, +0, -]  Find out whether the table at 'index' has a name.  A module or
+ * a class is appended by its name, and 'done' set; for any other table with a
+ * name 'known' is set.
  */
 static int
 encode_known (rs_encoder *e, lua_State *L, int index, bool *done, bool *known)
@@ -1186,7 +1200,7 @@ encode_userdata (rs_encoder *e, lua_State *L, int index, unsigned id)
 static int
 encode_pointer (rs_encoder *e, lua_State *L, int index)
 {
-  const bool null = lua_touserdata(L, index) == NULL;  /* as in 'cjson' */
+  const bool null = lua_touserdata(L, index) == NULL;  /* as 'cjson' has it */
   if ((e->forbidden & RS_MESSAGE_LOCAL) && !null)
     return rs_encoder_refuse(e, e->forbidden & RS_MESSAGE_METHODS
                              ? "cannot transfer a light userdata out of a"
@@ -1227,14 +1241,14 @@ rs_encode_any (rs_encoder *e, lua_State *L, int index)
 
 /* ------------------------------------------------------------- protected */
 
-/* (encoder, value)  The slots of a walk that may call '__transfer', and keeps
-   what is nested too deep. */
+/* (encoder, value)  The stack slots of a protected walk, which may call
+   '__transfer', and keeps objects that are nested too deep. */
 enum { ENCODER = 1, VALUE, HOME, KEEP, LATER, MARKS };
 
 _Static_assert(MARKS == KEEP + 2, "the others count from KEEP");
 
-/* [-0, +0, m]  Append the contents of what was too deep, in the order in which
-   it was met. */
+/* [-0, +0, m]  Append the contents of objects that were nested too deep, in
+   the order in which these were met. */
 static int
 encode_rest (rs_encoder *e, lua_State *L)
 {
@@ -1279,7 +1293,7 @@ walk_body (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, -] */
+/* [-0, +0, -]  Walk over the value at 'index' in a protected call. */
 static int
 walk_protected (rs_encoder *e, lua_State *L, int index)
 {
@@ -1353,7 +1367,7 @@ rs_encoder_forget (rs_encoder *e)
 {
   e->seen_count = 0;
   e->passing = false;
-  if (++e->generation > GENERATION_MAX) {  /* no longer fits? */
+  if (++e->generation > GENERATION_MAX) {  /* too large for an entry? */
     if (e->seen_room > 0)
       memset(e->seen, 0, e->seen_room * sizeof *e->seen);
     e->generation = 1;
@@ -1377,7 +1391,7 @@ void
 rs_encoder_rewind (rs_encoder *e, const rs_mark *mark)
 {
   truncate(e, mark->size);
-  e->buf.failed = false;  /* what it lost came since, too */
+  e->buf.failed = false;  /* only bytes after the mark were lost */
   e->next_id = mark->next_id;
   e->packed = mark->packed;
   rs_encoder_forget(e);
@@ -1398,7 +1412,7 @@ rs_encoder_string (rs_encoder *e, const char *text, size_t size)
   put_string(e, text, size);
 }
 
-/* Append the value at 'index', which is made of others. */
+/* [-0, +0, -]  Append the value at 'index', which is not a scalar. */
 static int
 encode_composite (rs_encoder *e, lua_State *L, int index)
 {
@@ -1450,7 +1464,7 @@ encode_composite (rs_encoder *e, lua_State *L, int index)
 int
 rs_encode_one (rs_encoder *e, lua_State *L, int index, const char *root)
 {
-  if (e->home != 0) {  /* called by '__transfer' of what it encodes? */
+  if (e->home != 0) {  /* called by '__transfer' of a value of this encoder? */
     snprintf(e->error, sizeof e->error, "cannot transfer a value inside the"
              " transfer of another one");
     return e->status = RS_EREFUSED;
@@ -1512,8 +1526,9 @@ rs_encode_scalars (rs_encoder *e, lua_State *L, int index, lua_Integer from,
   return i;
 }
 
-/* The bytes in a block of their size, or NULL.  A little too much is left as
-   it is, and so are large blocks, which are kept for others by their room. */
+/* Fit the memory of the buffer to its bytes; NULL when that fails.  A little
+   too much stays, and so do large blocks, which are kept for others by their
+   room. */
 static void *
 fit (rs_buf *b)
 {
@@ -1522,7 +1537,8 @@ fit (rs_buf *b)
   return realloc(b->data, b->size);
 }
 
-/* Complete the header.  NULL when something was lost on the way. */
+/* Complete the header, and return it.  NULL when bytes were lost on the
+   way. */
 static unsigned char *
 finish (rs_encoder *e)
 {
