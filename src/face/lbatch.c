@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * lbatch.c - batches as the Lua part sees them: it feeds items and takes
- * values or records, both by the chunk.
+ * lbatch.c - batches as the Lua part sees them.
+ *
+ * The Lua part feeds items, and takes values or records; each call moves a
+ * chunk.  All code here runs on the thread of the state that opened the batch.
  */
 #include "base/level.h"
 #include "face/lhandle.h"
@@ -9,24 +11,29 @@
 #include "base/finalize.h"
 #include "pool/face.h"
 
-/* A slow iterator's items are sent after this long, in seconds. */
+/* Seconds after which a slow iterator's items are sent, however few. */
 #define PATIENCE 1e-3
 
-/* User values of a handle: has it handlers; its keeper. */
+/* User values of a handle: a boolean, whether handlers listen to the batch;
+   the keeper. */
 enum { HANDLERS = 1, KEEPER };
 
 /*
- * What has the batch, behind the handle, where no script reaches it.  While a
- * method is in a call that may run code of a script (an iterator, '__index',
- * '__transfer', what rebuilds a result, finalizers) it is busy, and 'close'
- * only stops the batch: what the method holds in its variables stays until
- * the handle, which the method has on its stack, is collected.  An error that
- * leaves the method leaves it busy, which does no harm.
+ * The keeper owns the batch.  It is a user value of the handle, where no
+ * script reaches it.
+ *
+ * A method that may run code of a script (an iterator, '__index',
+ * '__transfer', a function that rebuilds a result, a finalizer) makes the
+ * keeper busy.  If that code calls 'close', the batch is only stopped.  The
+ * batch itself, which the method has in a variable, is freed when the keeper
+ * is collected: not before the method has returned, since the method has the
+ * handle on its stack.  An error that leaves the method leaves the keeper
+ * busy, so that 'close' frees nothing and the collector does.
  */
 typedef struct keeper {
-  rs_batch *batch;
-  unsigned busy;
-  bool closed;
+  rs_batch *batch;         /* owned; NULL: closed, or not open yet */
+  unsigned busy;           /* methods that run, or have raised */
+  bool closed;             /* 'close' was called */
 } keeper;
 
 static const char keeper_type[] = "parallel.batch.keeper";
@@ -39,13 +46,13 @@ keeper_gc (lua_State *L)
     return 0;
   rs_batch *const batch = k->batch;
   k->batch = NULL;
-  if (batch != NULL && !k->closed)  /* stopped by force? */
+  if (batch != NULL && !k->closed)  /* was the job forced to end? */
     rs_batch_cancel(batch, -1);
   rs_batch_close(batch, L);
   return 0;
 }
 
-/* [-0, +1, m]  Push an empty one. */
+/* [-0, +1, m]  Push a keeper without a batch. */
 static keeper *
 push_keeper (lua_State *L)
 {
@@ -62,7 +69,7 @@ check (lua_State *L)
   return rs_handle_check(L, 1, RS_BATCH_TYPE);
 }
 
-/* [-0, +0, -]  That of the handle at 1, which has one. */
+/* [-0, +0, -]  Return the keeper of the handle at 1, which is a batch's. */
 static keeper *
 keeper_of (lua_State *L)
 {
@@ -72,7 +79,8 @@ keeper_of (lua_State *L)
   return k;
 }
 
-/* [-0, +0, v]  The batch, for a method that code of a script may run in. */
+/* [-0, +0, v]  Begin a method that may run code of a script: make the keeper
+   busy.  Return the batch. */
 static rs_batch *
 enter (lua_State *L, keeper **k)
 {
@@ -82,14 +90,16 @@ enter (lua_State *L, keeper **k)
   return batch;
 }
 
-/* [-0, +0, -]  It was closed, while the method goes on. */
+/* [-0, +0, -]  Tell whether the script closed the batch at 1 while a method
+   of it runs. */
 static bool
 is_closed (lua_State *L)
 {
   return *rs_handle_test(L, 1, RS_BATCH_TYPE) == NULL;
 }
 
-/* [-0, +0, -]  The method is done.  False: it was closed meanwhile. */
+/* [-0, +0, -]  End a method that 'enter' began.  Return false if the script
+   closed the batch meanwhile. */
 static bool
 leave (lua_State *L, keeper *k)
 {
@@ -106,14 +116,15 @@ check_status (lua_State *L, int status, const rs_error *err)
 
 /* ----------------------------------------------------------------- opening */
 
-/* How many items there are from one to the last. */
+/* Return the number of items from 'from' to 'last', both included. */
 static size_t
 count_items (lua_Integer from, lua_Integer last)
 {
   return rs_clip_size((lua_Unsigned) last - (lua_Unsigned) from + 1);
 }
 
-/* [-0, +0, e]  An optional count in the field 'name' of the options at 3. */
+/* [-0, +0, e]  Return the field 'name' of the options at 3 as a count; 0 if it
+   is nil. */
 static size_t
 count_field (lua_State *L, const char *name)
 {
@@ -123,7 +134,8 @@ count_field (lua_State *L, const char *name)
   return n > 0 ? rs_clip_size((lua_Unsigned) n) : 0;
 }
 
-/* [-0, +0, e]  'flag' if the field 'name' of the options at 3 is true. */
+/* [-0, +0, e]  Return 'flag' if the field 'name' of the options at 3 is true,
+   and else 0. */
 static unsigned
 flag_field (lua_State *L, const char *name, unsigned flag)
 {
@@ -133,8 +145,9 @@ flag_field (lua_State *L, const char *name, unsigned flag)
   return set ? flag : 0;
 }
 
-/* [-1, +0, e]  Tell the Lua part of the batch's handlers: the table on top,
-   nil when the batch is over; the handle remembers whether there are any. */
+/* [-1, +0, e]  Call 'function' of 'parallel.event' with the id of the batch
+   and the value on top: a table of handlers, or nil when the batch is over.
+   The user value HANDLERS of the handle at 'handle' becomes true or false. */
 static void
 call_event (lua_State *L, const char *function, rs_batch *batch, int handle)
 {
@@ -149,7 +162,8 @@ call_event (lua_State *L, const char *function, rs_batch *batch, int handle)
   lua_settop(L, value - 1);
 }
 
-/* [-0, +0, e]  An optional number in the field 'name' of the options at 3. */
+/* [-0, +0, e]  Return the field 'name' of the options at 3 as a number; 0 if
+   it is nil. */
 static double
 number_field (lua_State *L, const char *name)
 {
@@ -188,8 +202,8 @@ rs_lua_batch (lua_State *L)
   lua_pop(L, 1);
   lua_getfield(L, OPTIONS, "name");
   o.name = lua_tostring(L, -1);
-  lua_replace(L, POOL);  /* keeps the name; the caller keeps the pool */
-  keeper *const k = push_keeper(L);  /* first: it is finalized last */
+  lua_replace(L, POOL);  /* anchors the name; the caller has the pool */
+  keeper *const k = push_keeper(L);  /* made first, finalized last */
   void **const handle = rs_handle_new(L, RS_BATCH_TYPE, KEEPER);
   lua_insert(L, -2);
   lua_setiuservalue(L, -2, KEEPER);
@@ -226,8 +240,8 @@ feed_array (lua_State *L)
   return 1;
 }
 
-/* [-0, +0, v]  Raise 'text', "item 3: ...", or what the function at 'tell'
-   makes of it. */
+/* [-0, +0, v]  Raise 'text', "item 3: ...", or the text that the function at
+   'tell', if there is one, returns for it. */
 static int
 refuse_item (lua_State *L, const char *text, int tell)
 {
@@ -242,7 +256,8 @@ refuse_item (lua_State *L, const char *text, int tell)
 /*
  * batch:feed_packed(items, from, last, [tell]) -> next index
  *
- * Each item is a table of values, which become arguments; 'n' counts them.
+ * Each item is a table of values, which become the arguments of the call; its
+ * field 'n', or else its length, is their number.
  */
 static int
 feed_packed (lua_State *L)
@@ -312,7 +327,9 @@ feed_range (lua_State *L)
  * batch:feed_iterator(f, s, control, inputs, added, [tell])
  *   -> true, control, added | false, nil, added
  *
- * One chunk at most, and a smaller one when the iterator takes its time.
+ * Add one chunk at most, and a smaller one when the iterator is slow.  'added'
+ * counts the items of all calls; 'inputs', if it is a table, gets each item by
+ * its index.
  */
 static int
 feed_iterator (lua_State *L)
@@ -385,11 +402,12 @@ room (lua_State *L)
 
 /* ------------------------------------------------------------------ taking */
 
-/* [-0, +0, v]  Jobs may run inside of it.  RS_EDONE when it was closed. */
+/* [-0, +0, v]  'rs_batch_wait', in which jobs may run on this thread.  Return
+   its status, or RS_EDONE if the batch was closed before or meanwhile. */
 static int
 wait_once (lua_State *L, double timeout)
 {
-  if (is_closed(L))  /* by a handler? */
+  if (is_closed(L))  /* did a handler close the batch? */
     return RS_EDONE;
   keeper *k;
   rs_batch *const batch = enter(L, &k);
@@ -410,7 +428,7 @@ wait (lua_State *L)
   rs_lua_dispatch(L, e);
   while ((status = wait_once(L, left)) == RS_EEVENT
          || status == RS_ESTOPPED) {
-    if (status == RS_ESTOPPED)  /* its items were stopped */
+    if (status == RS_ESTOPPED)  /* the job that waits, and the items with it */
       rs_task_checkpoint(L);
     rs_lua_run_hook(L);
     rs_lua_dispatch(L, e);
@@ -418,7 +436,7 @@ wait (lua_State *L)
       left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
   }
   if (status == RS_OK)
-    rs_lua_dispatch(L, e);  /* what its items sent comes before their end */
+    rs_lua_dispatch(L, e);  /* records of the items come before their end */
   switch (status) {
     case RS_OK:
       lua_pushliteral(L, "ready");
@@ -440,7 +458,9 @@ wait (lua_State *L)
  *   -> nothing at the end of the chunk
  *      | index, state, error, traceback, reason
  *
- * Values go to results[index]; inputs[index] is dropped with them.
+ * The value of an item goes to results[index], and inputs[index] becomes nil.
+ * The call returns early, with five results, for an item that did not
+ * complete.
  */
 static int
 take_values (lua_State *L)
@@ -477,15 +497,16 @@ take_values (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, e]  What the item of the record at 'index' sent: its 'streams',
-   and its 'error' when that came by the stream. */
+/* [-0, +0, e]  Let the record at 'index' have the field 'streams', if its item
+   sent stream records; with 'errors' also the field 'error', the first value
+   that the item sent to its stream of errors. */
 static void
 add_streams (lua_State *L, rs_batch *batch, int index, bool errors)
 {
   rs_stream_record *record = rs_batch_record(batch);
   if (record == NULL)
     return;
-  rs_push_record(L, record);  /* at once: it takes the reference */
+  rs_push_record(L, record);  /* first, since it takes the reference */
   lua_newtable(L);
   lua_insert(L, -2);
   rs_add_to_streams(L);
@@ -584,7 +605,8 @@ cancel (lua_State *L)
   return 0;
 }
 
-/* batch:info() -> table of counts, and the reason why it was stopped */
+/* batch:info() -> table of counts, with the 'reason' for which the batch was
+   stopped */
 static int
 info (lua_State *L)
 {
@@ -608,7 +630,7 @@ info (lua_State *L)
   return 1;
 }
 
-/* [-0, +0, e]  Its handlers hear no more. */
+/* [-0, +0, e]  Let the Lua part drop the handlers of the batch. */
 static void
 forget (lua_State *L, rs_batch *batch)
 {
@@ -619,7 +641,8 @@ forget (lua_State *L, rs_batch *batch)
   }
 }
 
-/* Its collection; the rest is that of the keeper, which comes next. */
+/* __gc of a handle.  The keeper, which is finalized after it, closes the
+   batch. */
 static int
 gc (lua_State *L)
 {
@@ -633,9 +656,10 @@ gc (lua_State *L)
 }
 
 /*
- * batch:close(), and the end of its scope.  When an error ends the scope,
- * which is not that of an item, such as an interrupt, what still runs is of no
- * use to anybody.
+ * batch:close(), __close.  An error that ends the scope of a batch which is
+ * not stopped yet is no failure of an item; it is an interrupt, for instance.
+ * Then the items that still run are cancelled, since nobody takes their
+ * results.
  */
 static int
 close (lua_State *L)
@@ -653,7 +677,7 @@ close (lua_State *L)
     rs_batch_cancel(batch, -1);
   forget(L, batch);
   k->closed = true;
-  if (k->busy > 0)  /* the rest when nobody can be in it */
+  if (k->busy > 0)  /* the keeper's finalizer does the rest */
     rs_batch_stop(batch);
   else if (k->batch != NULL) {
     k->batch = NULL;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * levent.c - where a Lua state hears of its jobs.
+ * levent.c - the events of a Lua state, and waits at them.
  *
- * Each state that loads the module has one 'rs_events'.  What is queued
- * there is handed to 'deliver' of the Lua part whenever the state waits in
- * this module, or polls.
+ * Each state that loads the module has one 'rs_events', in its face.  Jobs
+ * that have something new are queued there.  Whenever the state waits in this
+ * module, or polls, each queued job is handed to 'deliver' of the Lua part,
+ * which calls the handlers.  All code here runs on the thread of the state.
  */
 #include "base/console.h"
 #include "base/level.h"
@@ -33,7 +34,7 @@ report (lua_State *L)
   return 0;
 }
 
-/* (job)  -> its handle, which has the reference from then on */
+/* (light userdata: job, a reference) -> handle, which takes the reference */
 static int
 push_handle (lua_State *L)
 {
@@ -41,7 +42,8 @@ push_handle (lua_State *L)
   return 1;
 }
 
-/* [-0, +0, -]  The same in a state that closes; takes the reference. */
+/* [-0, +0, -]  'report' while the state closes, for 'job', whose reference
+   this takes. */
 static void
 report_last (lua_State *L, rs_job *job)
 {
@@ -55,7 +57,7 @@ report_last (lua_State *L, rs_job *job)
     lua_pcall(L, 1, 0, 0);
     *object = NULL;
   }
-  rs_job_unref(job);  /* a handle that is made by now is not finalized */
+  rs_job_unref(job);  /* a handle that is made so late is not finalized */
   lua_settop(L, top);
 }
 
@@ -72,8 +74,9 @@ by_id (const void *a, const void *b)
   return (x > y) - (x < y);
 }
 
-/* [-0, +0, -]  Report what nobody looked at, in the order of the jobs: their
-   handles were finalized in the opposite one. */
+/* [-0, +0, -]  Report the failures that nobody looked at, in the order of the
+   jobs.  Jobs were queued in the opposite order, that of the finalizers of
+   their handles. */
 static void
 report_all (lua_State *L, rs_events *e)
 {
@@ -89,7 +92,7 @@ report_all (lua_State *L, rs_events *e)
     }
     if (n == room) {
       numbered *const more = realloc(list, (2 * n + 16) * sizeof *more);
-      if (more == NULL) {  /* out of its order, rather than not at all */
+      if (more == NULL) {  /* no memory: report it at once, out of order */
         report_last(L, job);
         continue;
       }
@@ -105,13 +108,13 @@ report_all (lua_State *L, rs_events *e)
   free(list);
 }
 
-/* The state is closed. */
+/* __gc of the face: the state is being closed. */
 static int
 gc (lua_State *L)
 {
   rs_face *const face = luaL_checkudata(L, 1, EVENTS_TYPE);
   rs_events *const e = face->events;
-  while (e != NULL && rs_events_pending(e))  /* others may have come */
+  while (e != NULL && rs_events_pending(e))  /* more were queued meanwhile? */
     report_all(L, e);
   if (e != NULL)
     rs_events_close(e);
@@ -150,7 +153,7 @@ rs_lua_events_of (lua_State *L, rs_face *face)
 {
   if (face->events == NULL)
     rs_handle_error(L, "the Lua state is being closed: it has no more jobs");
-  if (face->born != rs_forks()) {  /* those of the parent */
+  if (face->born != rs_forks()) {  /* the events are those of the parent? */
     rs_events *const events = rs_events_new();
     if (events == NULL)
       rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
@@ -167,7 +170,7 @@ rs_lua_events (lua_State *L)
   return rs_lua_events_of(L, rs_lua_face(L));
 }
 
-/* () -> count */
+/* () -> calls of handlers.  Hand all queued jobs to the Lua part. */
 static int
 deliver_all (lua_State *L)
 {
@@ -199,8 +202,8 @@ deliver_all (lua_State *L)
   return 1;
 }
 
-/* Handlers that wait, in which handlers run, and so on: more would be too many
-   calls for Lua. */
+/* Dispatches in one another at most, where a handler waits, so that further
+   handlers run inside it: deeper, Lua would refuse the C calls. */
 enum { MAX_DEPTH = 16 };
 
 int
@@ -208,7 +211,7 @@ rs_lua_try_dispatch (lua_State *L, rs_events *e, lua_Integer *n)
 {
   rs_face *const face = rs_lua_face(L);
   *n = 0;
-  if (face->dispatching == 0)  /* inside, an error may be on its way */
+  if (face->dispatching == 0)  /* else the interrupt's error may pass here */
     face->interrupted = false;
   if (!rs_events_pending(e) || face->dispatching == MAX_DEPTH)
     return LUA_OK;
@@ -221,7 +224,7 @@ rs_lua_try_dispatch (lua_State *L, rs_events *e, lua_Integer *n)
   if (aside)
     rs_console_resume();
   if (status != LUA_OK)
-    return status;  /* of a hook: an interrupt, or the job is stopped */
+    return status;  /* a hook raised: an interrupt, or the job is stopped */
   *n = lua_tointeger(L, -1);
   lua_pop(L, 1);
   return LUA_OK;
@@ -261,7 +264,8 @@ rs_lua_sleep (lua_State *L, rs_events *e, double timeout)
   return status;
 }
 
-/* Called where there is a hook, which runs then. */
+/* Raise if the job that runs here is to stop.  The call of this function lets
+   a pending hook run. */
 static int
 look (lua_State *L)
 {
@@ -311,21 +315,23 @@ rs_parallel_interrupt (lua_State *L)
   rs_lua_face(L)->interrupted = true;
 }
 
-/* core.interrupted([over]) -> boolean: the error that was caught in a handler
-   ends more than the handler; 'over': a handler has returned, so that a later
-   error is another one */
+/* core.interrupted([over]) -> boolean.  True if the error that was caught from
+   a handler has to end more than the handler: the program has interrupted it,
+   or the job that runs here is to stop.  'over' is true after a handler has
+   returned: an interrupt that it caught is forgotten, so that a later error is
+   an ordinary one. */
 int
 rs_lua_interrupted (lua_State *L)
 {
   rs_face *const face = rs_lua_face(L);
-  if (lua_toboolean(L, 1) && face->dispatching == 1)  /* as above */
+  if (lua_toboolean(L, 1) && face->dispatching == 1)  /* the outermost one? */
     face->interrupted = false;
   lua_pushboolean(L, face->interrupted || rs_lua_is_stopping(L));
   return 1;
 }
 
-/* [-0, +0, -]  The job at 'index', or those in the array there, are not waited
-   for any more. */
+/* [-0, +0, -]  Stop the job at 'index', or each job in the array there, since
+   the job that waited for it is stopped ('rs_job_orphan'). */
 static void
 orphan (lua_State *L, int index)
 {
@@ -339,8 +345,10 @@ orphan (lua_State *L, int index)
     }
 }
 
-/* core.wait([timeout], [jobs]): until something happens that somebody may wait
-   for; a stop ends the job, or those in an array, too */
+/* core.wait([timeout], [jobs])  Run the handlers of what has happened.  If
+   none was called, wait until the events wake, at most 'timeout' seconds, and
+   run handlers again.  If the job that runs here is stopped meanwhile, 'jobs',
+   one job or an array, are stopped too. */
 int
 rs_lua_wait (lua_State *L)
 {
@@ -362,8 +370,10 @@ rs_lua_wait (lua_State *L)
   return lua_error(L);
 }
 
-/* core.help(jobs, from) -> true when one of them, from that one on, was run
-   here; a stop ends the others, too */
+/* core.help(jobs, from) -> boolean.  In a runspace, run one job of the array,
+   the first from index 'from' on that is still queued at the runspace's own
+   pool; true if there was one.  If the job that runs here is stopped
+   meanwhile, all of 'jobs' are stopped too. */
 int
 rs_lua_help (lua_State *L)
 {
@@ -386,7 +396,7 @@ rs_lua_help (lua_State *L)
   return 1;
 }
 
-/* core.poll([timeout]) -> events handled */
+/* core.poll([timeout]) -> calls of handlers */
 int
 rs_lua_poll (lua_State *L)
 {
@@ -415,7 +425,8 @@ rs_lua_fileno (lua_State *L)
   return 1;
 }
 
-/* core.listen(mask): to all jobs of this state */
+/* core.listen(mask)  Listen to all jobs of this state; RS_LISTEN_ and bits of
+   streams. */
 int
 rs_lua_listen (lua_State *L)
 {
