@@ -3,13 +3,13 @@
  * lexecute.c - 'parallel.task.execute': run a program that ends with its job.
  *
  * 'os.execute' and 'io.popen' cannot be stopped or timed, and take locks of
- * the whole process.  Here the program has a process group of its own, which
- * ends with this process, too (lprogram.h), its standard files are pipes that
- * nobody else inherits, and whoever waits for it looks whether the job shall
- * stop.
+ * the whole process.  'execute' starts the program in a process group of its
+ * own, which also ends with this process (lprogram.h).  The program's standard
+ * files are pipes that no other program inherits.  The job that waits for the
+ * program looks again and again whether it is to stop.
  *
- * All that is held (descriptors, the process, what was read) lives in a
- * userdata, since every call of Lua may raise.
+ * The descriptors, the process and the bytes that were read are in a userdata,
+ * the execution, since every call of Lua may raise.
  */
 #ifdef HAVE_CONFIG_H
 #include <config.h>
@@ -34,27 +34,29 @@
 #include <unistd.h>
 
 #define TYPE "parallel.execution"
-#define LOOK 0.1           /* seconds between two looks, without a signal */
-#define TERM 0.05          /* seconds from SIGTERM to SIGKILL */
+#define LOOK 0.1           /* seconds from one look for a stop to the next,
+                              unless a signal interrupts the wait */
+#define TERM 0.05          /* seconds from SIGTERM to SIGKILL, at most */
 
-enum { MOST_WORDS = 1 << 20 };  /* of a command; systems take fewer */
+enum { MOST_WORDS = 1 << 20 };  /* words of a command; systems take fewer */
 
 extern char **environ;
 
-/* Bytes that come from a pipe. */
+/* A pipe that the program writes to, and the bytes that were read from it. */
 typedef struct stream {
   int fd;                  /* -1: closed */
   char *data;              /* owned */
-  size_t size, room;
+  size_t size, room;       /* bytes */
 } stream;
 
 typedef struct execution {
   rs_program program;
-  int end;                 /* a descriptor that tells of its end, or -1 */
-  int in;                  /* to its standard input, or -1 */
-  const char *text;        /* what goes there; anchored in Lua */
-  size_t size, written;
-  stream out, err;
+  int end;                 /* pidfd, readable when the program has ended; -1:
+                              the system has none */
+  int in;                  /* pipe to the program's standard input, or -1 */
+  const char *text;        /* bytes for 'in'; anchored on the Lua stack */
+  size_t size, written;    /* bytes of 'text' */
+  stream out, err;         /* standard output, standard error */
   double deadline;         /* instant; INFINITY: none */
 } execution;
 
@@ -87,7 +89,8 @@ nap (double seconds)
   nanosleep(&t, NULL);
 }
 
-/* End all of its group: politely, then not. */
+/* End the program's process group, by SIGTERM and then by SIGKILL, and reap
+   the program. */
 static void
 kill_group (execution *e)
 {
@@ -98,7 +101,7 @@ kill_group (execution *e)
   const double until = rs_now() + TERM;
   while (!rs_program_ended(&e->program) && rs_now() < until)
     nap(1e-3);
-  kill(-group, SIGKILL);   /* those that its first process has left behind */
+  kill(-group, SIGKILL);   /* also children that outlived the program */
   rs_program_reap(&e->program);
 }
 
@@ -130,10 +133,11 @@ new_execution (lua_State *L)
 
 /* ---------------------------------------------------------------- starting */
 
-/* The arguments of 'execute' on the stack. */
+/* Stack slots of 'execute'. */
 enum { OPTIONS = 1, EXECUTION, STRINGS };
 
-/* [-0, +0, v]  The text at 'index', which C will read to its first zero. */
+/* [-0, +0, v]  Return the text at 'index', the option 'what'.  Raise if it has
+   a zero byte, which would end it for C. */
 static const char *
 check_text (lua_State *L, int index, const char *what)
 {
@@ -149,8 +153,9 @@ check_text (lua_State *L, int index, const char *what)
   return text;
 }
 
-/* [-0, +1, v]  An array of pointers to the strings of the command: the words
-   of an array, or a shell and its argument. */
+/* [-0, +1, v]  Push and return an array of pointers to the words of the
+   command at 'index': those of an array, or "/bin/sh", "-c" and a text.  The
+   strings stay anchored at 'index'. */
 static const char **
 push_arguments (lua_State *L, int index)
 {
@@ -173,7 +178,7 @@ push_arguments (lua_State *L, int index)
       list[i] = check_text(L, index, "command");
     else {
       lua_rawgeti(L, index, i + 1);
-      list[i] = check_text(L, -1, "command");  /* anchored in the array */
+      list[i] = check_text(L, -1, "command");  /* the array anchors it */
       lua_pop(L, 1);
     }
   }
@@ -181,7 +186,8 @@ push_arguments (lua_State *L, int index)
   return list;
 }
 
-/* [-0, +0, v]  Is there an '=' or nothing in the name? */
+/* [-0, +0, v]  Raise unless the string at 'index' can name a variable: it is
+   not empty, and has no '='. */
 static void
 check_name (lua_State *L, int index)
 {
@@ -191,8 +197,9 @@ check_name (lua_State *L, int index)
                        "expected, got %s)", rs_handle_describe(L, index));
 }
 
-/* [-0, +1, e]  An array of pointers: the environment, and over it the
-   variables in the table at 'index', if there is one. */
+/* [-0, +1, e]  Push and return an array of pointers to "name=value" strings:
+   the variables in the table at 'index', if it is not nil, and those of this
+   process that the table does not name. */
 static const char **
 push_environment (lua_State *L, int index)
 {
@@ -203,7 +210,7 @@ push_environment (lua_State *L, int index)
   if (given && !lua_istable(L, index))
     rs_handle_error(L, "bad option 'env' to 'execute' (a table of variables "
                        "expected, got %s)", luaL_typename(L, index));
-  lua_newtable(L);  /* keeps the strings */
+  lua_newtable(L);  /* anchors the strings */
   const int strings = lua_gettop(L);
   lua_pushnil(L);
   while (given && lua_next(L, index)) {
@@ -241,7 +248,8 @@ push_environment (lua_State *L, int index)
   return list;
 }
 
-/* Move it above the standard files.  0, or an error number. */
+/* Move the descriptor '*fd' above the standard files.  Return 0, or an error
+   number. */
 static int
 lift (int *fd)
 {
@@ -254,8 +262,9 @@ lift (int *fd)
   return higher < 0 ? code : 0;
 }
 
-/* A pipe whose ends are above the standard files and close when a program is
-   executed; 'ours' does not block.  0, or an error number. */
+/* Make a pipe whose ends are above the standard files, and are closed when a
+   program is executed.  The end fds[ours] does not block.  Return 0, or an
+   error number. */
 static int
 make_pipe (int fds[2], int ours)
 {
@@ -272,7 +281,7 @@ make_pipe (int fds[2], int ours)
   return 0;
 }
 
-/* A file that has nothing to read.  0, or an error number. */
+/* Open a file that has nothing to read.  Return 0, or an error number. */
 static int
 open_nothing (int *fd)
 {
@@ -281,10 +290,11 @@ open_nothing (int *fd)
 }
 
 /*
- * Start it, and try again while the program's file is open for writing
- * (ETXTBSY, execve(2)), for a quarter of a second in all.  A file that a job
- * has just written can be so for a moment: a child that another thread starts
- * holds a copy of its descriptor until it has become its own program.
+ * Start a program, and try again while its file is open for writing (ETXTBSY,
+ * execve(2)), for a quarter of a second in all.  A file that a job has just
+ * written and closed can be open for a moment more: a child that another
+ * thread starts holds a copy of the descriptor until the child has become its
+ * own program.
  */
 static int
 run (rs_program *p, const int files[3], const char *const *argv,
@@ -299,7 +309,8 @@ run (rs_program *p, const int files[3], const char *const *argv,
   }
 }
 
-/* Make its pipes, and start it.  0, or an error number. */
+/* Make the pipes of 'e', and start the program.  Return 0, or an error number;
+   in both cases 'release' closes the ends that 'e' has got. */
 static int
 start (execution *e, const char *const *argv, const char *const *env,
        const char *directory)
@@ -328,7 +339,8 @@ start (execution *e, const char *const *argv, const char *const *env,
 
 /* ----------------------------------------------------------------- talking */
 
-/* Read what there is.  False when there is no memory for it. */
+/* Read what is in the pipe; close it at its end.  Return false when there is
+   no memory. */
 static bool
 read_some (stream *s)
 {
@@ -348,8 +360,9 @@ read_some (stream *s)
   return true;
 }
 
-/* Write what it takes.  A program that reads no more is no error, and must
-   not end this process, which may have SIGPIPE open. */
+/* Write as much to the program as its pipe takes; close the pipe when all is
+   written.  A program that has closed its end is no error.  SIGPIPE is blocked
+   and taken back, since it would end a process that does not ignore it. */
 static void
 write_some (execution *e)
 {
@@ -371,7 +384,7 @@ write_some (execution *e)
     close_fd(&e->in);
 }
 
-/* [-0, +0, e]  The job may have been told to stop. */
+/* [-0, +0, e]  Raise if the job is to stop, or by a pending hook. */
 static void
 look (lua_State *L)
 {
@@ -380,8 +393,9 @@ look (lua_State *L)
 }
 
 /*
- * [-0, +0, e]  Wait until something can be read or written, or it has ended.
- * False when its time is over.
+ * [-0, +0, e]  Wait until a pipe can be read or written, or the program has
+ * ended, or it is time to look for a stop; then read and write.  Return false
+ * when the deadline has passed.
  */
 static bool
 talk (lua_State *L, execution *e)
@@ -407,8 +421,8 @@ talk (lua_State *L, execution *e)
   return true;
 }
 
-/* [-0, +0, e]  Until it has ended, and all that it wrote was read.  False when
-   its time is over. */
+/* [-0, +0, e]  Wait until the program has ended and all that it wrote was
+   read; reap it.  Return false when the deadline has passed. */
 static bool
 finish (lua_State *L, execution *e)
 {
@@ -425,7 +439,7 @@ finish (lua_State *L, execution *e)
 
 /* ------------------------------------------------------------------ public */
 
-/* [-0, +0, v]  The options have these fields and no others. */
+/* [-0, +0, v]  Raise for a field of the options that is not known. */
 static void
 check_fields (lua_State *L)
 {
@@ -451,7 +465,7 @@ check_fields (lua_State *L)
   }
 }
 
-/* [-0, +0, v]  The option 'timeout'. */
+/* [-0, +0, v]  Set the deadline from the option 'timeout'. */
 static void
 read_timeout (lua_State *L, execution *e)
 {
@@ -478,7 +492,7 @@ rs_lua_execute (lua_State *L)
   rs_handle_most(L, 1, 0, "parallel.task.execute{{\"ls\", \"-l\"}, cwd = "
                           "...}, with a text for the shell or an array of "
                           "words");
-  if (lua_type(L, 1) == LUA_TSTRING) {  /* just a command? */
+  if (lua_type(L, 1) == LUA_TSTRING) {  /* no table, but a command alone? */
     lua_createtable(L, 1, 0);
     lua_insert(L, 1);
     lua_settop(L, 2);

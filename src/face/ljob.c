@@ -14,15 +14,16 @@ check (lua_State *L)
   return rs_handle_check(L, 1, RS_JOB_TYPE);
 }
 
-/* Handles from which on there are too many. */
+/* Bounds on the number of handles, for 'are_many'. */
 enum { FEW = 64, MANY = 2048 };
 
 /*
- * Too many handles have been dropped, as far as one can see?  Those of jobs
- * that wait are none of them.  To collect them sooner leaves less to collect,
- * but handles get old before they are dead, and that takes longer; with later,
- * what is used again has left the caches: 100 jobs with one in flight took 1.2
- * us each, 500 of them 1.4.
+ * Tell whether probably many handles are garbage.  A handle whose results
+ * nobody has taken ('open') counts as held by the script.  With lower bounds
+ * each collection finds less, and handles grow old while they are alive, which
+ * makes them dearer to collect.  With higher bounds memory that is used again
+ * has left the CPU's caches: with one job in flight, a job took 1.2 us when up
+ * to 100 handles gathered, and 1.4 us with up to 500.
  */
 static bool
 are_many (const rs_face *face)
@@ -31,8 +32,9 @@ are_many (const rs_face *face)
   return alive > MANY || alive > FEW + 4 * face->open;
 }
 
-/* [-0, +1, m]  Push a handle with 'job', a reference, or with none; if there
-   is no memory for its place, it is collected. */
+/* [-0, +1, m]  Push a handle of 'job', whose reference it takes, or an empty
+   one if 'job' is NULL.  When there is no memory for its place this raises,
+   and the handle is collected. */
 static rs_handle *
 push_handle (lua_State *L, rs_face *face, rs_job *job)
 {
@@ -52,7 +54,7 @@ rs_push_empty_job (lua_State *L, rs_face *face)
   return push_handle(L, face, NULL)->place;
 }
 
-/* It has no place any more. */
+/* Make the place of the handle vacant; nothing if it has none any more. */
 static void
 vacate (rs_face *face, rs_handle *handle)
 {
@@ -71,15 +73,17 @@ rs_pop_empty_job (lua_State *L, rs_face *face)
   lua_pop(L, 1);
 }
 
-/* Of so many handles the collector is told a kilobyte.  It sees a pointer, and
-   they would pile up if it knew nothing of what is behind: half of that, since
-   it takes more time than all else when it is told of the whole. */
+/* Handles for which Lua's collector is told of one more kilobyte.  The
+   collector sees the size of a handle only, not that of the job behind it, so
+   dead handles would pile up.  TOLD counts half of a job's memory: with the
+   whole, collecting took more time than all else. */
 enum { TOLD = 6 };
 
 /*
- * Are there twice the handles that the collector had to leave?  If it is told
- * sooner it walks in vain through what somebody holds, again and again: in a
- * queue of a million that was a tenth of what a job costs.
+ * Tell whether there are at least twice as many handles as the collector's
+ * last cycle has left.  If the collector is told sooner, it walks again and
+ * again through handles that the script holds, and finds nothing: in a queue
+ * of a million jobs this was a tenth of what a job costs.
  */
 static bool
 have_doubled (const rs_face *face)
@@ -87,8 +91,9 @@ have_doubled (const rs_face *face)
   return face->places.taken / 2 >= face->left;
 }
 
-/* [-1, +0, m]  Pop a metatable whose finalizer is 'through': the next
-   collection calls it when it is done. */
+/* [-1, +0, m]  Pop a metatable whose finalizer is 'through', and make a
+   userdata with it that nobody holds: 'through' is called at the end of the
+   collector's next cycle. */
 static void
 watch_collector (lua_State *L)
 {
@@ -98,7 +103,8 @@ watch_collector (lua_State *L)
   lua_pop(L, 1);
 }
 
-/* Of what nobody holds: the collector has been through. */
+/* __gc of the userdata that 'watch_collector' made: the collector has ended a
+   cycle.  Note how many handles are left, and watch the next cycle. */
 static int
 through (lua_State *L)
 {
@@ -109,9 +115,10 @@ through (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, m]  The handle has its job.  It is not noted where the collector is
-   stopped: while a state closes what is made is not finalized any more, and is
-   gone without a word when memory is short. */
+/* [-0, +0, m]  Note a handle that was given its job: for 'near' of others, and
+   for the collector.  Nothing is noted while the collector is stopped, as it
+   is in a state that closes: a handle made there is not finalized, so 'last'
+   and 'before' would still point to it after it was freed. */
 static void
 note (lua_State *L, rs_face *face, rs_handle *handle)
 {
@@ -133,11 +140,13 @@ rs_fill_job (lua_State *L, rs_face *face, rs_job *job)
   note(L, face, handle);
 }
 
-/* [-0, +0|1, m]  Push the handle of 'job' that somebody holds. */
+/* [-0, +0|1, m]  Push the handle of 'job'.  Return false, and push nothing, if
+   it has none that is alive. */
 static bool
 find_handle (lua_State *L, const rs_face *face, rs_job *job)
 {
-  /* A handle that was collected may still be there while the state closes. */
+  /* While the state closes, a finalized handle, whose 'object' is NULL, may
+     still be at its place. */
   const bool found =
     rs_place_push(L, &face->places, *rs_job_slot(job)) == LUA_TUSERDATA
     && ((rs_handle *) lua_touserdata(L, -1))->object == job;
@@ -146,8 +155,9 @@ find_handle (lua_State *L, const rs_face *face, rs_job *job)
   return found;
 }
 
-/* (job)  -> a handle for it, which has none yet: a hook may raise when this
-   returns */
+/* (light userdata: job) -> handle, for a job that has none.  The handle is
+   empty: the caller gives it the job, since a hook may raise when this
+   returns, and the reference must stay the caller's then. */
 static int
 make_handle (lua_State *L)
 {
@@ -168,7 +178,7 @@ rs_push_job (lua_State *L, rs_job *job)
   }
   lua_pushcfunction(L, make_handle);
   lua_pushlightuserdata(L, job);
-  if (lua_pcall(L, 1, 1, 0) != LUA_OK) {  /* no memory, or it is stopped? */
+  if (lua_pcall(L, 1, 1, 0) != LUA_OK) {  /* no memory, or a hook raised? */
     rs_job_unref(job);
     lua_error(L);
   }
@@ -177,7 +187,9 @@ rs_push_job (lua_State *L, rs_job *job)
   note(L, face, handle);
 }
 
-/* [-0, +0|1, m]  Push the handle at 'place', if there is one with a job. */
+/* [-0, +0|1, m]  Push the handle at 'place', and return its job.  Return NULL,
+   and push nothing, if there is no handle, or it has no job of this
+   process. */
 static rs_job *
 handle_at (lua_State *L, const rs_face *face, unsigned place)
 {
@@ -212,14 +224,14 @@ rs_visit_jobs (lua_State *L, const rs_pool *pool)
   lua_settop(L, f);
 }
 
-/* References to jobs; those that are left are given back when it is
-   collected. */
+/* A userdata with references to jobs; its finalizer gives back those that are
+   left. */
 typedef struct job_list {
   size_t room, n;
   rs_job *jobs[];
 } job_list;
 
-/* NULL is accepted. */
+/* Give back the references of the list; NULL is accepted. */
 static void
 give_back (job_list *list)
 {
@@ -234,7 +246,7 @@ list_gc (lua_State *L)
   return 0;
 }
 
-/* [-0, +1, m]  Push one that is empty, with 'room'. */
+/* [-0, +1, m]  Push an empty list with room for 'room' references. */
 static job_list *
 push_list (lua_State *L, size_t room)
 {
@@ -249,8 +261,8 @@ push_list (lua_State *L, size_t room)
   return list;
 }
 
-/* A list of jobs that are waited for: the end of the job that waits is theirs,
-   too. */
+/* __gc of a list of jobs that a job waits for: the waiting job was forced to
+   end, so stop them. */
 static int
 end_list (lua_State *L)
 {
@@ -261,7 +273,8 @@ end_list (lua_State *L)
   return 0;
 }
 
-/* (list, error)  __close of it */
+/* (list, error)  __close of a list of jobs that a job waits for: stop them if
+   the waiting job is stopped */
 static int
 leave_list (lua_State *L)
 {
@@ -277,7 +290,7 @@ rs_lua_wait_guard (lua_State *L)
 {
   static const luaL_Reg meta[] = {
     { "__close", leave_list },
-    { "__gc", end_list },  /* by force, '__close' may not be called */
+    { "__gc", end_list },  /* a forced end may skip '__close' */
     { NULL, NULL }
   };
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -296,7 +309,8 @@ rs_lua_wait_guard (lua_State *L)
   return 1;
 }
 
-/* parallel.jobs(), removed ones not yet taken out */
+/* core.jobs() -> table of jobs by id: those that have not ended, and those
+   whose handle the script holds; removed jobs are included */
 int
 rs_lua_jobs (lua_State *L)
 {
@@ -333,7 +347,7 @@ rs_lua_jobs (lua_State *L)
   return 1;
 }
 
-/* [-0, +1, -]  An instant, nil when it was not reached. */
+/* [-0, +1, -]  Push an instant; nil for 0, when it was not reached. */
 static void
 push_instant (lua_State *L, double t)
 {
@@ -343,7 +357,7 @@ push_instant (lua_State *L, double t)
     lua_pushnil(L);
 }
 
-/* The fields of a job, in the order of 'job:info'. */
+/* Fields of a job.  Those below INFO_FIELDS are in 'job:info()', too. */
 enum {
   ID, NAME, STATE, REASON, WORKER, ATTEMPTS, CREATED, STARTED, FINISHED,
   QUEUED, DURATION, INFO_FIELDS, ERROR = INFO_FIELDS, STREAMS, FIELDS
@@ -354,8 +368,8 @@ static const char *const field_names[FIELDS] = {
   "finished", "queued", "duration", "error", "streams"
 };
 
-/* [-0, +1, m]  Push a field of the job, of which 'info' is known; nil where it
-   has none yet. */
+/* [-0, +1, m]  Push a field below INFO_FIELDS of the job, whose 'info' was
+   read; nil where it has no value yet. */
 static void
 push_field (lua_State *L, rs_job *job, const rs_job_info *info, int field)
 {
@@ -402,7 +416,7 @@ push_field (lua_State *L, rs_job *job, const rs_job_info *info, int field)
   }
 }
 
-/* [-0, +0, e]  Let nobody keep the results of the job any more. */
+/* [-0, +0, e]  Take the results that 'look' has kept from the registry. */
 static void
 drop_kept (lua_State *L, rs_handle *handle)
 {
@@ -414,9 +428,10 @@ drop_kept (lua_State *L, rs_handle *handle)
 }
 
 /*
- * [-0, +0, e]  Whether a completed job whose results are not only data did
- * complete is known when these are made; so that is done before somebody is
- * told of its end, once, and who takes them first has these.
+ * [-0, +0, e]  Decode the results of a job that has completed, if they are not
+ * only data, before the script is told the state of the job: the job becomes a
+ * failed one when they cannot be rebuilt.  The registry keeps the results; the
+ * first 'push_results' takes them.
  */
 static void
 look (lua_State *L, rs_handle *handle)
@@ -440,7 +455,7 @@ look (lua_State *L, rs_handle *handle)
   lua_settop(L, top);
 }
 
-/* [-0, +n, e]  'rs_job_push'. */
+/* [-0, +n, e]  'rs_job_push', or the results that 'look' has kept. */
 static int
 push_results (lua_State *L, rs_handle *handle, int *n)
 {
@@ -459,8 +474,9 @@ push_results (lua_State *L, rs_handle *handle, int *n)
   return RS_OK;
 }
 
-/* [-0, +1, e]  What the job raised, or the first that it sent to its stream
-   of errors, or why it ended without a result. */
+/* [-0, +1, e]  Push job.error: the value that the job raised; or the text that
+   says why it ended without a result; or the first value that it sent to its
+   stream of errors; or nil. */
 static void
 push_error (lua_State *L, rs_job *job, const rs_job_info *info)
 {
@@ -491,13 +507,14 @@ push_error (lua_State *L, rs_job *job, const rs_job_info *info)
     lua_pushnil(L);
 }
 
-/* [-0, +1, e]  job.streams: a table of arrays. */
+/* [-0, +1, e]  Push job.streams: an array of records for each stream, the
+   array 'all', and the table 'dropped' of counts. */
 static void
 push_streams (lua_State *L, rs_job *job, const rs_job_info *info)
 {
   lua_createtable(L, 0, RS_STREAM_EVENT + 2);
   const int streams = lua_gettop(L);
-  lua_newtable(L);  /* dropped */
+  lua_newtable(L);  /* field 'dropped' */
   for (int i = 0; i < RS_STREAM_EVENT; i++) {
     const char *const name = rs_stream_name((rs_stream) i);
     lua_newtable(L);
@@ -521,7 +538,8 @@ push_streams (lua_State *L, rs_job *job, const rs_job_info *info)
   }
 }
 
-/* job.name, job:method; upvalues: numbers of fields by name, the methods */
+/* __index of handles of jobs: a method or a field.  Upvalues: a table of the
+   numbers of fields, by name; the methods. */
 static int
 get_field (lua_State *L)
 {
@@ -535,7 +553,7 @@ get_field (lua_State *L)
   lua_pushvalue(L, 2);
   if (lua_rawget(L, lua_upvalueindex(1)) == LUA_TNIL) {
     lua_settop(L, 2);
-    lua_gettable(L, lua_upvalueindex(2));  /* a file may be loaded now */
+    lua_gettable(L, lua_upvalueindex(2));  /* may load a file of the module */
     return 1;
   }
   const int field = (int) lua_tointeger(L, -1);
@@ -556,7 +574,8 @@ get_field (lua_State *L)
   return 1;
 }
 
-/* [-0, +1, m]  Push a table of its fields, with room for some more. */
+/* [-0, +1, m]  Push a table of the fields of 'job:info()', with room for
+   'more' fields. */
 static void
 push_fields (lua_State *L, rs_job *job, const rs_job_info *info, int more)
 {
@@ -567,7 +586,7 @@ push_fields (lua_State *L, rs_job *job, const rs_job_info *info, int more)
   }
 }
 
-/* job:info() -> table of its fields; who has it has looked at the end */
+/* job:info() -> table of fields.  A job that has ended counts as looked at. */
 static int
 info (lua_State *L)
 {
@@ -582,7 +601,9 @@ info (lua_State *L)
   return 1;
 }
 
-/* job:facts() -> the same, and what only the Lua part has to know */
+/* job:facts() -> table of the fields of 'job:info()', and of 'listen', 'chunk'
+   and 'unseen', for the Lua part only.  The job does not count as looked
+   at. */
 static int
 facts (lua_State *L)
 {
@@ -600,8 +621,8 @@ facts (lua_State *L)
   return 1;
 }
 
-/* [-(0|1), +0, e]  If 'status' is that of an error, which is on top, raise it;
-   the job is not waited for any more when that is to stop who waits. */
+/* [-(0|1), +0, e]  If 'status' is not LUA_OK, raise the error on top.  If the
+   job that waits is to stop, stop 'job', for which it waits, before that. */
 static void
 check_wait (lua_State *L, rs_job *job, int status)
 {
@@ -612,7 +633,7 @@ check_wait (lua_State *L, rs_job *job, int status)
   lua_error(L);
 }
 
-/* [-0, +0, e]  Hand out what has come meanwhile. */
+/* [-0, +0, e]  Run the handlers of what has happened, in a wait for 'job'. */
 static void
 dispatch (lua_State *L, rs_events *e, rs_job *job)
 {
@@ -623,8 +644,9 @@ dispatch (lua_State *L, rs_events *e, rs_job *job)
 bool
 rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout)
 {
-  /* That of a short job is there in less time than it takes to wait for it;
-     but a job that waits runs what is queued. */
+  /* A short job ends in less time than it takes to go to sleep and wake, so
+     look for its end first.  Not in a job, which runs queued jobs itself while
+     it waits. */
   if (timeout != 0 && rs_pool_current(L) == NULL && !rs_events_pending(e)
       && rs_job_look(job)) {
     rs_job_see(job);
@@ -637,7 +659,7 @@ rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout)
     if (timeout != RS_FOREVER) {
       rs_job_info i;
       rs_job_info_get(job, &i);
-      if (i.finished > 0)  /* it settles at once */
+      if (i.finished > 0)  /* it has ended, and settles in a moment */
         left = RS_FOREVER;
       else
         left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
@@ -647,14 +669,14 @@ rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout)
       return false;
     }
     if (!rs_job_help(job, L)) {
-      if (rs_job_await(job, left) == RS_EINVAL)  /* a handler has forked? */
+      if (rs_job_await(job, left) == RS_EINVAL)  /* has a handler forked? */
         rs_handle_error(L, "this job belongs to another process");
       check_wait(L, job, rs_lua_try_look(L));
     }
     dispatch(L, e, job);
   }
   rs_job_unblock(L);
-  rs_lua_dispatch(L, e);  /* its handlers have run when this returns */
+  rs_lua_dispatch(L, e);  /* the job's handlers run before this returns */
   rs_job_see(job);
   return true;
 }
@@ -678,7 +700,8 @@ wait (lua_State *L)
   return 1;
 }
 
-/* Its results are taken, or looked at again. */
+/* Note that the results of the handle's job are taken, now or again, and
+   prefetch the job whose results will be taken next but one. */
 static void
 note_got (rs_face *face, rs_handle *handle)
 {
@@ -692,7 +715,8 @@ note_got (rs_face *face, rs_handle *handle)
   face->got = handle->object;
 }
 
-/* job:get([timeout]) -> results...  The Lua part does what is not plain. */
+/* job:get([timeout]) -> results...  The Lua part does the rest when there is a
+   timeout, a wrong argument, or a job that did not complete. */
 static int
 get (lua_State *L)
 {
@@ -735,7 +759,8 @@ news (lua_State *L)
   return 4;
 }
 
-/* job:deliver() -> the next record | nil, the next event | nil */
+/* job:deliver() -> record | nil, event | nil.  The next record or event, by
+   sequence, that was not delivered yet. */
 static int
 deliver (lua_State *L)
 {
@@ -755,7 +780,7 @@ deliver (lua_State *L)
   return 2;
 }
 
-/* job:delivered() -> sequence */
+/* job:delivered() -> sequence of the last record or event delivered */
 static int
 delivered (lua_State *L)
 {
@@ -763,7 +788,8 @@ delivered (lua_State *L)
   return 1;
 }
 
-/* job:record(after) -> the next record that is kept, or nil */
+/* job:record(after) -> the first record kept whose sequence is above 'after',
+   or nil */
 static int
 record (lua_State *L)
 {
@@ -785,7 +811,8 @@ settled (lua_State *L)
   return 1;
 }
 
-/* job:help() -> true when it was run here */
+/* job:help() -> boolean.  In a runspace, run the job here if it is still
+   queued at the runspace's own pool; true when it was run. */
 static int
 help (lua_State *L)
 {
@@ -793,7 +820,7 @@ help (lua_State *L)
   return 1;
 }
 
-/* job:see() */
+/* job:see()  The failure of the job needs no report. */
 static int
 see (lua_State *L)
 {
@@ -824,7 +851,7 @@ fetch (lua_State *L)
       lua_pushboolean(L, 0);
       lua_replace(L, 2);
       if (i.state != RS_JOB_FAILED && i.failure == NULL) {
-        /* The state says it all. */
+        /* The state says all: no error value. */
         lua_pushnil(L);
         lua_replace(L, 3);
       }
@@ -834,7 +861,7 @@ fetch (lua_State *L)
   }
 }
 
-/* job:stop(grace or nil) -> true when it had not ended */
+/* job:stop([grace]) -> true when the job had not ended */
 static int
 stop (lua_State *L)
 {
@@ -858,7 +885,7 @@ to_string (lua_State *L)
   return 1;
 }
 
-/* A dropped handle lets its job run on. */
+/* __gc of a handle; the job runs on. */
 static int
 gc (lua_State *L)
 {
@@ -874,7 +901,7 @@ gc (lua_State *L)
     face->last = NULL;
   if (face->before == handle)
     face->before = NULL;
-  vacate(face, handle);  /* once, if somebody calls this himself */
+  vacate(face, handle);  /* does nothing if a script calls '__gc' again */
   return 0;
 }
 
@@ -907,7 +934,7 @@ rs_open_job_type (lua_State *L)
   rs_face *const face = rs_lua_face(L);
   lua_rawgetp(L, LUA_REGISTRYINDEX, RS_JOB_TYPE);
   lua_pushvalue(L, -1);
-  if (face->job_type != LUA_NOREF)  /* is it loaded again? */
+  if (face->job_type != LUA_NOREF)  /* was the type made before? */
     lua_rawseti(L, LUA_REGISTRYINDEX, face->job_type);
   else {
     rs_places_open(L, &face->places);
@@ -923,7 +950,7 @@ rs_open_job_type (lua_State *L)
     lua_pushinteger(L, i);
     lua_setfield(L, -2, field_names[i]);
   }
-  lua_pushvalue(L, -3);  /* methods, metatable, numbers */
+  lua_pushvalue(L, -3);  /* on top: methods, metatable, numbers */
   lua_pushcclosure(L, get_field, 2);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
