@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * lparallel.c - the module 'parallel': its C part, which the Lua part alone
- * gets at, and the loading of that.
+ * lparallel.c - the module 'parallel': its C part ("core"), which only the Lua
+ * part can reach, and the loader of the Lua part.
  *
- * In the host the module is 'parallel.init' at once.  In a runspace, where
- * most jobs use nothing but 'parallel.task', it is an empty table that turns
- * into the same thing when a name is first looked up: opening a runspace
- * must stay as cheap as opening a state.
+ * In the host the module is what 'parallel/init.lua' returns.  In a runspace,
+ * where most jobs use nothing but 'parallel.task', the module is a table with
+ * 'task' alone; it is filled when another name is first looked up.  So opening
+ * a runspace stays as cheap as opening a state.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* isatty, RTLD_DEFAULT */
@@ -26,7 +26,7 @@
 
 /* -------------------------------------------------------------- the C part */
 
-/* core.cpus() -> CPUs that the process may use */
+/* core.cpus() -> number of CPUs that the process may use */
 static int
 cpus (lua_State *L)
 {
@@ -35,7 +35,7 @@ cpus (lua_State *L)
   return 1;
 }
 
-/* core.workers() -> workers of the default pool, at most */
+/* core.workers() -> most workers that the default pool has */
 static int
 workers (lua_State *L)
 {
@@ -85,16 +85,17 @@ is_pool (lua_State *L)
   return 1;
 }
 
-/* core.misuse(message)  Raise it behind the position of the code that called
-   into the module. */
+/* core.misuse(message)  Raise the message behind the position of the code that
+   called into the module. */
 static int
 misuse (lua_State *L)
 {
   return rs_handle_error(L, "%s", luaL_checkstring(L, 1));
 }
 
-/* core.complain(message)  The same for what is no misuse: a name that is
-   taken, a time that is over. */
+/* core.complain(message)  Raise a message about no misuse, such as a name that
+   is taken or a time that is over: with the position only where Lua's 'error'
+   with a level would find it. */
 static int
 complain (lua_State *L)
 {
@@ -117,7 +118,8 @@ escape (lua_State *L)
   return 1;
 }
 
-/* core.clean(text) -> the same, and short: what is quoted in a message */
+/* core.clean(text) -> the text as it is quoted in a message: as 'rs_escape'
+   has it, and short */
 static int
 clean (lua_State *L)
 {
@@ -127,7 +129,7 @@ clean (lua_State *L)
   return 1;
 }
 
-/* core.raise(value)  Raise it as it is. */
+/* core.raise(value)  Raise the value as it is. */
 static int
 raise (lua_State *L)
 {
@@ -135,10 +137,10 @@ raise (lua_State *L)
   return lua_error(L);
 }
 
-/* A function of the module; upvalues: what looks at its arguments, and what
-   takes the results of that.  What the first one raises is raised again from
-   here, as by a function in C: a traceback then has no frame of the module's
-   Lua part. */
+/* A public function of the module.  Upvalues: the function that checks the
+   arguments; the function that acts, which gets the results of the first.  An
+   error of the first is raised again here, in C, so that a traceback of it has
+   no frame of the module's Lua part. */
 static int
 call_public (lua_State *L)
 {
@@ -154,7 +156,7 @@ call_public (lua_State *L)
   return lua_gettop(L);
 }
 
-/* core.public(look, act) -> function */
+/* core.public(look, act) -> function: 'call_public' with these upvalues */
 static int
 public (lua_State *L)
 {
@@ -163,7 +165,8 @@ public (lua_State *L)
   return 1;
 }
 
-/* core.write(1 or 2, text): in one piece, above the status line */
+/* core.write(1 or 2, text)  Write the text to standard output or error in one
+   piece, above the status line. */
 static int
 write_line (lua_State *L)
 {
@@ -173,7 +176,8 @@ write_line (lua_State *L)
   return 0;
 }
 
-/* core.status(text or nil): the last line of the terminal */
+/* core.status([text])  Show the text as the last line of the terminal, or
+   remove that line. */
 static int
 status (lua_State *L)
 {
@@ -211,7 +215,7 @@ free_message (lua_State *L)
   return 0;
 }
 
-/* core.copy(...) -> ..., encoded and decoded */
+/* core.copy(...) -> copies of the values, encoded and decoded */
 static int
 copy (lua_State *L)
 {
@@ -275,7 +279,7 @@ open_core (lua_State *L)
     { "spawn", rs_lua_spawn },
     { NULL, NULL }
   };
-  rs_lua_events(L);  /* first, so that they are collected last */
+  rs_lua_events(L);  /* made first, so finalized last */
   luaL_newlib(L, functions);
   lua_pushlightuserdata(L, rs_lua_face(L));
   luaL_setfuncs(L, of_pools, 1);
@@ -295,10 +299,11 @@ open_core (lua_State *L)
 /* ------------------------------------------------------------ the Lua part */
 
 /* Key in the registry, by address: the C part, made when it is first needed.
-   Only the Lua part is given it: what it does is not checked again. */
+   The Lua part alone gets the C part, since the functions of the C part do not
+   check all of their arguments. */
 static const char core_key;
 
-/* [-0, +1, m] */
+/* [-0, +1, m]  Push the C part. */
 static void
 push_core (lua_State *L)
 {
@@ -313,10 +318,11 @@ push_core (lua_State *L)
 
 /*
  * Loader of an embedded file, which is the upvalue: (name, ...) -> module.
- * The file gets its name and the C part.  It is run once in a state, whatever
- * becomes of 'package.loaded', and what it made is in the registry, by its
- * address: who runs tests takes modules out and requires them again, and would
- * have half of the module twice, since handles keep their methods.
+ * The file gets its name and the C part as arguments.  A file runs once in a
+ * state, and the registry keeps its result under the address of the file.  So
+ * a test runner that clears 'package.loaded' and requires the module again
+ * gets the same one.  Otherwise it would have a new module beside the old one,
+ * whose methods the handles keep.
  */
 static int
 load_file (lua_State *L)
@@ -376,8 +382,9 @@ rs_lua_require (lua_State *L, const char *name)
 /* Key in the registry, by address: the module, once it is loaded whole. */
 static const char module_key;
 
-/* [-0, +1, m]  Push the module.  Its file goes from the table of modules, so
-   that messages and tracebacks have one name for each function of it. */
+/* [-0, +1, m]  Push the module.  'parallel.init', the name of its file, is
+   removed from 'package.loaded', so that messages and tracebacks call each
+   function by one name, "parallel.map". */
 static void
 push_module (lua_State *L)
 {
@@ -398,14 +405,15 @@ push_module (lua_State *L)
 
 /*
  * Two engines in a process do not know of each other: one cannot stop the jobs
- * of the other, nor tell them who they are.  So a 'parallel.so' that comes to
- * a process which has one leaves it to that: the program's, librunspace's, or
- * that of the module which opened this state.  They find each other by this
- * name, whose number is that of the struct, whatever their versions are.
+ * of the other, nor give them 'parallel.task'.  So a 'parallel.so' that is
+ * loaded into a process with an engine (that of the program, of librunspace,
+ * or of the module that opened this state) opens the module of that engine.
+ * Engines of all versions find each other by the symbol ENGINE_NAME.  Its
+ * number changes when the struct does.
  */
 typedef struct rs_engine {
-  size_t size;
-  const char *version;
+  size_t size;          /* bytes of this struct */
+  const char *version;  /* RS_VERSION */
   lua_CFunction open;   /* luaopen_parallel */
 } rs_engine;
 
@@ -418,7 +426,8 @@ const rs_engine rs_engine_1 = {
   sizeof(rs_engine), RS_VERSION, luaopen_parallel
 };
 
-/* [-0, +0, -]  An engine that was here before this one, or NULL. */
+/* [-0, +0, -]  Return the engine that was in the process before this one, or
+   NULL. */
 static const rs_engine *
 find_engine (lua_State *L)
 {
@@ -428,17 +437,17 @@ find_engine (lua_State *L)
   lua_pop(L, 1);
   if (engine == NULL)
     engine = dlsym(RTLD_DEFAULT, ENGINE_NAME);
-  if (engine == NULL) {  /* a library that some other one brought for itself */
+  if (engine == NULL) {  /* not global: loaded by another library, locally? */
     void *const library = dlopen("librunspace.so.0", RTLD_LAZY | RTLD_NOLOAD);
     if (library != NULL) {
       engine = dlsym(library, ENGINE_NAME);
-      dlclose(library);  /* it stays: it is linked so */
+      dlclose(library);  /* the library is linked to stay (nodelete) */
     }
   }
   return engine != &rs_engine_1 ? engine : NULL;
 }
 
-/* [-0, +0, m]  'L' has its module from here. */
+/* [-0, +0, m]  Note that 'L' has its module from this engine. */
 static void
 note_engine (lua_State *L)
 {
@@ -462,8 +471,9 @@ luaopen_parallel (lua_State *L)
 
 /* ----------------------------------------------------------- in a runspace */
 
-/* __index of the module that is not loaded yet: (module, name).  Until it is
-   loaded whole it stays as it was, since a job may be stopped meanwhile. */
+/* __index of a module that is not loaded yet: (module, name).  The module gets
+   its contents after all of it is loaded, since the job may be stopped while
+   it loads. */
 static int
 load_lazily (lua_State *L)
 {
@@ -479,7 +489,7 @@ load_lazily (lua_State *L)
   lua_settop(L, 2);
   push_module(L);
   lua_pushnil(L);
-  while (lua_next(L, 3)) {  /* become it */
+  while (lua_next(L, 3)) {  /* copy the loaded module into this table */
     lua_pushvalue(L, -2);
     lua_insert(L, -2);
     lua_rawset(L, 1);
@@ -491,12 +501,12 @@ load_lazily (lua_State *L)
   return 1;
 }
 
-/* __pairs of the same: (module) */
+/* __pairs of a module that is not loaded yet: (module) */
 static int
 pairs_lazily (lua_State *L)
 {
   lua_settop(L, 1);
-  lua_getfield(L, 1, "version");  /* it is whole now */
+  lua_getfield(L, 1, "version");  /* loads the module */
   lua_settop(L, 1);
   if (luaL_getmetafield(L, 1, "__pairs") == LUA_TNIL)
     return luaL_error(L, "the module 'parallel' is not whole");
@@ -521,7 +531,8 @@ find_loader (lua_State *L)
   return 1;
 }
 
-/* [-1, +1, m]  Give the table on top a metatable with that '__index'. */
+/* [-1, +1, m]  Give the table on top a new metatable, whose '__index' is
+   'index'. */
 static void
 set_index (lua_State *L, lua_CFunction index)
 {
@@ -531,8 +542,9 @@ set_index (lua_State *L, lua_CFunction index)
   lua_setmetatable(L, -2);
 }
 
-/* Most runspaces never ask for what is preloaded, and to put it there takes a
-   tenth of the time that opening a runspace takes. */
+/* Open the module in a runspace.  Loaders of embedded files are made when
+   'package.preload' is asked for them: most runspaces never ask, and to store
+   all loaders would take a tenth of the time in which a runspace opens. */
 static int
 open_lazily (lua_State *L)
 {
@@ -550,7 +562,8 @@ open_lazily (lua_State *L)
   return 1;
 }
 
-/* For each runspace, by the engine (initial_state.h). */
+/* Function with which the engine opens the module in each runspace
+   (initial_state.h). */
 extern const lua_CFunction rs_own_module;
 
 const lua_CFunction rs_own_module = open_lazily;
