@@ -2,7 +2,7 @@
 /*
  * lpool.c - pools and initial states as Lua sees them.
  *
- * The options were checked by the Lua part.
+ * The Lua part has checked the options before it calls a function here.
  */
 #include "base/level.h"
 #include "face/lhandle.h"
@@ -16,15 +16,16 @@
 #include "pool/face.h"
 
 /* Keys in the registry, by address. */
-static const char workers_key;  /* of the default pool, at most; or nil */
-static const char warnings_key; /* 'warn' speaks in runspaces; or nil */
-static const char default_key;  /* the default pool */
-static const char pools_key;    /* handles of open pools, weak keys */
+static const char workers_key;  /* most workers of the default pool; or nil */
+static const char warnings_key; /* true: 'warn' speaks in runspaces; or nil */
+static const char default_key;  /* handle of the default pool */
+static const char pools_key;    /* table: handles of pools are weak keys */
 
-/* What holds the job of a 'pool:run' while it is waited for. */
+/* Type of a run guard: it holds the job of a 'pool:run' during the wait. */
 static const char run_type[] = "parallel.run";
 
-/* User values of a pool: it is not ours to release; its option 'streams'. */
+/* User values of a pool: true if the handle has no reference to the pool; the
+   option 'streams', a table or nil. */
 enum { LENT = 1, STREAMS };
 
 static rs_pool *
@@ -35,13 +36,14 @@ check (lua_State *L)
 
 /* ---------------------------------------------------------- initial states */
 
-/* The names of Lua's libraries, in the order of RS_LIB_ bits. */
+/* Names of Lua's libraries, in the order of RS_LIB_ bits. */
 static const char *const libraries[] = {
   "base", "package", "coroutine", "table", "io", "os", "string", "math",
   "utf8", "debug", NULL
 };
 
-/* A status of a setter without a text. */
+/* [-0, +0, v]  Raise if 'status', of a setter that gives no text, is not
+   RS_OK. */
 static void
 check_status (lua_State *L, int status)
 {
@@ -49,7 +51,8 @@ check_status (lua_State *L, int status)
     rs_handle_error(L, "%s", rs_status_message(status));
 }
 
-/* Raise 'err' behind the name of the field. */
+/* [-0, +0, v]  Raise the text of 'err' behind 'kind' and the name of the
+   variable or module. */
 static int
 refuse (lua_State *L, const char *kind, const char *name, const rs_error *err)
 {
@@ -57,7 +60,8 @@ refuse (lua_State *L, const char *kind, const char *name, const rs_error *err)
                          rs_handle_clean(L, name, strlen(name)), err->text);
 }
 
-/* [-0, +0, e]  spec.variables or spec.functions at the top of the stack */
+/* [-0, +0, e]  Add the globals in the table on top, which is spec.variables or
+   spec.functions. */
 static void
 add_variables (lua_State *L, rs_initial_state *is, const char *kind)
 {
@@ -70,7 +74,7 @@ add_variables (lua_State *L, rs_initial_state *is, const char *kind)
   }
 }
 
-/* [-0, +0, e]  spec.preload at the top of the stack */
+/* [-0, +0, e]  Add the loaders in the table on top, spec.preload. */
 static void
 add_preloads (lua_State *L, rs_initial_state *is)
 {
@@ -83,7 +87,7 @@ add_preloads (lua_State *L, rs_initial_state *is)
   }
 }
 
-/* [-0, +0, e]  spec.modules at the top of the stack */
+/* [-0, +0, e]  Add the modules in the array on top, spec.modules. */
 static void
 add_modules (lua_State *L, rs_initial_state *is)
 {
@@ -95,7 +99,7 @@ add_modules (lua_State *L, rs_initial_state *is)
   }
 }
 
-/* [-0, +0, e]  spec.libs at the top of the stack */
+/* [-0, +0, e]  Set the libraries to those in the array on top, spec.libs. */
 static void
 set_libs (lua_State *L, rs_initial_state *is)
 {
@@ -109,7 +113,7 @@ set_libs (lua_State *L, rs_initial_state *is)
   check_status(L, rs_initial_state_set_libs(is, libs));
 }
 
-/* [-0, +0, e]  spec.sandbox at the top of the stack */
+/* [-0, +0, e]  Set the sandbox from the table on top, spec.sandbox. */
 static void
 set_sandbox (lua_State *L, rs_initial_state *is)
 {
@@ -119,7 +123,7 @@ set_sandbox (lua_State *L, rs_initial_state *is)
   sandbox.files = (int) luaL_checkinteger(L, -1);
   lua_getfield(L, spec, "forbid");
   sandbox.forbid = (unsigned) luaL_checkinteger(L, -1);
-  if (lua_getfield(L, spec, "c_modules") == LUA_TTABLE) {  /* it keeps them */
+  if (lua_getfield(L, spec, "c_modules") == LUA_TTABLE) {  /* anchors names */
     const lua_Integer n = luaL_len(L, -1);
     const char **const names =
       lua_newuserdatauv(L, ((size_t) n + 1) * sizeof *names, 0);
@@ -135,7 +139,9 @@ set_sandbox (lua_State *L, rs_initial_state *is)
   lua_settop(L, spec);
 }
 
-/* [-0, +1, m]  An empty initial state behind a handle. */
+/* [-0, +1, m]  Push the handle of a new initial state, which has the module
+   'parallel' and what this state hands on: warnings, a sandbox.  Return the
+   initial state. */
 static rs_initial_state *
 push_initial_state (lua_State *L)
 {
@@ -205,7 +211,8 @@ rs_open_initial_state_type (lua_State *L)
 
 /* ------------------------------------------------------------------- pools */
 
-/* [-0, +0, e]  The field 'name' of the options at 1 as a count; 0 if nil. */
+/* [-0, +0, e]  Return the field 'name' of the options at 1 as a count; 0 if it
+   is nil. */
 static unsigned
 count_field (lua_State *L, const char *name)
 {
@@ -215,7 +222,7 @@ count_field (lua_State *L, const char *name)
   return (unsigned) n;
 }
 
-/* [-0, +1, m]  Push the table of pools. */
+/* [-0, +1, m]  Push the table whose weak keys are the handles of pools. */
 static void
 push_pools (lua_State *L)
 {
@@ -244,7 +251,7 @@ rs_lua_pools (lua_State *L)
     rs_pool *const *const handle = lua_touserdata(L, 3);
     rs_pool_info info;
     rs_pool_info_get(*handle, &info);
-    if (*handle != NULL && !info.closed) {  /* it did open? */
+    if (*handle != NULL && !info.closed) {  /* NULL: failed to open */
       lua_pushvalue(L, 3);
       lua_rawseti(L, 1, ++n);
     }
@@ -254,7 +261,7 @@ rs_lua_pools (lua_State *L)
   return 1;
 }
 
-/* [-0, +0, -]  Note whether the pool at 'index' is more than a plain one. */
+/* [-0, +0, -]  Set 'special' of the handle of a pool at 'index'. */
 static void
 set_special (lua_State *L, int index)
 {
@@ -264,11 +271,12 @@ set_special (lua_State *L, int index)
   lua_pop(L, 1);
 }
 
-/* Seconds in which most pools open; for others the host waits so that handlers
-   run, and an interrupt or a stop ends it. */
+/* Seconds in which most pools open.  For a pool that takes longer the host
+   waits at its events, so that handlers run, and an interrupt or a stop ends
+   the wait. */
 #define QUICK 0.01
 
-/* (pool, error)  Wait until it is open. -> status */
+/* (light userdata: pool, rs_error) -> status.  Wait until the pool is open. */
 static int
 await_open (lua_State *L)
 {
@@ -284,13 +292,13 @@ await_open (lua_State *L)
   return 1;
 }
 
-/* [-0, +1, e]  Open a pool behind a handle. */
+/* [-0, +1, e]  Open a pool, and push its handle. */
 static int
 open (lua_State *L, const rs_pool_options *options)
 {
   rs_error err;
   rs_pool *pool = NULL;
-  rs_lua_events(L);  /* a state that is being closed would leave it behind */
+  rs_lua_events(L);  /* raises while the state closes: the pool would stay */
   push_pools(L);
   void **const handle = rs_handle_new(L, RS_POOL_TYPE, STREAMS);
   lua_pushvalue(L, -1);
@@ -321,7 +329,8 @@ open (lua_State *L, const rs_pool_options *options)
   return 1;
 }
 
-/* [-0, +0, e]  The same, up to any size. */
+/* [-0, +0, e]  Return the field 'name' of the options at 1 as a count of 64
+   bits; 0 if it is nil. */
 static uint64_t
 large_field (lua_State *L, const char *name)
 {
@@ -331,17 +340,18 @@ large_field (lua_State *L, const char *name)
   return (uint64_t) n;
 }
 
-/* [-0, +0, e]  The same, as much of it as a 'size_t' can be, which may have
-   fewer bits. */
+/* [-0, +0, e]  Return the field 'name' of the options at 1 as a 'size_t',
+   SIZE_MAX at most; 0 if it is nil. */
 static size_t
 size_field (lua_State *L, const char *name)
 {
   return rs_clip_size(large_field(L, name));
 }
 
-/* [-0, +0, -]  A signal that is taken does not do any more what it did in the
-   process.  Code in a sandbox has the one that everybody has, or that its own
-   pool has taken. */
+/* [-0, +0, -]  Tell whether code in 'L' may open a pool that stops its jobs by
+   'signal': a signal that is taken no longer does what it did in the process.
+   Code in a sandbox may name only the default (0), RS_NO_SIGNAL, and the
+   signal of the pool that it runs in. */
 static bool
 may_take_signal (lua_State *L, int signal)
 {
@@ -413,7 +423,8 @@ rs_parallel_workers (lua_State *L)
   return n > 0 ? (unsigned) n : rs_cpus();
 }
 
-/* [-0, +0, e]  Where runspaces find modules: where this state does. */
+/* [-0, +0, e]  Let runspaces find modules where this state finds them: copy
+   'package.path' and 'package.cpath'. */
 static void
 copy_paths (lua_State *L, rs_initial_state *is)
 {
@@ -435,7 +446,7 @@ rs_lua_default_pool (lua_State *L)
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) != LUA_TNIL
       && (own != NULL || !rs_handle_foreign(lua_touserdata(L, -1))))
     return 1;
-  if (own != NULL) {  /* in a runspace: its own pool, which outlives it */
+  if (own != NULL) {  /* a runspace: its own pool, which outlives it, lent */
     *rs_handle_new(L, RS_POOL_TYPE, STREAMS) = own;
     lua_pushboolean(L, 1);
     lua_setiuservalue(L, -2, LENT);
@@ -451,7 +462,7 @@ rs_lua_default_pool (lua_State *L)
       rs_handle *const late = lua_touserdata(L, -2);
       rs_pool_unref(late->object);
       late->object = NULL;
-      return 1;  /* a handler that ran meanwhile was here first */
+      return 1;  /* a handler that ran meanwhile has opened this one */
     }
     lua_pop(L, 1);
   }
@@ -460,7 +471,7 @@ rs_lua_default_pool (lua_State *L)
   return 1;
 }
 
-/* [-0, +1, e]  Insert it below the arguments of a call. */
+/* [-0, +1, e]  Insert the default pool below the arguments of a call. */
 static void
 insert_default_pool (lua_State *L)
 {
@@ -471,7 +482,8 @@ insert_default_pool (lua_State *L)
   lua_settop(L, n + 1);
 }
 
-/* (job)  Its pool is closed: the last chance to report its failure. */
+/* (job)  Report the failure of a job whose pool is closed, if nobody looked at
+   it: the last occasion. */
 static int
 last_look (lua_State *L)
 {
@@ -487,8 +499,9 @@ last_look (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, e]  Close the pool at 1; handlers run meanwhile, since its jobs
-   may wait for them. */
+/* [-0, +0, e]  Close the pool at 1; its jobs have 'timeout' seconds to end.
+   Handlers run meanwhile, since the pool's jobs may wait for them.  Return the
+   status of 'rs_pool_close'. */
 static int
 close (lua_State *L, double timeout)
 {
@@ -517,14 +530,14 @@ close (lua_State *L, double timeout)
   if (status != RS_EINVAL)
     status = rs_pool_close(pool, 0);
   if (status == RS_EINVAL) {
-    check(L);  /* a handler has forked? */
+    check(L);  /* raise, if a handler has forked */
     return status;
   }
   rs_lua_dispatch(L, e);
   rs_pool_info info;
   rs_pool_info_get(pool, &info);
   if (info.ended[RS_JOB_FAILED] + info.ended[RS_JOB_TIMED_OUT]
-      + info.ended[RS_JOB_LOST] > 0) {  /* or why look at all handles? */
+      + info.ended[RS_JOB_LOST] > 0) {  /* else skip the look at all jobs */
     lua_pushcfunction(L, last_look);
     rs_visit_jobs(L, pool);
     lua_pop(L, 1);
@@ -551,7 +564,8 @@ pool_close (lua_State *L)
   }
 }
 
-/* The end of the scope: what still runs is told to stop. */
+/* __close of a pool: cancel the jobs that are queued, and stop those that
+   run. */
 static int
 pool_scope_end (lua_State *L)
 {
@@ -605,7 +619,7 @@ pool_info (lua_State *L)
   return 1;
 }
 
-/* pool:set_streams(table or nil), pool:streams(): the option 'streams' */
+/* pool:set_streams([table])  Set the option 'streams' of the pool. */
 static int
 pool_set_streams (lua_State *L)
 {
@@ -616,6 +630,7 @@ pool_set_streams (lua_State *L)
   return 0;
 }
 
+/* pool:streams() -> the option 'streams' of the pool, a table or nil */
 static int
 pool_streams (lua_State *L)
 {
@@ -624,7 +639,7 @@ pool_streams (lua_State *L)
   return 1;
 }
 
-/* pool:stop(grace or nil): all that is queued and runs */
+/* pool:stop([grace])  Cancel all jobs of the pool, and stop its maps. */
 static int
 pool_stop (lua_State *L)
 {
@@ -632,8 +647,8 @@ pool_stop (lua_State *L)
   return 0;
 }
 
-/* pool:await_room(): the next wait of this state ends when its queue has
-   some. */
+/* pool:await_room()  Let the next wait of this state end when the queue of the
+   pool has room. */
 static int
 pool_await_room (lua_State *L)
 {
@@ -641,7 +656,8 @@ pool_await_room (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, e]  The plain options of a job, of the table at 'index'. */
+/* [-0, +0, e]  Read the options of a job, but for 'name' and 'guard', from the
+   table at 'index'. */
 static void
 read_job_options (lua_State *L, int index, rs_job_options *o)
 {
@@ -663,8 +679,8 @@ read_job_options (lua_State *L, int index, rs_job_options *o)
 /* pool:start(function or source, options or nil, ...)
      -> job | nil, "full"
    options: name, streams, timeout, deadline, retries, retry_on, priority;
-     guard: what holds the job from then on (core.run_guard), so that an error
-       which is raised from outside finds it there */
+     guard: a run guard (core.run_guard), which gets a reference to the job, so
+       that an interrupt or a stop finds the job there at once */
 static int
 pool_start (lua_State *L)
 {
@@ -686,7 +702,7 @@ pool_start (lua_State *L)
     lua_getfield(L, OPTIONS, "guard");
     guard = (rs_job **) rs_handle_test(L, lua_gettop(L), run_type);
     o.awaited = guard != NULL;
-    lua_pop(L, 2);  /* the options keep them */
+    lua_pop(L, 2);  /* name and guard: the options anchor them */
   }
   else
     o.listen = rs_check_streams(L, OPTIONS);
@@ -709,9 +725,10 @@ pool_start (lua_State *L)
 }
 
 /*
- * [-0, +0, -]  The pool of a call of a method that a stranger might make, like
- * pool:spawn(function or source, ...), when nothing about it is special; NULL
- * when the Lua part has to see to it.
+ * [-0, +0, -]  Return the pool of a call such as pool:spawn(function or
+ * source, ...), if the arguments are right and the pool is not special.
+ * Return NULL if the Lua part has to take the call; the stack may hold
+ * anything.
  */
 static rs_pool *
 plain_pool (lua_State *L)
@@ -727,8 +744,9 @@ plain_pool (lua_State *L)
   return handle->object;
 }
 
-/* [-n, +r, e]  Call the method 'name' of the Lua part, which looks at its
-   arguments first, unless one sees at once that they are right. */
+/* [-n, +r, e]  Call the method 'name' of the Lua part with all values on the
+   stack.  If pool and function are seen to be right, the function that acts is
+   called, without the check of the arguments. */
 static int
 call_lua (lua_State *L, const char *name)
 {
@@ -769,8 +787,8 @@ rs_lua_spawn (lua_State *L)
   return pool_spawn(L);
 }
 
-/* (run, error)  An error that ends the wait, such as an interrupt, ends the
-   job. */
+/* (run, error)  __close of a run guard: give up its job, and stop the job if
+   an error, such as an interrupt, ended the wait. */
 static int
 run_close (lua_State *L)
 {
@@ -784,7 +802,7 @@ run_close (lua_State *L)
   return 0;
 }
 
-/* (run)  The same where that was not called. */
+/* (run)  __gc of a run guard whose '__close' was not called: stop its job. */
 static int
 run_gc (lua_State *L)
 {
@@ -793,7 +811,7 @@ run_gc (lua_State *L)
   return run_close(L);
 }
 
-/* core.run_guard() -> one without a job; [-0, +1, m] */
+/* core.run_guard() -> a run guard without a job */
 int
 rs_lua_run_guard (lua_State *L)
 {
@@ -801,8 +819,9 @@ rs_lua_run_guard (lua_State *L)
   return 1;
 }
 
-/* [-0, +results, e]  Wait for the job, whose reference it takes; an error on
-   the way ends it. */
+/* [-n, +results, e]  Wait for the job, whose reference this takes; return the
+   number of its results, which are on top, or raise its failure.  An error
+   that ends the wait stops the job.  The stack is cut to its first value. */
 static int
 guarded_wait (lua_State *L, rs_events *e, rs_job *job)
 {
@@ -822,7 +841,7 @@ guarded_wait (lua_State *L, rs_events *e, rs_job *job)
     return n;
   lua_settop(L, RUN);
   rs_push_job(L, rs_job_ref(job));
-  lua_replace(L, 1);  /* the slot of the run stays its own */
+  lua_replace(L, 1);  /* slot RUN stays the guard's, which is to be closed */
   rs_lua_require(L, "parallel.job");
   lua_getfield(L, -1, "fail");
   lua_pushvalue(L, 1);
@@ -849,8 +868,9 @@ pool_run (lua_State *L)
   if (rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST,
                    lua_gettop(L) - FUNCTION, &o, &job, &err) != RS_OK)
     return rs_handle_raise(L, &err);
-  /* Most of what a short one costs is to guard the wait: when it is there
-     before anybody sleeps, and nothing else is to be done, none is needed. */
+  /* The guard is most of what the wait for a short job costs.  No guard is
+     needed if the job ends before this thread sleeps, no other job is queued
+     at the events, and no hook is pending. */
   if (rs_pool_current(L) == NULL && !rs_events_pending(e)
       && rs_job_look(job) && lua_gethook(L) == NULL
       && rs_job_take(job, L, &n))
@@ -882,7 +902,7 @@ pool_gc (lua_State *L)
   if (handle == NULL)
     return 0;
   lua_getiuservalue(L, 1, LENT);
-  if (!lua_toboolean(L, -1))  /* ours? */
+  if (!lua_toboolean(L, -1))  /* does the handle have a reference? */
     rs_pool_unref(*handle);
   *handle = NULL;
   return 0;
@@ -911,7 +931,7 @@ rs_open_pool_type (lua_State *L)
   };
   static const luaL_Reg run_meta[] = {
     { "__close", run_close },
-    { "__gc", run_gc },  /* by force, '__close' may not be called */
+    { "__gc", run_gc },  /* a forced end may skip '__close' */
     { NULL, NULL }
   };
   static const luaL_Reg none[] = { { NULL, NULL } };
