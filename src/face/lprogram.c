@@ -2,26 +2,27 @@
 /*
  * lprogram.c - programs that end with this process, whatever ends it.
  *
- * The keeper is a shell in a session of its own, no child of this process.
- * It reads a pipe that this process alone can write to, and never does; so the
- * pipe ends when this process has ended, by whatever.  Then the keeper ends
- * the groups in its table, by SIGTERM and a little later by SIGKILL.
+ * The keeper is a shell in a session of its own, no child of this process.  It
+ * reads a pipe to which this process, and no other one, has the writing end.
+ * Nothing is ever written there, so the keeper's read returns when this
+ * process has ended, for whatever reason.  Then the keeper ends the process
+ * groups in its table, by SIGTERM and a little later by SIGKILL.
  *
- * The table is memory that both have (memfd_create(2)), with a line for each
- * program: blanks, and "-1234", which stands for group 1234 in kill(1); blanks
- * without '-' are a line of none.
+ * The table is memory that this process and the keeper share
+ * (memfd_create(2)).  It has a line for each program: blanks, and "-1234",
+ * which stands for group 1234 in kill(1).  A line of blanks alone is free.
  *
- *   - A child writes its line before it becomes the program, and has the pipe
- *     open until it has.  So there is no instant at which this process can be
- *     killed and a program is left behind.
+ *   - A child writes its line before it becomes the program, and holds the
+ *     pipe open until it is the program.  So no program is left behind,
+ *     whenever this process is killed.
  *   - A line is erased before the child is reaped.  So no line names a group
- *     that is a stranger's.
- *   - Nothing is sent, so nothing waits for the keeper.  One that was killed
- *     is followed by another one with the same table.
+ *     whose number another process got since.
+ *   - No message is sent to the keeper, so no thread waits for it.  A keeper
+ *     that was killed is followed by a new one, with the same table.
  *
- * posix_spawn(3) has no place for the first of these, so children are made
- * here, in the same way: a child shares the memory of this process, and its
- * thread waits until the child has become the program.
+ * posix_spawn(3) cannot write a line in the child, so children are made here,
+ * in the way of posix_spawn(3): a child shares the memory of this process, and
+ * the thread that makes it waits until the child has become the program.
  */
 #ifdef HAVE_CONFIG_H
 #include <config.h>
@@ -53,10 +54,11 @@
 #include "base/inherit.h"
 
 #define LINE 16            /* bytes of a line of the table */
-#define LINES 65535        /* that it can have, before "end" */
+#define LINES 65535        /* lines of the table, before "end", at most */
 #define SIZE (LINE * (LINES + 1))
 
-/* What the keeper runs.  Its descriptors are 1: the pipe; 2: the table. */
+/* The script of the keeper.  When it starts, its descriptor 1 is the reading
+   end of the pipe, and 2 is the table. */
 #define SCRIPT \
   "exec 3<&1 4<&2 >/dev/null 2>&1; cd /\n" \
   "(read -r end <&3\n" \
@@ -69,12 +71,15 @@
   "kill -s KILL -- $all) &\n"
 
 static struct {
-  pthread_mutex_t lock;    /* guards the rest, but for lines that are taken */
-  int pipe;                /* the end that nobody else has; -1: no keeper */
-  int memory;              /* of the table; -1: there is none */
-  char *table;             /* where it stands, or shall stand; or NULL */
-  size_t lines;            /* that it has; "end" follows */
-  bool taken[LINES];
+  pthread_mutex_t lock;    /* guards the rest, but not the bytes of a taken
+                              line, which are its program's */
+  int pipe;                /* writing end, in this process only; -1: there is
+                              no keeper */
+  int memory;              /* descriptor of the table; -1: there is none */
+  char *table;             /* mapped; kept after a fork, for the next table;
+                              or NULL */
+  size_t lines;            /* lines of the table; "end" follows */
+  bool taken[LINES];       /* by a program; true beyond 'lines' after a fork */
 } keeper = { .lock = PTHREAD_MUTEX_INITIALIZER, .pipe = -1, .memory = -1 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -86,17 +91,18 @@ typedef struct child {
   const char *const *argv, *const *env;
   const char *directory;   /* or NULL */
   const char *search;      /* PATH */
-  char *line;              /* of the table, or NULL */
-  bool session;            /* it has one of its own */
-  int limit;               /* its descriptors are below that; 0: they are
-                              closed all at once */
-  sigset_t none;
-  int code;                /* why it has not become the program */
-  char name[PATH_MAX];     /* of a file, to be tried */
+  char *line;              /* its line of the table, or NULL */
+  bool session;            /* start a session, not only a process group */
+  int limit;               /* descriptors are below this number; 0: the system
+                              can close them all at once */
+  sigset_t none;           /* no signals: the mask of the program */
+  int code;                /* errno: why the child is not the program; or 0 */
+  char name[PATH_MAX];     /* room for the name of a file to be tried */
   _Alignas(max_align_t) char stack[16384];
 } child;
 
-/* "-1234": the '-' comes last. */
+/* Write "-1234" into a blank line.  The '-' is stored last, so that the keeper
+   never sees a part of the number. */
 static void
 write_line (char *line, pid_t pid)
 {
@@ -107,7 +113,8 @@ write_line (char *line, pid_t pid)
   *digit = '-';
 }
 
-/* The '-' goes first. */
+/* Make the line blank.  The '-' is erased first, so that the keeper never sees
+   a part of the number. */
 static void
 erase_line (char *line)
 {
@@ -118,7 +125,8 @@ erase_line (char *line)
   memset(line, ' ', LINE - 1);
 }
 
-/* Close all descriptors from 'first' on.  False when the system cannot. */
+/* Close all descriptors from 'first' on.  Return false when the system
+   cannot. */
 static bool
 close_from (unsigned first)
 {
@@ -130,14 +138,16 @@ close_from (unsigned first)
 #endif
 }
 
-/* For a child: to look for the largest one takes long. */
+/* Return the value of 'limit' for a child.  Called before the child is made,
+   since the search for the largest descriptor takes long.  No descriptor is
+   ~0u, so 'close_from' closes nothing here. */
 static int
 find_limit (void)
 {
-  return close_from(~0u) ? 0 : rs_inherit_end();  /* there is no such one */
+  return close_from(~0u) ? 0 : rs_inherit_end();
 }
 
-/* Close all that are not standard files. */
+/* Close all descriptors but the standard files. */
 static void
 close_others (int limit)
 {
@@ -147,16 +157,16 @@ close_others (int limit)
     syscall(SYS_close, fd);
 }
 
-/* For functions that do not return when all is well: thread sanitizers count
-   calls. */
+/* Attribute of functions that do not return on success.  The thread sanitizer
+   would count their calls, and miss the returns. */
 #if defined(__GNUC__)
 #define UNCOUNTED __attribute__((no_sanitize("address", "thread")))
 #else
 #define UNCOUNTED
 #endif
 
-/* Become the program: one with a '/' in its name, or the first one that PATH
-   leads to.  Returns an error number. */
+/* Become the program argv[0]: a path if its name has a '/', and else the first
+   one found along PATH.  Returns only on failure, with an error number. */
 UNCOUNTED static int
 become (child *c)
 {
@@ -190,10 +200,11 @@ become (child *c)
 }
 
 /*
- * The child, with all signals blocked.  Its memory is that of this process,
- * so functions that note something there are not called: sanitizers have a
- * table of signal handlers and one of descriptors.  Zeros mean SIG_DFL in
- * what the kernel takes for 'struct sigaction', on each machine.
+ * The child; it begins with all signals blocked.  It shares the memory of this
+ * process, so it calls no function that notes something there: sanitizers, for
+ * instance, keep tables of signal handlers and of descriptors.  System calls
+ * are made directly instead.  A kernel's 'struct sigaction' of zeros means
+ * SIG_DFL on each machine.
  */
 UNCOUNTED static int
 run_child (void *arg)
@@ -227,20 +238,23 @@ run_child (void *arg)
 static int
 wait_for (pid_t pid)
 {
-  int status = 0;  /* if somebody else has reaped it */
+  int status = 0;  /* stays 0 if another part of the program has reaped it */
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
     ;
   return status;
 }
 
-/* Its other name: ThreadSanitizer takes 'clone' for a fork, in whose child it
-   forgets threads and locks, which would be those of the parent here. */
+/* Call clone(2) by its other name.  ThreadSanitizer takes 'clone' for a fork,
+   and forgets threads and locks in the child; here, where the child shares the
+   memory, those would be the parent's. */
 #ifdef __GLIBC__
 int __clone (int (*) (void *), void *, int, void *, ...);
 #define clone __clone
 #endif
 
-/* Start 'c', and wait until it is the program.  0, or an error number. */
+/* Start the child 'c', and wait until it has become the program or failed.
+   Return 0, or an error number; '*pid' is above 0 if there is a child to
+   reap. */
 static int
 start_child (child *c, pid_t *pid)
 {
@@ -271,8 +285,10 @@ unlock_keeper (void)
   pthread_mutex_unlock(&keeper.lock);
 }
 
-/* In the child of a fork: the programs are not its own.  Lines that it erases
-   are in memory of its own, and stay taken. */
+/* pthread_atfork(3), in the child.  The programs are the parent's, and so are
+   the pipe and the table.  Private memory takes the place of the table: if the
+   child drops its copy of a program, the line is erased there only.  Until
+   then the line stays taken. */
 static void
 leave_keeper (void)
 {
@@ -294,7 +310,8 @@ prepare (void)
   pthread_atfork(lock_keeper, unlock_keeper, leave_keeper);
 }
 
-/* The descriptor, or a copy that is no standard file; -1 stays -1. */
+/* Return the descriptor, or, in place of a standard file, a copy that is none,
+   and close the original.  -1 stays -1. */
 static int
 move (int fd)
 {
@@ -305,7 +322,7 @@ move (int fd)
   return higher;
 }
 
-/* Let the table have 'n' lines, one more than before. */
+/* Let the table have 'n' lines: one blank line more than before, or none. */
 static void
 end_table_locked (size_t n)
 {
@@ -318,8 +335,9 @@ end_table_locked (size_t n)
   keeper.lines = n;
 }
 
-/* See to it that there is one, to be read from its beginning.  False when
-   there is none, or somebody has closed the descriptor. */
+/* Make the table, unless there is one, and set its descriptor to the
+   beginning, where the keeper starts to read.  Return false when there is no
+   table, or other code has closed the descriptor. */
 static bool
 have_table_locked (void)
 {
@@ -329,7 +347,7 @@ have_table_locked (void)
   const int fd = move(memfd_create("runspace-keeper", MFD_CLOEXEC));
   if (fd < 0)
     return false;
-  const int flags = keeper.table == NULL ? MAP_SHARED  /* or of a parent */
+  const int flags = keeper.table == NULL ? MAP_SHARED  /* else after a fork */
                                          : MAP_SHARED | MAP_FIXED;
   void *const table = ftruncate(fd, SIZE) != 0 ? MAP_FAILED
                     : mmap(keeper.table, SIZE, PROT_READ | PROT_WRITE,
@@ -344,7 +362,8 @@ have_table_locked (void)
   return true;
 }
 
-/* False when it did not start. */
+/* Start a keeper with the descriptors of the pipe and the table.  Return false
+   when it did not start. */
 static bool
 run_keeper (int pipe, int memory)
 {
@@ -377,7 +396,7 @@ run_keeper (int pipe, int memory)
   return started;
 }
 
-/* See to it that there is one.  False when there is none. */
+/* Start a keeper, unless one is there.  Return false when there is none. */
 static bool
 have_keeper_locked (void)
 {
@@ -385,7 +404,7 @@ have_keeper_locked (void)
   if (keeper.pipe >= 0 && poll(&look, 1, 0) == 0)
     return true;
   if (keeper.pipe >= 0 && (look.revents & POLLNVAL) == 0)
-    close(keeper.pipe);  /* nobody reads it any more */
+    close(keeper.pipe);  /* the keeper that read it was killed */
   keeper.pipe = -1;
   int fds[2];
   if (!have_table_locked() || pipe2(fds, O_CLOEXEC) != 0)
@@ -403,7 +422,7 @@ have_keeper_locked (void)
   return keeper.pipe >= 0;
 }
 
-/* A line that is free, or NULL. */
+/* Take a free line.  Return NULL when there is none. */
 static char *
 take_line_locked (void)
 {
@@ -418,7 +437,8 @@ take_line_locked (void)
   return keeper.table + LINE * n;
 }
 
-/* A line for a program that is to be started, or NULL. */
+/* Take a line for a program that is to be started; start a keeper, if there is
+   none.  Return NULL when there is no keeper or no line. */
 static char *
 take_line (void)
 {
