@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * escape.h - texts of others on a line of ours.
+ * escape.h - foreign text in one line of our own.
  */
 #ifndef RS_ESCAPE_H
 #define RS_ESCAPE_H
@@ -8,10 +8,11 @@
 #include <stddef.h>
 
 /*
- * What a terminal shows of 'text', and does not obey, on one line: control
- * characters become \n, \t, \r, \x1B or \u{9B}, and bytes that are no UTF-8
- * \xFF.  As snprintf(3): writes up to 'room' bytes, the last one a zero, and
- * returns how many bytes there are without that.  Any thread.
+ * Write 'text', of 'size' bytes, to 'out' in one line that a terminal shows and
+ * does not obey.  Control characters become \n, \t, \r, \x1B or \u{9B}; bytes
+ * that are not UTF-8 become \xFF.  As snprintf(3), write up to 'room' bytes, a
+ * zero at the end included, and return how many bytes the whole text takes
+ * without the zero.  Any thread.
  */
 size_t rs_escape (const char *text, size_t size, char *out, size_t room);
 

@@ -2,14 +2,14 @@
 /*
  * function.c - Lua functions: bytecode, upvalues, environment.
  *
- * An upvalue is a cell that closures may share.  The first closure that has
- * a cell brings its value along, and later ones say which upvalue of which
- * function it was.  A cell is seen before its value is encoded, so that a
- * function that is its own upvalue ends the walk.
+ * An upvalue is a cell that closures may share.  The first closure that has a
+ * cell brings the value of the cell along; later closures tell which upvalue
+ * of which function it was.  The encoder notes a cell before it encodes the
+ * value, so a function that is its own upvalue ends the walk.
  *
- * '_ENV' is special when it is the environment (or a table that inherits, as
- * the sandboxes of test frameworks do): such cells are all joined
- * to the one that the receiving state keeps (names.c).
+ * A cell named '_ENV' is special when its value is the environment, or a table
+ * that inherits from another one, as the sandboxes of test frameworks do.  All
+ * such cells are joined to the one that the receiving state keeps (names.c).
  */
 #include "value/marshal.h"
 
@@ -30,7 +30,8 @@ on_bytecode (lua_State *L, const void *bytes, size_t n, void *user)
   return buf->failed;
 }
 
-/* [-0, +0, -]  The refused value is an upvalue of the function at 'index'. */
+/* [-0, +0, -]  Add to the path of a refusal: the refused value is in the
+   upvalue 'name' of the function at 'index'. */
 static void
 inside_upvalue (rs_encoder *e, lua_State *L, int index, const char *name)
 {
@@ -47,7 +48,7 @@ inside_upvalue (rs_encoder *e, lua_State *L, int index, const char *name)
   rs_encoder_inside(e, text);
 }
 
-/* Is the upvalue 'name', whose value is on top, the environment? */
+/* True when the upvalue 'name', whose value is on top, is the environment. */
 static bool
 is_environment (const rs_encoder *e, lua_State *L, const char *name)
 {
@@ -59,8 +60,9 @@ is_environment (const rs_encoder *e, lua_State *L, const char *name)
   const void *const table = lua_topointer(L, -1);
   if (table == e->globals || table == e->env)
     return true;
-  /* A sandbox that inherits from somewhere stands for the globals, which do
-     not travel either; a plain table is all that the function can see. */
+  /* A table that inherits from another one is a sandbox, and stands for the
+     globals, which do not travel either.  A plain table is all that the
+     function can see, and travels. */
   const bool inherits = name[0] == '_' && lua_getmetatable(L, -1);
   if (inherits)
     lua_pop(L, 1);
@@ -162,7 +164,7 @@ rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id)
 /* ------------------------------------------------------------- decoding */
 
 /* [-0, +0, e]  Join upvalue 'i' of the function at 'index' to the cell that
-   the message names. */
+   the message tells. */
 static void
 join (rs_decoder *d, lua_State *L, int index, int i)
 {
@@ -230,8 +232,8 @@ rs_decode_function (rs_decoder *d, lua_State *L, unsigned tag)
   if (ar.nups != upvalues)
     rs_decoder_bad(d, L, "wrong number of upvalues");
   rs_decoder_register(d, L, id);
-  /* Loading bytecode allocates without a look at what there is to collect; a
-     runspace that is sent nothing but functions would never collect them. */
+  /* Let the collector take a step.  To load bytecode allocates without one, so
+     a runspace that is sent nothing but functions would never collect them. */
   lua_gc(L, LUA_GCSTEP, 1);
   if (tag == RS_TAG_FUNCTION)
     rs_decode_upvalues(d, L);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * mask.c - what is more than data (RS_MESSAGE_LIVE), found in values.
+ * mask.c - values that are more than data (RS_MESSAGE_LIVE): how they are
+ * recognized.
  */
 #include "base/escape.h"
 #include "value/marshal.h"
 
 #include <lauxlib.h>
 
-/* Fields of a metatable in which nothing runs, where they have this type. */
+/* Fields of a metatable that run no code when they have this type. */
 static const struct {
   const char *name;
   int type;
@@ -61,7 +62,7 @@ rs_name_accept (lua_State *L, const rs_name *name)
     luaL_error(L, "a library is not accepted from a sandbox");
   if (name->size[0] > sizeof ours - 1
       && memcmp(name->part[0], ours, sizeof ours - 1) == 0)
-    return;  /* it is here, loaded or not */
+    return;  /* the receiver has this module, loaded or not */
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   lua_pushlstring(L, name->part[0], name->size[0]);
   lua_pushvalue(L, -1);
@@ -88,8 +89,9 @@ rs_set_copy_metatable (lua_State *L, int index)
     lua_settop(L, meta - 1);
     return;
   }
-  /* Lua looks for it when the metatable is set, and only then.  Nothing here
-     allocates, so nothing comes between. */
+  /* Lua looks for '__gc' when the metatable is set, and only then.  So the
+     field is nil meanwhile.  Nothing here allocates, so no other code runs in
+     between. */
   lua_pushvalue(L, meta + 1);
   lua_pushnil(L);
   lua_rawset(L, meta);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * message.c - encoded values: bytes that are counted and never change.
+ * message.c - encoded values: bytes with a count of references, which never
+ * change.
  */
 #include "value/marshal.h"
 
@@ -42,7 +43,8 @@ rs_message_take (rs_message *msg, unsigned n)
 void
 rs_message_give (rs_message *msg, unsigned n)
 {
-  /* Whoever frees it sees all that other owners did with it. */
+  /* The owner that frees the message sees all that other owners did with
+     it. */
   if (atomic_fetch_sub_explicit(&msg->refs, n, memory_order_acq_rel) == n)
     rs_buf_free(msg, msg->room * (size_t) 1024);
 }
@@ -58,7 +60,8 @@ rs_message_ref (rs_message *msg)
 void
 rs_message_unref (rs_message *msg)
 {
-  if (msg != NULL && !msg->lent)  /* that has one owner */
+  if (msg != NULL && !msg->lent)  /* a lent message has one owner, and no
+                                     count */
     rs_message_give(msg, 1);
 }
 

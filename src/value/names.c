@@ -2,12 +2,12 @@
 /*
  * names.c - what the marshaller knows of a state.
  *
- * Looking up a name allocates nothing in the Lua state and calls none of its
- * code, since it happens while a table is walked.  So there is no table of
- * names; the loaded modules themselves are searched, and the encoder
- * remembers by address where it found what.  An address alone proves
- * nothing (the object may be gone and another one in its place), and the
- * search that gives the name is the proof.
+ * A name is looked up while a table is walked, so the search allocates nothing
+ * in the Lua state, and calls none of its code.  Therefore no table of names
+ * is kept: the search goes through the loaded modules themselves, and the
+ * encoder remembers by address where an object was found.  An address alone
+ * proves nothing, since the object may be gone and another one in its place;
+ * the search that yields the name is the proof.
  */
 #include "value/names.h"
 
@@ -33,11 +33,12 @@ static const char home_key = 0;
 typedef struct in_state {
   const void *env;     /* address of user value RS_HOME_ENV, or NULL */
   rs_names fields;     /* modules, and tables in their fields; see 'look' */
-  uint64_t modules;    /* which ones these were */
-  bool closed;         /* the state is: nothing is kept any more */
+  uint64_t modules;    /* the number of 'name_modules' for 'fields' */
+  bool closed;         /* the state is being closed: no tables are kept any
+                          more */
 } in_state;
 
-/* __gc */
+/* [-0, +0, -]  __gc of the userdata. */
 static int
 forget_fields (lua_State *L)
 {
@@ -49,7 +50,7 @@ forget_fields (lua_State *L)
   return 0;
 }
 
-/* [-0, +1, m] */
+/* [-0, +1, m]  Push the 'require' of the globals, or nil. */
 static void
 push_require (lua_State *L)
 {
@@ -64,27 +65,31 @@ push_require (lua_State *L)
 }
 
 /*
- * The environment stands in a local variable of a coroutine that waits for
- * ever, and functions share that.  A variable of a function that has returned
- * would do, but what is assigned to one that is old is taken for old at once
- * (luaC_barrier_): no environment, nor what was in it, went before the next
- * major collection, and a job that assigned a global took a quarter longer.
+ * The environment is a local variable of a coroutine that never goes on; all
+ * functions share that variable as their upvalue.  A variable of a function
+ * that has returned would do, too, but is costly: Lua takes a value for old at
+ * once when it is assigned to such a variable that is old itself
+ * (luaC_barrier_).  So no environment, nor any value in it, was freed before
+ * the next major collection, and a job that assigned a global took a quarter
+ * longer.
  */
 static const char variable[] =
   "local yield, _ENV = ...  yield(function () return _ENV end)";
 
-/* Of its local variables. */
+/* The number of '_ENV' among the local variables of the chunk. */
 enum { VARIABLE = 2 };
 
-/* The same as bytecode, compiled once, without names: to open a state takes a
-   tenth less. */
+/* The bytecode of the chunk, without debug information, compiled once for the
+   process: to open a state takes a tenth less. */
 static struct {
-  pthread_mutex_t lock;  /* for who makes it */
-  _Atomic size_t size;   /* 0: not yet */
+  pthread_mutex_t lock;  /* held by the thread that compiles */
+  _Atomic size_t size;   /* bytes of 'code'; 0: not compiled yet; the release
+                            store publishes 'code' to threads that load
+                            states */
   char code[512];
 } compiled = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-/* In a child nobody makes what all states share. */
+/* Free the lock in a child: the thread that held it is not there. */
 static void
 begin_child (void)
 {
@@ -93,7 +98,7 @@ begin_child (void)
 
 RS_IN_CHILD(begin_child)
 
-/* lua_Writer; fails when there is no room. */
+/* Append a part of the bytecode (lua_Writer); fails when there is no room. */
 static int
 append (lua_State *L, const void *data, size_t size, void *ud)
 {
@@ -106,7 +111,8 @@ append (lua_State *L, const void *data, size_t size, void *ud)
   return 0;
 }
 
-/* [-0, +0, -]  Keep the chunk on top as bytecode, unless it is there. */
+/* [-0, +0, -]  Keep the bytecode of the chunk on top, unless it is kept
+   already. */
 static void
 keep_compiled (lua_State *L)
 {
@@ -118,7 +124,7 @@ keep_compiled (lua_State *L)
   pthread_mutex_unlock(&compiled.lock);
 }
 
-/* [-0, +1, -]  Push the chunk, or an error. */
+/* [-0, +1, -]  Push the chunk, or an error.  Returns Lua's status. */
 static int
 load_variable (lua_State *L)
 {
@@ -140,13 +146,13 @@ yield_all (lua_State *L)
 }
 
 /* [-0, +2, e]  Push a function whose upvalue is the variable, and the
-   coroutine. */
+   coroutine that has the variable. */
 static void
 push_variable (lua_State *L)
 {
   int n;
   lua_State *const co = lua_newthread(L);
-  lua_sethook(co, NULL, 0, 0);  /* inherited, and it might yield */
+  lua_sethook(co, NULL, 0, 0);  /* drop an inherited hook, which might yield */
   int status = load_variable(co);
   if (status == LUA_OK) {
     lua_pushcfunction(co, yield_all);
@@ -158,8 +164,8 @@ push_variable (lua_State *L)
   lua_insert(L, -2);
 }
 
-/* [-1, +0, -]  Assign to the variable, unless a script has taken the coroutine
-   out of the userdata at 'home'. */
+/* [-1, +0, -]  Assign the value on top to the variable, unless a script has
+   taken the coroutine out of the userdata at 'home'. */
 static void
 set_variable (lua_State *L, int home)
 {
@@ -176,7 +182,7 @@ set_variable (lua_State *L, int home)
     lua_pop(co, 1);
 }
 
-/* [-0, +1, m] */
+/* [-0, +1, m]  Make the userdata, and push it. */
 static int
 make_home (lua_State *L)
 {
@@ -289,7 +295,7 @@ rs_env_join_upvalue (lua_State *L, int i)
   if (lua_getiuservalue(L, -1, RS_HOME_ANCHOR) != LUA_TFUNCTION
       || lua_iscfunction(L, -1))
     luaL_error(L, "what the registry of this state had was replaced");
-  lua_upvaluejoin(L, -3, i, -1, 1);   /* function, userdata, anchor */
+  lua_upvaluejoin(L, -3, i, -1, 1);   /* stack: function, userdata, anchor */
   lua_pop(L, 2);
 }
 
@@ -317,7 +323,7 @@ rs_names_clear (rs_names *n)
   n->checked = false;
 }
 
-/* The slot of 'object', or the free one where it belongs. */
+/* The slot of 'object', or the free slot where it belongs. */
 static rs_known *
 known_slot (rs_known *known, size_t room, const void *object)
 {
@@ -350,11 +356,12 @@ remember (rs_names *n, const void *object, const void *module)
   return true;
 }
 
-/* In a table with more fields than these, the tables are taken for data. */
+/* A table with more fields than these has data: tables in its fields have no
+   names. */
 enum { FIELDS_MAX = 1024, SUB_FIELDS_NAMED = 256 };
 
-/* [-0, +0, -]  Remember the tables in the fields of the one on top, 'levels'
-   deep, unless there are too many fields. */
+/* [-0, +0, -]  Remember the tables in the fields of the table on top, 'levels'
+   deep, unless it has too many fields.  False when out of memory. */
 static bool
 remember_fields (rs_names *n, lua_State *L, const void *module, int levels)
 {
@@ -385,12 +392,12 @@ remember_fields (rs_names *n, lua_State *L, const void *module, int levels)
   return ok;
 }
 
-/* [-0, +0, -]  Which modules are loaded, as a number; 'loaded' is the stack
-   index of the table. */
+/* [-0, +0, -]  A number that tells which modules are loaded; the table of
+   modules is at 'loaded'. */
 static uint64_t
 name_modules (lua_State *L, int loaded)
 {
-  uint64_t sum = 1;  /* in no order */
+  uint64_t sum = 1;  /* a sum does not depend on the order */
   lua_pushnil(L);
   while (lua_next(L, loaded)) {
     const uint64_t key = (uint64_t) (uintptr_t) lua_topointer(L, -2);
@@ -404,9 +411,10 @@ name_modules (lua_State *L, int loaded)
 }
 
 /*
- * [-0, +0, -]  Let the state keep the addresses of all loaded modules, and of
- * the tables in their fields and in those of these, as they are now; but not
- * of globals, which are the program's own.
+ * [-0, +0, -]  Note the addresses of all loaded modules, and of the tables in
+ * their fields and in the fields of these, as they are now; not of globals,
+ * which are the program's own.  Nothing is done if the same modules are loaded
+ * as the last time, unless 'anew'.  False when out of memory.
  */
 static bool
 look (in_state *h, lua_State *L, int home, bool anew)
@@ -468,16 +476,17 @@ rs_names_suspects (rs_names *n, lua_State *L, int home, const void *object,
 
 /* ------------------------------------------------------------- searching */
 
-enum { SUB_FIELDS_MAX = 4096 };  /* looked at in one field of a module */
+enum { SUB_FIELDS_MAX = 4096 };  /* most fields searched in one field of a
+                                    module */
 
 typedef struct search {
   lua_State *L;
-  int object;          /* stack index of what is looked for */
+  int object;          /* stack index of the object */
   int kind;            /* RS_NAMES_ */
-  const void *module;  /* only in this one; NULL: in all */
-  rs_name name;        /* of the module and field looked at now */
+  const void *module;  /* search only this module; NULL: all modules */
+  rs_name name;        /* name of the field searched now */
   rs_name best;
-  const void *found;   /* the module of 'best' */
+  const void *found;   /* module of 'best' */
 } search;
 
 static size_t
@@ -489,7 +498,7 @@ total (const rs_name *name)
   return size;
 }
 
-/* Does 'a' win over 'b'? */
+/* True when 'a' is a better name than 'b'. */
 static bool
 better (const rs_name *a, const rs_name *b)
 {
@@ -511,8 +520,9 @@ better (const rs_name *a, const rs_name *b)
   return false;
 }
 
-/* The functions that Lua's base library, and 'package', put in the globals.
-   Other globals are the program's own, and the receiver has none of them. */
+/* True for a function that Lua's base library, or 'package', puts in the
+   globals.  Other globals are the program's own, and the receiver has none of
+   them. */
 static bool
 is_base (const char *name)
 {
@@ -528,7 +538,8 @@ is_base (const char *name)
   return false;
 }
 
-/* The string key at 'index' becomes part 'at' of the current name. */
+/* Make the string key at 'index' part 'at' of the current name.  False when
+   the key is not a string. */
 static bool
 take_key (search *s, unsigned at, int index)
 {
@@ -548,8 +559,8 @@ compare (search *s, const void *module)
   }
 }
 
-/* [-0, +0, -]  Search the fields of the table on top; in 'deep', only the
-   fields of its fields. */
+/* [-0, +0, -]  Search the fields of the table on top; with 'deep', only the
+   fields of the tables in its fields. */
 static void
 search_fields (search *s, const void *module, bool globals, bool deep)
 {
@@ -579,8 +590,8 @@ search_fields (search *s, const void *module, bool globals, bool deep)
   }
 }
 
-/* [-0, +0, -]  One level of the modules: their own, their fields, or the
-   fields of these. */
+/* [-0, +0, -]  Search one level of the modules: 0, the modules; 1, their
+   fields; 2, the fields of these. */
 static void
 search_level (search *s, int loaded, unsigned level)
 {
@@ -625,7 +636,7 @@ rs_names_find (rs_names *n, lua_State *L, int home, int index, int kind,
         search_level(&s, top + 1, level);
       if (s.best.parts > 0 || s.module == NULL)
         break;
-      s.module = NULL;   /* it moved since it was remembered */
+      s.module = NULL;   /* the object has moved since */
     }
   }
   lua_settop(L, top);
@@ -637,7 +648,7 @@ rs_names_find (rs_names *n, lua_State *L, int home, int index, int kind,
 
 /* ------------------------------------------------------------- resolving */
 
-/* [-0, +1, m]  Push the name at 'index' as a message has it. */
+/* [-0, +1, m]  Push the name at 'index', escaped for an error text. */
 static const char *
 push_shown (lua_State *L, int index)
 {
@@ -661,7 +672,7 @@ push_module (lua_State *L, const char *name, size_t size, const char *user)
   lua_getiuservalue(L, base + 1, RS_HOME_LOADED);
   lua_pushlstring(L, name, size);
   lua_pushvalue(L, -1);
-  lua_rawget(L, base + 2);   /* home, loaded, name, module */
+  lua_rawget(L, base + 2);   /* stack: home, loaded, name, module */
   if (!lua_toboolean(L, -1)) {
     lua_pop(L, 1);
     if (lua_getiuservalue(L, base + 1, RS_HOME_REQUIRE) == LUA_TNIL) {
@@ -688,7 +699,7 @@ push_module (lua_State *L, const char *name, size_t size, const char *user)
   lua_settop(L, base + 1);
 }
 
-/* (name)  Push what it is. */
+/* (name)  Return the object of the name. */
 static int
 push_name (lua_State *L)
 {
@@ -697,7 +708,7 @@ push_name (lua_State *L)
   return 1;
 }
 
-/* [-0, +0, m]  Is the module of the name loaded? */
+/* [-0, +0, m]  True when the module of the name is loaded. */
 static bool
 is_loaded (lua_State *L, const rs_name *name)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * refuse.c - say which value cannot travel, by the path to it.
+ * refuse.c - tell which value cannot travel, by the path to it.
  *
  * A refusal unwinds the walk, and each level puts its part in front of the
- * path in 'error': first fields, which are collected as ".a.b[3]", then
- * what they are fields of.
+ * path in 'error'.  First come fields, which are collected as ".a.b[3]", then
+ * the objects that have these fields.
  */
 #include "base/escape.h"
 #include "value/marshal.h"
@@ -15,13 +15,13 @@
 
 #include <lauxlib.h>
 
-/* How much of 'error' the reason, and the fields in front of it, may take;
-   the rest is for what these are fields of. */
+/* Bytes of 'error' that the reason may take, and the reason with the fields in
+   front of it; the rest is for the objects that have the fields. */
 enum { REASON_MAX = 200, FIELDS_MAX = 320 };
 
 enum { KEY_MAX = 43 };  /* bytes of a key that are shown */
 
-/* Insert 'text' into the error; what does not fit becomes "...". */
+/* Insert 'text' into the error at offset 'at'; "..." if there is no room. */
 static void
 insert (rs_encoder *e, size_t at, const char *text)
 {
@@ -42,7 +42,7 @@ static void
 insert_field (rs_encoder *e, const char *text)
 {
   const size_t size = strlen(e->error);
-  if (strncmp(e->error, "...", 3) == 0)  /* too long already? */
+  if (strncmp(e->error, "...", 3) == 0)  /* is the path too long already? */
     return;
   if (size + strlen(text) > FIELDS_MAX)
     text = e->error[0] == '.' ? ".." : "...";
@@ -62,7 +62,7 @@ rs_encoder_refuse (rs_encoder *e, const char *format, ...)
   return RS_EREFUSED;
 }
 
-/* The path so far, ".a.b[3]", becomes "field 'a.b[3]': ". */
+/* Complete the path so far: ".a.b[3]" becomes "field 'a.b[3]': ". */
 void
 rs_encoder_end_path (rs_encoder *e)
 {
@@ -89,7 +89,8 @@ rs_encoder_inside_deep (rs_encoder *e)
     insert_field(e, e->error[0] == '.' ? ".." : "...");
 }
 
-/* The refused value is in the 'part' of the value that follows. */
+/* Tell that the refused value is in the 'part' of a value, such as its
+   "key". */
 void
 rs_encoder_inside_part (rs_encoder *e, const char *part)
 {
@@ -118,7 +119,8 @@ is_identifier (const char *s, size_t size)
   return size > 0;
 }
 
-/* [-0, +0, -]  The refused value is the field of the key at 'index'. */
+/* [-0, +0, -]  Tell that the refused value is the field whose key is at
+   'index'. */
 void
 rs_encoder_inside_field (rs_encoder *e, lua_State *L, int index)
 {
@@ -133,7 +135,7 @@ rs_encoder_inside_field (rs_encoder *e, lua_State *L, int index)
       size_t n = size <= KEY_MAX ? size : KEY_MAX;
       while (n < size && n > KEY_MAX - 3
              && ((unsigned char) s[n] & 0xc0) == 0x80)
-        n--;  /* no part of a character */
+        n--;  /* cut before a character, not inside */
       rs_escape(s, n, start, sizeof start);
       snprintf(text, sizeof text, format, start, n < size ? "..." : "");
       break;

@@ -2,10 +2,10 @@
 /*
  * skip.c - go behind a value of a message without making it.
  *
- * What a receiver cannot make is one item of many, and the others stand behind
- * it.  A value says how many others it is made of before they come, so all
- * that is to be known is how many are still to be passed, in whatever order;
- * nothing is nested, nothing is allocated, and nothing can be raised.
+ * A receiver may be unable to make one item of many, and the other items stand
+ * behind it.  A value tells how many inner values it has before they come.  So
+ * it is enough to count how many values are still to be passed, in whatever
+ * order; no call is nested, nothing is allocated, and no error is raised.
  */
 #include "value/marshal.h"
 
@@ -52,7 +52,7 @@ get_four (rs_decoder *d, size_t *out)
   return true;
 }
 
-/* A length, and so many bytes. */
+/* Pass a length, and so many bytes. */
 static bool
 pass_string (rs_decoder *d)
 {
@@ -60,7 +60,7 @@ pass_string (rs_decoder *d)
   return get_length(d, &size) && pass(d, size);
 }
 
-/* 'n' more values are to come; there cannot be more than bytes. */
+/* Count 'n' more values to come; there cannot be more than bytes. */
 static bool
 expect (const rs_decoder *d, size_t *left, size_t n)
 {
@@ -127,7 +127,7 @@ begin_rebuild (rs_decoder *d, size_t *left)
   return get_byte(d, &n) && expect(d, left, n + 1);
 }
 
-/* Numbers in a row: the first of them was counted. */
+/* Pass a run; the first of its numbers was counted before. */
 static bool
 pass_run (rs_decoder *d, size_t *left)
 {
@@ -139,7 +139,7 @@ pass_run (rs_decoder *d, size_t *left)
   return pass(d, 8 * n);
 }
 
-/* Go behind the tag and what follows it, but for the values it is made of. */
+/* Pass a tag and the bytes that belong to it, and count its inner values. */
 static bool
 pass_tag (rs_decoder *d, size_t *left)
 {
@@ -190,7 +190,7 @@ pass_tag (rs_decoder *d, size_t *left)
       return begin_function(d, left);
     case RS_TAG_UPVALUE_SHARED:
       return get_length(d, &n) && pass(d, 1);
-    case RS_TAG_LATER:  /* what follows, and looks as one, is no object */
+    case RS_TAG_LATER:  /* the object is counted with its contents */
       return expect(d, left, 1);
     case RS_TAG_REBUILD:
       return begin_rebuild(d, left);
@@ -212,7 +212,7 @@ rs_decoder_skip (rs_decoder *d)
 {
   if (d->left == 0 && d->at < d->size
       && (d->data[d->at] == RS_TAG_INTEGERS
-          || d->data[d->at] == RS_TAG_FLOATS)) {  /* a run begins here? */
+          || d->data[d->at] == RS_TAG_FLOATS)) {  /* does a run begin here? */
     const unsigned tag = d->data[d->at++];
     size_t n;
     if (!get_four(d, &n) || n == 0 || n > (d->size - d->at) / 8)

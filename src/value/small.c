@@ -2,11 +2,11 @@
 /*
  * small.c - messages of a few scalars.
  *
- * Most arguments and results of single jobs are that.  An encoder and a
- * decoder that are prepared for anything take 390 and 320 instructions for an
- * integer, of the 5,800 that a host has for a job; here they are 90 and 70.
- * The bytes are the same; what is not so simple is left to the others, and so
- * is a message that is not in order, to be refused there.
+ * Most arguments and results of single jobs are a few scalars.  An encoder and
+ * a decoder that are ready for any value take 390 and 320 instructions for an
+ * integer, of the 5,800 that a job costs its host; here they are 90 and 70.
+ * The bytes are the same.  Any other value is left to encode.c and decode.c,
+ * and so is a message with bad bytes, to be refused there.
  */
 #include "base/level.h"
 #include "value/marshal.h"
@@ -55,8 +55,8 @@ rs_encode_small (lua_State *L, int first, int n, void *room, size_t size)
   return msg;
 }
 
-/* [-0, +0|1, m]  Push the scalar at '*at', and go behind it.  False for what
-   is none. */
+/* [-0, +0|1, m]  Push the scalar at '*at', and go behind it.  False for bytes
+   that are not a scalar. */
 static bool
 push_scalar (lua_State *L, const unsigned char **at, const unsigned char *end)
 {
