@@ -13,7 +13,7 @@
 #include <string.h>
 
 typedef struct rs_buf {
-  unsigned char *data;  /* from malloc or large.h, or NULL */
+  unsigned char *data;  /* block of malloc or large.h, or NULL */
   size_t size;          /* bytes written */
   size_t room;          /* bytes allocated */
   bool failed;          /* a write was lost: out of memory */

@@ -45,7 +45,7 @@
 enum { MAX_KEPT = 65536 };   /* bytes of lines that are kept */
 
 typedef struct kept_line {
-  rs_list link;              /* in 'kept' */
+  rs_list link;              /* place in 'kept' */
   int fd;
   size_t size;
   char text[];

@@ -18,14 +18,14 @@ bool rs_console_pause (void);
 void rs_console_resume (void);
 
 /*
- * Hold back lines while a user edits a line at the terminal, and release them.
- * From 'hold' on lines are kept, and the first one writes a byte to 'fd', which
- * must not block.  Then the editor takes its own line away, and calls
+ * Hold back lines while a user edits a line at the terminal; release them.
+ * From 'hold' on lines are kept, and the first one writes a byte to 'fd',
+ * which must not block.  Then the editor takes its own line away, and calls
  * 'release', which writes the kept lines; later lines are written at once,
  * until the next 'hold'.  A thread that prints much faster than that waits, a
- * tenth of a second at most; then lines are written at once, too.  'hold' takes
- * the status away; the first new status after 'release' is shown.  One thread
- * holds and releases.
+ * tenth of a second at most; then lines are written at once, too.  'hold'
+ * takes the status away; the first new status after 'release' is shown.  One
+ * thread holds and releases.
  */
 void rs_console_hold (int fd);
 void rs_console_release (void);

@@ -10,8 +10,8 @@
 
 #include <lua.h>
 
-/* [-0, +0, -]  True when the function of 'ar' belongs to the module 'parallel',
-   by the 'source' that 'lua_getinfo' has filled. */
+/* [-0, +0, -]  True when the function of 'ar' belongs to the module
+   'parallel', by the 'source' that 'lua_getinfo' has filled. */
 bool rs_level_is_ours (const lua_Debug *ar);
 
 /*

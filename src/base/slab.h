@@ -31,8 +31,7 @@ enum {
 };
 
 typedef struct rs_slab {
-  rs_list pages[RS_SLAB_SIZES];  /* for each size, the pages with free
-                                    blocks */
+  rs_list pages[RS_SLAB_SIZES];  /* pages with free blocks, by size */
   rs_list empty;                 /* pages without blocks */
   rs_list regions;
   size_t count;                  /* number of 'regions' */
@@ -71,7 +70,7 @@ enum {
 
 /* The state of a page; the header of its region has it. */
 typedef struct rs_page {
-  rs_list link;      /* in 'pages' or 'empty'; in none while it is full */
+  rs_list link;      /* place in 'pages' or 'empty'; none while it is full */
   void *free;        /* the first free block; each points to the next */
   uint16_t fresh;    /* offset of the memory that was never in 'free' */
   uint16_t used;     /* blocks in use */

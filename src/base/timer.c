@@ -139,7 +139,7 @@ rs_timer_set (rs_timer *timer, double due)
 {
   atomic_store(&timer->used, true);
   pthread_mutex_lock(&timers.lock);
-  /* Without holders no thread is started. */
+  /* A thread is started only while there are holders. */
   const bool ok = timers.started || (timers.holders > 0 && start_locked());
   const bool set = !rs_list_empty(&timer->link);
   if (ok && due != RS_NEVER && !(set && timer->due <= due)) {

@@ -437,8 +437,8 @@ refuse_error (rs_encoder *e, lua_State *L, const char *what)
 }
 
 /*
- * [-0, +0, m]  If the object at 'index' has a '__transfer' in the metatable at
- * 'meta', append the results of that instead of the object, and set 'done'.
+ * [-0, +0, m]  Append the results of '__transfer' instead of the object at
+ * 'index', and set 'done', if its metatable, at 'meta', has that field.
  */
 static int
 encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
@@ -604,7 +604,7 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
   }
   if (known && e->class.sent) {
     if ((e->later > 0 || is_open(e, e->class.id)) && !e->buf.failed)
-      e->buf.data[header]++;  /* to the META_OPEN tag, which is the next one */
+      e->buf.data[header]++;  /* META_OPEN is the next tag */
     return encode_ref(e, e->class.id);
   }
   if (known && e->class.common > 0) {

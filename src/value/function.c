@@ -52,7 +52,7 @@ inside_upvalue (rs_encoder *e, lua_State *L, int index, const char *name)
 static bool
 is_environment (const rs_encoder *e, lua_State *L, const char *name)
 {
-  /* Without debug information any upvalue may be '_ENV'. */
+  /* An upvalue without debug information may be '_ENV'. */
   if (strcmp(name, "_ENV") != 0 && strcmp(name, "(no name)") != 0)
     return false;
   if (lua_type(L, -1) != LUA_TTABLE)

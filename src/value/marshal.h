@@ -78,8 +78,8 @@ void rs_message_give (rs_message *msg, unsigned n);
 
 /* ---------------------------------------------------------- common tables */
 
-/* Where a state finds the tables that it has in common with another state
-   (common.c). */
+/* The place where a state finds the tables that it has in common with another
+   state (common.c). */
 typedef struct rs_common {
   const rs_message *sent;  /* the message in which this state has sent them; or
                               NULL */
@@ -121,7 +121,7 @@ typedef struct rs_seen {
   unsigned upvalue : 8;     /* index of the cell in that function; 0: an
                                object */
   unsigned passing : 1;     /* '__transfer' made it: it dies with this value */
-  unsigned later : 1;       /* its contents will follow the value */
+  unsigned later : 1;       /* the contents will follow the value */
   unsigned generation : 22; /* when it is another one, the entry is free */
 } rs_seen;
 
