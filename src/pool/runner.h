@@ -5,15 +5,16 @@
  * A worker is a thread that takes jobs and has their calls run by its runner:
  * a state of this process (runner.c), or whatever else takes bytes and leaves
  * bytes.  Scheduler, batches, events, time-outs and cancellation know nothing
- * of what is behind it.
+ * of what is behind a runner.
  *
  *     open --> run, trim, ... --> rest --> run, trim, ... --> close
  *
- * All functions are called by the thread of the worker, without locks.  How a
- * call is stopped is not among them: that goes to the thread, by its
- * 'rs_cancel' (cancel.h).  A runner enters a token for each call; one that
- * waits for others meanwhile says so by 'rs_cancel_sleeps', is woken, and
- * finds in the token whether to ask or to force them.
+ * The thread of the worker calls all functions, without locks.  None of them
+ * stops a call: a request to stop goes to the thread, by its 'rs_cancel'
+ * (cancel.h).  A runner enters a token for each call.  A runner that waits for
+ * another thread or process to run the call says so by 'rs_cancel_sleeps', is
+ * woken by a request, and finds in the token whether to ask the other side to
+ * stop or to force it.
  */
 #ifndef RS_RUNNER_H
 #define RS_RUNNER_H
@@ -24,49 +25,54 @@
 typedef struct rs_runner rs_runner;
 
 typedef struct rs_runner_kind {
-  unsigned forbidden;  /* RS_MESSAGE_ that cannot cross: who submits it is
-                          told where it is */
-  bool local;          /* if one opens, the others do, since nothing outside of
-                          this process has a say */
+  unsigned forbidden;  /* RS_MESSAGE_ flags of messages that cannot cross: the
+                          thread that submits one is told where in the message
+                          that is */
+  bool local;          /* if one runner opens, the others do, since nothing
+                          outside of this process has a say */
 
-  /* RS_OK, RS_ENOMEM, RS_ESTOPPED: as was wished; or RS_EFAILED. */
+  /* Open a runner.  RS_OK, RS_ENOMEM or RS_EFAILED; RS_ESTOPPED when the wish
+     in 'options' asked for that. */
   int (*open) (const rs_state_options *options, rs_runner **out,
                rs_error *err);
 
-  /* Run it, and fill what is left in it, as 'rs_call_run' does. */
+  /* Run the call, and fill in what it leaves, as 'rs_call_run' does. */
   void (*run) (rs_runner *runner, rs_call *call, const rs_call_sink *sink);
 
-  /* The next call needs another runner. */
+  /* True when the next call needs another runner. */
   bool (*spent) (rs_runner *runner);
 
-  /* A call has ended: let go, now and then, of what nobody needs. */
+  /* Let go, now and then, of what is not needed any more.  Called when a call
+     has ended; 'chunk': it was that of a chunk. */
   void (*trim) (rs_runner *runner, bool chunk);
 
-  /* The thread will sleep, for long perhaps. */
+  /* Prepare for a sleep of the thread, which may be long. */
   void (*rest) (rs_runner *runner);
 
-  /* Memory that it takes. */
+  /* Memory that the runner takes, in bytes. */
   size_t (*bytes) (const rs_runner *runner);
 
   void (*close) (rs_runner *runner);
 } rs_runner_kind;
 
-/* How each of them begins; constant. */
+/* The beginning of each runner; constant. */
 struct rs_runner {
   const rs_runner_kind *kind;
   rs_cancel *cancel;   /* of the thread; lent */
-  unsigned worker;     /* its number in the pool */
+  unsigned worker;     /* number of the worker in the pool */
 };
 
-/* A state of this process. */
+/* The kind of a runner that is a state of this process. */
 extern const rs_runner_kind rs_state_kind;
 
-/* The same for a job that runs inside those that wait in the state 's'. */
+/* A runner that is a state of this process; also on the stack, for a job that
+   runs inside those that wait in the state 's'. */
 typedef struct rs_state_runner {
   rs_runner base;
-  rs_state *s;         /* NULL: none was opened */
-  lua_State *L;        /* its coroutine that waits; NULL: the main one */
-  unsigned calls;      /* plain ones, since it was opened */
+  rs_state *s;         /* the state; never NULL */
+  lua_State *L;        /* the coroutine of 's' that waits; NULL: the main
+                          one */
+  unsigned calls;      /* plain calls since the runner was opened */
 } rs_state_runner;
 
 void rs_state_runner_init (rs_state_runner *r, rs_state *s, lua_State *L);
