@@ -83,8 +83,9 @@ lock_of (const rs_job *job)
   return &job->queue->locks[(uintptr_t) job / RS_LINE % RS_JOB_LOCKS];
 }
 
-/* Its worker takes the lock, too, from now on, or was quicker: then what it
-   has written is seen.  Nobody takes two of them. */
+/* Lock the job.  From now on its worker takes the lock, too; or the worker was
+   quicker, and what it has written is seen.  No thread holds the locks of two
+   jobs. */
 static void
 lock (rs_job *job)
 {
@@ -101,14 +102,14 @@ unlock (rs_job *job)
   pthread_mutex_unlock(&lock_of(job)->mutex);
 }
 
-/* What is in 'state', but for RS_JOB_WATCHED. */
+/* The value of 'state', without RS_JOB_WATCHED. */
 static int
 state_and (rs_job_state state, rs_reason reason)
 {
   return (int) state | (int) reason << RS_JOB_REASON;
 }
 
-/* Its worker's change of the state, if nobody has taken the lock. */
+/* Change the state as the job's worker, if no thread has taken the lock. */
 static bool
 pass (rs_job *job, rs_job_state from, int to)
 {
@@ -124,15 +125,15 @@ listening (const rs_job *job)
   return atomic_load_explicit(&job->listen, memory_order_relaxed);
 }
 
-/* Its parts that most jobs have not, if they were made; with or without the
-   lock. */
+/* The parts that most jobs do not have, or NULL; with or without the lock. */
 static rs_job_more *
 more_of (const rs_job *job)
 {
   return atomic_load_explicit(&job->more, memory_order_acquire);
 }
 
-/* The same, made if need be; NULL when out of memory. */
+/* The parts that most jobs do not have, made if need be; NULL when out of
+   memory. */
 static rs_job_more *
 get_more_locked (rs_job *job)
 {
@@ -157,7 +158,7 @@ get_more (rs_job *job)
   return more;
 }
 
-/* Nobody else sees the job yet.  False when out of memory. */
+/* Name a job that no other thread sees yet.  False when out of memory. */
 static bool
 set_name (rs_job *job, const char *name)
 {
@@ -188,7 +189,8 @@ rs_job_new (rs_queue *queue, rs_message *function,
   static const rs_job_options defaults;
   if (options == NULL)
     options = &defaults;
-  /* Before the rest, since atomic operations wait for what was written. */
+  /* The id comes first, since atomic operations wait for what was written
+     before. */
   const uint64_t id = rs_job_next_id();
   rs_job *const job = rs_job_alloc(queue, options->events, function,
                                    part != NULL ? part->size : 0);
@@ -219,7 +221,7 @@ rs_job_new (rs_queue *queue, rs_message *function,
     job->call.id = part->id;
     job->call.flags = (uint8_t) part->flags;
   }
-  /* Who finds it by its events finds all of that. */
+  /* Release: a thread that finds the job by its events finds all of that. */
   atomic_store_explicit(&job->refs, 2, memory_order_release);
   return job;
 }
@@ -284,8 +286,9 @@ job_free (rs_job *job)
 void
 rs_job_unref (rs_job *job)
 {
-  /* Release our reads and writes to the thread that frees.  Who has the last
-     reference takes it from nobody: most often that is the handle. */
+  /* Release our reads and writes to the thread that frees.  The thread that
+     has the last reference need not count it down: most often that is the one
+     with the handle. */
   if (job != NULL
       && (atomic_load_explicit(&job->refs, memory_order_acquire)
             == (RS_JOB_SETTLED | 1)
@@ -296,7 +299,7 @@ rs_job_unref (rs_job *job)
 
 /* -------------------------------------------------- what it tells its host */
 
-/* There is something new: queue it at its events. */
+/* Queue the notice of the job at its events: there is something new. */
 static void
 notify (rs_job *job)
 {
@@ -318,7 +321,8 @@ tell_locked (rs_job *job)
     pthread_cond_broadcast(&lock_of(job)->changed);
 }
 
-/* RS_OK may be spurious, or come from another job. */
+/* Wait for a change of the job.  RS_OK may be spurious, or come from another
+   job. */
 static int
 wait_locked (rs_job *job, double deadline)
 {
@@ -353,7 +357,7 @@ unref_object (void *object)
   rs_job_unref(object);
 }
 
-/* For a thread that waits at 'job' and may be stopped there. */
+/* A sleeper for a thread that waits at 'job' and may be stopped there. */
 static rs_sleeper
 sleeper_at (rs_job *job)
 {
@@ -363,7 +367,7 @@ sleeper_at (rs_job *job)
   };
 }
 
-/* Somebody should hear that it ended so. */
+/* True when the end in this state is one that somebody should hear of. */
 static bool
 is_bad (rs_job_state state)
 {
@@ -371,7 +375,7 @@ is_bad (rs_job_state state)
       || state == RS_JOB_LOST;
 }
 
-/* Does the host want to hear of 'what'? */
+/* True when the host wants to hear of 'what'. */
 static bool
 wanted (const rs_job *job, unsigned listen, unsigned what)
 {
@@ -379,7 +383,7 @@ wanted (const rs_job *job, unsigned listen, unsigned what)
       && ((listen | rs_events_listening(job->events)) & what) != 0;
 }
 
-/* The job sends a record: it runs on this thread. */
+/* rs_call_sink: the job, which runs on this thread, sends a record. */
 static void
 on_record (rs_call *call, rs_stream_record *record)
 {
@@ -405,13 +409,13 @@ is_set (const _Atomic bool *flag)
   return flag != NULL && atomic_load_explicit(flag, memory_order_relaxed);
 }
 
-/* The job emits an event: it runs on this thread. */
+/* rs_call_sink: the job, which runs on this thread, emits an event. */
 static void
 on_emit (rs_call *call, rs_stream_record *record)
 {
   rs_job *const job = job_of(call);
   rs_events *const e = job->events;
-  if (e == NULL || (call->flags & RS_JOB_DEAF)  /* nobody to hear of it? */
+  if (e == NULL || (call->flags & RS_JOB_DEAF)  /* does nobody take it? */
       || rs_job_foreign(job)) {
     rs_stream_record_unref(record);
     return;
@@ -423,7 +427,8 @@ on_emit (rs_call *call, rs_stream_record *record)
   const rs_sleeper sleeper = sleeper_at(job);
   rs_cancel_sleeps(mine, &sleeper);
   lock(job);
-  /* Who waits for the job itself, beside this thread, takes none of them. */
+  /* A thread that waits for the end of the job takes no events, so the job
+     does not wait for that thread to take any. */
   while (more->waiting >= RS_EVENTS_MAX && job->waiters == 0
          && !rs_events_mine(e)
          && !rs_cancel_stopping(mine) && !is_set(stop)
@@ -486,7 +491,8 @@ rs_job_record (rs_job *job, uint64_t after)
   return record;
 }
 
-/* The next one that the host was not told of, or NULL. */
+/* The next record or event that the host was not told of, a reference; or
+   NULL. */
 static rs_stream_record *
 deliver_locked (rs_job *job, rs_job_more *more)
 {
@@ -523,13 +529,13 @@ uint64_t
 rs_job_delivered (rs_job *job)
 {
   const rs_job_more *const more = job != NULL ? more_of(job) : NULL;
-  return more != NULL ? more->delivered : 0;  /* the host's own */
+  return more != NULL ? more->delivered : 0;  /* for the host's thread only */
 }
 
 bool
 rs_job_settled (const rs_job *job)
 {
-  /* In one order: see 'rs_events_stir'. */
+  /* Sequentially consistent: see 'rs_events_stir'. */
   return job != NULL && (atomic_load(&job->refs) & RS_JOB_SETTLED) != 0;
 }
 
@@ -545,7 +551,7 @@ is_settled (const void *job)
   return rs_job_settled(job);
 }
 
-/* What a host takes comes at once. */
+/* Prefetch the lines that a host takes a small result from, both at once. */
 static void
 prefetch_result (const rs_job *job)
 {
@@ -608,7 +614,8 @@ rs_job_see (rs_job *job)
 {
   if (job == NULL)
     return;
-  /* Read by the thread that ends or forgets it; it publishes nothing. */
+  /* The thread that ends or forgets the job reads the flag; no other data are
+     published with it. */
   atomic_store_explicit(&job->seen, true, memory_order_relaxed);
 }
 
@@ -637,13 +644,14 @@ rs_events_next (rs_events *events)
   return n != NULL ? of_notice(n) : NULL;
 }
 
-/* Jobs that are collected from the live ones. */
+/* A list of live jobs. */
 typedef struct some_jobs {
   rs_job **jobs;
   size_t room, n;
 } some_jobs;
 
-/* Add a reference, unless the job has ended, or is being freed. */
+/* Add the job to the list, with a reference, unless it has ended, or is being
+   freed. */
 static void
 collect (rs_job *job, void *ud)
 {
@@ -673,7 +681,7 @@ rs_events_jobs (rs_events *events, rs_job **out, size_t room)
   return some.n;
 }
 
-/* Those that wait for the host to take events look again. */
+/* Wake the jobs that wait for the host to take events: they look again. */
 static void
 stir_all (rs_events *events)
 {
@@ -714,7 +722,8 @@ rs_events_close (rs_events *events)
 
 /* ----------------------------------------------------------------- running */
 
-/* Count it, or its items; or (size_t) -1: it has not ended after all. */
+/* Count the job, or its items, as ended in 'state'; 'n' is 1, or (size_t) -1
+   to take the count back. */
 static void
 count (rs_job *job, rs_job_state state, size_t n)
 {
@@ -728,14 +737,15 @@ count (rs_job *job, rs_job_state state, size_t n)
   }
 }
 
-/* It is settled. */
+/* Mark the job as settled. */
 static void
 settle (rs_notice *n)
 {
   atomic_fetch_or(&of_notice(n)->refs, RS_JOB_SETTLED);
 }
 
-/* Its end is behind its deadline, though the timer was not there yet. */
+/* True when the job has ended after its deadline, though the timer has not
+   fired yet. */
 static bool
 is_late (const rs_job *job)
 {
@@ -743,8 +753,9 @@ is_late (const rs_job *job)
   return more != NULL && job->finished > more->timer.due;
 }
 
-/* Set its final state, under the lock; false when it has one.  What it ends as
-   may change.  'report': somebody should hear of that. */
+/* Set the final state of the job, under its lock; false when it has one.
+   '*state' may change to what the job ends as.  '*report': somebody should
+   hear of the end. */
 static bool
 set_watched_end (rs_job *job, rs_job_state *state, rs_reason reason,
                  bool *report)
@@ -753,7 +764,7 @@ set_watched_end (rs_job *job, rs_job_state *state, rs_reason reason,
   const bool first = !rs_job_state_final(rs_job_state_now(job));
   atomic_store_explicit(&job->runner, NULL, memory_order_relaxed);
   if (first) {
-    /* Who asked it to stop was told that it had not ended. */
+    /* The thread that asked the job to stop was told that it had not ended. */
     const rs_reason wish = rs_wish_reason(&job->call.wish);
     if (wish != RS_REASON_NONE && *state != RS_JOB_LOST) {
       *state = rs_reason_state(wish);
@@ -764,7 +775,7 @@ set_watched_end (rs_job *job, rs_job_state *state, rs_reason reason,
       *state = RS_JOB_TIMED_OUT;
       reason = RS_REASON_DEADLINE;
     }
-    count(job, *state, 1);  /* before anybody sees the end */
+    count(job, *state, 1);  /* before any thread sees the end */
     set_state_locked(job, state_and(*state, reason));
     tell_locked(job);
   }
@@ -776,7 +787,9 @@ set_watched_end (rs_job *job, rs_job_state *state, rs_reason reason,
   return first;
 }
 
-/* The same; if it was run by this worker, 'mine', nobody may have looked. */
+/* Set the final state, without the lock if this worker has run the job
+   ('mine') and no thread has looked at it; otherwise as 'set_watched_end'.
+   '*post': the host is to be told. */
 static bool
 set_end (rs_job *job, rs_job_state *state, rs_reason reason, bool mine,
          bool *post)
@@ -801,15 +814,15 @@ set_end (rs_job *job, rs_job_state *state, rs_reason reason, bool mine,
 }
 
 /*
- * End it, since 'reason'; only the first end counts.  What was asked to stop
- * has stopped, whatever it made of that.  With 'leave' the caller's reference
- * is given up, and the caller keeps the events.
+ * End the job, for 'reason'; only the first end counts.  A job that was asked
+ * to stop ends as stopped, whatever it made of the request.  With 'leave' the
+ * caller's reference is given up, and the caller keeps the events.
  */
 static void
 end (rs_job *job, rs_job_state state, rs_reason reason, bool leave)
 {
   bool post;
-  if (rs_job_foreign(job))  /* it has forked, and goes on in the child */
+  if (rs_job_foreign(job))  /* has the job forked, and is this the child? */
     return;
   if (!set_end(job, &state, reason, leave, &post)) {
     if (leave)
@@ -831,7 +844,7 @@ end (rs_job *job, rs_job_state state, rs_reason reason, bool leave)
                                          RS_JOB_SETTLED - (leave ? 1 : 0));
   if (events != NULL)  /* a batch has woken the host if that matters */
     rs_events_stir(events);
-  if (leave && refs == 1)  /* nobody else has it? */
+  if (leave && refs == 1)  /* does nobody else have it? */
     job_free(job);
 }
 
@@ -856,7 +869,8 @@ rs_job_end_served (rs_job *job, rs_job_state state)
   end(job, state, job->call.reason, true);
 }
 
-/* Say why it will have no result, unless it has ended, or that was said. */
+/* Say why the job will have no result, unless it has ended, or has a
+   failure. */
 static void
 set_failure_locked (rs_job *job, const char *failure)
 {
@@ -944,7 +958,7 @@ rs_job_stop (rs_job *job, rs_reason reason, double grace)
 int
 rs_job_cancel (rs_job *job, double grace)
 {
-  /* Below 0 it is the default, and no number is neither. */
+  /* A grace below 0 is the default; NaN is neither that nor a time. */
   if (job == NULL || grace != grace || rs_job_foreign(job))
     return RS_EINVAL;
   return rs_job_stop(job, RS_REASON_CANCELLED, grace);
@@ -965,7 +979,7 @@ on_deadline (rs_timer *timer)
               RS_REASON_DEADLINE, RS_GRACE);
 }
 
-/* What is known of a job that begins. */
+/* Set what is known of a job that begins. */
 static void
 set_begin (rs_job *job, const rs_runner *r, unsigned attempts)
 {
@@ -976,7 +990,7 @@ set_begin (rs_job *job, const rs_runner *r, unsigned attempts)
   atomic_store_explicit(&job->attempts, attempts, memory_order_relaxed);
 }
 
-/* It has not begun after all. */
+/* Undo 'set_begin': the job has not begun after all. */
 static void
 forget_begin (rs_job *job)
 {
@@ -986,7 +1000,7 @@ forget_begin (rs_job *job)
   atomic_store_explicit(&job->attempts, 0, memory_order_relaxed);
 }
 
-/* queued -> running; false when it was asked to stop before, or was lost
+/* Set the job running; false when it was asked to stop before, or was lost
    between two attempts. */
 static bool
 begin (rs_job *job, const rs_runner *r)
@@ -1024,9 +1038,9 @@ rs_job_execute (rs_job *job, rs_runner *r)
     if (!begin(job, r))
       return rs_reason_state(rs_wish_reason(&call->wish));
     r->kind->run(r, call, &sink);
-    if (rs_job_foreign(job))  /* it has forked, and goes on in the child */
+    if (rs_job_foreign(job))  /* has the job forked, and is this the child? */
       return RS_JOB_FAILED;
-    if (job->blocked) {  /* its wait was broken off */
+    if (job->blocked) {  /* was its wait broken off? */
       job->queue->unblock(job->queue);
       job->blocked = false;
     }
@@ -1040,7 +1054,8 @@ rs_job_run (rs_job *job, rs_state *s, lua_State *L)
   rs_job_state state;
   rs_state_runner r;
   rs_state_runner_init(&r, s, L);
-  /* In a state that others wait in it cannot have another one. */
+  /* A state in which other jobs wait cannot be replaced: the job runs in it
+     again. */
   while ((state = rs_job_execute(job, &r.base)) == RS_JOB_QUEUED)
     ;
   rs_job_end(job, state);
@@ -1065,7 +1080,8 @@ rs_job_rebuilds (const rs_job *job)
       && (job->call.result->flags & (RS_MESSAGE_NAMES | RS_MESSAGE_CODE)) != 0;
 }
 
-/* The text and the traceback at 'text' as a message, or NULL: no memory. */
+/* Make a message of the text and the traceback at 'text'; NULL when out of
+   memory. */
 static rs_message *
 make_refusal (lua_State *L, int text)
 {
@@ -1080,9 +1096,9 @@ make_refusal (lua_State *L, int text)
 }
 
 /*
- * [-0, +0, -]  What it left could not be rebuilt: so it has failed, from now
- * on and for everybody, with the text and the traceback at 'text'.  The first
- * one counts.
+ * [-0, +0, -]  Fail a job whose result could not be rebuilt, from now on and
+ * for all hosts, with the text and the traceback at 'text'.  Only the first
+ * refusal is kept.
  */
 static void
 refuse (rs_job *job, lua_State *L, int text)
@@ -1107,8 +1123,8 @@ refuse (rs_job *job, lua_State *L, int text)
   }
 }
 
-/* The refusal, a reference, or NULL; true in 'refused' also where there was no
-   memory for it. */
+/* The refusal of the job, a reference, or NULL.  '*refused' is true also where
+   there was no memory for the refusal. */
 static rs_message *
 refusal_of (rs_job *job, bool *refused)
 {
@@ -1124,7 +1140,8 @@ refusal_of (rs_job *job, bool *refused)
   return refusal;
 }
 
-/* An error in parts: its value, or its traceback and its text. */
+/* The part of an error that is to be pushed: its value, or its traceback and
+   its text. */
 typedef struct error_part {
   const rs_call *call;
   bool value;
@@ -1154,7 +1171,7 @@ push_error_part (lua_State *L)
   return 2;
 }
 
-/* [-0, +2, e]  Push the error that the job's result is, and its traceback. */
+/* [-0, +2, e]  Push the error that is the job's result, and its traceback. */
 static void
 push_error (rs_job *job, lua_State *L, rs_job_state state)
 {
@@ -1163,13 +1180,13 @@ push_error (rs_job *job, lua_State *L, rs_job_state state)
   if (rs_rebuild(L, push_error_part, &part) == 1) {
     part.value = false;
     if (rs_rebuild(L, push_error_part, &part) < 0) {
-      lua_pushnil(L);  /* no traceback, rather than no error */
+      lua_pushnil(L);  /* rather no traceback than no error */
       lua_replace(L, base + 2);
     }
     lua_settop(L, base + 2);
     return;
   }
-  part.value = false;  /* text, traceback of here */
+  part.value = false;  /* 'base' + 1 has a text, and the traceback of here */
   const int n = rs_rebuild(L, push_error_part, &part);
   rs_rebuild_tell(L, base + 1, "the error", n == 2 ? base + 4 : 0);
   if (n == 2) {
@@ -1181,7 +1198,7 @@ push_error (rs_job *job, lua_State *L, rs_job_state state)
     refuse(job, L, base + 1);
 }
 
-/* [-0, +2, e]  Push what a job left that did not complete. */
+/* [-0, +2, e]  Push the error of a job that did not complete. */
 static void
 push_end (rs_job *job, lua_State *L, rs_job_state state)
 {
@@ -1196,7 +1213,7 @@ push_end (rs_job *job, lua_State *L, rs_job_state state)
   }
   else if (refused)
     lua_pushstring(L, rs_status_message(RS_ENOMEM));
-  /* The call of a lost job is its runner's. */
+  /* The call of a lost job belongs to the thread that runs it. */
   else if (state != RS_JOB_LOST && call->result != NULL
            && (state == RS_JOB_FAILED
                || (call->chunk == NULL && call->reason != RS_REASON_NONE)))
@@ -1218,7 +1235,8 @@ rs_job_push (rs_job *job, lua_State *L, int *n)
   const rs_job_state state = rs_job_state_now(job);
   if (!rs_job_state_final(state))
     return RS_EBUSY;
-  /* After the end nobody writes to what is read here without the lock. */
+  /* Fields that are read here without the lock are not written after the
+     end. */
   const int top = lua_gettop(L);
   rs_level_room(L, 8, NULL);
   if (rs_job_state_good(state)) {
@@ -1226,7 +1244,7 @@ rs_job_push (rs_job *job, lua_State *L, int *n)
       return RS_OK;
     rs_rebuild_tell(L, top + 1, "the result", 0);
     refuse(job, L, top + 1);
-    lua_settop(L, top);  /* what is told is the same for all */
+    lua_settop(L, top);  /* all hosts are told the same */
   }
   rs_job_see(job);
   push_end(job, L, rs_job_state_now(job));
@@ -1242,7 +1260,7 @@ rs_job_take (rs_job *job, lua_State *L, int *n)
   const rs_message *const result = job->call.result;
   if (!rs_job_settled(job) || !rs_job_state_good(rs_job_state_now(job))
       || result != (const void *) job->call.room || rs_job_rebuilds(job)
-      || result->flags & RS_MESSAGE_COMMON)  /* it needs the job? */
+      || result->flags & RS_MESSAGE_COMMON)  /* does it need the job? */
     return false;
   struct {
     _Alignas(rs_message) unsigned char bytes[RS_CALL_ROOM];
@@ -1260,11 +1278,12 @@ rs_job_helper (const rs_queue *queue, lua_State *L)
   return s != NULL && rs_state_pool(s) == queue->pool ? s : NULL;
 }
 
-/* Jobs that wait for one another in one runspace: more would be too many
-   calls for Lua, and for the stack of the thread. */
+/* Jobs that wait for one another in one runspace, at most: more would be too
+   many calls for Lua, and for the stack of the thread. */
 enum { MAX_DEPTH = 16 };
 
-/* Others shall run what 'waiting' waits for. */
+/* Count 'waiting' as blocked, so that another worker runs what it waits for.
+   If none will, fail that: 'job', or a chunk of 'batch'. */
 static void
 block (rs_queue *queue, rs_job *waiting, rs_job *job, const rs_batch *batch)
 {
@@ -1372,7 +1391,8 @@ rs_job_wait (rs_job *job, lua_State *L, double timeout)
   rs_cancel_sleeps(mine, &sleeper);
   int status = RS_OK;
   lock(job);
-  tell_locked(job);  /* it need not wait for a host that takes its events */
+  tell_locked(job);  /* the job need not wait for this thread to take its
+                        events */
   while (!rs_job_state_final(rs_job_state_now(job)) && status == RS_OK) {
     status = timeout == 0 ? RS_ETIMEOUT
            : rs_cancel_pending(mine) ? RS_ESTOPPED
@@ -1389,7 +1409,8 @@ rs_job_wait (rs_job *job, lua_State *L, double timeout)
   return status;
 }
 
-/* Why it ended as it did; NULL when it completed, or did not end. */
+/* The reason for which the job ended as it did; NULL when it completed, or has
+   not ended. */
 static const char *
 reason_of (const rs_job *job, rs_job_state state, rs_reason reason)
 {
@@ -1421,7 +1442,7 @@ rs_job_reason (const rs_job *job)
 static void
 get_info (rs_job *job, rs_job_info *out)
 {
-  if (rs_job_foreign(job)) {  /* what becomes of it is not known here */
+  if (rs_job_foreign(job)) {  /* nothing more is known of it here */
     out->id = job->call.id;
     out->state = RS_JOB_LOST;
     out->reason = "lost";
@@ -1431,7 +1452,7 @@ get_info (rs_job *job, rs_job_info *out)
   lock(job);
   const rs_job_more *const more = more_of(job);
   out->state = rs_job_state_now(job);
-  /* Its worker may be about to write these. */
+  /* A worker may be about to write these fields while the job is queued. */
   const bool begun = out->state != RS_JOB_QUEUED;
   const bool ended = rs_job_state_final(out->state);
   out->worker = begun ? atomic_load_explicit(&job->worker,
@@ -1464,7 +1485,7 @@ rs_job_info_get_sized (rs_job *job, rs_job_info *out, size_t size)
   rs_job_info info;
   if (out == NULL)
     return;
-  memset(&info, 0, sizeof info);  /* what is between its fields, too */
+  memset(&info, 0, sizeof info);  /* the padding, too */
   if (job != NULL)
     get_info(job, &info);
   rs_give_sized(out, size, &info, sizeof info);
