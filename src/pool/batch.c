@@ -15,12 +15,12 @@
  * Chunk size.  A chunk should take about TARGET seconds: enough to make the
  * cost of moving it vanish, short enough to keep all workers busy at the
  * end.  Nothing is known at first, so the first chunks have one item; each
- * finished one corrects the estimate.  Where the number of items is known no
- * chunk takes more than a share of what is left, so that chunks shrink
- * towards the end.  And where the estimate proves wrong, since later items
- * cost more, a worker ends its chunk when BUDGET seconds are spent; what it
- * has done is ready to be taken, and the rest of the items, in the message
- * where they are, becomes another chunk.
+ * chunk that has ended corrects the estimate.  Where the number of items is
+ * known no chunk takes more than a share of what is left, so that chunks
+ * shrink towards the end.  And where the estimate proves wrong, since later
+ * items cost more, a worker ends its chunk when BUDGET seconds are spent.  The
+ * results of that chunk are ready to be taken; the rest of its items, in the
+ * message where they are, become another chunk.
  */
 #include "pool/batch.h"
 
@@ -45,72 +45,79 @@
 
 #define TARGET 1e-3     /* seconds of work in a chunk */
 #define BUDGET 4e-3     /* seconds before a chunk is cut */
-#define LEAST 20e-6     /* below this, moving a chunk costs too much */
+#define LEAST 20e-6     /* seconds of work in a chunk below which moving it
+                           costs too much */
 #define MAX_BYTES (256u << 10)
 #define MAX_ITEMS 65536.0
 #define MAX_EAGER 256.0
 
 struct rs_batch {
-  rs_job_hooks hooks;       /* first: what its jobs tell it; constant */
+  rs_job_hooks hooks;       /* first field: how jobs tell the batch;
+                               constant */
   _Atomic unsigned refs;    /* the opener's, and one for each chunk's job */
   rs_queue *queue;          /* held; constant from here to 'listen' */
   rs_message *function;     /* a reference */
   uint64_t id;
-  const char *name;         /* one of these two: */
-  char *given;              /*   owned, or NULL */
+  const char *name;         /* 'given' or 'text' */
+  char *given;              /* owned; or NULL */
   char text[RS_JOB_NAME];
   unsigned flags;           /* RS_BATCH_ */
-  unsigned depth;           /* of its chunks: rs_call */
+  unsigned depth;           /* of the calls of its chunks: rs_call */
   size_t chunk;             /* items; 0: by cost */
   size_t total;             /* items; 0: not known */
   size_t window;            /* chunks in flight at most */
-  bool limited;             /* in its failures */
+  bool limited;             /* failures are counted in 'allowed' */
   rs_events *events;        /* a reference */
-  bool shared;              /* they are the caller's */
+  bool shared;              /* 'events' are the caller's */
   unsigned listen;
   rs_job_options options;   /* of its chunks: timeout, retries, priority */
-  rs_timer timer;           /* its deadline */
+  rs_timer timer;           /* the deadline of the batch */
 
-  /* Workers look at the flags for each item, so they stay away from what the
-     opener writes for each item: it took 8 ns to look. */
+  /* Flags that workers look at for each item stay away from what the opener
+     writes for each item: otherwise a look takes 8 ns. */
   char before[64];
-  _Atomic bool stop;        /* start nothing more */
-  _Atomic bool failed;      /* the same, set by a worker */
-  _Atomic size_t allowed;   /* failures until then, if they are limited */
-  _Atomic int reason;       /* rs_reason, before 'stop' is set */
+  _Atomic bool stop;        /* start no more items */
+  _Atomic bool failed;      /* start no more items; set by a worker */
+  _Atomic size_t allowed;   /* failures until 'failed' is set, if 'limited' */
+  _Atomic int reason;       /* rs_reason; set before 'stop' */
   char behind[64];
 
-  rs_encoder items;         /* the open chunk; the opener's from here on */
-  size_t want;              /* items it shall have */
-  size_t count;             /* items it has */
-  unsigned arity;           /* values an item */
-  bool range;               /* it is one: */
+  rs_encoder items;         /* of the open chunk; for the opener only, from
+                               here on */
+  size_t want;              /* items that the open chunk shall have */
+  size_t count;             /* items that the open chunk has */
+  unsigned arity;           /* values of an item */
+  bool range;               /* the open chunk is a range: */
   lua_Integer first, step;
-  size_t added;             /* items, all chunks */
-  size_t chunks;            /* submitted */
-  size_t last_size;         /* items in the last one */
+  size_t added;             /* items of all chunks */
+  size_t chunks;            /* chunks that were submitted */
+  size_t last_size;         /* items in the last chunk */
   bool finished;            /* no more items will come */
 
   rs_job *current;          /* the chunk being read, a reference, or NULL */
-  rs_decoder reader;        /* of its result */
+  rs_decoder reader;        /* of the result of 'current' */
   bool reading;             /* 'reader' is ready */
-  const char *unreadable;   /* why what is left of it cannot be; or NULL */
-  bool careful;             /* one item at a time: memory is short, or one of
-                               them cannot be made */
-  size_t position;          /* items of it that were read */
-  size_t good;              /* items behind it that share its record */
-  uint64_t after;           /* sequence of its last record that was read */
-  double created;           /* instant at which it was submitted */
+  const char *unreadable;   /* why the rest of 'current' cannot be read; or
+                               NULL */
+  bool careful;             /* read one item at a time: memory is short, or an
+                               item cannot be made */
+  size_t position;          /* items of 'current' that were read */
+  size_t good;              /* items from 'position' on that share a record
+                               that was begun */
+  uint64_t after;           /* sequence number of the last stream record that
+                               was read */
+  double created;           /* instant at which 'current' was submitted */
   unsigned worker;
 
   pthread_mutex_t lock;     /* guards down to the blank line */
   rs_list flying;           /* parts of jobs that were queued and have not
-                               ended; lent: to end they have to leave */
-  rs_list ended;            /* of those that have, references, in order of
-                               their end */
-  size_t n_ended;           /* how many these are */
+                               ended; no references: a job leaves the list
+                               before its end is over */
+  rs_list ended;            /* parts of jobs that have ended, with references,
+                               in order of their end */
+  size_t n_ended;           /* parts in 'ended' */
   bool closed;              /* nobody will take from 'ended' */
-  size_t in_flight;         /* chunks submitted and not taken */
+  size_t in_flight;         /* chunks that were submitted and not taken */
   double cost;              /* seconds for an item; below 0: not known */
   size_t items_started, items_finished, items_failed;
 };
@@ -139,10 +146,11 @@ unref (rs_batch *batch)
 }
 
 /*
- * Chunks in flight: four for each worker, unless the caller wants fewer at
- * work than there are workers; two when results are wanted early.  The opener
- * is not woken before half of them have ended: to wake a thread takes as long
- * as a tenth of a chunk, and it is a worker that has to give it a CPU.
+ * Choose how many chunks may be in flight: four for each worker, two when
+ * results are wanted early; or the limit of the caller, if that is less than
+ * there are workers.  The opener is not woken before half of them have ended:
+ * to wake a thread takes as long as a tenth of a chunk, and a worker has to
+ * give that thread a CPU.
  */
 static size_t
 choose_window (unsigned limit, unsigned width, unsigned flags)
@@ -152,7 +160,7 @@ choose_window (unsigned limit, unsigned width, unsigned flags)
   return (flags & RS_BATCH_EAGER ? 2 : 4) * (size_t) width;
 }
 
-/* Shall the opener hear that a chunk has ended? */
+/* True when the opener shall hear that a chunk has ended. */
 static bool
 matters_locked (const rs_batch *batch)
 {
@@ -161,14 +169,15 @@ matters_locked (const rs_batch *batch)
       || batch->window < 4 || left <= batch->window / 2;
 }
 
-/* It belongs to another process: nothing of it may be locked, or freed. */
+/* True when the batch belongs to another process: nothing of it may be locked
+   or freed here. */
 static bool
 is_foreign (const rs_batch *batch)
 {
   return rs_fork_is_foreign(batch->queue->born);
 }
 
-/* RS_OK, or RS_EINVAL for what cannot be used. */
+/* Check that the batch can be used here.  RS_OK or RS_EINVAL. */
 static int
 check (const rs_batch *batch, rs_error *err)
 {
@@ -192,7 +201,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   int status = rs_code_encode(L, nargs, queue->forbidden, &function, err);
   if (status != RS_OK)
     return status;
-  if (rs_fork_is_foreign(queue->born)) {  /* a '__transfer' has forked? */
+  if (rs_fork_is_foreign(queue->born)) {  /* has a '__transfer' forked? */
     rs_message_unref(function);
     return rs_fork_fail(err, "pool");
   }
@@ -268,12 +277,13 @@ stopped (const rs_batch *batch)
       || atomic_load_explicit(&batch->failed, memory_order_relaxed);
 }
 
-/* What a job has that is a chunk. */
+/* The memory behind a job that runs a chunk. */
 typedef struct part {
-  rs_chunk chunk;           /* first: the call's */
+  rs_chunk chunk;           /* first field: of the call */
   rs_list link;             /* in 'flying' or 'ended' */
-  size_t items;             /* that end with it */
-  size_t left;              /* of these, at its end: nobody tries them, */
+  size_t items;             /* items that end with the chunk */
+  size_t left;              /* items of these that were left at its end, and
+                               that no worker tries, */
   int why;                  /* for this status */
 } part;
 
@@ -283,9 +293,9 @@ part_of (const rs_job *job)
   return (part *) job->call.chunk;
 }
 
-/* A job for items of the batch, which the caller describes in its call; it
-   has a reference to the batch.  'created' is an instant, or 0: now.  NULL
-   when out of memory. */
+/* New job for items of the batch, which the caller describes in the call of
+   the job.  The job has a reference to the batch.  'created' is an instant, or
+   0: now.  NULL when out of memory. */
 static rs_job *
 new_chunk (rs_batch *batch, rs_message *items, double created)
 {
@@ -320,7 +330,8 @@ new_chunk (rs_batch *batch, rs_message *items, double created)
   return job;
 }
 
-/* It is about to be queued; or it could not be. */
+/* Count a chunk that is about to be queued, and take the count back when it
+   could not be queued. */
 static void
 fly (rs_batch *batch, rs_job *job)
 {
@@ -340,15 +351,16 @@ land (rs_batch *batch, rs_job *job)
 }
 
 /*
- * The items of a chunk from 'rest' on were not started: they become another
- * chunk, queued like any other.  Where they cannot (no memory, no worker) they
- * stay with the chunk as items that fail, for that reason; in a pool that is
- * closed, as items that were not started.  How many fail.
+ * Make another chunk of the items from 'rest' on, which were not started, and
+ * queue it like any other; 'attempt' is that of its first item.  Where that
+ * fails (no memory, no worker) the items stay with the old chunk as items that
+ * fail, for that reason; in a pool that is closed, as items that were not
+ * started.  Returns how many items fail.
  */
 static size_t
 go_on (rs_batch *batch, rs_job *job, rs_place rest, unsigned attempt)
 {
-  /* Of a lost chunk only what is constant may be read. */
+  /* The chunk may be lost: only what is constant in it may be read. */
   const rs_chunk *const old = job->call.chunk;
   const size_t left = old->count - rest.item;
   int status = RS_ENOMEM;
@@ -369,7 +381,7 @@ go_on (rs_batch *batch, rs_job *job, rs_place rest, unsigned attempt)
       part_of(job)->items = rest.item;
     else {
       land(batch, next);
-      rs_job_unref(next);  /* the queue's */
+      rs_job_unref(next);  /* the reference of the queue */
     }
     rs_job_unref(next);
   }
@@ -380,7 +392,7 @@ go_on (rs_batch *batch, rs_job *job, rs_place rest, unsigned attempt)
   return left;
 }
 
-/* An item has failed that its worker does not count. */
+/* Count the failure of an item that no worker counts. */
 static void
 count_failure (rs_batch *batch)
 {
@@ -389,13 +401,14 @@ count_failure (rs_batch *batch)
     atomic_store_explicit(&batch->failed, true, memory_order_relaxed);
 }
 
-/* What a chunk has left, for the counts of the batch. */
+/* The items of a chunk that has ended, for the counts of the batch. */
 typedef struct tally {
   size_t started, failed;
   double took;
 } tally;
 
-/* It ran: count what became of its items, and go on behind them. */
+/* Count what became of the items of a chunk that ran, and queue the rest of
+   them. */
 static tally
 tally_run (rs_batch *batch, rs_job *job)
 {
@@ -416,7 +429,8 @@ tally_run (rs_batch *batch, rs_job *job)
   return t;
 }
 
-/* It is lost, and what it did with it: the items up to the one it was at. */
+/* Count a chunk that is lost: its items are lost up to the one that it was at;
+   the rest are queued again. */
 static tally
 tally_lost (rs_batch *batch, rs_job *job)
 {
@@ -437,7 +451,8 @@ tally_lost (rs_batch *batch, rs_job *job)
   return (tally) { .started = p->items, .failed = p->items };
 }
 
-/* A chunk has ended: the thread that ended it adds a reference of ours. */
+/* rs_job_hooks: a chunk has ended.  The thread that ended it puts it into
+   'ended', with a reference. */
 static void
 on_end (rs_job *job)
 {
@@ -464,7 +479,7 @@ on_end (rs_job *job)
     rs_events_wake(batch->events);
 }
 
-/* A chunk's job gives back its reference to the batch. */
+/* rs_job_hooks: the job of a chunk gives back its reference to the batch. */
 static void
 on_free (rs_job *job)
 {
@@ -485,7 +500,7 @@ most (double a, double b)
   return a > b ? a : b;
 }
 
-/* Items for the next chunk; 0: enough are in flight. */
+/* Choose how many items the next chunk has; 0: enough chunks are in flight. */
 static size_t
 choose_size (rs_batch *batch)
 {
@@ -552,7 +567,7 @@ rs_batch_flush (rs_batch *batch, rs_error *err)
   const int status = batch->queue->push(batch->queue, job, err);
   if (status != RS_OK) {
     land(batch, job);
-    rs_job_unref(job);  /* the queue's */
+    rs_job_unref(job);  /* the reference of the queue */
   }
   rs_job_unref(job);
   if (status != RS_OK)
@@ -562,7 +577,8 @@ rs_batch_flush (rs_batch *batch, rs_error *err)
   return RS_OK;
 }
 
-/* An item of 'n' values will be added to the open chunk. */
+/* Prepare the open chunk for an item of 'n' values; a chunk that cannot take
+   the item is queued first. */
 static int
 open_item (rs_batch *batch, int n, rs_error *err)
 {
@@ -706,7 +722,7 @@ job_at (rs_list *link)
   return (rs_job *) RS_LIST_ENTRY(link, part, link) - 1;
 }
 
-/* A chunk that has ended, or NULL. */
+/* Take a chunk that has ended; NULL: there is none. */
 static rs_job *
 take_ended (rs_batch *batch)
 {
@@ -729,7 +745,7 @@ has_ended (rs_batch *batch)
   return any;
 }
 
-/* Nothing is in flight. */
+/* True when no chunk is in flight. */
 static bool
 idle (rs_batch *batch)
 {
@@ -761,7 +777,7 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
     if (over)
       return RS_ETIMEOUT;
     rs_job *job = NULL;
-    if (s != NULL && timeout != 0  /* in a runspace: do it here? */
+    if (s != NULL && timeout != 0  /* in a runspace: run a chunk here? */
         && rs_job_can_help(batch->queue, s, NULL, batch))
       job = batch->queue->claim_of(batch->queue, batch);
     if (job != NULL)
@@ -770,7 +786,8 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
       over = rs_events_wait(batch->events, timeout == 0 ? 0
                             : rs_remaining(deadline)) == RS_ETIMEOUT;
     if (job == NULL && !over && batch->shared && !has_ended(batch))
-      return RS_EEVENT;  /* woken for something else: it may matter */
+      return RS_EEVENT;  /* woken for another reason, which may matter to the
+                            caller */
   }
   rs_job_info info;
   batch->current = ended;
@@ -796,7 +813,7 @@ rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
   return status;
 }
 
-/* Why what is left of a chunk cannot be read. */
+/* The text of 'unreadable' for a message that cannot be read. */
 static const char bad_message[] = "bad message";
 
 /* (batch)  Make 'reader' ready. */
@@ -814,7 +831,7 @@ open_reader (lua_State *L)
   return 0;
 }
 
-/* As in rs_job_info. */
+/* The reason of a record, as in 'rs_job_info'. */
 static const char *
 reason_of (rs_job_state state, rs_reason reason)
 {
@@ -827,17 +844,19 @@ reason_of (rs_job_state state, rs_reason reason)
   return reason == RS_REASON_NONE ? "error" : rs_reason_name(reason);
 }
 
-/* What is known of a record before its values are made. */
+/* The head of a record: what is known before its values are made. */
 typedef struct head {
   rs_batch *batch;
-  rs_decoder in;        /* at its next value; taken over when all are read */
-  uint32_t values;      /* of the record */
-  uint32_t wanted;      /* of these, the ones that are pushed */
+  rs_decoder in;        /* at its next value; becomes 'reader' when all are
+                           read */
+  uint32_t values;      /* values of the record */
+  uint32_t wanted;      /* how many of 'values' are pushed */
   size_t good;          /* items from this one on that share the record */
-  bool objects;         /* the table of objects is to be found */
+  bool objects;         /* 'in' needs the table of objects */
 } head;
 
-/* Copy the next 'n' bytes, which are no value; false if they are not there. */
+/* Copy the next 'n' bytes, which are no value; false if there are not so
+   many. */
 static bool
 read_raw (rs_decoder *d, void *bytes, size_t n)
 {
@@ -848,8 +867,8 @@ read_raw (rs_decoder *d, void *bytes, size_t n)
   return true;
 }
 
-/* The numbers of a head: what it says of its item, of which 'values' follow,
-   and of how many items; can that be? */
+/* True when the numbers of a head are possible: the state and reason of its
+   item, the number of its values, and how many items share the record. */
 static bool
 is_possible (const rs_batch *batch, const head *h, unsigned state)
 {
@@ -861,7 +880,8 @@ is_possible (const rs_batch *batch, const head *h, unsigned state)
       && h->values <= h->in.size - h->in.at;
 }
 
-/* Read the head of the next record (call.h); false if it is none. */
+/* Read the head of the next record (call.h); false if there is none, or a bad
+   one. */
 static bool
 read_head (rs_batch *batch, head *h, rs_record *rec)
 {
@@ -916,8 +936,8 @@ make_values (lua_State *L)
   return lua_gettop(L) - base;
 }
 
-/* The next value is there, and takes little memory, and nothing else, to be
-   made. */
+/* True when the next value is there, and takes little memory, and nothing
+   else, to be made. */
 static bool
 is_plain (const rs_decoder *d)
 {
@@ -943,7 +963,7 @@ is_plain (const rs_decoder *d)
   return tag < RS_TAG_FLOAT || (tag == RS_TAG_FLOAT && left > 8);
 }
 
-/* Go behind the next 'n' values. */
+/* Skip the next 'n' values; false when they are bad. */
 static bool
 skip (rs_decoder *d, uint32_t n)
 {
@@ -953,7 +973,8 @@ skip (rs_decoder *d, uint32_t n)
   return good;
 }
 
-/* The same for those of the record; they are the last of it. */
+/* Skip the last 'n' values of the record.  When they are bad, the rest of the
+   chunk cannot be read. */
 static void
 pass_values (rs_batch *batch, rs_decoder *d, uint32_t n)
 {
@@ -961,14 +982,14 @@ pass_values (rs_batch *batch, rs_decoder *d, uint32_t n)
     batch->unreadable = bad_message;
 }
 
-/* The record's item has failed, here. */
+/* Fail the item of the record, in the state that reads it. */
 static void
 fail_record (rs_batch *batch, rs_record *rec)
 {
   rec->state = RS_JOB_FAILED;
   rec->reason = "error";
   count_failure(batch);
-  if (is_foreign(batch))  /* what makes the values has forked? */
+  if (is_foreign(batch))  /* has what makes the values forked? */
     return;
   pthread_mutex_lock(&batch->lock);
   batch->items_failed++;
@@ -976,9 +997,10 @@ fail_record (rs_batch *batch, rs_record *rec)
 }
 
 /*
- * [-2, +2, e]  The values of the record, which begin at 'place', could not be
- * made, and a text and a traceback say why.  A result fails its item; an error
- * becomes a text, with the traceback of the runspace.
+ * [-2, +2, e]  Replace the text and the traceback on top, which say why the
+ * values of the record, from 'place' on, could not be made.  A result that
+ * could not be made fails its item; an error becomes a text, with the
+ * traceback of the runspace that raised it.
  */
 static void
 refuse_record (rs_batch *batch, lua_State *L, head *h,
@@ -1007,7 +1029,8 @@ refuse_record (rs_batch *batch, lua_State *L, head *h,
   pass_values(batch, &h->in, h->values);
 }
 
-/* [-0, +rec->n, e]  An item has failed for a reason that is not its own. */
+/* [-0, +rec->n, e]  Push the failure of an item for a reason that is not its
+   own. */
 static void
 push_failure (lua_State *L, rs_record *rec, const char *why)
 {
@@ -1055,7 +1078,7 @@ read_record (rs_batch *batch, lua_State *L, rs_record *rec)
   rec->n = lua_gettop(L) - top;
 }
 
-/* A chunk is read, and the item at 'position' was run. */
+/* True when a chunk is being read, and the item at 'position' was run. */
 static bool
 has_record (const rs_batch *batch)
 {
@@ -1098,8 +1121,9 @@ rs_batch_take (rs_batch *batch, lua_State *L, int index)
   lua_pushvalue(L, index);
   const int status = lua_pcall(L, 2, 0, 0);
   if (status != LUA_OK && status != LUA_ERRMEM && !t.in.bad)
-    lua_error(L);  /* of a hook */
-  if (status != LUA_OK) {  /* one by one, then: only one has to fail */
+    lua_error(L);  /* an error of a hook */
+  if (status != LUA_OK) {  /* one by one from now on: only one item has to
+                              fail */
     lua_pop(L, 1);
     batch->careful = true;
     return 0;
@@ -1110,7 +1134,7 @@ rs_batch_take (rs_batch *batch, lua_State *L, int index)
   return t.taken;
 }
 
-/* [-0, +rec->n, e]  'rs_batch_next' for the whole record. */
+/* [-0, +rec->n, e]  Do 'rs_batch_next' for a record of our own size. */
 static int
 next_record (rs_batch *batch, lua_State *L, rs_record *rec)
 {
@@ -1122,7 +1146,7 @@ next_record (rs_batch *batch, lua_State *L, rs_record *rec)
     leave(batch, L);
     return RS_EDONE;
   }
-  /* After its end nobody writes to the job; but for a lost one. */
+  /* A job is not written to after its end, unless it is lost. */
   const bool ran = has_record(batch);
   rec->index = job->call.chunk->index + (lua_Integer) batch->position;
   rec->worker = batch->worker;
@@ -1139,7 +1163,7 @@ next_record (rs_batch *batch, lua_State *L, rs_record *rec)
     push_failure(L, rec, rs_status_message(part_of(job)->why));
     rec->attempts = 0;
   }
-  else if (state == RS_JOB_FAILED) {  /* no item was reached? */
+  else if (state == RS_JOB_FAILED) {  /* was no item reached? */
     rec->state = RS_JOB_FAILED;
     rec->reason = rs_job_reason(job);
     rs_job_push(batch->current, L, &rec->n);
@@ -1210,8 +1234,8 @@ rs_batch_id (const rs_batch *batch)
   return batch != NULL ? batch->id : 0;
 }
 
-/* Those of its chunks that run shall look at the flag; or stop, when there is
-   a reason. */
+/* Wake the jobs of chunks that have not ended, so that they look at 'stop';
+   with a reason, stop them. */
 static void
 stop_flying (rs_batch *batch, rs_reason reason, double grace)
 {
@@ -1236,7 +1260,7 @@ stop_flying (rs_batch *batch, rs_reason reason, double grace)
     free(list);
 }
 
-/* Start nothing more; with a reason stop what runs, too. */
+/* Start no more items; with a reason, stop the chunks that run, too. */
 static void
 stop (rs_batch *batch, rs_reason reason, double grace)
 {
@@ -1300,7 +1324,7 @@ rs_batch_info_get_sized (rs_batch *batch, rs_batch_info *out, size_t size)
   rs_batch_info info;
   if (out == NULL)
     return;
-  memset(&info, 0, sizeof info);  /* what is between its fields, too */
+  memset(&info, 0, sizeof info);  /* the padding, too */
   if (batch != NULL)
     get_info(batch, &info);
   rs_give_sized(out, size, &info, sizeof info);
