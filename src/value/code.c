@@ -33,7 +33,7 @@ struct rs_outbox {
   int origins;            /* registry reference of a table with the origins */
   rs_encoder spare;       /* encoder of arguments; it keeps its memory */
   bool busy;              /* 'spare' is in use */
-  bool closed;            /* nothing is kept any more */
+  bool closed;            /* no message is kept any more */
 };
 
 /* Key in the registry, by address. */

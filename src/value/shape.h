@@ -38,8 +38,8 @@ typedef struct rs_shape_key {
 /* The keys of a table that was sent. */
 typedef struct rs_shape {
   unsigned n;              /* 0: the place is free */
-  unsigned walk;           /* walk in which the strings of its keys are alive: no
-                              other string has their addresses */
+  unsigned walk;           /* walk in which the strings of its keys are alive:
+                              no other string has their addresses */
   size_t end;              /* offset behind the last key */
   size_t defined;          /* offset of its definition in the buffer; 0: not
                               defined yet */
