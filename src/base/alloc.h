@@ -25,8 +25,8 @@ typedef struct rs_alloc {
   size_t quick;   /* bytes up to which a small new block needs no further
                      check: 'limit', or 0 for none */
   lua_State *L;   /* the state; NULL: its finalizers are not known */
-  const _Atomic bool *refuse;  /* while it is true no object is made, and no
-                                  block grows but in finalizers */
+  const _Atomic bool *refuse;  /* true: no object is made, and no block grows
+                                  but in finalizers */
   void (*exhausted) (void *ud);  /* called when a request was over the limit,
                                     and no garbage could make room; or NULL */
   void *ud;
