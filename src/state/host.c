@@ -2,9 +2,10 @@
 /*
  * host.c - a state for a host.
  *
- * It is what 'luaL_newstate' makes, lauxlib.h, but for its memory: a state is
- * run by one thread at a time, and with 'alloc' its small blocks need no lock
- * and no search.  Programs that allocate take a tenth to a fifth less time.
+ * The state is as 'luaL_newstate' makes it, except for its memory.  A state is
+ * run by one thread at a time, so with an 'rs_alloc' its small blocks need no
+ * lock and no search.  Programs that allocate take a tenth to a fifth less
+ * time.
  */
 #include "runspace.h"
 
@@ -26,11 +27,11 @@
 
 typedef struct host {
   rs_alloc alloc;
-  bool warns;    /* 'warn' says something: "@on" */
-  bool begun;    /* it has said a part */
+  bool warns;    /* 'warn' writes: "@on" */
+  bool begun;    /* 'warn' has written a part of a message */
 } host;
 
-/* lua_WarnFunction in the manual, section 4.6. */
+/* lua_WarnFunction: write the warning to standard error. */
 static void
 on_warning (void *ud, const char *text, int to_be_continued)
 {
@@ -50,7 +51,7 @@ on_warning (void *ud, const char *text, int to_be_continued)
   h->begun = to_be_continued != 0;
 }
 
-/* An error that nobody catches ends the program. */
+/* The panic function: an error outside of protected calls ends the program. */
 static int
 on_panic (lua_State *L)
 {
@@ -94,17 +95,18 @@ rs_host_close (lua_State *L)
 
 /* ------------------------------------------------------------ interruption */
 
-/* What 'rs_host_interrupt' has planted in the calling thread; its handler
-   writes it. */
+/* The interruption that 'rs_host_interrupt' has requested in the calling
+   thread; written by a signal handler of that thread. */
 static _Thread_local struct {
-  lua_State *main;                /* coroutine of the state */
-  void (*told) (lua_State *L);
-  volatile bool pending;          /* it has not been raised */
+  lua_State *main;                /* the main coroutine of the state */
+  void (*told) (lua_State *L);    /* called before the error is raised */
+  volatile bool pending;          /* the error has not been raised */
 } interruption;
 
 static const char text[] = "interrupted!";
 
-/* The hook: raise, for the first of the coroutines that have it. */
+/* The hook: raise the error in the first coroutine that runs it, and only
+   there. */
 static void
 on_hook (lua_State *L, lua_Debug *ar)
 {
@@ -127,8 +129,9 @@ plant (lua_State *L)
               LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
 }
 
-/* rs_running: what was raised in a coroutine goes on where that was resumed,
-   though 'resume' returns. */
+/* rs_running.on_failure: an interruption that has ended the coroutine 'co' is
+   raised again in 'L', which had resumed it, where 'resume' would only return
+   the error. */
 static void
 on_failure (lua_State *co, lua_State *L, bool returns)
 {
@@ -155,7 +158,7 @@ rs_host_interrupt (lua_State *L, void (*told) (lua_State *L))
   interruption.told = told;
   interruption.pending = true;
   r->on_failure = on_failure;
-  plant(L);  /* the other one may yield before it raises */
+  plant(L);  /* 'co' may yield before its hook runs */
   if (co != NULL && co != L)
     plant(co);
 }

@@ -26,7 +26,8 @@ rs_initial_state_new (void)
   atomic_init(&is->refs, 1);
   is->libs = RS_LIB_ALL;
   rs_list_init(&is->entries);
-  /* There is one engine in a process, so each runspace has its module. */
+  /* A process has one engine, so each runspace has the module 'parallel' of
+     this engine. */
   if (add(is, RS_ENTRY_PRELOAD, OWN_MODULE, NULL, &is->own) != RS_OK) {
     free(is);
     return NULL;
@@ -46,7 +47,7 @@ rs_initial_state_ref (rs_initial_state *is)
 
 /* --------------------------------------------------------------- sandboxes */
 
-/* Frees the names. */
+/* Free the names of the sandbox. */
 static void
 fini_sandbox (rs_sandbox *sandbox)
 {
@@ -57,7 +58,7 @@ fini_sandbox (rs_sandbox *sandbox)
   sandbox->c_modules = NULL;
 }
 
-/* May the C module be loaded? */
+/* May the C module 'name' be loaded in the sandbox? */
 static bool
 allows (const rs_sandbox *sandbox, const char *name)
 {
@@ -69,7 +70,8 @@ allows (const rs_sandbox *sandbox, const char *name)
   return names != NULL && *names != NULL;
 }
 
-/* '*out', whose names are to be freed, forbids what one of them forbids. */
+/* Make '*out' forbid all that 'a' or 'b' forbids; its names are owned by the
+   caller.  RS_OK or RS_ENOMEM. */
 static int
 combine (const rs_sandbox *a, const rs_sandbox *b, rs_sandbox *out)
 {
@@ -154,7 +156,7 @@ rs_initial_state_is_sure (const rs_initial_state *is)
   return true;
 }
 
-/* Append an entry; owns 'message' in each case. */
+/* Append an entry; takes over the reference 'message' in each case. */
 static int
 add (rs_initial_state *is, rs_entry_kind kind, const char *name,
      rs_message *message, rs_entry **out)
@@ -171,7 +173,7 @@ add (rs_initial_state *is, rs_entry_kind kind, const char *name,
   }
   if (is->own != NULL && strcmp(name, OWN_MODULE) == 0
       && (kind == RS_ENTRY_PRELOAD || kind == RS_ENTRY_LOADER)) {
-    rs_list_remove(&is->own->link);  /* the program's is instead of it */
+    rs_list_remove(&is->own->link);  /* replaced by the program's entry */
     entry_free(is->own);
     is->own = NULL;
   }
@@ -184,7 +186,8 @@ add (rs_initial_state *is, rs_entry_kind kind, const char *name,
   return RS_OK;
 }
 
-/* [-1, +0, -]  'add' with the value on top of the stack as message. */
+/* [-1, +0, -]  Append an entry whose message has the value on top of the
+   stack. */
 static int
 add_value (rs_initial_state *is, rs_entry_kind kind, const char *name,
            lua_State *L, rs_error *err)

@@ -27,8 +27,8 @@ mix (uint64_t x)
   return x ^ x >> 31;
 }
 
-/* Without the kernel's: no two states of a process have the same count, and no
-   two processes the same number, clock and address. */
+/* Make a seed without the kernel.  No two states of a process have the same
+   count, and no two processes have the same number, clock and address. */
 static void
 make_up (uint64_t out[2], const void *address)
 {
@@ -39,7 +39,7 @@ make_up (uint64_t out[2], const void *address)
   out[1] = mix(n * UINT64_C(0x9e3779b97f4a7c15) + (uintptr_t) address);
 }
 
-/* [-0, +2, -] */
+/* [-0, +2, -]  Push the two integers of a new seed. */
 static void
 push_seed (lua_State *L)
 {
@@ -50,7 +50,8 @@ push_seed (lua_State *L)
   lua_pushinteger(L, (lua_Integer) seed[1]);
 }
 
-/* [-0, +(0|2), m]  Push the library and 'randomseed', if they are there. */
+/* [-0, +(0|2), m]  Push the library 'math' and its 'randomseed'.  False, and
+   nothing is pushed, when the state has no such function. */
 static bool
 push_function (lua_State *L)
 {

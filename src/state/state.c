@@ -2,8 +2,8 @@
 /*
  * state.c - one runspace: a 'lua_State', from its seeding to its end.
  *
- * Printing.  What the code prints is collected until it is a line; a line goes
- * to the terminal at once, and to the call's sink as a record.
+ * Output of the code is collected until it is a whole line.  A line goes to
+ * standard output or error at once, and to the call's sink as a record.
  */
 #include "state/state.h"
 
@@ -28,14 +28,14 @@
 #include "state/seed.h"
 #include "base/status.h"
 
-#define FINALIZING 0.5  /* seconds that finalizers have at the end */
+#define FINALIZING 0.5  /* seconds that finalizers have when a state closes */
 
 enum { MAX_LINE = 65536 };  /* bytes of a line that are held back */
 
 static void on_exhausted (void *ud);
 static void *resize_at_end (void *ud, void *ptr, size_t osize, size_t nsize);
 
-/* By its memory, which a script cannot take away. */
+/* Found by way of the allocation function, which a script cannot change. */
 rs_state *
 rs_state_of (lua_State *L)
 {
@@ -73,7 +73,7 @@ rs_state_depth (const rs_state *s)
 
 /* ------------------------------------------------------------ environment */
 
-/* [-0, +0, -]  Let it be the runspace's globals. */
+/* [-0, +0, -]  Make the globals of the runspace the environment. */
 static void
 leave_environment (lua_State *L, rs_state *s)
 {
@@ -92,9 +92,10 @@ rs_state_rest (rs_state *s)
 
 /* ------------------------------------------------------- what it prints */
 
-/* Write them.  Where nobody reads any more the system tells the thread that
-   has written, by a signal that workers block; so the process is told, which
-   ends by it unless the program has other plans.  0, or 'errno'. */
+/* Write lines to the console.  When the reader is gone, the system sends
+   SIGPIPE to the thread that writes, but workers block that signal.  So the
+   signal is sent to the process, which ends unless the program handles it.
+   0, or 'errno'. */
 static int
 write_out (int fd, const char *text, size_t size)
 {
@@ -104,12 +105,12 @@ write_out (int fd, const char *text, size_t size)
   return error;
 }
 
-/* These lines are whole.  0, or 'errno'. */
+/* Write whole lines, and tell the call of each.  0, or 'errno'. */
 static int
 put_lines (rs_state *s, int fd, const char *text, size_t size)
 {
   const int error = write_out(fd, text, size);
-  if (s->on_line == NULL)  /* while it is seeded? */
+  if (s->on_line == NULL)  /* no call, as in seeding? */
     return error;
   const char *const end = text + size;
   while (text < end) {
@@ -120,7 +121,7 @@ put_lines (rs_state *s, int fd, const char *text, size_t size)
   return error;
 }
 
-/* rs_output */
+/* rs_output.write: write the lines that are whole, and keep the rest. */
 static int
 write_text (lua_State *L, int fd, const char *text, size_t size)
 {
@@ -136,7 +137,7 @@ write_text (lua_State *L, int fd, const char *text, size_t size)
     rs_buf_add(line, text, whole);
     if (!line->failed)
       error = put_lines(s, fd, (const char *) line->data, line->size);
-    else  /* torn rather than lost */
+    else  /* no memory: the beginning of the line is lost, not the rest */
       error = write_out(fd, text, whole);
     rs_buf_clear(line);
   }
@@ -152,7 +153,6 @@ write_text (lua_State *L, int fd, const char *text, size_t size)
 
 static const rs_output output = { .write = write_text };
 
-/* A call or an item has ended: so have its lines. */
 void
 rs_state_write_lines (rs_state *s)
 {
@@ -169,7 +169,8 @@ rs_state_write_lines (rs_state *s)
 
 /* --------------------------------------------------------------- functions */
 
-/* [-1, +1, e]  Replace the source text on top by its chunk. */
+/* [-1, +1, e]  Replace the source text on top by the function that it
+   compiles to. */
 static void
 compile (lua_State *L)
 {
@@ -213,7 +214,7 @@ rs_state_trim (rs_state *s)
 {
   for (int i = 0; i < RS_STATE_KEPT; i++) {
     rs_message *const function = s->kept[i].function;
-    /* Ours is the last reference: no batch can send it again. */
+    /* The state has the last reference, so no batch can send it again. */
     if (function != NULL
         && atomic_load_explicit(&function->refs, memory_order_acquire) == 1) {
       luaL_unref(s->L, LUA_REGISTRYINDEX, s->kept[i].ref);
@@ -265,7 +266,8 @@ static const luaL_Reg libraries[] = {
   { LUA_DBLIBNAME, luaopen_debug },
 };
 
-/* [-0, +0, e]  Set a field of 'package', where there is one. */
+/* [-0, +0, e]  Set a field of 'package', if the state has that library and
+   'value' is not NULL. */
 static void
 set_package_field (lua_State *L, const char *field, const char *value)
 {
@@ -279,14 +281,15 @@ set_package_field (lua_State *L, const char *field, const char *value)
 }
 
 /*
- * [-0, +0, e]  Open those of Lua's libraries that 'libs' has, as
- * 'luaL_requiref' does.  The two tables that all of them go to have room from
- * the start: to grow them by and by took a tenth of the time.
+ * [-0, +0, e]  Open the libraries of Lua that are in 'libs', as
+ * 'luaL_requiref' does.  The tables of globals and of modules have room for
+ * all of them from the start: growing them by and by takes a tenth of the
+ * time of opening.
  */
 static void
 open_libraries (lua_State *L, unsigned libs)
 {
-  enum { GLOBALS = 40, LOADED = 14 };  /* what they will have */
+  enum { GLOBALS = 40, LOADED = 14 };  /* fields of the two tables */
   lua_createtable(L, 0, GLOBALS);
   lua_pushvalue(L, -1);
   lua_rawseti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
@@ -306,7 +309,7 @@ open_libraries (lua_State *L, unsigned libs)
   lua_pop(L, 2);
 }
 
-/* [-1, +0, e]  package.preload[name] = the value on top. */
+/* [-1, +0, e]  Assign the value on top to package.preload[name]. */
 static void
 set_preload (lua_State *L, const char *name)
 {
@@ -353,8 +356,9 @@ seed_entry (lua_State *L, rs_state *s, const rs_entry *entry)
   lua_settop(L, top);
 }
 
-/* The allocation function (lua_newstate) of a state that is as good as closed:
-   its small blocks go all at once, with the slab. */
+/* The allocation function (lua_newstate) from 'on_last' on, when only
+   'lua_close' frees memory: small blocks are not freed one by one, but all at
+   once with the slab. */
 static void *
 resize_at_end (void *ud, void *ptr, size_t osize, size_t nsize)
 {
@@ -364,7 +368,8 @@ resize_at_end (void *ud, void *ptr, size_t osize, size_t nsize)
   return rs_alloc_resize(ud, ptr, osize, nsize);
 }
 
-/* All other finalizers have run: nothing of the state may be stopped. */
+/* __gc of the object that is finalized last: no code of scripts runs any more,
+   and the signal handler must not touch the coroutines that Lua now frees. */
 static int
 on_last (lua_State *L)
 {
@@ -377,9 +382,9 @@ on_last (lua_State *L)
 }
 
 /*
- * [-0, +0, m]  Finalizers run in the order opposite to that in which they were
- * set, so that of the first object that has one is the last one when the
- * state is closed.
+ * [-0, +0, m]  Make the object that is finalized last.  Finalizers run in the
+ * reverse order in which objects got them, so the first object of a new state
+ * that gets one is finalized last when the state is closed.
  */
 static void
 set_last (lua_State *L, rs_state *s)
@@ -395,10 +400,10 @@ set_last (lua_State *L, rs_state *s)
 }
 
 /*
- * [-0, +0, -]  Collect garbage from here on, but not at once, as it would:
- * that would take as long as half of what was opened, and find nothing.  A
- * step of that many KiB less than none is as much room as there is behind a
- * collection.
+ * [-0, +0, -]  Start the garbage collector, but so that its first collection
+ * does not begin at once: it would take half as long as opening the libraries,
+ * and find no garbage.  A step of minus the KiB in use gives the collector the
+ * room that it has after a collection.
  */
 static void
 start_collector (lua_State *L)
@@ -407,7 +412,8 @@ start_collector (lua_State *L)
   lua_gc(L, LUA_GCSTEP, -lua_gc(L, LUA_GCCOUNT));
 }
 
-/* What is there before any code of scripts runs. */
+/* (rs_state, rs_initial_state)  Set up all that a state has before code of
+   scripts runs. */
 static int
 seed (lua_State *L)
 {
@@ -418,10 +424,10 @@ seed (lua_State *L)
     lua_gc(L, LUA_GCGEN, 0, 0);
   else  /* garbage takes room that is scarce */
     lua_gc(L, LUA_GCINC, 150, 0, 0);
-  lua_gc(L, LUA_GCSTOP);  /* what is made here stays */
+  lua_gc(L, LUA_GCSTOP);  /* the objects made here are no garbage */
   open_libraries(L, is->libs);
   rs_seed_open(L);
-  lua_pushglobaltable(L);  /* so that later settings cannot raise */
+  lua_pushglobaltable(L);  /* set once here: to set it later cannot raise */
   rs_env_set(L);
   rs_library_open(L);
   rs_popen_open(L);
@@ -439,7 +445,8 @@ seed (lua_State *L)
   return 0;
 }
 
-/* Kinds are established in the order of their declaration. */
+/* (rs_state, rs_initial_state)  Establish the entries: one kind after the
+   other, in the order of rs_entry_kind. */
 static int
 seed_entries (lua_State *L)
 {
@@ -459,7 +466,7 @@ seed_entries (lua_State *L)
   return 0;
 }
 
-/* The message handler of seeding: the error as a string. */
+/* The message handler of seeding: make a string of the error. */
 static int
 describe (lua_State *L)
 {
@@ -472,8 +479,8 @@ describe (lua_State *L)
   return 1;
 }
 
-/* Why seeding did not end well: the error is on top of the stack, unless it
-   was stopped. */
+/* Fill 'err' with the reason why seeding has failed, and return the status:
+   RS_ESTOPPED if 'reason' is set, else by the error on top of the stack. */
 static int
 fail_open (rs_state *s, int code, rs_reason reason, rs_error *err)
 {
@@ -490,7 +497,9 @@ fail_open (rs_state *s, int code, rs_reason reason, rs_error *err)
                  text != NULL ? text : "(no message)");
 }
 
-/* [-0, +(0|1), -]  Call a function of seeding.  A Lua status. */
+/* [-?, +(1|2), -]  Call 'f' (rs_state, rs_initial_state) on an empty stack,
+   and leave the message handler, then the error, if there is one.  Returns a
+   Lua status. */
 static int
 call_seed (rs_state *s, lua_CFunction f, const rs_initial_state *is)
 {
@@ -502,8 +511,9 @@ call_seed (rs_state *s, lua_CFunction f, const rs_initial_state *is)
   return lua_pcall(s->L, 2, 0, 1);
 }
 
-/* [-0, +(0|1), -]  The same for the entries, whose code can be stopped as a
-   call can; '*reason' says whether it was. */
+/* [-?, +(1|2), -]  Call 'seed_entries' as 'call_seed' does.  Code of scripts
+   in the entries can be stopped as a call can; '*reason' tells whether it
+   was. */
 static int
 call_seed_entries (rs_state *s, const rs_state_options *o, rs_reason *reason)
 {
@@ -572,8 +582,9 @@ rs_state_bytes (const rs_state *s)
   return s->alloc.used;
 }
 
-/* Close it: finalizers of the script run once more, for a while; for none if
-   the state is here because something in it had to be forced. */
+/* Close the Lua state.  Finalizers of scripts get FINALIZING seconds.  They
+   are stopped by force from the start if an item or a call in the state was
+   stopped by force before. */
 static void
 close_state (rs_state *s)
 {
@@ -583,7 +594,8 @@ close_state (rs_state *s)
     rs_wish_make(&wish, RS_REASON_CLOSED, 0);
   rs_alloc_set_limit(&s->alloc, SIZE_MAX);
   rs_token_enter(s->cancel, &token, s->L, NULL, &wish);
-  /* The timer is a thread: to start and end it takes longer than all else. */
+  /* No time limit without finalizers: it needs the thread of the timers, and
+     to start and end a thread takes longer than closing the state. */
   rs_token_begin(s->cancel, &token,
                  rs_cancel_finalizes(s->cancel) ? FINALIZING : 0);
   lua_close(s->L);
