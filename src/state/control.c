@@ -3,9 +3,10 @@
  * control.c - library functions that move control about, in versions that
  * can be stopped.
  *
- * They do what the originals do, and have their messages.  Whoever calls them
- * is a thread that runs a runspace, so it has an 'rs_cancel'; but for those of
- * coroutines, which a host's state has, too.
+ * The functions do what the originals do, with the same error messages.  The
+ * thread that calls them runs a runspace, so it has an 'rs_cancel'.  Only the
+ * functions for coroutines are called in a host's state, too, by a thread that
+ * may have none.
  */
 #include "state/control.h"
 
@@ -24,7 +25,7 @@
 static lua_State *
 check_coroutine (lua_State *L)
 {
-  const char *const expected =  /* as the original says it */
+  const char *const expected =  /* the word of the original */
     LUA_VERSION_RELEASE_NUM <= 50404 ? "thread" : "coroutine";
   lua_State *const co = lua_tothread(L, 1);
   luaL_argexpected(L, co != NULL, 1, expected);
@@ -32,19 +33,21 @@ check_coroutine (lua_State *L)
 }
 
 /*
- * [-narg, +results, e]  Resume 'co' with the arguments on top; 'said' pushes
- * true before what it returned.  How many results, or below 0: the error is on
- * top.
+ * [-narg, +results, e]  Resume 'co' with the 'narg' arguments on top.  With
+ * 'said' the boolean true is pushed before the results of 'co'.  Returns how
+ * many values are pushed, or a number below 0: the error is on top.
  *
- * It makes fewer calls than the original, to make up for the two switches: the
- * arguments went, so there is room for LUA_MINSTACK results, and what comes
- * first is pushed first.  A pair of resume and yield takes 850 instructions;
- * 925 in lua5.4.
+ * This function makes fewer calls than the original, to make up for the two
+ * switches: the arguments are gone from the stack, so there is room for
+ * LUA_MINSTACK results without a check, and the boolean is pushed in its
+ * place, not inserted.  A pair of resume and yield takes 850 instructions; 925
+ * in lua5.4.
  *
- * It is a function of its own, as in the original: 'yield' is a longjmp, and
- * behind it a CPU still predicts that functions return to where 'yield' would
- * have returned.  With as many calls on this side as on that one the last two
- * are right; one call less takes 6 % longer.
+ * It stands alone and is not inlined, as in the original.  'yield' is a
+ * longjmp, behind which the CPU still predicts the returns of the functions
+ * that the jump has left.  With as many calls on the side of 'resume' as on
+ * the side of 'yield' the last two predictions are right; one call less takes
+ * 6 % longer.
  */
 __attribute__ ((noinline)) static int
 resume_coroutine (lua_State *L, lua_State *co, int narg, bool said)
@@ -90,8 +93,9 @@ resume (lua_State *L)
   return 2;
 }
 
-/* [-0, +0, v]  Close 'co'.  Its status.  Coroutines that close one another
-   nest on the C stack, and 'lua_resetthread' does not count them. */
+/* [-0, +0, v]  Close 'co'; returns its status.  Coroutines that close one
+   another nest on the C stack, and 'lua_resetthread' does not count them, so
+   the stack is checked here. */
 static int
 close_coroutine (lua_State *L, lua_State *co)
 {
@@ -103,7 +107,7 @@ close_coroutine (lua_State *L, lua_State *co)
   return status;
 }
 
-/* What 'wrap' returns; the upvalue is its coroutine. */
+/* The function that 'wrap' returns; the upvalue is the coroutine. */
 static int
 call_wrapped (lua_State *L)
 {
@@ -157,7 +161,8 @@ close (lua_State *L)
 
 /* ------------------------------------------------------------------ xpcall */
 
-/* A message handler; the upvalue is the script's own. */
+/* The message handler of 'xpcall'; the upvalue is the handler of the script,
+   which is not called once the call is to be stopped. */
 static int
 handle (lua_State *L)
 {
@@ -201,14 +206,16 @@ xpcall (lua_State *L)
 /* -------------------------------------------------------------- finalizers */
 
 /*
- * Lua runs finalizers without hooks, so they could not be stopped.  So Lua is
- * not told that an object has one: instead a guard is, a userdata that has the
- * object as its user value, and that nothing but a table with weak keys has,
- * at that object.  Both die together; the guard's finalizer, in C, calls that
- * of the object in a coroutine of its own.
+ * Lua runs finalizers without hooks, so a finalizer in Lua could not be
+ * stopped.  Therefore Lua does not learn that an object has a finalizer.  The
+ * object gets a guard: a userdata with a finalizer in C, which has the object
+ * as its user value.  Only a table with weak keys refers to the guard, under
+ * the object as key, so both die together.  Then the finalizer of the guard
+ * calls the finalizer of the object in a coroutine of its own, where hooks
+ * run.
  */
 
-/* In the registry, by address. */
+/* Keys in the registry, by address. */
 static const char guards_key;  /* the table: object -> guard */
 static const char guard_key;   /* the metatable of guards */
 
@@ -228,7 +235,8 @@ push_guards (lua_State *L)
   lua_rawsetp(L, LUA_REGISTRYINDEX, &guards_key);
 }
 
-/* [-2, +0, e]  Call the finalizer, a function in Lua, with the object. */
+/* [-2, +0, e]  Call the finalizer, a Lua function below the object on top, in
+   a coroutine of its own. */
 static void
 call_finalizer (lua_State *L)
 {
@@ -245,7 +253,7 @@ call_finalizer (lua_State *L)
     luaL_error(L, "attempt to yield from outside a coroutine");
   else if (status == LUA_OK)
     lua_pop(L, 1);
-  else if (rs_cancel_stopping(c))  /* nobody sees what a finalizer raises */
+  else if (rs_cancel_stopping(c))  /* Lua drops what a finalizer raises */
     rs_cancel_again(c);
   else {
     lua_xmove(co, L, 1);
@@ -268,7 +276,7 @@ finalize (lua_State *L)
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &guards_key) == LUA_TTABLE) {
     lua_pushvalue(L, OBJECT);
     lua_rawget(L, GUARDS);
-    if (lua_rawequal(L, -1, GUARD)) {  /* it may get another one */
+    if (lua_rawequal(L, -1, GUARD)) {  /* the object may get a new guard */
       lua_pushvalue(L, OBJECT);
       lua_pushnil(L);
       lua_rawset(L, GUARDS);
@@ -288,8 +296,9 @@ finalize (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, m]  Let the object at 1 have a guard.  False when Lua itself will
-   finalize it: code in C gave it a metatable for that. */
+/* [-0, +0, m]  Give the object at 1 a guard, unless it has one.  False when
+   Lua itself will finalize the object, since it has a metatable with '__gc'
+   that code in C gave it. */
 static bool
 guard (lua_State *L)
 {
@@ -321,7 +330,7 @@ guard (lua_State *L)
   return true;
 }
 
-/* [-1, +0, m]  Give the object at 1 the metatable, or nil, at 2, which is on
+/* [-1, +0, m]  Give the value at 1 the metatable (or nil) at 2, which is on
    top. */
 static void
 give_metatable (lua_State *L)
@@ -339,7 +348,7 @@ give_metatable (lua_State *L)
     if (guard(L)) {
       lua_pushvalue(L, NAME);
       lua_pushnil(L);
-      lua_rawset(L, METATABLE);  /* so that Lua sees none */
+      lua_rawset(L, METATABLE);  /* so that Lua sees no '__gc' */
       lua_pushvalue(L, METATABLE);
       lua_setmetatable(L, 1);
       lua_rawset(L, METATABLE);  /* allocates nothing: the key is there */
@@ -385,17 +394,17 @@ set_any_metatable (lua_State *L)
 /* ------------------------------------------------------------------- hooks */
 
 /*
- * debug.sethook and debug.gethook.  What 'init' has set is the hook of each
- * call: its function is kept apart, where no other hook of the main coroutine
- * can take its place.
+ * debug.sethook and debug.gethook.  Each call begins with the hook that 'init'
+ * has set.  The function of that hook is kept under a key of its own, so a
+ * later hook of the main coroutine does not replace it.
  */
 
-/* In the registry, by address. */
+/* Keys in the registry, by address. */
 static const char hooks_key;  /* a table with weak keys: coroutine ->
                                  function */
 static const char kept_key;   /* the function that 'init' has set */
 
-/* [-1, +0, e]  Call the function on top for the event. */
+/* [-1, +0, e]  Call the function of a hook, which is on top, for the event. */
 static void
 tell (lua_State *L, const lua_Debug *ar)
 {
@@ -410,6 +419,7 @@ tell (lua_State *L, const lua_Debug *ar)
   lua_call(L, 2, 0);
 }
 
+/* The hook that 'set_hook' sets. */
 static void
 call_hook (lua_State *L, lua_Debug *ar)
 {
@@ -420,6 +430,7 @@ call_hook (lua_State *L, lua_Debug *ar)
     tell(L, ar);
 }
 
+/* The hook of 'init', with which each call begins. */
 static void
 call_kept_hook (lua_State *L, lua_Debug *ar)
 {
@@ -430,8 +441,8 @@ call_kept_hook (lua_State *L, lua_Debug *ar)
     tell(L, ar);
 }
 
-/* The coroutine that is the first argument, or the running one; '*arg' is how
-   many arguments that took. */
+/* The coroutine that is the first argument, or else 'L'; '*arg' is 1 if it was
+   an argument, or 0. */
 static lua_State *
 optional_thread (lua_State *L, int *arg)
 {
@@ -465,7 +476,7 @@ push_thread (lua_State *L, lua_State *of)
   lua_xmove(of, L, 1);
 }
 
-/* The upvalue tells whether instructions are counted. */
+/* debug.sethook; the upvalue tells whether instructions are counted. */
 static int
 set_hook (lua_State *L)
 {
@@ -550,8 +561,8 @@ rs_control_keep_hook (lua_State *L)
 
 /* ------------------------------------------------------------------ public */
 
-/* [-n, +0, m]  Replace the field 'name' of the table at 'index', if it is
-   there, by 'f' with the 'n' upvalues on top. */
+/* [-n, +0, m]  Replace the field 'name' of the table at 'index', if the table
+   has it, by 'f' with the 'n' upvalues on top. */
 static void
 replace (lua_State *L, int index, const char *name, lua_CFunction f, int n)
 {

@@ -31,8 +31,9 @@ rebind (lua_State *L)
   }
 }
 
-/* [-1, +(1|2), m]  What 'load' and 'loadfile' return of the chunk on top, or
-   of the error; the environment that was given is at 'env', 0: none was. */
+/* [-1, +(1|2), m]  Leave the values that 'load' and 'loadfile' return for the
+   chunk, or the error, on top.  The argument with the environment is at 'env';
+   0: there is no such argument. */
 static int
 return_chunk (lua_State *L, int status, int env)
 {
@@ -51,7 +52,8 @@ return_chunk (lua_State *L, int status, int env)
   return 1;
 }
 
-/* lua_Reader: pieces of the function at 1, each of which is kept at 5 */
+/* lua_Reader: the next piece from the function at 1; the piece is kept at 5
+   while Lua reads it */
 static const char *
 read_piece (lua_State *L, void *ud, size_t *size)
 {
@@ -71,8 +73,8 @@ read_piece (lua_State *L, void *ud, size_t *size)
   return lua_tolstring(L, PIECE, size);
 }
 
-/* load(chunk, name, mode, env); as the original, so that errors in its use
-   are told as there */
+/* load(chunk, name, mode, env); checks its arguments as the original does, so
+   that the error messages are the same */
 static int
 load (lua_State *L)
 {
@@ -135,7 +137,7 @@ os_exit (lua_State *L)
                        "the host");
 }
 
-/* What 'os.setlocale' is asked for. */
+/* The categories of 'os.setlocale', in the order of its names. */
 static const struct { int category, mask; } categories[] = {
   { LC_ALL, LC_ALL_MASK },
   { LC_COLLATE, LC_COLLATE_MASK },
@@ -145,7 +147,7 @@ static const struct { int category, mask; } categories[] = {
   { LC_TIME, LC_TIME_MASK },
 };
 
-/* The name of the locale that the environment asks for. */
+/* The name of the locale that the environment variables give 'category'. */
 static const char *
 locale_of_environment (int category)
 {
@@ -173,11 +175,11 @@ same_locale (const char *a, const char *b)
   return strcmp(a, b) == 0;
 }
 
-/* os.setlocale(name, category), as far as it changes nothing */
+/* os.setlocale(name, category); raises if the locale would change */
 static int
 os_setlocale (lua_State *L)
 {
-  static const char *const names[] = {  /* in the same order */
+  static const char *const names[] = {  /* in the order of 'categories' */
     "all", "collate", "ctype", "monetary", "numeric", "time", NULL
   };
   const char *const name = luaL_optstring(L, 1, NULL);
@@ -191,7 +193,7 @@ os_setlocale (lua_State *L)
     *name != '\0' ? name : locale_of_environment(categories[which].category);
   if (!same_locale(wanted, now)) {
     const locale_t locale = newlocale(categories[which].mask, wanted, 0);
-    if (locale == (locale_t) 0) {  /* there is no such one */
+    if (locale == (locale_t) 0) {  /* no such locale */
       lua_pushnil(L);
       return 1;
     }

@@ -2,15 +2,16 @@
 /*
  * luv.c - errors in callbacks of luv end the job, not the process.
  *
- * luv's own way to call a callback is to end the process when that raises, and
- * a job that is stopped raises wherever it is.  So in a runspace luv is given
- * another way, by the function 'luv_set_callback' of its library: the first
- * error is kept, the loop is told to stop, and the function of the module that
- * the callback was called from, 'run' or 'walk', raises it at its end.
+ * When a callback raises, luv by itself ends the process, and a job that is
+ * stopped raises wherever it is.  So in a runspace luv gets another function
+ * that calls callbacks, 'call_back' below, through 'luv_set_callback' of its
+ * library.  'call_back' keeps the first error and tells the loop to stop; then
+ * the function of luv that has run the callback, 'run' or 'walk', raises the
+ * error when it ends.
  *
- * By then a hook may raise at each call, and memory may be refused.  So the
- * function that stops the loop is called as one of C, and the error is kept in
- * a userdata that is there.
+ * After an error a hook may raise at each call, and memory may be refused.  So
+ * 'call_back' calls luv's 'stop' as a C function, not through Lua, and keeps
+ * the error in a userdata that was made before.
  */
 #ifdef HAVE_CONFIG_H
 #include <config.h>
@@ -29,21 +30,22 @@
 
 #include "state/cancel.h"
 
-/* What a callback of this state has raised. */
+/* The first error that a callback of this state has raised: the user value of
+   a userdata of this type. */
 typedef struct failure {
-  bool raised;             /* its user value */
-  lua_CFunction stop;      /* of luv */
+  bool raised;             /* the user value is an error */
+  lua_CFunction stop;      /* luv's function 'stop' */
 } failure;
 
-/* In the registry by the address of this. */
+/* The key of the userdata in the registry, by address. */
 static const char key;
 
-/* luv's 'luv_CFpcall', and what takes one. */
+/* The type 'luv_CFpcall' of luv, and the type of 'luv_set_callback'. */
 typedef int call (lua_State *L, int nargs, int nresults, int flags);
 typedef void set_call (lua_State *L, call *f);
 
-/* [-(nargs + 1), +nresults, -]  The number of results, or what is below 0 and
-   there are none. */
+/* [-(nargs + 1), +(nresults|0), -]  Call a callback for luv.  Returns the
+   number of results, or a number below 0 when the callback has raised. */
 static int
 call_back (lua_State *L, int nargs, int nresults, int flags)
 {
@@ -51,7 +53,7 @@ call_back (lua_State *L, int nargs, int nresults, int flags)
   const int top = lua_gettop(L) - nargs - 1;
   rs_running *const r = rs_running_mine();
   lua_State *const from = atomic_load_explicit(&r->L, memory_order_relaxed);
-  const bool other = from != NULL && from != L;  /* that called 'run' */
+  const bool other = from != NULL && from != L;  /* has 'from' called 'run'? */
   if (other)
     rs_running_switch(r, L);
   const int status = lua_pcall(L, nargs, nresults, 0);
@@ -72,8 +74,8 @@ call_back (lua_State *L, int nargs, int nresults, int flags)
   return -status;
 }
 
-/* A function of luv that calls back while it runs; the upvalue is the
-   original. */
+/* 'run' or 'walk' of luv: call the original, the upvalue, which runs
+   callbacks, and raise the error that was kept. */
 static int
 run (lua_State *L)
 {
@@ -93,7 +95,8 @@ run (lua_State *L)
   return lua_error(L);
 }
 
-/* [-0, +0, m]  Put 'run' in the place of the module's function 'name'. */
+/* [-0, +0, m]  Replace the function 'name' of luv, the table at 'module', by
+   'run'. */
 static void
 replace (lua_State *L, int module, const char *name)
 {
@@ -104,7 +107,7 @@ replace (lua_State *L, int module, const char *name)
   lua_rawset(L, module);
 }
 
-/* The function of luv's library, which 'f' is in, or NULL. */
+/* The function 'luv_set_callback' of the library that has 'f', or NULL. */
 static set_call *
 find_setter (lua_CFunction f)
 {
