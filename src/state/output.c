@@ -2,9 +2,9 @@
 /*
  * output.c - what code in a runspace prints, caught where it is printed.
  *
- * The functions stand in for those of the base and input-output libraries
- * and share their first upvalue, the rs_output.  What C code writes to the
- * files itself is not caught.
+ * The functions here replace functions of the base and input-output libraries.
+ * The first upvalue of each is the rs_output.  Output that C code writes to
+ * the files directly is not caught.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* flockfile */
@@ -23,7 +23,8 @@
 #include "runspace.h"
 #include "base/level.h"
 
-/* [-0, +0, -]  Write through the rs_output that is the first upvalue. */
+/* [-0, +0, v]  Write through the rs_output that is the first upvalue.  0, or
+   'errno'. */
 static int
 put (lua_State *L, int fd, const char *text, size_t size)
 {
@@ -54,8 +55,8 @@ print (lua_State *L)
   return 0;
 }
 
-/* The same in a host: the line goes out between those of jobs, which hold the
-   lock of the stream as long as they write. */
+/* 'print' in a host: write the line under the lock of 'stdout', which jobs
+   hold while they write, so that lines are not mixed. */
 static int
 print_in_host (lua_State *L)
 {
@@ -120,7 +121,8 @@ write_arguments (lua_State *L, int fd, int first)
   return error;
 }
 
-/* [-0, +3, m]  What the input-output library returns for a failure. */
+/* [-0, +3, m]  Push the values that the input-output library returns for the
+   failure 'error', an 'errno'. */
 static int
 fail (lua_State *L, int error)
 {
@@ -128,7 +130,7 @@ fail (lua_State *L, int error)
   return luaL_fileresult(L, 0, NULL);
 }
 
-/* [-?, +?, e]  Call the function that is the second upvalue instead. */
+/* [-?, +?, e]  Call the original, the second upvalue, with all arguments. */
 static int
 call_original (lua_State *L)
 {
@@ -175,15 +177,16 @@ io_write (lua_State *L)
 /* -------------------------------------------------------------------- warn */
 
 /*
- * What 'warn' says, collected until it is whole; "@on" and "@off" switch it
- * (lua_WarnFunction in the manual).
+ * The state of 'warn': a warning, collected until it is whole, and whether
+ * warnings are written; "@on" and "@off" switch that (lua_WarnFunction in the
+ * manual).
  */
 typedef struct warning {
   lua_State *L;
   const rs_output *output;
   bool on;
-  size_t size;
-  char text[1024];
+  size_t size;        /* bytes in 'text' */
+  char text[1024];    /* a longer warning is cut off */
 } warning;
 
 static void
@@ -196,6 +199,7 @@ append (warning *w, const char *text, size_t size)
   w->size += size;
 }
 
+/* lua_WarnFunction */
 static void
 on_warning (void *ud, const char *text, int to_be_continued)
 {
@@ -218,7 +222,7 @@ on_warning (void *ud, const char *text, int to_be_continued)
   w->size = 0;
 }
 
-/* [-0, +0, m] */
+/* [-0, +0, m]  Let 'warn' write to 'output'. */
 static void
 open_warn (lua_State *L, const rs_output *output)
 {

@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * popen.c - 'io.popen' and 'os.execute' that hold up nobody else.
+ * popen.c - 'io.popen' and 'os.execute' that hold up no other thread.
  *
- * Lua's 'io.popen' flushes all streams of the process first, and holds the C
- * library's list of them while it waits for one that another thread reads:
- * then nobody can open a file any more.  'system' lets the process ignore
- * SIGINT while it runs.  Ours give the same values,
- * and these differences:
+ * Lua's 'io.popen' first flushes all streams of the process.  While it waits
+ * for a stream that another thread reads, it holds the C library's list of
+ * streams, so no thread can open a file.  'system', which 'os.execute' calls,
+ * lets the process ignore SIGINT while the program runs.  The functions here
+ * return the same values as Lua's, with these differences:
  *
- *   - Flushed are the streams that this state writes: its standard output,
- *     where that is the host's, and what 'io.output' is.  While the process
- *     has but one thread, all of them, as in lua5.4.
- *   - A program that a runspace starts has the standard files and no others,
- *     since those are of other jobs, and blocks no signals.
- *   - A job that is stopped does not wait for a program whose handle it
- *     closes; it does in 'os.execute'.
- *   - A file that is collected before it was closed is closed, but its program
- *     is not waited for there.
+ *   - 'io.popen' flushes only the streams that the state writes: standard
+ *     output, in a host, and the file of 'io.output'.  While the process has
+ *     but one thread it flushes all streams, as lua5.4 does.
+ *   - A program that a runspace starts has the standard files only, since
+ *     other files may belong to other jobs, and blocks no signals.
+ *   - A job that is stopped does not wait for the program whose handle it
+ *     closes.  In 'os.execute' it waits.
+ *   - A handle that is collected before it was closed is closed, without
+ *     waiting for its program.
  *
- * A handle is Lua's own (luaL_Stream), with more behind it.  Threads that run
- * here are those of the states; 'reap' runs on one of its own, which nobody
- * waits for.
+ * A handle begins with Lua's luaL_Stream.  The code here runs on the threads
+ * that run the states, except 'reap', which runs on a detached thread for each
+ * program that is abandoned.
  */
 #ifdef HAVE_CONFIG_H
 #include <config.h>
@@ -67,13 +67,14 @@ enum { STACK_SIZE = 256 << 10 };
 
 extern char **environ;
 
+/* A handle of 'io.popen'. */
 typedef struct program {
-  luaL_Stream stream;  /* first: what Lua's library sees */
-  rs_list link;        /* in 'writers' */
+  luaL_Stream stream;  /* first: Lua's library sees this part only */
+  rs_list link;        /* in 'writers', or in no list */
   pid_t pid;
 } program;
 
-/* Programs of runspaces that are written to. */
+/* The programs that runspaces write to. */
 static struct {
   pthread_mutex_t lock;  /* guards the next one */
   rs_list list;
@@ -91,12 +92,14 @@ set_blocking (int fd, bool blocking)
     fcntl(fd, F_SETFL, blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK);
 }
 
-/* Write what it takes at once, and let the rest go nowhere. */
+/* Write as much of the stream's buffer as its program takes without waiting.
+   Let all later output of the stream go to 'null', a descriptor of /dev/null,
+   or -1. */
 static void
 cut_off (FILE *f, int null)
 {
   set_blocking(fileno(f), false);
-  if (ftrylockfile(f) == 0) {  /* or its job is writing */
+  if (ftrylockfile(f) == 0) {  /* no job is writing? */
     fflush(f);
     funlockfile(f);
   }
@@ -104,8 +107,9 @@ cut_off (FILE *f, int null)
     dup2(null, fileno(f));
 }
 
-/* 'exit' flushes what the streams of jobs hold.  It shall not wait for
-   programs that do not read, nor die of those that have ended. */
+/* Cut off all writers before 'exit' flushes the streams: 'exit' must not wait
+   for programs that do not read, nor be ended by SIGPIPE from programs that
+   have ended. */
 static void
 cut_off_writers (void)
 {
@@ -126,7 +130,8 @@ cut_off_writers (void)
   pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-/* The streams of the parent's jobs are not the child's. */
+/* Forget the writers in a child of fork(2): the programs are of jobs of the
+   parent. */
 static void
 begin_child (void)
 {
@@ -151,7 +156,8 @@ list_writer (program *p)
   pthread_mutex_unlock(&writers.lock);
 }
 
-/* Before its stream is closed. */
+/* Take the program out of 'writers'; to be called before its stream is
+   closed. */
 static void
 unlist_writer (program *p)
 {
@@ -162,8 +168,8 @@ unlist_writer (program *p)
 
 /* ---------------------------------------------------------------- starting */
 
-/* A pipe whose ends are above those of the standard files and close when a
-   program is executed.  0, or an error number. */
+/* Make a pipe.  The numbers of its ends are above those of the standard files,
+   and both close when a program is executed.  0, or an error number. */
 static int
 make_pipe (int fds[2])
 {
@@ -184,8 +190,8 @@ make_pipe (int fds[2])
   return 0;
 }
 
-/* Nothing but the standard files is left open; to close what is not open is no
-   error there.  0, or an error number. */
+/* Let the new program have only the standard files open.  To close a
+   descriptor that is not open is no error there.  0, or an error number. */
 static int
 close_others (posix_spawn_file_actions_t *files)
 {
@@ -200,9 +206,9 @@ close_others (posix_spawn_file_actions_t *files)
   return code;
 }
 
-/* Start the shell; 'fd' becomes its descriptor 'target', if there is one.
-   'alone': it has no other descriptors, and blocks no signals.  0, or an error
-   number. */
+/* Start the shell for 'command'.  'fd' becomes its descriptor 'target'; -1:
+   none does.  'alone': the shell has the standard files only, and blocks no
+   signals.  0, or an error number. */
 static int
 spawn (pid_t *pid, const char *command, int fd, int target, bool alone)
 {
@@ -233,12 +239,14 @@ spawn (pid_t *pid, const char *command, int fd, int target, bool alone)
 
 /* ------------------------------------------------------------------ ending */
 
-/* What is left of a program that nobody waits for. */
+/* An abandoned program, which no state waits for; owned by 'reap'. */
 typedef struct remains {
-  FILE *f;    /* or NULL */
+  FILE *f;    /* with output that the program has not read; or NULL */
   pid_t pid;
 } remains;
 
+/* The thread of an abandoned program: write the rest of its input, and wait
+   for its end. */
 static void *
 reap (void *arg)
 {
@@ -254,7 +262,8 @@ reap (void *arg)
   return NULL;
 }
 
-/* Let a thread do that.  False when there is none. */
+/* Start a thread that runs 'reap', with all signals blocked.  False when the
+   system gives none. */
 static bool
 start_reaper (remains *r)
 {
@@ -272,8 +281,8 @@ start_reaper (remains *r)
   return started;
 }
 
-/* Nobody waits for it, but it leaves no zombie.  'f' may have something that
-   it has not read; or NULL. */
+/* Do not wait for the program, but let it leave no zombie.  'f' is a stream
+   with output that the program has not read, or NULL; it is closed. */
 static void
 abandon (pid_t pid, FILE *f)
 {
@@ -287,11 +296,11 @@ abandon (pid_t pid, FILE *f)
     return;
   free(r);
   if (f != NULL)
-    fclose(f);  /* which does not block */
+    fclose(f);  /* does not wait: the descriptor does not block */
 }
 
-/* [-0, +0, v]  Wait for its end.  What pclose(3) returns.  'stops': not when
-   the job is to stop. */
+/* [-0, +0, v]  Wait until the program ends; returns what pclose(3) does.  With
+   'stops' abandon the program, and raise, when the job is to stop. */
 static int
 wait_for (lua_State *L, pid_t pid, bool stops)
 {
@@ -311,7 +320,7 @@ wait_for (lua_State *L, pid_t pid, bool stops)
 
 /* ---------------------------------------------------------------- io.popen */
 
-/* The function of a handle that closes it, which is not closed any more. */
+/* luaL_Stream.closef: close the handle, which Lua has marked as closed. */
 static int
 close_program (lua_State *L)
 {
@@ -319,14 +328,14 @@ close_program (lua_State *L)
   unlist_writer(p);
   const int code = fclose(p->stream.f) == 0 ? 0 : errno;
   const int status = wait_for(L, p->pid, true);
-  if (status == 0 && code != 0) {  /* it has not got all */
+  if (status == 0 && code != 0) {  /* some output was not written */
     errno = code;
     return luaL_execresult(L, -1);
   }
   return luaL_execresult(L, status);
 }
 
-/* __gc of all files; the upvalue is Lua's own. */
+/* __gc of all files; the upvalue is the original. */
 static int
 collect (lua_State *L)
 {
@@ -349,8 +358,8 @@ collect (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, m]  What this state has written is seen before what the program
-   writes. */
+/* [-0, +0, m]  Flush the output of this state, so that it stands before the
+   output of the program. */
 static void
 flush (lua_State *L, bool host)
 {
@@ -358,7 +367,7 @@ flush (lua_State *L, bool host)
     fflush(NULL);
     return;
   }
-  /* Who has the lock writes a line, and flushes it. */
+  /* Another thread that has the lock writes a line, and flushes then. */
   if (host && ftrylockfile(stdout) == 0) {
     fflush(stdout);
     funlockfile(stdout);
@@ -370,7 +379,8 @@ flush (lua_State *L, bool host)
   lua_pop(L, 1);
 }
 
-/* Start it.  0, or an error number. */
+/* Start the program, and fill in 'p'.  'reads': the state reads the output of
+   the program; else the state writes its input.  0, or an error number. */
 static int
 start (program *p, const char *command, bool reads, bool alone)
 {
@@ -395,7 +405,7 @@ start (program *p, const char *command, bool reads, bool alone)
   return code;
 }
 
-/* io.popen; the upvalue tells whether this is the host. */
+/* io.popen; the upvalue tells whether the state is a host's. */
 static int
 popen_program (lua_State *L)
 {
@@ -442,7 +452,7 @@ execute (lua_State *L)
 /* ------------------------------------------------------------------ public */
 
 /* [-1, +0, m]  Put the value on top into the field 'name' of the loaded
-   library, if that field is there. */
+   library, if the library has that field. */
 static void
 replace (lua_State *L, const char *library, const char *name)
 {

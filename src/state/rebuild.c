@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * rebuild.c - what came back becomes values; or a text that says why not.
+ * rebuild.c - rebuild the values of a message, or tell why they cannot be.
  */
 #include "state/rebuild.h"
 
@@ -13,12 +13,13 @@
 #include "value/marshal.h"
 #include "base/status.h"
 
-/* What the message handler leaves. */
+/* Fields of the table that the message handler leaves. */
 enum { TEXT = 1, TRACEBACK, RAISED };
 
 /*
- * The message handler: an error becomes a text and a traceback.  One that a
- * hook has raised is none of these: an interrupt, or the end of the job.
+ * The message handler: make a text and a traceback of the error.  An error
+ * that a hook has raised, for an interrupt or the end of the job, is kept in
+ * RAISED as it is, to be raised again.
  */
 static int
 explain (lua_State *L)
@@ -46,7 +47,9 @@ explain (lua_State *L)
   return 1;
 }
 
-/* [-1, +2, e]  Make two values of what the handler left, or Lua has said. */
+/* [-1, +2, e]  Replace what the failed call left by a text and a traceback
+   (or nil).  'status' tells whether that is the table of the handler
+   (LUA_ERRRUN) or a message of Lua. */
 static void
 push_reason (lua_State *L, int status)
 {
@@ -60,7 +63,8 @@ push_reason (lua_State *L, int status)
     lua_replace(L, top);
     return;
   }
-  /* This string is always there, so to push it takes no memory. */
+  /* The text "not enough memory" is always in the state, so to push it takes
+     no memory. */
   if (lua_type(L, top) != LUA_TSTRING || status == LUA_ERRMEM) {
     lua_pushstring(L, rs_status_message(RS_ENOMEM));
     lua_replace(L, top);
@@ -82,7 +86,7 @@ rs_rebuild (lua_State *L, lua_CFunction f, void *ud)
     return lua_gettop(L) - base;
   push_reason(L, status);
   rs_cancel *const c = rs_cancel_mine();
-  if (rs_cancel_stopping(c)) {  /* that may be why */
+  if (rs_cancel_stopping(c)) {  /* has 'f' failed because of the stop? */
     rs_cancel_check(c, L);
     lua_pop(L, 1);
     lua_error(L);
@@ -115,15 +119,15 @@ rs_rebuild_tell (lua_State *L, int text, const char *what, int was)
   if (lua_pcall(L, 3, 1, 0) == LUA_OK)
     lua_replace(L, text);
   else
-    lua_pop(L, 1);  /* the text alone, then */
+    lua_pop(L, 1);  /* no memory: the text stays as it is */
 }
 
 typedef struct result {
   const rs_message *message;
-  const rs_message *function;  /* or NULL: it is no result */
+  const rs_message *function;  /* NULL: 'message' is no result of a call */
 } result;
 
-/* (result) */
+/* (result) -> the values of the message */
 static int
 push_all (lua_State *L)
 {

@@ -122,7 +122,7 @@ place (const rs_stream_log *log, uint64_t sequence)
   return &log->ring[sequence & (log->capacity - 1)];
 }
 
-/* Let the oldest place go; it may be one that was skipped. */
+/* Drop the record at the oldest place, unless that place was skipped. */
 static void
 shift (rs_stream_log *log)
 {
@@ -144,7 +144,7 @@ rs_stream_log_fini (rs_stream_log *log)
   free(log->ring);
 }
 
-/* Make room for one place more. */
+/* Make room for one more place.  False: no memory. */
 static bool
 grow (rs_stream_log *log)
 {
@@ -190,7 +190,7 @@ rs_stream_log_skip (rs_stream_log *log)
     log->first++;
   else if (grow(log))
     *place(log, log->next) = NULL;
-  else {  /* no memory to remember a gap: let what is before it go */
+  else {  /* no memory to remember a gap: drop the records before it */
     while (log->first < log->next)
       shift(log);
     log->first++;
