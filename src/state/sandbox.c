@@ -2,17 +2,19 @@
 /*
  * sandbox.c - what code in a runspace may not do.
  *
- * Functions are replaced in the tables where they stand.  The originals that
- * are still needed are upvalues of their replacements, where nobody reaches
- * them without the library 'debug'; so who may use that library is not
- * contained at all, but for accidents.
+ * Functions are replaced in the tables of their libraries.  The originals that
+ * are still needed are upvalues of their replacements, where code reaches them
+ * only through the library 'debug'.  So a sandbox that allows that library
+ * stops accidents, but no code that wants to get out.
  *
- * Seeding runs the host's own code, which may put other tables in the place
- * of a library, and more searchers before Lua's.  So the libraries and the
- * searchers are remembered before that, and found again as what they are:
- * what the host put there itself stays.
+ * Seeding runs code of the host, which may put other tables in the place of a
+ * library, and more searchers before Lua's.  So the libraries and the
+ * searchers are remembered before seeding, and these objects are changed
+ * afterwards, wherever they stand.  Tables and searchers that the host has put
+ * in their places stay as they are.
  *
- * What reports failure by nil does so here; the others raise.
+ * A forbidden function whose original reports failures by nil returns nil and
+ * a message; the other ones raise.
  */
 #include "state/sandbox.h"
 
@@ -32,9 +34,10 @@
 static const char sandbox_key;  /* light userdata: the rs_sandbox */
 static const char memory_key;   /* what 'open_all' remembers; then nil */
 
-/* The stack of 'close_all', and what is remembered, by these numbers. */
+/* Slots of 'close_all'.  From GLOBALS on these are also the indices in the
+   table of 'memory_key' of what is remembered. */
 enum {
-  MEMORY = 1,    /* the table of the others */
+  MEMORY = 1,    /* the table itself */
   GLOBALS,
   IO,
   OS,
@@ -71,8 +74,8 @@ rs_sandbox_forbids (lua_State *L, unsigned what)
 
 /* ---------------------------------------------------------------- refusals */
 
-/* The upvalues of a refusal: what was called, what is forbidden, what allows
-   it; the others belong to the function. */
+/* The upvalues of a refusal: the name of the function, what is forbidden, the
+   option that allows it; from OWN on the own upvalues of the function. */
 enum { NAME = 1, WHAT, REMEDY, OWN };
 
 static const char *
@@ -81,7 +84,8 @@ upvalue (lua_State *L, int i)
   return lua_tostring(L, lua_upvalueindex(i));
 }
 
-/* [-0, +1, m]  Say so. */
+/* [-0, +1, m]  Push the text that the sandbox forbids 'what', and that the
+   option 'remedy' allows it. */
 static void
 push_refusal (lua_State *L, const char *what, const char *remedy)
 {
@@ -90,7 +94,7 @@ push_refusal (lua_State *L, const char *what, const char *remedy)
                   upvalue(L, NAME), what, remedy);
 }
 
-/* A function that is not to be had, and raises. */
+/* A forbidden function that raises. */
 static int
 refuse (lua_State *L)
 {
@@ -100,7 +104,7 @@ refuse (lua_State *L)
   return lua_error(L);
 }
 
-/* The same, for one that reports failure. */
+/* A forbidden function that returns nil, a message and an error number. */
 static int
 fail (lua_State *L)
 {
@@ -122,7 +126,7 @@ call_original (lua_State *L)
 
 /* ------------------------------------------------------------------- files */
 
-/* Does io.open(name, mode) only read? */
+/* Does io.open(name, mode), with these arguments at 1 and 2, only read? */
 static bool
 only_reads (lua_State *L)
 {
@@ -130,15 +134,15 @@ only_reads (lua_State *L)
   return strcmp(mode, "r") == 0 || strcmp(mode, "rb") == 0;
 }
 
-/* io.open, for reading only */
+/* io.open where files may only be read */
 static int
 open_to_read (lua_State *L)
 {
   return only_reads(L) ? call_original(L) : fail(L);
 }
 
-/* io.open, not at all; what it takes to write is the first of its own
-   upvalues */
+/* io.open where files are forbidden; the first of its own upvalues is the
+   option that allows writing */
 static int
 open_nothing (lua_State *L)
 {
@@ -150,8 +154,8 @@ open_nothing (lua_State *L)
   return 3;
 }
 
-/* io.input, io.output, io.lines: what is open already may be used.  They take
-   a number for a name. */
+/* io.input, io.output, io.lines: files that are open may be used, and no names
+   of files.  A number is a name, too. */
 static int
 use_open_file (lua_State *L)
 {
@@ -171,8 +175,9 @@ is_mode_error (lua_State *L, int index, const char *kind)
       && strncmp(lua_tostring(L, index), text, (size_t) n) == 0;
 }
 
-/* load(chunk, name, mode, env), loadfile(name, mode, env): source only; the
-   position of 'mode' is the second of the function's own upvalues */
+/* load(chunk, name, mode, env), loadfile(name, mode, env): source only.  The
+   first of the own upvalues is the original, the second is the position of
+   'mode'. */
 static int
 load_text (lua_State *L)
 {
@@ -187,7 +192,7 @@ load_text (lua_State *L)
   const int n = call_original(L);
   if (n != 2 || !lua_isnil(L, 1) || !binary)
     return n;
-  if (is_mode_error(L, 2, "binary"))  /* it is this that forbids it? */
+  if (is_mode_error(L, 2, "binary"))  /* bytecode that 'mode' allows? */
     return fail(L);
   if (!text && is_mode_error(L, 2, "text")) {
     lua_pushliteral(L, "attempt to load a text chunk (mode is 'b')");
@@ -204,7 +209,7 @@ finish_dofile (lua_State *L, int status, lua_KContext context)
   return lua_gettop(L) - 1;
 }
 
-/* dofile(name): source only; 'loadfile' is the first of its own upvalues */
+/* dofile(name): source only; the first of the own upvalues is 'loadfile' */
 static int
 dofile_text (lua_State *L)
 {
@@ -223,7 +228,7 @@ dofile_text (lua_State *L)
 
 /* ----------------------------------------------------------------- modules */
 
-/* A searcher that finds nothing, and says why. */
+/* A searcher that finds nothing, and returns the refusal as its message. */
 static int
 search_nowhere (lua_State *L)
 {
@@ -232,9 +237,10 @@ search_nowhere (lua_State *L)
 }
 
 /*
- * A searcher of C modules; its own upvalues are the original, the set of names
- * that may be loaded, and whether it is the one for parts of libraries, which
- * has nothing to say about a name without a dot.
+ * A searcher of C modules.  Its own upvalues are the original, the set of
+ * names that may be loaded, and whether the original is the all-in-one
+ * searcher, which finds parts of libraries and returns nothing for a name
+ * without a dot.
  */
 static int
 search_allowed (lua_State *L)
@@ -256,8 +262,8 @@ search_allowed (lua_State *L)
   return 1;
 }
 
-/* The searcher of Lua modules, without bytecode: the file that it finds is
-   loaded again, as source */
+/* The searcher of Lua modules, without bytecode: the file that the original
+   finds is loaded again, as source */
 static int
 search_text (lua_State *L)
 {
@@ -266,7 +272,7 @@ search_text (lua_State *L)
   if (n != 2 || lua_type(L, 2) != LUA_TSTRING)
     return n;
   if (luaL_loadfilex(L, lua_tostring(L, 2), "t") != LUA_OK) {
-    if (!is_mode_error(L, -1, "binary"))  /* it is another file now? */
+    if (!is_mode_error(L, -1, "binary"))  /* has the file changed? */
       return lua_error(L);
     push_refusal(L, upvalue(L, WHAT), upvalue(L, REMEDY));
     return 1;
@@ -287,8 +293,8 @@ load_no_library (lua_State *L)
 
 /* ----------------------------------------------------------------- closing */
 
-/* [-own, +0, m]  Make a closure of 'f': the three upvalues of a refusal, and
-   the 'own' values on top. */
+/* [-own, +1, m]  Push a closure of 'f'.  Its upvalues are the three of a
+   refusal, then the 'own' values on top. */
 static void
 push_closure (lua_State *L, lua_CFunction f, const char *name,
               const char *what, const char *remedy, int own)
@@ -300,8 +306,8 @@ push_closure (lua_State *L, lua_CFunction f, const char *name,
   lua_pushcclosure(L, f, own + 3);
 }
 
-/* [-own, +0, m]  Such a closure becomes the function 'name' ("io.open") of
-   the library at 'index', where that has one. */
+/* [-own, +0, m]  Replace the function 'name' ("io.open") of the library at
+   'index', if the library has it, by a closure as 'push_closure' makes. */
 static void
 put (lua_State *L, int index, const char *name, lua_CFunction f,
      const char *what, const char *remedy, int own)
@@ -348,8 +354,9 @@ wrap (lua_State *L, int index, const char *name, lua_CFunction f,
 }
 
 /*
- * [-own, +0, m]  'f' takes the place of a remembered searcher, wherever that
- * stands now.  The first of its own upvalues is that searcher.
+ * [-own, +0, m]  Replace the remembered searcher 'which', wherever it stands
+ * in 'package.searchers' now, by a closure of 'f'.  The first of the closure's
+ * own upvalues is that searcher; the 'own' values on top are the others.
  */
 static void
 put_searcher (lua_State *L, int which, lua_CFunction f, const char *what,
@@ -385,7 +392,8 @@ close_programs (lua_State *L)
   put(L, IO, "io.popen", fail, what, remedy, 0);
 }
 
-/* Files are not to be changed, or, without 'reading', not to be used. */
+/* Forbid the functions that change files.  'reading': files may still be read;
+   otherwise the refusals say that files are forbidden. */
 static void
 close_writing (lua_State *L, bool reading)
 {
@@ -455,8 +463,8 @@ close_c_modules (lua_State *L, const char *const *names)
   put(L, MODULES, "package.loadlib", load_no_library, what, remedy, 0);
 }
 
-/* [-0, +0, m]  The field 'debug' of the table on top goes, if that is the
-   library. */
+/* [-0, +0, m]  Remove the field 'debug' of the table on top, if its value is
+   the library. */
 static void
 remove_debug (lua_State *L)
 {
@@ -483,7 +491,7 @@ close_debug (lua_State *L)
   lua_pop(L, 2);
 }
 
-/* (rs_sandbox) */
+/* (rs_sandbox)  Forbid what the sandbox forbids and the one before did not. */
 static int
 close_all (lua_State *L)
 {
@@ -498,7 +506,7 @@ close_all (lua_State *L)
     lua_rawgeti(L, MEMORY, i);
   const unsigned forbid = sandbox->forbid & ~before.forbid;
   const bool names = (sandbox->forbid & RS_FORBID_C_MODULES)
-                  && before.c_modules != NULL;  /* which may be fewer now */
+                  && before.c_modules != NULL;  /* there may be fewer now */
   if (forbid & RS_FORBID_PROGRAMS)
     close_programs(L);
   if (forbid & RS_FORBID_BYTECODE)
@@ -514,7 +522,7 @@ close_all (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, m]  Call it in a frame of its own. */
+/* [-0, +0, m]  Call 'close_all', in a frame of its own. */
 static void
 hold (lua_State *L, const rs_sandbox *sandbox)
 {
@@ -525,7 +533,7 @@ hold (lua_State *L, const rs_sandbox *sandbox)
 
 /* ------------------------------------------------------------------ public */
 
-/* [-0, +0, m]  The value on top, which is popped, is remembered as 'which'. */
+/* [-1, +0, m]  Remember the value on top as 'which'. */
 static void
 remember (lua_State *L, int which)
 {
