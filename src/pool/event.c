@@ -4,14 +4,15 @@
  * descriptor for other event loops.
  *
  * 'woken' remembers a wake-up until the next wait, so a host that looks at
- * what it waits for, finds nothing, and then waits, misses none.  While it is
- * set there is nothing to be told to a host but to look, so the end of most
- * jobs takes no lock: 'rs_events_stir'.
+ * what it waits for, finds nothing, and then waits, misses none.  While
+ * 'woken' is set the host will look anyway, so the end of most jobs takes no
+ * lock: 'rs_events_stir'.
  *
- * The descriptor is the reading end of a pipe that holds one byte while
- * 'woken' is set or the queue has something, as far as anybody looks at it:
- * another event loop, or the host itself, which sleeps there, and not at the
- * condition, where signal handlers shall be able to wake it.
+ * The descriptor is the reading end of a pipe.  While another event loop may
+ * watch it, or the host sleeps at it, the pipe holds one byte as long as
+ * 'woken' is set or the queue is not empty.  Once there is a pipe the host
+ * sleeps at the pipe, not at the condition: signal handlers can wake it only
+ * there.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* pipe2 */
@@ -35,22 +36,28 @@
 #include "base/options.h"
 #include "base/spin.h"
 
-enum { LOOKS = 500 };  /* some 25 us, half of what sleeping costs */
+enum { LOOKS = 500 };  /* for a job that ends: some 25 us, half of what
+                          sleeping costs */
 
-enum { SPARES = 2048 };  /* jobs at most: as many as the collector frees in a
-                            row */
+enum { SPARES = 2048 };  /* spare jobs at most: as many as the collector frees
+                            in a row */
 
-/* In lines of the cache: what workers read with each job and who spins looks
-   at; what is done under the lock; what the host changes with each job. */
+/* Fields are grouped by cache line: what workers read with each job, and a
+   spinning thread looks at; what is done under the lock; what the host changes
+   with each job. */
 struct rs_events {
   _Alignas(RS_LINE)
-  _Atomic unsigned listening;  /* set by the host, read by workers */
-  _Atomic bool closed;         /* the same */
-  _Atomic bool awoken;         /* woken; the same */
-  _Atomic bool stirred;        /* woken || some || poked; read by both */
-  _Atomic bool some;           /* 'queue' is not empty; the same */
+  _Atomic unsigned listening;  /* RS_LISTEN_; set by the host, read by
+                                  workers */
+  _Atomic bool closed;         /* set by the host, read by workers */
+  _Atomic bool awoken;         /* 'woken', read without the lock */
+  _Atomic bool stirred;        /* woken || some, and set with 'poked'; read
+                                  without the lock */
+  _Atomic bool some;           /* 'queue' is not empty; read without the
+                                  lock */
   _Atomic bool poked;          /* set by a signal handler */
-  pthread_t owner;             /* constant, as the next one */
+  pthread_t owner;             /* the thread of the host; constant, as the next
+                                  one */
   unsigned born;               /* generation: fork.h */
 
   _Alignas(RS_LINE)
@@ -58,21 +65,23 @@ struct rs_events {
   rs_job_lists jobs;
   rs_list queue;               /* notices, oldest first */
   bool woken;
-  bool pokable;                /* the host shall sleep at the pipe */
-  bool watched;                /* the descriptor was given away */
-  bool sleeping;               /* the host waits at it, */
-  unsigned waiting;            /*   or at 'ready' */
+  bool pokable;                /* a host that waits makes the pipe, and sleeps
+                                  there */
+  bool watched;                /* the descriptor was given to the caller */
+  bool sleeping;               /* the host waits at the pipe */
+  unsigned waiting;            /* threads that wait at 'ready' */
   bool lit;                    /* our byte is in the pipe */
   int fds[2];                  /* of the pipe; -1 until it is asked for */
   pthread_cond_t ready;        /* woken || !empty(queue) */
 
   _Alignas(RS_LINE)
   _Atomic unsigned refs;
-  rs_notice **spares;          /* of jobs, the last one last: an array, since
-                                  nothing is to be written to them; owned; the
-                                  host's own, as the next ones */
+  rs_notice **spares;          /* of spare jobs, the last one last; an array,
+                                  since nothing may be written to the jobs;
+                                  owned; for the host's thread only, as the
+                                  next ones */
   unsigned n_spares, spares_room;
-  unsigned taken, given;       /* in a row, up to 2 */
+  unsigned taken, given;       /* spare jobs in a row, up to 2 */
   void (*free_spare) (rs_events *e, rs_notice *n);
   bool open;                   /* the purses may be filled */
   rs_purses purses;
@@ -141,7 +150,7 @@ rs_events_unref (rs_events *e)
 {
   if (e == NULL || rs_events_foreign(e))
     return;
-  rs_events_shut_purses(e);  /* it may be the host's last one */
+  rs_events_shut_purses(e);  /* the reference may be the host's last one */
   give(e, 1);
 }
 
@@ -168,11 +177,11 @@ rs_events_shut_purses (rs_events *e)
   e->open = false;
   rs_purse_empty(&e->purses.queue);
   rs_purse_empty(&e->purses.function);
-  rs_purse_empty(&e->purses.events);  /* the caller has one more */
+  rs_purse_empty(&e->purses.events);  /* the caller has one more reference */
 }
 
-/* Who looks at the flag shall not lose it when nothing changes.  In one order
-   with what 'rs_events_stir' looks at. */
+/* Set the flag only if that changes it, so that a thread that looks at it
+   keeps the cache line.  Sequentially consistent, for 'rs_events_stir'. */
 static void
 set (_Atomic bool *flag, bool value)
 {
@@ -180,7 +189,8 @@ set (_Atomic bool *flag, bool value)
     atomic_store(flag, value);
 }
 
-/* 'some', 'stirred' and our byte in the pipe follow what there is to do. */
+/* Let 'some', 'awoken', 'stirred' and our byte in the pipe follow what there
+   is to do. */
 static void
 light_locked (rs_events *e)
 {
@@ -193,10 +203,11 @@ light_locked (rs_events *e)
   set(&e->stirred, e->woken || some);
   if (e->fds[0] < 0 || want == e->lit)
     return;
-  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);  /* not here */
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);  /* no cancellation
+                                                              in between */
   if (want)
     e->lit = write(e->fds[1], bytes, 1) == 1;
-  else {  /* with those of signal handlers */
+  else {  /* with the bytes of signal handlers */
     while (read(e->fds[0], bytes, sizeof bytes) == sizeof bytes)
       ;
     e->lit = false;
@@ -204,7 +215,8 @@ light_locked (rs_events *e)
   pthread_setcancelstate(state, NULL);
 }
 
-/* Move 'fd' above those of the standard files, which may be closed. */
+/* Move 'fd' above the descriptors of the standard files, which may be
+   closed. */
 static int
 move_up (int fd)
 {
@@ -215,7 +227,7 @@ move_up (int fd)
   return higher;
 }
 
-/* Make the pipe, if it is not there and can be had. */
+/* Make the pipe, unless there is one, or none can be had. */
 static void
 make_pipe_locked (rs_events *e)
 {
@@ -251,8 +263,9 @@ rs_events_set_pokable (rs_events *e)
 void
 rs_events_poke (rs_events *e)
 {
-  /* The byte comes second: who finds it finds the flag.  Without a pipe
-     nobody sleeps there, and the flag is looked at before. */
+  /* The byte comes second: a host that finds the byte finds the flag.  Without
+     a pipe no host sleeps there, and the flag is looked at before it
+     sleeps. */
   static const char byte = 1;
   int state;
   if (e == NULL || rs_events_foreign(e))  /* the pipe is the parent's */
@@ -304,7 +317,7 @@ rs_events_wake (rs_events *e)
   pthread_mutex_unlock(&e->lock);
 }
 
-/* The thread that sleeps is cancelled. */
+/* Cleanup: the thread is cancelled while it sleeps at the pipe. */
 static void
 stop_sleeping (void *object)
 {
@@ -315,14 +328,14 @@ stop_sleeping (void *object)
   pthread_mutex_unlock(&e->lock);
 }
 
-/* Sleep at the pipe, without the lock.  RS_OK, which may be spurious, or
-   RS_ETIMEOUT. */
+/* Sleep at the pipe; the lock is free meanwhile.  RS_OK, which may be
+   spurious, or RS_ETIMEOUT. */
 static int
 sleep_locked (rs_events *e, double deadline)
 {
   struct pollfd end = { .fd = e->fds[0], .events = POLLIN };
   const double left = rs_remaining(deadline);
-  /* Rounded up: what wakes early goes round in a circle. */
+  /* Rounded up: a thread that wakes up early goes round in a circle. */
   const int ms = left < 0 ? -1 : left > 1e6 ? 1000000000
                : (int) ceil(left * 1e3);
   int n;
@@ -337,7 +350,8 @@ sleep_locked (rs_events *e, double deadline)
   return n == 0 && rs_remaining(deadline) == 0 ? RS_ETIMEOUT : RS_OK;
 }
 
-/* The same at 'ready'. */
+/* Sleep at 'ready'; the lock is free meanwhile.  RS_OK, which may be spurious,
+   or RS_ETIMEOUT. */
 static int
 doze_locked (rs_events *e, double deadline)
 {
@@ -351,16 +365,17 @@ is_stirred (const void *ud)
   return atomic_load_explicit(&e->stirred, memory_order_relaxed);
 }
 
-/* What a host waits for. */
+/* The wait of a host. */
 typedef struct wish {
   rs_events *e;
-  bool (*ready) (const void *ud);  /* or NULL: for any wake-up */
+  bool (*ready) (const void *ud);  /* what the host waits for; or NULL: for any
+                                      wake-up */
   const void *ud;
   rs_cancel *mine;                 /* of the calling thread, or NULL */
 } wish;
 
-/* Somebody has something for a host that waits for one thing only; or it is
-   there.  That it was woken may be old. */
+/* True when what a host waits for is there, or there is something else for the
+   host: a notice or a poke.  'woken' does not count, since it may be old. */
 static bool
 is_there (const void *ud)
 {
@@ -370,8 +385,9 @@ is_there (const void *ud)
       || atomic_load_explicit(&w->e->poked, memory_order_relaxed);
 }
 
-/* The host was woken for something that is over: whoever finds it so from now
-   on wakes it.  Is there nothing to wait for? */
+/* Forget that the host was woken, which may be for something that is over:
+   whatever comes from now on wakes the host again.  True when there is nothing
+   to wait for. */
 static bool
 is_over_locked (const wish *w)
 {
@@ -412,7 +428,7 @@ wait_here (const wish *w, double timeout)
   e->woken = false;
   if (atomic_exchange(&e->poked, false)) {
     status = RS_OK;
-    e->lit = true;  /* the handler's byte goes the way of ours */
+    e->lit = true;  /* the handler's byte is taken out with ours */
   }
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
@@ -473,7 +489,7 @@ rs_events_wait (rs_events *e, double timeout)
 bool
 rs_events_pending (rs_events *e)
 {
-  /* Who has to see it was told so under the lock. */
+  /* A thread that has to see a notice was told of it under the lock. */
   return e != NULL && atomic_load_explicit(&e->some, memory_order_acquire)
       && !rs_events_foreign(e);
 }
@@ -552,7 +568,8 @@ rs_events_finish (rs_events *e, rs_notice *n, void (*settle) (rs_notice *n))
     rs_list_push(&e->queue, &n->queued);
   e->woken = true;
   light_locked(e);
-  settle(n);  /* who finds it so without the lock finds the queue, too */
+  settle(n);  /* a host that finds it settled without the lock finds it in the
+                 queue */
   tell_locked(e);
   pthread_mutex_unlock(&e->lock);
   return queue;
@@ -561,9 +578,11 @@ rs_events_finish (rs_events *e, rs_notice *n, void (*settle) (rs_notice *n))
 void
 rs_events_stir (rs_events *e)
 {
-  /* In one order: a host that waits clears the flag, and then looks at what
-     was stored; here it is the other way round.  So one of the two sees it.
-     What else stirs the host may be over before it looks. */
+  /* Sequentially consistent: a host that waits clears 'awoken', and then looks
+     at what was stored; here something was stored, and then 'awoken' is looked
+     at.  So one of the two threads sees what the other has done.  'stirred'
+     would not do: what else stirs the host may be over before the host
+     looks. */
   if (!atomic_load(&e->awoken))
     rs_events_wake(e);
 }
@@ -632,7 +651,8 @@ rs_events_closed (const rs_events *e)
 void
 rs_events_set_closed (rs_events *e)
 {
-  pthread_mutex_lock(&e->lock);  /* who posts now has done so, or will not */
+  pthread_mutex_lock(&e->lock);  /* a thread that posts now is done, or will
+                                    see it closed */
   atomic_store_explicit(&e->closed, true, memory_order_relaxed);
   pthread_mutex_unlock(&e->lock);
 }

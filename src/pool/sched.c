@@ -2,17 +2,19 @@
 /*
  * sched.c - which job goes to which free worker.
  *
- * To wake a worker that sleeps takes longer than many a job, for the one who
- * wakes it, too: some 3 us.  So whoever submits wakes one at a time: until
- * that one is there the jobs that come are queued, where workers that are
- * awake find them, too; and it wakes two more for what is left, and so on.
+ * To wake a worker that sleeps takes some 3 us, for the thread that wakes it,
+ * too; many a job takes less.  So a thread that submits wakes one worker at a
+ * time: until that worker is there further jobs are queued, where workers that
+ * are awake find them, too; and the woken worker wakes two more for what is
+ * left, and so on.
  *
- * Where jobs are shorter than that, and no CPU is free for one more worker, it
- * is better to leave them to those that are awake.  Then one that sleeps, the
- * watch, wakes by itself once a millisecond, and takes what is queued if that
- * has become much or nobody else makes a move: so a job that takes long after
- * many that did not holds up those behind it for a millisecond at most.  When
- * nothing is going on the watch sleeps as all others do.
+ * Where jobs are short (SHORT), and no CPU is free for one more worker, it is
+ * better to leave the jobs to the workers that are awake.  Then one worker
+ * that sleeps, the watch, wakes up by itself once a millisecond.  The watch
+ * takes what is queued if that has become much, or if no other worker has
+ * finished anything: so a job that takes long after many that did not holds up
+ * the jobs behind it for a millisecond at most.  When nothing is going on the
+ * watch sleeps as all others do.
  */
 #include "pool/sched.h"
 
@@ -23,13 +25,17 @@
 #include "base/clock.h"
 #include "base/spin.h"
 
-#define SHORT 20e-6   /* seconds: a job that is not worth waking somebody */
-#define QUICK 5e-6    /* one that is not worth taking the lock */
-#define MUCH 300e-6   /* seconds of work that is worth it after all */
+#define SHORT 20e-6   /* seconds: for a job below this it does not pay to wake
+                         a worker */
+#define QUICK 5e-6    /* seconds: for a job below this it does not pay to take
+                         the lock */
+#define MUCH 300e-6   /* seconds of queued work for which it pays to wake a
+                         worker */
 #define NAP 1e-3      /* seconds between two looks of the watch */
 
-enum { QUIET = 5 };   /* looks in a row that find nothing going on */
-enum { LINGER = 100 };  /* looks for what comes next: some 5 us */
+enum { QUIET = 5 };   /* looks in a row that find nothing going on, until the
+                         watch sleeps */
+enum { LINGER = 100 };  /* looks for the next job: some 5 us */
 
 void
 rs_sched_init (rs_sched *s, bool limited)
@@ -97,7 +103,7 @@ lane_of (rs_sched *s, const rs_job *job)
   return &s->lanes[RS_PRIORITY_MAX - job->priority];
 }
 
-/* In its lane, before the one at 'next'. */
+/* Queue the job in its lane, before the job at 'next'. */
 static void
 queue_locked (rs_sched *s, rs_job *job, rs_list *next)
 {
@@ -111,7 +117,7 @@ queue_locked (rs_sched *s, rs_job *job, rs_list *next)
   }
 }
 
-/* Where it was: before those that came later. */
+/* Queue the job where it was: before those that came later. */
 static void
 put_back_locked (rs_sched *s, rs_job *job)
 {
@@ -151,7 +157,8 @@ first_lane_locked (rs_sched *s)
 static bool
 change (rs_hold *hold, int from, int to)
 {
-  /* With the job comes all that was done to it before, both ways. */
+  /* Acquire and release: with the job comes all that was done to it before,
+     both when it is handed over and when it is taken away. */
   return atomic_compare_exchange_strong_explicit(&hold->state, &from, to,
                                                  memory_order_acq_rel,
                                                  memory_order_acquire);
@@ -169,7 +176,7 @@ state_of (const rs_hold *hold)
   return atomic_load_explicit(&hold->state, memory_order_acquire);
 }
 
-/* The first place of its hand that may have something. */
+/* The first place of the seat's hand that may have a job. */
 static unsigned
 head_of (const rs_seat *seat)
 {
@@ -188,7 +195,7 @@ hold_locked (rs_sched *s, rs_seat *seat, rs_job *job)
     atomic_store_explicit(&s->last, seat, memory_order_relaxed);
 }
 
-/* Take the job away from there.  False when its worker has begun with it. */
+/* Take the job out of the hold.  False when its worker has begun with it. */
 static bool
 steal_locked (rs_hold *hold)
 {
@@ -198,7 +205,7 @@ steal_locked (rs_hold *hold)
   return true;
 }
 
-/* A job that somebody has in his hand, or NULL. */
+/* Take a job out of any hand; NULL: there is none. */
 static rs_job *
 steal_any_locked (rs_sched *s)
 {
@@ -211,7 +218,8 @@ steal_any_locked (rs_sched *s)
   return NULL;
 }
 
-/* Is there something in its hand? */
+/* True when the next hold of the seat is to be looked at: it has a job, or a
+   job was stolen from it. */
 static bool
 has_more (const rs_seat *seat)
 {
@@ -226,7 +234,7 @@ rs_seat_begin (rs_seat *seat)
     const unsigned at = head_of(seat);
     rs_hold *const hold = hold_at(seat, at);
     rs_hold *const next = hold_at(seat, at + 1);
-    /* In each moment it is ready, taken, or counted as busy. */
+    /* At any moment the job is READY, or 'busy' counts it. */
     atomic_store_explicit(&seat->busy, true, memory_order_relaxed);
     if (change(hold, RS_HOLD_READY, RS_HOLD_TAKEN)) {
       seat->current = hold;
@@ -258,7 +266,8 @@ rs_seat_end (rs_sched *s, rs_seat *seat)
   seat->current = NULL;
   if (hold == NULL || change(hold, RS_HOLD_TAKEN, RS_HOLD_EMPTY))
     return;
-  /* Somebody is about to take a reference: until then ours has to stay. */
+  /* The hold is PINNED: a thread that has the lock is about to take a
+     reference, and until then ours has to stay. */
   pthread_mutex_lock(&s->lock);
   atomic_store_explicit(&hold->state, RS_HOLD_EMPTY, memory_order_relaxed);
   pthread_mutex_unlock(&s->lock);
@@ -277,7 +286,7 @@ rs_seat_job_locked (rs_seat *seat)
   return NULL;
 }
 
-/* What is in the hand of 'seat', and not begun, is queued again. */
+/* Queue again the jobs that are in the hand of 'seat' and were not begun. */
 static void
 return_locked (rs_sched *s, rs_seat *seat)
 {
@@ -287,7 +296,7 @@ return_locked (rs_sched *s, rs_seat *seat)
       put_back_locked(s, hold_at(seat, i - 1)->job);
 }
 
-/* It has nothing in its hand any more. */
+/* Note that the hand of 'seat' is not full any more. */
 static void
 clear_locked (rs_sched *s, rs_seat *seat)
 {
@@ -296,7 +305,7 @@ clear_locked (rs_sched *s, rs_seat *seat)
   seat->full = false;
 }
 
-/* All that is in full hands is queued again. */
+/* Queue again the jobs that are in full hands and were not begun. */
 static void
 recall_locked (rs_sched *s)
 {
@@ -318,7 +327,8 @@ rs_sched_count_locked (const rs_sched *s)
     size_t held = 0;
     for (unsigned i = head_of(seat); i != seat->tail; i++)
       held += state_of(hold_at(seat, i)) == RS_HOLD_READY;
-    /* What is not ready any more was counted here before. */
+    /* 'busy' comes after the holds: a worker sets it before its hold stops
+       being READY. */
     const bool busy = atomic_load_explicit(&seat->busy, memory_order_relaxed);
     c.held += held;
     c.running += busy;
@@ -333,7 +343,8 @@ rs_sched_count_locked (const rs_sched *s)
 static void
 call_locked (rs_seat *seat, int why)
 {
-  /* Who spins takes what is in his hand without the lock. */
+  /* Release: a worker that spins takes what is in its hand without the
+     lock. */
   atomic_store_explicit(&seat->called, why, memory_order_release);
   if (seat->asleep)
     pthread_cond_signal(&seat->wake);
@@ -366,8 +377,9 @@ rs_sched_prefetch (rs_sched *s)
     rs_prefetch(last);
 }
 
-/* The seat for the next job, or NULL: the last one that sat down, but not the
-   watch while there is another: it looks after those that sleep on. */
+/* The seat for the next job, or NULL: the last one that sat down.  The watch
+   only if there is no other, since it looks after the jobs while others sleep
+   on. */
 static rs_seat *
 choose_seat_locked (const rs_sched *s)
 {
@@ -391,7 +403,7 @@ hand_locked (rs_sched *s, rs_seat *seat, rs_job *job)
   call_locked(seat, RS_SEAT_HANDED);
 }
 
-/* A worker that was woken is there: it wakes two more, if there is work. */
+/* Note that a woken worker is there, and wake two more if there is work. */
 static void
 pass_on_locked (rs_sched *s)
 {
@@ -400,14 +412,14 @@ pass_on_locked (rs_sched *s)
     hand_locked(s, choose_seat_locked(s), rs_sched_claim_of_locked(s, NULL));
 }
 
-/* So much is queued that it pays to wake somebody. */
+/* True when so much is queued that it pays to wake a worker. */
 static bool
 is_much_locked (const rs_sched *s)
 {
   return s->pace * (double) (s->queued + 1) > MUCH;
 }
 
-/* May the job wait for a worker that is awake? */
+/* True when the job may wait for a worker that is awake. */
 static bool
 can_wait_locked (const rs_sched *s, const rs_job *job)
 {
@@ -416,7 +428,7 @@ can_wait_locked (const rs_sched *s, const rs_job *job)
       && !rs_spin_spare();
 }
 
-/* There is something in the hand of 'seat' behind what it runs. */
+/* Note that the hand of 'seat' has a job behind the one that runs. */
 static void
 fill_up_locked (rs_sched *s, rs_seat *seat, int priority)
 {
@@ -428,9 +440,10 @@ fill_up_locked (rs_sched *s, rs_seat *seat, int priority)
 }
 
 /*
- * Put the job into the hand of the worker that was given something last: it
- * waits for that; or it is the only one that is awake, and is quick, and
- * nobody else is to be woken for the job, so that it would be queued.
+ * Put the job into the hand of the worker that was given a job last, if that
+ * worker waits for one; or if it is the only worker that is awake, and is
+ * quick, and the job would be queued otherwise, since no other worker is to be
+ * woken for it.  False when the job was not put there.
  */
 static bool
 put_locked (rs_sched *s, rs_job *job, bool last)
@@ -446,7 +459,7 @@ put_locked (rs_sched *s, rs_job *job, bool last)
                  && (s->sitting == 0 ? last : can_wait_locked(s, job));
   if (state != RS_HOLD_AWAITED && !more)
     return false;
-  if (s->queued > 0) {  /* it has not seen that yet */
+  if (s->queued > 0) {  /* jobs that the worker has not seen yet */
     queue_locked(s, job, lane_of(s, job));
     job = rs_sched_claim_of_locked(s, NULL);
   }
@@ -462,7 +475,8 @@ rs_sched_push_locked (rs_sched *s, rs_job *job, bool last)
   if (s->full_hands > 0 && job->priority > s->lowest)
     recall_locked(s);
   if (put_locked(s, job, last))
-    return s->queued == 0;  /* or it was another one, that had waited */
+    return s->queued == 0;  /* or the job waits, and an older one was put
+                               there */
   rs_seat *const seat = choose_seat_locked(s);
   if (seat == NULL
       || (seat->asleep && (s->waking > 0 || can_wait_locked(s, job)))) {
@@ -473,8 +487,8 @@ rs_sched_push_locked (rs_sched *s, rs_job *job, bool last)
   return true;
 }
 
-/* How many jobs 'seat' may take at once: they have to be short, and others
-   shall have their share. */
+/* Choose how many jobs a worker may take at once: several only if they are
+   short, and only the worker's share of what is queued. */
 static size_t
 choose_hand_locked (const rs_sched *s)
 {
@@ -484,13 +498,13 @@ choose_hand_locked (const rs_sched *s)
   return share < RS_HAND ? share : RS_HAND;
 }
 
-/* What it had in its hand is done: how long did that take? */
+/* Note the pace at which the jobs in the hand of 'seat' were done. */
 static void
 note_pace_locked (rs_sched *s, rs_seat *seat)
 {
   const unsigned at = head_of(seat), n = at - seat->noted;
   seat->noted = at;
-  if (seat->since == 0 || n == 0)  /* has it waited? */
+  if (seat->since == 0 || n == 0)  /* has the worker waited? */
     return;
   const double now = rs_now();
   const double pace = (now - seat->since) / n;
@@ -511,7 +525,8 @@ fill_locked (rs_sched *s, rs_seat *seat)
   size_t most = choose_hand_locked(s), n = 0;
   do {
     rs_job *const job = RS_LIST_ENTRY(lane->next, rs_job, link);
-    if (job->batch != NULL) {  /* others may look for it */
+    if (job->batch != NULL) {  /* other threads may look for its chunks in the
+                                  lane */
       if (n > 0)
         break;
       most = 1;
@@ -541,12 +556,12 @@ rs_seat_linger (rs_sched *s, rs_seat *seat)
     return true;
   const double began = seat->since > 0 ? rs_now() : 0;
   rs_spin_few(is_given, hold, LINGER);
-  if (seat->since > 0)  /* it takes no longer for its jobs */
+  if (seat->since > 0)  /* the wait does not count for the pace */
     seat->since += rs_now() - began;
   return !change(hold, RS_HOLD_AWAITED, RS_HOLD_EMPTY);
 }
 
-/* Nobody needs to wait for what comes next. */
+/* End the wait in 'rs_seat_linger', since no more jobs come. */
 static void
 end_linger_locked (rs_sched *s)
 {
@@ -560,7 +575,7 @@ bool
 rs_sched_take_locked (rs_sched *s, rs_seat *seat)
 {
   note_pace_locked(s, seat);
-  if (has_more(seat))  /* it was given something meanwhile */
+  if (has_more(seat))  /* was it given a job meanwhile? */
     return true;
   clear_locked(s, seat);
   if (fill_locked(s, seat)) {
@@ -572,7 +587,7 @@ rs_sched_take_locked (rs_sched *s, rs_seat *seat)
     return false;
   rs_list_push_front(&s->idle, &seat->link);
   s->sitting++;
-  seat->since = 0;  /* it waits */
+  seat->since = 0;  /* the worker waits */
   atomic_store_explicit(&seat->called, RS_SEAT_SITS, memory_order_relaxed);
   return false;
 }
@@ -603,13 +618,14 @@ rs_seat_spin (rs_seat *seat)
          == RS_SEAT_HANDED;
 }
 
-/* What the watch has seen so far. */
+/* Findings of the watch while it sleeps. */
 typedef struct watch {
   uint64_t finished;
   int quiet;             /* looks that found nothing going on */
 } watch;
 
-/* Has something been waiting that nobody takes? */
+/* True when something was queued, or is in a full hand, that no worker
+   takes. */
 static bool
 look_locked (rs_sched *s, watch *w)
 {
@@ -617,14 +633,14 @@ look_locked (rs_sched *s, watch *w)
   const uint64_t moved = finished - w->finished;
   w->finished = finished;
   w->quiet = moved > 0 ? 0 : w->quiet + 1;
-  /* Whose hand is filled again and again tells no pace; the jobs there may
+  /* A hand that is filled again and again tells no pace; the jobs in it may
      have become long. */
   return s->queued > 0 ? moved == 0 || is_much_locked(s)
                        : s->full_hands > 0 && (double) moved < NAP / SHORT;
 }
 
-/* Sleep until it is called, or 'deadline', or it is the watch and has found
-   something. */
+/* Sleep until the seat is called, or 'deadline', or it is the watch and has
+   found something. */
 static void
 sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
 {
@@ -632,7 +648,8 @@ sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
   bool found = false, over = false;
   if (s->watch == NULL && s->pace > 0 && s->pace < SHORT)
     s->watch = seat;
-  if (s->watch == seat)  /* only it counts: the others may be many */
+  if (s->watch == seat)  /* only the watch counts, since the workers may be
+                            many */
     w.finished = rs_sched_count_locked(s).finished;
   seat->asleep = true;
   rs_spin_leave();
@@ -659,7 +676,7 @@ rs_sched_sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
   if (!is_called(seat))
     sleep_locked(s, seat, deadline);
   const bool sits = !rs_list_empty(&seat->link);
-  if (sits) {  /* nobody has handed it anything? */
+  if (sits) {  /* was nothing handed to it? */
     stand_up_locked(s, seat);
     fill_locked(s, seat);
     seat->since = rs_now();
@@ -681,8 +698,8 @@ rs_sched_claim_locked (rs_sched *s, rs_job *job)
     unqueue_locked(s, job);
     return true;
   }
-  /* While a job is queued, and is in a hand, its worker is there: to end the
-     job and to leave it would have had to take the lock. */
+  /* A worker that has a queued job in its hand is still there: to end the job,
+     and to leave, it would have had to take the lock. */
   rs_hold *const hold = job->hold;
   return hold != NULL
       && rs_job_state_now(job) == RS_JOB_QUEUED
