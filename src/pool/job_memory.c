@@ -3,13 +3,15 @@
  * job_memory.c - what a job is made of: memory, and references.
  *
  * Most hosts have many jobs, one after the other, or all at once.  So a host's
- * own thread takes the one that it freed last; if there is none, it makes a
- * block of some at once.  To ask the C library for each took 0.3 us where
- * thousands are in flight, a third of what a job cost.  A block knows which of
- * its jobs are vacant, by a bit for each that any thread sets; it is freed
- * when they all are, and those are used before there is another block.
+ * own thread takes the job that it freed last; if there is none, it makes a
+ * block of several at once.  To ask the C library for each job takes 0.3 us
+ * where thousands are in flight, a third of what a job costs.  A block has a
+ * bit for each of its jobs that is vacant, which any thread may set.  Vacant
+ * jobs are used before another block is made; a block whose jobs are all
+ * vacant is freed.
  *
- * Chunks, and jobs that other threads submit, have a block of their own.
+ * A chunk has a block of its own, and so has a job without events, or one that
+ * another thread than the host's submits.
  */
 #include "pool/job.h"
 
@@ -23,16 +25,18 @@
 
 enum { ALIGN = _Alignof(rs_job) };
 
-/* Jobs in a block: twice as many as in the last one. */
+/* Jobs in the first block, and in the largest; each block has twice as many as
+   the last one. */
 enum { FIRST_BLOCK = 4, LARGEST_BLOCK = 64 };
 
 struct rs_job_block {
-  _Alignas(rs_job) rs_list link;  /* in the blocks of its events; guarded by
+  _Alignas(rs_job) rs_list link;  /* in 'blocks' of its events; guarded by
                                      their lock, as the next one */
-  rs_list some;                   /* in those that have vacant jobs */
+  rs_list some;                   /* in 'vacant' of its events, while it has
+                                     vacant jobs */
   _Atomic uint64_t vacant;        /* a bit for each job that is neither in use
                                      nor spare */
-  unsigned n;                     /* constant */
+  unsigned n;                     /* jobs in the block; constant */
   rs_job jobs[];
 };
 
@@ -44,8 +48,8 @@ of_notice (rs_notice *n)
 
 /* ------------------------------------------------------------------ blocks */
 
-/* One of 'n' jobs, with 'chunk' bytes behind them; none is vacant.  NULL when
-   out of memory. */
+/* New block of 'n' jobs, none of them vacant, with 'chunk' bytes behind them.
+   NULL when out of memory. */
 static rs_job_block *
 make_block (rs_events *events, unsigned n, size_t chunk)
 {
@@ -82,10 +86,10 @@ bit_of (const rs_job *job)
 }
 
 /*
- * The job is vacant, and its block is freed if all its jobs are; any thread.
- * A block stands among those that have vacant jobs exactly while it has some:
- * so the bit that is set first, and the one that makes them all, are set under
- * the lock, as they are cleared; most others need none.
+ * Make the job vacant, and free its block if all its jobs are; any thread.  A
+ * block is among those that have vacant jobs exactly while it has some.  So
+ * the bit that is set first, and the bit that makes all jobs vacant, are set
+ * under the lock, where they are cleared, too; most others need no lock.
  */
 static void
 vacate (rs_events *events, rs_job *job)
@@ -125,14 +129,15 @@ rs_jobs_visit (rs_events *events, void (*f) (rs_job *job, void *ud), void *ud)
   rs_events_unlock(events);
 }
 
-/* rs_events: a spare job goes with its events, which nobody uses any more. */
+/* Free a spare job with its events, which nobody uses any more. */
 static void
 free_spare (rs_events *events, rs_notice *n)
 {
   vacate(events, of_notice(n));
 }
 
-/* What is vacant in a block, or a new one.  NULL when out of memory. */
+/* Take all vacant jobs of a block, or of a new one; '*jobs' has their bits.
+   NULL when out of memory. */
 static rs_job_block *
 take_vacant (rs_events *events, uint64_t *jobs)
 {
@@ -153,17 +158,18 @@ take_vacant (rs_events *events, uint64_t *jobs)
 }
 
 /*
- * There is none: make some, if there is room.  They are used in this order,
- * and freed in it, and so again: jobs that follow each other do not lie side
- * by side.  While a worker reads one, its CPU fetches what is behind and
- * before it, too, and takes away from the host what that has just prefetched
- * for the next one: half of 500 jobs in flight waited 0.2 us for that.
- * Neighbours are 11 or 53 jobs apart.
+ * Make spare jobs, if there is room for them.  They are put in an order in
+ * which jobs that follow each other do not lie side by side; they are used and
+ * freed in that order again and again.  While a worker reads a job, its CPU
+ * fetches the memory behind and before it, too, and takes away from the host
+ * what the host has just prefetched for the next job: with neighbours, half of
+ * 500 jobs in flight waited 0.2 us for that.  Neighbours are 11 or 53 jobs
+ * apart.
  */
 static void
 make_spares (rs_events *events)
 {
-  enum { STEP = 29 };  /* no factor in common with a number of jobs */
+  enum { STEP = 29 };  /* no factor in common with the size of a block */
   uint64_t jobs;
   if (!rs_events_reserve_spares(events, LARGEST_BLOCK))
     return;
@@ -183,7 +189,7 @@ prefetch_spare (rs_events *events)
     rs_prefetch_all(of_notice(next), sizeof *of_notice(next));
 }
 
-/* A spare job, or NULL. */
+/* Take a spare job; NULL: there is none. */
 static rs_job *
 get_spare (rs_events *events)
 {
@@ -196,8 +202,8 @@ get_spare (rs_events *events)
   return spare != NULL ? of_notice(spare) : NULL;
 }
 
-/* Who uses a job that was freed is found by the sanitizer; only its first line
-   may be looked at, since 'refs' tell that there is none. */
+/* Let the sanitizer find uses of a job that was freed.  The first line may
+   still be looked at, since its 'refs' tell that there is no job. */
 static void
 set_poison (rs_job *job, bool poison)
 {
@@ -214,7 +220,8 @@ set_poison (rs_job *job, bool poison)
 #endif
 }
 
-/* Set all to zero but its references, its block, and room for a message. */
+/* Set all of a new job to zero but its references, its block, and the room for
+   a message. */
 static void
 job_clear (rs_job *job, size_t chunk)
 {
@@ -258,8 +265,8 @@ give_message (void *msg, unsigned n)
 static const rs_purse_kind queue_kind = { take_queue, give_queue };
 static const rs_purse_kind message_kind = { take_message, give_message };
 
-/* Those of a new job; 'purses' may be NULL.  A function that is sent once is
-   not worth one. */
+/* Take the references of a new job; 'purses' may be NULL.  A function that is
+   sent once is not worth a purse. */
 static void
 take_references (rs_purses *purses, rs_queue *queue, rs_events *events,
                  rs_message *function)
@@ -278,7 +285,7 @@ take_references (rs_purses *purses, rs_queue *queue, rs_events *events,
     rs_message_ref(function);
 }
 
-/* Those of a job that was freed. */
+/* Give back the references of a job that was freed. */
 static void
 give_references (rs_purses *purses, rs_queue *queue, rs_events *events,
                  rs_message *function)
@@ -313,7 +320,8 @@ rs_job_alloc (rs_queue *queue, rs_events *events, rs_message *function,
     job = b->jobs;
   }
   set_poison(job, false);
-  /* Before the rest, since atomic operations wait for what was written. */
+  /* References come first, since atomic operations wait for what was written
+     before. */
   take_references(plain ? rs_events_open_purses(events) : NULL, queue, events,
                   function);
   job_clear(job, chunk);
@@ -332,7 +340,7 @@ rs_job_dealloc (rs_job *job)
   rs_events *const events = job->events;
   rs_message *const function = job->call.function;
   const bool plain = events != NULL && job->call.chunk == NULL;
-  /* Whether it has references is still looked at by who visits its events. */
+  /* A thread that visits the jobs of the events still looks at 'refs'. */
   atomic_store_explicit(&job->refs, 0, memory_order_relaxed);
   set_poison(job, true);
   if (plain && rs_events_put_spare(events, &job->notice, free_spare))

@@ -26,9 +26,10 @@
 #include "base/timer.h"
 
 #define IDLE 10.0    /* seconds, by default */
-#define LATE 0.8     /* seconds that lost workers may be told of late */
+#define LATE 0.8     /* seconds by which the news that a worker is lost may
+                        come late */
 
-enum { LOOKS = 800 };  /* for a worker that ends */
+enum { LOOKS = 800 };  /* looks for a worker that ends */
 
 static rs_pool *
 pool_of (rs_queue *q)
@@ -38,12 +39,12 @@ pool_of (rs_queue *q)
 
 /* ----------------------------------------- what jobs and batches ask of us */
 
-/* The queue takes no more of this. */
+/* True when the queue takes no more messages of so many bytes. */
 static bool
 is_full_locked (const rs_pool *pool, size_t bytes)
 {
   const rs_sched *const s = &pool->sched;
-  /* As many as there are idle workers are as good as taken. */
+  /* Jobs that idle workers are about to take count as taken. */
   return s->calls >= s->sitting
       && (s->calls - s->sitting >= pool->queue_jobs
           || (s->calls > s->sitting
@@ -51,8 +52,8 @@ is_full_locked (const rs_pool *pool, size_t bytes)
                   || bytes > pool->queue_bytes - s->bytes)));
 }
 
-/* Is more queued than workers are about to take, since they have nothing?  Who
-   is woken counts: it may be late. */
+/* True when more is queued than idle workers are about to take.  A worker that
+   was woken for a job counts as engaged, since it may come late. */
 static bool
 is_short_locked (const rs_pool *pool)
 {
@@ -61,7 +62,7 @@ is_short_locked (const rs_pool *pool)
 }
 
 /* Queue 'job'; if RS_OK, the reference for the queue is taken over.
-   'limited': not if the queue is full. */
+   'limited': RS_EFULL if the queue is full. */
 static int
 push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
 {
@@ -85,8 +86,8 @@ push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
   const int status = rs_worker_start(pool, w, err);
   if (status == RS_OK)
     return RS_OK;
-  /* Are there others that will run it, and what waits, too; or may one come
-     back? */
+  /* Without a worker that will run the job and what waits, or a lost one that
+     may come back, the job is taken back, and what waits fails. */
   rs_pool_lock(pool);
   const bool none = pool->alive == 0 && pool->stuck == 0;
   const bool back = none && rs_sched_claim_locked(&pool->sched, job);
@@ -161,7 +162,8 @@ queue_block (rs_queue *q, rs_error *err)
   const int status = grow ? rs_worker_start(pool, w, err) : RS_OK;
   if (status == RS_OK)
     return RS_OK;
-  /* Are there others that do not wait, or may come back? */
+  /* Is there no worker that does not wait, and no lost one that may come
+     back? */
   rs_pool_lock(pool);
   const bool none = pool->alive <= pool->blocked && pool->stuck == 0;
   pool->blocked -= none;
@@ -269,9 +271,12 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o)
   return pool;
 }
 
-/* One worker is there, and the others will be: what opens in one state opens
-   in each, unless it is a script's own.  Or nothing can go wrong: then the
-   first jobs are made while it opens. */
+/*
+ * True when the pool counts as open.  One worker has opened, and the others
+ * will: what opens in one state opens in each, unless the initial state runs
+ * scripts.  Or nothing can go wrong: then the first jobs are made while
+ * workers open.
+ */
 static bool
 has_opened_locked (const rs_pool *pool)
 {
@@ -341,7 +346,8 @@ rs_pool_await_open (rs_pool *pool, rs_events *events, double timeout,
   return status == RS_OK ? RS_OK : rs_fail(err, status, "%s", failure.text);
 }
 
-/* It is not open, and will not be: that failed, or the thread is cancelled. */
+/* Cleanup: drop a pool that will not open, since that failed or the thread is
+   cancelled. */
 static void
 unref_object (void *pool)
 {
@@ -366,7 +372,8 @@ rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
 
 /* ----------------------------------------------------------------- closing */
 
-/* Wait until no worker is left, or 'deadline'.  False when some are. */
+/* Wait until no worker is left, or 'deadline'.  False when there are still
+   workers. */
 static bool
 wait_for_workers_locked (rs_pool *pool, double deadline)
 {
@@ -376,7 +383,7 @@ wait_for_workers_locked (rs_pool *pool, double deadline)
   return rs_list_empty(&pool->workers);
 }
 
-/* What is queued ends as cancelled; what is running is stopped. */
+/* End what is queued as stopped for 'reason', and stop what is running. */
 static void
 cancel_all (rs_pool *pool, rs_reason reason, double grace)
 {
@@ -408,7 +415,7 @@ cancel_all (rs_pool *pool, rs_reason reason, double grace)
     free(list);
 }
 
-/* Who does not come back from a job is left to itself. */
+/* Leave the workers to themselves that do not come back from their jobs. */
 static void
 abandon_locked (rs_pool *pool)
 {
@@ -442,8 +449,8 @@ has_joined (const void *ud)
   return *e->joined;
 }
 
-/* It has said that it leaves, and is gone sooner than this thread would sleep
-   and wake up. */
+/* Join a thread that has said that it leaves: it is gone sooner than this
+   thread would sleep and wake up. */
 static void
 join (pthread_t thread)
 {
@@ -472,15 +479,17 @@ rs_pool_close (rs_pool *pool, double timeout)
   rs_pool_stop_seeding_if_over(pool);
   rs_pool_lock(pool);
   bool ended = wait_for_workers_locked(pool, deadline);
-  /* Is it left by all, and something queued?  Nobody waits for that here. */
+  /* Without workers, nobody would run what is still queued. */
   if (!ended || rs_pool_is_wanted_locked(pool)) {
-    const bool over = rs_pool_is_over_locked(pool);  /* they only have to go */
+    const bool over = rs_pool_is_over_locked(pool);  /* do workers only have to
+                                                        go? */
     rs_pool_unlock(pool);
     rs_pool_stop_seeding(pool);
     cancel_all(pool, RS_REASON_CLOSED, RS_GRACE);
     rs_pool_lock(pool);
-    /* Lost ones are abandoned on the way; the others, if there is nobody to
-       find them lost, or if they close their state, here. */
+    /* Lost workers are abandoned on the way.  Workers that are left are
+       abandoned here: no thread could find them lost, or they close their
+       runner. */
     const bool gone = wait_for_workers_locked(pool, rs_deadline(RS_GRACE
                                                                 + RS_KILL
                                                                 + LATE));
@@ -488,7 +497,7 @@ rs_pool_close (rs_pool *pool, double timeout)
       abandon_locked(pool);
     ended = over && gone;
   }
-  /* What is left takes no time: the thread is not cancelled before it is done
+  /* The rest takes no time: this thread is not cancelled before that is done
      (pthread_cancel(3)). */
   int state;
   pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
@@ -637,7 +646,7 @@ rs_pool_info_get_sized (rs_pool *pool, rs_pool_info *out, size_t size)
   rs_pool_info info;
   if (out == NULL)
     return;
-  memset(&info, 0, sizeof info);  /* what is between its fields, too */
+  memset(&info, 0, sizeof info);  /* the padding, too */
   if (pool != NULL)
     get_info(pool, &info);
   rs_give_sized(out, size, &info, sizeof info);
@@ -650,8 +659,8 @@ rs_pool_current (lua_State *L)
   return s != NULL ? rs_state_pool(s) : NULL;
 }
 
-/* Queue it, as 'push'; a worker of the pool itself, which cannot wait for room
-   that it would have to make, runs it at once. */
+/* Queue the job, as 'push'.  A worker of the pool itself cannot wait for room
+   that it would have to make: it runs the job at once. */
 static int
 submit (rs_pool *pool, rs_job *job, lua_State *L, rs_error *err)
 {
@@ -674,7 +683,7 @@ give_up (rs_job *job)
   rs_job_unref(job);
 }
 
-/* [-0, +0, -]  A job for the function at 'index' and the 'n' values from
+/* [-0, +0, -]  Make a job for the function at 'index' and the 'n' values from
    'first' on. */
 static int
 make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
@@ -685,7 +694,7 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
                                        &function, err);
   if (status != RS_OK)
     return status;
-  if (rs_pool_is_foreign(pool))  /* a '__transfer' has forked? */
+  if (rs_pool_is_foreign(pool))  /* has a '__transfer' forked? */
     return rs_fork_fail(err, "pool");
   rs_job *const job = rs_job_new(&pool->queue, function, options, NULL);
   if (!function->constant)
@@ -707,7 +716,8 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
   return status;
 }
 
-/* The function and 'nargs' values from 'first' on are on the stack. */
+/* Check that the function and 'nargs' values from 'first' on are on the
+   stack. */
 static int
 check_call (const rs_pool *pool, const rs_outbox *o, lua_State *L,
             int function, int first, int nargs, rs_error *err)
@@ -730,7 +740,7 @@ check_call (const rs_pool *pool, const rs_outbox *o, lua_State *L,
   return RS_OK;
 }
 
-/* The same for a function below 'nargs' arguments on top of the stack. */
+/* Check that a function is below 'nargs' arguments on top of the stack. */
 static int
 check_top (const rs_pool *pool, lua_State *L, int nargs, rs_error *err)
 {
@@ -779,7 +789,7 @@ rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
                                       "see to the deadline");
   if (status == RS_OK)
     status = submit(pool, job, L, err);
-  /* The deadline may have passed before it was there. */
+  /* The deadline may have passed before the job was queued. */
   if (status == RS_OK
       && rs_wish_reason(&job->call.wish) != RS_REASON_NONE
       && queue_claim(&pool->queue, job)) {

@@ -8,7 +8,7 @@
 
 #include "base/status.h"
 
-/* Plain calls between two looks at what can be let go of. */
+/* Plain calls between two trims of the state. */
 enum { TRIM = 32 };
 
 static rs_state_runner *

@@ -4,11 +4,12 @@
  *
  * A worker opens its runner, has the calls of its jobs run there, and closes
  * it.  With RS_RESET_FRESH each job has a new runner, opened ahead, while
- * nobody waits for it; otherwise there is a new one when the old one is spent.
+ * nobody waits for it; otherwise a worker renews its runner when that is
+ * spent.
  *
- * A worker blocks the signals that are the host's business; those that tell
- * of its own faults stay open, since a blocked SIGSEGV ends the process
- * without a handler or a report.  So does the one that stops its job.
+ * A worker blocks the signals that are the host's business.  Open are the
+ * signals that tell of the worker's own faults, since a blocked SIGSEGV ends
+ * the process without a handler or a report, and the signal that stops jobs.
  */
 #include "pool/pool.h"
 
@@ -23,23 +24,23 @@
 #include "base/spin.h"
 #include "base/status.h"
 
-enum { LOOKS = 800 };  /* for a worker that opens or ends */
+enum { LOOKS = 800 };  /* looks for a worker that opens or ends */
 
-/* Workers that may be stuck, and are replaced, at least; or twice as many as
-   the pool has. */
+/* Workers that may be stuck and are still replaced: so many, or twice as many
+   as the pool may have, if that is more. */
 enum { MAX_STUCK = 8 };
 
 enum { BITS = 64 };  /* in a word of 'numbers' */
 
-/* Nested data and patterns recurse in C: up to 512 KiB, and three times that
-   under a sanitizer. */
+/* Bytes: nested data and patterns recurse in C, up to 512 KiB, and three times
+   that under a sanitizer. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define STACK_SIZE (4u << 20)
 #else
 #define STACK_SIZE (1u << 20)
 #endif
 
-/* All signals but these are blocked in a worker. */
+/* Signals that are open in a worker; all others are blocked. */
 static const int open_signals[] = {
   SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF
 };
@@ -74,7 +75,7 @@ rs_worker_free (rs_worker *w)
   free(w);
 }
 
-/* It is one of 'workers' no more, and its number is free. */
+/* Take the worker out of 'workers', and free its number. */
 static void
 unlist_locked (rs_pool *pool, rs_worker *w)
 {
@@ -87,7 +88,7 @@ unlist_locked (rs_pool *pool, rs_worker *w)
 
 /* ------------------------------------------------------ opening and ending */
 
-/* 'workers' or 'opening' got less. */
+/* Tell that 'workers' or 'opening' got less. */
 static void
 change_locked (rs_pool *pool)
 {
@@ -110,9 +111,10 @@ has_changed (const void *ud)
 }
 
 /*
- * While this thread spins its CPU is never idle, and a worker whose thread was
- * started on another one, where somebody else runs, is not moved over; so it
- * sleeps after some 40 us of its own, which is as much as a wake-up costs.
+ * While this thread spins its CPU is never idle.  A worker whose thread was
+ * started on another CPU, where another program runs, is not moved over then;
+ * so this thread sleeps after some 40 us of its own, which is as much as a
+ * wake-up costs.
  */
 int
 rs_pool_watch_locked (rs_pool *pool, double deadline)
@@ -138,10 +140,11 @@ rs_pool_is_wanted_locked (const rs_pool *pool)
       || rs_sched_count_locked(&pool->sched).held > 0;
 }
 
-enum { CLAIMS = 64 };  /* of seeding workers at a time */
+enum { CLAIMS = 64 };  /* workers that are told at a time */
 
-/* Some of the workers that may be seeding a runspace, and were not told to
-   stop it: references to how that is done.  How many; 0: no more. */
+/* Ask workers that may be seeding a runspace, and were not asked before, to
+   stop; 'out' has references to their rs_cancel.  Returns how many; 0: no
+   more. */
 static size_t
 claim_seeding_locked (rs_pool *pool, rs_cancel *out[CLAIMS])
 {
@@ -183,8 +186,8 @@ rs_pool_is_over_locked (const rs_pool *pool)
   return counts.held == 0 && counts.running == 0;
 }
 
-/* Something that may have been the last of it is not there any more.  Once it
-   is over it stays so: all workers that leave then need not count again. */
+/* Stop seeding if the last job or worker may have gone.  A pool that is over
+   stays so: the workers that leave after that need not count again. */
 void
 rs_pool_stop_seeding_if_over (rs_pool *pool)
 {
@@ -203,7 +206,7 @@ rs_pool_stop_seeding_if_over (rs_pool *pool)
 void
 rs_pool_tell_room (rs_pool *pool)
 {
-  /* Set by a waiter under the lock, before which it has looked for room. */
+  /* A waiter sets the flag under the lock, and looks for room after that. */
   if (!atomic_load_explicit(&pool->full, memory_order_relaxed))
     return;
   rs_list *link;
@@ -240,7 +243,7 @@ rs_pool_fail_queued (rs_pool *pool, const rs_error *err)
 
 /* ------------------------------------------------------ taking and leaving */
 
-/* The thread runs. */
+/* Note that the thread runs. */
 static void
 begin (rs_worker *w)
 {
@@ -255,7 +258,7 @@ begin (rs_worker *w)
   rs_pool_unlock(pool);
 }
 
-/* Wake them, and drop the reference; or NULL. */
+/* Wake the events, and drop the reference; NULL: nothing to do. */
 static void
 wake (rs_events *events)
 {
@@ -264,7 +267,8 @@ wake (rs_events *events)
   rs_events_unref(events);
 }
 
-/* Its runner is there, or could not be opened: 'status' and text. */
+/* Note that the runner is there, or could not be opened: 'status' and the text
+   of 'err'. */
 static void
 set_opened (rs_worker *w, int status, const rs_error *err)
 {
@@ -284,7 +288,7 @@ set_opened (rs_worker *w, int status, const rs_error *err)
   wake(watcher);
 }
 
-/* It takes no more jobs. */
+/* Take no more jobs. */
 static void
 leave_locked (rs_pool *pool, rs_worker *w)
 {
@@ -295,14 +299,16 @@ leave_locked (rs_pool *pool, rs_worker *w)
   rs_sched_leave_locked(&pool->sched, &w->seat);
 }
 
-/* More than there may be: the reason for the last one is over. */
+/* True when there are more workers than there may be: the job for which the
+   last one was added does not wait any more. */
 static bool
 is_surplus_locked (const rs_pool *pool)
 {
   return pool->alive > pool->max + pool->blocked;
 }
 
-/* Fill the hand of the worker, or sit down; false when it is to leave. */
+/* Fill the hand of the worker, or sit down; false when the worker is to
+   leave. */
 static bool
 look_for_job (rs_pool *pool, rs_worker *w, bool *sits)
 {
@@ -317,14 +323,14 @@ look_for_job (rs_pool *pool, rs_worker *w, bool *sits)
   return stay;
 }
 
-/* It sits: wait for a job; false when it is to leave, after 'leave' or what
-   that is from now on. */
+/* Wait for a job in a seat that sits; false when the worker is to leave, after
+   the instant '*leave', which is set here if it is 0. */
 static bool
 wait_for_job (rs_pool *pool, rs_worker *w, double *leave)
 {
   if (rs_seat_spin(&w->seat))
     return true;
-  /* The host whose job it was may go. */
+  /* The host of the last job may go. */
   rs_events_unref(w->served);
   w->served = NULL;
   pool->kind->rest(w->runner);
@@ -347,7 +353,8 @@ wait_for_job (rs_pool *pool, rs_worker *w, double *leave)
   return stay;
 }
 
-/* Wait for the next job, whose reference becomes the worker's; NULL: end. */
+/* Wait for the next job, whose reference becomes the worker's; NULL: the
+   worker ends. */
 static rs_job *
 take (rs_worker *w)
 {
@@ -366,7 +373,8 @@ take (rs_worker *w)
   return job;
 }
 
-/* There may be another job, for which its runner is worth renewing. */
+/* True when there may be another job, for which it is worth renewing the
+   runner. */
 static bool
 stays (rs_worker *w)
 {
@@ -434,8 +442,8 @@ rs_worker_reserve_locked (rs_pool *pool)
 
 /* ----------------------------------------------------------------- losing */
 
-/* So many are stuck that no more are replaced: what is queued waits for those
-   that are left, or for one that comes back. */
+/* True when so many workers are stuck that no more are replaced: what is
+   queued waits for the workers that are left, or for one that comes back. */
 static bool
 has_lost_too_many_locked (const rs_pool *pool)
 {
@@ -458,12 +466,12 @@ rs_worker_abandon_locked (rs_pool *pool, rs_worker *w)
   pool->lost_workers++;
   if (w->began)
     pthread_detach(w->thread);
-  rs_spin_leave();  /* for it */
+  rs_spin_leave();  /* in place of the worker */
   leave_locked(pool, w);
 }
 
-/* Is there to be a worker in the place of one that was lost, or has come back?
-   It is 'next' then, or that is NULL: no memory. */
+/* True when there is to be a worker in the place of one that was lost, or has
+   come back.  '*next' is the new worker, or NULL: no memory. */
 static bool
 replace_locked (rs_pool *pool, rs_worker **next)
 {
@@ -474,8 +482,8 @@ replace_locked (rs_pool *pool, rs_worker **next)
   return again;
 }
 
-/* Start it.  If that cannot be, what is queued waits for a worker that comes
-   back; it fails if there is none that could. */
+/* Start a worker in the place of a lost one.  If that fails, what is queued
+   waits for a lost worker that comes back; it fails if there is none. */
 static void
 start_instead (rs_pool *pool, rs_worker *next)
 {
@@ -491,7 +499,7 @@ start_instead (rs_pool *pool, rs_worker *next)
 
 /*
  * rs_cancel_owner: the worker does not come back from its job, which is about
- * to end as lost.  If it ever comes back, it ends.  Any thread.
+ * to end as lost.  A worker that ever comes back ends.  Any thread.
  */
 static void
 lose (void *ud)
@@ -503,7 +511,7 @@ lose (void *ud)
   if (!w->abandoned)
     rs_worker_abandon_locked(pool, w);
   rs_job *const job = rs_seat_job_locked(&w->seat);
-  if (job != NULL)  /* or is a runspace seeded for the next one? */
+  if (job != NULL)  /* NULL: a runspace was being seeded */
     pool->sched.finished++;
   if (!w->opened) {
     w->opened = true;
@@ -517,12 +525,13 @@ lose (void *ud)
     start_instead(pool, next);
   rs_pool_stop_seeding_if_over(pool);
   wake(watcher);
-  /* One that was between two attempts has had no token to tell it. */
+  /* A job between two attempts has no token, so it is ended here. */
   if (job != NULL)
     rs_job_lose_call(&job->call);
 }
 
-/* Its thread ends, and with that the worker, unless somebody joins it. */
+/* Leave the pool, and end.  The worker is freed here, unless another thread
+   joins it. */
 static void
 leave (rs_worker *w)
 {
@@ -531,7 +540,8 @@ leave (rs_worker *w)
   rs_pool_lock(pool);
   if (!w->abandoned)
     rs_spin_leave();
-  leave_locked(pool, w);  /* its runspace could not be made? */
+  leave_locked(pool, w);  /* not done yet where the runner could not be
+                             opened */
   const bool none = !w->abandoned && pool->alive == 0
                  && pool->failed_workers > 0;
   const rs_error failure = pool->failure;
@@ -544,7 +554,7 @@ leave (rs_worker *w)
   bool again = false;
   rs_pool_lock(pool);
   const bool joined = pool->closing && !w->abandoned;
-  if (w->abandoned) {  /* it was lost, and has come back? */
+  if (w->abandoned) {  /* was it lost, and has come back? */
     pool->stuck--;
     again = replace_locked(pool, &next);
   }
@@ -567,7 +577,7 @@ leave (rs_worker *w)
 
 /* -------------------------------------------------------------- the thread */
 
-/* Its calls are those of jobs. */
+/* The owner of a worker's calls, which are those of jobs. */
 static const rs_cancel_owner cancel_owner = {
   .lost_thread = lose,
   .hold_call = rs_job_hold_call,
@@ -582,9 +592,9 @@ tell_bytes (rs_worker *w)
 }
 
 /*
- * What it runs may fork, and go on in the child: there this is the only
- * thread, and its pool is not.  So it ends, and the process with it, as with
- * each last thread: pthread_exit(3).
+ * End the process if this is a child that a job has forked: there this is the
+ * only thread, and the pool is not the child's.  The process ends with its
+ * last thread: pthread_exit(3).
  */
 static void
 end_child (const rs_worker *w)
@@ -604,8 +614,8 @@ close_runner (rs_worker *w)
   end_child(w);
 }
 
-/* A runner, which is opened for 'job', or NULL, and stopped with it.  False,
-   and 'err' filled, on failure. */
+/* Open a runner for 'job', or for any job with NULL.  A stop of 'job' stops the
+   opening, too.  False, and 'err' filled, on failure. */
 static bool
 open_runner (rs_worker *w, rs_job *job, rs_error *err)
 {
@@ -630,7 +640,8 @@ open_runner (rs_worker *w, rs_job *job, rs_error *err)
   return true;
 }
 
-/* The same in place of the one that it may have. */
+/* Open a runner as 'open_runner', in place of the one that the worker may
+   have. */
 static bool
 renew (rs_worker *w, rs_job *job, rs_error *err)
 {
@@ -643,8 +654,8 @@ renew (rs_worker *w, rs_job *job, rs_error *err)
   return true;
 }
 
-/* Run the job, and end it.  There is no runner afterwards when it could not be
-   renewed on the way. */
+/* Run the job, and end it.  The worker has no runner afterwards when it could
+   not be renewed on the way. */
 static void
 run (rs_worker *w, rs_job *job, rs_error *err)
 {
@@ -663,13 +674,13 @@ run (rs_worker *w, rs_job *job, rs_error *err)
   end_child(w);
   if (w->runner != NULL)
     tell_bytes(w);
-  /* Who waits for the end of the job finds the worker free again. */
+  /* A thread that waits for the end of the job finds the worker free again. */
   rs_seat_done(&w->seat);
   rs_seat_end(&w->pool->sched, &w->seat);
   if (w->runner != NULL)
     rs_job_end_served(job, state);
   else {
-    if (err->status == RS_ESTOPPED)  /* its own wish, or it is lost */
+    if (err->status == RS_ESTOPPED)  /* the job is to stop, or is lost */
       rs_job_end_queued(job, RS_REASON_CLOSED);
     else
       rs_job_fail(job, err->text);
@@ -677,8 +688,9 @@ run (rs_worker *w, rs_job *job, rs_error *err)
   }
 }
 
-/* The next job needs another runner: this one has had its time, or there is
-   none since its opening ended with the job that it was for. */
+/* True when the next job needs another runner: the old one has had its time,
+   or there is none since its opening was stopped with the job that it was
+   for. */
 static bool
 is_due (const rs_worker *w, const rs_error *err)
 {
