@@ -13,12 +13,11 @@
 
 /*
  * The halves of 'rs_pool_open', for a host that looks at other things
- * meanwhile.  'start'
- * starts the workers, and never waits.  'await_open' waits 'timeout' seconds
- * for them; when that was not enough it lets 'events' (or NULL) wake each time
- * when a worker is there, and returns RS_EBUSY.  Nothing else is done with the
- * pool before it has returned RS_OK, but to drop the reference: that stops
- * what seeds, too.
+ * meanwhile.  'start' starts the workers, and never waits.  'await_open' waits
+ * 'timeout' seconds for them; when that was not enough it lets 'events' (or
+ * NULL) wake each time when a worker is there, and returns RS_EBUSY.  Until it
+ * has returned RS_OK the pool may not be used, but its reference may be
+ * dropped: that stops the seeding of runspaces, too.
  */
 int rs_pool_start (const rs_pool_options *options, rs_pool **out,
                    rs_error *err);
@@ -32,84 +31,90 @@ int rs_pool_await_open (rs_pool *pool, rs_events *events, double timeout,
  */
 int rs_pool_shut (rs_pool *pool, rs_events *events);
 
-/* The queue of the pool is limited: RS_EFULL may come.  Constant. */
+/* True when the queue of the pool is limited: RS_EFULL may come.  Constant. */
 bool rs_pool_is_limited (const rs_pool *pool);
 
 /* ------------------------------------------------------------------- job */
 
 /*
- * [-0, +0, -]  'rs_submit' of the function, or source, at 'function' with the
- * 'nargs' values from 'first' on, wherever they stand, for who submits many
- * small jobs: the outbox of 'L' is looked up once, and nothing is moved.  The
- * stack has LUA_MINSTACK free slots.  Results, errors and threads as there.
+ * [-0, +0, -]  Do 'rs_submit' for the function, or source, at 'function' and
+ * the 'nargs' values from 'first' on, wherever they stand.  For a host that
+ * submits many small jobs: the outbox of 'L' is looked up once, and nothing is
+ * moved.  The stack has LUA_MINSTACK free slots.  Results, errors and threads
+ * are those of 'rs_submit'.
  */
 int rs_submit_at (rs_pool *pool, rs_outbox *outbox, lua_State *L, int function,
                   int first, int nargs, const rs_job_options *options,
                   rs_job **out, rs_error *err);
 
-/* 'rs_job_cancel' for a job that another one has started and does not wait
-   for any more, since that is stopped: the reason is "parent".  Any thread. */
+/* Do 'rs_job_cancel' with the reason "parent", for a job whose parent does not
+   wait for it any more, since the parent is stopped.  Any thread. */
 void rs_job_orphan (rs_job *job);
 
 /*
- * The results are not only data, so 'rs_job_push' may find that they cannot be
- * rebuilt: who tells of a job's end pushes them before.
+ * True when the results are not only data, so that 'rs_job_push' may find that
+ * they cannot be rebuilt: a host that tells of the job's end pushes them
+ * before.
  */
 bool rs_job_rebuilds (const rs_job *job);
 
 /*
- * In a runspace: run the job here if it is still queued at the runspace's own
+ * Run the job here, in a runspace, if it is still queued at the runspace's own
  * pool.  True when it was run.  Where many jobs wait for one another in this
  * runspace already, the pool may have one more worker instead, until
  * 'rs_job_unblock'.
  */
 bool rs_job_help (rs_job *job, lua_State *L);
 
-/* The wait for which 'rs_job_help' was called is over. */
+/* End the wait for which 'rs_job_help' was called. */
 void rs_job_unblock (lua_State *L);
 
-/* The sequence up to which 'rs_job_deliver' came.  The host's thread. */
+/* The sequence number up to which 'rs_job_deliver' came.  The host's
+   thread. */
 uint64_t rs_job_delivered (rs_job *job);
 
-/* A number for the host's own use, of the options at first.  The host's
-   thread. */
+/* A number for the host's own use, which the options have set at first.  The
+   host's thread. */
 unsigned *rs_job_slot (rs_job *job);
 
 /*
- * Wait at the job's events until it is settled, or another job is queued
- * there, or somebody poked, or the job that waits is to stop: the quickest way
- * to wait for one job.  May return too early.  RS_OK, RS_ETIMEOUT, or
- * RS_EINVAL for a job that has no events.  The host's thread.
+ * Wait at the job's events until the job is settled, or another job is queued
+ * there, or the events were poked, or the job that waits is to stop: the
+ * quickest way to wait for one job.  May return too early.  RS_OK,
+ * RS_ETIMEOUT, or RS_EINVAL for a job that has no events.  The host's thread.
  */
 int rs_job_await (rs_job *job, double timeout);
 
 /*
- * Look for its end for some 25 us, if there is a CPU for that, and never
- * sleep.  True when it is settled and nothing is queued.  The host's thread.
+ * Look for the end of the job for some 25 us, if there is a CPU for that, and
+ * never sleep.  True when the job is settled and no notice is queued.  The
+ * host's thread.
  */
 bool rs_job_look (rs_job *job);
 
 /*
- * [-0, +n, e]  Push the results of a job that is settled, completed, and has
- * but small ones, and take over the reference: it is given up before anything
- * can be raised.  False, and nothing happens, for other jobs: 'rs_job_push'.
+ * [-0, +n, e]  Push the results of a job that is settled, has completed, and
+ * has only small results, and take over the reference: it is given up before
+ * anything can be raised.  False, and nothing happens, for other jobs:
+ * 'rs_job_push'.
  */
 bool rs_job_take (rs_job *job, lua_State *L, int *n);
 
-/* The results of 'job' will be taken soon, if it is there at all: let the
-   memory come from the CPU of its worker.  It may be gone, or NULL. */
+/* Fetch the memory of 'job' from the CPU of its worker: its results will be
+   taken soon.  The job may be gone, or NULL. */
 void rs_job_expect (const rs_job *job);
 
-/* Somebody looks at how the job ended, so that needs no report. */
+/* Note that a host looks at how the job ended, so that the end needs no
+   report. */
 void rs_job_see (rs_job *job);
 
 /* ----------------------------------------------------------------- batch */
 
 /*
- * [-0, +0, m]  A short way for numbers, strings and booleans: store those that
- * the next items of the current chunk have left at their indices in the table
- * at 'index', with raw access.  Returns how many; 0 says that 'rs_batch_next'
- * has to be asked, for whatever reason.
+ * [-0, +0, m]  Store the results of next items of the current chunk at their
+ * indices in the table at 'index', with raw access: a short way for numbers,
+ * strings and booleans.  Returns how many; 0 says that 'rs_batch_next' has to
+ * be asked, for whatever reason.
  */
 size_t rs_batch_take (rs_batch *batch, lua_State *L, int index);
 
