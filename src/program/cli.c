@@ -3,11 +3,11 @@
  * cli.c - the command line of the host program, and how it runs chunks.
  *
  * SIGINT: while a chunk runs, the handler lets the coroutine that runs raise
- * "interrupted!".  The handler runs on the main thread, the only one that may
- * touch the host's state, and passes on what another thread received.  The
- * error goes through the verb that waits, which stops its jobs.  A second one
- * ends the program, whatever it is at, while the first has not been raised (a
- * function in C goes on), and within a second.  Whatever SIGINT ends ends by
+ * "interrupted!".  Only the main thread may touch the host's state: on another
+ * thread the handler sends the signal on to the main one.  The error goes
+ * through the verb that waits, which stops its jobs.  A second SIGINT ends the
+ * program, whatever it is at, while the first has not been raised (a function
+ * in C goes on), and within a second.  A program that SIGINT ends, ends by
  * that signal.
  */
 #ifdef HAVE_CONFIG_H
@@ -51,7 +51,7 @@ static const char usage[] =
   "  --        stop handling options\n"
   "  -         stop handling options and execute stdin\n";
 
-/* Write 'text' as a terminal may have it. */
+/* Write 'text' to stderr, escaped as a terminal may have it. */
 static void
 put_plain (const char *text)
 {
@@ -64,7 +64,8 @@ put_plain (const char *text)
   free(plain);
 }
 
-/* Say what is wrong with an option, and which there are.  Returns false. */
+/* Say what is wrong with an option, and which options there are.  Returns
+   false. */
 static bool
 complain (const rs_cli *cli, const char *before, const char *option,
           const char *after)
@@ -78,8 +79,8 @@ complain (const rs_cli *cli, const char *before, const char *option,
 }
 
 /*
- * The argument of the option at '*i': the rest of it, or the next one, to
- * which '*i' then moves.  NULL if there is none.
+ * Return the argument of the option at '*i': the rest of the option, or the
+ * next argument, to which '*i' then moves.  NULL if there is none.
  */
 static const char *
 option_argument (const rs_cli *cli, int *i)
@@ -92,10 +93,11 @@ option_argument (const rs_cli *cli, int *i)
   return cli->argv[++*i];
 }
 
-/* More threads than any machine gives; a pool's 'max' has the same limit. */
+/* Workers at most: more threads than any machine gives; a pool's 'max' has the
+   same limit. */
 #define MAX_WORKERS 65536
 
-/* A number of workers in decimal digits, or 0. */
+/* Return the number of workers in 'text', in decimal digits; 0: it is none. */
 static unsigned
 parse_workers (const char *text)
 {
@@ -180,7 +182,7 @@ rs_cli_version (void)
 void
 rs_cli_message (const char *name, const char *message)
 {
-  /* At once, so that no line of a job comes between. */
+  /* The message is out at once, so that no line of a job comes in between. */
   fprintf(stderr, "%s%s%s\n", name != NULL ? name : "",
           name != NULL ? ": " : "", message);
   fflush(stderr);
@@ -198,20 +200,22 @@ rs_cli_report (lua_State *L, int status, const char *name)
   return status;
 }
 
-/* The call that SIGINT interrupts.  Calls nest when a chunk runs another. */
+/* The call that SIGINT interrupts: the outermost one, when a chunk runs
+   another. */
 static struct {
   lua_State *volatile L;    /* NULL: none */
-  pthread_t thread;         /* that runs 'L' */
-  rs_events *events;        /* where 'L' waits, or NULL */
+  pthread_t thread;         /* the thread that runs 'L' */
+  rs_events *events;        /* events at which 'L' waits, or NULL */
   volatile double last;     /* instant of the last SIGINT */
-  volatile bool pending;    /* it has not been raised */
-  bool raised;              /* it has been */
-  bool ended;               /* and nothing has caught it */
-  bool left;                /* our handler stays, behind the call, */
+  volatile bool pending;    /* the last SIGINT has not been raised */
+  bool raised;              /* a SIGINT has been raised */
+  bool ended;               /* a SIGINT was raised, and nothing has caught
+                               it */
+  bool left;                /* our handler stays after the call, */
   struct sigaction before;  /*   instead of this one */
 } running;
 
-/* A second SIGINT within so many seconds ends the program. */
+/* Seconds within which a second SIGINT ends the program. */
 #define IMPATIENCE 1.0
 
 void
@@ -221,7 +225,7 @@ rs_cli_set_events (rs_events *events)
   running.events = events;
 }
 
-/* rs_host_interrupt: it is raised, through handlers of events, too. */
+/* rs_host_interrupt: the error is raised, through handlers of events, too. */
 static void
 on_raise (lua_State *L)
 {
@@ -230,7 +234,7 @@ on_raise (lua_State *L)
   rs_parallel_interrupt(L);
 }
 
-/* End by SIGINT, as if nobody had taken it. */
+/* End by SIGINT, as if the program had no handler. */
 static _Noreturn void
 die (void)
 {
@@ -241,11 +245,11 @@ die (void)
   sigaddset(&set, SIGINT);
   raise(SIGINT);
   pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-  _exit(128 + SIGINT);  /* a debugger has swallowed it? */
+  _exit(128 + SIGINT);  /* has a debugger swallowed the signal? */
 }
 
-/* 'rs_host_interrupt' may be called by a handler; the poke ends a wait for
-   jobs, in which no hook would run. */
+/* The handler of SIGINT.  'rs_host_interrupt' may be called by a handler.  The
+   poke ends a wait for jobs, in which no hook would run. */
 static void
 on_interrupt (int signal)
 {
@@ -271,7 +275,7 @@ on_interrupt (int signal)
 int
 rs_cli_pcall (lua_State *L, int nargs, int nresults, int handler)
 {
-  if (running.L != NULL)  /* taken by the caller? */
+  if (running.L != NULL)  /* is this a call inside of one? */
     return lua_pcall(L, nargs, nresults, handler);
 
   /* Blocking calls return when the signal comes: no SA_RESTART. */
@@ -283,7 +287,8 @@ rs_cli_pcall (lua_State *L, int nargs, int nresults, int handler)
   const int status = lua_pcall(L, nargs, nresults, handler);
   running.L = NULL;
   running.pending = false;
-  /* The next one may be a second one; but who had a handler has it again. */
+  /* The next SIGINT may be a second one, so our handler stays; but a caller
+     that had a handler has it again. */
   if (running.last == 0 || before.sa_handler != SIG_DFL)
     sigaction(SIGINT, &before, NULL);
   else {
@@ -310,7 +315,7 @@ rs_cli_die_interrupted (void)
     die();
 }
 
-/* The message handler: make a text of the error value. */
+/* Message handler: make a text of the error value. */
 static int
 describe_error (lua_State *L)
 {
@@ -319,7 +324,7 @@ describe_error (lua_State *L)
                && strstr(message, "interrupted!") != NULL;
   if (message == NULL) {
     if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING)
-      return 1;  /* it speaks for itself: no traceback */
+      return 1;  /* the value speaks for itself: no traceback */
     message = lua_pushfstring(L, "(error object is a %s value)",
                               luaL_typename(L, 1));
   }
@@ -360,7 +365,7 @@ run_text (lua_State *L, const char *text, const char *chunkname,
 void
 rs_cli_set_arg (lua_State *L, const rs_cli *cli)
 {
-  /* Without a script, the program itself stands at 0. */
+  /* The program itself stands at 0 if there is no script. */
   const int zero = cli->script < cli->argc ? cli->script : 0;
   lua_createtable(L, cli->argc - zero, zero + 1);
   for (int i = 0; i < cli->argc; i++) {

@@ -37,33 +37,35 @@ bool rs_cli_parse (rs_cli *cli, int argc, char **argv);
 /* Print the versions of runspace and Lua on stdout. */
 void rs_cli_version (void);
 
-/* Print 'message' on stderr, behind the name of the program unless NULL. */
+/* Print 'message' on stderr, behind 'name' unless that is NULL. */
 void rs_cli_message (const char *name, const char *message);
 
 /* [-(status != LUA_OK), +0, -]  Print the error on top, if it is one, and
    return 'status'. */
 int rs_cli_report (lua_State *L, int status, const char *name);
 
-/* Where the state waits for its jobs: SIGINT ends such a wait. */
+/* Set the events at which the state waits for its jobs: SIGINT ends such a
+   wait. */
 void rs_cli_set_events (rs_events *events);
 
 /*
- * [-(nargs + 1), +(nresults|1), -]  'lua_pcall' during which the first
- * SIGINT raises "interrupted!" in 'L', and a second one does what it did
- * before the call.
+ * [-(nargs + 1), +(nresults|1), -]  Do 'lua_pcall'.  Meanwhile the first
+ * SIGINT raises "interrupted!" in 'L'.  A second one ends the program, if the
+ * first was not raised yet or is less than a second old.
  */
 int rs_cli_pcall (lua_State *L, int nargs, int nresults, int handler);
 
-/* If SIGINT has ended what ran, end by it, so that the caller, a loop of a
-   shell, say, knows, and ends, too. */
+/* End by SIGINT if SIGINT has ended what ran, so that the caller (the loop of
+   a shell, say) knows, and ends, too. */
 void rs_cli_die_interrupted (void);
 
-/* What was interrupted is over, and the user has the prompt again: the next
-   SIGINT is a first one. */
+/* Forget the last SIGINT, since the user has the prompt again: the next one is
+   a first one. */
 void rs_cli_forgive (void);
 
-/* [-(nargs + 1), +(nresults|1), -]  The same; an error that is left is a
-   text, with a traceback unless the error value speaks for itself. */
+/* [-(nargs + 1), +(nresults|1), -]  Do 'rs_cli_pcall'; an error that is left
+   is a text, with a traceback unless the error value speaks for itself
+   ('__tostring'). */
 int rs_cli_call (lua_State *L, int nargs, int nresults);
 
 /* [-0, +0, e]  Set the global 'arg': the script at 0, what led to it below,
@@ -74,13 +76,16 @@ void rs_cli_set_arg (lua_State *L, const rs_cli *cli);
    has been reported. */
 int rs_cli_run_init (lua_State *L, const rs_cli *cli);
 
-/* [-0, +0, e]  Do what -e, -l and -W ask, in their order.  As above. */
+/* [-0, +0, e]  Do what -e, -l and -W ask, in their order.  A Lua status; the
+   error has been reported. */
 int rs_cli_run_options (lua_State *L, const rs_cli *cli);
 
-/* [-0, +0, e]  Run the script with its arguments.  As above. */
+/* [-0, +0, e]  Run the script with its arguments.  A Lua status; the error has
+   been reported. */
 int rs_cli_run_script (lua_State *L, const rs_cli *cli);
 
-/* [-0, +0, e]  Run standard input, to its end, as one chunk.  As above. */
+/* [-0, +0, e]  Run standard input, to its end, as one chunk.  A Lua status;
+   the error has been reported. */
 int rs_cli_run_stdin (lua_State *L, const rs_cli *cli);
 
 #endif

@@ -43,15 +43,15 @@ open_libraries (lua_State *L, const rs_cli *cli)
   rs_cli_set_events(rs_parallel_events(L));
 }
 
-/* Everything that can raise.  Takes the rs_cli, returns whether all of it
-   went well. */
+/* Do all that can raise.  Takes the rs_cli, returns true if all of it went
+   well. */
 static int
 run (lua_State *L)
 {
   const rs_cli *const cli = lua_touserdata(L, 1);
   const bool has_script = cli->script < cli->argc;
   const bool asked = has_script || cli->statements || cli->version;
-  /* Nothing asked, at a terminal: a prompt is what they came for. */
+  /* A user at a terminal who asked for nothing wants a prompt. */
   const bool prompt = cli->interactive || (!asked && isatty(STDIN_FILENO));
 
   if (prompt)
@@ -73,12 +73,12 @@ run (lua_State *L)
     rs_repl_run(L);
   }
   else if (!asked)
-    rs_cli_run_stdin(L, cli);  /* its failure does not count: lua5.4 */
+    rs_cli_run_stdin(L, cli);  /* its failure does not count, as in lua5.4 */
   lua_pushboolean(L, true);
   return 1;
 }
 
-/* What the program does; its exit status. */
+/* Run the program on the stack of the caller; returns its exit status. */
 static int
 start (int argc, char **argv)
 {
@@ -102,11 +102,13 @@ start (int argc, char **argv)
 
 /* ------------------------------------------------------------- its stack */
 
-/* Lua may nest 200 calls of C functions, which take up to 600 KiB. */
+/* Bytes of stack that are enough: Lua may nest 200 calls of C functions, which
+   take up to 600 KiB. */
 #define ENOUGH ((rlim_t) 1 << 20)
 #define OWN_STACK ((size_t) 8 << 20)
 
-/* For the function that runs on it, which gets no pointers. */
+/* The arguments and the exit status of 'start_there', which gets no pointers
+   from makecontext(3). */
 static struct {
   int argc;
   char **argv;
@@ -119,8 +121,8 @@ start_there (void)
   program.status = start(program.argc, program.argv);
 }
 
-/* Run on a stack of our own; false when there is none, or no way to get on
-   it. */
+/* Run the program on a stack of its own; false when there is none, or no way
+   to get on it. */
 static bool
 start_elsewhere (void)
 {
@@ -134,7 +136,8 @@ start_elsewhere (void)
                            | MAP_STACK, -1, 0);
   if (stack == MAP_FAILED || getcontext(&there) != 0)
     return false;
-  mprotect(stack, 65536, PROT_NONE);  /* a fault rather than a wrong value */
+  mprotect(stack, 65536, PROT_NONE);  /* an overflow faults, and overwrites
+                                         nothing */
   there.uc_stack.ss_sp = stack;
   there.uc_stack.ss_size = OWN_STACK;
   there.uc_link = &here;
@@ -144,7 +147,8 @@ start_elsewhere (void)
 #endif
 }
 
-/* A sanitizer has to be told of other stacks, and needs a large one anyway. */
+/* True when the stack is too small.  Under a sanitizer it never is: a
+   sanitizer has to be told of other stacks, and needs a large one anyway. */
 static bool
 is_small (void)
 {

@@ -50,7 +50,7 @@
 #include "program/cli.h"
 #include "lparallel.h"
 
-/* What came of asking for a line. */
+/* Outcome of asking for a line. */
 typedef enum {
   LINE_READ,
   LINE_END,         /* no more input */
@@ -68,8 +68,8 @@ note_interrupt (int signal)
 
 /* -------------------------------------------- the Lua part of the module */
 
-/* [-0, +0, -]  A reference to a function of the module, or to nothing: then
-   the prompt does without it. */
+/* [-0, +0, -]  Return a reference to a function of the module, or to nothing:
+   the prompt does without it then. */
 static int
 require_function (lua_State *L, const char *module, const char *name)
 {
@@ -103,7 +103,8 @@ dispatch (lua_State *L)
 
 /* --------------------------------------------------------- a plain line */
 
-/* Wait until stdin can be read, though somebody made it non-blocking. */
+/* Wait until stdin can be read, which others may have made non-blocking.
+   False when that cannot be waited for. */
 static bool
 await_input (void)
 {
@@ -162,14 +163,14 @@ read_plain (lua_State *L, const char *prompt, bool echo)
 enum { HISTORY_MAX = 1000 };  /* entries in memory, lines in the file */
 enum { HISTORY_BYTES = 1 << 20 };  /* of the file that are looked at */
 
-/* Readline calls back without a context. */
+/* The state of the editor: readline calls back without a context. */
 static struct {
-  lua_State *L;    /* whose globals are completed */
+  lua_State *L;    /* the state whose globals are completed */
   int names;       /* reference to 'parallel.names.of', or LUA_NOREF */
   char *line;      /* malloc'ed; NULL at the end of input */
   bool done;       /* 'line' is valid */
   char *history;   /* path of the file; malloc'ed; NULL: none */
-  int told[2];     /* a pipe: jobs have printed; -1: none */
+  int told[2];     /* a pipe that tells that jobs have printed; -1: none */
 } editor = { .told = { -1, -1 } };
 
 static void
@@ -180,7 +181,8 @@ take_line (char *line)
   rl_callback_handler_remove();  /* or the prompt is printed again */
 }
 
-/* Is it told that jobs have printed? */
+/* True when the pipe tells that jobs have printed; takes that out of the
+   pipe. */
 static bool
 take_told (void)
 {
@@ -189,8 +191,8 @@ take_told (void)
       && read(editor.told[0], bytes, sizeof bytes) > 0;
 }
 
-/* What jobs print from now on is kept, if we can be told of it, which is not
-   so behind the last descriptor that is watched. */
+/* Keep what jobs print from now on, if the pipe can tell of that: its
+   descriptor has to be one that pselect(2) can watch. */
 static void
 hold_console (void)
 {
@@ -199,8 +201,8 @@ hold_console (void)
     rs_console_hold(editor.told[1]);
 }
 
-/* Let out what jobs print, and run handlers, while a line is being edited:
-   what is printed stands above it. */
+/* Let out what jobs print above the line that is being edited, and run
+   handlers. */
 static void
 dispatch_above_line (lua_State *L)
 {
@@ -269,7 +271,8 @@ edit_step (void)
   else {
     const bool stop = rl_pending_signal() == SIGTSTP;
     rl_check_signals();
-    if (stop)  /* and back: the screen shows other things by now */
+    if (stop)  /* the program was stopped, and is back: the screen shows other
+                  things by now */
       rl_forced_update_display();
   }
   return ready >= 0 || error == EINTR;
@@ -336,14 +339,16 @@ is_name (const char *s)
                      "abcdefghijklmnopqrstuvwxyz0123456789_")] == '\0';
 }
 
-/* What is completed. */
+/* The text that is completed, and what was found. */
 typedef struct {
   const char *text;
-  const char *stem;  /* the end of it, of which names are looked for */
+  const char *stem;  /* the end of 'text': the beginning of the names to be
+                        found */
   int found;         /* stack slot of a table: the texts completed, as keys */
 } completion;
 
-/* [-0, +0, m]  The name at 'index', a key of any type, is one of them. */
+/* [-0, +0, m]  Add the name at 'index', a key of any type, to what was found
+   if it begins with the stem. */
 static void
 add_match (lua_State *L, const completion *c, int index)
 {
@@ -362,7 +367,8 @@ add_match (lua_State *L, const completion *c, int index)
 }
 
 /* [-0, +(1|0), e]  Push the names that the module has for the value on top,
-   and whether each is a function; false when it is none of its values. */
+   and whether each is a function; false when the value is not one of the
+   module's. */
 static bool
 push_names (lua_State *L)
 {
@@ -378,7 +384,7 @@ push_names (lua_State *L)
   return false;
 }
 
-/* [-1, +0, e]  Names of fields of the value on top.  After a colon, only
+/* [-1, +0, e]  Find names of fields of the value on top.  After a colon, only
    functions count. */
 static void
 find_matches (lua_State *L, const completion *c)
@@ -508,7 +514,8 @@ make_directories (char *path)
   }
 }
 
-/* Where the history is kept, malloc'ed, or NULL if there is no such place. */
+/* Return the path of the history's file, malloc'ed, or NULL if there is no
+   place for it. */
 static char *
 history_path (void)
 {
@@ -540,8 +547,8 @@ open_history (int flags)
   return -1;
 }
 
-/* Leave only the end of the file, from the beginning of an entry on, if it is
-   too long to be read.  False when that cannot be done. */
+/* Cut a file that is too long to be read: only its end is left, from the
+   beginning of an entry on.  False when that cannot be done. */
 static bool
 shorten_history (int file)
 {
@@ -566,7 +573,8 @@ shorten_history (int file)
   return good;
 }
 
-/* Entries of several lines are told apart by the time before each. */
+/* Load the history.  Entries of several lines are told apart by the time
+   before each. */
 static void
 load_history (void)
 {
@@ -579,7 +587,7 @@ load_history (void)
     return;
   make_directories(editor.history);
   int file = open_history(O_RDWR);
-  if (file < 0)  /* it may be for reading only */
+  if (file < 0)  /* the file may be for reading only */
     file = open_history(O_RDONLY);
   const bool good = file >= 0 && shorten_history(file);
   if (file >= 0)
@@ -633,7 +641,8 @@ start_editor (lua_State *L)
   rl_completer_quote_characters = "\"'";
   rl_bind_key('\t', indent_or_complete);
   if (pipe2(editor.told, O_CLOEXEC | O_NONBLOCK) != 0)
-    editor.told[0] = editor.told[1] = -1;  /* then lines go out as they are */
+    editor.told[0] = editor.told[1] = -1;  /* lines of jobs go out as they are
+                                              then */
   load_history();
 }
 
@@ -667,7 +676,7 @@ static void stop_editor (void) { }
 
 /* --------------------------------------------------------------- a chunk */
 
-/* What the loop knows of its surroundings. */
+/* The surroundings of the prompt. */
 typedef struct {
   bool input_tty;   /* somebody types */
   bool edit;        /* with line editing */
@@ -708,7 +717,8 @@ read_line (lua_State *L, const repl *r, bool first)
   return status;
 }
 
-/* [-0, +0, -]  Is the error on top that of a chunk that only wants more? */
+/* [-0, +0, -]  True when the error on top is that of a chunk that only wants
+   more. */
 static bool
 wants_more (lua_State *L, int status)
 {
@@ -721,7 +731,7 @@ wants_more (lua_State *L, int status)
       && strcmp(message + length - (sizeof mark - 1), mark) == 0;
 }
 
-/* [-(0|1), +0, -]  The same; pops the error if it is. */
+/* [-(0|1), +0, -]  Do 'wants_more', and pop the error if it is true. */
 static bool
 incomplete (lua_State *L, int status)
 {
@@ -777,7 +787,7 @@ read_chunk (lua_State *L, const repl *r, int *status)
     line = read_line(L, r, false);
     if (line == LINE_INTERRUPTED)
       return line;
-    if (line == LINE_END) {  /* then what is missing is an error */
+    if (line == LINE_END) {  /* what is missing is an error then */
       *status = load_chunk(L, 1);
       break;
     }
@@ -793,7 +803,7 @@ read_chunk (lua_State *L, const repl *r, int *status)
 
 /* --------------------------------------------------------------- results */
 
-/* Columns of the terminal. */
+/* Return the columns of the terminal. */
 static int
 columns (void)
 {
@@ -833,7 +843,8 @@ print_results (lua_State *L, const repl *r)
   rs_level_room(L, 2 * lua_gettop(L) + LUA_MINSTACK,
                 "too many results to print");
   lua_getglobal(L, "print");
-  const bool own = lua_iscfunction(L, -1);  /* not one of the program's? */
+  const bool own = lua_iscfunction(L, -1);  /* the 'print' of Lua, not one of
+                                               the program's */
   lua_pop(L, 1);
   if (own)
     make_readable(L, r);

@@ -7,7 +7,7 @@
 
 #include <lua.h>
 
-/* Call it before anything reads standard input. */
+/* Prepare standard input; to be called before anything reads it. */
 void rs_repl_prepare (void);
 
 /* [-?, +0, e]  Read, run and show until the end of input.  Clears the
