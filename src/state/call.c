@@ -47,7 +47,7 @@ struct rs_run {
   rs_encoder *out;        /* the result; lent */
   rs_message *small;      /* the result, in the call's room; NULL: in 'out' */
   rs_decoder in;          /* the items, at the next one */
-  size_t item;            /* how many items were taken from 'in' */
+  size_t item;            /* number of the next item; from 0 */
   rs_decoder_place again; /* where the item that runs begins in 'in' */
   rs_mark mark;           /* where its record begins in 'out' */
   size_t good;            /* where the record begins in 'out' that completed
@@ -591,7 +591,7 @@ bad_state (rs_reason reason)
 
 /* ------------------------------------------------------------ a plain call */
 
-/* The body of a plain call: (run). */
+/* (run)  The body of a plain call. */
 static int
 call_body (lua_State *L)
 {

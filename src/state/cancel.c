@@ -528,8 +528,9 @@ keep_before (int signal, const struct sigaction *old)
                                                           : old->sa_handler);
 }
 
-/* How often each signal was taken.  A signal that was sent before the last
-   time may have gone to a handler of the program, and is not waited for. */
+/* How often 'take_signal' has set the handler, for each signal.  A signal that
+   was sent before the last time may have gone to a handler of the program, so
+   another one is sent. */
 static _Atomic unsigned times_taken[NSIG];
 
 /* Held while a handler is exchanged. */

@@ -118,7 +118,7 @@ call_wrapped (lua_State *L)
   if (n >= 0)
     return n;
   int status = lua_status(co);
-  if (status != LUA_OK && status != LUA_YIELD) {  /* it has raised? */
+  if (status != LUA_OK && status != LUA_YIELD) {  /* has 'co' raised? */
     status = close_coroutine(L, co);
     lua_xmove(co, L, 1);
   }

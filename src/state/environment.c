@@ -14,11 +14,11 @@
  * looked for when the call has ended: to the field '_G', which exists from the
  * start, and to the variable '_ENV' that all functions share.
  *
- * An environment that inherits is told apart from a plain table when a job
- * traverses it by 'next', gives it a metatable, or assigns to a name of the
- * globals (to set that name to nil later would call no '__newindex').  At each
- * of these the environment gets all of its fields itself ('own_fields').  From
- * then on it is dirty and has no metatable of this file, and names that
+ * A job must not notice that its environment inherits.  So the environment
+ * gets all of its fields itself ('own_fields') when the job traverses it by
+ * 'next', gives it a metatable, or assigns to a name of the globals: to set
+ * that name to nil later would call no '__newindex'.  From then on the
+ * environment is dirty and has no metatable of this file, and names that
  * modules give the globals are copied to it ('tell_job').  When the globals
  * have a metatable of a script (strict.lua, say), an environment has all of
  * its fields from the start, and a copy of that metatable.
@@ -219,7 +219,7 @@ assign_global (lua_State *L)
 
 /* -------------------------------------------------- the table of modules */
 
-/* [-0, +1, v] */
+/* [-0, +1, v]  Push the table of modules. */
 static void
 push_modules (lua_State *L)
 {

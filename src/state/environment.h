@@ -21,9 +21,9 @@
 /* The environment of a runspace; part of its rs_state. */
 typedef struct rs_environment {
   int reset;            /* RS_RESET_; constant */
-  bool dirty;           /* the environment was assigned to, or is another
-                           table than 'renew' makes: the next call gets a new
-                           one */
+  bool dirty;           /* the next call gets a new environment: this one was
+                           assigned to, cannot notice that, or is of a call
+                           that waits */
   int name_of_globals;  /* registry reference: the string "_G" */
   int metatable;        /* registry reference: of environments that inherit */
   int home;             /* registry reference: the userdata that keeps the

@@ -95,8 +95,8 @@ rs_host_close (lua_State *L)
 
 /* ------------------------------------------------------------ interruption */
 
-/* The interruption that 'rs_host_interrupt' has requested in the calling
-   thread; written by a signal handler of that thread. */
+/* The interruption that was requested in the calling thread; written by
+   'rs_host_interrupt', in a signal handler of that thread, and by the hook. */
 static _Thread_local struct {
   lua_State *main;                /* the main coroutine of the state */
   void (*told) (lua_State *L);    /* called before the error is raised */

@@ -15,10 +15,10 @@
 
 typedef enum rs_entry_kind {
   RS_ENTRY_PRELOAD,   /* 'open' */
-  RS_ENTRY_LOADER,    /* 'message': a function or a chunk of source */
+  RS_ENTRY_LOADER,    /* 'message': a function or a source text */
   RS_ENTRY_VARIABLE,  /* 'message': a value */
   RS_ENTRY_MODULE,    /* only 'name' */
-  RS_ENTRY_INIT       /* 'message': a function or a chunk of source */
+  RS_ENTRY_INIT       /* 'message': a function or a source text */
 } rs_entry_kind;
 
 typedef struct rs_entry {

@@ -20,7 +20,8 @@
 
 /* --------------------------------------------------- chunks of source text */
 
-/* [-0, +0, m]  Rebind the chunk on top, whose first upvalue is '_ENV'. */
+/* [-0, +0, m]  Let '_ENV' of the compiled source on top, its first upvalue, be
+   the environment of the job. */
 static void
 rebind (lua_State *L)
 {
@@ -209,7 +210,7 @@ os_setlocale (lua_State *L)
 /* ------------------------------------------------------------------ public */
 
 /* [-1, +0, m]  Put the value on top into the field 'name' of the table at
-   'index', if that field is there. */
+   'index', if the table has that field. */
 static void
 replace (lua_State *L, int index, const char *name)
 {

@@ -13,7 +13,8 @@
  *   load, loadfile,  give chunks the environment of the job, not the globals,
  *   dofile           which all jobs share
  *   os.exit          raises: a job cannot end the host
- *   os.setlocale     changes nothing: the locale belongs to the whole process
+ *   os.setlocale     raises if the locale would change: it belongs to the
+ *                    whole process
  */
 void rs_library_open (lua_State *L);
 

@@ -344,7 +344,7 @@ push_original (lua_State *L, int index, const char *name)
   }
 }
 
-/* [-0, +0, m]  'put' for a function whose one upvalue is its original. */
+/* [-0, +0, m]  Do as 'put', with the original as the closure's own upvalue. */
 static void
 wrap (lua_State *L, int index, const char *name, lua_CFunction f,
       const char *what, const char *remedy)

@@ -214,7 +214,8 @@ rs_state_trim (rs_state *s)
 {
   for (int i = 0; i < RS_STATE_KEPT; i++) {
     rs_message *const function = s->kept[i].function;
-    /* The state has the last reference, so no batch can send it again. */
+    /* The state has the last reference, so the function will not come again:
+       no batch and no host can send it. */
     if (function != NULL
         && atomic_load_explicit(&function->refs, memory_order_acquire) == 1) {
       luaL_unref(s->L, LUA_REGISTRYINDEX, s->kept[i].ref);

@@ -52,8 +52,8 @@ void rs_state_close (rs_state *s);
    wait. */
 unsigned rs_state_depth (const rs_state *s);
 
-/* Release the kept functions that no batch will send again.  To be called now
-   and then. */
+/* Release the kept functions whose messages only the state refers to: no batch
+   and no host will send them again.  To be called now and then. */
 void rs_state_trim (rs_state *s);
 
 /* Release the environment of the last job now, instead of when the next job
@@ -83,7 +83,7 @@ int rs_state_decode (lua_State *L, const rs_message *message,
    a source text that is compiled.  Returns how many. */
 int rs_state_push_function (lua_State *L, rs_message *message, int marks);
 
-enum { RS_STATE_KEPT = 4 };  /* functions of batches kept in a runspace */
+enum { RS_STATE_KEPT = 4 };  /* functions that a runspace keeps, at most */
 
 /* A call that runs; defined in call.c. */
 typedef struct rs_run rs_run;
