@@ -282,8 +282,8 @@ typedef struct part {
   rs_chunk chunk;           /* first field: of the call */
   rs_list link;             /* in 'flying' or 'ended' */
   size_t items;             /* items that end with the chunk */
-  size_t left;              /* items of these that were left at its end, and
-                               that no worker tries, */
+  size_t left;              /* of 'items': left at its end, and tried by no
+                               worker, */
   int why;                  /* for this status */
 } part;
 
@@ -429,8 +429,9 @@ tally_run (rs_batch *batch, rs_job *job)
   return t;
 }
 
-/* Count a chunk that is lost: its items are lost up to the one that it was at;
-   the rest are queued again. */
+/* Count a lost chunk: its items up to the one that ran are lost, and the rest
+   are queued again.  Where the chunk does not tell which one ran, all its
+   items are lost. */
 static tally
 tally_lost (rs_batch *batch, rs_job *job)
 {
@@ -786,8 +787,7 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
       over = rs_events_wait(batch->events, timeout == 0 ? 0
                             : rs_remaining(deadline)) == RS_ETIMEOUT;
     if (job == NULL && !over && batch->shared && !has_ended(batch))
-      return RS_EEVENT;  /* woken for another reason, which may matter to the
-                            caller */
+      return RS_EEVENT;  /* woken for something else, which may matter */
   }
   rs_job_info info;
   batch->current = ended;
@@ -1122,8 +1122,7 @@ rs_batch_take (rs_batch *batch, lua_State *L, int index)
   const int status = lua_pcall(L, 2, 0, 0);
   if (status != LUA_OK && status != LUA_ERRMEM && !t.in.bad)
     lua_error(L);  /* an error of a hook */
-  if (status != LUA_OK) {  /* one by one from now on: only one item has to
-                              fail */
+  if (status != LUA_OK) {  /* one by one: only the bad item fails */
     lua_pop(L, 1);
     batch->careful = true;
     return 0;

@@ -203,8 +203,7 @@ light_locked (rs_events *e)
   set(&e->stirred, e->woken || some);
   if (e->fds[0] < 0 || want == e->lit)
     return;
-  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);  /* no cancellation
-                                                              in between */
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);  /* uncancelled */
   if (want)
     e->lit = write(e->fds[1], bytes, 1) == 1;
   else {  /* with the bytes of signal handlers */

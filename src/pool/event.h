@@ -95,8 +95,7 @@ extern const rs_purse_kind rs_events_kind;
  */
 rs_notice *rs_events_get_spare (rs_events *e);
 unsigned rs_events_spares (const rs_events *e);  /* number of spare jobs */
-bool rs_events_reserve_spares (rs_events *e, unsigned n);  /* room for 'n'
-                                                              more */
+bool rs_events_reserve_spares (rs_events *e, unsigned n);  /* for 'n' more */
 bool rs_events_put_spare (rs_events *e, rs_notice *n,
                           void (*free) (rs_events *e, rs_notice *n));
 

@@ -286,9 +286,9 @@ job_free (rs_job *job)
 void
 rs_job_unref (rs_job *job)
 {
-  /* Release our reads and writes to the thread that frees.  The thread that
-     has the last reference need not count it down: most often that is the one
-     with the handle. */
+  /* Release our reads and writes to the thread that frees.  A thread that has
+     the last reference takes it from nobody, so it does not count: most often
+     that thread has the handle. */
   if (job != NULL
       && (atomic_load_explicit(&job->refs, memory_order_acquire)
             == (RS_JOB_SETTLED | 1)
@@ -367,7 +367,8 @@ sleeper_at (rs_job *job)
   };
 }
 
-/* True when the end in this state is one that somebody should hear of. */
+/* True for the final states of which a host should hear, unless it has
+   looked. */
 static bool
 is_bad (rs_job_state state)
 {
@@ -844,7 +845,7 @@ end (rs_job *job, rs_job_state state, rs_reason reason, bool leave)
                                          RS_JOB_SETTLED - (leave ? 1 : 0));
   if (events != NULL)  /* a batch has woken the host if that matters */
     rs_events_stir(events);
-  if (leave && refs == 1)  /* does nobody else have it? */
+  if (leave && refs == 1)  /* is no reference left? */
     job_free(job);
 }
 

@@ -39,7 +39,8 @@ pool_of (rs_queue *q)
 
 /* ----------------------------------------- what jobs and batches ask of us */
 
-/* True when the queue takes no more messages of so many bytes. */
+/* True when the queue has no room for a job whose messages have 'bytes'
+   bytes. */
 static bool
 is_full_locked (const rs_pool *pool, size_t bytes)
 {
@@ -481,8 +482,7 @@ rs_pool_close (rs_pool *pool, double timeout)
   bool ended = wait_for_workers_locked(pool, deadline);
   /* Without workers, nobody would run what is still queued. */
   if (!ended || rs_pool_is_wanted_locked(pool)) {
-    const bool over = rs_pool_is_over_locked(pool);  /* do workers only have to
-                                                        go? */
+    const bool over = rs_pool_is_over_locked(pool);  /* only workers left */
     rs_pool_unlock(pool);
     rs_pool_stop_seeding(pool);
     cancel_all(pool, RS_REASON_CLOSED, RS_GRACE);

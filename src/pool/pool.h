@@ -7,7 +7,7 @@
  * one, and so has each worker, job and batch, so that a job's handle and a
  * worker left behind may outlive the pool.
  *
- * A worker is in one of these:
+ * A worker is in one of these states:
  *
  *     opening --> waiting <--> running --> leaving --> gone
  *        \------------------------------->/

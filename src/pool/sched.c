@@ -475,8 +475,7 @@ rs_sched_push_locked (rs_sched *s, rs_job *job, bool last)
   if (s->full_hands > 0 && job->priority > s->lowest)
     recall_locked(s);
   if (put_locked(s, job, last))
-    return s->queued == 0;  /* or the job waits, and an older one was put
-                               there */
+    return s->queued == 0;  /* or an older job was put there */
   rs_seat *const seat = choose_seat_locked(s);
   if (seat == NULL
       || (seat->asleep && (s->waking > 0 || can_wait_locked(s, job)))) {
@@ -525,8 +524,7 @@ fill_locked (rs_sched *s, rs_seat *seat)
   size_t most = choose_hand_locked(s), n = 0;
   do {
     rs_job *const job = RS_LIST_ENTRY(lane->next, rs_job, link);
-    if (job->batch != NULL) {  /* other threads may look for its chunks in the
-                                  lane */
+    if (job->batch != NULL) {  /* other threads look for chunks in lanes */
       if (n > 0)
         break;
       most = 1;
@@ -648,8 +646,7 @@ sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
   bool found = false, over = false;
   if (s->watch == NULL && s->pace > 0 && s->pace < SHORT)
     s->watch = seat;
-  if (s->watch == seat)  /* only the watch counts, since the workers may be
-                            many */
+  if (s->watch == seat)  /* only the watch counts: workers may be many */
     w.finished = rs_sched_count_locked(s).finished;
   seat->asleep = true;
   rs_spin_leave();

@@ -111,10 +111,10 @@ has_changed (const void *ud)
 }
 
 /*
- * While this thread spins its CPU is never idle.  A worker whose thread was
- * started on another CPU, where another program runs, is not moved over then;
- * so this thread sleeps after some 40 us of its own, which is as much as a
- * wake-up costs.
+ * While this thread spins its CPU is never idle, and the system does not move
+ * a worker to it whose thread was started on another CPU, behind another
+ * program.  So this thread sleeps after some 40 us of its own, which is as
+ * much as a wake-up costs.
  */
 int
 rs_pool_watch_locked (rs_pool *pool, double deadline)
@@ -540,8 +540,7 @@ leave (rs_worker *w)
   rs_pool_lock(pool);
   if (!w->abandoned)
     rs_spin_leave();
-  leave_locked(pool, w);  /* not done yet where the runner could not be
-                             opened */
+  leave_locked(pool, w);  /* if the runner could not be opened */
   const bool none = !w->abandoned && pool->alive == 0
                  && pool->failed_workers > 0;
   const rs_error failure = pool->failure;
@@ -577,7 +576,7 @@ leave (rs_worker *w)
 
 /* -------------------------------------------------------------- the thread */
 
-/* The owner of a worker's calls, which are those of jobs. */
+/* Functions for the calls of a worker, which are those of jobs. */
 static const rs_cancel_owner cancel_owner = {
   .lost_thread = lose,
   .hold_call = rs_job_hold_call,
@@ -614,8 +613,8 @@ close_runner (rs_worker *w)
   end_child(w);
 }
 
-/* Open a runner for 'job', or for any job with NULL.  A stop of 'job' stops the
-   opening, too.  False, and 'err' filled, on failure. */
+/* Open a runner for 'job', or for any job with NULL.  A stop of 'job' stops
+   the opening, too.  False, and 'err' filled, on failure. */
 static bool
 open_runner (rs_worker *w, rs_job *job, rs_error *err)
 {

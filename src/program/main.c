@@ -136,8 +136,7 @@ start_elsewhere (void)
                            | MAP_STACK, -1, 0);
   if (stack == MAP_FAILED || getcontext(&there) != 0)
     return false;
-  mprotect(stack, 65536, PROT_NONE);  /* an overflow faults, and overwrites
-                                         nothing */
+  mprotect(stack, 65536, PROT_NONE);  /* an overflow faults */
   there.uc_stack.ss_sp = stack;
   there.uc_stack.ss_size = OWN_STACK;
   there.uc_link = &here;

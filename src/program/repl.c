@@ -7,13 +7,13 @@
  * makes texts of tables, to the global 'print'.
  *
  * Standard input is read with read(2) only, by this file or by readline:
- * whoever sits in a stdio read holds the lock of 'stdin', and 'io.popen' in
- * any runspace waits for that lock.  The stream is unbuffered besides, so
- * that an 'io.read' in a chunk takes its line and leaves the next to us.
+ * a thread in a stdio read holds the lock of 'stdin', and 'io.popen' in any
+ * runspace waits for that lock.  The stream is unbuffered besides, so that an
+ * 'io.read' in a chunk takes its line and leaves the next one to the prompt.
  *
- * At a terminal, SIGINT drops what was typed.  While a line is edited, what
- * jobs print is kept by the console, which tells us by a pipe.  Only the main
- * thread runs here.
+ * At a terminal, SIGINT drops what was typed.  While a line is edited, the
+ * console keeps what jobs print, and tells the prompt by a pipe.  Only the
+ * main thread runs here.
  */
 #ifdef HAVE_CONFIG_H
 #include <config.h>
@@ -113,8 +113,8 @@ await_input (void)
 }
 
 /*
- * [-0, +(1|0), m]  Read a line without its newline, byte by byte, so that
- * what follows it is left to others.
+ * [-0, +(1|0), m]  Read a line without its newline, byte by byte, so that what
+ * follows the line stays unread.
  */
 static line_status
 read_plain (lua_State *L, const char *prompt, bool echo)
@@ -271,8 +271,7 @@ edit_step (void)
   else {
     const bool stop = rl_pending_signal() == SIGTSTP;
     rl_check_signals();
-    if (stop)  /* the program was stopped, and is back: the screen shows other
-                  things by now */
+    if (stop)  /* the screen shows other things after a stop */
       rl_forced_update_display();
   }
   return ready >= 0 || error == EINTR;
@@ -534,8 +533,8 @@ history_path (void)
   return path;
 }
 
-/* Open the file of the history.  -1 when there is none: what is no plain file,
-   a FIFO for one, may block whoever opens or reads it. */
+/* Open the file of the history.  -1 when there is none, or it is no plain
+   file: a FIFO, for one, may block the thread that opens or reads it. */
 static int
 open_history (int flags)
 {
@@ -641,8 +640,7 @@ start_editor (lua_State *L)
   rl_completer_quote_characters = "\"'";
   rl_bind_key('\t', indent_or_complete);
   if (pipe2(editor.told, O_CLOEXEC | O_NONBLOCK) != 0)
-    editor.told[0] = editor.told[1] = -1;  /* lines of jobs go out as they are
-                                              then */
+    editor.told[0] = editor.told[1] = -1;  /* lines go out as they are then */
   load_history();
 }
 
@@ -678,7 +676,7 @@ static void stop_editor (void) { }
 
 /* The surroundings of the prompt. */
 typedef struct {
-  bool input_tty;   /* somebody types */
+  bool input_tty;   /* a user types */
   bool edit;        /* with line editing */
   int show;         /* reference to 'parallel.show', or LUA_NOREF */
 } repl;
@@ -770,8 +768,9 @@ load_chunk (lua_State *L, int index)
 }
 
 /*
- * [-0, +(1|0), e]  Read a chunk and leave it, compiled, or the error of
- * compiling it, whose status goes to '*status'.  The stack is empty before.
+ * [-0, +(1|0), e]  Read a chunk, and push it, compiled, or the error of
+ * compiling it; '*status' is the Lua status of that.  The stack is empty
+ * before.
  */
 static line_status
 read_chunk (lua_State *L, const repl *r, int *status)
@@ -843,8 +842,7 @@ print_results (lua_State *L, const repl *r)
   rs_level_room(L, 2 * lua_gettop(L) + LUA_MINSTACK,
                 "too many results to print");
   lua_getglobal(L, "print");
-  const bool own = lua_iscfunction(L, -1);  /* the 'print' of Lua, not one of
-                                               the program's */
+  const bool own = lua_iscfunction(L, -1);  /* Lua's own, not the program's? */
   lua_pop(L, 1);
   if (own)
     make_readable(L, r);
