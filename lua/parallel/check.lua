@@ -9,17 +9,17 @@ local error, getmetatable, load, math, next, rawget, select, string, table,
   tonumber, tostring, type
 
 --- Raise a message with the position of the code that called into the module,
---- however deep in the module the mistake was seen.  In C, so that it works
---- in runspaces without the library 'debug'.
+--- however deep in the module the mistake was seen.  The function is in C, so
+--- that it works in runspaces without the library 'debug'.
 ---@type fun(message: string)
 local misuse <const> = core.misuse
 
---- A text in a message: short, on one line, and without what a terminal would
---- obey.
+--- Make a text fit for a message: short, on one line, and without control
+--- characters, which a terminal would obey.
 ---@type fun(text: string): string
 local clean <const> = core.clean
 
---- A value in a few words: "nil", "-1", "'abc'", "a table".
+--- Describe a value in a few words: "nil", "-1", "'abc'", "a table".
 ---@param value any
 ---@return string
 local function describe (value)
@@ -34,7 +34,7 @@ local function describe (value)
   return "a " .. (type(name) == "string" and clean(name) or kind)
 end
 
---- Raise for the argument 'name' of 'verb'.
+--- Raise a message about the argument 'name' of 'verb'.
 ---@param verb string
 ---@param name string
 ---@param expected string
@@ -44,7 +44,7 @@ local function bad_argument (verb, name, expected, got)
                        name, verb, expected, describe(got)))
 end
 
---- Raise for the option 'name' of 'verb'.
+--- Raise a message about the option 'name' of 'verb'.
 ---@param verb string
 ---@param name string
 ---@param expected string
@@ -54,8 +54,8 @@ local function bad_option (verb, name, expected, got)
                        name, verb, expected, describe(got)))
 end
 
---- Raise for a method that was called without its object.
----@param noun string  what the object is
+--- Raise a message about a method that was called without its object.
+---@param noun string  the kind of object: "job"
 ---@param verb string
 ---@param got any
 local function bad_self (noun, verb, got)
@@ -64,7 +64,7 @@ local function bad_self (noun, verb, got)
                        noun, verb))
 end
 
---- Is a value the module itself?
+--- Tell whether a value is the module itself.
 ---@param value any
 ---@return boolean
 local function is_module (value)
@@ -72,7 +72,7 @@ local function is_module (value)
          and value ~= core
 end
 
---- Raise for the first value beyond those that a function takes.
+--- Raise a message about the first value beyond those that a function takes.
 ---@param usage string
 ---@param verb string
 ---@param most integer
@@ -89,15 +89,15 @@ local function refuse_more (usage, verb, most, own, ...)
   end
 end
 
---- Make a function of the module from its two halves: 'prepare' looks at the
---- arguments and returns what 'act' takes.  What 'prepare' raises is raised
---- again by the function itself, which is in C: a traceback of it has no frame
---- of this part of the module.
----@param usage string  how it is written: "pool:map(items, fn [, options])"
----@param most number   values that it takes, a method's object included
+--- Make a public function of the module from two halves: 'prepare' checks the
+--- arguments and returns the values that 'act' takes.  The public function is
+--- in C.  It raises the errors of 'prepare' again, so that a traceback of them
+--- has no frame of the Lua part of the module.
+---@param usage string  how a call is written: "pool:map(items, fn [, opts])"
+---@param most number   values that a call may pass, with a method's object
 ---@param act fun(...: any): ...
----@param prepare? fun(...: any): ...  default: gives back what it got
----@param is_self? fun(value: any): boolean  the object of a method
+---@param prepare? fun(...: any): ...  default: returns its arguments
+---@param is_self? fun(value: any): boolean  tests the object of a method
 ---@return fun(...: any): ...
 local function public (usage, most, act, prepare, is_self)
   local noun <const>, mark <const>, verb <const> =
@@ -119,8 +119,8 @@ local function public (usage, most, act, prepare, is_self)
   return core.public(look, act)
 end
 
---- Edits that turn 'a' into 'b': a character put in, left out or replaced, or
---- two neighbours swapped.
+--- Count the edits that turn 'a' into 'b'.  An edit puts in, leaves out or
+--- replaces a character, or swaps two neighbours.
 ---@param a string
 ---@param b string
 ---@return integer
@@ -144,11 +144,11 @@ local function distance (a, b)
   return last[#b]
 end
 
---- Longer names are no names that somebody has mistyped.
+--- Bytes of a name for which a similar one is looked up, at most.
 local LONGEST <const> = 64
 
---- The name among the keys of 'sets' that 'name' was probably meant to be: a
---- few edits away, and fewer the shorter both are.
+--- Find the name among the keys of the sets that 'name' was probably meant to
+--- be.  It is at most 3 edits away, and fewer if both names are short.
 ---@param name string
 ---@param ... table<string, any>
 ---@return string?
@@ -169,7 +169,7 @@ local function nearest (name, ...)
   return best
 end
 
---- "a, b, c": the names among the keys of the sets.
+--- List the names among the keys of the sets: "a, b, c".
 ---@param ... table<string, any>
 ---@return string
 local function list_names (...)
@@ -186,7 +186,7 @@ local function list_names (...)
   return table.concat(names, ", ")
 end
 
---- Raise for an option that is not among the keys of any of the sets.
+--- Raise a message about an option that is among the keys of none of the sets.
 ---@param verb string
 ---@param name any
 ---@param ... table<string, any>
@@ -211,7 +211,7 @@ local function is_options (options, verb, name)
   end
 end
 
---- The tests below return nil, or what was expected.
+--- Tests of values: each returns nil, or a text that says what is expected.
 
 ---@param value any
 ---@return string?
@@ -221,7 +221,7 @@ local function size (value)
   if n > 0x7fffffff then return "an integer from 1 to 2147483647" end
 end
 
---- More threads than any machine gives.
+--- Workers of a pool, at most (RS_WORKERS_MAX): no machine has more threads.
 local MOST_WORKERS <const> = 65536
 
 ---@param value any
@@ -244,7 +244,7 @@ local function text (value)
   if type(value) ~= "string" then return "a string" end
 end
 
---- A text that names something.
+--- Test a name: a text that is not empty.
 ---@param value any
 ---@return string?
 local function name (value)
@@ -252,7 +252,7 @@ local function name (value)
   if value == "" then return "a string that is not empty" end
 end
 
---- An instant's distance: not negative, perhaps without end.
+--- Test a time to wait: 0 or more seconds, and 'math.huge' for no limit.
 ---@param value any
 ---@return string?
 local function seconds (value)
@@ -260,7 +260,7 @@ local function seconds (value)
   return "a non-negative number of seconds"
 end
 
---- A time in which something has to be done.
+--- Test a time limit: more than 0 seconds.
 ---@param value any
 ---@return string?
 local function limit (value)
@@ -275,11 +275,11 @@ local function count (value)
   if not n or n < 0 or n > 0x7fffffff then return "a non-negative integer" end
 end
 
---- Bytes, from the letter that ends a size.
+--- Bytes by the letter that ends a size.
 ---@type table<string, integer>
 local UNITS <const> = { [""] = 1, K = 1 << 10, M = 1 << 20, G = 1 << 30 }
 
---- A size in bytes; nil if it is none.
+--- Turn a size into bytes; nil if the value is no size.
 ---@param value any  an integer, or a text such as "64M" or "1.5 GiB"
 ---@return integer?
 local function to_bytes (value)
@@ -310,7 +310,7 @@ local function priority (value)
   if not n or n < -10 or n > 10 then return "an integer from -10 to 10" end
 end
 
---- A test for one of a few words.
+--- Make a test for a value that is one of a few words.
 ---@param ... string
 ---@return fun(value: any): string?
 local function one_of (...)
@@ -324,15 +324,15 @@ local function one_of (...)
   end
 end
 
---- A list of values: its length is its 'n', or else its border.
+--- Test an array.  Its length is its field 'n', or else its border.
 ---@param value any
 ---@return string?
 local function list (value)
   if type(value) ~= "table" then return "an array" end
 end
 
---- The function of a source text; or nil, and what is wrong with it.  Memory
---- that is short is nothing wrong with the text.
+--- Compile a source text.  Returns the function; or nil, and what is wrong
+--- with the text.  Raises when there is no memory.
 ---@param source string
 ---@return function?
 ---@return string?
@@ -342,10 +342,9 @@ local function compile (source)
   return chunk, message
 end
 
---- Values in a table without holes, as 'ipairs' reads them; 'n' may count
---- them.
+--- Find a key of a table that is no array, with or without a field 'n'.
 ---@param value table
----@return any key  one that 'ipairs' would not come to
+---@return any key  one that 'ipairs' does not reach; nil if there is none
 local function beyond (value)
   local n = 0
   while rawget(value, n + 1) ~= nil do n = n + 1 end
@@ -356,7 +355,7 @@ local function beyond (value)
   end
 end
 
---- What a runspace can run: a function or the text of a chunk.
+--- Test code that a runspace can run: a function or the text of a chunk.
 ---@param value any
 ---@return string?  what was expected
 ---@return string?  what is wrong with a text
@@ -376,11 +375,11 @@ local function code (value)
   return "source that compiles", message
 end
 
---- Check the argument 'name' of 'verb' by 'code'.
+--- Raise unless the argument of 'verb' is code that a runspace can run.
 ---@param verb string
 ---@param argument string
 ---@param value any
----@param hint? string  what may have been meant
+---@param hint? string  what the caller may have meant
 local function is_code (verb, argument, value, hint)
   if type(value) == "function" then return end
   local expected, wrong = code(value)
@@ -394,15 +393,14 @@ local function is_code (verb, argument, value, hint)
   end
 end
 
---- Is a value what items are, and no code?
+--- Tell whether a value can be items, and is not the module.
 ---@param value any
 ---@return boolean
 local function is_list (value)
   return type(value) == "table" and not is_module(value)
 end
 
---- Check the order of items and function, which are easily mistaken for one
---- another.
+--- Raise if the items and the function of a call are swapped.
 ---@param verb string
 ---@param items any
 ---@param argument string  name of the function
@@ -420,8 +418,8 @@ end
 ---@type table<string, integer>
 local RANK <const> = { number = 1, string = 2, boolean = 3 }
 
---- An order of keys: numbers, strings, false and true, and then others, of
---- which no order is known.
+--- Compare keys, to sort them: numbers come first, then strings, false, true,
+--- and values of other types, in no order among themselves.
 ---@param a any
 ---@param b any
 ---@return boolean
@@ -432,7 +430,7 @@ local function precedes (a, b)
   return x == 3 and not a and b
 end
 
---- Check a table of options by the tests in 'own'.
+--- Check a table of options, each by its test in 'own'.
 ---@param verb string
 ---@param given any
 ---@param own table<string, fun(value: any): string?, string?>

@@ -20,11 +20,11 @@ local error, ipairs, require, setmetatable, string, type =
 ---@class parallel.Comparison
 ---@field isolation string
 ---@field seconds number
----@field speed_up? number  over "none", where that was measured
+---@field speed_up? number  seconds of "none" / seconds, if "none" was measured
 local comparison = { __name = "parallel.comparison" }
 comparison.__index = comparison
 
---- A pool of 'limit' workers that are all there.
+--- Open a pool whose 'limit' workers are all started.
 ---@param limit integer
 ---@param reset? string
 ---@return parallel.Pool
@@ -34,8 +34,8 @@ local function open (limit, reset)
   }
 end
 
---- Each way: (fn, items, limit, n) -> seconds, of 'n' items.  Opening a pool
---- does not count.
+--- Functions that do the work of 'n' items in one way, by the name of the way;
+--- each returns seconds, without those in which a pool opens.
 ---@type table<string, fun(fn: any, items: table, limit: integer,
 ---                         n: integer): number>
 local WAYS <const> = {
@@ -56,7 +56,7 @@ local WAYS <const> = {
     local started <const> = core.now()
     local jobs, failure = {}, nil
     for i = 1, n do jobs[i] = pool:spawn(fn, items[i]) end
-    for _, job in ipairs(jobs) do  -- look at them all: none is to be reported
+    for _, job in ipairs(jobs) do  -- join all, so that no failure is reported
       local ok, problem = job:join()
       if not ok then failure = failure or problem end
     end
@@ -98,14 +98,14 @@ local OWN <const> = {
   repeats = check.size,
 }
 
---- A figure of which something is seen, however small it is.
+--- Write a number: with three digits below 1, and else two behind the point.
 ---@param x number
 ---@return string
 local function figure (x)
   return string.format(x < 1 and "%.3g" or "%.2f", x)
 end
 
---- The rows as a table, and the fastest.
+--- Show the rows as a table of text, and name the fastest way.
 function comparison:__tostring ()
   local rows = {}
   for i, row in ipairs(self) do

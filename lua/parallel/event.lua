@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
---- Handlers of what jobs tell, and the delivery to them.
+--- Handlers of events and stream records, and the delivery to them.
 --
 -- A job that has something new is queued at the events of the Lua state that
 -- started it.  Whenever that state waits in this module, `deliver` is called
--- for each queued job, so handlers run on the host's thread, one at a time,
--- and what one job sends comes in the order of its sequence numbers, before
--- the job's end.
+-- for each queued job.  So handlers run on the host's thread, one at a time.
+-- Events and records of one job come in the order of their sequence numbers,
+-- before the job's end.
 
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
@@ -15,7 +15,7 @@ local streams = require "parallel.streams"
 local error, ipairs, next, pcall, setmetatable, table, tostring, type =
   error, ipairs, next, pcall, setmetatable, table, tostring, type
 
---- Bits of a job's mask, as the C part has them.
+--- Bits of the mask for which a job is queued, as in RS_LISTEN_ of runspace.h.
 ---@type table<string, integer>
 local STREAMS <const> = {
   output = 1 << 0,
@@ -27,10 +27,10 @@ local STREAMS <const> = {
   progress = 1 << 6,
 }
 local STARTED <const>, FINISHED <const>, WAKE <const> = 1 << 8, 1 << 9, 1 << 10
-local SHOWN <const> = 16  -- a stream's bit, moved by this: it is shown
+local SHOWN <const> = 16  -- a stream's bit << SHOWN: the stream is shown
 
---- What a job can be listened to for, and what queues it then.  A job's own
---- events do: any that it emits queues it.
+--- Events of a job, and the bit of the mask that queues the job for each.  No
+--- bit is needed for events that the job emits: each of them queues it.
 ---@type table<string, integer>
 local EVENTS <const> = {
   started = STARTED,
@@ -46,31 +46,32 @@ local EVENTS <const> = {
 for name, bit in next, STREAMS do EVENTS[name] = bit end
 
 ---@class parallel.Event
----@field name string    "finished", "warning", or what the job emitted
+---@field name string    "finished", "warning", or the name that was emitted
 ---@field data any       the first value that was sent
----@field failure? string  why what was sent cannot be rebuilt here; there is
----       no data then
----@field values? table  all of them, with `n`
----@field record? parallel.StreamRecord  of a stream
+---@field failure? string  why the values cannot be rebuilt here; then there is
+---       no data
+---@field values? table  all values that were sent, with `n`
+---@field record? parallel.StreamRecord  for the event of a stream
 ---@field job? parallel.Job   nil for an item of a map
----@field id integer     of the job, or of the map
+---@field id integer     the job's, or the map's
 ---@field job_name string
----@field index? integer of the item
+---@field index? integer the item's
 ---@field worker? integer
----@field time number    when it was sent, or happened
+---@field time number    instant at which the job sent it, or started, or ended
 
 --- A handler of one job.
 ---@class parallel.Listener
 ---@field event string
 ---@field fn fun(event: parallel.Event)
----@field takes_record? boolean  it comes from an option `streams`
----@field waits? boolean  it only waits, and looks at no failure
----@field late? boolean  it has not seen what was kept before it came
----@field fired? boolean "started" and the ends happen once
+---@field takes_record? boolean  `fn` is of an option `streams`
+---@field waits? boolean  the handler only waits for the end; a failure still
+---       counts as not looked at
+---@field late? boolean  records from before the handler are still to be told
+---@field fired? boolean  the event, which happens once, was told
 
---- Handlers of one job by its id; of the option `streams` of a map by the
---- id of the map.  They go when the job's end was delivered, or the map is
---- closed.
+--- Handlers of one job by the job's id; handlers of the option `streams` of a
+--- map by the map's id.  They are dropped when the job's end was delivered, or
+--- when the map is closed.
 ---@type table<integer, parallel.Listener[]>
 local listeners = {}
 
@@ -79,9 +80,9 @@ local listeners = {}
 local handlers = {}
 
 
---- Write a handler's failure; the others go on.  An interrupt, or the end of
---- the job that this is, is none: it goes on to who waits, and what else
---- `job` has to tell is told at the next wait.
+--- Write the error of a handler; other handlers go on.  An interrupt, or the
+--- stop of the job that runs here, is raised again instead, for the code that
+--- waits.  `job` is queued again before that: the next wait delivers the rest.
 ---@param job parallel.Job
 ---@param name string
 ---@param problem any
@@ -102,19 +103,19 @@ end
 local function call (job, fn, event)
   local ok, problem = pcall(fn, event)
   if ok then
-    core.interrupted(true)  -- an interrupt that it caught is over
+    core.interrupted(true)  -- an interrupt that `fn` has caught is over
   else
     report(job, event.name or event.stream, problem)
   end
   return ok
 end
 
---- Call the handlers of all jobs; how many.
+--- Call the handlers of all jobs for the event `name`.
 ---@param job parallel.Job
 ---@param name string
 ---@param event parallel.Event
 ---@return integer calls
----@return boolean ok  one of them has not raised
+---@return boolean ok  at least one of them has not raised
 local function call_all (job, name, event)
   local list <const> = handlers[name]
   if list == nil then return 0, false end
@@ -131,7 +132,7 @@ end
 ---@param record? parallel.StreamRecord
 ---@return parallel.Event
 local function make_event (job, info, name, record)
-  -- All fields at once, so that the table does not grow.
+  -- Constructors have all fields, so that the table does not grow later.
   local its_job = nil
   if not info.chunk then its_job = job end
   if record == nil then
@@ -156,7 +157,7 @@ end
 ---@param list parallel.Listener[]
 ---@param key string  the listeners' event
 ---@param event parallel.Event
----@param late boolean  to those that came late
+---@param late boolean  only to listeners that came late
 ---@return integer calls
 local function tell (job, list, key, event, late)
   local calls = 0
@@ -177,11 +178,11 @@ end
 ---@param record parallel.StreamRecord
 local function show (job, info, record)
   if info.listen & STREAMS[record.stream] << SHOWN == 0 then return end
-  if record.source ~= nil then return end  -- it was printed already
+  if record.source ~= nil then return end  -- a line that the job has printed
   core.write(2, streams.line(job, record))
 end
 
---- Give the listeners that came late what was kept before they came.
+--- Deliver the records that were kept to the listeners that came after them.
 ---@param job parallel.Job
 ---@param info table
 ---@param list parallel.Listener[]
@@ -201,7 +202,8 @@ local function catch_up (job, info, list)
   return calls
 end
 
---- Deliver what happens once: the start and the end.
+--- Deliver an event that happens once, the start or the end, to a job's
+--- listeners.
 ---@param job parallel.Job
 ---@param info table
 ---@param list? parallel.Listener[]
@@ -221,11 +223,11 @@ local function tell_once (job, info, list, name)
   return calls
 end
 
---- Jobs whose start, whose end was told to the handlers of all jobs.
+--- Jobs whose start, and jobs whose end, was told to the handlers of all jobs.
 local started, finished = setmetatable({}, { __mode = "k" }),
                           setmetatable({}, { __mode = "k" })
 
---- The job has started, or ended.
+--- Deliver the start of a job.
 ---@param job parallel.Job
 ---@param info table
 ---@param list? parallel.Listener[]
@@ -239,12 +241,12 @@ local function tell_start (job, info, list)
   return calls
 end
 
---- A failure that nobody looked at.
+--- Report the failure of a job that nobody looked at.
 ---@param job parallel.Job
 local function report_unseen (job)
   job:see()
-  -- Not `join`, which hands out what else is queued: a thousand failures would
-  -- be reported inside one another.
+  -- `join` would deliver what else is queued, and a thousand failures would be
+  -- reported inside one another.
   local ok, value, traceback, state = job:fetch()
   if ok ~= false then return end
   local problem <const> = failure.of_job(job, value, traceback, state)
@@ -258,8 +260,8 @@ local function report_unseen (job)
   core.write(2, words .. tostring(problem) .. "\n")
 end
 
---- Jobs to be reported when all that is queued was handed out: the collector
---- finds the newest first.
+--- Jobs whose failure nobody looked at.  They are reported when the queue is
+--- empty, in their order: the collector finds the newest first.
 ---@type parallel.Job[]
 local unseen = {}
 
@@ -268,8 +270,8 @@ local unseen = {}
 ---@return boolean
 local function newer (a, b) return a.id > b.id end
 
---- Report them, the oldest first.  Each leaves the list before, since its
---- handler may wait, or end this.
+--- Report the jobs in `unseen`, the oldest first.  Each is removed before the
+--- report, since its handler may wait, which calls this again, or may raise.
 local function report_all ()
   table.sort(unseen, newer)
   while unseen[1] ~= nil do
@@ -296,12 +298,12 @@ local function tell_end (job, info, list)
   return calls
 end
 
---- Hand out what is new with a job.  Most often that is one event, and a
---- handler: to make the table of all that is known of the job would double
---- the time until it is called.
+--- Deliver what is new of a job.  Most often that is one event for one
+--- handler, so the table of the job's facts is made only where it is needed:
+--- it would double the time until the handler is called.
 ---@param job parallel.Job
 ---@return integer calls  of handlers
----@return boolean late   there is something for `report_all`
+---@return boolean late   true when there are jobs for `report_all`
 local function deliver (job)
   local id <const>, chunk <const>, begun <const>, ended <const> = job:news()
   local list <const> = listeners[id]
@@ -316,7 +318,7 @@ local function deliver (job)
     if not ok then
       report(job, "records of " .. job.name, record)
     elseif event ~= nil then
-      if event.failure ~= nil then  -- its handlers may not look
+      if event.failure ~= nil then  -- handlers may not look at it
         core.write(2, "parallel: event '" .. core.escape(event.name)
                    .. "' of " .. core.escape(event.job_name) .. ": "
                    .. event.failure .. "\n")
@@ -388,15 +390,16 @@ local function check_off (name, fn)
   return name, fn
 end
 
---- Listen to the events of all jobs that have handlers.
+--- Listen, at all jobs, to the events that have handlers.
 local function listen ()
   local mask = 0
   for name in next, handlers do mask = mask | (EVENTS[name] or 0) end
   core.listen(mask)
 end
 
---- Call `fn` for each event `name` of the jobs that this script started: one
---- that they emit, or one of a job's own (`finished`, `failed`, `warning`).
+--- Call `fn` for each event `name` of the jobs that this script started: an
+--- event that they emit, or one of a job's own (`finished`, `failed`,
+--- `warning`).
 ---@param name string
 ---@param fn fun(event: parallel.Event)
 ---@return function fn
@@ -408,7 +411,7 @@ local function on (name, fn)
   return fn
 end
 
---- Take a handler away, or all of the event.
+--- Remove the handler `fn` of the event `name`, or all its handlers.
 ---@param name string
 ---@param fn? function
 ---@return integer removed
@@ -426,8 +429,8 @@ local function off (name, fn)
   return removed
 end
 
---- Run the handlers of what has happened; with a `timeout`, wait that long
---- for something to happen.
+--- Run the handlers of what has happened.  If there is nothing, wait `timeout`
+--- seconds for it.
 ---@param timeout? number  seconds; default 0; math.huge: without limit
 ---@return integer count  calls of handlers
 local function poll (timeout)
@@ -444,8 +447,8 @@ local function check_poll (timeout)
   return timeout
 end
 
---- A descriptor that is readable while `poll` has something to do, for event
---- loops.  Only watch it; `poll` takes what is there.
+--- Return a descriptor that is readable while `poll` has something to do, for
+--- event loops.  Do not read it: `poll` does.
 ---@return integer
 local function fileno ()
   return core.fileno()
@@ -457,8 +460,8 @@ local methods = {}
 --- Call `fn` when something happens to this job: it started, it finished (or
 --- with one state only: completed, completed_with_errors, failed, timed_out,
 --- cancelled, lost), it sent a record to a stream (output, error, warning,
---- verbose, debug, information, progress), or it emitted an "event".  What
---- happened before, and is kept, is told too.
+--- verbose, debug, information, progress), or it emitted an "event".  `fn` is
+--- also told what happened before, if that is kept.
 ---@param event string
 ---@param fn fun(event: parallel.Event)
 ---@return parallel.Job
@@ -471,7 +474,7 @@ function methods:on (event, fn)
   return self
 end
 
---- Call `fn` when the job has finished, for somebody who waits.
+--- Call `fn` when the job has finished, for code that waits for jobs.
 ---@param job parallel.Job
 ---@param fn fun(event: parallel.Event)
 local function watch (job, fn)
@@ -482,7 +485,7 @@ local function watch (job, fn)
   job:listen(FINISHED)
 end
 
---- Take a handler away, or all of the event.
+--- Remove the handler `fn` of the event, or all its handlers.
 ---@param event string
 ---@param fn? function
 ---@return parallel.Job
@@ -497,7 +500,8 @@ function methods:off (event, fn)
   return self
 end
 
---- Let the functions of an option `streams` hear of the job or map 'id'.
+--- Let the functions in an option `streams` get the records of the job or map
+--- 'id'.
 ---@param id integer
 ---@param given? table
 local function add_streams (id, given)
@@ -512,7 +516,7 @@ local function add_streams (id, given)
   if list ~= nil then listeners[id] = list end
 end
 
---- The map 'id' is over.
+--- Drop the handlers of the map 'id', which is closed.
 ---@param id integer
 local function forget (id)
   listeners[id] = nil

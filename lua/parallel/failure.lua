@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- What went wrong in a runspace, as a value.
+--- Failures: values that say what went wrong in a runspace.
 
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
@@ -10,23 +10,23 @@ local getmetatable, ipairs, math, next, package, pcall, rawget, rawlen, select,
   string, table, tostring, type
 local globals <const> = _G
 
---- Raised by `map`, `run` and `job:get`, returned by `job:join`.
+--- Error value that `map`, `run` and `job:get` raise, and `job:join` returns.
 ---@class parallel.Failure
----@field index? integer  of the item, in a map
----@field last? integer   in a reduction, of the last item of the part
+---@field index? integer  the item's, in a map; the first item's of a part
+---@field last? integer   the last item's of a part, in a reduction
 ---@field input? any      the item
----@field error any       what was raised; a table comes as a copy
----@field traceback? string  of the runspace
+---@field error any       the value that was raised; a table comes as a copy
+---@field traceback? string  the runspace's
 ---@field state string    how it ended: "failed", "cancelled", "lost", ...
 ---@field reason? string  why: "error", "timeout", "memory_limit", ...
----@field name? string    of the job or the call
----@field hint? string    what may help
+---@field name? string    the job's or the call's
+---@field hint? string    a remedy, where one is known
 local failure = { __name = "parallel.failure" }
 failure.__index = failure
 
---- What 'hint' says of a global that a function did not find.
+--- Make the hint for a global of the host that a function did not find.
 ---@param name string
----@param call boolean?  it takes an initial state itself
+---@param call boolean?  the call takes an initial state itself
 ---@return string?
 local function hint_of_global (name, call)
   local value = globals[name]
@@ -58,17 +58,17 @@ local function hint (message, call)
   return name and hint_of_global(name, call)
 end
 
---- Make 'fields' a failure.
+--- Turn 'fields' into a failure.
 ---@param fields table
----@param call? boolean  it is of a call that takes an initial state itself; a
----       job and a pool's method take none
+---@param call? boolean  the failure is of a call that takes an initial state
+---       itself; jobs and methods of pools take none
 ---@return parallel.Failure
 function failure.new (fields, call)
   fields.hint = hint(fields.error, call)
   return setmetatable(fields, failure)
 end
 
---- What a job that has failed raised, as its `fetch` returns it.
+--- Make the failure of a job from the values that its `fetch` returned.
 ---@param job parallel.Job
 ---@param value any
 ---@param traceback string?
@@ -95,10 +95,10 @@ local function cut (text, room)
   return text:sub(1, at) .. "..."
 end
 
---- Keys of a table that are put in order; more are shown as they come.
+--- Keys of a table that are sorted, at most; more are shown as they come.
 local SORTED <const> = 1000
 
---- A value on a part of a line.
+--- Write a value in a part of a line.
 ---@param value any
 ---@param inside? boolean
 ---@return string
@@ -135,7 +135,7 @@ local function brief (value, inside)
   return cut("{" .. table.concat(parts, ", ") .. "}", 60)
 end
 
---- What was raised, as a message.
+--- Write an error value as a message.
 ---@param value any
 ---@return string
 function failure.message_of (value)
@@ -155,7 +155,7 @@ function failure.message_of (value)
   return "(error value: " .. brief(value) .. ")"
 end
 
---- Any value as text, for people.
+--- Write any value as text, for people.
 ---@param value any
 ---@return string
 function failure.text (value)
@@ -166,7 +166,7 @@ function failure.text (value)
   return brief(value)
 end
 
---- A traceback that shows none of the script.
+--- Pattern of a traceback that has no line of the script.
 local NOWHERE <const> = "^stack traceback:\n\t%[C%]: in %?$"
 
 local ENDED <const> = {
@@ -175,11 +175,12 @@ local ENDED <const> = {
   timed_out = "ran out of time",
 }
 
---- Reasons that the state has told.
+--- Reasons that tell no more than the state does.
 local PLAIN <const> = { cancelled = true, timeout = true }
 
---- Whose failure it is, and how that ended: "item 3 ("web1")"; does that not
---- say all?
+--- Write whose failure it is, and how the item or job ended: "item 3
+--- ("web1")", "'job-2' ran out of time".  The second result is true if the
+--- error has to be told, too.
 ---@param self parallel.Failure
 ---@return string
 ---@return boolean
@@ -200,8 +201,8 @@ local function head (self)
   return who .. " " .. ended, self.error ~= nil and not PLAIN[self.reason]
 end
 
---- The lines behind the message: the runspace's traceback, and a hint where
---- there is one.
+--- Write the lines behind the message: the runspace's traceback, and the hint,
+--- if there are any.
 ---@param self parallel.Failure
 ---@return string
 local function tail (self)
@@ -214,13 +215,13 @@ local function tail (self)
   return self.hint ~= nil and text .. "\nhint: " .. self.hint or text
 end
 
---- Failures that are shown of those that led to one another: so many of the
---- first and of the last ones.  No more than `LONGEST` are looked at.
+--- Lengths of a chain of failures, each the error of the one before.  SHOWN of
+--- the first and SHOWN of the last ones are shown; LONGEST are looked at.
 local SHOWN <const>, LONGEST <const> = 4, 1000
 
---- "item 3 ("web1"): scan.lua:12: no route", and what stands behind that.  A
---- job that waited for one that failed has that one's failure as its error:
---- "'job-1': 'job-2': no route".
+--- Write the message, "item 3 ("web1"): scan.lua:12: no route", and the lines
+--- of `tail`.  When a job fails because a job that it waited for failed, its
+--- error is the failure of that job: "'job-1': 'job-2': no route".
 ---@param self parallel.Failure
 ---@return string
 function failure.__tostring (self)
