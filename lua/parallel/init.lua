@@ -2,14 +2,15 @@
 --- Parallel runspaces: run Lua functions in isolated states, several at a
 --- time.
 --
--- The files of the module are loaded when a name of theirs is first used, so
--- that a script that runs nothing in parallel does not pay for them.
+-- Each file of the module is loaded when one of its names is first used, so
+-- that a script that runs nothing in parallel does not pay for it.
 
 local _, core = ...  -- parallel.core
 
 local next, require, setmetatable = next, require, setmetatable
 
---- Which file has a name.
+--- Files of the functions, by name.  The tables below are the same for
+--- methods.
 ---@type table<string, string>
 local FUNCTIONS <const> = {
   collect = "parallel.collect",
@@ -61,8 +62,8 @@ local JOB_METHODS <const> = {
   remove = "parallel.job",
 }
 
---- Let 'target' have the names in 'files': each is taken from the table
---- 'field' of its file when it is first asked for.
+--- Let 'target' have the names in 'files'.  The value of a name is taken from
+--- the table 'field' of its file when the name is first asked for.
 ---@param target table
 ---@param files table<string, string>
 ---@param field string

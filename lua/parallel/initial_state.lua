@@ -1,15 +1,15 @@
 -- SPDX-License-Identifier: MIT
---- What a runspace starts with.
+--- Initial states: with what a runspace starts.
 
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 
 local math, next, package, type = math, next, package, type
 
---- Seeded in this order: libraries, path and cpath, preloads, variables and
---- functions, modules, init.
+--- Fields of an initial state.  A runspace is seeded in this order: libraries,
+--- path and cpath, preloads, variables and functions, modules, init.
 ---@class parallel.InitialStateOptions
----@field libs? string[]     of Lua's libraries; default, all of them
+---@field libs? string[]     names of Lua's libraries; default, all of them
 ---@field path? string       `package.path`; default, the caller's
 ---@field cpath? string      `package.cpath`; default, the caller's
 ---@field preload? table<string, function|string>
@@ -18,19 +18,20 @@ local math, next, package, type = math, next, package, type
 ---@field functions? table<string, function>  globals that are functions
 ---@field modules? string[]  required before the first job
 ---@field init? function|string  runs last, with the runspace's own globals
----@field sandbox? true|parallel.Sandbox  what jobs may not do, from then on
+---@field sandbox? true|parallel.Sandbox  limits of jobs; modules and init run
+---       without them
 
---- What jobs may do; `sandbox = true` allows none of it. It guards against
+--- Permissions of jobs; `sandbox = true` gives none.  A sandbox guards against
 --- mistakes: a thread is no security boundary.
 ---@class parallel.Sandbox
----@field files? "none"|"read"|"all"  default "none"
+---@field files? "none"|"read"|"all"  use of files; default "none"
 ---@field programs? boolean   os.execute, io.popen, task.execute
 ---@field bytecode? boolean   compiled chunks
----@field debug? boolean      the library
----@field c_modules? boolean|string[]  which C modules `require` may load
----       beyond those that are loaded
+---@field debug? boolean      the library 'debug'
+---@field c_modules? boolean|string[]  C modules that `require` may load beside
+---       those that are loaded
 
---- The same, and what a verb accepts beside it.
+--- Fields of an initial state, and further options for it that a verb accepts.
 ---@class parallel.InitialStateFields: parallel.InitialStateOptions
 ---@field initial_state? parallel.InitialState|parallel.InitialStateOptions
 ---@field reset? "globals"|"none"|"fresh"  what becomes of a job's globals
@@ -41,7 +42,7 @@ local LIBRARIES <const> = {
   os = true, string = true, math = true, utf8 = true, debug = true,
 }
 
---- Raise for a field; 'what' is a path such as "variables.x".
+--- Raise a message about a field; 'what' is a path such as "variables.x".
 ---@param verb string
 ---@param what string
 ---@param expected string
@@ -100,7 +101,8 @@ local function named (verb, what, map, test)
   return copy
 end
 
---- The word that was probably meant, to be put behind what was given.
+--- Name the word that was probably meant, for the end of a message; "" if no
+--- word is near.
 ---@param given any
 ---@param ... table<string, any>
 ---@return string
@@ -130,7 +132,7 @@ local function a_function (value)
   if type(value) ~= "function" then return "a function" end
 end
 
---- A module's loader, or its source.
+--- Test a module's loader: a function, or source text.
 ---@param value any
 ---@return string?, string?
 local function a_loader (value)
@@ -145,19 +147,19 @@ end
 ---@type table<string, integer>
 local FILES <const> = { all = 0, read = 1, none = 2 }
 
---- RS_FORBID_ of runspace.h, by what is allowed otherwise.
+--- RS_FORBID_ of runspace.h, by the name of the permission that lifts it.
 ---@type table<string, integer>
 local FORBID <const> = { programs = 1, bytecode = 2, debug = 4,
                          c_modules = 8 }
 
---- What a field of a sandbox takes, where that is not true or false.
+--- Expected values of fields of a sandbox that take more than true or false.
 ---@type table<string, string>
 local SANDBOX <const> = {
   files = "'none', 'read' or 'all'",
   c_modules = "true, false or an array of names",
 }
 
---- The sandbox as `core` takes it.
+--- Read the option `sandbox`, for `core`.
 ---@param verb string
 ---@param what string
 ---@param value any
@@ -218,7 +220,8 @@ local FIELDS <const> = {
 }
 FIELDS.cpath = FIELDS.path
 
---- True unless 'libs' leaves the library 'package' out.
+--- Tell whether runspaces have the library 'package': 'libs' names it, or is
+--- nil.
 ---@param libs string[]?
 ---@return boolean
 local function has_package (libs)
@@ -229,7 +232,7 @@ local function has_package (libs)
   return false
 end
 
---- The fields in 'given', as `core` takes them.
+--- Check the fields in 'given', and copy them for `core`.
 ---@param verb string
 ---@param given table
 ---@return parallel.InitialStateOptions
@@ -254,7 +257,8 @@ local function fields_of (verb, given)
   return spec
 end
 
---- What options of 'verb' say of an initial state: one, or its fields.
+--- Read the initial state that the options of 'verb' give: the option
+--- `initial_state`, or the fields of one.
 ---@param verb string
 ---@param given table
 ---@return parallel.InitialState|parallel.InitialStateOptions
@@ -274,7 +278,7 @@ local function read (verb, given)
   return fields_of(verb, state)
 end
 
---- The initial state that 'read' has read.
+--- Make an initial state of what 'read' returned, if it is none yet.
 ---@param said parallel.InitialState|parallel.InitialStateOptions
 ---@return parallel.InitialState
 local function make (said)
@@ -295,9 +299,9 @@ local function prepare (spec)
   return fields_of("initial_state", spec)
 end
 
---- Describe what runspaces start with, to open any number of pools with it.
---- Values are copied now, so that later changes do not reach the runspaces;
---- what cannot travel is refused now.
+--- Make an initial state, with which any number of pools can be opened.
+--- Values are copied now, so that later changes do not reach the runspaces.  A
+--- value that cannot travel is refused now.
 ---@type fun(spec: parallel.InitialStateOptions): parallel.InitialState
 local initial_state =
   check.public("parallel.initial_state{modules =, ...}", 1,

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
---- Where the items of a map come from: an array, a range or an iterator, all
---- fed to a batch in the same way.
+--- Inputs: the items of a map, from an array, a range or an iterator.  All
+--- kinds are fed to a batch in the same way.
 
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
@@ -11,24 +11,24 @@ local getmetatable, ipairs, math, next, pcall, rawget, rawlen, type =
 local getinfo <const> = debug and debug.getinfo
 local raise <const> = core.raise
 
---- What `ipairs` returns first.
+--- The iterator that `ipairs` returns.
 local INEXT <const> = ipairs {}
 
 ---@class parallel.Input
----@field total? integer  how many there are, where that is known
----@field inputs? table<integer, any>  what an iterator gave, by index
+---@field total? integer  number of items, where it is known
+---@field inputs? table<integer, any>  first values of an iterator, by index
 ---@field feed fun(batch: parallel.Batch): boolean
----       add what there is room for; false once all was added
----@field item fun(index: integer): any  the item 'index'
----@field take fun(index: integer): any   the same, asked for the last time
----@field count fun(): integer            how many were added so far
----@field values? integer  of each item, where that is known
+---       add as many items as there is room for; false once all were added
+---@field item fun(index: integer): any  return the item 'index'
+---@field take fun(index: integer): any  return the item 'index', and forget it
+---@field count fun(): integer           return the number of items added so far
+---@field values? integer  values of each item, where the number is known
 ---@field span? fun(index: integer): integer, integer
----       the user's first and last item behind 'index', where it is a part
+---       return the first and the last of the user's items in the part 'index'
 ---@field name? fun(index: integer): string
----       what it is called, where that is not "item 3"
----@field in_pool? boolean  a pool's own method was called
----@field iterator? fun(state: any, control: any): ...
+---       return the name of an item, where that is not "item 3"
+---@field in_pool? boolean  the caller has called a method of a pool
+---@field iterator? fun(state: any, control: any): ...  the user's
 
 ---@param list any[]
 ---@param n integer
@@ -69,10 +69,10 @@ local function of_range (r)
 end
 
 ---@param iterator fun(state: any, control: any): ...
----@param tell? fun(text: string): string  what is raised for an item that
----       cannot travel, "item 3: ..."
----@param first? fun(state: any, control: any): ...  what is called first, in
----       its place
+---@param tell? fun(text: string): string  makes the message for an item that
+---       cannot travel from the text "item 3: ..."
+---@param first? fun(state: any, control: any): ...  called instead of the
+---       iterator in the first feed
 ---@return parallel.Input
 local function of_iterator (iterator, tell, first)
   local inputs = {}
@@ -99,13 +99,13 @@ local function of_iterator (iterator, tell, first)
   }
 end
 
---- How an iterator that needs its state is passed.
+--- Advice for a caller whose iterator needs its state.
 local REMEDY <const> = "of what stands behind 'in' only the first value "
   .. "arrives; pass a function that knows the others: "
   .. "local f, s, v = ...; function () v = f(s, v) return v end"
 
---- Raise what the first call of an iterator raised; in other words, where that
---- was since it has no state.
+--- Raise the error of the first call of an iterator; with an advice, if the
+--- iterator has probably failed since its state is nil.
 ---@param verb string
 ---@param iterator function
 ---@param problem any
@@ -126,7 +126,7 @@ local function explain (verb, iterator, problem)
   raise(problem)
 end
 
---- An iterator for its first call, and further ones.
+--- Wrap an iterator so that an error of its first call is explained.
 ---@param verb string
 ---@param iterator function
 ---@return fun(state: any, control: any): ...
@@ -143,11 +143,11 @@ local function careful (verb, iterator)
   end
 end
 
---- Items that an array can have: more do not fit into a table.
+--- Items of an array, at most: more do not fit into a table.
 local MOST <const> = 0x7fffffff
 
---- The length of an array: its own 'n', or else its border.  An 'n' that its
---- metatable gives is that of something else.
+--- Return the length of an array: its own 'n', or else its border.  An 'n'
+--- that the array's metatable gives is ignored: it need not be a length.
 ---@param verb string
 ---@param list table
 ---@return integer
@@ -196,7 +196,7 @@ local function is_callable (value)
   return kind == "userdata" or rawlen(value) == 0
 end
 
---- The items that an argument of 'verb' stands for.
+--- Make the input for the argument 'items' of 'verb'.
 ---@param verb string
 ---@param value any
 ---@return parallel.Input
