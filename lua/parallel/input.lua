@@ -21,7 +21,7 @@ local INEXT <const> = ipairs {}
 ---       add as many items as there is room for; false once all were added
 ---@field item fun(index: integer): any  return the item 'index'
 ---@field take fun(index: integer): any  return the item 'index', and forget it
----@field count fun(): integer           return the number of items added so far
+---@field count fun(): integer          return the number of items added so far
 ---@field values? integer  values of each item, where the number is known
 ---@field span? fun(index: integer): integer, integer
 ---       return the first and the last of the user's items in the part 'index'

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- Call one function in a runspace.
+--- Jobs: calls of one function in a runspace.
 
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
@@ -11,7 +11,7 @@ local options = require "parallel.options"
 local error, math, next, setmetatable, table, type =
   error, math, next, setmetatable, table, type
 
---- A method of jobs.
+--- Make a method of jobs.
 ---@param usage string
 ---@param most integer
 ---@param act fun(...: any): ...
@@ -21,7 +21,8 @@ local function method (usage, most, act, prepare)
   return check.public("job:" .. usage, most, act, prepare, core.is_job)
 end
 
---- What a method that waits is called with: nil waits without limit.
+--- Make the check of the arguments of a method that waits.  It turns
+--- 'math.huge' into nil, which waits without limit.
 ---@param verb string
 ---@return fun(job: parallel.Job, timeout: any): parallel.Job, number?
 local function limit (verb)
@@ -56,7 +57,8 @@ end
 ---@class parallel.Job
 local job_methods = {}
 
---- Wait until the job has ended, `timeout` seconds at most.
+--- Wait until the job has ended, `timeout` seconds at most, and return its
+--- results.
 ---@type fun(self: parallel.Job, timeout?: number): boolean?, ...
 ---       true and the results; false and a `parallel.Failure`; nil and
 ---       "timeout"
@@ -65,8 +67,8 @@ job_methods.join = method("join([timeout])", 2, function (job, most)
   return joined(job, job:fetch())
 end, limit "join")
 
---- The results, once the job has ended.  Raises its `parallel.Failure`, or an
---- error when `timeout` seconds were not enough.
+--- Wait until the job has ended, and return its results.  Raises the job's
+--- `parallel.Failure`, or an error when `timeout` seconds were not enough.
 ---@type fun(self: parallel.Job, timeout?: number): ...
 job_methods.get = method("get([timeout])", 2, function (job, most)
   if job:wait(most) == nil then
@@ -76,12 +78,12 @@ job_methods.get = method("get([timeout])", 2, function (job, most)
   return got(job, job:fetch())
 end, limit "get")
 
---- Stop the job: an error is raised where it is, once, so that it can clean
---- up; `grace` seconds later it is forced to end.  However it takes that, its
---- state will be "cancelled"; or "lost", when it is in C code that does not
---- come back within a second.
+--- Stop the job.  An error is raised once in its code, so that the job can
+--- clean up; `grace` seconds later the job is forced to end.  Whatever its code
+--- does with the error, the state becomes "cancelled"; or "lost", when C code
+--- does not return within a second.
 ---@type fun(self: parallel.Job, opts?: parallel.CancelOptions): boolean
----       false when it had ended
+---       false when the job had ended before
 job_methods.cancel = method("cancel([{grace = seconds}])", 2,
                             function (job, grace) return job:stop(grace) end,
                             function (job, opts)
@@ -90,8 +92,8 @@ end)
 
 job_methods.on, job_methods.off = event.job_methods.on, event.job_methods.off
 
---- All that the job sends to its streams, in order, for a generic `for`: what
---- is kept so far, then what comes, until the job has ended.
+--- Iterate over the records of the job's streams, in order: first the records
+--- kept so far, then the ones that come, until the job has ended.
 ---@type fun(self: parallel.Job): fun(): parallel.StreamRecord?
 job_methods.records = method("records()", 1, function (job)
   local after = 0
@@ -110,12 +112,12 @@ job_methods.records = method("records()", 1, function (job)
   end
 end)
 
---- Removed jobs, until they are collected.
+--- Removed jobs whose handles were not collected yet.
 ---@type table<parallel.Job, boolean>
 local removed = setmetatable({}, { __mode = "k" })
 
---- Stop the job if it has not ended, and forget it: `parallel.jobs` does not
---- list it any more, and its failure is not reported.
+--- Stop the job if it has not ended, and forget it: `parallel.jobs` no longer
+--- lists the job, and its failure is not reported.
 ---@type fun(self: parallel.Job)
 job_methods.remove = method("remove()", 1, function (job)
   job:see()
@@ -123,8 +125,8 @@ job_methods.remove = method("remove()", 1, function (job)
   job:stop()
 end)
 
---- The jobs of this script that live: those that have not ended, and those
---- that have and whose handle is still held; in the order of their ids.
+--- List the jobs of this script that have not ended, and the ended ones whose
+--- handles the script holds, in the order of their ids.
 ---@return parallel.Job[]
 local function jobs ()
   local list = {}
@@ -135,12 +137,12 @@ local function jobs ()
   return list
 end
 
---- Queue a job; wait for room in the queue, if asked to.
+--- Start a job.
 ---@param pool parallel.Pool
----@param wait boolean
----@param streams table?  the option
+---@param wait boolean  wait for room in the queue, if that is full
+---@param streams table?  the option `streams`
 ---@param fn function|string
----@param described table?  what `pool:start` takes
+---@param described table?  options of `pool:start`
 ---@param ... any
 ---@return parallel.Job?
 ---@return string? why  "full"
@@ -171,7 +173,7 @@ local function raise (job)
   got(job, job:fetch())
 end
 
---- Call a function in a runspace, and wait for it.
+--- Call a function in a runspace, wait for it, and return its results.
 ---@param pool parallel.Pool
 ---@param fn function|string
 ---@param ... any
@@ -185,12 +187,12 @@ local function run (pool, fn, ...)
 end
 
 ---@class parallel.SubmitOptions: parallel.Limits
----@field [1]? function|string  what is to be called
----@field fn? function|string   the same
----@field arguments? any[]      its first arguments
----@field params? table<string, any>  further ones, by the names that its
----       parameters have; a chunk of source has them as local variables
----@field name? string          default "job-" and its id
+---@field [1]? function|string  the function to be called, or a chunk of source
+---@field fn? function|string   another place for the function
+---@field arguments? any[]      the first arguments of the function
+---@field params? table<string, any>  further arguments, by the names of the
+---       function's parameters; local variables of a chunk of source
+---@field name? string          the job's; default "job-" and its id
 ---@field streams? table<string, boolean|function>  which streams are shown
 ---       on the standard error (default: warning and error), or handed to a
 ---       function
@@ -206,12 +208,12 @@ local SUBMIT <const> = {
 }
 for name, test in next, limits.CALL do SUBMIT[name] = test end
 
---- What a table that describes a job says.
+--- Check a table that describes a job, and read the call from it.
 ---@param verb string
 ---@param given parallel.SubmitOptions
 ---@return parallel.SubmitOptions given
 ---@return function|string fn
----@return table list  its arguments, with `n`
+---@return table list  the arguments of the function, with `n`
 local function read (verb, given)
   if type(given) ~= "table" then
     check.misuse("bad argument 'options' to '" .. verb .. "' (a table "
@@ -254,7 +256,7 @@ end
 
 --- Start a job as a table describes it.
 ---@param pool parallel.Pool
----@param wait boolean  for room in the queue
+---@param wait boolean  wait for room in the queue, if that is full
 ---@param given parallel.SubmitOptions
 ---@param fn function|string
 ---@param list table
@@ -278,14 +280,14 @@ end, function (given) return read("submit", given) end)
 
 local methods = {}
 
---- `parallel.submit` in this pool.  Waits while its queue is full.
+--- `parallel.submit` in this pool.  Waits while the pool's queue is full.
 ---@type fun(self: parallel.Pool, given: parallel.SubmitOptions): parallel.Job
 methods.submit = check.public("pool:submit{fn, ...}", 2, function (pool, ...)
   return (submit(pool, true, ...))
 end, function (pool, given) return pool, read("submit", given) end,
   core.is_pool)
 
---- The same, without waiting.
+--- `pool:submit` that does not wait: nil and "full" while the queue is full.
 ---@type fun(self: parallel.Pool, given: parallel.SubmitOptions):
 ---          parallel.Job?, string?
 methods.try_submit = check.public("pool:try_submit{fn, ...}", 2,
@@ -294,8 +296,8 @@ methods.try_submit = check.public("pool:try_submit{fn, ...}", 2,
 end, function (pool, given) return pool, read("try_submit", given) end,
   core.is_pool)
 
---- Stop all jobs and calls that are queued and run in this pool, as
---- `job:cancel` does it.  The pool stays open.
+--- Stop all jobs and calls in this pool, queued or running, as `job:cancel`
+--- does it.  The pool stays open.
 ---@type fun(self: parallel.Pool, opts?: parallel.CancelOptions)
 methods.cancel = check.public("pool:cancel([{grace = seconds}])", 2,
                               function (pool, grace) pool:stop(grace) end,
@@ -303,7 +305,7 @@ methods.cancel = check.public("pool:cancel([{grace = seconds}])", 2,
   return pool, options.grace("cancel", opts)
 end, core.is_pool)
 
---- A verb that hands on all its arguments to what it calls.
+--- Make a method of pools that takes a function and all its arguments.
 ---@param verb string
 ---@param act fun(pool: parallel.Pool, fn: function|string, ...: any): ...
 ---@return fun(self: parallel.Pool, fn: function|string, ...: any): ...
@@ -325,8 +327,8 @@ methods.run = of_function("run", run)
 
 local functions = {}
 
---- Call `fn` in a runspace of the default pool.  Does not wait for it: the job
---- is asked for its results later, or not at all.
+--- Call `fn` in a runspace of the default pool, without waiting: the job is
+--- asked for its results later, or not at all.
 ---@type fun(fn: function|string, ...: any): parallel.Job
 functions.spawn = core.spawn
 

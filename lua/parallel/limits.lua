@@ -1,29 +1,30 @@
 -- SPDX-License-Identifier: MIT
---- What stops and bounds jobs: times, attempts, sizes.
+--- Limits of jobs and runspaces: times, attempts, sizes.
 
 local check = require "parallel.check"
 
 local ipairs, math, next, type = ipairs, math, next, type
 
---- What a job, or each item of a call, can be given.
+--- Limits of a job, or of each item of a call.
 ---@class parallel.Limits
----@field timeout? number    seconds it may run, each time that it is tried
+---@field timeout? number    seconds that each attempt may run
 ---@field deadline? number   seconds from now to the end of the whole call
----@field retries? integer   further attempts when it fails; default 0
----@field retry_on? string|string[]  what is tried again: "error", "timeout",
+---@field retries? integer   further attempts after a failure; default 0
+---@field retry_on? string|string[]  reasons to try again: "error", "timeout",
 ---       "memory_limit", "instruction_limit", "failed" (all but "timeout") or
 ---       "timed_out"; default {"error", "timeout"}
----@field priority? integer  from -10 to 10; of those that are queued in a
----       pool, the highest start first; default 0
+---@field priority? integer  from -10 to 10; the highest of the jobs queued in a
+---       pool starts first; default 0
 
---- What each runspace can be given.
+--- Limits of each runspace of a pool.
 ---@class parallel.RunspaceLimits
----@field memory? integer|string  bytes it may take: 67108864, or "64M".  A job
----       that wants more fails, and gets no further
----@field instructions? integer   of Lua that a job or item may execute; they
----       are counted by thousands, which takes up to half of its speed
----@field max_tasks? integer  jobs and items after which it is renewed
----@field max_bytes? integer|string  bytes held after a job: it is renewed, too
+---@field memory? integer|string  bytes of the runspace: 67108864, or "64M".  A
+---       job that wants more fails, and gets no further
+---@field instructions? integer   instructions of Lua that a job or item may
+---       execute; counting, by thousands, takes up to half of the job's speed
+---@field max_tasks? integer  jobs and items after which a runspace is renewed
+---@field max_bytes? integer|string  bytes held after a job, from which on the
+---       runspace is renewed
 
 --- RS_RETRY_ of runspace.h
 local RETRY_ERROR <const>, RETRY_TIMEOUT <const> = 1, 2
@@ -81,7 +82,7 @@ local CALL <const> = {
   timeout = check.limit,
 }
 
---- The same, of a pool.
+--- Tests of the options of a pool.
 ---@type table<string, fun(value: any): string?>
 local RUNSPACE <const> = {
   instructions = check.size,
@@ -96,7 +97,7 @@ local function finite (seconds)
   return seconds ~= math.huge and seconds or nil
 end
 
---- Add what limits a call, as `core` takes it.
+--- Add the limits of a call to 'target', for `core`.
 ---@param target table
 ---@param given parallel.Limits
 ---@return table target
@@ -116,7 +117,7 @@ local function add (target, given)
   return target
 end
 
---- Add what limits the runspaces of a pool, as `core` takes it.
+--- Add the limits of the runspaces of a pool to 'target', for `core`.
 ---@param target table
 ---@param given parallel.RunspaceLimits
 ---@return table target

@@ -9,17 +9,17 @@ local wait = require "parallel.wait".wait
 local getmetatable, ipairs, math, next, setmetatable, string, table, type =
   getmetatable, ipairs, math, next, setmetatable, string, table, type
 
---- Seconds that `wait` and `wait_all` take unless told otherwise.
+--- Seconds that `wait` and `wait_all` wait at most, by default.
 local PATIENCE <const> = 300
 
 ---@class parallel.JobRecord
 ---@field name string
----@field state string     as of a job
----@field result any       the first value, once there is one
----@field results? table   all of them, with `n`
+---@field state string     the job's
+---@field result any       the first result, once the job has completed
+---@field results? table   all results, with `n`
 ---@field error any
 ---@field reason? string
----@field created number   instants
+---@field created number   instants, as the next two
 ---@field started? number
 ---@field finished? number
 ---@field duration number  seconds of running so far
@@ -35,7 +35,7 @@ local function is_manager (value)
   return getmetatable(value) == manager
 end
 
---- A method of managers.
+--- Make a method of managers.
 ---@param usage string
 ---@param most integer
 ---@param act fun(...: any): ...
@@ -55,7 +55,7 @@ local function is_open (self, verb)
   return self
 end
 
---- The job of that name.
+--- Find the job called 'name'; raise if there is none.
 ---@param self parallel.Manager
 ---@param verb string
 ---@param name any
@@ -98,7 +98,7 @@ end
 
 local LETTERS <const> = "abcdefghijklmnopqrstuvwxyz0123456789"
 
---- "Job_" and eight characters.
+--- Make a name that no job of the manager has: "Job_" and eight characters.
 ---@param self parallel.Manager
 ---@return string
 local function make_name (self)
@@ -147,7 +147,7 @@ end, function (self, fn, arguments, name)
   return self, fn, arguments, name
 end)
 
---- What became of a job so far.
+--- Return a record of a job as it is now.
 ---@type fun(self: parallel.Manager, name: string): parallel.JobRecord
 manager.get = method("get(name)", 2, record_of, function (self, name)
   return find(self, "get", name)
@@ -165,7 +165,8 @@ local function seconds (verb, timeout)
   return timeout
 end
 
---- Wait for a job; raises when `timeout` seconds were not enough.
+--- Wait for a job, and return a record of it.  Raises when `timeout` seconds
+--- were not enough.
 ---@param name string
 ---@param timeout? number  default 300
 ---@type fun(self: parallel.Manager, name: string, timeout?: number):
@@ -180,7 +181,7 @@ end, function (self, name, timeout)
   return find(self, "wait", name), seconds("wait", timeout)
 end)
 
---- The jobs that were not removed, in the order of their start.
+--- List the jobs that were not removed, in the order of their start.
 ---@param self parallel.Manager
 ---@return parallel.Job[]
 local function list_of (self)
@@ -189,8 +190,8 @@ local function list_of (self)
   return list
 end
 
---- Wait for all jobs; raises when `timeout` seconds were not enough, and says
---- how many are left.
+--- Wait for all jobs, and return their records.  Raises when `timeout` seconds
+--- were not enough, and says how many jobs are left.
 ---@param timeout? number  default 300
 ---@type fun(self: parallel.Manager, timeout?: number): parallel.JobRecord[]
 manager.wait_all = method("wait_all([timeout])", 2, function (self, most)
@@ -204,7 +205,7 @@ end, function (self, timeout)
   return is_open(self, "wait_all"), seconds("wait_all", timeout)
 end)
 
---- A method that gives records of the jobs in some states.
+--- Make a method that returns records of the jobs in some states.
 ---@param verb string
 ---@param test fun(state: string): boolean
 ---@return fun(self: parallel.Manager): parallel.JobRecord[]
@@ -224,17 +225,17 @@ local LIVE <const> = { queued = true, running = true, stopping = true }
 --- Records of all jobs, in the order of their start.
 manager.all = select_jobs("all", function () return true end)
 
---- Records of those that have ended, however they did.
+--- Records of the jobs that have ended, however they did.
 manager.completed = select_jobs("completed", function (state)
   return not LIVE[state]
 end)
 
---- Records of those that run.
+--- Records of the jobs that run.
 manager.running = select_jobs("running", function (state)
   return state == "running" or state == "stopping"
 end)
 
---- Records of those that wait for a runspace.
+--- Records of the jobs that wait for a runspace.
 manager.queued = select_jobs("queued", function (state)
   return state == "queued"
 end)
@@ -268,7 +269,7 @@ function manager:__tostring ()
   return "parallel.manager: " .. #self.order .. " jobs"
 end
 
---- A manager of named jobs, which runs up to `max` at once.
+--- Open a manager of named jobs, which runs up to `max` of them at once.
 ---
 ---     local jobs <close> = parallel.manager(4)
 ---     jobs:start(backup, {path = "/home"}, "home")

@@ -1,16 +1,16 @@
 -- SPDX-License-Identifier: MIT
---- What can be written behind a value of this module, for completion at the
---- prompt: the names that the manual has.
+--- Names of fields and methods of this module's values, for completion at the
+--- prompt: the names that are in the manual.
 --
--- Their '__index' does not tell: it is a function, or a table that has what
--- the parts of the module use among themselves, too.
+-- The '__index' of a value is no source of them: it is a function, or a table
+-- that also has the methods which only the module itself uses.
 
 local parallel = require "parallel"
 
 local raw_metatable = debug and debug.getmetatable or getmetatable
 local next, rawequal, rawget, type = next, rawequal, rawget, type
 
---- Names and whether each is a function.
+--- Make a table of names: true for functions, false for fields.
 ---@param functions string
 ---@param fields? string
 ---@return table<string, boolean>
@@ -25,7 +25,7 @@ local TASK <const> = list([[
   checkpoint debug emit error execute information output progress sleep verbose
   warning]], "attempt id index name stopping worker")
 
---- Of userdata, by the name of their type.
+--- Names of the fields and methods of userdata, by the name of their type.
 ---@type table<string, table<string, boolean>>
 local TYPES <const> = {
   ["parallel.job"] = list([[
@@ -37,7 +37,8 @@ local TYPES <const> = {
     try_submit]],
 }
 
---- Of a value, without calling anything of it; nil for what is not ours.
+--- Return the names of a value's fields and methods, without calling a
+--- metamethod; nil for values that are not of this module.
 ---@param value any
 ---@return table<string, boolean>?
 local function names (value)
@@ -47,8 +48,9 @@ local function names (value)
   return metatable and TYPES[rawget(metatable, "__name")]
 end
 
---- What a table looks like at the prompt: one of ours, whose fields are made
---- when they are asked for, as a table that has them.
+--- Return the table that the prompt shows for a table.  For 'parallel.task',
+--- whose fields are made when they are asked for, that is a copy with all of
+--- them; for others it is the table itself.
 ---@param value table
 ---@return table
 local function shown (value)
