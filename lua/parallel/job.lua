@@ -79,8 +79,8 @@ job_methods.get = method("get([timeout])", 2, function (job, most)
 end, limit "get")
 
 --- Stop the job.  An error is raised once in its code, so that the job can
---- clean up; `grace` seconds later the job is forced to end.  Whatever its code
---- does with the error, the state becomes "cancelled"; or "lost", when C code
+--- clean up; `grace` seconds later the job is forced to end.  Whatever the job
+--- does with the error, its state becomes "cancelled"; or "lost", when C code
 --- does not return within a second.
 ---@type fun(self: parallel.Job, opts?: parallel.CancelOptions): boolean
 ---       false when the job had ended before

@@ -13,8 +13,8 @@ local ipairs, math, next, type = ipairs, math, next, type
 ---@field retry_on? string|string[]  reasons to try again: "error", "timeout",
 ---       "memory_limit", "instruction_limit", "failed" (all but "timeout") or
 ---       "timed_out"; default {"error", "timeout"}
----@field priority? integer  from -10 to 10; the highest of the jobs queued in a
----       pool starts first; default 0
+---@field priority? integer  from -10 to 10; of the jobs queued in a pool,
+---       those of the highest priority start first; default 0
 
 --- Limits of each runspace of a pool.
 ---@class parallel.RunspaceLimits

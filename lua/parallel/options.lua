@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- The options of the verbs.
+--- Options of the verbs over items.
 
 local check = require "parallel.check"
 local limits = require "parallel.limits"
@@ -7,22 +7,22 @@ local limits = require "parallel.limits"
 local getmetatable, math, next, rawget, require, table, type =
   getmetatable, math, next, rawget, require, table, type
 
---- What every verb over items accepts.
+--- Options that every verb over items accepts.
 ---@class parallel.CallOptions: parallel.InitialStateFields, parallel.Limits
----@field limit? integer    jobs in flight; default: what keeps the pool busy;
----       more than the default pool has workers opens a pool of that many for
----       the call
+---@field limit? integer    jobs in flight; default: as many as keep the pool
+---       busy.  A limit above the workers of the default pool opens a pool
+---       with that many workers for the call
 ---@field chunk? integer    items to a job; default: by their measured cost
 ---@field arguments? any[]  passed to the function behind each item
----@field params? table<string, any>  the same by the names of the function's
----       parameters; variables of a chunk of source
----@field name? string      of the call, in messages
+---@field params? table<string, any>  further arguments, by the names of the
+---       function's parameters; local variables of a chunk of source
+---@field name? string      the call's, in messages
 ---@field progress? boolean|string|fun(state: parallel.ProgressState)
----       a line on the terminal, with a title; or a function to be told
+---       a line on the terminal, with a title; or a function that is called
 ---@field streams? table<string, boolean|function>  which streams of the items
 ---       are shown on the standard error, or handed to a function
 
---- Streams of a job.
+--- Names of the streams of a job.
 local STREAMS <const> = {
   output = true, error = true, warning = true, verbose = true, debug = true,
   information = true, progress = true,
@@ -58,8 +58,8 @@ local function by_name (value)
   if type(value) ~= "table" then return "a table by name" end
 end
 
---- An array, with or without its length in `n`; not names, which would be
---- lost.
+--- Test an array, with or without its length in `n`.  Names as keys are
+--- refused, since their values would be lost.
 ---@param value any
 ---@return string? expected
 ---@return string? wrong
@@ -91,7 +91,7 @@ local COMMON <const> = {
 }
 for name, test in next, limits.CALL do COMMON[name] = test end
 
---- What an initial state is made of, or one.
+--- Test an initial state, or a table of its fields, which are checked later.
 ---@param value any
 ---@return string?
 local function initial_state (value)
@@ -115,7 +115,7 @@ local PLACE <const> = {
   path = check.text,
   preload = by_name,
   reset = check.one_of("globals", "none", "fresh"),
-  sandbox = function () end,  -- as the initial state reads it
+  sandbox = function () end,  -- checked when the initial state is read
   variables = by_name,
 }
 for name, test in next, limits.RUNSPACE do PLACE[name] = test end
@@ -123,8 +123,8 @@ for name, test in next, limits.RUNSPACE do PLACE[name] = test end
 ---@type {}
 local NONE <const> = {}
 
---- Raise for an option that 'verb' does not know.  What it refuses is none
---- that was meant.
+--- Raise a message about an option that 'verb' does not know.  Options that
+--- 'verb' refuses, by a text in 'own', are not proposed instead.
 ---@param verb string
 ---@param pool parallel.Pool?
 ---@param name any
@@ -139,13 +139,13 @@ local function unknown (verb, pool, name, own)
   check.unknown_option(verb, name, known)
 end
 
---- Check the options given to 'verb', which has 'own' ones beside the common
---- ones.  Second result: false, or what some of them say of an initial state.
+--- Check the options given to 'verb': the common options, and its 'own'.  The
+--- second result is false, or the initial state, if options give one.
 ---@param verb string
----@param pool parallel.Pool?  whose method was called
+---@param pool parallel.Pool?  the pool whose method was called
 ---@param given any
----@param own? table<string, string|fun(value: any): string?>  a text refuses a
----       common one: why, and what to do instead
+---@param own? table<string, string|fun(value: any): string?>  tests; or a text
+---       that refuses a common option, and says what to do instead
 ---@return table options
 ---@return false|parallel.InitialState|parallel.InitialStateOptions placed
 local function read (verb, pool, given, own)
@@ -182,7 +182,8 @@ local function read (verb, pool, given, own)
   return given, placed and require("parallel.initial_state").read(verb, given)
 end
 
---- Is this the name of an option of a verb with 'own' ones?
+--- Tell whether 'name' is an option of a verb that has the options 'own'
+--- beside the common ones.
 ---@param name any
 ---@param own table
 ---@return boolean
@@ -190,7 +191,7 @@ local function is_known (name, own)
   return own[name] ~= nil or COMMON[name] ~= nil or PLACE[name] ~= nil
 end
 
---- The option `streams` of a call: its own, or else its pool's.
+--- Return the option `streams` of a call: its own, or else its pool's.
 ---@param pool parallel.Pool
 ---@param given table?
 ---@return table?
@@ -198,7 +199,7 @@ local function streams_of (pool, given)
   return given or pool:streams()
 end
 
---- The values of the option 'arguments'.
+--- Return the values of the option 'arguments'.
 ---@param verb string
 ---@param options table
 ---@return ...
@@ -215,11 +216,12 @@ local function arguments (verb, options)
 end
 
 ---@class parallel.CancelOptions
----@field grace? number  seconds to clean up, before it is forced; default 0.1
+---@field grace? number  seconds that the job has to clean up, before it is
+---       forced to end; default 0.1
 
 local GRACE <const> = { grace = check.seconds }
 
---- The option `grace` of 'verb'.
+--- Check the options of 'verb', and return `grace`.
 ---@param verb string
 ---@param given any
 ---@return number?

@@ -15,7 +15,7 @@ for word in ([[and break do else elseif end false for function goto if in
   KEYWORDS[word] = true
 end
 
---- The names of a function's parameters.
+--- Return the names of a function's parameters.
 ---@param verb string
 ---@param fn function
 ---@return string[]
@@ -59,12 +59,12 @@ local function check_names (verb, params)
   end
 end
 
---- The values of 'params' in the order of the function's parameters behind
---- the 'leading' first ones.
+--- Put the values of 'params' in the order of the function's parameters.  The
+--- first 'leading' parameters are left out: they are given by position.
 ---@param verb string
 ---@param fn function
 ---@param params table<string, any>
----@param leading integer?  nil: those before the first that is named
+---@param leading integer?  nil: all before the first one that 'params' names
 ---@return table list
 local function bind_function (verb, fn, params, leading)
   local names = names_of(verb, fn)
@@ -105,7 +105,8 @@ local function bind_function (verb, fn, params, leading)
   return list
 end
 
---- Source text with the names as local variables in front, on its first line.
+--- Put a declaration of local variables with the names of 'params' in front of
+--- a source text, on its first line.
 ---@param verb string
 ---@param source string
 ---@param params table<string, any>
@@ -129,7 +130,8 @@ local function bind_source (verb, source, params, leading)
   local list = { n = #names }
   for i, name in ipairs(names) do list[i] = params[name] end
   if #names == 0 then return source, list end
-  -- The values follow the positional ones, which stay first in '...'.
+  -- The values follow the positional arguments in '...', so blanks stand for
+  -- those in the list of names.
   local blanks = string.rep("_, ", leading or 1)
   return "local " .. blanks .. table.concat(names, ", ") .. " = ...; "
          .. source, list
@@ -139,10 +141,10 @@ end
 ---@param verb string
 ---@param fn function|string
 ---@param params table<string, any>
----@param leading? integer  parameters that are given by position
----@param whose? string  what is said behind the verb: " (key 'db1')"
----@return function|string fn  to be called with them
----@return table list          their values, in order, with `n`
+---@param leading? integer  number of parameters that are given by position
+---@param whose? string  text behind the verb in messages: " (key 'db1')"
+---@return function|string fn  the function, or the changed source
+---@return table list          the values to call it with, in order, with `n`
 local function bind (verb, fn, params, leading, whose)
   verb = whose and verb .. whose or "'" .. verb .. "'"
   check_names(verb, params)
@@ -152,8 +154,9 @@ local function bind (verb, fn, params, leading, whose)
   return fn, bind_function(verb, fn, params, leading)
 end
 
---- Take a table of arguments apart: those by position, whose keys are
---- integers and whose length is `n` if there is one; and those by name.
+--- Divide a table of arguments into the arguments by position, whose keys are
+--- integers, and the arguments by name.  A field `n` that is no less than the
+--- largest integer key is the number of the first.
 ---@param given table
 ---@return table list   with `n`
 ---@return table named

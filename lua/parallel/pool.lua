@@ -9,7 +9,7 @@ local options = require "parallel.options"
 
 local math, next, type = math, next, type
 
---- RS_NO_SIGNAL
+--- RS_NO_SIGNAL of runspace.h
 local NO_SIGNAL <const> = -1
 
 -- luacheck: no max comment line length
@@ -19,18 +19,18 @@ local NO_SIGNAL <const> = -1
 ---@field idle? number  seconds before a worker above `min` that has nothing to
 ---                     do ends; default 10; math.huge: never
 ---@field streams? table<string, boolean|function>  which streams of its jobs
----       are shown or handed to functions, unless a call says otherwise
----@field queue? integer|{jobs?: integer, bytes?: integer|string}  how many
----       jobs may be queued, and bytes of their functions and arguments:
----       `submit` and `spawn` wait for room then
----@field pin? boolean  each worker stays on one CPU, worker 1 on the first that
----       the process may use, and so on
----@field signal? integer|"none"  that stops a job; default SIGURG; with "none"
----       a job stops where it looks itself
+---       are shown or handed to functions, unless a call has the option, too
+---@field queue? integer|{jobs?: integer, bytes?: integer|string}  jobs that
+---       may be queued, and bytes of their functions and arguments; `submit`
+---       and `spawn` wait while the queue is full
+---@field pin? boolean  each worker stays on one CPU, worker 1 on the first CPU
+---       that the process may use, and so on
+---@field signal? integer|"none"  signal that stops a job; default SIGURG; with
+---       "none" a job stops where it looks whether it is to stop
 
 local QUEUE <const> = { bytes = check.bytes, jobs = check.size }
 
---- A number of jobs, or limits of both kinds.
+--- Test the option `queue`: a number of jobs, or a table of jobs and bytes.
 ---@param value any
 ---@return string? expected
 ---@return string? wrong
@@ -68,7 +68,7 @@ local OWN <const> = {
   streams = options.streams,
 }
 
---- Workers of a pool unless told otherwise.
+--- Return the default of the option `max`.
 ---@return integer
 local function default_max ()
   return core.workers ~= nil and core.workers() or core.cpus()
@@ -81,7 +81,7 @@ end
 ---@return parallel.Pool
 local function open (min, max, given, said)
   local idle = given.idle
-  if idle == 0 then idle = 1e-9 end  -- at once, where 0 means the default
+  if idle == 0 then idle = 1e-9 end  -- for `core`, 0 means the default
   local limit = given.queue
   if type(limit) ~= "table" then limit = { jobs = limit } end
   local pool = core.pool(limits.add_runspace({
@@ -99,7 +99,7 @@ local function open (min, max, given, said)
   return pool
 end
 
---- A pool for one call of 'verb', as its options describe it.
+--- Open a pool for one call of 'verb', as the options of the call describe it.
 ---@param verb string
 ---@param given table
 ---@param said? parallel.InitialState|parallel.InitialStateOptions
@@ -143,9 +143,11 @@ local function prepare (given)
          initial_state.read("pool", given)
 end
 
---- Open a pool.  Its first `min` workers are started and seeded before this
---- returns; what fails while they are seeded (a missing module, an error in
---- `init`) is raised here.  Close it with `<close>` or `pool:close`.
+--- Open a pool.  Its first `min` workers are started before this returns.  If
+--- code of scripts runs in the seeding (modules, `init`), all of them are seeded
+--- before this returns, too; an error of the seeding (a missing module, an
+--- error in `init`) is raised here.  Close the pool with `<close>` or
+--- `pool:close`.
 ---
 ---     local pool <close> = parallel.pool{max = 4, modules = {"cjson"}}
 ---@type fun(given?: parallel.PoolOptions): parallel.Pool
