@@ -144,8 +144,8 @@ local function prepare (given)
 end
 
 --- Open a pool.  Its first `min` workers are started before this returns.  If
---- code of scripts runs in the seeding (modules, `init`), all of them are seeded
---- before this returns, too; an error of the seeding (a missing module, an
+--- the seeding runs code of scripts (modules, `init`), all these workers are
+--- seeded before this returns.  An error of the seeding (a missing module, an
 --- error in `init`) is raised here.  Close the pool with `<close>` or
 --- `pool:close`.
 ---

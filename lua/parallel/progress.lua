@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: MIT
---- One line that tells how far a call is.
+--- The progress line: one line that tells how far a call is.
 --
--- The line is shown while the host waits in this module, and goes when it
--- does not; lines that jobs print step around it (see the C part, `status`).
+-- The line is shown while the host waits in this module, and is taken away
+-- before other code of the host runs.  Lines that jobs print appear above it
+-- (`status` of the C part).
 
 local _, core = ...  -- parallel.core
 local text_table = require "parallel.text_table"
@@ -11,17 +12,17 @@ local ipairs, math, os, pcall, require, setmetatable, string, table, tostring,
   type =
   ipairs, math, os, pcall, require, setmetatable, string, table, tostring, type
 
---- Seconds between two drawings, at least, and at most.
+--- Seconds from one drawing of the line to the next: at least, at most.
 local OFTEN <const>, SELDOM <const> = 0.1, 0.5
 
 ---@class parallel.ProgressState
 ---@field title string
 ---@field done integer
 ---@field failed integer
----@field total? integer  where it is known
+---@field total? integer  number of items, where it is known
 ---@field elapsed number  seconds
 ---@field rate number     items a second
----@field left? number    seconds, where it can be told
+---@field left? number    seconds to the end, where they can be estimated
 
 ---@class parallel.Progress
 local progress = { __name = "parallel.progress" }
@@ -43,8 +44,8 @@ local function env (name)
   return os and os.getenv and os.getenv(name) or ""
 end
 
---- Codes of lua-term around the parts of the line; none without it, or where
---- colours are not wanted.
+--- Return the codes of lua-term for colours in the line; empty texts without
+--- lua-term, and where colours are not wanted.
 ---@return string good
 ---@return string bad
 ---@return string reset
@@ -60,10 +61,11 @@ local function colours ()
          tostring(term.colors.reset)
 end
 
---- Begin; nil when nobody will see it.
----@param wanted any     the option
----@param total integer?
----@param name string?   of the call
+--- Start the progress of a call; nil when it is not wanted, or there is no
+--- terminal to show it on.
+---@param wanted any     the option `progress`
+---@param total integer?  number of items
+---@param name string?   the call's
 ---@return parallel.Progress?
 function progress.start (wanted, total, name)
   if not wanted then return nil end
@@ -97,7 +99,7 @@ local function state_of (self)
   return state
 end
 
---- "1:05", "2:01:40"
+--- Write seconds as a time: "1:05", "2:01:40".
 ---@param seconds number
 ---@return string
 local function clock (seconds)
@@ -108,7 +110,7 @@ local function clock (seconds)
   return string.format("%d:%02d", s // 60, s % 60)
 end
 
---- A number of items in a few characters.
+--- Write a number of items in a few characters.
 ---@param n number
 ---@return string
 local function short (n)
@@ -117,8 +119,8 @@ local function short (n)
   return string.format(n >= 10 and "%.0f" or n >= 1 and "%.1f" or "%.2g", n)
 end
 
---- What stands behind the bar, the most important first: the count, the rate,
---- the time.
+--- Make the texts that stand behind the bar, the most important first: the
+--- count, the rate, the time.
 ---@param s parallel.ProgressState
 ---@return string[]
 local function details (s)
@@ -133,8 +135,8 @@ local function details (s)
   return list
 end
 
---- The line, at most 'width' columns: what does not fit is left out, the bar
---- first, then the time and the rate, and the title is cut.
+--- Make the line, of at most 'width' columns.  In a line that is too long the
+--- bar is left out, then the time, then the rate; then the title is cut.
 ---@param self parallel.Progress
 ---@param width integer
 ---@return string
@@ -170,14 +172,15 @@ local function line (self, width)
   return text
 end
 
---- Draw, unless it was drawn a moment ago.
+--- Draw the line, or call the function of the option, unless that was done a
+--- moment ago.
 ---@param force? boolean
 function progress:draw (force)
   local now <const> = core.now()
   if not force and now - self.drawn < OFTEN then return end
   self.drawn = now
   if self.call ~= nil then
-    self.calling = true  -- and it stays so when the function raises
+    self.calling = true  -- stays true when the function raises
     self.call(state_of(self))
     self.calling = false
   else
@@ -188,20 +191,21 @@ function progress:draw (force)
   end
 end
 
---- An item has ended.
+--- Count an item that has ended.
 ---@param failed boolean
 function progress:add (failed)
   self.done = self.done + 1
   if failed then self.failed = self.failed + 1 end
 end
 
---- Some items have ended well.
+--- Count 'n' items that have ended well.
 ---@param n integer
 function progress:advance (n)
   self.done = self.done + n
 end
 
---- The longest wait that keeps the line true.
+--- Draw the line, and return the seconds that the host may wait until the line
+--- has to be drawn again; no more than 'timeout'.
 ---@param timeout? number
 ---@return number
 function progress:patience (timeout)
@@ -210,8 +214,8 @@ function progress:patience (timeout)
   return timeout == nil and most or math.min(timeout, most)
 end
 
---- Let the input add items; the line is away while an iterator runs, since
---- that is code of the host, which may print.
+--- Let the input add items.  The line is taken away while an iterator runs,
+--- since that is code of the host, which may print.
 ---@param source parallel.Input
 ---@param batch parallel.Batch
 ---@return boolean more
@@ -231,9 +235,10 @@ function progress:hide ()
   end
 end
 
---- The call is over.  What ended it, if it failed, is not hidden by what the
---- function raises now.
----@param problem any
+--- Draw a last time, and take the line away, since the call is over.  If the
+--- call failed, an error of the function of the option is dropped, so that it
+--- does not hide the error of the call.
+---@param problem any  the error of the call, or nil
 function progress:finish (problem)
   if self.over then return end
   self.over = true

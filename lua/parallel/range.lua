@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- Integers in a row, as items that take no memory.
+--- Ranges: rows of integers, as items that take no memory.
 
 local check = require "parallel.check"
 
@@ -9,9 +9,9 @@ local math, rawget, string, type = math, rawget, string, type
 --- `ipairs(r)`), and can be called by a generic `for`.
 ---@class parallel.Range
 ---@field first integer
----@field last integer  the bound that was given
+---@field last integer  the bound, which need not be in the range
 ---@field step integer
----@field n integer     how many there are
+---@field n integer     number of integers in the range
 ---@operator len: integer
 local range = { __name = "parallel.range" }
 
@@ -26,8 +26,8 @@ local function to_integer (name, value)
   return n --[[@as integer]]
 end
 
---- The integers `first`, `first + step`, ... up to `last`; with one argument,
---- those from 1 up to it.
+--- Make a range of the integers `first`, `first + step`, ... up to `last`; or
+--- with one argument, of the integers from 1 up to that.
 ---@param first integer
 ---@param last? integer
 ---@param step? integer  default 1; negative counts down
@@ -71,7 +71,7 @@ function range.__len (self)
   return self.n
 end
 
---- One step of a generic `for`.
+--- Do one step of a generic `for`.
 ---@param self parallel.Range
 ---@param previous? integer
 ---@return integer?

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- What became of the items of a `collect`, in all.
+--- Reports: sums over the items of a `collect`.
 
 local check = require "parallel.check"
 
@@ -10,19 +10,19 @@ local getmetatable, ipairs, setmetatable, string, table, tostring, type =
 ---@field total integer        items
 ---@field processed integer    items that were started and ended
 ---@field succeeded integer    completed, with or without errors
----@field with_errors integer  of these, with errors in their stream
+---@field with_errors integer  succeeded, and sent to their stream of errors
 ---@field failed integer       raised, ran out of time, or were lost
 ---@field cancelled integer    were never started, or were stopped
 ---@field success_rate number  succeeded / total; 1 when there were no items
 ---@field batches integer      chunks in which the items travelled
----@field batch_size? integer  items in each, where the call said so
+---@field batch_size? integer  items in each chunk, where the call said so
 ---@field duration number      seconds that the call took
 ---@field busy table<integer, number>  seconds of work by worker
 ---@field records parallel.Record[]
 local report = { __name = "parallel.report" }
 report.__index = report
 
---- What the methods read from a record.
+--- Fields of a record that the methods can read.
 ---@type table<string, boolean>
 local FIELDS <const> = {
   index = true, input = true, state = true, result = true, results = true,
@@ -30,7 +30,7 @@ local FIELDS <const> = {
   worker = true, traceback = true, reason = true, attempts = true,
 }
 
---- Make a report of records.
+--- Make a report of the records of a call.
 ---@param records parallel.Record[]
 ---@param total integer
 ---@param started number   instant
@@ -72,8 +72,9 @@ local function is_report (value)
   return getmetatable(value) == report
 end
 
---- A function that reads a record: a field's name, a name with dots (fields
---- of a result, "result.status"), or a function of the record.
+--- Make the function that reads a record by 'key': the name of a field, a name
+--- with dots for a field in a field ("result.status"), or a function of the
+--- record.
 ---@param verb string
 ---@param key any
 ---@return fun(record: parallel.Record): any
@@ -100,7 +101,7 @@ local function reader (verb, key)
   end
 end
 
---- How many records have each value of a field: `report:count "state"`.
+--- Count the records by the value of a field: `report:count "state"`.
 ---@type fun(self: parallel.Report,
 ---          key: string|fun(record: parallel.Record): any):
 ---          table<any, integer>
@@ -115,7 +116,7 @@ report.count = check.public("report:count(key)", 2, function (self, read)
   return counts
 end, function (self, key) return self, reader("count", key) end, is_report)
 
---- The records by the value of a field.
+--- Group the records by the value of a field.
 ---@type fun(self: parallel.Report,
 ---          key: string|fun(record: parallel.Record): any):
 ---          table<any, parallel.Record[]>
@@ -135,11 +136,12 @@ local COLUMNS <const> = { "index", "input", "state", "result", "error",
                           "duration", "worker" }
 
 ---@class parallel.TableOptions
----@field width? integer  columns of the terminal; default: what it has
+---@field width? integer  columns of the table; default: the terminal's
 
 local TABLE <const> = { width = check.size }
 
---- What the columns of a table are: titles, and what reads them.
+--- Check the arguments of `report:table`.  Returns the titles of the columns,
+--- and the functions that read their cells from a record.
 ---@param self parallel.Report
 ---@param columns any
 ---@param opts any
@@ -164,8 +166,9 @@ local function prepare_table (self, columns, opts)
   return self, titles, readers, width
 end
 
---- The records as a table of text that fits the terminal.  Columns are fields,
---- or pairs of a title and a field or function; default: the common ones.
+--- Show the records as a table of text that fits the terminal.  A column is a
+--- field, or a pair of a title and a field or function; default: the most
+--- common fields.
 ---@type fun(self: parallel.Report,
 ---          columns?: (string|{[1]: string, [2]: string|function})[],
 ---          opts?: parallel.TableOptions): string
@@ -179,7 +182,8 @@ report.table = check.public("report:table([columns [, {width =}]])", 3,
   return require("parallel.text_table").format(titles, rows, width)
 end, prepare_table, is_report)
 
---- "12 items: 10 succeeded (1 with errors), 2 failed; 83 % in 1.24 s"
+--- Show the sums: "12 items: 10 succeeded (1 with errors), 2 failed; 83 % in
+--- 1.24 s".
 function report:__tostring ()
   local parts = { self.succeeded .. " succeeded" }
   if self.with_errors > 0 then

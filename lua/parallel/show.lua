@@ -2,28 +2,28 @@
 --- Texts of results, for the prompt.
 --
 -- A table becomes a constructor that a person can read: on one line if it
--- fits, else indented. What is too long or too deep is cut, with a note of
--- how much is missing. Only raw access is used, and the one metamethod that
--- is called is '__tostring'.
+-- fits, else indented.  A table or string that is too long or too deep is cut,
+-- with a note of how much is missing.  Only raw access is used, and
+-- '__tostring' is the one metamethod that is called.
 --
--- Penlight's 'pl.pretty' would be the library for it, but under Lua 5.4 it
--- shows 2.0 as 2, raises for 1e300, drops holes and has no limits.
+-- Penlight's 'pl.pretty' would do this too, but under Lua 5.4 it shows 2.0 as
+-- 2, raises for 1e300, drops holes and has no limits.
 
 local _, core = ...  -- parallel.core
 local width_of <const> = require("parallel.width").of
 
 local names <const> = require "parallel.names"
 
--- At a prompt names are listed and completed, so all of them are loaded.
+-- The prompt lists and completes names of the module, so load all of them.
 for _ in pairs(require "parallel") do end
 
 local limits <const> = {
-  entries = 100,  -- of one table
-  total = 300,    -- of all tables of one result
-  depth = 5,
+  entries = 100,  -- entries of one table
+  total = 300,    -- entries of all tables of one result
+  depth = 5,      -- tables in one another
   string = 200,   -- bytes of a string inside a table
   text = 4000,    -- bytes of a string that is a result itself
-  sorted = 10000  -- keys; more are shown in no order
+  sorted = 10000  -- keys of a table; more are shown in no order
 }
 
 local raw_metatable <const> = debug and debug.getmetatable or getmetatable
@@ -37,7 +37,7 @@ end
 local function quote (text)
   local missing = #text - limits.string
   if missing > 0 then
-    -- A cut never falls into a character: step back to its first byte.
+    -- Step back to the first byte of a character, so as not to cut one.
     local last = limits.string
     while last > limits.string - 3 and text:find("^[\128-\191]", last + 1) do
       last = last - 1
@@ -49,13 +49,14 @@ local function quote (text)
   return missing > 0 and ("%s... (%d more)"):format(text, missing) or text
 end
 
---- What 'tostring' says, even if it fails.
+--- Return 'tostring(value)', or another text if that raises.
 local function to_text (value)
   local ok, text = pcall(tostring, value)
   return ok and text or ("<%s: error in __tostring>"):format(type(value))
 end
 
---- A value that stands for itself: no table, or one that has a text.
+--- Tell whether a value is shown as its own text: it is no table, or it has a
+--- '__tostring' or a '__name'.
 local function is_plain (value)
   if type(value) ~= "table" then return true end
   local mt = raw_metatable(value)
@@ -64,7 +65,7 @@ local function is_plain (value)
     or type(rawget(mt, "__name")) == "string"
 end
 
---- A plain value inside of a table: of what it says of itself, a line.
+--- Write a plain value inside of a table: the first line of its text.
 local function plain (value)
   if type(value) == "string" then return quote(value) end
   local text <const> = to_text(value)
@@ -92,12 +93,13 @@ local function precedes (a, b)
   return a < b
 end
 
---- Tell the sequence of 'value' from its fields.
+--- Divide the entries of the table 'value' into a sequence and fields.
 -- A field 'n' that counts the values of the sequence belongs to it, and is
--- hidden when nothing is missing.
----@return integer length  of the sequence, holes included
----@return any[] keys  of the fields
----@return integer count  of fields; more than #keys when they are many
+-- hidden when the sequence has no holes.
+---@return integer length  entries of the sequence, holes included
+---@return any[] keys  of the fields, sorted; the first 'limits.sorted' that are
+---       met, unsorted, where there are more
+---@return integer count  number of all fields
 local function survey (value)
   local n <const> = rawget(value, "n")
   local length = rawlen(value)
@@ -150,13 +152,13 @@ end
 ---@class (private) parallel.Show
 ---@field width integer  columns
 ---@field left integer  entries that may still be shown
----@field path table<table, boolean>  the tables that are being shown
+---@field path table<table, boolean>  the tables around the current value
 
 local show_table
 
 ---@param show parallel.Show
----@param indent string  of the line that the text starts on
----@param used integer  columns that the line has before it, and after
+---@param indent string  indent of the line that the text starts on
+---@param used integer  columns of that line that other text takes
 local function show_value (show, value, indent, used)
   if is_plain(value) then return plain(value) end
   value = names.shown(value)
@@ -173,7 +175,8 @@ function show_table (show, value, indent, used)
   local items, fields = {}, {}
   local entries <const> = #indent < 2 * limits.depth and limits.entries or 0
 
-  --- May another entry be shown, behind 'n' of its kind?
+  --- Tell whether another entry may be shown behind 'n' of its kind, and count
+  --- it.
   local function take (n)
     if n >= entries or show.left == 0 then return false end
     show.left = show.left - 1
@@ -216,7 +219,7 @@ function show_table (show, value, indent, used)
   return "{\n" .. table.concat(lines, "\n") .. "\n" .. indent .. "}"
 end
 
---- The text of one value.
+--- Write one value as text.
 ---@param value any
 ---@param width? integer  columns; default 80
 ---@return string
@@ -227,8 +230,9 @@ local function format (value, width)
   return show_value(show, value, "", 0)
 end
 
---- What 'print' is to show of results: tables as texts, others as they are.
--- When one takes several lines, each stands on lines of its own.
+--- Return the values that 'print' is to show for results: tables become texts,
+-- long strings are cut, other values stay.  If a table takes several lines,
+-- all results become one text, in which each has lines of its own.
 ---@param width integer  columns
 ---@param ... any
 ---@return any ...
