@@ -97,8 +97,8 @@ end
 -- A field 'n' that counts the values of the sequence belongs to it, and is
 -- hidden when the sequence has no holes.
 ---@return integer length  entries of the sequence, holes included
----@return any[] keys  of the fields, sorted; the first 'limits.sorted' that are
----       met, unsorted, where there are more
+---@return any[] keys  of the fields, sorted; where there are many, the first
+---       'limits.sorted' that are met, unsorted
 ---@return integer count  number of all fields
 local function survey (value)
   local n <const> = rawget(value, "n")

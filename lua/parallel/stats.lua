@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- What the pools do, and what the machine has left.
+--- Statistics of the pools, and the state of the machine.
 
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
@@ -8,28 +8,28 @@ local io, ipairs, math, next, string, tonumber =
   io, ipairs, math, next, string, tonumber
 
 ---@class parallel.Machine
----@field cpus integer     that this process may use
+---@field cpus integer     CPUs that this process may use
 ---@field cpu? number      busy part of all CPUs since the last call, 0 to 1;
----       nil at the first one; the same again within a tick of the clock
+---       nil at the first call; unchanged within one tick of the clock
 ---@field memory? {total: integer, available: integer}  bytes
----@field load? number[]   processes that run or want to, mean of the last 1, 5
----       and 15 minutes
+---@field load? number[]   processes that run or are ready to run: means of the
+---       last 1, 5 and 15 minutes
 ---@field processes? integer
 
 ---@class parallel.Stats
----@field pools table[]   what `pool:info` tells of each open pool
----@field workers integer sums over the pools
+---@field pools table[]   `pool:info()` of each open pool
+---@field workers integer sum over the pools, as the fields below
 ---@field idle integer
 ---@field queued integer
 ---@field running integer
 ---@field bytes integer
----@field stuck integer         workers left behind, still running
----@field lost_workers integer  those that ever were
+---@field stuck integer         workers left behind that still run code
+---@field lost_workers integer  workers left behind since the pools opened
 ---@field renewed integer       runspaces replaced by new ones
 ---@field done table<string, integer>  jobs and items by final state
 ---@field machine parallel.Machine
 
---- A file of proc(5), or nil where there is none.
+--- Read a file of proc(5); nil where there is none.
 ---@param path string
 ---@return string?
 local function read (path)
@@ -37,9 +37,11 @@ local function read (path)
   return file and file:read "a" or nil
 end
 
---- Ticks of all CPUs at the last call: busy ones, and all; what it gave.
+--- Values of the last call of 'cpu': busy ticks of all CPUs, all ticks, and
+--- the result.
 local busy_before, all_before, part_before
 
+--- Return the busy part of all CPUs since the last call.
 ---@return number?
 local function cpu ()
   local text = read "/proc/stat"
@@ -50,9 +52,9 @@ local function cpu ()
   local all = 0
   for i = 1, math.min(#ticks, 8) do all = all + ticks[i] end
   local busy = all - (ticks[4] or 0) - (ticks[5] or 0)  -- idle, iowait
-  if all == all_before then return part_before end  -- within one tick
+  if all == all_before then return part_before end  -- no tick since then
   if all_before ~= nil and all > all_before then
-    -- The kernel may take back some of the time of waiting for devices.
+    -- The kernel's count of the time of waiting for devices may decrease.
     part_before = math.max(0, math.min(1, (busy - busy_before)
                                           / (all - all_before)))
   end
@@ -60,7 +62,7 @@ local function cpu ()
   return part_before
 end
 
---- What is summed up over the pools.
+--- Fields of `pool:info()` that are summed over the pools.
 local SUMS <const> = {
   "workers", "idle", "stuck", "queued", "running", "bytes", "lost_workers",
   "renewed",
@@ -88,8 +90,8 @@ local function machine ()
   return result
 end
 
---- What the pools of this script do, and the state of the machine.  Fields of
---- `machine` that the system does not tell are nil.
+--- Return what the pools of this script do, and the state of the machine.
+--- Fields of `machine` that the system does not tell are nil.
 ---@return parallel.Stats
 local function stats ()
   local result = { pools = {}, done = {} }

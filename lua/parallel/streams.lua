@@ -1,12 +1,12 @@
 -- SPDX-License-Identifier: MIT
---- What jobs send while they run, as text.
+--- Stream records, which jobs send while they run, as text.
 
 local _, core = ...  -- parallel.core
 local failure = require "parallel.failure"
 
 local setmetatable, string, type = setmetatable, string, type
 
---- Before a shown record.
+--- First words of the line of a shown record, by its stream.
 ---@type table<string, string>
 local LABELS <const> = {
   output = "OUTPUT",
@@ -32,7 +32,7 @@ local function progress_text (value)
   return text
 end
 
---- The value of a record in one text.
+--- Write the value of a record as one text.
 ---@param record parallel.StreamRecord
 ---@return string
 local function message (record)
@@ -43,7 +43,8 @@ local function message (record)
   return failure.text(value)
 end
 
---- What items are called, where that is not "item 3", by the id of the call.
+--- Functions that name the items of a call, by the id of the call; calls whose
+--- items are called "item 3" have none.
 ---@type table<integer, fun(index: integer): string>
 local names = {}
 
@@ -51,16 +52,16 @@ local NAMED <const> = {
   __close = function (self) names[self.id] = nil end,
 }
 
---- Let 'name' tell what the items of the call 'id' are called.
+--- Let the function 'name' name the items of the call 'id'.
 ---@param id integer
 ---@param name fun(index: integer): string
----@return table guard  to be closed at the end of the call
+---@return table guard  a value to be closed at the end of the call
 local function name_items (id, name)
   names[id] = name
   return setmetatable({ id = id }, NAMED)
 end
 
---- Who sent it: the job's name, or the item of a map.
+--- Name the sender of a record: the job, or the item of a map.
 ---@param job parallel.Job
 ---@param record parallel.StreamRecord
 ---@return string
@@ -73,7 +74,7 @@ local function sender (job, record)
   return name .. ", " .. item
 end
 
---- "WARNING: job-3: disk is nearly full"
+--- Write a record as a line: "WARNING: job-3: disk is nearly full".
 ---@param job parallel.Job
 ---@param record parallel.StreamRecord
 ---@return string

@@ -8,9 +8,9 @@ local ipairs, math, os, string, table, tonumber, type =
   ipairs, math, os, string, table, tonumber, type
 local width_of <const> = display.of
 
---- Between columns.
+--- Text between two columns.
 local GAP <const> = "  "
---- No column is cut below this, as long as there is room.
+--- Width below which no column is cut, as long as there is room.
 local NARROWEST <const> = 5
 
 --- Cut a text to 'width' columns, with an ellipsis.
@@ -32,7 +32,8 @@ local function pad (text, width, right)
   return right and blanks .. text or text .. blanks
 end
 
---- The terminal's width: that of standard output or error, or COLUMNS, or 80.
+--- Return the width of the terminal: that of standard output or error, or else
+--- COLUMNS, or else 80.
 ---@return integer
 local function terminal_width ()
   local width = core.terminal_width(1) or core.terminal_width(2)
@@ -42,11 +43,12 @@ local function terminal_width ()
   return columns ~= nil and columns > 0 and columns or 80
 end
 
---- A text on one line, without what a terminal would obey.
+--- Write a text on one line, without control characters, which a terminal
+--- would obey.
 ---@type fun(text: string): string
 local plain <const> = core.escape
 
---- A cell as one line of text.
+--- Write a cell as one line of text.
 ---@param value any
 ---@return string
 local function cell (value)
@@ -61,7 +63,8 @@ local function cell (value)
                or require("parallel.failure").text(value))
 end
 
---- Shrink the widest columns until the row fits, or all have 'narrowest'.
+--- Shrink the widest columns until a row fits into 'room', or all have the
+--- width 'narrowest'.
 ---@param widths integer[]
 ---@param room integer
 ---@param narrowest integer
@@ -82,7 +85,7 @@ local function fit (widths, room, narrowest)
   end
 end
 
---- Rows under their titles, as lines that fit.
+--- Write rows under their titles, as lines that fit.
 ---@param titles string[]
 ---@param rows table[]     arrays of cells
 ---@param width? integer   default: the terminal's

@@ -9,15 +9,15 @@ local ipairs, math, type = ipairs, math, type
 
 ---@class parallel.WaitOptions
 ---@field timeout? number  seconds; default: without limit
----@field mode? "all"|"any"|"first_error"  what to wait for: the end of all
----       jobs (the default), of one, or a failure, or else the end of all
+---@field mode? "all"|"any"|"first_error"  wait for the end of all jobs (the
+---       default), or of one; or until one fails, or all have ended
 
 local OWN <const> = {
   mode = check.one_of("all", "any", "first_error"),
   timeout = check.seconds,
 }
 
---- Did it end otherwise than well?
+--- Tell whether 'state', in which a job ended, is a failure.
 ---@param state string
 ---@return boolean
 local function is_failure (state)
@@ -74,10 +74,10 @@ local function wait (list, read_opts)
   local mode <const> = read_opts.mode or "all"
   local deadline <const> = core.now() + (read_opts.timeout or math.huge)
   local done, is_done, listening, enough = {}, {}, {}, #list == 0
-  local missed = false  -- a job that has ended is perhaps not listed
+  local missed = false  -- 'add' raised: a job that has ended may be missing
   local function add (job)
     if is_done[job] then return end
-    done[#done + 1] = job  -- first: there may be no memory
+    done[#done + 1] = job  -- before the rest: this may raise for memory
     is_done[job] = true
     enough = enough or mode == "any" or #done == #listening
              or mode == "first_error" and is_failure(job:facts().state)
@@ -88,7 +88,7 @@ local function wait (list, read_opts)
     missed = false
   end
   for _, job in ipairs(list) do
-    if is_done[job] == nil then  -- not listed twice
+    if is_done[job] == nil then  -- not yet in 'listening'
       is_done[job] = false
       listening[#listening + 1] = job
     end
@@ -98,10 +98,12 @@ local function wait (list, read_opts)
   core.wait(0)
   local at = 1
   while not enough do
-    -- In a runspace, a job that its own pool has not started is run here.
+    -- Jobs before 'at' have ended.  In a runspace, 'core.help' runs one of the
+    -- others here, if the runspace's own pool has not started it.
     while at <= #listening and is_done[listening[at]] do at = at + 1 end
-    -- What could not be told is found: a job that is settled was told of, and
-    -- that is handed out, unless this has failed.
+    -- A job that is settled is in the queue of the events, so 'core.wait(0)'
+    -- tells of it.  If telling failed, for want of memory, the loop finds the
+    -- jobs that are settled.
     if missed or at <= #listening and listening[at]:settled() then
       core.wait(0)
       missed = false

@@ -1,12 +1,12 @@
 -- SPDX-License-Identifier: MIT
---- How many columns of a terminal a text takes.
+--- The width of a text: the columns of a terminal that it takes.
 --
--- The C library's 'wcwidth' knows, but only in the locale that the program has
--- chosen, and that is the program's own affair.
+-- The C library has 'wcwidth' for this, but it works only in the locale that
+-- the program has chosen, and the module leaves the locale to the program.
 
 local table, tonumber, utf8 = table, tonumber, utf8
 
---- What takes two columns: East Asian Wide and Fullwidth, emoji.
+--- Characters that take two columns: East Asian Wide and Fullwidth, emoji.
 local WIDE <const> = [[
   1100-115F 231A-231B 2329-232A 23E9-23EC 23F0 23F3 25FD-25FE 2614-2615
   2648-2653 267F 2693 26A1 26AA-26AB 26BD-26BE 26C4-26C5 26CE 26D4 26EA
@@ -21,8 +21,8 @@ local WIDE <const> = [[
   1F90C-1F93A 1F93C-1F945 1F947-1F9FF 1FA70-1FAFF 20000-3FFFD
 ]]
 
---- What takes none: combining marks of the scripts that are met most, and
---- characters of layout.
+--- Characters that take no column: combining marks of the most common scripts,
+--- and characters of layout.
 local NONE <const> = [[
   300-36F 483-489 591-5BD 5BF 5C1-5C2 5C4-5C5 5C7 610-61A 61C 64B-65F 670
   6D6-6DC 6DF-6E4 6E7-6E8 6EA-6ED 711 730-74A 7A6-7B0 7EB-7F3 816-819 81B-823
@@ -45,7 +45,7 @@ local FIRST <const> = 0x300
 ---@field last integer
 ---@field columns integer
 
---- Both, in their order; made when somebody asks.
+--- Ranges of WIDE and NONE, sorted; made when they are first needed.
 ---@type parallel.CharacterRange[]?
 local ranges
 
@@ -92,7 +92,8 @@ local function of_character (code)
   return 1
 end
 
---- Is it one column for each byte: ASCII, or no UTF-8?
+--- Tell whether each byte of a text takes one column: the text is ASCII, or no
+--- UTF-8.
 ---@param text string
 ---@return boolean
 local function is_plain (text)
@@ -100,7 +101,7 @@ local function is_plain (text)
   return not n or n == #text
 end
 
---- Columns that a text takes; bytes where it is no UTF-8.
+--- Return the columns that a text takes; its bytes, if it is no UTF-8.
 ---@param text string
 ---@return integer
 local function of (text)
@@ -112,7 +113,7 @@ local function of (text)
   return columns
 end
 
---- Bytes of a text that fit into so many columns.
+--- Return the number of bytes of a text that fit into 'columns'.
 ---@param text string
 ---@param columns integer
 ---@return integer
