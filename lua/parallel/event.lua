@@ -15,7 +15,8 @@ local streams = require "parallel.streams"
 local error, ipairs, next, pcall, setmetatable, table, tostring, type =
   error, ipairs, next, pcall, setmetatable, table, tostring, type
 
---- Bits of the mask for which a job is queued, as in RS_LISTEN_ of runspace.h.
+--- Bits of the mask that says what queues a job: streams and RS_LISTEN_, as in
+--- runspace.h.
 ---@type table<string, integer>
 local STREAMS <const> = {
   output = 1 << 0,

@@ -55,7 +55,7 @@ typedef struct rs_handle {
 
 /* The module's own data for one Lua state. */
 typedef struct rs_face {
-  rs_events *events;      /* where the state hears of its jobs; a reference */
+  rs_events *events;      /* queue of the state's jobs; a reference */
   unsigned born;          /* 'rs_forks' when 'events' was made */
   unsigned listening;     /* RS_LISTEN_: asked of all jobs of the state */
   rs_outbox *outbox;      /* the state's own; lent */

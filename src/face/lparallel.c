@@ -418,7 +418,7 @@ typedef struct rs_engine {
 } rs_engine;
 
 #define ENGINE_NAME "rs_engine_1"
-#define ENGINE_KEY "runspace.engine_1"  /* in the registry: the engine */
+#define ENGINE_KEY "runspace.engine_1"  /* registry key: the engine */
 
 extern RS_API const rs_engine rs_engine_1;
 

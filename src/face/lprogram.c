@@ -79,7 +79,8 @@ static struct {
   char *table;             /* mapped; kept after a fork, for the next table;
                               or NULL */
   size_t lines;            /* lines of the table; "end" follows */
-  bool taken[LINES];       /* by a program; true beyond 'lines' after a fork */
+  bool taken[LINES];       /* lines of programs; after a fork some are true
+                              that are beyond 'lines' */
 } keeper = { .lock = PTHREAD_MUTEX_INITIALIZER, .pipe = -1, .memory = -1 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;

@@ -15,7 +15,7 @@
 typedef struct rs_program {
   pid_t pid;               /* number of the process, and of its group; 0: not
                               started, or reaped */
-  int status;              /* as waitpid(2) gives it, once it was reaped */
+  int status;              /* wait status (waitpid(2)), once it was reaped */
   char *line;              /* its line in the keeper's table, or NULL */
 } rs_program;
 
