@@ -15,20 +15,16 @@ local streams = require "parallel.streams"
 local error, ipairs, next, pcall, setmetatable, table, tostring, type =
   error, ipairs, next, pcall, setmetatable, table, tostring, type
 
---- Bits of the mask that says what queues a job: streams and RS_LISTEN_, as in
---- runspace.h.
+--- Bits of the mask for which a job is queued: RS_LISTEN_ of runspace.h.
+local BITS <const> = core.listen_bits
+local STARTED <const>, FINISHED <const>, WAKE <const> =
+  BITS.started, BITS.finished, BITS.wake
+local SHOWN <const> = BITS.own  -- a stream's bit * SHOWN: the stream is shown
+
+--- The bit of each stream.
 ---@type table<string, integer>
-local STREAMS <const> = {
-  output = 1 << 0,
-  error = 1 << 1,
-  warning = 1 << 2,
-  verbose = 1 << 3,
-  debug = 1 << 4,
-  information = 1 << 5,
-  progress = 1 << 6,
-}
-local STARTED <const>, FINISHED <const>, WAKE <const> = 1 << 8, 1 << 9, 1 << 10
-local SHOWN <const> = 16  -- a stream's bit << SHOWN: the stream is shown
+local STREAMS <const> = {}
+for i, name in ipairs(core.streams) do STREAMS[name] = 1 << i - 1 end
 
 --- Events of a job, and the bit of the mask that queues the job for each.  No
 --- bit is needed for events that the job emits: each of them queues it.
@@ -178,7 +174,7 @@ end
 ---@param info table
 ---@param record parallel.StreamRecord
 local function show (job, info, record)
-  if info.listen & STREAMS[record.stream] << SHOWN == 0 then return end
+  if info.listen & STREAMS[record.stream] * SHOWN == 0 then return end
   if record.source ~= nil then return end  -- a line that the job has printed
   core.write(2, streams.line(job, record))
 end

@@ -5,10 +5,12 @@
 -- The '__index' of a value is no source of them: it is a function, or a table
 -- that also has the methods which only the module itself uses.
 
+local _, core = ...  -- parallel.core
 local parallel = require "parallel"
 
 local raw_metatable = debug and debug.getmetatable or getmetatable
-local next, rawequal, rawget, type = next, rawequal, rawget, type
+local next, rawequal, rawget, table, type =
+  next, rawequal, rawget, table, type
 
 --- Make a table of names: true for functions, false for fields.
 ---@param functions string
@@ -21,9 +23,9 @@ local function list (functions, fields)
   return known
 end
 
-local TASK <const> = list([[
-  checkpoint debug emit error execute information output progress sleep verbose
-  warning]], "attempt id index name stopping worker")
+local TASK <const> = list("checkpoint emit execute sleep "
+                          .. table.concat(core.streams, " "),
+                          "attempt id index name stopping worker")
 
 --- Names of the fields and methods of userdata, by the name of their type.
 ---@type table<string, table<string, boolean>>

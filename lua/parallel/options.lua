@@ -2,10 +2,11 @@
 --- Options of the verbs over items.
 
 local check = require "parallel.check"
+local _, core = ...  -- parallel.core
 local limits = require "parallel.limits"
 
-local getmetatable, math, next, rawget, require, table, type =
-  getmetatable, math, next, rawget, require, table, type
+local getmetatable, ipairs, math, next, rawget, require, table, type =
+  getmetatable, ipairs, math, next, rawget, require, table, type
 
 --- Options that every verb over items accepts.
 ---@class parallel.CallOptions: parallel.InitialStateFields, parallel.Limits
@@ -23,10 +24,8 @@ local getmetatable, math, next, rawget, require, table, type =
 ---       are shown on the standard error, or handed to a function
 
 --- Names of the streams of a job.
-local STREAMS <const> = {
-  output = true, error = true, warning = true, verbose = true, debug = true,
-  information = true, progress = true,
-}
+local STREAMS <const> = {}
+for _, name in ipairs(core.streams) do STREAMS[name] = true end
 
 ---@param value any
 ---@return string? expected
@@ -38,8 +37,8 @@ local function streams (value)
       local near = type(name) == "string" and check.nearest(name, STREAMS)
       return "a table of streams", "the name " .. check.describe(name)
              .. (near and "; did you mean '" .. near .. "'?" or "")
-             .. "; they are debug, error, information, output, progress, "
-             .. "verbose and warning"
+             .. "; they are "
+             .. check.list_names(STREAMS):gsub(", ([^,]*)$", " and %1")
     elseif type(how) ~= "boolean" and type(how) ~= "function" then
       return "true, false or a function for the stream '" .. name .. "'"
     end

@@ -6,18 +6,6 @@ local failure = require "parallel.failure"
 
 local setmetatable, string, type = setmetatable, string, type
 
---- First words of the line of a shown record, by its stream.
----@type table<string, string>
-local LABELS <const> = {
-  output = "OUTPUT",
-  error = "ERROR",
-  warning = "WARNING",
-  verbose = "VERBOSE",
-  debug = "DEBUG",
-  information = "INFORMATION",
-  progress = "PROGRESS",
-}
-
 ---@param value table
 ---@return string
 local function progress_text (value)
@@ -79,12 +67,11 @@ end
 ---@param record parallel.StreamRecord
 ---@return string
 local function line (job, record)
-  return string.format("%s: %s: %s\n", LABELS[record.stream],
+  return string.format("%s: %s: %s\n", record.stream:upper(),
                        sender(job, record), message(record))
 end
 
 return {
-  LABELS = LABELS,
   line = line,
   message = message,
   name_items = name_items,

@@ -236,6 +236,29 @@ copy (lua_State *L)
   return results;
 }
 
+/* [-0, +0, m]  Set in the table on top what runspace.h has names and numbers
+   of: the streams, by number from 1; and the bits of RS_LISTEN_. */
+static void
+set_names (lua_State *L)
+{
+  lua_createtable(L, RS_STREAM_EVENT, 0);
+  for (int i = 0; i < RS_STREAM_EVENT; i++) {
+    lua_pushstring(L, rs_stream_name((rs_stream) i));
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "streams");
+  lua_createtable(L, 0, 4);
+  lua_pushinteger(L, RS_LISTEN_STARTED);
+  lua_setfield(L, -2, "started");
+  lua_pushinteger(L, RS_LISTEN_FINISHED);
+  lua_setfield(L, -2, "finished");
+  lua_pushinteger(L, RS_LISTEN_WAKE);
+  lua_setfield(L, -2, "wake");
+  lua_pushinteger(L, RS_LISTEN_OWN);
+  lua_setfield(L, -2, "own");
+  lua_setfield(L, -2, "listen_bits");
+}
+
 static int
 open_core (lua_State *L)
 {
@@ -285,6 +308,7 @@ open_core (lua_State *L)
   luaL_setfuncs(L, of_pools, 1);
   lua_pushstring(L, rs_version());
   lua_setfield(L, -2, "version");
+  set_names(L);
   rs_open_pool_type(L);
   lua_setfield(L, -2, "pool_methods");
   rs_open_job_type(L);

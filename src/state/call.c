@@ -135,9 +135,9 @@ rs_task_send (lua_State *L, rs_stream stream, int n)
   if (L == NULL)
     return;
   if ((unsigned) stream >= RS_STREAM_EVENT)
-    luaL_error(L, "stream (%d) is none of RS_STREAM_OUTPUT to "
-                  "RS_STREAM_PROGRESS; events are sent by 'rs_task_emit'",
-               (int) stream);
+    luaL_error(L, "stream (%d) is none: they are numbered from 0 to %d, and "
+                  "events are sent by 'rs_task_emit'", (int) stream,
+               RS_STREAM_EVENT - 1);
   rs_stream_record *const record = make_record(L, &r, stream, NULL, n);
   if (stream == RS_STREAM_ERROR)
     r->errors = true;

@@ -37,7 +37,7 @@ typedef struct rs_stream_log {
   uint64_t first;           /* sequence of the oldest place in use */
   uint64_t next;            /* sequence that comes next, from 1 */
   size_t records, bytes;    /* that the log keeps */
-  uint64_t dropped[8];      /* records that are gone, by rs_stream */
+  uint64_t dropped[RS_STREAM_EVENT];  /* records that are gone, by rs_stream */
 } rs_stream_log;
 
 void rs_stream_log_init (rs_stream_log *log);
