@@ -47,10 +47,10 @@ is_full_locked (const rs_pool *pool, size_t bytes)
   const rs_sched *const s = &pool->sched;
   /* Jobs that idle workers are about to take count as taken. */
   return s->calls >= s->sitting
-      && (s->calls - s->sitting >= pool->queue_jobs
+      && (s->calls - s->sitting >= pool->options.queue_jobs
           || (s->calls > s->sitting
-              && (s->bytes >= pool->queue_bytes
-                  || bytes > pool->queue_bytes - s->bytes)));
+              && (s->bytes >= pool->options.queue_bytes
+                  || bytes > pool->options.queue_bytes - s->bytes)));
 }
 
 /* True when more is queued than idle workers are about to take.  A worker that
@@ -146,7 +146,7 @@ queue_ended (rs_queue *q, rs_job_state state, size_t n)
 static unsigned
 queue_width (rs_queue *q)
 {
-  return pool_of(q)->max;
+  return pool_of(q)->options.max;
 }
 
 static int
@@ -237,16 +237,16 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o)
   };
   rs_job_locks_init(pool->queue.locks);
   pool->kind = kind;
-  pool->min = o->min;
-  pool->max = o->max;
-  pool->idle = o->idle != 0 ? o->idle : IDLE;
-  pool->reset = o->reset;
-  pool->signal = o->signal == 0 ? SIGURG
-               : o->signal == RS_NO_SIGNAL ? 0 : o->signal;
-  pool->user = o->user;
-  pool->pin = o->pin;
-  pool->queue_jobs = o->queue_jobs != 0 ? o->queue_jobs : SIZE_MAX;
-  pool->queue_bytes = o->queue_bytes != 0 ? o->queue_bytes : SIZE_MAX;
+  rs_pool_options *const own = &pool->options;
+  *own = *o;
+  if (o->idle == 0)
+    own->idle = IDLE;
+  own->signal = o->signal == 0 ? SIGURG
+              : o->signal == RS_NO_SIGNAL ? 0 : o->signal;
+  if (o->queue_jobs == 0)
+    own->queue_jobs = SIZE_MAX;
+  if (o->queue_bytes == 0)
+    own->queue_bytes = SIZE_MAX;
   pool->limits = (rs_limits) {
     .memory = o->memory,
     .instructions = o->instructions,
@@ -256,19 +256,19 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o)
   rs_list_init(&pool->waiters);
   rs_timers_hold();
   pool->timed = true;
-  pool->initial_state = o->initial_state != NULL
-                      ? rs_initial_state_ref(o->initial_state)
-                      : rs_initial_state_new();
+  own->initial_state = o->initial_state != NULL
+                     ? rs_initial_state_ref(o->initial_state)
+                     : rs_initial_state_new();
   rs_sched_init(&pool->sched, o->queue_jobs != 0 || o->queue_bytes != 0);
   rs_list_init(&pool->workers);
   rs_list_init(&pool->gone);
   rs_cond_init(&pool->changed);
-  if (pool->initial_state == NULL) {
+  if (pool->options.initial_state == NULL) {
     rs_timers_drop();
     rs_pool_drop(pool, 1);
     return NULL;
   }
-  rs_initial_state_seal(pool->initial_state);
+  rs_initial_state_seal(pool->options.initial_state);
   return pool;
 }
 
@@ -283,9 +283,9 @@ has_opened_locked (const rs_pool *pool)
 {
   return pool->kind->local
       && ((pool->limits.memory == 0
-           && rs_initial_state_is_sure(pool->initial_state))
+           && rs_initial_state_is_sure(pool->options.initial_state))
           || (pool->opening < pool->started_workers
-              && !rs_initial_state_runs_scripts(pool->initial_state)));
+              && !rs_initial_state_runs_scripts(pool->options.initial_state)));
 }
 
 int
@@ -529,14 +529,14 @@ rs_pool_cancel (rs_pool *pool, double grace)
 void *
 rs_pool_user (const rs_pool *pool)
 {
-  return pool != NULL ? pool->user : NULL;
+  return pool != NULL ? pool->options.user : NULL;
 }
 
 bool
 rs_pool_is_limited (const rs_pool *pool)
 {
-  return pool != NULL && (pool->queue_jobs != SIZE_MAX
-                          || pool->queue_bytes != SIZE_MAX);
+  return pool != NULL && (pool->options.queue_jobs != SIZE_MAX
+                          || pool->options.queue_bytes != SIZE_MAX);
 }
 
 int
@@ -612,8 +612,8 @@ get_info (rs_pool *pool, rs_pool_info *out)
     out->closed = true;
     return;
   }
-  out->min = pool->min;
-  out->max = pool->max;
+  out->min = pool->options.min;
+  out->max = pool->options.max;
   rs_pool_lock(pool);
   const rs_sched_counts counts = rs_sched_count_locked(&pool->sched);
   out->workers = pool->alive;
@@ -626,7 +626,8 @@ get_info (rs_pool *pool, rs_pool_info *out)
   out->failed_workers = pool->failed_workers;
   out->lost_workers = pool->lost_workers;
   out->renewed = pool->renewed;
-  out->signal = pool->signal != 0 ? pool->signal : RS_NO_SIGNAL;
+  out->signal = pool->options.signal != 0 ? pool->options.signal
+                                          : RS_NO_SIGNAL;
   out->closed = pool->sched.closed;
   for (rs_list *link = pool->workers.next; link != &pool->workers;
        link = link->next)

@@ -65,17 +65,12 @@ struct rs_pool {
   _Atomic unsigned refs;
   _Atomic unsigned holds;
   char between[64];
-  unsigned min, max; /* constant, as the next ones */
-  double idle;
-  int reset;
-  int signal;        /* the signal that stops jobs; 0: none */
-  bool pin;
-  void *user;
+  rs_pool_options options;  /* constant, as the next ones; with the defaults
+                               put in, 'signal' 0 for none, and a reference to
+                               'initial_state' */
   const rs_runner_kind *kind;  /* of the runners */
   int begun;         /* status of starting the first workers */
-  size_t queue_jobs, queue_bytes;   /* at most; SIZE_MAX: no limit */
   rs_limits limits;
-  rs_initial_state *initial_state;  /* a reference */
   _Atomic bool full; /* 'waiters' is not empty; set under the lock */
   char behind[64];
   _Atomic uint64_t ended[RS_JOB_LOST + 1];  /* jobs and items by final state,

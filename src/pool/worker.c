@@ -62,7 +62,7 @@ rs_pool_drop (rs_pool *pool, unsigned n)
   rs_sched_fini(&pool->sched);
   pthread_cond_destroy(&pool->changed);
   rs_job_locks_fini(pool->queue.locks);
-  rs_initial_state_unref(pool->initial_state);
+  rs_initial_state_unref(pool->options.initial_state);
   rs_events_unref(pool->watcher);
   free(pool->numbers);
   free(pool);
@@ -164,7 +164,7 @@ rs_pool_stop_seeding (rs_pool *pool)
 {
   rs_cancel *some[CLAIMS];
   size_t n;
-  if (!rs_initial_state_runs_scripts(pool->initial_state))
+  if (!rs_initial_state_runs_scripts(pool->options.initial_state))
     return;
   do {
     rs_pool_lock(pool);
@@ -191,7 +191,7 @@ rs_pool_is_over_locked (const rs_pool *pool)
 void
 rs_pool_stop_seeding_if_over (rs_pool *pool)
 {
-  if (!rs_initial_state_runs_scripts(pool->initial_state))
+  if (!rs_initial_state_runs_scripts(pool->options.initial_state))
     return;
   rs_pool_lock(pool);
   const bool over = !pool->over && rs_pool_is_over_locked(pool);
@@ -304,7 +304,7 @@ leave_locked (rs_pool *pool, rs_worker *w)
 static bool
 is_surplus_locked (const rs_pool *pool)
 {
-  return pool->alive > pool->max + pool->blocked;
+  return pool->alive > pool->options.max + pool->blocked;
 }
 
 /* Fill the hand of the worker, or sit down; false when the worker is to
@@ -337,14 +337,15 @@ wait_for_job (rs_pool *pool, rs_worker *w, double *leave)
   const bool kept = rs_large_any();
   rs_pool_lock(pool);
   if (*leave == 0)
-    *leave = rs_deadline(pool->idle);
-  const double idle = pool->alive > pool->min ? *leave : RS_NEVER;
+    *leave = rs_deadline(pool->options.idle);
+  const double idle = pool->alive > pool->options.min ? *leave : RS_NEVER;
   const double trim = kept ? rs_now() + RS_LARGE_SECONDS : RS_NEVER;
   const bool called = rs_sched_sleep_locked(&pool->sched, &w->seat,
                                             idle < trim ? idle : trim);
   const bool stay = called
                  || (!pool->sched.closed
-                     && (pool->alive <= pool->min || rs_now() < *leave));
+                     && (pool->alive <= pool->options.min
+                         || rs_now() < *leave));
   if (!stay)
     leave_locked(pool, w);
   rs_pool_unlock(pool);
@@ -447,13 +448,13 @@ rs_worker_reserve_locked (rs_pool *pool)
 static bool
 has_lost_too_many_locked (const rs_pool *pool)
 {
-  return pool->stuck > MAX_STUCK && pool->stuck > 2 * pool->max;
+  return pool->stuck > MAX_STUCK && pool->stuck > 2 * pool->options.max;
 }
 
 bool
 rs_pool_may_grow_locked (const rs_pool *pool)
 {
-  return pool->alive < pool->max + pool->blocked
+  return pool->alive < pool->options.max + pool->blocked
       && !has_lost_too_many_locked(pool);
 }
 
@@ -476,7 +477,7 @@ static bool
 replace_locked (rs_pool *pool, rs_worker **next)
 {
   const bool wanted = rs_pool_is_wanted_locked(pool)
-                   || (!pool->sched.closed && pool->alive < pool->min);
+                   || (!pool->sched.closed && pool->alive < pool->options.min);
   const bool again = wanted && rs_pool_may_grow_locked(pool);
   *next = again ? rs_worker_reserve_locked(pool) : NULL;
   return again;
@@ -620,9 +621,9 @@ open_runner (rs_worker *w, rs_job *job, rs_error *err)
 {
   const rs_pool *const pool = w->pool;
   const rs_state_options options = {
-    .initial_state = pool->initial_state,
+    .initial_state = pool->options.initial_state,
     .limits = &pool->limits,
-    .reset = pool->reset,
+    .reset = pool->options.reset,
     .pool = w->pool,
     .worker = w->number,
     .cancel = w->cancel,
@@ -694,7 +695,7 @@ static bool
 is_due (const rs_worker *w, const rs_error *err)
 {
   return w->runner == NULL ? err->status == RS_ESTOPPED
-                           : w->pool->reset == RS_RESET_FRESH
+                           : w->pool->options.reset == RS_RESET_FRESH
                              || w->pool->kind->spent(w->runner);
 }
 
@@ -726,9 +727,10 @@ static void *
 work (void *arg)
 {
   rs_worker *const w = arg;
-  if (w->pool->pin)
+  if (w->pool->options.pin)
     rs_cpu_pin(w->number - 1);
-  rs_cancel *const cancel = rs_cancel_new(w->pool->signal, &cancel_owner, w);
+  rs_cancel *const cancel = rs_cancel_new(w->pool->options.signal,
+                                          &cancel_owner, w);
   begin(w);
   if (cancel != NULL) {
     serve(w);
@@ -755,8 +757,8 @@ create (rs_worker *w, rs_error *err)
   sigfillset(&mask);
   for (size_t i = 0; i < sizeof open_signals / sizeof open_signals[0]; i++)
     sigdelset(&mask, open_signals[i]);
-  if (w->pool->signal != 0)
-    sigdelset(&mask, w->pool->signal);
+  if (w->pool->options.signal != 0)
+    sigdelset(&mask, w->pool->options.signal);
   pthread_sigmask(SIG_SETMASK, &mask, &old);
   pthread_t thread;  /* 'w' may be gone when this returns */
   const int code = pthread_create(&thread, &attr, work, w);
