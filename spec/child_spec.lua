@@ -224,17 +224,22 @@ describe("a child", function ()
       local pool <close> = parallel.pool { min = 3, max = 3 }
       local gate <close> = gates.new()
       local ends <close> = gates.new()
-      local timeout, n = 0.05
+      local timeout, n, state = 0.05
       repeat  -- they may have come too late
         local job <const> = pool:submit { parent_of(start, gate, ends),
                                           timeout = timeout }
-        assert.equal("timed_out", job:wait(60))
+        state = job:wait(60)
+        -- One that only force ends is lost where the machine stands still for
+        -- a second.
+        if not (forced and state == "lost") then
+          assert.equal("timed_out", state)
+        end
         assert.is_true(gates.eventually(function ()
           return pool:info().running == 0
         end))
         n = arrived(gate)
         timeout = 2 * timeout
-      until n >= arrivals
+      until n >= arrivals and state == "timed_out"
       ends:await(children)
     end)
   end
