@@ -2,8 +2,8 @@
 /*
  * engine_check.c - the C interface: what Lua cannot reach.
  */
-#include "pool/face.h"
 #include "support/check.h"
+#include "pool/face.h"
 #include "support/queue.h"
 
 #include <errno.h>

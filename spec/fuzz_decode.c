@@ -18,14 +18,15 @@
  */
 #include <stdint.h>
 
-#include "pool/face.h"
 #include "support/check.h"
+#include "pool/face.h"
 #include "support/messages.h"
 #include "support/queue.h"
 
 #include "pool/batch.h"
 #include "value/code.h"
-#include "value/marshal.h"
+#include "value/decoder.h"
+#include "value/small.h"
 #include "state/rebuild.h"
 #include "state/state.h"
 

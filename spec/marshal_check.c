@@ -8,7 +8,8 @@
 #include "support/messages.h"
 
 #include "base/large.h"
-#include "value/marshal.h"
+#include "value/decoder.h"
+#include "value/encoder.h"
 
 /* Code and pointers are believed, so they are out when bytes are wrong. */
 enum { UNTRUSTED = RS_MESSAGE_CODE | RS_MESSAGE_LOCAL };

@@ -9,9 +9,9 @@
  */
 #include <stdatomic.h>
 
-#include "pool/face.h"
 #include "support/check.h"
 
+#include "pool/face.h"
 #include "pool/pool.h"
 #include "state/call.h"
 #include "value/code.h"
@@ -229,6 +229,8 @@ play (rs_runner *base, rs_call *call, const rs_call_sink *sink)
 {
   (void) sink;
   note(base, call);
+  rs_message_unref(call->result);  /* of an earlier attempt */
+  call->result = NULL;
   pthread_mutex_lock(&tape.lock);
   const entry *const e = find_locked(call);
   if (e == NULL) {

@@ -34,8 +34,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/console.h"
+#include "base/clock.h"
 #include "base/fork.h"
 #include "base/list.h"
 #include "runspace.h"

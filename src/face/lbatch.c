@@ -5,10 +5,10 @@
  * The Lua part feeds items, and takes values or records; each call moves a
  * chunk.  All code here runs on the thread of the state that opened the batch.
  */
-#include "base/level.h"
 #include "face/lhandle.h"
 
 #include "base/finalize.h"
+#include "base/level.h"
 #include "pool/face.h"
 
 /* Seconds after which a slow iterator's items are sent, however few. */

@@ -7,14 +7,14 @@
  * module, or polls, each queued job is handed to 'deliver' of the Lua part,
  * which calls the handlers.  All code here runs on the thread of the state.
  */
-#include "base/console.h"
-#include "base/level.h"
 #include "face/lhandle.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/console.h"
+#include "base/level.h"
 #include "lparallel.h"
 #include "pool/face.h"
 

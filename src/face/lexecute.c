@@ -17,8 +17,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* pipe2 */
 #endif
-#include "base/level.h"
 #include "face/lhandle.h"
+#include "base/level.h"
 #include "face/lprogram.h"
 
 #include <errno.h>

@@ -2,14 +2,15 @@
 /*
  * lhandle.c - userdata that hold a reference to an object of the library.
  */
-#include "base/escape.h"
-#include "base/level.h"
 #include "face/lhandle.h"
 
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "base/escape.h"
+#include "base/level.h"
 
 const char rs_type_pool[] = "parallel.pool";
 const char rs_type_job[] = "parallel.job";

@@ -2,10 +2,10 @@
 /*
  * ljob.c - jobs as Lua sees them.
  */
-#include "base/level.h"
 #include "face/lhandle.h"
 
 #include "base/finalize.h"
+#include "base/level.h"
 #include "pool/face.h"
 
 static rs_job *

@@ -11,8 +11,6 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* isatty, RTLD_DEFAULT */
 #endif
-#include "base/escape.h"
-#include "base/level.h"
 #include "lparallel.h"
 
 #include <string.h>
@@ -21,6 +19,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/escape.h"
+#include "base/level.h"
 #include "face/lhandle.h"
 #include "face/lua_files.h"
 

@@ -4,7 +4,6 @@
  *
  * The Lua part has checked the options before it calls a function here.
  */
-#include "base/level.h"
 #include "face/lhandle.h"
 
 #include <math.h>
@@ -12,6 +11,7 @@
 
 #include <lualib.h>
 
+#include "base/level.h"
 #include "lparallel.h"
 #include "pool/face.h"
 

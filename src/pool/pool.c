@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pool/pool.h"
 #include "pool/batch.h"
 #include "base/clock.h"
 #include "pool/face.h"
@@ -20,7 +21,6 @@
 #include "base/fork.h"
 #include "base/large.h"
 #include "base/options.h"
-#include "pool/pool.h"
 #include "base/spin.h"
 #include "base/status.h"
 #include "base/timer.h"

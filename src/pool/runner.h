@@ -36,7 +36,8 @@ typedef struct rs_runner_kind {
   int (*open) (const rs_state_options *options, rs_runner **out,
                rs_error *err);
 
-  /* Run the call, and fill in what it leaves, as 'rs_call_run' does. */
+  /* Run the call, and fill in what it leaves, as 'rs_call_run' does, in the
+     place of what an earlier attempt has left. */
   void (*run) (rs_runner *runner, rs_call *call, const rs_call_sink *sink);
 
   /* True when the next call needs another runner. */

@@ -24,6 +24,7 @@
 #include "base/level.h"
 #include "base/options.h"
 #include "base/status.h"
+#include "value/small.h"
 #include "value/wire.h"
 
 enum { STRIDE = 16 };     /* items between two looks at the clock, at most */

@@ -13,7 +13,7 @@
 #define RS_CALL_H
 
 #include "state/cancel.h"
-#include "value/marshal.h"
+#include "value/decoder.h"
 #include "runspace.h"
 #include "state/state.h"
 #include "state/stream.h"

@@ -10,7 +10,7 @@
 #define RS_INITIAL_STATE_H
 
 #include "base/list.h"
-#include "value/marshal.h"
+#include "value/message.h"
 #include "runspace.h"
 
 typedef enum rs_entry_kind {

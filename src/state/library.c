@@ -16,7 +16,8 @@
 #include <lualib.h>
 
 #include "base/level.h"
-#include "value/marshal.h"
+#include "value/message.h"
+#include "value/names.h"
 
 /* --------------------------------------------------- chunks of source text */
 

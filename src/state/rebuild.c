@@ -10,7 +10,8 @@
 
 #include "base/level.h"
 #include "state/cancel.h"
-#include "value/marshal.h"
+#include "value/decoder.h"
+#include "value/small.h"
 #include "base/status.h"
 
 /* Fields of the table that the message handler leaves. */

@@ -27,6 +27,7 @@
 #include "state/sandbox.h"
 #include "state/seed.h"
 #include "base/status.h"
+#include "value/decoder.h"
 
 #define FINALIZING 0.5  /* seconds that finalizers have when a state closes */
 

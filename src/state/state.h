@@ -14,7 +14,7 @@
 #include "base/fork.h"
 #include "state/initial_state.h"
 #include "base/buf.h"
-#include "value/marshal.h"
+#include "value/encoder.h"
 #include "runspace.h"
 
 typedef struct rs_state rs_state;

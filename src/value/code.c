@@ -16,6 +16,8 @@
 
 #include "base/finalize.h"
 #include "base/status.h"
+#include "value/encoder.h"
+#include "value/small.h"
 
 enum {
   RECENT = 4,             /* messages that are kept */
@@ -183,12 +185,12 @@ encode (lua_State *L, int first, int n, int unnamed, unsigned forbidden,
   int status = append(&e, L, first, n, unnamed, err);
   if (status == RS_OK && (message = rs_encoder_end(&e)) == NULL)
     status = rs_fail_plain(err, RS_ENOMEM);
-  if (status == RS_OK && rs_common_keep(&e, L, message) != RS_OK)
+  if (status == RS_OK && rs_common_keep(&e.marks, L, message) != RS_OK)
     status = rs_fail_plain(err, RS_ENOMEM);
   if (status == RS_OK)
     *out = message;
   else {
-    rs_common_drop(&e, L);
+    rs_common_drop(&e.marks, L);
     rs_message_unref(message);
   }
   rs_encoder_fini(&e);

@@ -13,7 +13,7 @@
 
 #include <lua.h>
 
-#include "value/marshal.h"
+#include "value/message.h"
 #include "runspace.h"
 #include "value/outbox.h"
 

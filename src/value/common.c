@@ -22,14 +22,15 @@
  * reference to its message, and is dropped when that is the last one: then no
  * job can have results that name the tables.
  */
-#include "base/level.h"
-#include "value/marshal.h"
+#include "value/common.h"
 
 #include <stdatomic.h>
 
 #include <lauxlib.h>
 
 #include "base/finalize.h"
+#include "base/level.h"
+#include "value/mask.h"
 
 enum { TABLES = 1, CONTENTS, METATABLES, NUMBERS, FUNCTIONS, FILTER, HOLDER };
 
@@ -309,47 +310,46 @@ is_as_it_was (lua_State *L, int list, int index, lua_Integer n,
 /* ---------------------------------------------------------- while encoding */
 
 void
-rs_common_mark (rs_encoder *e, lua_State *L, int list, int index)
+rs_common_mark (unsigned *marks, lua_State *L, int list, int index)
 {
-  set_table(L, list, index, (lua_Integer) ++e->marks);
-  rs_buf_byte(&e->buf, RS_TAG_COMMON);
+  set_table(L, list, index, (lua_Integer) ++*marks);
 }
 
 void
-rs_common_unmark (rs_encoder *e, lua_State *L, int list, unsigned marks)
+rs_common_unmark (unsigned *marks, lua_State *L, int list, unsigned left)
 {
   const int top = lua_gettop(L);
   lua_rawgeti(L, list, TABLES);
   lua_rawgeti(L, list, NUMBERS);
-  for (; e->marks > marks; e->marks--) {
-    lua_rawgeti(L, top + 1, (lua_Integer) e->marks);
+  for (; *marks > left; --*marks) {
+    lua_rawgeti(L, top + 1, (lua_Integer) *marks);
     lua_pushnil(L);
     lua_rawset(L, top + 2);
     lua_pushnil(L);
-    lua_rawseti(L, top + 1, (lua_Integer) e->marks);
+    lua_rawseti(L, top + 1, (lua_Integer) *marks);
   }
   lua_settop(L, top);
 }
 
 void
-rs_common_push_marks (rs_encoder *e, lua_State *L)
+rs_common_push_marks (unsigned *marks, lua_State *L)
 {
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, e) == LUA_TTABLE)
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, marks) == LUA_TTABLE)
     return;
   lua_pop(L, 1);
   push_list(L);
   lua_pushvalue(L, -1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, e);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, marks);
 }
 
 void
-rs_common_drop (rs_encoder *e, lua_State *L)
+rs_common_drop (unsigned *marks, lua_State *L)
 {
-  if (e->marks > 0 && lua_checkstack(L, LUA_MINSTACK)) {
+  if (*marks > 0 && lua_checkstack(L, LUA_MINSTACK)) {
     lua_pushnil(L);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, e);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, marks);
   }
-  e->marks = 0;
+  *marks = 0;
 }
 
 lua_Integer
@@ -417,13 +417,12 @@ sweep (lua_State *L, int index)
   lua_rawseti(L, index, 2);
 }
 
-/* (encoder, message)  Put the encoder's list into the table of lists. */
+/* (marks, message)  Put the list of marked tables into the table of lists. */
 static int
 keep (lua_State *L)
 {
-  rs_encoder *const e = lua_touserdata(L, 1);
   rs_message *const message = lua_touserdata(L, 2);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, e);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, lua_touserdata(L, 1));
   close_list(L, 3);
   holder *const h = lua_newuserdatauv(L, sizeof *h, 0);
   h->message = NULL;
@@ -453,19 +452,19 @@ keep (lua_State *L)
 }
 
 int
-rs_common_keep (rs_encoder *e, lua_State *L, rs_message *message)
+rs_common_keep (unsigned *marks, lua_State *L, rs_message *message)
 {
   int status = RS_OK;
-  if (e->marks == 0)
+  if (*marks == 0)
     return RS_OK;
   lua_pushcfunction(L, keep);
-  lua_pushlightuserdata(L, e);
+  lua_pushlightuserdata(L, marks);
   lua_pushlightuserdata(L, message);
   if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
     lua_pop(L, 1);
     status = RS_ENOMEM;
   }
-  rs_common_drop(e, L);
+  rs_common_drop(marks, L);
   return status;
 }
 

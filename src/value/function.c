@@ -11,12 +11,13 @@
  * that inherits from another one, as the sandboxes of test frameworks do.  All
  * such cells are joined to the one that the receiving state keeps (names.c).
  */
-#include "value/marshal.h"
+#include "value/encoder.h"
 
 #include <stdio.h>
 
 #include <lauxlib.h>
 
+#include "value/decoder.h"
 #include "value/wire.h"
 
 /* ------------------------------------------------------------- encoding */

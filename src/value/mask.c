@@ -3,10 +3,11 @@
  * mask.c - values that are more than data (RS_MESSAGE_LIVE): how they are
  * recognized.
  */
-#include "base/escape.h"
-#include "value/marshal.h"
+#include "value/mask.h"
 
 #include <lauxlib.h>
+
+#include "base/escape.h"
 
 /* Fields of a metatable that run no code when they have this type. */
 static const struct {

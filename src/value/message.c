@@ -3,11 +3,13 @@
  * message.c - encoded values: bytes with a count of references, which never
  * change.
  */
-#include "value/marshal.h"
+#include "value/message.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/buf.h"
 
 void
 rs_message_init (rs_message *msg, size_t size, unsigned flags)

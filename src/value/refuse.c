@@ -6,14 +6,15 @@
  * path in 'error'.  First come fields, which are collected as ".a.b[3]", then
  * the objects that have these fields.
  */
-#include "base/escape.h"
-#include "value/marshal.h"
+#include "value/encoder.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include <lauxlib.h>
+
+#include "base/escape.h"
 
 /* Bytes of 'error' that the reason may take, and the reason with the fields in
    front of it; the rest is for the objects that have the fields. */

@@ -7,7 +7,7 @@
  * it is enough to count how many values are still to be passed, in whatever
  * order; no call is nested, nothing is allocated, and no error is raised.
  */
-#include "value/marshal.h"
+#include "value/decoder.h"
 
 static bool
 pass (rs_decoder *d, size_t n)

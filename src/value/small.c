@@ -5,13 +5,16 @@
  * Most arguments and results of single jobs are a few scalars.  An encoder and
  * a decoder that are ready for any value take 390 and 320 instructions for an
  * integer, of the 5,800 that a job costs its host; here they are 90 and 70.
- * The bytes are the same.  Any other value is left to encode.c and decode.c,
+ * The bytes are the same.  Any other value is left to encoder.c and decoder.c,
  * and so is a message with bad bytes, to be refused there.
  */
-#include "base/level.h"
-#include "value/marshal.h"
+#include "value/small.h"
 
 #include <lauxlib.h>
+
+#include "base/level.h"
+#include "value/message.h"
+#include "value/wire.h"
 
 static const unsigned char header[RS_WIRE_HEADER] = {
   'R', 'S', RS_WIRE_VERSION

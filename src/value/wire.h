@@ -70,7 +70,7 @@ enum {
                                the keys 1, 2, ...; 'hash' keys and values */
   RS_TAG_TABLE_META,        /* TABLE, then the metatable */
   RS_TAG_TABLE_META_OPEN,   /* TABLE_META, but the metatable is a table that is
-                               not complete yet: see decode.c */
+                               not complete yet: see decoder.c */
   RS_TAG_REF,               /* varint: number of an earlier object */
   RS_TAG_NAMED,             /* 1 to 3 (one byte), then as many texts (length
                                and bytes): a module, a field of it, a field of

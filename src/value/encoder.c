@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * encode.c - Lua values to bytes.
+ * encoder.c - Lua values to bytes.
  *
  * An encoder walks over the value, depth first, with raw access only.  The
  * walk allocates nothing in the Lua state, so no finalizer runs and no table
@@ -11,8 +11,7 @@
  * that is met ends the walk.  The walk then begins again inside a protected
  * call, as do the walks of all later values of this encoder.
  */
-#include "base/level.h"
-#include "value/marshal.h"
+#include "value/encoder.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,9 +19,11 @@
 #include <lauxlib.h>
 
 #include "base/large.h"
+#include "base/level.h"
 #include "base/options.h"
 #include "base/stack.h"
 #include "base/status.h"
+#include "value/mask.h"
 #include "value/wire.h"
 
 /* A message of so many bytes, or more, takes the buffer over without a
@@ -551,7 +552,8 @@ mark (rs_encoder *e, lua_State *L, int index, bool class)
     return RS_ERESTART;
   }
   stop_collector(e, L);
-  rs_common_mark(e, L, e->keep + 2, index);
+  rs_common_mark(&e->marks, L, e->keep + 2, index);
+  rs_buf_byte(&e->buf, RS_TAG_COMMON);
   return RS_OK;
 }
 
@@ -1065,7 +1067,7 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
     e->flags = flags;
     e->later = followers;
     if (e->marks > marks)
-      rs_common_unmark(e, L, e->keep + 2, marks);
+      rs_common_unmark(&e->marks, L, e->keep + 2, marks);
     e->next_id = id + 1;
     drop_from(e, id + 1);
     truncate(e, start);
@@ -1283,7 +1285,7 @@ walk_body (lua_State *L)
   lua_newtable(L);
   lua_newtable(L);
   if (e->marking)
-    rs_common_push_marks(e, L);
+    rs_common_push_marks(&e->marks, L);
   e->home = HOME;
   e->keep = KEEP;
   e->stack = 0;

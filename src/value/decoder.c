@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * decode.c - bytes to Lua values.
+ * decoder.c - bytes to Lua values.
  *
  * The decoder trusts nothing in a message but bytecode, which can be
  * forbidden.  Each length is compared with the bytes that are left before it
@@ -17,8 +17,7 @@
  * be checked first.  Then the object and the metatable are in the table of
  * objects, under negative numbers, until the whole value is complete.
  */
-#include "base/level.h"
-#include "value/marshal.h"
+#include "value/decoder.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -26,7 +25,10 @@
 
 #include <lauxlib.h>
 
+#include "base/level.h"
 #include "base/stack.h"
+#include "value/mask.h"
+#include "value/small.h"
 #include "value/wire.h"
 
 /* ---------------------------------------------------------------- reading */

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * encoder.h - Lua values to bytes.
+ *
+ * An encoder appends values to its buffer.  It knows objects (tables,
+ * functions) again from one value to the next until 'rs_encoder_forget'.  So
+ * an object that two arguments share stays shared, and one that two items of a
+ * map share does not.
+ *
+ * Encoding never raises, and allocates nothing in the Lua state while it walks
+ * a table, since a finalizer could change the table under 'lua_next'.  The one
+ * exception, '__transfer', is called protected.
+ */
+#ifndef RS_ENCODER_H
+#define RS_ENCODER_H
+
+#include "base/buf.h"
+#include "value/common.h"
+#include "value/message.h"
+#include "value/names.h"
+#include "value/shape.h"
+#include "value/wire.h"
+
+/* An object that was sent, by its address.  Private to encoder.c. */
+typedef struct rs_seen {
+  const void *object;       /* the object, or the cell of an upvalue */
+  unsigned id;              /* number of the object, or of the cell's
+                               function */
+  unsigned upvalue : 8;     /* index of the cell in that function; 0: an
+                               object */
+  unsigned passing : 1;     /* '__transfer' made it: it dies with this value */
+  unsigned later : 1;       /* the contents will follow the value */
+  unsigned generation : 22; /* when it is another one, the entry is free */
+} rs_seen;
+
+/* The metatable that was met last: objects in a row often have one class. */
+typedef struct rs_class {
+  const void *object;     /* a metatable without '__transfer'; NULL: none is
+                             known */
+  unsigned walk;          /* the walk in which it was found */
+  unsigned id;            /* number of the object that it was sent as */
+  bool sent;              /* 'id' is known */
+  lua_Integer common;     /* number in the encoder's 'common'; or 0 */
+} rs_class;
+
+/* An object that is being encoded; on the C stack. */
+typedef struct rs_open rs_open;
+struct rs_open {
+  const rs_open *outer;
+  unsigned id;
+  bool rebuilt;             /* made only when its contents are there */
+};
+
+/* A run of numbers of one kind, which need only one tag. */
+typedef struct rs_packed {
+  unsigned tag;           /* RS_TAG_INTEGERS, RS_TAG_FLOATS; 0: none is open */
+  uint32_t count;
+  size_t at;              /* offset of its tag in the buffer */
+  bool off;               /* no more runs: one was too short to pay */
+} rs_packed;
+
+typedef struct rs_encoder {
+  rs_buf buf;             /* the 'rs_message', its header, the values */
+  rs_packed packed;       /* the run at the end of the values, if any */
+  bool packs;             /* runs are made: many values will come */
+  unsigned flags;         /* RS_MESSAGE_ kinds encoded so far */
+  unsigned forbidden;     /* RS_MESSAGE_ kinds that are refused */
+  unsigned next_id;       /* number of the next object */
+
+  unsigned walk;          /* number of the walk; no string is freed during
+                             one */
+  rs_shape *shapes;       /* RS_SHAPES places; NULL until first needed */
+  rs_shape *shape;        /* the shape that was used last */
+  rs_class class;
+  rs_seen *seen;          /* hash by address; NULL until first needed */
+  size_t seen_room;       /* a power of two, or 0 */
+  size_t seen_count;      /* entries of the current generation */
+  unsigned generation;
+  bool passing;           /* entries of 'seen' may be 'passing' */
+
+  bool careful;           /* '__transfer' was met: walk protected */
+  unsigned transfers;     /* results of '__transfer' around this value */
+  rs_names names;         /* modules in which named objects were found */
+  rs_common common;       /* tables that can be named by number */
+  bool marking;           /* tables of this message may be named: list them */
+  unsigned marks;         /* tables in that list */
+
+  /* Only while a value is encoded: */
+  const void *globals;    /* addresses of both environments */
+  const void *env;
+  int home;               /* stack index of the userdata of names.c */
+  int keep;               /* stack index of the table that keeps results of
+                             '__transfer'; 0 unless the walk is protected */
+  size_t later;           /* number of objects whose contents follow the value;
+                             they and their numbers are in the slot behind
+                             'keep' */
+  bool quiet;             /* the walk has stopped the collector */
+  bool class_next;        /* the next value is a metatable */
+  const rs_open *open;
+  int depth;
+  int stack;              /* up to this top the stack has LUA_MINSTACK room */
+
+  int status;             /* RS_OK, or why the last value failed */
+  size_t pending;         /* bytes at the start of 'error' that are a path */
+  const char *part;       /* the part of a value that the path begins in, if
+                             not the value itself: "key" */
+  char error[512];        /* path and reason of the refusal */
+} rs_encoder;
+
+/* Make the encoder ready for values; nothing is allocated yet. */
+void rs_encoder_init (rs_encoder *e, unsigned forbidden);
+void rs_encoder_fini (rs_encoder *e);
+
+/* Forget all values and failures, keep the memory. */
+void rs_encoder_clear (rs_encoder *e);
+
+/* Forget the objects: values that come share none with earlier values. */
+void rs_encoder_forget (rs_encoder *e);
+
+/* Write the header, unless that was done: before the first raw bytes. */
+void rs_encoder_start (rs_encoder *e);
+
+/* A place in the encoder's message, to return to. */
+typedef struct rs_mark {
+  size_t size;
+  unsigned next_id;
+  rs_packed packed;
+} rs_mark;
+
+static inline rs_mark
+rs_encoder_mark (const rs_encoder *e)
+{
+  return (rs_mark) { e->buf.size, e->next_id, e->packed };
+}
+
+/* Take back the values since 'mark'.  Values that come share no objects with
+   earlier ones. */
+void rs_encoder_rewind (rs_encoder *e, const rs_mark *mark);
+
+/* Append bytes that are not a value; the reader knows what they are. */
+void rs_encoder_raw (rs_encoder *e, const void *bytes, size_t n);
+
+/* Append a string that is in no Lua state. */
+void rs_encoder_string (rs_encoder *e, const char *text, size_t size);
+
+/*
+ * [-0, +0, -]  Append the value at 'index'.  'root' begins the path in a
+ * refusal: "argument 2".  Inner parts of the path, such as "upvalue 'log' of
+ * function <scan.lua:12>", are added by the encoder itself.  On failure all
+ * bytes of this call are taken back, and 'e->error' tells the path and the
+ * reason.  RS_OK, RS_EREFUSED or RS_ENOMEM.
+ */
+int rs_encode_one (rs_encoder *e, lua_State *L, int index, const char *root);
+
+/* [-0, +0, -]  Append the number at 'index' to the run 'p'.  False if the run
+   is not open, or is of another kind, or has no room. */
+static inline bool
+rs_encode_packed (rs_encoder *e, rs_packed *p, lua_State *L, int index)
+{
+  uint64_t bits;
+  if (p->tag == RS_TAG_INTEGERS) {
+    if (!lua_isinteger(L, index))
+      return false;
+    bits = (uint64_t) lua_tointegerx(L, index, NULL);
+  }
+  else {
+    if (p->tag == 0 || lua_type(L, index) != LUA_TNUMBER
+        || lua_isinteger(L, index))
+      return false;
+    const lua_Number v = lua_tonumberx(L, index, NULL);
+    memcpy(&bits, &v, sizeof bits);
+  }
+  if (p->count == UINT32_MAX || e->buf.room - e->buf.size < 8)
+    return false;
+  rs_wire_put64(e->buf.data + e->buf.size, bits);
+  e->buf.size += 8;
+  p->count++;
+  return true;
+}
+
+/* Encode as 'rs_encode' does, but refuse the 'forbidden' kinds. */
+int rs_encode_without (lua_State *L, int n, unsigned forbidden,
+                       rs_message **out, rs_error *err);
+
+/* Append a value as 'rs_encode_one' does, quicker for one more number of a
+   run. */
+static inline int
+rs_encode_value (rs_encoder *e, lua_State *L, int index, const char *root)
+{
+  return rs_encode_packed(e, &e->packed, L, index)
+       ? RS_OK : rs_encode_one(e, L, index, root);
+}
+
+/*
+ * [-0, +0, -]  Append the fields 'from', from + 1, ... of the table at 'index'
+ * with raw access.  Stop after 'n' fields, or before the first one that is nil
+ * or not a scalar, or when the message has 'bytes' bytes.  Returns how many
+ * fields were appended.
+ */
+size_t rs_encode_scalars (rs_encoder *e, lua_State *L, int index,
+                          lua_Integer from, size_t n, size_t bytes);
+
+/*
+ * Make a message of the encoded values, with one reference.  The encoder is
+ * clear then; the memory of a large message goes along.  NULL when out of
+ * memory: the encoder stays as it was.
+ */
+rs_message *rs_encoder_message (rs_encoder *e);
+
+/* Make the message of an encoder that will not be used any more.  The
+   encoder's memory goes along, unless much of it is not needed. */
+rs_message *rs_encoder_end (rs_encoder *e);
+
+/* Make the message in the 'size' bytes at 'room', if it fits there; else as
+   'rs_encoder_message' does. */
+rs_message *rs_encoder_message_at (rs_encoder *e, void *room, size_t size);
+
+/* ------------------------- between encoder.c, function.c and refuse.c */
+
+enum { RS_ERESTART = -1 };  /* the walk has to begin again, protected */
+
+/* [-0, +0, -]  Append the value at 'index', which is absolute. */
+int rs_encode_any (rs_encoder *e, lua_State *L, int index);
+
+/* Append the function at 'index', whose number is 'id'. */
+int rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id);
+
+/* Append the upvalues of function 'id' at 'index', which follow the value. */
+int rs_encode_upvalues (rs_encoder *e, lua_State *L, int index, unsigned id);
+
+/*
+ * [-0, +0, m]  Let the contents of the object at 'index', number 'id', follow
+ * the value.  RS_OK, RS_ENOMEM, or RS_ERESTART: the walk has to be protected.
+ */
+int rs_encoder_later (rs_encoder *e, lua_State *L, int index, unsigned id);
+
+/* True when the contents of the object that was entered have to follow the
+   value: it is nested too deep. */
+static inline bool
+rs_encoder_is_deep (const rs_encoder *e)
+{
+  return e->depth > RS_WIRE_INLINE && e->transfers == 0;
+}
+
+/* Append a length. */
+void rs_encoder_length (rs_encoder *e, size_t n);
+
+/* Find the entry of 'object', or make it, and set '*found'.  NULL when out of
+   memory. */
+rs_seen *rs_encoder_see (rs_encoder *e, const void *object, bool *found);
+
+/* Begin and end an object: depth, stack, list of open objects.  RS_OK or the
+   failure. */
+int rs_encoder_enter (rs_encoder *e, lua_State *L, rs_open *open,
+                      unsigned id);
+void rs_encoder_leave (rs_encoder *e);
+
+/* Refuse the value, for the formatted reason.  Returns RS_EREFUSED. */
+int rs_encoder_refuse (rs_encoder *e, const char *format, ...)
+  __attribute__ ((format (printf, 2, 3)));
+
+/* [-0, +0, -]  Add to the path of a refusal.  The refused value is in the
+   'part' of a value, such as its "key"; it is the field whose key is at
+   'index'; the path of fields is complete. */
+void rs_encoder_inside_part (rs_encoder *e, const char *part);
+void rs_encoder_inside_field (rs_encoder *e, lua_State *L, int index);
+void rs_encoder_end_path (rs_encoder *e);
+
+/* Mark the path as incomplete: the refused value is in an object that is
+   nested too deep for its path to be known. */
+void rs_encoder_inside_deep (rs_encoder *e);
+
+/* Put 'where' in front of the path, such as "upvalue 'f' of ...". */
+void rs_encoder_inside (rs_encoder *e, const char *where);
+
+#endif
