@@ -246,9 +246,9 @@ RS_API size_t rs_message_size (const rs_message *msg);
 /* --------------------------------------------------------- initial state */
 
 /*
- * What a runspace starts with.  Fill it, then pass it to 'rs_pool_open';
- * from then on it is constant, and setters return RS_EINVAL.  Names and
- * texts are copied.  Setters are for one thread at a time.
+ * The beginning of a runspace.  Fill an initial state, then pass it to
+ * 'rs_pool_open'; from then on it is constant, and setters return RS_EINVAL.
+ * Names and texts are copied.  Setters are for one thread at a time.
  *
  * A runspace is seeded in this order: libraries, path and cpath, preloads,
  * variables and functions, modules, init.  All of them are visible to what
@@ -283,10 +283,10 @@ RS_API int rs_initial_state_set_libs (rs_initial_state *is, unsigned libs);
 RS_API int rs_initial_state_set_warnings (rs_initial_state *is, bool on);
 
 /*
- * What code in a runspace may not do, against scripts that are not trusted to
- * be right.  It is no protection against hostile ones: a thread shares its
- * memory with the process, a process does not.  It holds from the end of
- * seeding on: modules and init run without it.
+ * A list of what code in a runspace may not do, against scripts that are not
+ * trusted to be right.  The list is no protection against hostile ones: a
+ * thread shares its memory with the process, a process does not.  The list
+ * holds from the end of seeding on: modules and init run without it.
  * What comes back from such a runspace is data: functions, pointers, the
  * globals, libraries, and tables whose metatable has something that runs are
  * refused there; what is named has to be loaded here already.
@@ -379,7 +379,7 @@ RS_API int rs_initial_state_set_init (rs_initial_state *is, lua_State *L,
 
 /* --------------------------------------------------------------- streams */
 
-/* What a job sends while it runs, beside its results. */
+/* A job sends records to streams while it runs, beside its results. */
 typedef enum rs_stream {
   RS_STREAM_OUTPUT,       /* values beyond the results */
   RS_STREAM_ERROR,        /* errors that do not end the job */
@@ -397,7 +397,7 @@ RS_API const char *rs_stream_name (rs_stream stream);
 /* The stream of that name in '*out'; false when there is none. */
 RS_API bool rs_stream_find (const char *name, rs_stream *out);
 
-/* One thing that a job sent: immutable, reference counted. */
+/* A record that a job sent: immutable, reference counted. */
 typedef struct rs_stream_record rs_stream_record;
 
 /* Where a line of RS_STREAM_INFORMATION was printed. */
@@ -527,7 +527,7 @@ RS_API struct rs_job *rs_events_next (rs_events *events);
  */
 RS_API int rs_events_fileno (rs_events *events);
 
-/* What queues a job: 1u << stream, and these. */
+/* A job is queued for: 1u << stream, and these. */
 enum {
   RS_LISTEN_STARTED = 1 << 8,
   RS_LISTEN_FINISHED = 1 << 9,
@@ -550,7 +550,7 @@ RS_API size_t rs_events_jobs (rs_events *events, struct rs_job **out,
 
 typedef struct rs_pool rs_pool;
 
-/* What becomes of a job's globals when it ends. */
+/* The globals that a job has assigned, when it ends. */
 enum {
   RS_RESET_GLOBALS = 0,  /* they are gone; modules stay loaded */
   RS_RESET_NONE,         /* they stay for the next job */
@@ -620,7 +620,7 @@ RS_API int rs_pool_close (rs_pool *pool, double timeout);
 /* Cancel all its jobs, and stop its maps.  Any thread. */
 RS_API void rs_pool_cancel (rs_pool *pool, double grace);
 
-/* What its options had as 'user'.  Any thread. */
+/* The 'user' of the pool's options.  Any thread. */
 RS_API void *rs_pool_user (const rs_pool *pool);
 
 /*
@@ -674,7 +674,7 @@ rs_pool_info_get (rs_pool *pool, rs_pool_info *out)
 /* ------------------------------------------------------------------- job */
 
 /*
- * One call in a runspace.  Each job ends in exactly one final state.
+ * A job is a call in a runspace, and ends in exactly one final state.
  */
 typedef struct rs_job rs_job;
 
@@ -693,7 +693,7 @@ typedef enum rs_job_state {
 /* "completed_with_errors" and so on: the words of the Lua interface. */
 RS_API const char *rs_job_state_name (rs_job_state state);
 
-/* What is tried again, for 'retry_on'. */
+/* Failures after which a job is tried again, for 'retry_on'. */
 enum {
   RS_RETRY_ERROR = 1,        /* it raised */
   RS_RETRY_TIMEOUT = 2,      /* it took too long */
@@ -802,10 +802,10 @@ rs_job_info_get (rs_job *job, rs_job_info *out)
   rs_job_info_get_sized(job, out, sizeof *out);
 }
 
-/* What its options had as 'user'.  Any thread. */
+/* The 'user' of the job's options.  Any thread. */
 RS_API void *rs_job_user (const rs_job *job);
 
-/* Its name, which lives as long as the job: that of its options, or one that
+/* The name, which lives as long as the job: that of its options, or one that
    is made now.  Any thread. */
 RS_API const char *rs_job_name (rs_job *job);
 
@@ -839,7 +839,7 @@ RS_API rs_stream_record *rs_job_record (rs_job *job, uint64_t after);
  */
 RS_API rs_stream_record *rs_job_deliver (rs_job *job);
 
-/* It has ended, and is queued at its events if that queues it. */
+/* The job has ended, and is queued at its events if that queues it. */
 RS_API bool rs_job_settled (const rs_job *job);
 
 /* Let these things queue it too; it is queued now, since some may have
@@ -847,8 +847,8 @@ RS_API bool rs_job_settled (const rs_job *job);
 RS_API void rs_job_listen (rs_job *job, unsigned mask);
 
 /*
- * Nobody will look any more: when it ends badly, or has, and was not seen, it
- * is queued at its events.  Gives the reference back.
+ * Give the reference back; nobody will look any more: when the job ends badly,
+ * or has, and was not seen, it is queued at its events.
  */
 RS_API void rs_job_forget (rs_job *job);
 
@@ -1021,7 +1021,7 @@ RS_API void rs_batch_close (rs_batch *batch, lua_State *L);
 
 /* ------------------------------------------------------------------ task */
 
-/* What a C function that runs in a runspace can know of its job. */
+/* A C function that runs in a runspace can know this of its job. */
 typedef struct rs_task {
   size_t size;          /* bytes that are filled */
   uint64_t id;          /* of the job or batch */
