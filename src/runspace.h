@@ -66,16 +66,15 @@
  *     that a job has made ends by itself with status 0 when the job's function
  *     returns.  Children that no handlers of pthread_atfork(3) run in, those
  *     of vfork(2) and _Fork(3), may only call exec(2) or _exit(2).
- *   - A thread of the program's that waits here (rs_job_wait, rs_job_await,
- *     rs_events_wait, rs_batch_wait, rs_pool_open, rs_pool_await_open,
- *     rs_pool_close) may be cancelled by pthread_cancel(3), of the deferred
- *     kind: no lock stays taken, and others go on with the same objects.  A
- *     pool that was being opened is closed; one that was being closed takes no
- *     new work, and is to be closed again, or dropped.  What the thread had
- *     references to it still has: give them back in a handler of its own
- *     (pthread_cleanup_push(3)).  'rs_pool_unref' is not interrupted.  A state
- *     whose thread was cancelled inside a call of Lua is not to be used any
- *     more, nor closed, so its memory is lost.
+ *   - A thread of the program's that waits here (rs_job_wait, rs_events_wait,
+ *     rs_batch_wait, rs_pool_open, rs_pool_close) may be cancelled by
+ *     pthread_cancel(3), of the deferred kind: no lock stays taken, and others
+ *     go on with the same objects.  A pool that was being opened is closed;
+ *     one that was being closed takes no new work, and is to be closed again,
+ *     or dropped.  What the thread had references to it still has: give them
+ *     back in a handler of its own (pthread_cleanup_push(3)).  'rs_pool_unref'
+ *     is not interrupted.  A state whose thread was cancelled inside a call of
+ *     Lua is not to be used any more, nor closed, so its memory is lost.
  *   - exit(3), or the return of 'main', ends the threads where they are; close
  *     the pools first if their jobs are to end.
  *   - Programs of 'parallel.task.execute' end with the process, whatever ends
@@ -716,7 +715,7 @@ typedef struct rs_job_options {
   unsigned retries;   /* further attempts when it fails */
   unsigned retry_on;  /* RS_RETRY_ */
   int priority;       /* -RS_PRIORITY_MAX to RS_PRIORITY_MAX */
-  unsigned slot;      /* what is at rs_job_slot at first */
+  unsigned slot;      /* of the module 'parallel'; 0 */
   void *user;         /* the program's own: 'rs_job_user' */
   bool awaited;       /* the job that submits it will wait for it: so it is one
                          level deeper, even if it begins before that waits */

@@ -5,9 +5,9 @@ local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 
 local getmetatable, ipairs, math, next, package, pcall, rawget, rawlen, select,
-      string, table, tostring, type =
+      setmetatable, string, table, tostring, type =
   getmetatable, ipairs, math, next, package, pcall, rawget, rawlen, select,
-  string, table, tostring, type
+  setmetatable, string, table, tostring, type
 local globals <const> = _G
 
 --- Error value that `map`, `run` and `job:get` raise, and `job:join` returns.

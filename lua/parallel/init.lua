@@ -7,7 +7,8 @@
 
 local _, core = ...  -- parallel.core
 
-local next, require, setmetatable = next, require, setmetatable
+local next, rawget, rawset, require, setmetatable =
+  next, rawget, rawset, require, setmetatable
 
 --- Files of the functions, by name.  The tables below are the same for
 --- methods.

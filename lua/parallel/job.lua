@@ -8,8 +8,8 @@ local failure = require "parallel.failure"
 local limits = require "parallel.limits"
 local options = require "parallel.options"
 
-local error, math, next, setmetatable, table, type =
-  error, math, next, setmetatable, table, type
+local error, math, next, require, setmetatable, table, type =
+  error, math, next, require, setmetatable, table, type
 
 --- Make a method of jobs.
 ---@param usage string

@@ -2,6 +2,8 @@
 --- The loop of a call over items: feed the workers, and wait for what they
 --- have.
 
+local setmetatable = setmetatable
+
 --- What `map`, `collect`, `each` and `invoke` go round in.  `feed` and `wait`
 --- run code of the script (an iterator, a function that is told of progress),
 --- which may end the loop.

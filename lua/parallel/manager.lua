@@ -6,8 +6,9 @@ local _, core = ...  -- parallel.core
 local params = require "parallel.params"
 local wait = require "parallel.wait".wait
 
-local getmetatable, ipairs, math, next, setmetatable, string, table, type =
-  getmetatable, ipairs, math, next, setmetatable, string, table, type
+local getmetatable, ipairs, math, next, require, setmetatable, string, table,
+      type =
+  getmetatable, ipairs, math, next, require, setmetatable, string, table, type
 
 --- Seconds that `wait` and `wait_all` wait at most, by default.
 local PATIENCE <const> = 300

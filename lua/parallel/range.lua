@@ -3,7 +3,8 @@
 
 local check = require "parallel.check"
 
-local math, rawget, string, type = math, rawget, string, type
+local math, rawget, setmetatable, string, type =
+  math, rawget, setmetatable, string, type
 
 --- A range reads like an array that cannot be changed (`#r`, `r[i]`,
 --- `ipairs(r)`), and can be called by a generic `for`.

@@ -3,8 +3,9 @@
 
 local check = require "parallel.check"
 
-local getmetatable, ipairs, setmetatable, string, table, tostring, type =
-  getmetatable, ipairs, setmetatable, string, table, tostring, type
+local getmetatable, ipairs, require, setmetatable, string, table, tostring,
+      type =
+  getmetatable, ipairs, require, setmetatable, string, table, tostring, type
 
 ---@class parallel.Report
 ---@field total integer        items

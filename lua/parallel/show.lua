@@ -10,6 +10,10 @@
 -- 2, raises for 1e300, drops holes and has no limits.
 
 local _, core = ...  -- parallel.core
+local ipairs, math, next, pairs, pcall, rawget, rawlen, require, table,
+      tostring, type =
+  ipairs, math, next, pairs, pcall, rawget, rawlen, require, table, tostring,
+  type
 local width_of <const> = require("parallel.width").of
 
 local names <const> = require "parallel.names"

@@ -67,7 +67,7 @@ end
 ---@param record parallel.StreamRecord
 ---@return string
 local function line (job, record)
-  return string.format("%s: %s: %s\n", record.stream:upper(),
+  return string.format("%s: %s: %s\n", core.stream_labels[record.stream],
                        sender(job, record), message(record))
 end
 

@@ -4,8 +4,8 @@
 local _, core = ...  -- parallel.core
 local display = require "parallel.width"
 
-local ipairs, math, os, string, table, tonumber, type =
-  ipairs, math, os, string, table, tonumber, type
+local ipairs, math, os, require, string, table, tonumber, type =
+  ipairs, math, os, require, string, table, tonumber, type
 local width_of <const> = display.of
 
 --- Text between two columns.

@@ -236,16 +236,33 @@ copy (lua_State *L)
   return results;
 }
 
+/* [-0, +1, m]  Push 'name' in capitals, whatever the locale is. */
+static void
+push_capitals (lua_State *L, const char *name)
+{
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (const char *p = name; *p != '\0'; p++)
+    luaL_addchar(&b, *p >= 'a' && *p <= 'z' ? (char) (*p - 'a' + 'A') : *p);
+  luaL_pushresult(&b);
+}
+
 /* [-0, +0, m]  Set in the table on top what runspace.h has names and numbers
-   of: the streams, by number from 1; and the bits of RS_LISTEN_. */
+   of: the streams, by number from 1, and their names in capitals; and the bits
+   of RS_LISTEN_. */
 static void
 set_names (lua_State *L)
 {
   lua_createtable(L, RS_STREAM_EVENT, 0);
+  lua_createtable(L, 0, RS_STREAM_EVENT);
   for (int i = 0; i < RS_STREAM_EVENT; i++) {
-    lua_pushstring(L, rs_stream_name((rs_stream) i));
-    lua_rawseti(L, -2, i + 1);
+    const char *const name = rs_stream_name((rs_stream) i);
+    lua_pushstring(L, name);
+    lua_rawseti(L, -3, i + 1);
+    push_capitals(L, name);
+    lua_setfield(L, -2, name);
   }
+  lua_setfield(L, -3, "stream_labels");
   lua_setfield(L, -2, "streams");
   lua_createtable(L, 0, 4);
   lua_pushinteger(L, RS_LISTEN_STARTED);

@@ -1339,9 +1339,10 @@ rs_job_check_nesting (lua_State *L, rs_error *err)
 }
 
 void
-rs_job_nest (rs_job *job, lua_State *L)
+rs_job_nest (rs_job *job, lua_State *L, bool waits)
 {
-  const unsigned n = rs_job_nesting(L);
+  const unsigned nesting = rs_job_nesting(L);
+  const unsigned n = waits || nesting == 0 ? nesting : nesting - 1;
   if (n > atomic_load_explicit(&job->call.depth, memory_order_relaxed))
     atomic_store_explicit(&job->call.depth, (uint16_t) n,
                           memory_order_relaxed);
@@ -1362,7 +1363,7 @@ rs_job_help (rs_job *job, lua_State *L)
 {
   if (job == NULL || rs_job_foreign(job))
     return false;
-  rs_job_nest(job, L);
+  rs_job_nest(job, L, true);
   rs_state *const s = rs_job_helper(job->queue, L);
   if (s == NULL || !rs_job_can_help(job->queue, s, job, NULL))
     return false;

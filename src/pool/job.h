@@ -341,8 +341,13 @@ enum { RS_NESTED_MAX = 320 };
    more; 0: nothing runs there. */
 unsigned rs_job_nesting (lua_State *L);
 
-/* Note that what runs on 'L' waits for the job. */
-void rs_job_nest (rs_job *job, lua_State *L);
+/*
+ * Note that what runs on 'L' has submitted the job, and whether it 'waits' for
+ * the job.  A job that nobody waits for yet is as deep as the one that has
+ * submitted it: that may be about to wait, and the new job may submit others
+ * before.
+ */
+void rs_job_nest (rs_job *job, lua_State *L, bool waits);
 
 /* Check that what runs on 'L' may wait for one more job.  RS_OK or
    RS_EINVAL. */

@@ -777,8 +777,7 @@ rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
   status = make_job(pool, o, L, function, first, nargs, options, &job, err);
   if (status != RS_OK)
     return status;
-  if (options->awaited)
-    rs_job_nest(job, L);
+  rs_job_nest(job, L, options->awaited);
   if (options->timeout > 0 && !rs_timers_start())
     status = rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
                                       "see to the time-out");
