@@ -103,6 +103,24 @@ describe("jobs that wait for one another", function ()
     assert.is_true(gates.eventually(function () return #note:lines() > 0 end))
     assert.same({ "ended" }, note:lines())
   end)
+
+  it("count those that their parent does not wait for yet", function ()
+    local pool <close> = parallel.pool { max = 2 }
+    local function deepest () return pcall(parallel.run, "return 1") end
+    local function next_one () return parallel.run(deepest) end
+    local function f (n)
+      if n > 1 then return parallel.run(f, n - 1) end
+      local own <const> = parallel.pool { max = 1 }
+      local job <const> = own:spawn(next_one)
+      -- Not by waiting, which would count it.
+      while job.state == "queued" or job.state == "running" do end
+      return job:get()
+    end
+    local ok <const>, why <const> = pool:run(f, 319)
+    assert.is_false(ok)
+    assert.matches("jobs nested too deeply", tostring(why))
+    assert.is_true(pool:run(f, 317))
+  end)
 end)
 
 --- Ways to call what calls oneself again, through the verbs.
