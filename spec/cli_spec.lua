@@ -407,12 +407,19 @@ describe("SIGINT", function ()
 
   it("leaves jobs alone that nobody waits for", function ()
     local text <const> = run_script(INTERRUPT .. [[
+      local inside = os.tmpname()
+      os.remove(inside)
       local job = parallel.spawn(function ()
+        while io.open(inside) == nil do end
         interrupt()
         parallel.task.emit "sent"
         return "well"
       end)
-      print(pcall(function () while true do tostring {} end end))
+      print(pcall(function ()
+        io.open(inside, "w"):close()
+        while true do tostring {} end
+      end))
+      os.remove(inside)
       print(job:get())
     ]])
     assert.matches("^false\t[^\n]*interrupted!\nwell\n$", text)
