@@ -134,7 +134,7 @@ new_execution (lua_State *L)
 /* ---------------------------------------------------------------- starting */
 
 /* Stack slots of 'execute'. */
-enum { OPTIONS = 1, EXECUTION, STRINGS };
+enum { OPTIONS = 1, EXECUTION };
 
 /* [-0, +0, v]  Return the text at 'index', the option 'what'.  Raise if it has
    a zero byte, which would end it for C. */

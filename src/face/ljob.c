@@ -32,15 +32,13 @@ are_many (const rs_face *face)
   return alive > MANY || alive > FEW + 4 * face->open;
 }
 
-/* [-0, +1, m]  Push a handle of 'job', whose reference it takes, or an empty
-   one if 'job' is NULL.  When there is no memory for its place this raises,
-   and the handle is collected. */
+/* [-0, +1, m]  Push an empty handle.  When there is no memory for its place
+   this raises, and the handle is collected. */
 static rs_handle *
-push_handle (lua_State *L, rs_face *face, rs_job *job)
+push_handle (lua_State *L, rs_face *face)
 {
   rs_handle *const handle = lua_newuserdatauv(L, sizeof *handle, 0);
-  *handle = (rs_handle) { .object = job, .type = RS_JOB_TYPE,
-                          .born = rs_handle_born() };
+  *handle = (rs_handle) { .type = RS_JOB_TYPE, .born = rs_handle_born() };
   lua_rawgeti(L, LUA_REGISTRYINDEX, face->job_type);
   lua_setmetatable(L, -2);
   handle->place = rs_place_take(L, &face->places);
@@ -51,7 +49,7 @@ push_handle (lua_State *L, rs_face *face, rs_job *job)
 unsigned
 rs_push_empty_job (lua_State *L, rs_face *face)
 {
-  return push_handle(L, face, NULL)->place;
+  return push_handle(L, face)->place;
 }
 
 /* Make the place of the handle vacant; nothing if it has none any more. */
@@ -163,7 +161,7 @@ make_handle (lua_State *L)
 {
   rs_job *const job = lua_touserdata(L, 1);
   rs_face *const face = rs_lua_face(L);
-  rs_handle *const handle = push_handle(L, face, NULL);
+  rs_handle *const handle = push_handle(L, face);
   *rs_job_slot(job) = handle->place;
   return 1;
 }

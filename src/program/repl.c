@@ -6,10 +6,11 @@
  * as an expression first.  Its results go through 'parallel.show', which
  * makes texts of tables, to the global 'print'.
  *
- * Standard input is read with read(2) only, by this file or by readline:
- * a thread in a stdio read holds the lock of 'stdin', and 'io.popen' in any
- * runspace waits for that lock.  The stream is unbuffered besides, so that an
- * 'io.read' in a chunk takes its line and leaves the next one to the prompt.
+ * Standard input is read with read(2) only, by this file or by readline: a
+ * thread in a stdio read holds the lock of 'stdin', and a C module of a
+ * runspace that flushes all streams waits for that lock.  The stream is
+ * unbuffered besides, so that an 'io.read' in a chunk takes its line and
+ * leaves the next one to the prompt.
  *
  * At a terminal, SIGINT drops what was typed.  While a line is edited, the
  * console keeps what jobs print, and tells the prompt by a pipe.  Only the
