@@ -247,12 +247,6 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o)
     own->queue_jobs = SIZE_MAX;
   if (o->queue_bytes == 0)
     own->queue_bytes = SIZE_MAX;
-  pool->limits = (rs_limits) {
-    .memory = o->memory,
-    .instructions = o->instructions,
-    .max_tasks = o->max_tasks,
-    .max_bytes = o->max_bytes,
-  };
   rs_list_init(&pool->waiters);
   rs_timers_hold();
   pool->timed = true;
@@ -282,7 +276,7 @@ static bool
 has_opened_locked (const rs_pool *pool)
 {
   return pool->kind->local
-      && ((pool->limits.memory == 0
+      && ((pool->options.memory == 0
            && rs_initial_state_is_sure(pool->options.initial_state))
           || (pool->opening < pool->started_workers
               && !rs_initial_state_runs_scripts(pool->options.initial_state)));
