@@ -13,7 +13,6 @@
 #include <stdatomic.h>
 
 #include "base/list.h"
-#include "base/purse.h"
 #include "runspace.h"
 
 typedef struct rs_notice {
@@ -63,29 +62,6 @@ int rs_events_wait_for (rs_events *e, double timeout,
    notice is queued. */
 bool rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
                          const void *ud);
-
-/*
- * Purses of a host, with the references that its plain jobs need.  Chunks use
- * none: any thread may free their batch, and chunks are few.
- */
-typedef struct rs_purses {
-  rs_purse events;   /* to the events that have these purses */
-  rs_purse queue;
-  rs_purse function; /* of the job that was made last */
-} rs_purses;
-
-/* The purses of events that the calling thread owns, to take from, or NULL.
-   The second function has them to give to, and is NULL also when they are
-   shut. */
-rs_purses *rs_events_open_purses (rs_events *e);
-rs_purses *rs_events_purses (rs_events *e);
-
-/* Give back what is in the purses, and keep nothing there until they are
-   opened again. */
-void rs_events_shut_purses (rs_events *e);
-
-/* The kind of purse that has references to an rs_events. */
-extern const rs_purse_kind rs_events_kind;
 
 /*
  * Spare jobs, for jobs that will report here; only the host's own thread has

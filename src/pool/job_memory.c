@@ -236,75 +236,6 @@ job_clear (rs_job *job, size_t chunk)
   memset(at + behind, 0, sizeof *job - behind + chunk);
 }
 
-/* ------------------------------------------- what it has references to */
-
-static void
-take_queue (void *q, unsigned n)
-{
-  ((rs_queue *) q)->hold(q, n);
-}
-
-static void
-give_queue (void *q, unsigned n)
-{
-  ((rs_queue *) q)->drop(q, n);
-}
-
-static void
-take_message (void *msg, unsigned n)
-{
-  rs_message_take(msg, n);
-}
-
-static void
-give_message (void *msg, unsigned n)
-{
-  rs_message_give(msg, n);
-}
-
-static const rs_purse_kind queue_kind = { take_queue, give_queue };
-static const rs_purse_kind message_kind = { take_message, give_message };
-
-/* Take the references of a new job; 'purses' may be NULL.  A function that is
-   sent once is not worth a purse. */
-static void
-take_references (rs_purses *purses, rs_queue *queue, rs_events *events,
-                 rs_message *function)
-{
-  if (purses != NULL) {
-    rs_purse_take(&purses->events, &rs_events_kind, events);
-    rs_purse_take(&purses->queue, &queue_kind, queue);
-  }
-  else {
-    rs_events_ref(events);
-    queue->hold(queue, 1);
-  }
-  if (purses != NULL && function->constant)
-    rs_purse_take(&purses->function, &message_kind, function);
-  else
-    rs_message_ref(function);
-}
-
-/* Give back the references of a job that was freed. */
-static void
-give_references (rs_purses *purses, rs_queue *queue, rs_events *events,
-                 rs_message *function)
-{
-  if (purses != NULL && function->constant)
-    rs_purse_give(&purses->function, &message_kind, function);
-  else
-    rs_message_unref(function);
-  if (purses != NULL) {
-    rs_purse_give(&purses->queue, &queue_kind, queue);
-    rs_purse_give(&purses->events, &rs_events_kind, events);
-  }
-  else {
-    queue->drop(queue, 1);
-    if (events != NULL)
-      rs_events_kind.give(events, 1);
-  }
-}
-
 /* --------------------------------------------------------------- all of it */
 
 rs_job *
@@ -322,8 +253,9 @@ rs_job_alloc (rs_queue *queue, rs_events *events, rs_message *function,
   set_poison(job, false);
   /* References come first, since atomic operations wait for what was written
      before. */
-  take_references(plain ? rs_events_open_purses(events) : NULL, queue, events,
-                  function);
+  rs_message_ref(function);
+  queue->hold(queue);
+  rs_events_ref(events);
   job_clear(job, chunk);
   job->queue = queue;
   job->events = events;
@@ -347,6 +279,7 @@ rs_job_dealloc (rs_job *job)
     prefetch_spare(events);
   else
     vacate(events, job);
-  give_references(plain ? rs_events_purses(events) : NULL, queue, events,
-                  function);
+  rs_message_unref(function);
+  queue->drop(queue);
+  rs_events_unref(events);
 }
