@@ -81,7 +81,6 @@ struct rs_events {
                                   owned; for the host's thread only, as the
                                   next ones */
   unsigned n_spares, spares_room;
-  unsigned taken, given;       /* spare jobs in a row, up to 2 */
   void (*free_spare) (rs_events *e, rs_notice *n);
 };
 
@@ -545,17 +544,7 @@ rs_events_get_spare (rs_events *e)
 {
   if (!rs_events_mine(e) || e->n_spares == 0)
     return NULL;
-  e->given = 0;
-  e->taken += e->taken < 2;
   return e->spares[--e->n_spares];
-}
-
-rs_notice *
-rs_events_expect_spare (rs_events *e)
-{
-  return rs_events_mine(e) && e->n_spares > 0
-         && (e->taken == 2 || e->given == 1) ? e->spares[e->n_spares - 1]
-                                             : NULL;
 }
 
 unsigned
@@ -589,8 +578,6 @@ rs_events_put_spare (rs_events *e, rs_notice *n,
       || (e->n_spares == e->spares_room && !rs_events_reserve_spares(e, 1)))
     return false;
   e->free_spare = free;
-  e->taken = 0;
-  e->given += e->given < 2;
   e->spares[e->n_spares++] = n;
   return true;
 }

@@ -75,11 +75,6 @@ bool rs_events_reserve_spares (rs_events *e, unsigned n);  /* for 'n' more */
 bool rs_events_put_spare (rs_events *e, rs_notice *n,
                           void (*free) (rs_events *e, rs_notice *n));
 
-/* The spare job that will be taken soon, which stays there; or NULL, also when
-   it was told before.  It is told after two jobs in a row were taken, and
-   after the first one was put since a job was taken. */
-rs_notice *rs_events_expect_spare (rs_events *e);
-
 /* True when the events belong to another process. */
 bool rs_events_foreign (const rs_events *e);
 

@@ -171,14 +171,6 @@ make_spares (rs_events *events)
       rs_events_put_spare(events, &b->jobs[i].notice, free_spare);
 }
 
-static void
-prefetch_spare (rs_events *events)
-{
-  rs_notice *const next = rs_events_expect_spare(events);
-  if (next != NULL)
-    rs_prefetch_all(of_notice(next), sizeof *of_notice(next));
-}
-
 /* Take a spare job; NULL: there is none. */
 static rs_job *
 get_spare (rs_events *events)
@@ -188,7 +180,6 @@ get_spare (rs_events *events)
     make_spares(events);
     spare = rs_events_get_spare(events);
   }
-  prefetch_spare(events);
   return spare != NULL ? of_notice(spare) : NULL;
 }
 
@@ -265,9 +256,7 @@ rs_job_dealloc (rs_job *job)
   /* A thread that visits the jobs of the events still looks at 'refs'. */
   atomic_store_explicit(&job->refs, 0, memory_order_relaxed);
   set_poison(job, true);
-  if (plain && rs_events_put_spare(events, &job->notice, free_spare))
-    prefetch_spare(events);
-  else
+  if (!plain || !rs_events_put_spare(events, &job->notice, free_spare))
     vacate(events, job);
   rs_message_unref(function);
   queue->drop(queue);
