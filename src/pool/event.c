@@ -39,9 +39,6 @@
 enum { LOOKS = 500 };  /* for a job that ends: some 25 us, half of what
                           sleeping costs */
 
-enum { SPARES = 2048 };  /* spare jobs at most: as many as the collector frees
-                            in a row */
-
 /* Fields are grouped by cache line: what workers read with each job, and a
    spinning thread looks at; what is done under the lock; what the host changes
    with each job. */
@@ -62,7 +59,6 @@ struct rs_events {
 
   _Alignas(RS_LINE)
   pthread_mutex_t lock;        /* guards down to the blank line */
-  rs_job_lists jobs;
   rs_list queue;               /* notices, oldest first */
   bool woken;
   bool pokable;                /* a host that waits makes the pipe, and sleeps
@@ -76,12 +72,7 @@ struct rs_events {
 
   _Alignas(RS_LINE)
   _Atomic unsigned refs;
-  rs_notice **spares;          /* of spare jobs, the last one last; an array,
-                                  since nothing may be written to the jobs;
-                                  owned; for the host's thread only, as the
-                                  next ones */
-  unsigned n_spares, spares_room;
-  void (*free_spare) (rs_events *e, rs_notice *n);
+  rs_job_memory memory;
 };
 
 rs_events *
@@ -97,8 +88,9 @@ rs_events_new (void)
   rs_mutex_init(&e->lock);
   rs_cond_init(&e->ready);
   rs_list_init(&e->queue);
-  rs_list_init(&e->jobs.blocks);
-  rs_list_init(&e->jobs.vacant);
+  rs_mutex_init(&e->memory.lock);
+  rs_list_init(&e->memory.blocks);
+  rs_list_init(&e->memory.vacant);
   e->fds[0] = e->fds[1] = -1;
   return e;
 }
@@ -119,15 +111,16 @@ rs_events_unref (rs_events *e)
       || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
     return;
   int state;
-  for (unsigned i = 0; i < e->n_spares; i++)
-    e->free_spare(e, e->spares[i]);
-  free(e->spares);
+  rs_list *block;
+  while ((block = rs_list_shift(&e->memory.blocks)) != NULL)
+    free(block);
   pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
   if (e->fds[0] >= 0) {
     close(e->fds[0]);
     close(e->fds[1]);
   }
   pthread_setcancelstate(state, NULL);
+  pthread_mutex_destroy(&e->memory.lock);
   pthread_mutex_destroy(&e->lock);
   pthread_cond_destroy(&e->ready);
   free(e);
@@ -498,17 +491,10 @@ rs_events_take (rs_events *e)
   return link != NULL ? RS_LIST_ENTRY(link, rs_notice, queued) : NULL;
 }
 
-rs_job_lists *
-rs_events_lock (rs_events *e)
+rs_job_memory *
+rs_events_memory (rs_events *e)
 {
-  pthread_mutex_lock(&e->lock);
-  return &e->jobs;
-}
-
-void
-rs_events_unlock (rs_events *e)
-{
-  pthread_mutex_unlock(&e->lock);
+  return &e->memory;
 }
 
 bool
@@ -537,49 +523,6 @@ rs_events_stir (rs_events *e)
      looks. */
   if (!atomic_load(&e->awoken))
     rs_events_wake(e);
-}
-
-rs_notice *
-rs_events_get_spare (rs_events *e)
-{
-  if (!rs_events_mine(e) || e->n_spares == 0)
-    return NULL;
-  return e->spares[--e->n_spares];
-}
-
-unsigned
-rs_events_spares (const rs_events *e)
-{
-  return rs_events_mine(e) ? e->n_spares : 0;
-}
-
-bool
-rs_events_reserve_spares (rs_events *e, unsigned n)
-{
-  unsigned room = e->spares_room > 0 ? e->spares_room : 16;
-  while (room < e->n_spares + n)
-    room *= 2;
-  if (room == e->spares_room)
-    return true;
-  rs_notice **const spares = room > SPARES ? NULL
-                           : realloc(e->spares, room * sizeof *spares);
-  if (spares == NULL)
-    return false;
-  e->spares = spares;
-  e->spares_room = room;
-  return true;
-}
-
-bool
-rs_events_put_spare (rs_events *e, rs_notice *n,
-                     void (*free) (rs_events *e, rs_notice *n))
-{
-  if (!rs_events_mine(e)
-      || (e->n_spares == e->spares_room && !rs_events_reserve_spares(e, 1)))
-    return false;
-  e->free_spare = free;
-  e->spares[e->n_spares++] = n;
-  return true;
 }
 
 bool
