@@ -3,16 +3,35 @@
  * event.c - where a host waits: a queue of notices, a wake-up, and a
  * descriptor for other event loops.
  *
- * 'woken' remembers a wake-up until the next wait, so a host that looks at
- * what it waits for, finds nothing, and then waits, misses none.  While
- * 'woken' is set the host will look anyway, so the end of most jobs takes no
- * lock: 'rs_events_stir'.
+ * Two flags say what a host has to do.  'some' is true while a notice is
+ * queued.  'woken' tells the host to look again at all that it waits for: a
+ * wait ends when 'woken' is set, and takes it.  So a wake-up is kept until the
+ * next wait, and a host that looks, finds nothing, and then waits, misses
+ * none.
  *
- * The descriptor is the reading end of a pipe.  While another event loop may
- * watch it, or the host sleeps at it, the pipe holds one byte as long as
- * 'woken' is set or the queue is not empty.  Once there is a pipe the host
- * sleeps at the pipe, not at the condition: signal handlers can wake it only
- * there.
+ * Why no wake-up is missed:
+ *
+ * - 'some', and 'woken' but for signal handlers, are set under the lock, and
+ *   the thread that sets one of them also wakes the host.  A host looks at
+ *   both under the lock before it sleeps, and gives the lock up by sleeping.
+ * - A thread that ends a job marks it as settled without the lock, then loads
+ *   'woken', and takes the lock only if it is not set: 'rs_events_stir'.  A
+ *   host clears 'woken' and then loads the mark, either in the same wait
+ *   before it sleeps, or in its caller.  These two stores and two loads are
+ *   sequentially consistent, so one of the threads sees what the other has
+ *   stored: the host finds the job settled, or the thread finds 'woken'
+ *   cleared and wakes the host.
+ * - A signal handler, which runs on the host's thread, may not lock: it sets
+ *   'woken' and then writes a byte into the pipe.  If it does that before the
+ *   host looks for the last time, the host finds 'woken'; otherwise the byte
+ *   ends the sleep at the pipe.  A host that handlers wake sleeps at the pipe
+ *   for that reason, or for a tenth of a second at a time if no pipe can be
+ *   had.
+ *
+ * The descriptor is the reading end of the pipe.  While another event loop may
+ * watch it, or the host sleeps at it, a byte is in the pipe as long as one of
+ * the flags is set.  Where there is a pipe the host sleeps there, otherwise at
+ * the condition.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* pipe2 */
@@ -39,20 +58,19 @@
 enum { LOOKS = 500 };  /* for a job that ends: some 25 us, half of what
                           sleeping costs */
 
+#define NAP 0.1  /* seconds of sleep, where a signal handler wakes nobody */
+
 /* Fields are grouped by cache line: what workers read with each job, and a
-   spinning thread looks at; what is done under the lock; what the host changes
-   with each job. */
+   spinning thread looks at; what is done under the lock; the memory of
+   jobs. */
 struct rs_events {
   _Alignas(RS_LINE)
   _Atomic unsigned listening;  /* RS_LISTEN_; set by the host, read by
                                   workers */
   _Atomic bool closed;         /* set by the host, read by workers */
-  _Atomic bool awoken;         /* 'woken', read without the lock */
-  _Atomic bool stirred;        /* woken || some, and set with 'poked'; read
-                                  without the lock */
-  _Atomic bool some;           /* 'queue' is not empty; read without the
+  _Atomic bool woken;          /* the host is to look again */
+  _Atomic bool some;           /* 'queue' is not empty; written under the
                                   lock */
-  _Atomic bool poked;          /* set by a signal handler */
   pthread_t owner;             /* the thread of the host; constant, as the next
                                   one */
   unsigned born;               /* generation: fork.h */
@@ -60,15 +78,16 @@ struct rs_events {
   _Alignas(RS_LINE)
   pthread_mutex_t lock;        /* guards down to the blank line */
   rs_list queue;               /* notices, oldest first */
-  bool woken;
-  bool pokable;                /* a host that waits makes the pipe, and sleeps
-                                  there */
+  bool pokable;                /* signal handlers wake the host: it makes the
+                                  pipe when it waits */
   bool watched;                /* the descriptor was given to the caller */
   bool sleeping;               /* the host waits at the pipe */
   unsigned waiting;            /* threads that wait at 'ready' */
-  bool lit;                    /* our byte is in the pipe */
   int fds[2];                  /* of the pipe; -1 until it is asked for */
-  pthread_cond_t ready;        /* woken || !empty(queue) */
+  pthread_cond_t ready;        /* woken || some */
+
+  _Atomic bool lit;            /* a byte may be in the pipe; set by signal
+                                  handlers, too */
 
   _Alignas(RS_LINE)
   _Atomic unsigned refs;
@@ -126,36 +145,30 @@ rs_events_unref (rs_events *e)
   free(e);
 }
 
-/* Set the flag only if that changes it, so that a thread that looks at it
-   keeps the cache line.  Sequentially consistent, for 'rs_events_stir'. */
-static void
-set (_Atomic bool *flag, bool value)
+/* True when a byte belongs into the pipe. */
+static bool
+is_bright_locked (const rs_events *e)
 {
-  if (atomic_load_explicit(flag, memory_order_relaxed) != value)
-    atomic_store(flag, value);
+  return e->fds[0] >= 0 && (e->watched || e->sleeping)
+      && (atomic_load(&e->woken) || atomic_load(&e->some));
 }
 
-/* Let 'some', 'awoken', 'stirred' and our byte in the pipe follow what there
-   is to do. */
+/* Let the byte in the pipe follow what there is to do.  A signal handler may
+   come between any two steps, and writes a byte. */
 static void
 light_locked (rs_events *e)
 {
-  const bool some = !rs_list_empty(&e->queue);
-  const bool want = (e->woken || some) && (e->watched || e->sleeping);
   char bytes[64] = { 1 };
   int state;
-  set(&e->some, some);
-  set(&e->awoken, e->woken);
-  set(&e->stirred, e->woken || some);
-  if (e->fds[0] < 0 || want == e->lit)
+  if (e->lit == is_bright_locked(e))
     return;
   pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);  /* uncancelled */
-  if (want)
-    e->lit = write(e->fds[1], bytes, 1) == 1;
-  else {  /* with the bytes of signal handlers */
-    while (read(e->fds[0], bytes, sizeof bytes) == sizeof bytes)
+  while (e->lit != is_bright_locked(e)) {
+    e->lit = !e->lit;
+    if (e->lit && write(e->fds[1], bytes, 1) != 1)
+      break;  /* full, which is as bright */
+    while (!e->lit && read(e->fds[0], bytes, sizeof bytes) == sizeof bytes)
       ;
-    e->lit = false;
   }
   pthread_setcancelstate(state, NULL);
 }
@@ -208,17 +221,17 @@ rs_events_set_pokable (rs_events *e)
 void
 rs_events_poke (rs_events *e)
 {
-  /* The byte comes second: a host that finds the byte finds the flag.  Without
-     a pipe no host sleeps there, and the flag is looked at before it
-     sleeps. */
   static const char byte = 1;
-  int state;
-  if (e == NULL || rs_events_foreign(e))  /* the pipe is the parent's */
+  if (e == NULL || rs_events_foreign(e)  /* the pipe is the parent's */
+      || (!e->pokable && e->fds[1] < 0))
     return;
-  atomic_store(&e->poked, true);
-  atomic_store_explicit(&e->stirred, true, memory_order_relaxed);
+  atomic_store(&e->woken, true);
+  if (e->fds[1] < 0)
+    return;
+  int state;
   pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-  const ssize_t n = e->fds[1] >= 0 ? write(e->fds[1], &byte, 1) : 0;
+  atomic_store(&e->lit, true);
+  const ssize_t n = write(e->fds[1], &byte, 1);
   (void) n;  /* a full pipe wakes as well */
   pthread_setcancelstate(state, NULL);
 }
@@ -233,6 +246,7 @@ rs_events_fileno (rs_events *e)
   pthread_mutex_lock(&e->lock);
   make_pipe_locked(e);
   e->watched = true;
+  e->lit = false;  /* rather two bytes than none */
   light_locked(e);
   const int fd = e->fds[0];
   pthread_mutex_unlock(&e->lock);
@@ -254,8 +268,7 @@ rs_events_wake (rs_events *e)
   if (e == NULL || rs_events_foreign(e))
     return;
   pthread_mutex_lock(&e->lock);
-  if (!e->woken) {
-    e->woken = true;
+  if (!atomic_exchange(&e->woken, true)) {
     tell_locked(e);
     light_locked(e);
   }
@@ -300,14 +313,10 @@ sleep_locked (rs_events *e, double deadline)
 static int
 doze_locked (rs_events *e, double deadline)
 {
-  return rs_cond_wait_counted(&e->ready, &e->lock, deadline, &e->waiting);
-}
-
-static bool
-is_stirred (const void *ud)
-{
-  const rs_events *const e = ud;
-  return atomic_load_explicit(&e->stirred, memory_order_relaxed);
+  const double end = e->pokable ? fmin(deadline, rs_deadline(NAP)) : deadline;
+  const int status = rs_cond_wait_counted(&e->ready, &e->lock, end,
+                                          &e->waiting);
+  return rs_remaining(deadline) == 0 ? status : RS_OK;
 }
 
 /* The wait of a host. */
@@ -316,32 +325,29 @@ typedef struct wish {
   bool (*ready) (const void *ud);  /* what the host waits for; or NULL: for any
                                       wake-up */
   const void *ud;
-  rs_cancel *mine;                 /* of the calling thread, or NULL */
 } wish;
 
-/* True when what a host waits for is there, or there is something else for the
-   host: a notice or a poke.  'woken' does not count, since it may be old. */
+static bool
+is_ready (const wish *w)
+{
+  return w->ready != NULL && w->ready(w->ud);
+}
+
+/* True when what the host waits for is there, or a notice; a wake-up may be
+   for something that is over. */
 static bool
 is_there (const void *ud)
 {
   const wish *const w = ud;
-  return w->ready(w->ud)
-      || atomic_load_explicit(&w->e->some, memory_order_relaxed)
-      || atomic_load_explicit(&w->e->poked, memory_order_relaxed);
+  return is_ready(w) || atomic_load(&w->e->some);
 }
 
-/* Forget that the host was woken, which may be for something that is over:
-   whatever comes from now on wakes the host again.  True when there is nothing
-   to wait for. */
+/* True when there is nothing to wait for. */
 static bool
-is_over_locked (const wish *w)
+is_over (const void *ud)
 {
-  rs_events *const e = w->e;
-  if (w->ready == NULL)
-    return false;
-  e->woken = false;
-  light_locked(e);
-  return w->ready(w->ud) || rs_cancel_pending(w->mine);
+  const wish *const w = ud;
+  return is_there(w) || atomic_load(&w->e->woken);
 }
 
 static int
@@ -350,31 +356,19 @@ wait_here (const wish *w, double timeout)
   rs_events *const e = w->e;
   const double deadline = rs_deadline(timeout);
   int status = RS_OK;
-  if (timeout != 0 && w->ready == NULL)
-    rs_spin(is_stirred, e);
-  else if (timeout != 0)
-    rs_spin(is_there, w);
-  if (w->ready != NULL && w->ready(w->ud))
+  if (timeout != 0)
+    rs_spin(is_over, w);
+  if (is_ready(w))
     return RS_OK;
   pthread_mutex_lock(&e->lock);
-  if (is_over_locked(w)) {
-    pthread_mutex_unlock(&e->lock);
-    return RS_OK;
-  }
   if (e->pokable && timeout != 0)
     make_pipe_locked(e);
-  while (!e->woken && rs_list_empty(&e->queue) && status == RS_OK
-         && !atomic_load(&e->poked))
+  while (!is_over(w) && status == RS_OK)
     status = timeout == 0 ? RS_ETIMEOUT
            : e->fds[0] >= 0 ? sleep_locked(e, deadline)
            : doze_locked(e, deadline);
-  if (e->woken || !rs_list_empty(&e->queue))
+  if (atomic_exchange(&e->woken, false) || is_there(w))
     status = RS_OK;
-  e->woken = false;
-  if (atomic_exchange(&e->poked, false)) {
-    status = RS_OK;
-    e->lit = true;  /* the handler's byte is taken out with ours */
-  }
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
   return status;
@@ -403,7 +397,7 @@ rs_events_wait_for (rs_events *e, double timeout,
                     bool (*ready) (const void *ud), const void *ud)
 {
   rs_cancel *const mine = timeout != 0 ? rs_cancel_mine() : NULL;
-  const wish w = { e, ready, ud, mine };
+  const wish w = { e, ready, ud };
   const rs_sleeper sleeper = {
     .wake = wake_object, .ref = ref_object, .unref = unref_object, .object = e
   };
@@ -417,7 +411,7 @@ bool
 rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
                     const void *ud)
 {
-  const wish w = { e, ready, ud, NULL };
+  const wish w = { e, ready, ud };
   rs_spin_few(is_there, &w, LOOKS);
   return ready(ud) && !rs_events_pending(e);
 }
@@ -467,18 +461,29 @@ rs_events_foreign (const rs_events *e)
 
 /* ----------------------------------------------------------------- notices */
 
+/* Queue the notice; false when it is queued already, or the events are
+   closed. */
+static bool
+queue_locked (rs_events *e, rs_notice *n)
+{
+  if (rs_events_closed(e) || !rs_list_empty(&n->queued))
+    return false;
+  rs_list_push(&e->queue, &n->queued);
+  atomic_store(&e->some, true);
+  return true;
+}
+
 bool
 rs_events_post (rs_events *e, rs_notice *n)
 {
   pthread_mutex_lock(&e->lock);
-  const bool post = !rs_events_closed(e) && rs_list_empty(&n->queued);
-  if (post) {
-    rs_list_push(&e->queue, &n->queued);
+  const bool queued = queue_locked(e, n);
+  if (queued) {
     tell_locked(e);
     light_locked(e);
   }
   pthread_mutex_unlock(&e->lock);
-  return post;
+  return queued;
 }
 
 rs_notice *
@@ -486,6 +491,7 @@ rs_events_take (rs_events *e)
 {
   pthread_mutex_lock(&e->lock);
   rs_list *const link = rs_list_shift(&e->queue);
+  atomic_store(&e->some, !rs_list_empty(&e->queue));
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
   return link != NULL ? RS_LIST_ENTRY(link, rs_notice, queued) : NULL;
@@ -501,27 +507,20 @@ bool
 rs_events_finish (rs_events *e, rs_notice *n, void (*settle) (rs_notice *n))
 {
   pthread_mutex_lock(&e->lock);
-  const bool queue = !rs_events_closed(e) && rs_list_empty(&n->queued);
-  if (queue)
-    rs_list_push(&e->queue, &n->queued);
-  e->woken = true;
+  const bool queued = queue_locked(e, n);
+  atomic_store(&e->woken, true);
   light_locked(e);
   settle(n);  /* a host that finds it settled without the lock finds it in the
                  queue */
   tell_locked(e);
   pthread_mutex_unlock(&e->lock);
-  return queue;
+  return queued;
 }
 
 void
 rs_events_stir (rs_events *e)
 {
-  /* Sequentially consistent: a host that waits clears 'awoken', and then looks
-     at what was stored; here something was stored, and then 'awoken' is looked
-     at.  So one of the two threads sees what the other has done.  'stirred'
-     would not do: what else stirs the host may be over before the host
-     looks. */
-  if (!atomic_load(&e->awoken))
+  if (!atomic_load(&e->woken))
     rs_events_wake(e);
 }
 
