@@ -22,38 +22,31 @@
  *   stored: the host finds the job settled, or the thread finds 'woken'
  *   cleared and wakes the host.
  * - A signal handler, which runs on the host's thread, may not lock: it sets
- *   'woken' and then writes a byte into the pipe.  If it does that before the
- *   host looks for the last time, the host finds 'woken'; otherwise the byte
- *   ends the sleep at the pipe.  A host that handlers wake sleeps at the pipe
- *   for that reason, or for a tenth of a second at a time if no pipe can be
- *   had.
+ *   'woken' and then lights the lamp.  If it does that before the host looks
+ *   for the last time, the host finds 'woken'; otherwise the lamp ends the
+ *   host's sleep.  A host that handlers wake sleeps at the lamp for that
+ *   reason, or for a tenth of a second at a time if there can be none.
  *
- * The descriptor is the reading end of the pipe.  While another event loop may
- * watch it, or the host sleeps at it, a byte is in the pipe as long as one of
- * the flags is set.  Where there is a pipe the host sleeps there, otherwise at
+ * The descriptor is that of a lamp (lamp.h).  While another event loop may
+ * watch the lamp, or the host sleeps at it, it is lit as long as one of the
+ * flags is set.  Where the lamp is open the host sleeps there, otherwise at
  * the condition.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE  /* pipe2 */
-#endif
 #include "pool/event.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <poll.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/cache.h"
-#include "state/cancel.h"
 #include "base/clock.h"
 #include "base/fork.h"
+#include "base/lamp.h"
 #include "base/options.h"
 #include "base/spin.h"
+#include "state/cancel.h"
 
 enum { LOOKS = 500 };  /* for a job that ends: some 25 us, half of what
                           sleeping costs */
@@ -78,16 +71,13 @@ struct rs_events {
   _Alignas(RS_LINE)
   pthread_mutex_t lock;        /* guards down to the blank line */
   rs_list queue;               /* notices, oldest first */
-  bool pokable;                /* signal handlers wake the host: it makes the
-                                  pipe when it waits */
+  rs_lamp lamp;                /* opened when it is needed */
+  bool pokable;                /* signal handlers wake the host, which opens
+                                  the lamp when it waits */
   bool watched;                /* the descriptor was given to the caller */
-  bool sleeping;               /* the host waits at the pipe */
+  bool sleeping;               /* the host waits at the lamp */
   unsigned waiting;            /* threads that wait at 'ready' */
-  int fds[2];                  /* of the pipe; -1 until it is asked for */
   pthread_cond_t ready;        /* woken || some */
-
-  _Atomic bool lit;            /* a byte may be in the pipe; set by signal
-                                  handlers, too */
 
   _Alignas(RS_LINE)
   _Atomic unsigned refs;
@@ -105,12 +95,12 @@ rs_events_new (void)
   e->owner = pthread_self();
   e->born = rs_fork_now();
   rs_mutex_init(&e->lock);
+  rs_lamp_init(&e->lamp);
   rs_cond_init(&e->ready);
   rs_list_init(&e->queue);
   rs_mutex_init(&e->memory.lock);
   rs_list_init(&e->memory.blocks);
   rs_list_init(&e->memory.vacant);
-  e->fds[0] = e->fds[1] = -1;
   return e;
 }
 
@@ -129,83 +119,40 @@ rs_events_unref (rs_events *e)
   if (e == NULL || rs_events_foreign(e)
       || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
     return;
-  int state;
   rs_list *block;
   while ((block = rs_list_shift(&e->memory.blocks)) != NULL)
     free(block);
-  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-  if (e->fds[0] >= 0) {
-    close(e->fds[0]);
-    close(e->fds[1]);
-  }
-  pthread_setcancelstate(state, NULL);
+  rs_lamp_fini(&e->lamp);
   pthread_mutex_destroy(&e->memory.lock);
   pthread_mutex_destroy(&e->lock);
   pthread_cond_destroy(&e->ready);
   free(e);
 }
 
-/* True when a byte belongs into the pipe. */
+/* True when the lamp is to be lit. */
 static bool
 is_bright_locked (const rs_events *e)
 {
-  return e->fds[0] >= 0 && (e->watched || e->sleeping)
+  return (e->watched || e->sleeping) && rs_lamp_is_open(&e->lamp)
       && (atomic_load(&e->woken) || atomic_load(&e->some));
 }
 
-/* Let the byte in the pipe follow what there is to do.  A signal handler may
-   come between any two steps, and writes a byte. */
+/* Let the lamp follow what there is to do.  In a loop, since a signal handler
+   may come between any two steps. */
 static void
 light_locked (rs_events *e)
 {
-  char bytes[64] = { 1 };
-  int state;
-  if (e->lit == is_bright_locked(e))
-    return;
-  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);  /* uncancelled */
-  while (e->lit != is_bright_locked(e)) {
-    e->lit = !e->lit;
-    if (e->lit && write(e->fds[1], bytes, 1) != 1)
-      break;  /* full, which is as bright */
-    while (!e->lit && read(e->fds[0], bytes, sizeof bytes) == sizeof bytes)
-      ;
-  }
-  pthread_setcancelstate(state, NULL);
+  while (rs_lamp_is_lit(&e->lamp) != is_bright_locked(e))
+    rs_lamp_set(&e->lamp, !rs_lamp_is_lit(&e->lamp));
 }
 
-/* Move 'fd' above the descriptors of the standard files, which may be
-   closed. */
-static int
-move_up (int fd)
-{
-  if (fd > STDERR_FILENO)
-    return fd;
-  const int higher = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-  close(fd);
-  return higher;
-}
-
-/* Make the pipe, unless there is one, or none can be had. */
+/* Wake the host, whose flags have changed. */
 static void
-make_pipe_locked (rs_events *e)
+tell_locked (rs_events *e)
 {
-  int fds[2];
-  if (e->fds[0] >= 0 || pipe2(fds, O_CLOEXEC | O_NONBLOCK) != 0)
-    return;
-  int state;
-  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-  const int out = move_up(fds[0]), in = move_up(fds[1]);
-  if (out >= 0 && in >= 0) {
-    e->fds[1] = in;
-    e->fds[0] = out;
-  }
-  else {
-    if (out >= 0)
-      close(out);
-    if (in >= 0)
-      close(in);
-  }
-  pthread_setcancelstate(state, NULL);
+  if (e->waiting > 0)
+    pthread_cond_signal(&e->ready);
+  light_locked(e);
 }
 
 void
@@ -221,19 +168,11 @@ rs_events_set_pokable (rs_events *e)
 void
 rs_events_poke (rs_events *e)
 {
-  static const char byte = 1;
-  if (e == NULL || rs_events_foreign(e)  /* the pipe is the parent's */
-      || (!e->pokable && e->fds[1] < 0))
+  if (e == NULL || rs_events_foreign(e)  /* the lamp is the parent's */
+      || (!e->pokable && !rs_lamp_is_open(&e->lamp)))
     return;
   atomic_store(&e->woken, true);
-  if (e->fds[1] < 0)
-    return;
-  int state;
-  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-  atomic_store(&e->lit, true);
-  const ssize_t n = write(e->fds[1], &byte, 1);
-  (void) n;  /* a full pipe wakes as well */
-  pthread_setcancelstate(state, NULL);
+  rs_lamp_flash(&e->lamp);
 }
 
 int
@@ -244,23 +183,17 @@ rs_events_fileno (rs_events *e)
     return -1;
   }
   pthread_mutex_lock(&e->lock);
-  make_pipe_locked(e);
-  e->watched = true;
-  e->lit = false;  /* rather two bytes than none */
-  light_locked(e);
-  const int fd = e->fds[0];
+  if (!e->watched && rs_lamp_open(&e->lamp)) {
+    e->watched = true;
+    rs_lamp_set(&e->lamp, is_bright_locked(e));  /* whatever it shows */
+    light_locked(e);
+  }
+  const int fd = e->lamp.out;
   pthread_mutex_unlock(&e->lock);
   return fd;
 }
 
 /* ----------------------------------------------------------------- waiting */
-
-static void
-tell_locked (rs_events *e)
-{
-  if (e->waiting > 0)
-    pthread_cond_signal(&e->ready);
-}
 
 void
 rs_events_wake (rs_events *e)
@@ -268,44 +201,38 @@ rs_events_wake (rs_events *e)
   if (e == NULL || rs_events_foreign(e))
     return;
   pthread_mutex_lock(&e->lock);
-  if (!atomic_exchange(&e->woken, true)) {
+  if (!atomic_exchange(&e->woken, true))
     tell_locked(e);
-    light_locked(e);
-  }
   pthread_mutex_unlock(&e->lock);
 }
 
-/* Cleanup: the thread is cancelled while it sleeps at the pipe. */
+/* Put out the lamp at which the host has slept, in case only a signal handler
+   lit it.  Also the cleanup of a thread that is cancelled there. */
 static void
 stop_sleeping (void *object)
 {
   rs_events *const e = object;
   pthread_mutex_lock(&e->lock);
   e->sleeping = false;
+  rs_lamp_set(&e->lamp, false);
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
 }
 
-/* Sleep at the pipe; the lock is free meanwhile.  RS_OK, which may be
+/* Sleep at the lamp; the lock is free meanwhile.  RS_OK, which may be
    spurious, or RS_ETIMEOUT. */
 static int
 sleep_locked (rs_events *e, double deadline)
 {
-  struct pollfd end = { .fd = e->fds[0], .events = POLLIN };
-  const double left = rs_remaining(deadline);
-  /* Rounded up: a thread that wakes up early goes round in a circle. */
-  const int ms = left < 0 ? -1 : left > 1e6 ? 1000000000
-               : (int) ceil(left * 1e3);
-  int n;
+  int status;
   e->sleeping = true;
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
   pthread_cleanup_push(stop_sleeping, e);
-  n = poll(&end, 1, ms);
-  pthread_cleanup_pop(0);
+  status = rs_lamp_await(&e->lamp, deadline);
+  pthread_cleanup_pop(1);
   pthread_mutex_lock(&e->lock);
-  e->sleeping = false;
-  return n == 0 && rs_remaining(deadline) == 0 ? RS_ETIMEOUT : RS_OK;
+  return status;
 }
 
 /* Sleep at 'ready'; the lock is free meanwhile.  RS_OK, which may be spurious,
@@ -362,10 +289,10 @@ wait_here (const wish *w, double timeout)
     return RS_OK;
   pthread_mutex_lock(&e->lock);
   if (e->pokable && timeout != 0)
-    make_pipe_locked(e);
+    rs_lamp_open(&e->lamp);
   while (!is_over(w) && status == RS_OK)
     status = timeout == 0 ? RS_ETIMEOUT
-           : e->fds[0] >= 0 ? sleep_locked(e, deadline)
+           : rs_lamp_is_open(&e->lamp) ? sleep_locked(e, deadline)
            : doze_locked(e, deadline);
   if (atomic_exchange(&e->woken, false) || is_there(w))
     status = RS_OK;
@@ -478,10 +405,8 @@ rs_events_post (rs_events *e, rs_notice *n)
 {
   pthread_mutex_lock(&e->lock);
   const bool queued = queue_locked(e, n);
-  if (queued) {
+  if (queued)
     tell_locked(e);
-    light_locked(e);
-  }
   pthread_mutex_unlock(&e->lock);
   return queued;
 }
@@ -509,7 +434,6 @@ rs_events_finish (rs_events *e, rs_notice *n, void (*settle) (rs_notice *n))
   pthread_mutex_lock(&e->lock);
   const bool queued = queue_locked(e, n);
   atomic_store(&e->woken, true);
-  light_locked(e);
   settle(n);  /* a host that finds it settled without the lock finds it in the
                  queue */
   tell_locked(e);

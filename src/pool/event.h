@@ -31,9 +31,9 @@ rs_notice *rs_events_take (rs_events *e);
    The lock guards all of it; no other lock is taken under that one. */
 typedef struct rs_job_memory {
   pthread_mutex_t lock;
-  rs_list blocks;       /* blocks of jobs; each is a piece of memory of its own,
-                           which begins with its link, and is freed with the
-                           events if it is still there */
+  rs_list blocks;       /* blocks of jobs; each is memory of its own, which
+                           begins with its link, and is freed with the events
+                           if it is still there */
   rs_list vacant;       /* jobs that are not in use, by 'link' */
   unsigned n_vacant;    /* number of jobs in 'vacant' */
 } rs_job_memory;
