@@ -10,10 +10,10 @@
 #ifndef RS_EVENT_H
 #define RS_EVENT_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "base/list.h"
-#include "base/purse.h"
 #include "runspace.h"
 
 typedef struct rs_notice {
@@ -27,17 +27,18 @@ bool rs_events_post (rs_events *e, rs_notice *n);
 /* Take the first notice off the queue; NULL: there is none. */
 rs_notice *rs_events_take (rs_events *e);
 
-/* Memory of jobs, kept with the events that they report to (job_memory.c). */
-typedef struct rs_job_block rs_job_block;
+/* The memory of the jobs that report to the events; job_memory.c is about it.
+   The lock guards all of it; no other lock is taken under that one. */
+typedef struct rs_job_memory {
+  pthread_mutex_t lock;
+  rs_list blocks;       /* blocks of jobs; each is memory of its own, which
+                           begins with its link, and is freed with the events
+                           if it is still there */
+  rs_list vacant;       /* jobs that are not in use, by 'link' */
+  unsigned n_vacant;    /* number of jobs in 'vacant' */
+} rs_job_memory;
 
-typedef struct rs_job_lists {
-  rs_list blocks;       /* all blocks */
-  rs_list vacant;       /* blocks that have vacant jobs */
-  unsigned next_block;  /* jobs in the next block; 0: not chosen yet */
-} rs_job_lists;
-
-rs_job_lists *rs_events_lock (rs_events *e);
-void rs_events_unlock (rs_events *e);
+rs_job_memory *rs_events_memory (rs_events *e);
 
 /*
  * Tell the host that a job has ended: queue its notice and wake the host.
@@ -49,8 +50,9 @@ bool rs_events_finish (rs_events *e, rs_notice *n,
 
 /*
  * Wake the host, which may be waiting for what the caller has stored just
- * before this by an atomic operation.  A host looks at that by itself whenever
- * it begins to wait, so most often there is nothing to do.
+ * before this by a sequentially consistent operation.  A host looks at that by
+ * itself when it takes a wake-up, so there is nothing to do while one waits to
+ * be taken.
  */
 void rs_events_stir (rs_events *e);
 
@@ -63,46 +65,6 @@ int rs_events_wait_for (rs_events *e, double timeout,
    notice is queued. */
 bool rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
                          const void *ud);
-
-/*
- * Purses of a host, with the references that its plain jobs need.  Chunks use
- * none: any thread may free their batch, and chunks are few.
- */
-typedef struct rs_purses {
-  rs_purse events;   /* to the events that have these purses */
-  rs_purse queue;
-  rs_purse function; /* of the job that was made last */
-} rs_purses;
-
-/* The purses of events that the calling thread owns, to take from, or NULL.
-   The second function has them to give to, and is NULL also when they are
-   shut. */
-rs_purses *rs_events_open_purses (rs_events *e);
-rs_purses *rs_events_purses (rs_events *e);
-
-/* Give back what is in the purses, and keep nothing there until they are
-   opened again. */
-void rs_events_shut_purses (rs_events *e);
-
-/* The kind of purse that has references to an rs_events. */
-extern const rs_purse_kind rs_events_kind;
-
-/*
- * Spare jobs, for jobs that will report here; only the host's own thread has
- * any.  'get' takes the one that was put last, or NULL.  'put' is false when
- * it does not keep the job; 'free' is called for those that are left when the
- * events are freed.
- */
-rs_notice *rs_events_get_spare (rs_events *e);
-unsigned rs_events_spares (const rs_events *e);  /* number of spare jobs */
-bool rs_events_reserve_spares (rs_events *e, unsigned n);  /* for 'n' more */
-bool rs_events_put_spare (rs_events *e, rs_notice *n,
-                          void (*free) (rs_events *e, rs_notice *n));
-
-/* The spare job that will be taken soon, which stays there; or NULL, also when
-   it was told before.  It is told after two jobs in a row were taken, and
-   after the first one was put since a job was taken. */
-rs_notice *rs_events_expect_spare (rs_events *e);
 
 /* True when the events belong to another process. */
 bool rs_events_foreign (const rs_events *e);

@@ -35,6 +35,7 @@
 #include "base/timer.h"
 
 typedef struct rs_queue rs_queue;
+typedef struct rs_job_block rs_job_block;  /* job_memory.c */
 
 /* A lock that several jobs of a queue share: few threads look at a job while
    it runs, and a lock and a condition for each job would be a quarter of its
@@ -94,9 +95,9 @@ struct rs_queue {
      lost. */
   bool (*is_deserted) (rs_queue *q, rs_error *err);
 
-  /* Add, or drop, 'n' holds, each of which keeps the memory of the queue. */
-  void (*hold) (rs_queue *q, unsigned n);
-  void (*drop) (rs_queue *q, unsigned n);
+  /* Add, or drop, a hold, which keeps the memory of the queue. */
+  void (*hold) (rs_queue *q);
+  void (*drop) (rs_queue *q);
 };
 
 enum { RS_JOB_NAME = 28 };  /* bytes of "batch-" and a number */
@@ -152,7 +153,8 @@ struct rs_job {
                               counted as blocked; only for the thread that runs
                               the job */
   rs_list link;            /* in a lane of the scheduler; guarded by the
-                              scheduler's lock */
+                              scheduler's lock.  Memory that is no job now is
+                              linked here, too */
   struct rs_hold *hold;    /* the place in a worker's hand that has the job
                               while it is queued, or NULL; guarded by the
                               scheduler's lock */
