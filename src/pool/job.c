@@ -83,17 +83,11 @@ lock_of (const rs_job *job)
   return &job->queue->locks[(uintptr_t) job / RS_LINE % RS_JOB_LOCKS];
 }
 
-/* Lock the job.  From now on its worker takes the lock, too; or the worker was
-   quicker, and what it has written is seen.  No thread holds the locks of two
-   jobs. */
+/* Lock the job.  No thread holds the locks of two jobs. */
 static void
 lock (rs_job *job)
 {
   pthread_mutex_lock(&lock_of(job)->mutex);
-  if (!(atomic_load_explicit(&job->state, memory_order_relaxed)
-        & RS_JOB_WATCHED))
-    atomic_fetch_or_explicit(&job->state, RS_JOB_WATCHED,
-                             memory_order_acq_rel);
 }
 
 static void
@@ -102,21 +96,13 @@ unlock (rs_job *job)
   pthread_mutex_unlock(&lock_of(job)->mutex);
 }
 
-/* The value of 'state', without RS_JOB_WATCHED. */
-static int
-state_and (rs_job_state state, rs_reason reason)
+/* Set the state, and the reason of a final one. */
+static void
+set_state_locked (rs_job *job, rs_job_state state, rs_reason reason)
 {
-  return (int) state | (int) reason << RS_JOB_REASON;
-}
-
-/* Change the state as the job's worker, if no thread has taken the lock. */
-static bool
-pass (rs_job *job, rs_job_state from, int to)
-{
-  int was = (int) from;
-  return atomic_compare_exchange_strong_explicit(&job->state, &was, to,
-                                                 memory_order_acq_rel,
-                                                 memory_order_relaxed);
+  atomic_store_explicit(&job->state,
+                        (int) state | (int) reason << RS_JOB_REASON,
+                        memory_order_release);
 }
 
 static unsigned
@@ -591,13 +577,6 @@ rs_job_look (rs_job *job)
   return there;
 }
 
-static void
-set_state_locked (rs_job *job, int state)
-{
-  atomic_store_explicit(&job->state, state | RS_JOB_WATCHED,
-                        memory_order_release);
-}
-
 void
 rs_job_listen (rs_job *job, unsigned mask)
 {
@@ -723,18 +702,17 @@ rs_events_close (rs_events *events)
 
 /* ----------------------------------------------------------------- running */
 
-/* Count the job, or its items, as ended in 'state'; 'n' is 1, or (size_t) -1
-   to take the count back. */
+/* Count the job, or its items, as ended in 'state'. */
 static void
-count (rs_job *job, rs_job_state state, size_t n)
+count (rs_job *job, rs_job_state state)
 {
   rs_queue *const q = job->queue;
   const rs_chunk *const chunk = job->call.chunk;
   if (chunk == NULL)
-    q->ended(q, state, n);
+    q->ended(q, state, 1);
   else if (state != RS_JOB_LOST) {
     for (int i = RS_JOB_COMPLETED; i <= RS_JOB_LOST; i++)
-      q->ended(q, (rs_job_state) i, n * chunk->ended[i]);
+      q->ended(q, (rs_job_state) i, chunk->ended[i]);
   }
 }
 
@@ -754,60 +732,39 @@ is_late (const rs_job *job)
   return more != NULL && job->finished > more->timer.due;
 }
 
-/* Set the final state of the job, under its lock; false when it has one.
-   '*state' may change to what the job ends as.  '*report': somebody should
-   hear of the end. */
+/*
+ * Set the final state of the job; false when it has one.  The job ends in
+ * 'state', for 'reason', unless it was asked to stop, or is late.  '*post':
+ * the host is to be told.
+ */
 static bool
-set_watched_end (rs_job *job, rs_job_state *state, rs_reason reason,
-                 bool *report)
+set_end (rs_job *job, rs_job_state state, rs_reason reason, bool *post)
 {
   lock(job);
-  const bool first = !rs_job_state_final(rs_job_state_now(job));
-  atomic_store_explicit(&job->runner, NULL, memory_order_relaxed);
-  if (first) {
-    /* The thread that asked the job to stop was told that it had not ended. */
-    const rs_reason wish = rs_wish_reason(&job->call.wish);
-    if (wish != RS_REASON_NONE && *state != RS_JOB_LOST) {
-      *state = rs_reason_state(wish);
-      reason = wish;
-    }
-    job->finished = rs_now();
-    if (rs_job_state_good(*state) && is_late(job)) {
-      *state = RS_JOB_TIMED_OUT;
-      reason = RS_REASON_DEADLINE;
-    }
-    count(job, *state, 1);  /* before any thread sees the end */
-    set_state_locked(job, state_and(*state, reason));
-    tell_locked(job);
+  if (rs_job_state_final(rs_job_state_now(job))) {
+    unlock(job);
+    return false;
   }
-  *report = job->forgotten && is_bad(*state) && !is_set(&job->seen);
+  /* The thread that asked the job to stop was told that it had not ended. */
+  const rs_reason wish = rs_wish_reason(&job->call.wish);
+  if (wish != RS_REASON_NONE && state != RS_JOB_LOST) {
+    state = rs_reason_state(wish);
+    reason = wish;
+  }
+  job->finished = rs_now();
+  if (rs_job_state_good(state) && is_late(job)) {
+    state = RS_JOB_TIMED_OUT;
+    reason = RS_REASON_DEADLINE;
+  }
+  job->runner = NULL;
+  count(job, state);  /* before any thread sees the end */
+  set_state_locked(job, state, reason);
+  tell_locked(job);
+  const bool report = job->forgotten && is_bad(state) && !is_set(&job->seen);
   rs_job_more *const more = more_of(job);
   unlock(job);
   if (more != NULL)
     rs_timer_clear(&more->timer);
-  return first;
-}
-
-/* Set the final state, without the lock if this worker has run the job
-   ('mine') and no thread has looked at it; otherwise as 'set_watched_end'.
-   '*post': the host is to be told. */
-static bool
-set_end (rs_job *job, rs_job_state *state, rs_reason reason, bool mine,
-         bool *post)
-{
-  bool report = false;
-  if (mine && atomic_load_explicit(&job->state, memory_order_relaxed)
-              == RS_JOB_RUNNING) {
-    job->finished = rs_now();
-    count(job, *state, 1);
-    mine = pass(job, RS_JOB_RUNNING, state_and(*state, reason));
-    if (!mine)
-      count(job, *state, (size_t) -1);
-  }
-  else
-    mine = false;
-  if (!mine && !set_watched_end(job, state, reason, &report))
-    return false;
   /* A batch wakes the host itself. */
   *post = job->events != NULL && job->batch == NULL
        && (report || wanted(job, listening(job), RS_LISTEN_FINISHED));
@@ -825,7 +782,7 @@ end (rs_job *job, rs_job_state state, rs_reason reason, bool leave)
   bool post;
   if (rs_job_foreign(job))  /* has the job forked, and is this the child? */
     return;
-  if (!set_end(job, &state, reason, leave, &post)) {
+  if (!set_end(job, state, reason, &post)) {
     if (leave)
       rs_job_unref(job);
     return;
@@ -919,9 +876,8 @@ rs_job_lose_call (void *call)
   rs_job *const job = job_of(call);
   char place[RS_PLACE];
   lock(job);
-  const rs_cancel *const runner = atomic_load_explicit(&job->runner,
-                                                       memory_order_relaxed);
-  if (runner != NULL && rs_cancel_place(runner, place, sizeof place))
+  if (job->runner != NULL
+      && rs_cancel_place(job->runner, place, sizeof place))
     set_failure_locked(job, place);
   unlock(job);
   end(job, RS_JOB_LOST, RS_REASON_NONE, false);
@@ -939,10 +895,9 @@ rs_job_stop (rs_job *job, rs_reason reason, double grace)
   if (!ended)
     rs_wish_make(&job->call.wish, reason, grace);
   if (state == RS_JOB_RUNNING)
-    set_state_locked(job, RS_JOB_STOPPING);
+    set_state_locked(job, RS_JOB_STOPPING, RS_REASON_NONE);
   const bool runs = state == RS_JOB_RUNNING || state == RS_JOB_STOPPING;
-  rs_cancel *const runner = !runs ? NULL
-    : rs_cancel_ref(atomic_load_explicit(&job->runner, memory_order_relaxed));
+  rs_cancel *const runner = runs ? rs_cancel_ref(job->runner) : NULL;
   unlock(job);
   if (ended)
     return RS_EDONE;
@@ -980,53 +935,25 @@ on_deadline (rs_timer *timer)
               RS_REASON_DEADLINE, RS_GRACE);
 }
 
-/* Set what is known of a job that begins. */
-static void
-set_begin (rs_job *job, const rs_runner *r, unsigned attempts)
-{
-  atomic_store_explicit(&job->runner, r->cancel, memory_order_relaxed);
-  if (attempts == 1)
-    atomic_store_explicit(&job->started, rs_now(), memory_order_relaxed);
-  atomic_store_explicit(&job->worker, r->worker, memory_order_relaxed);
-  atomic_store_explicit(&job->attempts, attempts, memory_order_relaxed);
-}
-
-/* Undo 'set_begin': the job has not begun after all. */
-static void
-forget_begin (rs_job *job)
-{
-  atomic_store_explicit(&job->runner, NULL, memory_order_relaxed);
-  atomic_store_explicit(&job->started, 0, memory_order_relaxed);
-  atomic_store_explicit(&job->worker, 0, memory_order_relaxed);
-  atomic_store_explicit(&job->attempts, 0, memory_order_relaxed);
-}
-
 /* Set the job running; false when it was asked to stop before, or was lost
    between two attempts. */
 static bool
 begin (rs_job *job, const rs_runner *r)
 {
-  const unsigned attempts = 1 + atomic_load_explicit(&job->attempts,
-                                                     memory_order_relaxed);
-  bool go = false;
-  if (atomic_load_explicit(&job->state, memory_order_relaxed)
-      == RS_JOB_QUEUED) {
-    set_begin(job, r, attempts);
-    go = pass(job, RS_JOB_QUEUED, RS_JOB_RUNNING);
+  lock(job);
+  const bool go = rs_wish_reason(&job->call.wish) == RS_REASON_NONE
+               && !rs_job_state_final(rs_job_state_now(job));
+  const bool first = job->attempts == 0;
+  if (go) {
+    if (first)
+      job->started = rs_now();
+    job->attempts++;
+    job->worker = r->worker;
+    job->runner = r->cancel;
+    set_state_locked(job, RS_JOB_RUNNING, RS_REASON_NONE);
   }
-  if (!go) {
-    lock(job);
-    go = rs_wish_reason(&job->call.wish) == RS_REASON_NONE
-      && !rs_job_state_final(rs_job_state_now(job));
-    if (go) {
-      set_begin(job, r, attempts);
-      set_state_locked(job, RS_JOB_RUNNING);
-    }
-    else if (attempts == 1)
-      forget_begin(job);
-    unlock(job);
-  }
-  if (go && attempts == 1 && wanted(job, listening(job), RS_LISTEN_STARTED))
+  unlock(job);
+  if (go && first && wanted(job, listening(job), RS_LISTEN_STARTED))
     notify(job);
   return go;
 }
@@ -1115,7 +1042,7 @@ refuse (rs_job *job, lua_State *L, int text)
     refusal = NULL;
   }
   job->refused = true;
-  set_state_locked(job, state_and(RS_JOB_FAILED, RS_REASON_NONE));
+  set_state_locked(job, RS_JOB_FAILED, RS_REASON_NONE);
   unlock(job);
   rs_message_unref(refusal);
   if (job->call.chunk == NULL && rs_job_state_good(was)) {
@@ -1454,16 +1381,10 @@ get_info (rs_job *job, rs_job_info *out)
   lock(job);
   const rs_job_more *const more = more_of(job);
   out->state = rs_job_state_now(job);
-  /* A worker may be about to write these fields while the job is queued. */
-  const bool begun = out->state != RS_JOB_QUEUED;
-  const bool ended = rs_job_state_final(out->state);
-  out->worker = begun ? atomic_load_explicit(&job->worker,
-                                             memory_order_relaxed) : 0;
-  out->attempts = begun ? atomic_load_explicit(&job->attempts,
-                                               memory_order_relaxed) : 0;
-  out->started = begun ? atomic_load_explicit(&job->started,
-                                              memory_order_relaxed) : 0;
-  out->finished = ended ? job->finished : 0;
+  out->worker = job->worker;
+  out->attempts = job->attempts;
+  out->started = job->started;
+  out->finished = job->finished;
   out->created = job->created;
   out->sent = more != NULL ? more->log.next - 1 : 0;
   if (more != NULL)
@@ -1474,7 +1395,8 @@ get_info (rs_job *job, rs_job_info *out)
   unlock(job);
   out->id = job->call.id;
   out->reason = reason_of(job, out->state, reason);
-  out->failure = ended ? rs_job_failure(job) : NULL;
+  out->failure = rs_job_state_final(out->state) ? rs_job_failure(job)
+                                                : NULL;
   out->chunk = job->batch != NULL;
   out->seen = is_set(&job->seen);
   out->forgotten = forgotten;

@@ -164,16 +164,18 @@ struct rs_job {
                               before 'state' (job_clear) */
 
   _Alignas(RS_LINE)
-  _Atomic int state;       /* rs_job_state, RS_JOB_WATCHED and the reason; read
-                              by rs_job_state_now and rs_job_reason_now */
+  _Atomic int state;       /* rs_job_state, and the reason; set under the
+                              job's lock, read by any thread with
+                              rs_job_state_now and rs_job_reason_now */
   _Atomic unsigned listen; /* RS_LISTEN_: what queues the notice */
-  double finished;         /* instant; set before the final state */
-  _Atomic double started;  /* instant; says nothing while the job is queued, as
-                              the next three */
-  rs_cancel *_Atomic runner;  /* of the thread that runs the job; valid while
-                                 'state' says that the job runs, for a thread
-                                 that holds the job's lock */
-  _Atomic unsigned worker, attempts;
+  double finished;         /* instant, or 0; guarded by the job's lock, as the
+                              next four */
+  double started;          /* instant of the first attempt, or 0 */
+  rs_cancel *runner;       /* of the thread that runs the job; NULL when the
+                              job has ended */
+  unsigned worker;         /* number of the worker of the last attempt; 0:
+                              none */
+  unsigned attempts;       /* that have begun */
   rs_call call;            /* constant while the job is queued; then only for
                               the thread that runs it */
 
@@ -192,18 +194,8 @@ _Static_assert(sizeof(void *) != 8 || sizeof(rs_job) == 5 * RS_LINE,
 /* In 'refs': the job has ended, and its host was told all there is to tell. */
 #define RS_JOB_SETTLED (1u << 31)
 
-/*
- * In 'state': a thread has taken the job's lock.  While this bit is not set
- * the worker alone changes the state, by an atomic operation that fails once
- * the bit is set: from queued to running, and from running to the end.  So a
- * job that no thread looks at meanwhile, as most are, needs no lock, and the
- * cache line of the lock stays with the host.
- */
-#define RS_JOB_WATCHED (1 << 8)
-
-/* Also in 'state', with a final one: why the job was stopped, from this bit
-   on. */
-#define RS_JOB_REASON 16
+/* In 'state', with a final one: why the job was stopped, from this bit on. */
+#define RS_JOB_REASON 8
 
 static inline rs_job_state
 rs_job_state_now (const rs_job *job)
@@ -212,7 +204,7 @@ rs_job_state_now (const rs_job *job)
      left. */
   return (rs_job_state) (atomic_load_explicit(&job->state,
                                               memory_order_acquire)
-                         & (RS_JOB_WATCHED - 1));
+                         & ((1 << RS_JOB_REASON) - 1));
 }
 
 static inline rs_reason
