@@ -130,7 +130,6 @@ get_more_locked (rs_job *job)
     rs_list_init(&more->emitted);
     more->job = job;
     atomic_store_explicit(&job->more, more, memory_order_release);
-    job->rich = true;
   }
   return more;
 }
@@ -224,6 +223,8 @@ static void
 more_free (rs_job_more *more)
 {
   rs_list *link;
+  if (more == NULL)
+    return;
   rs_timer_clear(&more->timer);
   rs_stream_log_fini(&more->log);
   while ((link = rs_list_shift(&more->emitted)) != NULL)
@@ -260,8 +261,7 @@ job_free (rs_job *job)
 {
   if (rs_job_foreign(job))
     return;
-  if (job->rich)
-    more_free(more_of(job));
+  more_free(more_of(job));
   if (job->batch != NULL)
     hooks_of(job)->on_free(job);
   rs_message_unref(job->call.arguments);

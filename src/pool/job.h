@@ -141,9 +141,6 @@ struct rs_job {
   _Atomic unsigned refs;   /* references, and RS_JOB_SETTLED */
   int8_t priority;         /* constant */
   _Atomic bool seen;       /* a thread has looked at the end of the job */
-  bool rich : 1;           /* 'more' is set; kept here, since the thread that
-                              frees the job need not look at the line of 'more'
-                              then; guarded by the job's lock */
   bool forgotten : 1;      /* the handle was given up before a good end;
                               guarded by the job's lock */
   bool refused : 1;        /* a host could not rebuild what the job left;
