@@ -538,33 +538,13 @@ is_settled (const void *job)
   return rs_job_settled(job);
 }
 
-/* Prefetch the lines that a host takes a small result from, both at once. */
-static void
-prefetch_result (const rs_job *job)
-{
-  const char *const at = (const char *) &job->state;
-  __builtin_prefetch(at);
-  __builtin_prefetch(at + RS_LINE);
-}
-
-void
-rs_job_expect (const rs_job *job)
-{
-  if (job == NULL)
-    return;
-  __builtin_prefetch(&job->refs);
-  prefetch_result(job);
-}
-
 int
 rs_job_await (rs_job *job, double timeout)
 {
   if (job == NULL || job->events == NULL || rs_job_foreign(job)
       || rs_check_wait(&timeout, NULL) != RS_OK)
     return RS_EINVAL;
-  const int status = rs_events_wait_for(job->events, timeout, is_settled, job);
-  prefetch_result(job);
-  return status;
+  return rs_events_wait_for(job->events, timeout, is_settled, job);
 }
 
 bool
@@ -572,9 +552,7 @@ rs_job_look (rs_job *job)
 {
   if (job == NULL || job->events == NULL)
     return rs_job_settled(job);
-  const bool there = rs_events_look_for(job->events, is_settled, job);
-  prefetch_result(job);
-  return there;
+  return rs_events_look_for(job->events, is_settled, job);
 }
 
 void

@@ -245,14 +245,6 @@ rs_job_foreign (const rs_job *job)
 /* The size of the job's messages in bytes.  The job must not run yet. */
 size_t rs_job_bytes (const rs_job *job);
 
-/* Fetch the memory of the job at once, not line by line: another CPU has
-   filled the job, and this one will look at it. */
-static inline void
-rs_job_prefetch (const rs_job *job)
-{
-  rs_prefetch_all(job, sizeof *job);
-}
-
 /* Give the job a deadline, an instant.  False when out of memory, or when
    there is no thread that could see to the deadline. */
 bool rs_job_set_deadline (rs_job *job, double deadline);
