@@ -832,19 +832,6 @@ open_reader (lua_State *L)
   return 0;
 }
 
-/* The reason of a record, as in 'rs_job_info'. */
-static const char *
-reason_of (rs_job_state state, rs_reason reason)
-{
-  if (state == RS_JOB_COMPLETED)
-    return NULL;
-  if (state == RS_JOB_COMPLETED_WITH_ERRORS)
-    return "error_stream";
-  if (state == RS_JOB_LOST)
-    return "lost";
-  return reason == RS_REASON_NONE ? "error" : rs_reason_name(reason);
-}
-
 /* The head of a record: what is known before its values are made. */
 typedef struct head {
   rs_batch *batch;
@@ -915,7 +902,7 @@ read_head (rs_batch *batch, head *h, rs_record *rec)
   if (!is_possible(batch, h, state))
     return false;
   rec->state = (rs_job_state) (state & 0xf);
-  rec->reason = reason_of(rec->state, (rs_reason) (state >> 4));
+  rec->reason = rs_job_end_reason(rec->state, (rs_reason) (state >> 4));
   h->wanted = completed ? h->values : 2;  /* not the text of an error */
   return true;
 }
@@ -1169,15 +1156,16 @@ next_record (rs_batch *batch, lua_State *L, rs_record *rec)
     rs_job_push(batch->current, L, &rec->n);
   }
   else {
-    rs_reason reason = rs_job_reason_now(job);
+    rs_reason reason = rs_job_stop_reason(job);
     if (reason == RS_REASON_NONE)
       reason = (rs_reason) atomic_load_explicit(&batch->reason,
                                                 memory_order_relaxed);
     rec->state = state != RS_JOB_COMPLETED ? state
                : reason != RS_REASON_NONE ? rs_reason_state(reason)
                : RS_JOB_CANCELLED;
-    rec->reason = reason_of(rec->state, reason != RS_REASON_NONE ? reason
-                                        : RS_REASON_CANCELLED);
+    rec->reason = rs_job_end_reason(rec->state, reason != RS_REASON_NONE
+                                                ? reason
+                                                : RS_REASON_CANCELLED);
     if (rs_job_failure(job) != NULL)
       rs_job_push(batch->current, L, &rec->n);
   }

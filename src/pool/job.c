@@ -96,13 +96,10 @@ unlock (rs_job *job)
   pthread_mutex_unlock(&lock_of(job)->mutex);
 }
 
-/* Set the state, and the reason of a final one. */
 static void
-set_state_locked (rs_job *job, rs_job_state state, rs_reason reason)
+set_state_locked (rs_job *job, rs_job_state state)
 {
-  atomic_store_explicit(&job->state,
-                        (int) state | (int) reason << RS_JOB_REASON,
-                        memory_order_release);
+  atomic_store_explicit(&job->state, (int) state, memory_order_release);
 }
 
 static unsigned
@@ -712,31 +709,27 @@ is_late (const rs_job *job)
 
 /*
  * Set the final state of the job; false when it has one.  The job ends in
- * 'state', for 'reason', unless it was asked to stop, or is late.  '*post':
- * the host is to be told.
+ * 'state', unless it was asked to stop, or is late.  '*post': the host is to
+ * be told.
  */
 static bool
-set_end (rs_job *job, rs_job_state state, rs_reason reason, bool *post)
+set_end (rs_job *job, rs_job_state state, bool *post)
 {
   lock(job);
   if (rs_job_state_final(rs_job_state_now(job))) {
     unlock(job);
     return false;
   }
+  job->finished = rs_now();
+  job->runner = NULL;
+  if (rs_job_state_good(state) && is_late(job))
+    rs_wish_make(&job->call.wish, RS_REASON_DEADLINE, 0);
   /* The thread that asked the job to stop was told that it had not ended. */
   const rs_reason wish = rs_wish_reason(&job->call.wish);
-  if (wish != RS_REASON_NONE && state != RS_JOB_LOST) {
+  if (wish != RS_REASON_NONE && state != RS_JOB_LOST)
     state = rs_reason_state(wish);
-    reason = wish;
-  }
-  job->finished = rs_now();
-  if (rs_job_state_good(state) && is_late(job)) {
-    state = RS_JOB_TIMED_OUT;
-    reason = RS_REASON_DEADLINE;
-  }
-  job->runner = NULL;
   count(job, state);  /* before any thread sees the end */
-  set_state_locked(job, state, reason);
+  set_state_locked(job, state);
   tell_locked(job);
   const bool report = job->forgotten && is_bad(state) && !is_set(&job->seen);
   rs_job_more *const more = more_of(job);
@@ -750,17 +743,17 @@ set_end (rs_job *job, rs_job_state state, rs_reason reason, bool *post)
 }
 
 /*
- * End the job, for 'reason'; only the first end counts.  A job that was asked
+ * End the job; only the first end counts.  A job that was asked
  * to stop ends as stopped, whatever it made of the request.  With 'leave' the
  * caller's reference is given up, and the caller keeps the events.
  */
 static void
-end (rs_job *job, rs_job_state state, rs_reason reason, bool leave)
+end (rs_job *job, rs_job_state state, bool leave)
 {
   bool post;
   if (rs_job_foreign(job))  /* has the job forked, and is this the child? */
     return;
-  if (!set_end(job, state, reason, &post)) {
+  if (!set_end(job, state, &post)) {
     if (leave)
       rs_job_unref(job);
     return;
@@ -787,7 +780,7 @@ end (rs_job *job, rs_job_state state, rs_reason reason, bool leave)
 void
 rs_job_end (rs_job *job, rs_job_state state)
 {
-  end(job, state, job->call.reason, false);
+  end(job, state, false);
 }
 
 void
@@ -802,7 +795,7 @@ rs_job_serve (rs_job *job, rs_events **served)
 void
 rs_job_end_served (rs_job *job, rs_job_state state)
 {
-  end(job, state, job->call.reason, true);
+  end(job, state, true);
 }
 
 /* Say why the job will have no result, unless it has ended, or has a
@@ -832,14 +825,18 @@ rs_job_end_queued (rs_job *job, rs_reason reason)
   rs_error err;
   if (q->is_deserted != NULL && q->is_deserted(q, &err))
     set_failure(job, err.text);
-  end(job, rs_reason_state(reason), reason, false);
+  lock(job);
+  if (!rs_job_state_final(rs_job_state_now(job)))
+    rs_wish_make(&job->call.wish, reason, 0);
+  unlock(job);
+  end(job, rs_reason_state(reason), false);
 }
 
 void
 rs_job_fail (rs_job *job, const char *failure)
 {
   set_failure(job, failure);
-  end(job, RS_JOB_FAILED, RS_REASON_NONE, false);
+  end(job, RS_JOB_FAILED, false);
 }
 
 void
@@ -858,7 +855,7 @@ rs_job_lose_call (void *call)
       && rs_cancel_place(job->runner, place, sizeof place))
     set_failure_locked(job, place);
   unlock(job);
-  end(job, RS_JOB_LOST, RS_REASON_NONE, false);
+  end(job, RS_JOB_LOST, false);
   rs_job_unref(job);
 }
 
@@ -873,7 +870,7 @@ rs_job_stop (rs_job *job, rs_reason reason, double grace)
   if (!ended)
     rs_wish_make(&job->call.wish, reason, grace);
   if (state == RS_JOB_RUNNING)
-    set_state_locked(job, RS_JOB_STOPPING, RS_REASON_NONE);
+    set_state_locked(job, RS_JOB_STOPPING);
   const bool runs = state == RS_JOB_RUNNING || state == RS_JOB_STOPPING;
   rs_cancel *const runner = runs ? rs_cancel_ref(job->runner) : NULL;
   unlock(job);
@@ -928,7 +925,7 @@ begin (rs_job *job, const rs_runner *r)
     job->attempts++;
     job->worker = r->worker;
     job->runner = r->cancel;
-    set_state_locked(job, RS_JOB_RUNNING, RS_REASON_NONE);
+    set_state_locked(job, RS_JOB_RUNNING);
   }
   unlock(job);
   if (go && first && wanted(job, listening(job), RS_LISTEN_STARTED))
@@ -1020,7 +1017,7 @@ refuse (rs_job *job, lua_State *L, int text)
     refusal = NULL;
   }
   job->refused = true;
-  set_state_locked(job, RS_JOB_FAILED, RS_REASON_NONE);
+  set_state_locked(job, RS_JOB_FAILED);
   unlock(job);
   rs_message_unref(refusal);
   if (job->call.chunk == NULL && rs_job_state_good(was)) {
@@ -1316,34 +1313,35 @@ rs_job_wait (rs_job *job, lua_State *L, double timeout)
   return status;
 }
 
-/* The reason for which the job ended as it did; NULL when it completed, or has
-   not ended. */
-static const char *
-reason_of (const rs_job *job, rs_job_state state, rs_reason reason)
+rs_reason
+rs_job_stop_reason (const rs_job *job)
 {
-  switch (state) {
-    case RS_JOB_COMPLETED_WITH_ERRORS:
-      return "error_stream";
-    case RS_JOB_LOST:
-      return "lost";
-    case RS_JOB_FAILED:
-      if (rs_job_failure(job) != NULL)
-        return "worker";
-      return reason == RS_REASON_NONE ? "error" : rs_reason_name(reason);
-    case RS_JOB_TIMED_OUT:
-    case RS_JOB_CANCELLED:
-      return rs_reason_name(reason);
-    default:
-      return NULL;
-  }
+  const rs_reason wish = rs_wish_reason(&job->call.wish);
+  return rs_job_state_now(job) == RS_JOB_LOST ? RS_REASON_NONE
+       : wish != RS_REASON_NONE ? wish : job->call.reason;
+}
+
+const char *
+rs_job_end_reason (rs_job_state state, rs_reason reason)
+{
+  if (!rs_job_state_final(state) || state == RS_JOB_COMPLETED)
+    return NULL;
+  if (state == RS_JOB_COMPLETED_WITH_ERRORS)
+    return "error_stream";
+  if (state == RS_JOB_LOST)
+    return "lost";
+  return reason == RS_REASON_NONE ? "error" : rs_reason_name(reason);
 }
 
 const char *
 rs_job_reason (const rs_job *job)
 {
   const rs_job_state state = rs_job_state_now(job);
-  return rs_job_state_final(state)
-         ? reason_of(job, state, rs_job_reason_now(job)) : NULL;
+  if (!rs_job_state_final(state))
+    return NULL;
+  if (state == RS_JOB_FAILED && rs_job_failure(job) != NULL)
+    return "worker";
+  return rs_job_end_reason(state, rs_job_stop_reason(job));
 }
 
 static void
@@ -1369,12 +1367,11 @@ get_info (rs_job *job, rs_job_info *out)
     memcpy(out->dropped, more->log.dropped, sizeof more->log.dropped);
   out->listen = listening(job);
   const bool forgotten = job->forgotten;
-  const rs_reason reason = rs_job_reason_now(job);
-  unlock(job);
-  out->id = job->call.id;
-  out->reason = reason_of(job, out->state, reason);
+  out->reason = rs_job_reason(job);
   out->failure = rs_job_state_final(out->state) ? rs_job_failure(job)
                                                 : NULL;
+  unlock(job);
+  out->id = job->call.id;
   out->chunk = job->batch != NULL;
   out->seen = is_set(&job->seen);
   out->forgotten = forgotten;

@@ -161,9 +161,8 @@ struct rs_job {
                               before 'state' (job_clear) */
 
   _Alignas(RS_LINE)
-  _Atomic int state;       /* rs_job_state, and the reason; set under the
-                              job's lock, read by any thread with
-                              rs_job_state_now and rs_job_reason_now */
+  _Atomic int state;       /* rs_job_state; set under the job's lock, read by
+                              any thread with rs_job_state_now */
   _Atomic unsigned listen; /* RS_LISTEN_: what queues the notice */
   double finished;         /* instant, or 0; guarded by the job's lock, as the
                               next four */
@@ -191,24 +190,13 @@ _Static_assert(sizeof(void *) != 8 || sizeof(rs_job) == 5 * RS_LINE,
 /* In 'refs': the job has ended, and its host was told all there is to tell. */
 #define RS_JOB_SETTLED (1u << 31)
 
-/* In 'state', with a final one: why the job was stopped, from this bit on. */
-#define RS_JOB_REASON 8
-
 static inline rs_job_state
 rs_job_state_now (const rs_job *job)
 {
   /* Acquire: with a final state come the result and all else that the job
      left. */
-  return (rs_job_state) (atomic_load_explicit(&job->state,
-                                              memory_order_acquire)
-                         & ((1 << RS_JOB_REASON) - 1));
-}
-
-static inline rs_reason
-rs_job_reason_now (const rs_job *job)
-{
-  return (rs_reason) (atomic_load_explicit(&job->state, memory_order_acquire)
-                      >> RS_JOB_REASON);
+  return (rs_job_state) atomic_load_explicit(&job->state,
+                                             memory_order_acquire);
 }
 
 /* Parameters of a job that runs a chunk. */
@@ -297,8 +285,17 @@ void rs_job_stir (rs_job *job);
 void rs_job_hold_call (void *call);
 void rs_job_lose_call (void *call);
 
-/* Why a job that has ended ended so, and why it has no result, as in
-   'rs_job_info'. */
+/* Why a job that has ended was stopped: for the reason of its wish; else for
+   one that its call has found, such as a time-out.  RS_REASON_NONE for a lost
+   job, whose call nobody may look at. */
+rs_reason rs_job_stop_reason (const rs_job *job);
+
+/* The text for the reason of an end, of a job or an item, as in 'rs_job_info';
+   'reason' is why it was stopped, if it was.  NULL when it has completed, or
+   'state' is not final.  Static storage. */
+const char *rs_job_end_reason (rs_job_state state, rs_reason reason);
+
+/* The same for a job that has ended, and why it has no result. */
 const char *rs_job_reason (const rs_job *job);
 const char *rs_job_failure (const rs_job *job);
 
