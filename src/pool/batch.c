@@ -107,8 +107,6 @@ struct rs_batch {
                                that was begun */
   uint64_t after;           /* sequence number of the last stream record that
                                was read */
-  double created;           /* instant at which 'current' was submitted */
-  unsigned worker;
 
   pthread_mutex_t lock;     /* guards down to the blank line */
   rs_list flying;           /* parts of jobs that were queued and have not
@@ -790,16 +788,12 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
     if (job == NULL && !over && batch->shared && !has_ended(batch))
       return RS_EEVENT;  /* woken for something else, which may matter */
   }
-  rs_job_info info;
   batch->current = ended;
   batch->position = 0;
   batch->good = 0;
   batch->unreadable = NULL;
   batch->careful = false;
   batch->after = 0;
-  rs_job_info_get(batch->current, &info);
-  batch->created = info.created;
-  batch->worker = info.worker;
   return RS_OK;
 }
 
@@ -894,7 +888,7 @@ read_head (rs_batch *batch, head *h, rs_record *rec)
     unsigned char more[RS_RECORD_MORE];
     if (!read_raw(d, more, sizeof more))
       return false;
-    rec->queued = rs_wire_get_double(more) - batch->created;
+    rec->queued = rs_wire_get_double(more) - batch->current->created;
     rec->duration = rs_wire_get_double(more + 8);
     h->values = rs_wire_get32(more + 16);
     rec->attempts = rs_wire_get32(more + 20);
@@ -1133,10 +1127,10 @@ next_record (rs_batch *batch, lua_State *L, rs_record *rec)
     leave(batch, L);
     return RS_EDONE;
   }
-  /* A job is not written to after its end, unless it is lost. */
+  /* A job is not written to after its end, but for the call of a lost one. */
   const bool ran = has_record(batch);
   rec->index = job->call.chunk->index + (lua_Integer) batch->position;
-  rec->worker = batch->worker;
+  rec->worker = job->worker;
   rec->queued = rec->duration = 0;
   rec->n = 0;
   rec->attempts = state == RS_JOB_LOST;

@@ -164,8 +164,8 @@ struct rs_job {
   _Atomic int state;       /* rs_job_state; set under the job's lock, read by
                               any thread with rs_job_state_now */
   _Atomic unsigned listen; /* RS_LISTEN_: what queues the notice */
-  double finished;         /* instant, or 0; guarded by the job's lock, as the
-                              next four */
+  double finished;         /* instant, or 0; guarded by the job's lock, and
+                              constant after the end, as the next four */
   double started;          /* instant of the first attempt, or 0 */
   rs_cancel *runner;       /* of the thread that runs the job; NULL when the
                               job has ended */
