@@ -1374,7 +1374,7 @@ static void
 close_loose (loose *l)
 {
   rs_events_unref(l->events);
-  CHECK(atomic_load(&l->function->refs) == 1);  /* no purse has any */
+  CHECK(atomic_load(&l->function->refs) == 1);  /* no job has any */
   rs_message_unref(l->function);
   rs_job_locks_fini(l->queue.locks);
 }

@@ -457,9 +457,7 @@ RS_API void rs_console_status (const char *text);
  * Where a host waits, and hears of its jobs: a queue of jobs that have
  * something new, and a wake-up.  Jobs and batches report to the events that
  * their options name.  One thread (the host's) makes them, waits and takes;
- * any thread may do the rest.  That thread has a reference of its own while it
- * submits jobs that report here, and gives it back itself: with it goes what
- * is kept to make its next jobs sooner.
+ * any thread may do the rest.
  */
 typedef struct rs_events rs_events;
 

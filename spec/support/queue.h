@@ -8,10 +8,9 @@
 #include "pool/job.h"
 
 static inline void
-hold_nothing (rs_queue *q, unsigned n)
+hold_nothing (rs_queue *q)
 {
   (void) q;
-  (void) n;
 }
 
 static inline void

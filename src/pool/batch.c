@@ -139,7 +139,7 @@ unref (rs_batch *batch)
   rs_encoder_fini(&batch->items);
   pthread_mutex_destroy(&batch->lock);
   rs_events_unref(batch->events);
-  batch->queue->drop(batch->queue, 1);
+  batch->queue->drop(batch->queue);
   free(batch->given);
   free(batch);
 }
@@ -216,7 +216,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   rs_list_init(&batch->ended);
   rs_encoder_init(&batch->items, queue->forbidden);
   batch->queue = queue;
-  queue->hold(queue, 1);
+  queue->hold(queue);
   batch->function = function;
   batch->items.common = rs_common_of(L, function);
   batch->items.names.anew = true;

@@ -81,10 +81,7 @@ struct rs_events {
                                   owned; for the host's thread only, as the
                                   next ones */
   unsigned n_spares, spares_room;
-  unsigned taken, given;       /* spare jobs in a row, up to 2 */
   void (*free_spare) (rs_events *e, rs_notice *n);
-  bool open;                   /* the purses may be filled */
-  rs_purses purses;
 };
 
 rs_events *
@@ -106,19 +103,20 @@ rs_events_new (void)
   return e;
 }
 
-static void
-take (void *object, unsigned n)
+rs_events *
+rs_events_ref (rs_events *e)
 {
-  rs_events *const e = object;
-  atomic_fetch_add_explicit(&e->refs, n, memory_order_relaxed);
+  if (e != NULL)
+    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+  return e;
 }
 
-static void
-give (void *object, unsigned n)
+void
+rs_events_unref (rs_events *e)
 {
-  rs_events *const e = object;
   /* Release our reads and writes to the thread that frees. */
-  if (atomic_fetch_sub_explicit(&e->refs, n, memory_order_acq_rel) != n)
+  if (e == NULL || rs_events_foreign(e)
+      || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
     return;
   int state;
   for (unsigned i = 0; i < e->n_spares; i++)
@@ -133,51 +131,6 @@ give (void *object, unsigned n)
   pthread_mutex_destroy(&e->lock);
   pthread_cond_destroy(&e->ready);
   free(e);
-}
-
-const rs_purse_kind rs_events_kind = { take, give };
-
-rs_events *
-rs_events_ref (rs_events *e)
-{
-  if (e != NULL)
-    take(e, 1);
-  return e;
-}
-
-void
-rs_events_unref (rs_events *e)
-{
-  if (e == NULL || rs_events_foreign(e))
-    return;
-  rs_events_shut_purses(e);  /* the reference may be the host's last one */
-  give(e, 1);
-}
-
-rs_purses *
-rs_events_open_purses (rs_events *e)
-{
-  if (!rs_events_mine(e))
-    return NULL;
-  e->open = true;
-  return &e->purses;
-}
-
-rs_purses *
-rs_events_purses (rs_events *e)
-{
-  return rs_events_mine(e) && e->open ? &e->purses : NULL;
-}
-
-void
-rs_events_shut_purses (rs_events *e)
-{
-  if (!rs_events_mine(e))
-    return;
-  e->open = false;
-  rs_purse_empty(&e->purses.queue);
-  rs_purse_empty(&e->purses.function);
-  rs_purse_empty(&e->purses.events);  /* the caller has one more reference */
 }
 
 /* Set the flag only if that changes it, so that a thread that looks at it
@@ -591,17 +544,7 @@ rs_events_get_spare (rs_events *e)
 {
   if (!rs_events_mine(e) || e->n_spares == 0)
     return NULL;
-  e->given = 0;
-  e->taken += e->taken < 2;
   return e->spares[--e->n_spares];
-}
-
-rs_notice *
-rs_events_expect_spare (rs_events *e)
-{
-  return rs_events_mine(e) && e->n_spares > 0
-         && (e->taken == 2 || e->given == 1) ? e->spares[e->n_spares - 1]
-                                             : NULL;
 }
 
 unsigned
@@ -635,8 +578,6 @@ rs_events_put_spare (rs_events *e, rs_notice *n,
       || (e->n_spares == e->spares_room && !rs_events_reserve_spares(e, 1)))
     return false;
   e->free_spare = free;
-  e->taken = 0;
-  e->given += e->given < 2;
   e->spares[e->n_spares++] = n;
   return true;
 }

@@ -13,7 +13,6 @@
 #include <stdatomic.h>
 
 #include "base/list.h"
-#include "base/purse.h"
 #include "runspace.h"
 
 typedef struct rs_notice {
@@ -65,29 +64,6 @@ bool rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
                          const void *ud);
 
 /*
- * Purses of a host, with the references that its plain jobs need.  Chunks use
- * none: any thread may free their batch, and chunks are few.
- */
-typedef struct rs_purses {
-  rs_purse events;   /* to the events that have these purses */
-  rs_purse queue;
-  rs_purse function; /* of the job that was made last */
-} rs_purses;
-
-/* The purses of events that the calling thread owns, to take from, or NULL.
-   The second function has them to give to, and is NULL also when they are
-   shut. */
-rs_purses *rs_events_open_purses (rs_events *e);
-rs_purses *rs_events_purses (rs_events *e);
-
-/* Give back what is in the purses, and keep nothing there until they are
-   opened again. */
-void rs_events_shut_purses (rs_events *e);
-
-/* The kind of purse that has references to an rs_events. */
-extern const rs_purse_kind rs_events_kind;
-
-/*
  * Spare jobs, for jobs that will report here; only the host's own thread has
  * any.  'get' takes the one that was put last, or NULL.  'put' is false when
  * it does not keep the job; 'free' is called for those that are left when the
@@ -98,11 +74,6 @@ unsigned rs_events_spares (const rs_events *e);  /* number of spare jobs */
 bool rs_events_reserve_spares (rs_events *e, unsigned n);  /* for 'n' more */
 bool rs_events_put_spare (rs_events *e, rs_notice *n,
                           void (*free) (rs_events *e, rs_notice *n));
-
-/* The spare job that will be taken soon, which stays there; or NULL, also when
-   it was told before.  It is told after two jobs in a row were taken, and
-   after the first one was put since a job was taken. */
-rs_notice *rs_events_expect_spare (rs_events *e);
 
 /* True when the events belong to another process. */
 bool rs_events_foreign (const rs_events *e);

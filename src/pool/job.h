@@ -94,9 +94,9 @@ struct rs_queue {
      lost. */
   bool (*is_deserted) (rs_queue *q, rs_error *err);
 
-  /* Add, or drop, 'n' holds, each of which keeps the memory of the queue. */
-  void (*hold) (rs_queue *q, unsigned n);
-  void (*drop) (rs_queue *q, unsigned n);
+  /* Add, or drop, a hold, which keeps the memory of the queue. */
+  void (*hold) (rs_queue *q);
+  void (*drop) (rs_queue *q);
 };
 
 enum { RS_JOB_NAME = 28 };  /* bytes of "batch-" and a number */

@@ -157,36 +157,18 @@ take_vacant (rs_events *events, uint64_t *jobs)
   return b;
 }
 
-/*
- * Make spare jobs, if there is room for them.  They are put in an order in
- * which jobs that follow each other do not lie side by side; they are used and
- * freed in that order again and again.  While a worker reads a job, its CPU
- * fetches the memory behind and before it, too, and takes away from the host
- * what the host has just prefetched for the next job: with neighbours, half of
- * 500 jobs in flight waited 0.2 us for that.  Neighbours are 11 or 53 jobs
- * apart.
- */
+/* Make spare jobs, if there is room for them; the first one in the block is
+   put last, and so will be taken first. */
 static void
 make_spares (rs_events *events)
 {
-  enum { STEP = 29 };  /* no factor in common with the size of a block */
   uint64_t jobs;
   if (!rs_events_reserve_spares(events, LARGEST_BLOCK))
     return;
   rs_job_block *const b = take_vacant(events, &jobs);
-  for (unsigned k = 0; b != NULL && k < b->n; k++) {
-    const unsigned i = k * STEP % b->n;
+  for (unsigned i = b != NULL ? b->n : 0; i-- > 0; )
     if (jobs & UINT64_C(1) << i)
       rs_events_put_spare(events, &b->jobs[i].notice, free_spare);
-  }
-}
-
-static void
-prefetch_spare (rs_events *events)
-{
-  rs_notice *const next = rs_events_expect_spare(events);
-  if (next != NULL)
-    rs_prefetch_all(of_notice(next), sizeof *of_notice(next));
 }
 
 /* Take a spare job; NULL: there is none. */
@@ -198,7 +180,6 @@ get_spare (rs_events *events)
     make_spares(events);
     spare = rs_events_get_spare(events);
   }
-  prefetch_spare(events);
   return spare != NULL ? of_notice(spare) : NULL;
 }
 
@@ -236,75 +217,6 @@ job_clear (rs_job *job, size_t chunk)
   memset(at + behind, 0, sizeof *job - behind + chunk);
 }
 
-/* ------------------------------------------- what it has references to */
-
-static void
-take_queue (void *q, unsigned n)
-{
-  ((rs_queue *) q)->hold(q, n);
-}
-
-static void
-give_queue (void *q, unsigned n)
-{
-  ((rs_queue *) q)->drop(q, n);
-}
-
-static void
-take_message (void *msg, unsigned n)
-{
-  rs_message_take(msg, n);
-}
-
-static void
-give_message (void *msg, unsigned n)
-{
-  rs_message_give(msg, n);
-}
-
-static const rs_purse_kind queue_kind = { take_queue, give_queue };
-static const rs_purse_kind message_kind = { take_message, give_message };
-
-/* Take the references of a new job; 'purses' may be NULL.  A function that is
-   sent once is not worth a purse. */
-static void
-take_references (rs_purses *purses, rs_queue *queue, rs_events *events,
-                 rs_message *function)
-{
-  if (purses != NULL) {
-    rs_purse_take(&purses->events, &rs_events_kind, events);
-    rs_purse_take(&purses->queue, &queue_kind, queue);
-  }
-  else {
-    rs_events_ref(events);
-    queue->hold(queue, 1);
-  }
-  if (purses != NULL && function->constant)
-    rs_purse_take(&purses->function, &message_kind, function);
-  else
-    rs_message_ref(function);
-}
-
-/* Give back the references of a job that was freed. */
-static void
-give_references (rs_purses *purses, rs_queue *queue, rs_events *events,
-                 rs_message *function)
-{
-  if (purses != NULL && function->constant)
-    rs_purse_give(&purses->function, &message_kind, function);
-  else
-    rs_message_unref(function);
-  if (purses != NULL) {
-    rs_purse_give(&purses->queue, &queue_kind, queue);
-    rs_purse_give(&purses->events, &rs_events_kind, events);
-  }
-  else {
-    queue->drop(queue, 1);
-    if (events != NULL)
-      rs_events_kind.give(events, 1);
-  }
-}
-
 /* --------------------------------------------------------------- all of it */
 
 rs_job *
@@ -322,8 +234,9 @@ rs_job_alloc (rs_queue *queue, rs_events *events, rs_message *function,
   set_poison(job, false);
   /* References come first, since atomic operations wait for what was written
      before. */
-  take_references(plain ? rs_events_open_purses(events) : NULL, queue, events,
-                  function);
+  rs_message_ref(function);
+  queue->hold(queue);
+  rs_events_ref(events);
   job_clear(job, chunk);
   job->queue = queue;
   job->events = events;
@@ -343,10 +256,9 @@ rs_job_dealloc (rs_job *job)
   /* A thread that visits the jobs of the events still looks at 'refs'. */
   atomic_store_explicit(&job->refs, 0, memory_order_relaxed);
   set_poison(job, true);
-  if (plain && rs_events_put_spare(events, &job->notice, free_spare))
-    prefetch_spare(events);
-  else
+  if (!plain || !rs_events_put_spare(events, &job->notice, free_spare))
     vacate(events, job);
-  give_references(plain ? rs_events_purses(events) : NULL, queue, events,
-                  function);
+  rs_message_unref(function);
+  queue->drop(queue);
+  rs_events_unref(events);
 }

@@ -197,15 +197,15 @@ queue_is_deserted (rs_queue *q, rs_error *err)
 }
 
 static void
-queue_hold (rs_queue *q, unsigned n)
+queue_hold (rs_queue *q)
 {
-  rs_pool_hold(pool_of(q), n);
+  rs_pool_hold(pool_of(q));
 }
 
 static void
-queue_drop (rs_queue *q, unsigned n)
+queue_drop (rs_queue *q)
 {
-  rs_pool_drop(pool_of(q), n);
+  rs_pool_drop(pool_of(q));
 }
 
 /* ----------------------------------------------------------------- opening */
@@ -265,7 +265,7 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o)
   rs_cond_init(&pool->changed);
   if (pool->options.initial_state == NULL) {
     rs_timers_drop();
-    rs_pool_drop(pool, 1);
+    rs_pool_drop(pool);
     return NULL;
   }
   rs_initial_state_seal(pool->options.initial_state);
@@ -577,8 +577,6 @@ rs_pool_shut (rs_pool *pool, rs_events *events)
   rs_pool_tell_room(pool);
   rs_pool_stop_seeding_if_over(pool);
   rs_events_unref(old);
-  if (events != NULL)  /* the pool is not needed any more */
-    rs_events_shut_purses(events);
   return none ? RS_OK : RS_EBUSY;
 }
 
@@ -599,7 +597,7 @@ rs_pool_unref (rs_pool *pool)
   int state;
   pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
   rs_pool_close(pool, 0);
-  rs_pool_drop(pool, 1);
+  rs_pool_drop(pool);
   pthread_setcancelstate(state, NULL);
 }
 

@@ -128,9 +128,9 @@ rs_pool_is_foreign (const rs_pool *pool)
   return rs_fork_is_foreign(pool->queue.born);
 }
 
-/* Add, or drop, 'n' holds on the pool's memory; the last drop frees it. */
-void rs_pool_hold (rs_pool *pool, unsigned n);
-void rs_pool_drop (rs_pool *pool, unsigned n);
+/* Add, or drop, a hold on the pool's memory; the last drop frees it. */
+void rs_pool_hold (rs_pool *pool);
+void rs_pool_drop (rs_pool *pool);
 
 /* Start a pool, as 'rs_pool_start', whose workers run calls on runners of
    'kind'. */

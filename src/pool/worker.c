@@ -48,16 +48,16 @@ static const int open_signals[] = {
 /* ------------------------------------------------------------------ memory */
 
 void
-rs_pool_hold (rs_pool *pool, unsigned n)
+rs_pool_hold (rs_pool *pool)
 {
-  atomic_fetch_add_explicit(&pool->holds, n, memory_order_relaxed);
+  atomic_fetch_add_explicit(&pool->holds, 1, memory_order_relaxed);
 }
 
 void
-rs_pool_drop (rs_pool *pool, unsigned n)
+rs_pool_drop (rs_pool *pool)
 {
   /* Release our reads and writes to the thread that frees. */
-  if (atomic_fetch_sub_explicit(&pool->holds, n, memory_order_acq_rel) != n)
+  if (atomic_fetch_sub_explicit(&pool->holds, 1, memory_order_acq_rel) != 1)
     return;
   rs_sched_fini(&pool->sched);
   pthread_cond_destroy(&pool->changed);
@@ -437,7 +437,7 @@ rs_worker_reserve_locked (rs_pool *pool)
   pool->alive++;
   pool->opening++;
   pool->started_workers++;
-  rs_pool_hold(pool, 1);
+  rs_pool_hold(pool);
   return w;
 }
 
@@ -572,7 +572,7 @@ leave (rs_worker *w)
     start_instead(pool, next);
   if (!joined)
     rs_worker_free(w);
-  rs_pool_drop(pool, 1);
+  rs_pool_drop(pool);
 }
 
 /* -------------------------------------------------------------- the thread */
@@ -790,7 +790,7 @@ rs_worker_start (rs_pool *pool, rs_worker *w, rs_error *err)
   rs_pool_unlock(pool);
   if (w != NULL) {
     rs_worker_free(w);
-    rs_pool_drop(pool, 1);
+    rs_pool_drop(pool);
   }
   return rs_fail(err, status, "%s", failure.text);
 }

@@ -36,35 +36,22 @@ rs_message_new (const void *data, size_t size, unsigned flags)
   return msg;
 }
 
-void
-rs_message_take (rs_message *msg, unsigned n)
-{
-  atomic_fetch_add_explicit(&msg->refs, n, memory_order_relaxed);
-}
-
-void
-rs_message_give (rs_message *msg, unsigned n)
-{
-  /* The owner that frees the message sees all that other owners did with
-     it. */
-  if (atomic_fetch_sub_explicit(&msg->refs, n, memory_order_acq_rel) == n)
-    rs_buf_free(msg, msg->room * (size_t) 1024);
-}
-
 rs_message *
 rs_message_ref (rs_message *msg)
 {
   if (msg != NULL)
-    rs_message_take(msg, 1);
+    atomic_fetch_add_explicit(&msg->refs, 1, memory_order_relaxed);
   return msg;
 }
 
 void
 rs_message_unref (rs_message *msg)
 {
-  if (msg != NULL && !msg->lent)  /* a lent message has one owner, and no
-                                     count */
-    rs_message_give(msg, 1);
+  /* A lent message has one owner, and no count.  The owner that frees a
+     message sees all that other owners did with it. */
+  if (msg != NULL && !msg->lent
+      && atomic_fetch_sub_explicit(&msg->refs, 1, memory_order_acq_rel) == 1)
+    rs_buf_free(msg, msg->room * (size_t) 1024);
 }
 
 size_t

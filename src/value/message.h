@@ -59,8 +59,4 @@ rs_message *rs_message_new (const void *data, size_t size, unsigned flags);
    'data', or will be. */
 void rs_message_init (rs_message *msg, size_t size, unsigned flags);
 
-/* Add 'n' references, and give back 'n'; the last one frees the message. */
-void rs_message_take (rs_message *msg, unsigned n);
-void rs_message_give (rs_message *msg, unsigned n);
-
 #endif
