@@ -734,15 +734,15 @@ static void
 open_runspace (void)
 {
   static const rs_cancel_owner owner = { .lost_thread = NULL };
-  static const rs_limits limits;
+  static rs_pool_options pool;
   rs_error err;
   rs_initial_state *const is = rs_initial_state_new();
   REQUIRE(is != NULL);
   REQUIRE(rs_initial_state_add_preload(is, "shapes", open_shapes,
                                        RS_PRELOAD_GLOBAL) == RS_OK);
+  pool.initial_state = is;
   const rs_state_options o = {
-    .initial_state = is, .limits = &limits, .reset = RS_RESET_GLOBALS,
-    .worker = 1, .cancel = rs_cancel_new(0, &owner, NULL),
+    .options = &pool, .worker = 1, .cancel = rs_cancel_new(0, &owner, NULL),
   };
   REQUIRE(rs_state_open(&o, &plan.state, &err) == RS_OK);
 }

@@ -7,10 +7,176 @@
 #endif
 #include "base/options.h"
 
+#include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <signal.h>
+#include <stdio.h>
 
 #include "base/status.h"
+
+#define IDLE 10.0    /* seconds until an idle worker ends, by default */
+
+/* -------------------------------------------------------------------- rows */
+
+/* A row for a field of the struct 'in'; a whole number from 1 on. */
+#define SECONDS(in, name) { #name, offsetof(in, name), RS_OPTION_SECONDS, \
+                            0, 0, "a positive number of seconds" }
+#define NUMBER(in, name, type, least, most) \
+  { #name, offsetof(in, name), RS_OPTION_##type, least, most, NULL }
+#define ANY(in, name, type) NUMBER(in, name, type, 1, INT64_MAX)
+#define FLAG(in, name) { #name, offsetof(in, name), RS_OPTION_FLAG, \
+                         0, 1, "true or false" }
+#define END { NULL, 0, RS_OPTION_FLAG, 0, 0, NULL }
+
+/* What bounds a call: in rs_job_options, and in rs_batch_options.  All bits
+   below RS_RETRY_ALL have a meaning. */
+#define CALL_LIMITS(in) \
+  SECONDS(in, timeout), \
+  SECONDS(in, deadline), \
+  NUMBER(in, retries, UNSIGNED, 0, UINT_MAX), \
+  { "retry_on", offsetof(in, retry_on), RS_OPTION_UNSIGNED, 1, RS_RETRY_ALL, \
+    "a sum of flags of RS_RETRY_ALL" }, \
+  NUMBER(in, priority, INT, -RS_PRIORITY_MAX, RS_PRIORITY_MAX), \
+  END
+
+const rs_option rs_call_limits[] = { CALL_LIMITS(rs_job_options) };
+
+static const rs_option batch_limits[] = { CALL_LIMITS(rs_batch_options) };
+
+const rs_option rs_batch_numbers[] = {
+  NUMBER(rs_batch_options, limit, UNSIGNED, 1, UINT_MAX),
+  ANY(rs_batch_options, chunk, SIZE),
+  ANY(rs_batch_options, total, SIZE),
+  ANY(rs_batch_options, max_failures, SIZE),
+  END
+};
+
+const rs_option rs_runspace_limits[] = {
+  ANY(rs_pool_options, memory, BYTES),
+  ANY(rs_pool_options, instructions, LARGE),
+  ANY(rs_pool_options, max_tasks, LARGE),
+  ANY(rs_pool_options, max_bytes, BYTES),
+  END
+};
+
+const rs_option rs_pool_numbers[] = {
+  NUMBER(rs_pool_options, min, UNSIGNED, 1, RS_WORKERS_MAX),
+  NUMBER(rs_pool_options, max, UNSIGNED, 1, RS_WORKERS_MAX),
+  FLAG(rs_pool_options, pin),
+  END
+};
+
+const rs_option rs_queue_limits[] = {
+  { "jobs", offsetof(rs_pool_options, queue_jobs), RS_OPTION_SIZE,
+    1, INT64_MAX, NULL },
+  { "bytes", offsetof(rs_pool_options, queue_bytes), RS_OPTION_BYTES,
+    1, INT64_MAX, NULL },
+  END
+};
+
+bool
+rs_option_takes (const rs_option *o, rs_option_value v)
+{
+  return o->type == RS_OPTION_SECONDS ? v.seconds > 0
+                                      : v.n >= o->least && v.n <= o->most;
+}
+
+void
+rs_option_expect (const rs_option *o, rs_option_value v,
+                  char text[RS_OPTION_TEXT])
+{
+  if (o->expected != NULL)
+    snprintf(text, RS_OPTION_TEXT, "%s", o->expected);
+  /* Bounds that only the type of the field sets say nothing to most. */
+  else if (o->most < UINT_MAX || v.n > o->most)
+    snprintf(text, RS_OPTION_TEXT, "an integer from %" PRId64 " to %" PRId64,
+             o->least, o->most);
+  else
+    snprintf(text, RS_OPTION_TEXT, "a %s integer",
+             o->least > 0 ? "positive" : "non-negative");
+}
+
+static int64_t
+clip (uint64_t n)
+{
+  return n < INT64_MAX ? (int64_t) n : INT64_MAX;
+}
+
+rs_option_value
+rs_option_get (const rs_option *o, const void *options)
+{
+  const void *const field = (const char *) options + o->at;
+  switch (o->type) {
+    case RS_OPTION_SECONDS:
+      return (rs_option_value) { .seconds = *(const double *) field };
+    case RS_OPTION_INT:
+      return (rs_option_value) { .n = *(const int *) field };
+    case RS_OPTION_UNSIGNED:
+      return (rs_option_value) { .n = *(const unsigned *) field };
+    case RS_OPTION_LARGE:
+      return (rs_option_value) { .n = clip(*(const uint64_t *) field) };
+    case RS_OPTION_FLAG:
+      return (rs_option_value) { .n = *(const bool *) field };
+    default:
+      return (rs_option_value) { .n = clip(*(const size_t *) field) };
+  }
+}
+
+void
+rs_option_set (const rs_option *o, void *options, rs_option_value v)
+{
+  void *const field = (char *) options + o->at;
+  switch (o->type) {
+    case RS_OPTION_SECONDS:
+      *(double *) field = v.seconds;
+      break;
+    case RS_OPTION_INT:
+      *(int *) field = (int) v.n;
+      break;
+    case RS_OPTION_UNSIGNED:
+      *(unsigned *) field = (unsigned) v.n;
+      break;
+    case RS_OPTION_LARGE:
+      *(uint64_t *) field = (uint64_t) v.n;
+      break;
+    case RS_OPTION_FLAG:
+      *(bool *) field = v.n != 0;
+      break;
+    default:
+      *(size_t *) field = (uint64_t) v.n < SIZE_MAX ? (size_t) v.n : SIZE_MAX;
+      break;
+  }
+}
+
+/* Check the fields that have a row.  0 is the default of each. */
+static int
+check_rows (const rs_option *o, const void *options, rs_error *err)
+{
+  char text[RS_OPTION_TEXT];
+  for (; o->name != NULL; o++) {
+    const rs_option_value v = rs_option_get(o, options);
+    const double value = o->type == RS_OPTION_SECONDS ? v.seconds
+                                                      : (double) v.n;
+    if (value == 0 || rs_option_takes(o, v))
+      continue;
+    rs_option_expect(o, v, text);
+    return rs_fail(err, RS_EINVAL, "%s (%.15g) is not %s%s", o->name, value,
+                   text, o->type == RS_OPTION_SECONDS || o->least > 0
+                         ? ", nor 0 for the default" : "");
+  }
+  return RS_OK;
+}
+
+void
+rs_batch_limits (const rs_batch_options *options, rs_job_options *out)
+{
+  for (int i = 0; batch_limits[i].name != NULL; i++)
+    rs_option_set(&rs_call_limits[i], out,
+                  rs_option_get(&batch_limits[i], options));
+}
+
+/* ------------------------------------------------------------------ checks */
 
 int
 rs_fail_null (rs_error *err, const char *name)
@@ -104,36 +270,17 @@ read_sized (const void *given, void *out, size_t full, const char *what,
 
 /* ---------------------------------------------- what bounds a job, a batch */
 
+/* Check what jobs and batches have beside numbers. */
 static int
-fail_limit (const char *name, double seconds, rs_error *err)
-{
-  return rs_fail(err, RS_EINVAL, "%s (%g) is no time: seconds above 0, or 0 "
-                                 "for any, are needed", name, seconds);
-}
-
-/* Check the options that jobs and batches share; a batch passes its own as
-   those of its jobs. */
-static int
-check_work (const rs_job_options *o, rs_error *err)
+check_work (const char *name, unsigned listen, rs_error *err)
 {
   const unsigned unknown = 0xf800;  /* bits of 'listen' that mean nothing */
-  if (o->name != NULL && rs_check_name(o->name, err) != RS_OK)
+  if (rs_check_name(name, err) != RS_OK)
     return RS_EINVAL;
-  if (!(o->timeout >= 0))
-    return fail_limit("timeout", o->timeout, err);
-  if (!(o->deadline >= 0))
-    return fail_limit("deadline", o->deadline, err);
-  if (o->priority < -RS_PRIORITY_MAX || o->priority > RS_PRIORITY_MAX)
-    return rs_fail(err, RS_EINVAL, "priority (%d) is not from %d to %d",
-                   o->priority, -RS_PRIORITY_MAX, RS_PRIORITY_MAX);
-  if ((o->retry_on & ~(unsigned) RS_RETRY_ALL) != 0)
-    return rs_fail(err, RS_EINVAL, "retry_on (%u) has other bits than those "
-                                   "of RS_RETRY_ALL (%d)", o->retry_on,
-                   RS_RETRY_ALL);
-  if ((o->listen & unknown) != 0)
+  if ((listen & unknown) != 0)
     return rs_fail(err, RS_EINVAL, "listen (0x%x) has other bits than 1u << "
                                    "stream, RS_LISTEN_ and those from "
-                                   "RS_LISTEN_OWN on", o->listen);
+                                   "RS_LISTEN_OWN on", listen);
   return RS_OK;
 }
 
@@ -149,7 +296,9 @@ rs_check_job_options (const rs_job_options *given, rs_job_options *room,
       return NULL;
     given = room;
   }
-  return check_work(given, err) == RS_OK ? given : NULL;
+  return check_rows(rs_call_limits, given, err) == RS_OK
+         && check_work(given->name, given->listen, err) == RS_OK ? given
+                                                                 : NULL;
 }
 
 const rs_batch_options *
@@ -162,16 +311,9 @@ rs_check_batch_options (const rs_batch_options *given, rs_batch_options *room,
     return &defaults;
   if (read_sized(given, room, sizeof *room, "rs_batch_options", err) != RS_OK)
     return NULL;
-  const rs_job_options work = {
-    .name = room->name,
-    .listen = room->listen,
-    .timeout = room->timeout,
-    .deadline = room->deadline,
-    .retries = room->retries,
-    .retry_on = room->retry_on,
-    .priority = room->priority,
-  };
-  if (check_work(&work, err) != RS_OK)
+  if (check_rows(batch_limits, room, err) != RS_OK
+      || check_rows(rs_batch_numbers, room, err) != RS_OK
+      || check_work(room->name, room->listen, err) != RS_OK)
     return NULL;
   if ((room->flags & ~known) != 0) {
     rs_fail(err, RS_EINVAL, "flags (0x%x) has other bits than RS_BATCH_RECORDS"
@@ -208,13 +350,14 @@ check_signal (int number, rs_error *err)
              : RS_OK;
 }
 
+/* Check the options of a pool, and put in the defaults. */
 static int
 check_pool (rs_pool_options *o, rs_error *err)
 {
-  if (o->min > RS_WORKERS_MAX || o->max > RS_WORKERS_MAX)
-    return rs_fail(err, RS_EINVAL, "%s (%u) is more than %d workers",
-                   o->min > RS_WORKERS_MAX ? "min" : "max",
-                   o->min > RS_WORKERS_MAX ? o->min : o->max, RS_WORKERS_MAX);
+  if (check_rows(rs_runspace_limits, o, err) != RS_OK
+      || check_rows(rs_pool_numbers, o, err) != RS_OK
+      || check_signal(o->signal, err) != RS_OK)
+    return RS_EINVAL;
   if (o->min == 0)
     o->min = 1;
   if (o->max == 0)
@@ -229,7 +372,15 @@ check_pool (rs_pool_options *o, rs_error *err)
     return rs_fail(err, RS_EINVAL, "reset (%d) is none of RS_RESET_GLOBALS, "
                                    "RS_RESET_NONE and RS_RESET_FRESH",
                    o->reset);
-  return check_signal(o->signal, err);
+  if (o->idle == 0)
+    o->idle = IDLE;
+  o->signal = o->signal == 0 ? SIGURG
+            : o->signal == RS_NO_SIGNAL ? 0 : o->signal;
+  if (o->queue_jobs == 0)
+    o->queue_jobs = SIZE_MAX;
+  if (o->queue_bytes == 0)
+    o->queue_bytes = SIZE_MAX;
+  return RS_OK;
 }
 
 const rs_pool_options *

@@ -56,11 +56,10 @@ struct rs_batch {
   rs_job_hooks hooks;       /* first field: how jobs tell the batch;
                                constant */
   _Atomic unsigned refs;    /* the opener's, and one for each chunk's job */
-  rs_queue *queue;          /* held; constant from here to 'listen' */
+  rs_queue *queue;          /* held; constant from here to 'timer' */
   rs_message *function;     /* a reference */
   uint64_t id;
-  const char *name;         /* 'given' or 'text' */
-  char *given;              /* owned; or NULL */
+  char *given;              /* name: owned; or NULL, and 'text' is it */
   char text[RS_JOB_NAME];
   unsigned flags;           /* RS_BATCH_ */
   unsigned depth;           /* of the calls of its chunks: rs_call */
@@ -70,8 +69,7 @@ struct rs_batch {
   bool limited;             /* failures are counted in 'allowed' */
   rs_events *events;        /* a reference */
   bool shared;              /* 'events' are the caller's */
-  unsigned listen;
-  rs_job_options options;   /* of its chunks: timeout, retries, priority */
+  rs_job_options options;   /* of the jobs of its chunks; lent by the batch */
   rs_timer timer;           /* the deadline of the batch */
 
   /* Flags that workers look at for each item stay away from what the opener
@@ -228,19 +226,13 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
                                 options->flags);
   batch->cost = -1;
   batch->id = rs_job_next_id();
-  batch->name = batch->text;
+  rs_batch_limits(options, &batch->options);
+  batch->options.name = batch->text;
   if (options->name == NULL)
     rs_job_make_name(batch->text, "batch", batch->id);
   else
-    batch->name = batch->given = strdup(options->name);
+    batch->options.name = batch->given = strdup(options->name);
   batch->shared = options->events != NULL;
-  batch->listen = options->listen;
-  batch->options = (rs_job_options) {
-    .timeout = options->timeout,
-    .retries = options->retries,
-    .retry_on = options->retry_on,
-    .priority = options->priority,
-  };
   atomic_init(&batch->allowed, options->max_failures != 0
                                ? options->max_failures
                                : !(options->flags & RS_BATCH_CONTINUE));
@@ -248,10 +240,12 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   rs_timer_init(&batch->timer, on_deadline);
   batch->events = batch->shared ? rs_events_ref(options->events)
                                 : rs_events_new();
-  if (batch->name == NULL || batch->events == NULL) {
+  if (batch->options.name == NULL || batch->events == NULL) {
     unref(batch);
     return rs_fail_plain(err, RS_ENOMEM);
   }
+  batch->options.events = batch->events;
+  batch->options.listen = batch->shared ? options->listen : 0;
   if (options->deadline > 0
       && !rs_timer_set(&batch->timer, rs_deadline(options->deadline))) {
     unref(batch);
@@ -298,10 +292,6 @@ part_of (const rs_job *job)
 static rs_job *
 new_chunk (rs_batch *batch, rs_message *items, double created)
 {
-  rs_job_options options = batch->options;
-  options.name = batch->name;
-  options.events = batch->events;
-  options.listen = batch->shared ? batch->listen : 0;
   const rs_job_part p = {
     .batch = batch,
     .size = sizeof(part),
@@ -310,7 +300,8 @@ new_chunk (rs_batch *batch, rs_message *items, double created)
     .created = created,
   };
   atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
-  rs_job *const job = rs_job_new(batch->queue, batch->function, &options, &p);
+  rs_job *const job = rs_job_new(batch->queue, batch->function,
+                                 &batch->options, &p);
   if (job == NULL) {
     unref(batch);
     return NULL;

@@ -25,7 +25,6 @@
 #include "base/status.h"
 #include "base/timer.h"
 
-#define IDLE 10.0    /* seconds, by default */
 #define LATE 0.8     /* seconds by which the news that a worker is lost may
                         come late */
 
@@ -239,27 +238,13 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o)
   pool->kind = kind;
   rs_pool_options *const own = &pool->options;
   *own = *o;
-  if (o->idle == 0)
-    own->idle = IDLE;
-  own->signal = o->signal == 0 ? SIGURG
-              : o->signal == RS_NO_SIGNAL ? 0 : o->signal;
-  if (o->queue_jobs == 0)
-    own->queue_jobs = SIZE_MAX;
-  if (o->queue_bytes == 0)
-    own->queue_bytes = SIZE_MAX;
-  pool->limits = (rs_limits) {
-    .memory = o->memory,
-    .instructions = o->instructions,
-    .max_tasks = o->max_tasks,
-    .max_bytes = o->max_bytes,
-  };
   rs_list_init(&pool->waiters);
   rs_timers_hold();
   pool->timed = true;
   own->initial_state = o->initial_state != NULL
                      ? rs_initial_state_ref(o->initial_state)
                      : rs_initial_state_new();
-  rs_sched_init(&pool->sched, o->queue_jobs != 0 || o->queue_bytes != 0);
+  rs_sched_init(&pool->sched, rs_pool_is_limited(pool));
   rs_list_init(&pool->workers);
   rs_list_init(&pool->gone);
   rs_cond_init(&pool->changed);
@@ -282,7 +267,7 @@ static bool
 has_opened_locked (const rs_pool *pool)
 {
   return pool->kind->local
-      && ((pool->limits.memory == 0
+      && ((pool->options.memory == 0
            && rs_initial_state_is_sure(pool->options.initial_state))
           || (pool->opening < pool->started_workers
               && !rs_initial_state_runs_scripts(pool->options.initial_state)));

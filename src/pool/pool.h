@@ -65,12 +65,11 @@ struct rs_pool {
   _Atomic unsigned refs;
   _Atomic unsigned holds;
   char between[64];
-  rs_pool_options options;  /* constant, as the next ones; with the defaults
-                               put in, 'signal' 0 for none, and a reference to
+  rs_pool_options options;  /* constant, as the next ones; as they come from
+                               'rs_check_pool_options', with a reference to
                                'initial_state' */
   const rs_runner_kind *kind;  /* of the runners */
   int begun;         /* status of starting the first workers */
-  rs_limits limits;
   _Atomic bool full; /* 'waiters' is not empty; set under the lock */
   char behind[64];
   _Atomic uint64_t ended[RS_JOB_LOST + 1];  /* jobs and items by final state,

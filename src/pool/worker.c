@@ -621,9 +621,7 @@ open_runner (rs_worker *w, rs_job *job, rs_error *err)
 {
   const rs_pool *const pool = w->pool;
   const rs_state_options options = {
-    .initial_state = pool->options.initial_state,
-    .limits = &pool->limits,
-    .reset = pool->options.reset,
+    .options = &pool->options,
     .pool = w->pool,
     .worker = w->number,
     .cancel = w->cancel,

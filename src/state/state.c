@@ -86,7 +86,7 @@ void
 rs_state_rest (rs_state *s)
 {
   lua_State *const L = s->L;
-  if (s->environment.dirty && s->reset == RS_RESET_GLOBALS
+  if (s->environment.dirty && s->options->reset == RS_RESET_GLOBALS
       && lua_checkstack(L, LUA_MINSTACK))
     leave_environment(L, s);
 }
@@ -243,7 +243,7 @@ on_exhausted (void *ud)
 bool
 rs_state_used_up (rs_state *s)
 {
-  const rs_limits *const l = &s->limits;
+  const rs_pool_options *const l = s->options;
   if (l->max_tasks != 0 && s->tasks >= l->max_tasks)
     return true;
   if (l->max_bytes == 0 || s->alloc.used <= l->max_bytes || s->depth > 0)
@@ -422,7 +422,7 @@ seed (lua_State *L)
   rs_state *const s = lua_touserdata(L, 1);
   const rs_initial_state *const is = lua_touserdata(L, 2);
   set_last(L, s);
-  if (s->limits.memory == 0)  /* as in lua5.4; cheap while there is little */
+  if (s->options->memory == 0)  /* as in lua5.4; cheap while there is little */
     lua_gc(L, LUA_GCGEN, 0, 0);
   else  /* garbage takes room that is scarce */
     lua_gc(L, LUA_GCINC, 150, 0, 0);
@@ -435,10 +435,10 @@ seed (lua_State *L)
   rs_popen_open(L);
   rs_output_open(L, &output);
   rs_cancel_open(s->cancel, L);
-  rs_control_open(L, s->limits.instructions > 0);
+  rs_control_open(L, s->options->instructions > 0);
   if (is->warnings)
     lua_warning(L, "@on", 0);
-  rs_environment_open(L, &s->environment, s->reset);
+  rs_environment_open(L, &s->environment, s->options->reset);
   set_package_field(L, "path", is->path);
   set_package_field(L, "cpath", is->cpath);
   if (is->contained)
@@ -492,7 +492,7 @@ fail_open (rs_state *s, int code, rs_reason reason, rs_error *err)
     return rs_fail(err, RS_ESTOPPED, "%s", rs_reason_text(reason));
   if (s->exhausted)
     return rs_fail(err, RS_EFAILED, "memory: %zu bytes are less than the "
-                                    "initial state takes", s->limits.memory);
+                                    "initial state takes", s->options->memory);
   if (code == LUA_ERRMEM)
     return rs_fail_plain(err, RS_ENOMEM);
   return rs_fail(err, RS_EFAILED, "%s%s", s->initializing ? "init: " : "",
@@ -520,11 +520,12 @@ static int
 call_seed_entries (rs_state *s, const rs_state_options *o, rs_reason *reason)
 {
   rs_token token;
-  if (!rs_initial_state_runs_scripts(o->initial_state))
-    return call_seed(s, seed_entries, o->initial_state);
+  const rs_initial_state *const is = s->options->initial_state;
+  if (!rs_initial_state_runs_scripts(is))
+    return call_seed(s, seed_entries, is);
   rs_token_enter(s->cancel, &token, s->L, o->owner, o->wish);
   s->seeding = true;
-  const int code = call_seed(s, seed_entries, o->initial_state);
+  const int code = call_seed(s, seed_entries, is);
   s->seeding = false;
   *reason = rs_token_leave(s->cancel, &token, s->L);
   s->forced = atomic_load_explicit(&token.forced, memory_order_relaxed);
@@ -534,35 +535,34 @@ call_seed_entries (rs_state *s, const rs_state_options *o, rs_reason *reason)
 int
 rs_state_open (const rs_state_options *o, rs_state **out, rs_error *err)
 {
+  const rs_initial_state *const is = o->options->initial_state;
   rs_state *const s = calloc(1, sizeof *s);
   if (s == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
   rs_alloc_init(&s->alloc);
-  s->limits = *o->limits;
+  s->options = o->options;
   s->pool = o->pool;
   s->cancel = o->cancel;
   s->worker = o->worker;
   s->born = rs_fork_now();
-  s->reset = o->reset;
   s->alloc.refuse = rs_cancel_refusal(s->cancel);
   s->alloc.exhausted = on_exhausted;
   s->alloc.ud = s;
-  if (s->limits.memory != 0)
-    rs_alloc_set_limit(&s->alloc, s->limits.memory);
-  rs_encoder_init(&s->spare, o->initial_state->contained ? RS_MESSAGE_LIVE
-                                                         : 0);
+  if (s->options->memory != 0)
+    rs_alloc_set_limit(&s->alloc, s->options->memory);
+  rs_encoder_init(&s->spare, is->contained ? RS_MESSAGE_LIVE : 0);
   s->L = lua_newstate(rs_alloc_resize, &s->alloc);
   if (s->L == NULL) {
-    const int status = s->limits.memory == 0
+    const int status = s->options->memory == 0
       ? rs_fail_plain(err, RS_ENOMEM)
       : rs_fail(err, RS_EFAILED, "memory: %zu bytes are less than a runspace "
-                                 "takes", s->limits.memory);
+                                 "takes", s->options->memory);
     rs_state_close(s);
     return status;
   }
   s->alloc.L = s->L;
   rs_reason reason = RS_REASON_NONE;
-  int code = call_seed(s, seed, o->initial_state);
+  int code = call_seed(s, seed, is);
   if (code == LUA_OK)
     code = call_seed_entries(s, o, &reason);
   if (code != LUA_OK || reason != RS_REASON_NONE) {
@@ -570,7 +570,7 @@ rs_state_open (const rs_state_options *o, rs_state **out, rs_error *err)
     rs_state_close(s);
     return status;
   }
-  rs_cancel_set_limit(s->cancel, s->limits.instructions);
+  rs_cancel_set_limit(s->cancel, s->options->instructions);
   rs_alloc_settle(&s->alloc);
   s->exhausted = false;
   lua_settop(s->L, 0);

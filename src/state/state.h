@@ -19,18 +19,9 @@
 
 typedef struct rs_state rs_state;
 
-/* The limits of a runspace; 0: no limit. */
-typedef struct rs_limits {
-  size_t memory;              /* bytes */
-  uint64_t instructions;      /* of an item or a plain call */
-  uint64_t max_tasks;         /* items and plain calls of one state */
-  size_t max_bytes;           /* that a state may keep between calls */
-} rs_limits;
-
 typedef struct rs_state_options {
-  const rs_initial_state *initial_state;  /* lent */
-  const rs_limits *limits;                /* lent */
-  int reset;                              /* RS_RESET_ */
+  const rs_pool_options *options;         /* lent, while the state is there;
+                                             'initial_state' is not NULL */
   rs_pool *pool;                          /* lent; opaque here */
   unsigned worker;
   rs_cancel *cancel;                      /* lent; of the thread */
@@ -91,12 +82,12 @@ typedef struct rs_run rs_run;
 struct rs_state {
   lua_State *L;           /* the main coroutine */
   rs_alloc alloc;
-  rs_limits limits;       /* constant, as the next five */
+  const rs_pool_options *options;  /* of the pool, lent; constant, as the next
+                             four */
   rs_pool *pool;          /* lent */
   rs_cancel *cancel;      /* lent */
   unsigned worker;
   unsigned born;          /* generation: fork.h */
-  int reset;              /* RS_RESET_ */
   rs_environment environment;
   bool exhausted;         /* more memory was wanted than the limit */
   bool forced;            /* an item or a call was stopped by force, or the
@@ -129,7 +120,7 @@ struct rs_state {
 static inline void
 rs_state_renew_environment (lua_State *L, rs_state *s)
 {
-  if (s->environment.dirty && s->reset != RS_RESET_NONE)
+  if (s->environment.dirty && s->options->reset != RS_RESET_NONE)
     rs_environment_renew(L, &s->environment, s->depth > 1 || s->seeding);
 }
 
@@ -154,7 +145,7 @@ static inline bool
 rs_state_spent (rs_state *s)
 {
   return s->forced || s->exhausted || rs_fork_is_foreign(s->born)
-      || ((s->limits.max_tasks != 0 || s->limits.max_bytes != 0)
+      || ((s->options->max_tasks != 0 || s->options->max_bytes != 0)
           && rs_state_used_up(s));
 }
 
