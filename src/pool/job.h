@@ -8,18 +8,26 @@
  *
  * References to a job are held by the handle that 'rs_submit' returned, and by
  * the queue or the worker that the job is with.  A final state is set once, by
- * 'end' in job.c, and nothing changes afterwards, with one exception: a
- * completed job whose results a host cannot rebuild becomes a failed one when
- * the host finds that.  The call of a lost job belongs for ever to the thread
- * that runs it, and no other thread may look at it.
+ * 'set_end' in job_run.c, and nothing changes afterwards, with one exception:
+ * a completed job whose results a host cannot rebuild becomes a failed one
+ * when the host finds that.  The call of a lost job belongs for ever to the
+ * thread that runs it, and no other thread may look at it.
  *
  * The thread that takes a job out of its queue runs it or ends it: 'claim'
  * decides between a worker, a waiting parent and 'cancel'.
+ *
+ *     job.c         references, the lock, what is known of a job
+ *     job_memory.c  the memory of jobs
+ *     job_run.c     begin, run, stop, end
+ *     job_tell.c    records, events, and what the host hears
+ *     job_result.c  results and errors, pushed to a host
+ *     job_wait.c    threads and jobs that wait for a job
  */
 #ifndef RS_JOB_H
 #define RS_JOB_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
 #include "base/cache.h"
@@ -39,16 +47,16 @@ typedef struct rs_queue rs_queue;
 /* A lock that several jobs of a queue share: few threads look at a job while
    it runs, and a lock and a condition for each job would be a quarter of its
    memory. */
-typedef struct rs_job_lock {
+typedef struct rs_shared_lock {
   _Alignas(RS_LINE) pthread_mutex_t mutex;
   pthread_cond_t changed;  /* a job of this lock has ended, is to stop, is
                               waited for, or its 'waiting' got less */
-} rs_job_lock;
+} rs_shared_lock;
 
 enum { RS_JOB_LOCKS = 16 };
 
-void rs_job_locks_init (rs_job_lock locks[RS_JOB_LOCKS]);
-void rs_job_locks_fini (rs_job_lock locks[RS_JOB_LOCKS]);
+void rs_job_locks_init (rs_shared_lock locks[RS_JOB_LOCKS]);
+void rs_job_locks_fini (rs_shared_lock locks[RS_JOB_LOCKS]);
 
 /*
  * The queue in which jobs wait for their turn, as jobs and batches see it; a
@@ -60,8 +68,8 @@ struct rs_queue {
   unsigned forbidden;  /* RS_MESSAGE_ flags of messages that cannot cross to
                           its runners */
   unsigned born;  /* the generation of the pool: fork.h */
-  rs_job_lock locks[RS_JOB_LOCKS];  /* a job uses one of them, by its
-                                       address */
+  rs_shared_lock locks[RS_JOB_LOCKS];  /* a job uses one of them, by its
+                                          address */
 
   /* Queue 'job', and take over its reference on RS_OK.  Otherwise RS_ECLOSED,
      RS_ETHREAD or RS_ENOMEM, and the caller keeps the reference. */
@@ -233,8 +241,8 @@ rs_job_foreign (const rs_job *job)
 /* The size of the job's messages in bytes.  The job must not run yet. */
 size_t rs_job_bytes (const rs_job *job);
 
-/* Give the job a deadline, an instant.  False when out of memory, or when
-   there is no thread that could see to the deadline. */
+/* Give a job that is not queued yet a deadline, an instant.  False when out of
+   memory, or when there is no thread that could see to the deadline. */
 bool rs_job_set_deadline (rs_job *job, double deadline);
 
 /* Return a number for a job or a batch, unique in the process. */
@@ -331,7 +339,107 @@ void rs_job_nest (rs_job *job, lua_State *L, bool waits);
    RS_EINVAL. */
 int rs_job_check_nesting (lua_State *L, rs_error *err);
 
-/* ------------------------------------ between job.c and job_memory.c only */
+/* ----------------------------------------- between the files of a job only */
+
+static inline rs_shared_lock *
+rs_job_lock_of (const rs_job *job)
+{
+  return &job->queue->locks[(uintptr_t) job / RS_LINE % RS_JOB_LOCKS];
+}
+
+/* Lock the job.  No thread holds the locks of two jobs. */
+static inline void
+rs_job_lock (rs_job *job)
+{
+  pthread_mutex_lock(&rs_job_lock_of(job)->mutex);
+}
+
+static inline void
+rs_job_unlock (rs_job *job)
+{
+  pthread_mutex_unlock(&rs_job_lock_of(job)->mutex);
+}
+
+/* Wake the threads that wait for a change of the job. */
+void rs_job_tell_locked (rs_job *job);
+
+/* Wait for a change of the job.  RS_OK, which may be spurious, or come from
+   another job; or RS_ETIMEOUT, at the instant 'deadline'. */
+int rs_job_wait_locked (rs_job *job, double deadline);
+
+/* A sleeper for a thread that waits at 'job' and may be stopped there. */
+rs_sleeper rs_job_sleeper (rs_job *job);
+
+static inline rs_job *
+rs_job_of (rs_call *call)
+{
+  return RS_LIST_ENTRY(call, rs_job, call);
+}
+
+static inline rs_job *
+rs_job_of_notice (rs_notice *n)
+{
+  return RS_LIST_ENTRY(n, rs_job, notice);
+}
+
+static inline const rs_job_hooks *
+rs_job_hooks_of (const rs_job *job)
+{
+  return (const void *) job->batch;
+}
+
+/* The parts that most jobs do not have, or NULL; with or without the lock. */
+static inline rs_job_more *
+rs_job_more_of (const rs_job *job)
+{
+  return atomic_load_explicit(&job->more, memory_order_acquire);
+}
+
+/* The parts that most jobs do not have, made if need be; NULL when out of
+   memory. */
+rs_job_more *rs_job_get_more_locked (rs_job *job);
+rs_job_more *rs_job_get_more (rs_job *job);
+
+/* Free a job to which there is no reference. */
+void rs_job_free (rs_job *job);
+
+static inline void
+rs_job_set_state_locked (rs_job *job, rs_job_state state)
+{
+  atomic_store_explicit(&job->state, (int) state, memory_order_release);
+}
+
+/* True for the final states of which a host should hear, unless it has
+   looked. */
+static inline bool
+rs_job_state_bad (rs_job_state state)
+{
+  return state == RS_JOB_FAILED || state == RS_JOB_TIMED_OUT
+      || state == RS_JOB_LOST;
+}
+
+/* True when a host has looked at how the job ended. */
+static inline bool
+rs_job_seen (const rs_job *job)
+{
+  return atomic_load_explicit(&job->seen, memory_order_relaxed);
+}
+
+static inline unsigned
+rs_job_listening (const rs_job *job)
+{
+  return atomic_load_explicit(&job->listen, memory_order_relaxed);
+}
+
+/* True when the host wants to hear of 'what', RS_LISTEN_ or the bit of a
+   stream, from this job or from all that report to its events. */
+bool rs_job_wants (const rs_job *job, unsigned what);
+
+/* Queue the notice of the job at its events: there is something new. */
+void rs_job_notify (rs_job *job);
+
+/* The sink of the calls of jobs. */
+extern const rs_call_sink rs_job_sink;
 
 /*
  * New job that is zero but for its block, 'queue', 'events' and 'function', to
