@@ -209,7 +209,8 @@ rs_job_state_now (const rs_job *job)
 
 /* Parameters of a job that runs a chunk. */
 typedef struct rs_job_part {
-  rs_batch *batch;         /* a reference, which the job takes over */
+  rs_batch *batch;         /* the caller adds a reference for the job, which
+                              'on_free' drops */
   size_t size;             /* bytes for the chunk, behind the job */
   uint64_t id;             /* id of the batch */
   unsigned flags;          /* RS_BATCH_, RS_JOB_DEAF */
