@@ -452,8 +452,7 @@ get_info (rs_batch *batch, rs_batch_info *out)
     return;
   }
   pthread_mutex_lock(&batch->lock);
-  out->started = batch->items_started;
-  out->finished = batch->items_finished;
+  out->started = out->finished = batch->items_ended;
   out->failed = batch->items_failed;
   pthread_mutex_unlock(&batch->lock);
   const rs_reason reason = (rs_reason) atomic_load(&batch->reason);

@@ -91,7 +91,8 @@ struct rs_batch {
   bool closed;              /* nobody will take from 'ended' */
   size_t in_flight;         /* chunks that were submitted and not taken */
   double cost;              /* seconds for an item; below 0: not known */
-  size_t items_started, items_finished, items_failed;
+  size_t items_ended;       /* of chunks that have ended, and were started */
+  size_t items_failed;      /* of 'items_ended' */
 };
 
 _Static_assert(offsetof(struct rs_batch, hooks) == 0,

@@ -194,8 +194,7 @@ rs_chunk_end (rs_job *job)
   const tally t = rs_job_state_now(job) == RS_JOB_LOST ? tally_lost(batch, job)
                                             : tally_run(batch, job);
   pthread_mutex_lock(&batch->lock);
-  batch->items_started += t.started;
-  batch->items_finished += t.started;
+  batch->items_ended += t.started;
   batch->items_failed += t.failed;
   if (t.started > 0 && t.took > 0) {
     const double cost = t.took / (double) t.started;
