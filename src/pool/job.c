@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * job.c - a job: memory, references, and what is known of it.
+ * job.c - a job: its references, its lock, and what is known of it.
  */
 #include "pool/job.h"
 
@@ -63,8 +63,6 @@ rs_job_locks_fini (rs_shared_lock locks[RS_JOB_LOCKS])
   }
 }
 
-/* The parts that most jobs do not have, made if need be; NULL when out of
-   memory. */
 rs_job_more *
 rs_job_get_more_locked (rs_job *job)
 {
@@ -209,8 +207,6 @@ rs_job_tell_locked (rs_job *job)
     pthread_cond_broadcast(&rs_job_lock_of(job)->changed);
 }
 
-/* Wait for a change of the job.  RS_OK may be spurious, or come from another
-   job. */
 int
 rs_job_wait_locked (rs_job *job, double deadline)
 {
@@ -245,7 +241,6 @@ unref_object (void *object)
   rs_job_unref(object);
 }
 
-/* A sleeper for a thread that waits at 'job' and may be stopped there. */
 rs_sleeper
 rs_job_sleeper (rs_job *job)
 {

@@ -150,22 +150,15 @@ set_failure_locked (rs_job *job, const char *failure)
     more->failure = strdup(failure);
 }
 
-static void
-set_failure (rs_job *job, const char *failure)
-{
-  rs_job_lock(job);
-  set_failure_locked(job, failure);
-  rs_job_unlock(job);
-}
-
 void
 rs_job_end_queued (rs_job *job, rs_reason reason)
 {
   rs_queue *const q = job->queue;
   rs_error err;
-  if (q->is_deserted != NULL && q->is_deserted(q, &err))
-    set_failure(job, err.text);
+  const bool deserted = q->is_deserted != NULL && q->is_deserted(q, &err);
   rs_job_lock(job);
+  if (deserted)
+    set_failure_locked(job, err.text);
   if (!rs_job_state_final(rs_job_state_now(job)))
     rs_wish_make(&job->call.wish, reason, 0);
   rs_job_unlock(job);
@@ -175,7 +168,9 @@ rs_job_end_queued (rs_job *job, rs_reason reason)
 void
 rs_job_fail (rs_job *job, const char *failure)
 {
-  set_failure(job, failure);
+  rs_job_lock(job);
+  set_failure_locked(job, failure);
+  rs_job_unlock(job);
   end(job, RS_JOB_FAILED, false);
 }
 
