@@ -1409,7 +1409,7 @@ check_job_memory (void)
       drop_job(jobs[i]);
     CHECK(rs_events_jobs(l.events, NULL, 0) == 0);
   }
-  CHECK(rs_events_spares(l.events) < JOBS);
+  CHECK(rs_events_memory(l.events)->n_vacant < JOBS);
   close_loose(&l);
 }
 

@@ -3,85 +3,85 @@
  * event.c - where a host waits: a queue of notices, a wake-up, and a
  * descriptor for other event loops.
  *
- * 'woken' remembers a wake-up until the next wait, so a host that looks at
- * what it waits for, finds nothing, and then waits, misses none.  While
- * 'woken' is set the host will look anyway, so the end of most jobs takes no
- * lock: 'rs_events_stir'.
+ * Two flags say what a host has to do.  'some' is true while a notice is
+ * queued.  'woken' tells the host to look again at all that it waits for: a
+ * wait ends when 'woken' is set, and takes it.  So a wake-up is kept until the
+ * next wait, and a host that looks, finds nothing, and then waits, misses
+ * none.
  *
- * The descriptor is the reading end of a pipe.  While another event loop may
- * watch it, or the host sleeps at it, the pipe holds one byte as long as
- * 'woken' is set or the queue is not empty.  Once there is a pipe the host
- * sleeps at the pipe, not at the condition: signal handlers can wake it only
- * there.
+ * Why no wake-up is missed:
+ *
+ * - 'some', and 'woken' but for signal handlers, are set under the lock, and
+ *   the thread that sets one of them also wakes the host.  A host looks at
+ *   both under the lock before it sleeps, and gives the lock up by sleeping.
+ * - A thread that ends a job marks it as settled without the lock, then loads
+ *   'woken', and takes the lock only if it is not set: 'rs_events_stir'.  A
+ *   host clears 'woken' and then loads the mark, either in the same wait
+ *   before it sleeps, or in its caller.  These two stores and two loads are
+ *   sequentially consistent, so one of the threads sees what the other has
+ *   stored: the host finds the job settled, or the thread finds 'woken'
+ *   cleared and wakes the host.
+ * - A signal handler, which runs on the host's thread, may not lock: it sets
+ *   'woken' and then lights the lamp.  If it does that before the host looks
+ *   for the last time, the host finds 'woken'; otherwise the lamp ends the
+ *   host's sleep.  A host that handlers wake sleeps at the lamp for that
+ *   reason, or for a tenth of a second at a time if there can be none.
+ *
+ * The descriptor is that of a lamp (lamp.h).  While another event loop may
+ * watch the lamp, or the host sleeps at it, it is lit as long as one of the
+ * flags is set.  Where the lamp is open the host sleeps there, otherwise at
+ * the condition.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE  /* pipe2 */
-#endif
 #include "pool/event.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <poll.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/cache.h"
-#include "state/cancel.h"
 #include "base/clock.h"
 #include "base/fork.h"
+#include "base/lamp.h"
 #include "base/options.h"
 #include "base/spin.h"
+#include "state/cancel.h"
 
 enum { LOOKS = 500 };  /* for a job that ends: some 25 us, half of what
                           sleeping costs */
 
-enum { SPARES = 2048 };  /* spare jobs at most: as many as the collector frees
-                            in a row */
+#define NAP 0.1  /* seconds of sleep, where a signal handler wakes nobody */
 
 /* Fields are grouped by cache line: what workers read with each job, and a
-   spinning thread looks at; what is done under the lock; what the host changes
-   with each job. */
+   spinning thread looks at; what is done under the lock; the memory of
+   jobs. */
 struct rs_events {
   _Alignas(RS_LINE)
   _Atomic unsigned listening;  /* RS_LISTEN_; set by the host, read by
                                   workers */
   _Atomic bool closed;         /* set by the host, read by workers */
-  _Atomic bool awoken;         /* 'woken', read without the lock */
-  _Atomic bool stirred;        /* woken || some, and set with 'poked'; read
-                                  without the lock */
-  _Atomic bool some;           /* 'queue' is not empty; read without the
+  _Atomic bool woken;          /* the host is to look again */
+  _Atomic bool some;           /* 'queue' is not empty; written under the
                                   lock */
-  _Atomic bool poked;          /* set by a signal handler */
   pthread_t owner;             /* the thread of the host; constant, as the next
                                   one */
   unsigned born;               /* generation: fork.h */
 
   _Alignas(RS_LINE)
   pthread_mutex_t lock;        /* guards down to the blank line */
-  rs_job_lists jobs;
   rs_list queue;               /* notices, oldest first */
-  bool woken;
-  bool pokable;                /* a host that waits makes the pipe, and sleeps
-                                  there */
+  rs_lamp lamp;                /* opened when it is needed */
+  bool pokable;                /* signal handlers wake the host, which opens
+                                  the lamp when it waits */
   bool watched;                /* the descriptor was given to the caller */
-  bool sleeping;               /* the host waits at the pipe */
+  bool sleeping;               /* the host waits at the lamp */
   unsigned waiting;            /* threads that wait at 'ready' */
-  bool lit;                    /* our byte is in the pipe */
-  int fds[2];                  /* of the pipe; -1 until it is asked for */
-  pthread_cond_t ready;        /* woken || !empty(queue) */
+  pthread_cond_t ready;        /* woken || some */
 
   _Alignas(RS_LINE)
   _Atomic unsigned refs;
-  rs_notice **spares;          /* of spare jobs, the last one last; an array,
-                                  since nothing may be written to the jobs;
-                                  owned; for the host's thread only, as the
-                                  next ones */
-  unsigned n_spares, spares_room;
-  void (*free_spare) (rs_events *e, rs_notice *n);
+  rs_job_memory memory;
 };
 
 rs_events *
@@ -95,11 +95,12 @@ rs_events_new (void)
   e->owner = pthread_self();
   e->born = rs_fork_now();
   rs_mutex_init(&e->lock);
+  rs_lamp_init(&e->lamp);
   rs_cond_init(&e->ready);
   rs_list_init(&e->queue);
-  rs_list_init(&e->jobs.blocks);
-  rs_list_init(&e->jobs.vacant);
-  e->fds[0] = e->fds[1] = -1;
+  rs_mutex_init(&e->memory.lock);
+  rs_list_init(&e->memory.blocks);
+  rs_list_init(&e->memory.vacant);
   return e;
 }
 
@@ -118,88 +119,40 @@ rs_events_unref (rs_events *e)
   if (e == NULL || rs_events_foreign(e)
       || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
     return;
-  int state;
-  for (unsigned i = 0; i < e->n_spares; i++)
-    e->free_spare(e, e->spares[i]);
-  free(e->spares);
-  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-  if (e->fds[0] >= 0) {
-    close(e->fds[0]);
-    close(e->fds[1]);
-  }
-  pthread_setcancelstate(state, NULL);
+  rs_list *block;
+  while ((block = rs_list_shift(&e->memory.blocks)) != NULL)
+    free(block);
+  rs_lamp_fini(&e->lamp);
+  pthread_mutex_destroy(&e->memory.lock);
   pthread_mutex_destroy(&e->lock);
   pthread_cond_destroy(&e->ready);
   free(e);
 }
 
-/* Set the flag only if that changes it, so that a thread that looks at it
-   keeps the cache line.  Sequentially consistent, for 'rs_events_stir'. */
-static void
-set (_Atomic bool *flag, bool value)
+/* True when the lamp is to be lit. */
+static bool
+is_bright_locked (const rs_events *e)
 {
-  if (atomic_load_explicit(flag, memory_order_relaxed) != value)
-    atomic_store(flag, value);
+  return (e->watched || e->sleeping) && rs_lamp_is_open(&e->lamp)
+      && (atomic_load(&e->woken) || atomic_load(&e->some));
 }
 
-/* Let 'some', 'awoken', 'stirred' and our byte in the pipe follow what there
-   is to do. */
+/* Let the lamp follow what there is to do.  In a loop, since a signal handler
+   may come between any two steps. */
 static void
 light_locked (rs_events *e)
 {
-  const bool some = !rs_list_empty(&e->queue);
-  const bool want = (e->woken || some) && (e->watched || e->sleeping);
-  char bytes[64] = { 1 };
-  int state;
-  set(&e->some, some);
-  set(&e->awoken, e->woken);
-  set(&e->stirred, e->woken || some);
-  if (e->fds[0] < 0 || want == e->lit)
-    return;
-  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);  /* uncancelled */
-  if (want)
-    e->lit = write(e->fds[1], bytes, 1) == 1;
-  else {  /* with the bytes of signal handlers */
-    while (read(e->fds[0], bytes, sizeof bytes) == sizeof bytes)
-      ;
-    e->lit = false;
-  }
-  pthread_setcancelstate(state, NULL);
+  while (rs_lamp_is_lit(&e->lamp) != is_bright_locked(e))
+    rs_lamp_set(&e->lamp, !rs_lamp_is_lit(&e->lamp));
 }
 
-/* Move 'fd' above the descriptors of the standard files, which may be
-   closed. */
-static int
-move_up (int fd)
-{
-  if (fd > STDERR_FILENO)
-    return fd;
-  const int higher = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-  close(fd);
-  return higher;
-}
-
-/* Make the pipe, unless there is one, or none can be had. */
+/* Wake the host, whose flags have changed. */
 static void
-make_pipe_locked (rs_events *e)
+tell_locked (rs_events *e)
 {
-  int fds[2];
-  if (e->fds[0] >= 0 || pipe2(fds, O_CLOEXEC | O_NONBLOCK) != 0)
-    return;
-  int state;
-  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-  const int out = move_up(fds[0]), in = move_up(fds[1]);
-  if (out >= 0 && in >= 0) {
-    e->fds[1] = in;
-    e->fds[0] = out;
-  }
-  else {
-    if (out >= 0)
-      close(out);
-    if (in >= 0)
-      close(in);
-  }
-  pthread_setcancelstate(state, NULL);
+  if (e->waiting > 0)
+    pthread_cond_signal(&e->ready);
+  light_locked(e);
 }
 
 void
@@ -215,19 +168,11 @@ rs_events_set_pokable (rs_events *e)
 void
 rs_events_poke (rs_events *e)
 {
-  /* The byte comes second: a host that finds the byte finds the flag.  Without
-     a pipe no host sleeps there, and the flag is looked at before it
-     sleeps. */
-  static const char byte = 1;
-  int state;
-  if (e == NULL || rs_events_foreign(e))  /* the pipe is the parent's */
+  if (e == NULL || rs_events_foreign(e)  /* the lamp is the parent's */
+      || (!e->pokable && !rs_lamp_is_open(&e->lamp)))
     return;
-  atomic_store(&e->poked, true);
-  atomic_store_explicit(&e->stirred, true, memory_order_relaxed);
-  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-  const ssize_t n = e->fds[1] >= 0 ? write(e->fds[1], &byte, 1) : 0;
-  (void) n;  /* a full pipe wakes as well */
-  pthread_setcancelstate(state, NULL);
+  atomic_store(&e->woken, true);
+  rs_lamp_flash(&e->lamp);
 }
 
 int
@@ -238,22 +183,17 @@ rs_events_fileno (rs_events *e)
     return -1;
   }
   pthread_mutex_lock(&e->lock);
-  make_pipe_locked(e);
-  e->watched = true;
-  light_locked(e);
-  const int fd = e->fds[0];
+  if (!e->watched && rs_lamp_open(&e->lamp)) {
+    e->watched = true;
+    rs_lamp_set(&e->lamp, is_bright_locked(e));  /* whatever it shows */
+    light_locked(e);
+  }
+  const int fd = e->lamp.out;
   pthread_mutex_unlock(&e->lock);
   return fd;
 }
 
 /* ----------------------------------------------------------------- waiting */
-
-static void
-tell_locked (rs_events *e)
-{
-  if (e->waiting > 0)
-    pthread_cond_signal(&e->ready);
-}
 
 void
 rs_events_wake (rs_events *e)
@@ -261,45 +201,38 @@ rs_events_wake (rs_events *e)
   if (e == NULL || rs_events_foreign(e))
     return;
   pthread_mutex_lock(&e->lock);
-  if (!e->woken) {
-    e->woken = true;
+  if (!atomic_exchange(&e->woken, true))
     tell_locked(e);
-    light_locked(e);
-  }
   pthread_mutex_unlock(&e->lock);
 }
 
-/* Cleanup: the thread is cancelled while it sleeps at the pipe. */
+/* Put out the lamp at which the host has slept, in case only a signal handler
+   lit it.  Also the cleanup of a thread that is cancelled there. */
 static void
 stop_sleeping (void *object)
 {
   rs_events *const e = object;
   pthread_mutex_lock(&e->lock);
   e->sleeping = false;
+  rs_lamp_set(&e->lamp, false);
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
 }
 
-/* Sleep at the pipe; the lock is free meanwhile.  RS_OK, which may be
+/* Sleep at the lamp; the lock is free meanwhile.  RS_OK, which may be
    spurious, or RS_ETIMEOUT. */
 static int
 sleep_locked (rs_events *e, double deadline)
 {
-  struct pollfd end = { .fd = e->fds[0], .events = POLLIN };
-  const double left = rs_remaining(deadline);
-  /* Rounded up: a thread that wakes up early goes round in a circle. */
-  const int ms = left < 0 ? -1 : left > 1e6 ? 1000000000
-               : (int) ceil(left * 1e3);
-  int n;
+  int status;
   e->sleeping = true;
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
   pthread_cleanup_push(stop_sleeping, e);
-  n = poll(&end, 1, ms);
-  pthread_cleanup_pop(0);
+  status = rs_lamp_await(&e->lamp, deadline);
+  pthread_cleanup_pop(1);
   pthread_mutex_lock(&e->lock);
-  e->sleeping = false;
-  return n == 0 && rs_remaining(deadline) == 0 ? RS_ETIMEOUT : RS_OK;
+  return status;
 }
 
 /* Sleep at 'ready'; the lock is free meanwhile.  RS_OK, which may be spurious,
@@ -307,14 +240,10 @@ sleep_locked (rs_events *e, double deadline)
 static int
 doze_locked (rs_events *e, double deadline)
 {
-  return rs_cond_wait_counted(&e->ready, &e->lock, deadline, &e->waiting);
-}
-
-static bool
-is_stirred (const void *ud)
-{
-  const rs_events *const e = ud;
-  return atomic_load_explicit(&e->stirred, memory_order_relaxed);
+  const double end = e->pokable ? fmin(deadline, rs_deadline(NAP)) : deadline;
+  const int status = rs_cond_wait_counted(&e->ready, &e->lock, end,
+                                          &e->waiting);
+  return rs_remaining(deadline) == 0 ? status : RS_OK;
 }
 
 /* The wait of a host. */
@@ -323,32 +252,29 @@ typedef struct wish {
   bool (*ready) (const void *ud);  /* what the host waits for; or NULL: for any
                                       wake-up */
   const void *ud;
-  rs_cancel *mine;                 /* of the calling thread, or NULL */
 } wish;
 
-/* True when what a host waits for is there, or there is something else for the
-   host: a notice or a poke.  'woken' does not count, since it may be old. */
+static bool
+is_ready (const wish *w)
+{
+  return w->ready != NULL && w->ready(w->ud);
+}
+
+/* True when what the host waits for is there, or a notice; a wake-up may be
+   for something that is over. */
 static bool
 is_there (const void *ud)
 {
   const wish *const w = ud;
-  return w->ready(w->ud)
-      || atomic_load_explicit(&w->e->some, memory_order_relaxed)
-      || atomic_load_explicit(&w->e->poked, memory_order_relaxed);
+  return is_ready(w) || atomic_load(&w->e->some);
 }
 
-/* Forget that the host was woken, which may be for something that is over:
-   whatever comes from now on wakes the host again.  True when there is nothing
-   to wait for. */
+/* True when there is nothing to wait for. */
 static bool
-is_over_locked (const wish *w)
+is_over (const void *ud)
 {
-  rs_events *const e = w->e;
-  if (w->ready == NULL)
-    return false;
-  e->woken = false;
-  light_locked(e);
-  return w->ready(w->ud) || rs_cancel_pending(w->mine);
+  const wish *const w = ud;
+  return is_there(w) || atomic_load(&w->e->woken);
 }
 
 static int
@@ -357,31 +283,19 @@ wait_here (const wish *w, double timeout)
   rs_events *const e = w->e;
   const double deadline = rs_deadline(timeout);
   int status = RS_OK;
-  if (timeout != 0 && w->ready == NULL)
-    rs_spin(is_stirred, e);
-  else if (timeout != 0)
-    rs_spin(is_there, w);
-  if (w->ready != NULL && w->ready(w->ud))
+  if (timeout != 0)
+    rs_spin(is_over, w);
+  if (is_ready(w))
     return RS_OK;
   pthread_mutex_lock(&e->lock);
-  if (is_over_locked(w)) {
-    pthread_mutex_unlock(&e->lock);
-    return RS_OK;
-  }
   if (e->pokable && timeout != 0)
-    make_pipe_locked(e);
-  while (!e->woken && rs_list_empty(&e->queue) && status == RS_OK
-         && !atomic_load(&e->poked))
+    rs_lamp_open(&e->lamp);
+  while (!is_over(w) && status == RS_OK)
     status = timeout == 0 ? RS_ETIMEOUT
-           : e->fds[0] >= 0 ? sleep_locked(e, deadline)
+           : rs_lamp_is_open(&e->lamp) ? sleep_locked(e, deadline)
            : doze_locked(e, deadline);
-  if (e->woken || !rs_list_empty(&e->queue))
+  if (atomic_exchange(&e->woken, false) || is_there(w))
     status = RS_OK;
-  e->woken = false;
-  if (atomic_exchange(&e->poked, false)) {
-    status = RS_OK;
-    e->lit = true;  /* the handler's byte is taken out with ours */
-  }
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
   return status;
@@ -410,7 +324,7 @@ rs_events_wait_for (rs_events *e, double timeout,
                     bool (*ready) (const void *ud), const void *ud)
 {
   rs_cancel *const mine = timeout != 0 ? rs_cancel_mine() : NULL;
-  const wish w = { e, ready, ud, mine };
+  const wish w = { e, ready, ud };
   const rs_sleeper sleeper = {
     .wake = wake_object, .ref = ref_object, .unref = unref_object, .object = e
   };
@@ -424,7 +338,7 @@ bool
 rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
                     const void *ud)
 {
-  const wish w = { e, ready, ud, NULL };
+  const wish w = { e, ready, ud };
   rs_spin_few(is_there, &w, LOOKS);
   return ready(ud) && !rs_events_pending(e);
 }
@@ -474,18 +388,27 @@ rs_events_foreign (const rs_events *e)
 
 /* ----------------------------------------------------------------- notices */
 
+/* Queue the notice; false when it is queued already, or the events are
+   closed. */
+static bool
+queue_locked (rs_events *e, rs_notice *n)
+{
+  if (rs_events_closed(e) || !rs_list_empty(&n->queued))
+    return false;
+  rs_list_push(&e->queue, &n->queued);
+  atomic_store(&e->some, true);
+  return true;
+}
+
 bool
 rs_events_post (rs_events *e, rs_notice *n)
 {
   pthread_mutex_lock(&e->lock);
-  const bool post = !rs_events_closed(e) && rs_list_empty(&n->queued);
-  if (post) {
-    rs_list_push(&e->queue, &n->queued);
+  const bool queued = queue_locked(e, n);
+  if (queued)
     tell_locked(e);
-    light_locked(e);
-  }
   pthread_mutex_unlock(&e->lock);
-  return post;
+  return queued;
 }
 
 rs_notice *
@@ -493,93 +416,36 @@ rs_events_take (rs_events *e)
 {
   pthread_mutex_lock(&e->lock);
   rs_list *const link = rs_list_shift(&e->queue);
+  atomic_store(&e->some, !rs_list_empty(&e->queue));
   light_locked(e);
   pthread_mutex_unlock(&e->lock);
   return link != NULL ? RS_LIST_ENTRY(link, rs_notice, queued) : NULL;
 }
 
-rs_job_lists *
-rs_events_lock (rs_events *e)
+rs_job_memory *
+rs_events_memory (rs_events *e)
 {
-  pthread_mutex_lock(&e->lock);
-  return &e->jobs;
-}
-
-void
-rs_events_unlock (rs_events *e)
-{
-  pthread_mutex_unlock(&e->lock);
+  return &e->memory;
 }
 
 bool
 rs_events_finish (rs_events *e, rs_notice *n, void (*settle) (rs_notice *n))
 {
   pthread_mutex_lock(&e->lock);
-  const bool queue = !rs_events_closed(e) && rs_list_empty(&n->queued);
-  if (queue)
-    rs_list_push(&e->queue, &n->queued);
-  e->woken = true;
-  light_locked(e);
+  const bool queued = queue_locked(e, n);
+  atomic_store(&e->woken, true);
   settle(n);  /* a host that finds it settled without the lock finds it in the
                  queue */
   tell_locked(e);
   pthread_mutex_unlock(&e->lock);
-  return queue;
+  return queued;
 }
 
 void
 rs_events_stir (rs_events *e)
 {
-  /* Sequentially consistent: a host that waits clears 'awoken', and then looks
-     at what was stored; here something was stored, and then 'awoken' is looked
-     at.  So one of the two threads sees what the other has done.  'stirred'
-     would not do: what else stirs the host may be over before the host
-     looks. */
-  if (!atomic_load(&e->awoken))
+  if (!atomic_load(&e->woken))
     rs_events_wake(e);
-}
-
-rs_notice *
-rs_events_get_spare (rs_events *e)
-{
-  if (!rs_events_mine(e) || e->n_spares == 0)
-    return NULL;
-  return e->spares[--e->n_spares];
-}
-
-unsigned
-rs_events_spares (const rs_events *e)
-{
-  return rs_events_mine(e) ? e->n_spares : 0;
-}
-
-bool
-rs_events_reserve_spares (rs_events *e, unsigned n)
-{
-  unsigned room = e->spares_room > 0 ? e->spares_room : 16;
-  while (room < e->n_spares + n)
-    room *= 2;
-  if (room == e->spares_room)
-    return true;
-  rs_notice **const spares = room > SPARES ? NULL
-                           : realloc(e->spares, room * sizeof *spares);
-  if (spares == NULL)
-    return false;
-  e->spares = spares;
-  e->spares_room = room;
-  return true;
-}
-
-bool
-rs_events_put_spare (rs_events *e, rs_notice *n,
-                     void (*free) (rs_events *e, rs_notice *n))
-{
-  if (!rs_events_mine(e)
-      || (e->n_spares == e->spares_room && !rs_events_reserve_spares(e, 1)))
-    return false;
-  e->free_spare = free;
-  e->spares[e->n_spares++] = n;
-  return true;
 }
 
 bool

@@ -10,6 +10,7 @@
 #ifndef RS_EVENT_H
 #define RS_EVENT_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "base/list.h"
@@ -26,17 +27,18 @@ bool rs_events_post (rs_events *e, rs_notice *n);
 /* Take the first notice off the queue; NULL: there is none. */
 rs_notice *rs_events_take (rs_events *e);
 
-/* Memory of jobs, kept with the events that they report to (job_memory.c). */
-typedef struct rs_job_block rs_job_block;
+/* The memory of the jobs that report to the events; job_memory.c is about it.
+   The lock guards all of it; no other lock is taken under that one. */
+typedef struct rs_job_memory {
+  pthread_mutex_t lock;
+  rs_list blocks;       /* blocks of jobs; each is memory of its own, which
+                           begins with its link, and is freed with the events
+                           if it is still there */
+  rs_list vacant;       /* jobs that are not in use, by 'link' */
+  unsigned n_vacant;    /* number of jobs in 'vacant' */
+} rs_job_memory;
 
-typedef struct rs_job_lists {
-  rs_list blocks;       /* all blocks */
-  rs_list vacant;       /* blocks that have vacant jobs */
-  unsigned next_block;  /* jobs in the next block; 0: not chosen yet */
-} rs_job_lists;
-
-rs_job_lists *rs_events_lock (rs_events *e);
-void rs_events_unlock (rs_events *e);
+rs_job_memory *rs_events_memory (rs_events *e);
 
 /*
  * Tell the host that a job has ended: queue its notice and wake the host.
@@ -62,18 +64,6 @@ int rs_events_wait_for (rs_events *e, double timeout,
    notice is queued. */
 bool rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
                          const void *ud);
-
-/*
- * Spare jobs, for jobs that will report here; only the host's own thread has
- * any.  'get' takes the one that was put last, or NULL.  'put' is false when
- * it does not keep the job; 'free' is called for those that are left when the
- * events are freed.
- */
-rs_notice *rs_events_get_spare (rs_events *e);
-unsigned rs_events_spares (const rs_events *e);  /* number of spare jobs */
-bool rs_events_reserve_spares (rs_events *e, unsigned n);  /* for 'n' more */
-bool rs_events_put_spare (rs_events *e, rs_notice *n,
-                          void (*free) (rs_events *e, rs_notice *n));
 
 /* True when the events belong to another process. */
 bool rs_events_foreign (const rs_events *e);

@@ -43,6 +43,7 @@
 #include "base/timer.h"
 
 typedef struct rs_queue rs_queue;
+typedef struct rs_job_block rs_job_block;  /* job_memory.c */
 
 /* A lock that several jobs of a queue share: few threads look at a job while
    it runs, and a lock and a condition for each job would be a quarter of its
@@ -157,7 +158,8 @@ struct rs_job {
                               counted as blocked; only for the thread that runs
                               the job */
   rs_list link;            /* in a lane of the scheduler; guarded by the
-                              scheduler's lock */
+                              scheduler's lock.  Memory that is no job now is
+                              linked here, too */
   struct rs_hold *hold;    /* the place in a worker's hand that has the job
                               while it is queued, or NULL; guarded by the
                               scheduler's lock */

@@ -1,12 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * code.h - functions and sources as messages.
- *
- * A program often sends the same function many times, one job after the other.
- * A function that has no upvalue but its environment is the same each time.
- * So its message is kept, and the function with it, until a few other
- * functions were sent; a runspace keeps the function that it has loaded from
- * the message.
  */
 #ifndef RS_CODE_H
 #define RS_CODE_H
