@@ -55,19 +55,28 @@ function core.copy (...) end
 ---@return parallel.InitialState
 function core.initial_state (spec) end
 
----@class parallel.core.PoolOptions
+--- Names of options that are numbers or flags, by group: what bounds a call;
+--- what else a batch has; what bounds a runspace; what else a pool has; what
+--- its queue has.
+---@type table<"call"|"batch"|"runspace"|"pool"|"queue", table<string, kind>>
+---@alias kind "seconds"|"bytes"|"flag"|"whole"
+core.options = {}
+
+--- What is expected as the value of an option in `core.options`: nil if the
+--- value is good.
+---@param name string
+---@param value any
+---@return string? expected
+function core.expected (name, value) end
+
+--- Sizes are numbers.
+---@class parallel.core.PoolOptions: parallel.RunspaceLimits
 ---@field min integer
 ---@field max integer
 ---@field idle? number
 ---@field reset "globals"|"none"|"fresh"
 ---@field initial_state? parallel.InitialState
----@field memory? integer       bytes
----@field instructions? integer
----@field max_tasks? integer
----@field max_bytes? integer
----@field queue_jobs? integer
----@field queue_bytes? integer
----@field pin? boolean
+---@field queue? {jobs?: integer, bytes?: integer}
 ---@field signal? integer       -1: none
 
 ---@param options parallel.core.PoolOptions  checked before
@@ -228,14 +237,10 @@ function pool:close (timeout) end
 ---@return parallel.PoolInfo
 function pool:info () end
 
----@class parallel.core.JobOptions
+--- What bounds a call; `retry_on` is RS_RETRY_ bits.
+---@class parallel.core.JobOptions: parallel.Limits
 ---@field name? string
 ---@field streams? table
----@field timeout? number    seconds
----@field deadline? number   seconds
----@field retries? integer
----@field retry_on? integer  bits as in `parallel.limits`
----@field priority? integer
 ---@field guard? table       whose field `job` it becomes at once
 
 --- Queue a call of `fn` with the arguments.  Never waits.
@@ -331,7 +336,8 @@ function job:stop (grace) end
 ---@return any ...
 function job:fetch () end
 
----@class parallel.core.BatchOptions
+--- What bounds a call; `retry_on` is RS_RETRY_ bits.
+---@class parallel.core.BatchOptions: parallel.Limits
 ---@field limit? integer    chunks in flight
 ---@field chunk? integer    items to a chunk
 ---@field total? integer    items to come, where known
@@ -340,12 +346,7 @@ function job:fetch () end
 ---@field eager? boolean    chunks stay small: results matter early
 ---@field name? string
 ---@field streams? table<string, boolean|function>
----@field timeout? number    seconds, of an item
----@field deadline? number   seconds, of all of it
----@field retries? integer
----@field retry_on? integer  bits as in `parallel.limits`
 ---@field max_failures? integer
----@field priority? integer
 
 --- A map in flight.
 ---@class parallel.Batch: userdata

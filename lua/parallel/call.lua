@@ -106,7 +106,7 @@ local function batch (pool, fn, given, own, ...)
   own.name = given.name
   own.streams = options.streams_of(pool, given.streams)
   own.max_failures = own.max_failures or given.max_failures
-  return core.batch(pool, fn, limits.add(own, given), ...)
+  return core.batch(pool, fn, limits.add("call", own, given), ...)
 end
 
 --- For a call that has nothing to do, and so asks the pool for nothing.

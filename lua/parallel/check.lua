@@ -221,15 +221,12 @@ local function size (value)
   if n > 0x7fffffff then return "an integer from 1 to 2147483647" end
 end
 
---- Workers of a pool, at most (RS_WORKERS_MAX): no machine has more threads.
-local MOST_WORKERS <const> = 65536
-
----@param value any
----@return string?
-local function workers (value)
-  if size(value) ~= nil or value > MOST_WORKERS then
-    return "an integer from 1 to " .. MOST_WORKERS
-  end
+--- Make the test of an option that is a number or a flag: the bounds are those
+--- of the library.
+---@param name string  one of those in `core.options`
+---@return fun(value: any): string?
+local function bounds (name)
+  return function (value) return core.expected(name, value) end
 end
 
 ---@param value any
@@ -250,6 +247,7 @@ end
 local function name (value)
   if type(value) ~= "string" then return "a string" end
   if value == "" then return "a string that is not empty" end
+  if value:find("\0", 1, true) then return "a string without '\\0'" end
 end
 
 --- Test a time to wait: 0 or more seconds, and 'math.huge' for no limit.
@@ -260,21 +258,6 @@ local function seconds (value)
   return "a non-negative number of seconds"
 end
 
---- Test a time limit: more than 0 seconds.
----@param value any
----@return string?
-local function limit (value)
-  if type(value) == "number" and value > 0 then return nil end
-  return "a positive number of seconds"
-end
-
----@param value any
----@return string?
-local function count (value)
-  local n = type(value) == "number" and math.tointeger(value)
-  if not n or n < 0 or n > 0x7fffffff then return "a non-negative integer" end
-end
-
 --- Bytes by the letter that ends a size.
 ---@type table<string, integer>
 local UNITS <const> = { [""] = 1, K = 1 << 10, M = 1 << 20, G = 1 << 30 }
@@ -283,16 +266,14 @@ local UNITS <const> = { [""] = 1, K = 1 << 10, M = 1 << 20, G = 1 << 30 }
 ---@param value any  an integer, or a text such as "64M" or "1.5 GiB"
 ---@return integer?
 local function to_bytes (value)
-  local n, unit = value, ""
   if type(value) == "string" then
-    n, unit = value:upper():match "^%s*(%d*%.?%d*)%s*([KMG]?)I?B?%s*$"
-    n = tonumber(n)
+    local n <const>, unit <const> =
+      value:upper():match "^%s*(%d*%.?%d*)%s*([KMG]?)I?B?%s*$"
+    local number <const> = tonumber(n)
+    value = number and math.floor(number * (UNITS[unit] + 0.0))
   end
-  if type(n) ~= "number" or not (n > 0 and n * UNITS[unit] < 2^62) then
-    return nil
-  end
-  local bytes = type(value) == "string" and math.floor(n * UNITS[unit]) or n
-  return bytes >= 1 and math.tointeger(bytes) or nil
+  local n <const> = type(value) == "number" and math.tointeger(value)
+  return n and n >= 1 and n or nil
 end
 
 ---@param value any
@@ -301,13 +282,6 @@ local function bytes (value)
   if to_bytes(value) == nil then
     return "a size in bytes, such as 1048576 or '64M',"
   end
-end
-
----@param value any
----@return string?
-local function priority (value)
-  local n = type(value) == "number" and math.tointeger(value)
-  if not n or n < -10 or n > 10 then return "an integer from -10 to 10" end
 end
 
 --- Make a test for a value that is one of a few words.
@@ -463,10 +437,8 @@ local check = {
   precedes = precedes,
   public = public,
   read = read,
+  bounds = bounds,
   bytes = bytes,
-  count = count,
-  limit = limit,
-  priority = priority,
   to_bytes = to_bytes,
   bad_option = bad_option,
   bad_self = bad_self,
@@ -485,7 +457,6 @@ local check = {
   size = size,
   text = text,
   unknown_option = unknown_option,
-  workers = workers,
 }
 
 return check

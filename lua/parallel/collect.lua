@@ -33,7 +33,7 @@ local math, require, table = math, require, table
 ---@field max_failures? integer  start nothing more once so many items failed
 
 local OWN <const> = {
-  max_failures = check.size,
+  max_failures = check.bounds "max_failures",
   on_error = check.one_of("stop", "continue"),
 }
 

@@ -94,7 +94,7 @@ local OWN <const> = {
   fn = check.code,
   isolation = isolation,
   items = check.list,
-  limit = check.workers,
+  limit = check.bounds "max",
   repeats = check.size,
 }
 

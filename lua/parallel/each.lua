@@ -17,7 +17,7 @@ local require, setmetatable, table = require, setmetatable, table
 ---@field max_failures? integer  start nothing more once so many items failed
 
 local OWN <const> = {
-  max_failures = check.size,
+  max_failures = check.bounds "max_failures",
   on_error = check.one_of("stop", "continue"),
   ordered = check.flag,
 }

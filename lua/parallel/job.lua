@@ -265,7 +265,7 @@ end
 local function submit (pool, wait, given, fn, list)
   local streams <const> = options.streams_of(pool, given.streams)
   local described <const> = { name = given.name, streams = streams }
-  limits.add(described, given)
+  limits.add("call", described, given)
   return start(pool, wait, streams, fn, described,
                table.unpack(list, 1, list.n))
 end

@@ -2,8 +2,9 @@
 --- Limits of jobs and runspaces: times, attempts, sizes.
 
 local check = require "parallel.check"
+local _, core = ...  -- parallel.core
 
-local ipairs, math, next, type = ipairs, math, next, type
+local ipairs, next, type = ipairs, next, type
 
 --- Limits of a job, or of each item of a call.
 ---@class parallel.Limits
@@ -72,59 +73,43 @@ local function check_limits (verb, given)
   end
 end
 
---- Tests of the options of a call, as `options.read` takes them.
----@type table<string, fun(value: any): string?, string?>
-local CALL <const> = {
-  deadline = check.limit,
-  priority = check.priority,
-  retries = check.count,
-  retry_on = retry_on,
-  timeout = check.limit,
-}
-
---- Tests of the options of a pool.
----@type table<string, fun(value: any): string?>
-local RUNSPACE <const> = {
-  instructions = check.size,
-  max_bytes = check.bytes,
-  max_tasks = check.size,
-  memory = check.bytes,
-}
-
----@param seconds number?
----@return number?
-local function finite (seconds)
-  return seconds ~= math.huge and seconds or nil
-end
-
---- Add the limits of a call to 'target', for `core`.
----@param target table
----@param given parallel.Limits
----@return table target
-local function add (target, given)
-  target.timeout = finite(given.timeout)
-  target.deadline = finite(given.deadline)
-  target.priority = given.priority
-  target.retries = given.retries
-  local words <const> = given.retry_on
-  if words ~= nil then
-    local mask = 0
-    for _, word in ipairs(type(words) == "table" and words or { words }) do
-      mask = mask | RETRY[word]
-    end
-    target.retry_on = mask
+--- Make the tests of a group of options, as `options.read` takes them.
+---@param group string  in `core.options`
+---@return table<string, fun(value: any): string?, string?>
+local function tests (group)
+  local made <const> = {}
+  for name, kind in next, core.options[group] do
+    made[name] = kind == "bytes" and check.bytes or check.bounds(name)
   end
-  return target
+  return made
 end
 
---- Add the limits of the runspaces of a pool to 'target', for `core`.
+local CALL <const>, RUNSPACE <const> = tests "call", tests "runspace"
+CALL.retry_on = retry_on
+
+--- Turn the words of `retry_on` into RS_RETRY_ bits.
+---@param words string|string[]
+---@return integer
+local function to_bits (words)
+  local bits = 0
+  for _, word in ipairs(type(words) == "table" and words or { words }) do
+    bits = bits | RETRY[word]
+  end
+  return bits
+end
+
+--- Add the options of a group to 'target', for `core`.
+---@param group string  in `core.options`
 ---@param target table
----@param given parallel.RunspaceLimits
+---@param given table
 ---@return table target
-local function add_runspace (target, given)
-  for name in next, RUNSPACE do
+local function add (group, target, given)
+  for name, kind in next, core.options[group] do
     local value <const> = given[name]
-    if value ~= nil then target[name] = check.to_bytes(value) end
+    if value ~= nil then
+      target[name] = name == "retry_on" and to_bits(value)
+                     or kind == "bytes" and check.to_bytes(value) or value
+    end
   end
   return target
 end
@@ -133,6 +118,6 @@ return {
   CALL = CALL,
   RUNSPACE = RUNSPACE,
   add = add,
-  add_runspace = add_runspace,
   check = check_limits,
+  tests = tests,
 }

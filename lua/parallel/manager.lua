@@ -280,7 +280,7 @@ local new = check.public("parallel.manager([max])", 1, function (max)
   local pool = require("parallel.pool").functions.pool { max = max }
   return setmetatable({ pool = pool, jobs = {}, order = {} }, manager)
 end, function (max)
-  local expected <const> = max ~= nil and check.workers(max) or nil
+  local expected <const> = max ~= nil and core.expected("max", max) or nil
   if expected ~= nil then
     check.bad_argument("manager", "max", expected, max)
   end

@@ -14,7 +14,7 @@ local error, require, table = error, require, table
 ---       failed
 
 local OWN <const> = {
-  max_failures = check.size,
+  max_failures = check.bounds "max_failures",
   on_error = check.one_of("stop", "continue"),
 }
 

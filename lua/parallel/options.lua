@@ -81,8 +81,8 @@ end
 ---@type table<string, fun(value: any): string?, string?>
 local COMMON <const> = {
   arguments = by_position,
-  chunk = check.size,
-  limit = check.size,
+  chunk = check.bounds "chunk",
+  limit = check.bounds "limit",
   name = check.name,
   params = by_name,
   progress = progress,

@@ -28,14 +28,17 @@ local NO_SIGNAL <const> = -1
 ---@field signal? integer|"none"  signal that stops a job; default SIGURG; with
 ---       "none" a job stops where it looks whether it is to stop
 
-local QUEUE <const> = { bytes = check.bytes, jobs = check.size }
+--- RS_WORKERS_MAX of runspace.h
+local MOST_WORKERS <const> = 65536
+
+local QUEUE <const> = limits.tests "queue"
 
 --- Test the option `queue`: a number of jobs, or a table of jobs and bytes.
 ---@param value any
 ---@return string? expected
 ---@return string? wrong
 local function queue (value)
-  if check.size(value) == nil then return nil end
+  if QUEUE.jobs(value) == nil then return nil end
   local expected <const> = "a positive integer, or a table of jobs and bytes,"
   if type(value) ~= "table" then return expected end
   for name, limit in next, value do
@@ -58,15 +61,11 @@ local function signal (value)
   end
 end
 
-local OWN <const> = {
-  idle = check.seconds,
-  max = check.workers,
-  min = check.workers,
-  pin = check.flag,
-  queue = queue,
-  signal = signal,
-  streams = options.streams,
-}
+local OWN <const> = limits.tests "pool"
+OWN.idle = check.seconds
+OWN.queue = queue
+OWN.signal = signal
+OWN.streams = options.streams
 
 --- Return the default of the option `max`.
 ---@return integer
@@ -74,27 +73,27 @@ local function default_max ()
   return core.workers ~= nil and core.workers() or core.cpus()
 end
 
----@param min integer?
 ---@param max integer?
 ---@param given table
 ---@param said parallel.InitialState|parallel.InitialStateOptions
 ---@return parallel.Pool
-local function open (min, max, given, said)
+local function open (max, given, said)
+  local min <const> = given.min or 1
   local idle = given.idle
   if idle == 0 then idle = 1e-9 end  -- for `core`, 0 means the default
-  local limit = given.queue
-  if type(limit) ~= "table" then limit = { jobs = limit } end
-  local pool = core.pool(limits.add_runspace({
-    min = min or 1,
-    max = max or math.max(min or 1, default_max()),
+  local queued <const> = given.queue
+  local own <const> = {
     idle = idle,
     reset = given.reset or "globals",
     initial_state = initial_state.make(said),
-    queue_jobs = limit.jobs,
-    queue_bytes = check.to_bytes(limit.bytes),
-    pin = given.pin,
+    queue = type(queued) == "table" and limits.add("queue", {}, queued)
+            or { jobs = queued },
     signal = given.signal == "none" and NO_SIGNAL or given.signal,
-  }, given))
+  }
+  limits.add("pool", own, given)
+  limits.add("runspace", own, given)
+  own.min, own.max = min, max or math.max(min, default_max())
+  local pool <const> = core.pool(own)
   pool:set_streams(given.streams)
   return pool
 end
@@ -105,12 +104,11 @@ end
 ---@param said? parallel.InitialState|parallel.InitialStateOptions
 ---@return parallel.Pool
 local function open_for (verb, given, said)
-  return open(nil, given.limit and math.min(given.limit, 65536), given,
+  return open(given.limit and math.min(given.limit, MOST_WORKERS), given,
               said or initial_state.read(verb, given))
 end
 
 ---@param given any
----@return integer? min
 ---@return integer? max
 ---@return table given
 ---@return parallel.InitialState|parallel.InitialStateOptions said
@@ -139,8 +137,7 @@ local function prepare (given)
     check.misuse("bad option 'min' to 'pool' (" .. min
                  .. " workers are more than 'max', " .. max .. ")")
   end
-  return min and math.tointeger(min), max and math.tointeger(max), given,
-         initial_state.read("pool", given)
+  return max, given, initial_state.read("pool", given)
 end
 
 --- Open a pool.  Its first `min` workers are started before this returns.  If

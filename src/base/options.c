@@ -19,7 +19,8 @@
 
 /* -------------------------------------------------------------------- rows */
 
-/* A row for a field of the struct 'in'; a whole number from 1 on. */
+/* Rows for a field of the struct 'in'.  The type has to be that of the field.
+   ANY: a whole number from 1 on. */
 #define SECONDS(in, name) { #name, offsetof(in, name), RS_OPTION_SECONDS, \
                             0, 0, "a positive number of seconds" }
 #define NUMBER(in, name, type, least, most) \
@@ -29,8 +30,7 @@
                          0, 1, "true or false" }
 #define END { NULL, 0, RS_OPTION_FLAG, 0, 0, NULL }
 
-/* What bounds a call: in rs_job_options, and in rs_batch_options.  All bits
-   below RS_RETRY_ALL have a meaning. */
+/* Numbers up to RS_RETRY_ALL are good, since each bit has a meaning. */
 #define CALL_LIMITS(in) \
   SECONDS(in, timeout), \
   SECONDS(in, deadline), \
@@ -42,7 +42,7 @@
 
 const rs_option rs_call_limits[] = { CALL_LIMITS(rs_job_options) };
 
-static const rs_option batch_limits[] = { CALL_LIMITS(rs_batch_options) };
+const rs_option rs_batch_limits[] = { CALL_LIMITS(rs_batch_options) };
 
 const rs_option rs_batch_numbers[] = {
   NUMBER(rs_batch_options, limit, UNSIGNED, 1, UINT_MAX),
@@ -163,17 +163,17 @@ check_rows (const rs_option *o, const void *options, rs_error *err)
     rs_option_expect(o, v, text);
     return rs_fail(err, RS_EINVAL, "%s (%.15g) is not %s%s", o->name, value,
                    text, o->type == RS_OPTION_SECONDS || o->least > 0
-                         ? ", nor 0 for the default" : "");
+                         ? ", nor 0, the default" : "");
   }
   return RS_OK;
 }
 
 void
-rs_batch_limits (const rs_batch_options *options, rs_job_options *out)
+rs_batch_limits_get (const rs_batch_options *options, rs_job_options *out)
 {
-  for (int i = 0; batch_limits[i].name != NULL; i++)
+  for (int i = 0; rs_batch_limits[i].name != NULL; i++)
     rs_option_set(&rs_call_limits[i], out,
-                  rs_option_get(&batch_limits[i], options));
+                  rs_option_get(&rs_batch_limits[i], options));
 }
 
 /* ------------------------------------------------------------------ checks */
@@ -311,7 +311,7 @@ rs_check_batch_options (const rs_batch_options *given, rs_batch_options *room,
     return &defaults;
   if (read_sized(given, room, sizeof *room, "rs_batch_options", err) != RS_OK)
     return NULL;
-  if (check_rows(batch_limits, room, err) != RS_OK
+  if (check_rows(rs_batch_limits, room, err) != RS_OK
       || check_rows(rs_batch_numbers, room, err) != RS_OK
       || check_work(room->name, room->listen, err) != RS_OK)
     return NULL;

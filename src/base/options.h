@@ -40,13 +40,18 @@ typedef struct rs_option {
   const char *expected;  /* what a value shall be; NULL: made from the rest */
 } rs_option;
 
-extern const rs_option rs_call_limits[];      /* in rs_job_options */
-extern const rs_option rs_batch_numbers[];    /* in rs_batch_options: beside
-                                                 the limits of its calls */
-extern const rs_option rs_runspace_limits[];  /* in rs_pool_options */
-extern const rs_option rs_pool_numbers[];     /* there, too */
-extern const rs_option rs_queue_limits[];     /* there, too: 'queue_jobs' is
-                                                 'jobs' of 'queue' in Lua */
+/* What bounds a call: in rs_job_options; the same in rs_batch_options. */
+extern const rs_option rs_call_limits[];
+extern const rs_option rs_batch_limits[];
+
+/* What else rs_batch_options has. */
+extern const rs_option rs_batch_numbers[];
+
+/* What bounds a runspace; what else rs_pool_options has.  'queue_jobs' there
+   is 'jobs' of the table 'queue' in Lua. */
+extern const rs_option rs_runspace_limits[];
+extern const rs_option rs_pool_numbers[];
+extern const rs_option rs_queue_limits[];
 
 /* A value: 'seconds' by RS_OPTION_SECONDS, else 'n'. */
 typedef union rs_option_value {
@@ -106,7 +111,8 @@ const rs_sandbox *rs_check_sandbox (const rs_sandbox *given, rs_sandbox *room,
                                     rs_error *err);
 
 /* Set in 'out' what bounds the calls of a batch with these options. */
-void rs_batch_limits (const rs_batch_options *options, rs_job_options *out);
+void rs_batch_limits_get (const rs_batch_options *options,
+                          rs_job_options *out);
 
 /*
  * Copy the struct 'known', of 'full' bytes, to the caller of a '_sized'

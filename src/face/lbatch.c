@@ -9,6 +9,7 @@
 
 #include "base/finalize.h"
 #include "base/level.h"
+#include "face/loptions.h"
 #include "pool/face.h"
 
 /* Seconds after which a slow iterator's items are sent, however few. */
@@ -123,17 +124,6 @@ count_items (lua_Integer from, lua_Integer last)
   return rs_clip_size((lua_Unsigned) last - (lua_Unsigned) from + 1);
 }
 
-/* [-0, +0, e]  Return the field 'name' of the options at 3 as a count; 0 if it
-   is nil. */
-static size_t
-count_field (lua_State *L, const char *name)
-{
-  lua_getfield(L, 3, name);
-  const lua_Integer n = luaL_optinteger(L, -1, 0);
-  lua_pop(L, 1);
-  return n > 0 ? rs_clip_size((lua_Unsigned) n) : 0;
-}
-
 /* [-0, +0, e]  Return 'flag' if the field 'name' of the options at 3 is true,
    and else 0. */
 static unsigned
@@ -162,17 +152,6 @@ call_event (lua_State *L, const char *function, rs_batch *batch, int handle)
   lua_settop(L, value - 1);
 }
 
-/* [-0, +0, e]  Return the field 'name' of the options at 3 as a number; 0 if
-   it is nil. */
-static double
-number_field (lua_State *L, const char *name)
-{
-  lua_getfield(L, 3, name);
-  const double n = luaL_optnumber(L, -1, 0);
-  lua_pop(L, 1);
-  return n;
-}
-
 int
 rs_lua_batch (lua_State *L)
 {
@@ -181,21 +160,13 @@ rs_lua_batch (lua_State *L)
   rs_error err;
   luaL_checktype(L, OPTIONS, LUA_TTABLE);
   const int nargs = lua_gettop(L) - OPTIONS;
-  const size_t limit = count_field(L, "limit");
   rs_batch_options o = {
-    .limit = limit < 65536 ? (unsigned) limit : 65536,
-    .chunk = count_field(L, "chunk"),
-    .total = count_field(L, "total"),
     .flags = flag_field(L, "records", RS_BATCH_RECORDS)
            | flag_field(L, "continue", RS_BATCH_CONTINUE)
            | flag_field(L, "eager", RS_BATCH_EAGER),
-    .timeout = number_field(L, "timeout"),
-    .deadline = number_field(L, "deadline"),
-    .retries = (unsigned) count_field(L, "retries"),
-    .retry_on = (unsigned) count_field(L, "retry_on"),
-    .max_failures = count_field(L, "max_failures"),
-    .priority = (int) number_field(L, "priority"),
   };
+  rs_read_options(L, OPTIONS, rs_batch_limits, &o);
+  rs_read_options(L, OPTIONS, rs_batch_numbers, &o);
   o.events = rs_lua_events(L);
   lua_getfield(L, OPTIONS, "streams");
   o.listen = rs_check_streams(L, lua_gettop(L));

@@ -22,6 +22,7 @@
 #include "base/escape.h"
 #include "base/level.h"
 #include "face/lhandle.h"
+#include "face/loptions.h"
 #include "face/lua_files.h"
 
 /* -------------------------------------------------------------- the C part */
@@ -287,6 +288,7 @@ open_core (lua_State *L)
     { "cpus", cpus },
     { "default_pool", rs_lua_default_pool },
     { "escape", escape },
+    { "expected", rs_lua_expected },
     { "fileno", rs_lua_fileno },
     { "help", rs_lua_help },
     { "in_runspace", in_runspace },
@@ -326,6 +328,7 @@ open_core (lua_State *L)
   lua_pushstring(L, rs_version());
   lua_setfield(L, -2, "version");
   set_names(L);
+  rs_set_options(L);
   rs_open_pool_type(L);
   lua_setfield(L, -2, "pool_methods");
   rs_open_job_type(L);

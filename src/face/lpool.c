@@ -6,12 +6,12 @@
  */
 #include "face/lhandle.h"
 
-#include <math.h>
 #include <string.h>
 
 #include <lualib.h>
 
 #include "base/level.h"
+#include "face/loptions.h"
 #include "lparallel.h"
 #include "pool/face.h"
 
@@ -211,17 +211,6 @@ rs_open_initial_state_type (lua_State *L)
 
 /* ------------------------------------------------------------------- pools */
 
-/* [-0, +0, e]  Return the field 'name' of the options at 1 as a count; 0 if it
-   is nil. */
-static unsigned
-count_field (lua_State *L, const char *name)
-{
-  lua_getfield(L, 1, name);
-  const lua_Integer n = luaL_optinteger(L, -1, 0);
-  lua_pop(L, 1);
-  return (unsigned) n;
-}
-
 /* [-0, +1, m]  Push the table whose weak keys are the handles of pools. */
 static void
 push_pools (lua_State *L)
@@ -329,25 +318,6 @@ open (lua_State *L, const rs_pool_options *options)
   return 1;
 }
 
-/* [-0, +0, e]  Return the field 'name' of the options at 1 as a count of 64
-   bits; 0 if it is nil. */
-static uint64_t
-large_field (lua_State *L, const char *name)
-{
-  lua_getfield(L, 1, name);
-  const lua_Integer n = luaL_optinteger(L, -1, 0);
-  lua_pop(L, 1);
-  return (uint64_t) n;
-}
-
-/* [-0, +0, e]  Return the field 'name' of the options at 1 as a 'size_t',
-   SIZE_MAX at most; 0 if it is nil. */
-static size_t
-size_field (lua_State *L, const char *name)
-{
-  return rs_clip_size(large_field(L, name));
-}
-
 /* [-0, +0, -]  Tell whether code in 'L' may open a pool that stops its jobs by
    'signal': a signal that is taken no longer does what it did in the process.
    Code in a sandbox may name only the default (0), RS_NO_SIGNAL, and the
@@ -371,19 +341,12 @@ rs_lua_pool (lua_State *L)
   static const char *const resets[] = { "globals", "none", "fresh", NULL };
   rs_pool_options o = { 0 };
   luaL_checktype(L, 1, LUA_TTABLE);
-  o.min = count_field(L, "min");
-  o.max = count_field(L, "max");
+  rs_read_options(L, 1, rs_pool_numbers, &o);
+  rs_read_options(L, 1, rs_runspace_limits, &o);
+  if (lua_getfield(L, 1, "queue") == LUA_TTABLE)
+    rs_read_options(L, lua_gettop(L), rs_queue_limits, &o);
   lua_getfield(L, 1, "idle");
-  const double idle = luaL_optnumber(L, -1, 0);
-  o.idle = isinf(idle) ? RS_FOREVER : idle;
-  o.memory = size_field(L, "memory");
-  o.instructions = large_field(L, "instructions");
-  o.max_tasks = large_field(L, "max_tasks");
-  o.max_bytes = size_field(L, "max_bytes");
-  o.queue_jobs = size_field(L, "queue_jobs");
-  o.queue_bytes = size_field(L, "queue_bytes");
-  lua_getfield(L, 1, "pin");
-  o.pin = lua_toboolean(L, -1);
+  o.idle = luaL_optnumber(L, -1, 0);
   lua_getfield(L, 1, "signal");
   o.signal = (int) luaL_optinteger(L, -1, 0);
   if (!may_take_signal(L, o.signal))
@@ -656,29 +619,9 @@ pool_await_room (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, e]  Read the options of a job, but for 'name' and 'guard', from the
-   table at 'index'. */
-static void
-read_job_options (lua_State *L, int index, rs_job_options *o)
-{
-  lua_getfield(L, index, "timeout");
-  o->timeout = luaL_optnumber(L, -1, 0);
-  lua_getfield(L, index, "deadline");
-  o->deadline = luaL_optnumber(L, -1, 0);
-  lua_getfield(L, index, "retries");
-  o->retries = (unsigned) luaL_optinteger(L, -1, 0);
-  lua_getfield(L, index, "retry_on");
-  o->retry_on = (unsigned) luaL_optinteger(L, -1, 0);
-  lua_getfield(L, index, "priority");
-  o->priority = (int) luaL_optinteger(L, -1, 0);
-  lua_getfield(L, index, "streams");
-  o->listen = rs_check_streams(L, lua_gettop(L));
-  lua_pop(L, 6);
-}
-
 /* pool:start(function or source, options or nil, ...)
      -> job | nil, "full"
-   options: name, streams, timeout, deadline, retries, retry_on, priority;
+   options: name, streams, what bounds a call (rs_call_limits);
      guard: a run guard (core.run_guard), which gets a reference to the job, so
        that an interrupt or a stop finds the job there at once */
 static int
@@ -696,13 +639,15 @@ pool_start (lua_State *L)
     lua_settop(L, OPTIONS);
   const int nargs = lua_gettop(L) - OPTIONS;
   if (lua_istable(L, OPTIONS)) {
-    read_job_options(L, OPTIONS, &o);
+    rs_read_options(L, OPTIONS, rs_call_limits, &o);
+    lua_getfield(L, OPTIONS, "streams");
+    o.listen = rs_check_streams(L, lua_gettop(L));
     lua_getfield(L, OPTIONS, "name");
     o.name = luaL_optstring(L, -1, NULL);
     lua_getfield(L, OPTIONS, "guard");
     guard = (rs_job **) rs_handle_test(L, lua_gettop(L), run_type);
     o.awaited = guard != NULL;
-    lua_pop(L, 2);  /* name and guard: the options anchor them */
+    lua_pop(L, 3);  /* the options anchor name and guard */
   }
   else
     o.listen = rs_check_streams(L, OPTIONS);

@@ -129,7 +129,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
                                 options->flags);
   batch->cost = -1;
   batch->id = rs_job_next_id();
-  rs_batch_limits(options, &batch->options);
+  rs_batch_limits_get(options, &batch->options);
   batch->options.name = batch->text;
   if (options->name == NULL)
     rs_job_make_name(batch->text, "batch", batch->id);

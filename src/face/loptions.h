@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * loptions.h - options in tables of Lua, by the rows of the library.
+ */
+#ifndef RS_LOPTIONS_H
+#define RS_LOPTIONS_H
+
+#include <lua.h>
+
+#include "base/options.h"
+
+/* [-0, +0, e]  Read the options that have a row from the table at 'index' into
+   the struct at 'out'; what is nil there stays as it is.  The Lua part has
+   checked the values ('core.expected'). */
+void rs_read_options (lua_State *L, int index, const rs_option *rows,
+                      void *out);
+
+/* [-0, +0, m]  Set 'options' in the table on top: names of the options by
+   group, each with its kind, "seconds", "bytes", "flag" or "whole". */
+void rs_set_options (lua_State *L);
+
+/* Function of the C part, for Lua:
+   (name, value) -> what is expected, or nil for a good value */
+int rs_lua_expected (lua_State *L);
+
+#endif
