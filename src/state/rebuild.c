@@ -11,7 +11,6 @@
 #include "base/level.h"
 #include "state/cancel.h"
 #include "value/decoder.h"
-#include "value/small.h"
 #include "base/status.h"
 
 /* Fields of the table that the message handler leaves. */

@@ -17,7 +17,6 @@
 #include "base/finalize.h"
 #include "base/status.h"
 #include "value/encoder.h"
-#include "value/small.h"
 
 enum {
   RECENT = 4,             /* messages that are kept */

@@ -28,7 +28,6 @@
 #include "base/level.h"
 #include "base/stack.h"
 #include "value/mask.h"
-#include "value/small.h"
 #include "value/wire.h"
 
 /* ---------------------------------------------------------------- reading */
@@ -103,17 +102,6 @@ push_bytes (rs_decoder *d, lua_State *L, size_t n)
   d->at += n;
 }
 
-static inline __attribute__ ((always_inline)) lua_Integer
-get_integer (rs_decoder *d, lua_State *L, unsigned size)
-{
-  int64_t v;
-  need(d, L, size);
-  if (!rs_wire_get_integer(d->data + d->at, d->size - d->at, size, &v))
-    rs_decoder_bad(d, L, "an integer longer than it has to be");
-  d->at += size;
-  return v;
-}
-
 /* ---------------------------------------------------------------- objects */
 
 /* Make room on the stack for this level, and for some inner ones. */
@@ -178,24 +166,21 @@ rs_decoder_ref (rs_decoder *d, lua_State *L)
 
 /* ------------------------------------------------------------------- runs */
 
-/* Read how many numbers the run has, behind its tag. */
-static size_t
+/* Begin to read the run whose tag is next. */
+static void
 begin_run (rs_decoder *d, lua_State *L)
 {
-  need(d, L, 4);
-  const size_t n = rs_wire_get32(d->data + d->at);
-  d->at += 4;
-  if (n == 0)
-    rs_decoder_bad(d, L, "a run of no numbers");
-  if (n > (d->size - d->at) / 8)
-    rs_decoder_bad(d, L, "cut short");
-  return n;
-}
-
-static inline bool
-is_run (unsigned tag)
-{
-  return tag == RS_TAG_INTEGERS || tag == RS_TAG_FLOATS;
+  const size_t left = d->size - d->at;
+  const size_t n = rs_get_run(d->data + d->at, left);
+  if (n == 0) {
+    const bool none = left >= RS_WIRE_RUN
+                   && rs_wire_get32(d->data + d->at + 1) == 0;
+    d->at += left < RS_WIRE_RUN ? 1 : RS_WIRE_RUN;
+    rs_decoder_bad(d, L, none ? "a run of no numbers" : "cut short");
+  }
+  d->run = d->data[d->at];
+  d->left = n;
+  d->at += RS_WIRE_RUN;
 }
 
 /* [-0, +0, m]  Assign the next 'n' numbers of the run to the fields from
@@ -206,14 +191,7 @@ assign_run (rs_decoder *d, lua_State *L, int index, lua_Integer first,
 {
   const unsigned char *from = d->data + d->at;
   for (size_t i = 0; i < n; i++, from += 8) {
-    const uint64_t bits = rs_wire_get64(from);
-    if (d->run == RS_TAG_INTEGERS)
-      lua_pushinteger(L, (lua_Integer) bits);
-    else {
-      lua_Number v;
-      memcpy(&v, &bits, sizeof v);
-      lua_pushnumber(L, v);
-    }
+    rs_get_packed(L, from, d->run);
     lua_rawseti(L, index, first + (lua_Integer) i);
   }
   d->at += 8 * n;
@@ -258,55 +236,20 @@ end_quiet (rs_decoder *d, lua_State *L)
 
 /* ----------------------------------------------------------------- values */
 
-/* [-0, +1, m]  Push the next value if it is of a frequent kind, and surely all
-   there.  False for any other value, which is for 'rs_decode_any'. */
+/* [-0, +(0|1), m]  Push the next value if it is a scalar. */
 static inline __attribute__ ((always_inline)) bool
-push_plain (rs_decoder *d, lua_State *L)
+push_scalar (rs_decoder *d, lua_State *L)
 {
-  const size_t left = d->size - d->at;
-  if (left < 9)
-    return false;
-  const unsigned char *const from = d->data + d->at;
-  const unsigned tag = from[0];
-  if (tag <= RS_WIRE_SMALL_MAX) {
-    lua_pushinteger(L, (lua_Integer) tag);
-    d->at++;
-    return true;
-  }
-  if (tag <= RS_TAG_STRING_SHORT + RS_WIRE_SHORT_MAX) {
-    const size_t size = tag - RS_TAG_STRING_SHORT;
-    if (size >= left)
-      return false;
-    lua_pushlstring(L, (const char *) from + 1, size);
-    d->at += 1 + size;
-    return true;
-  }
-  if (tag == RS_TAG_FLOAT) {
-    const uint64_t bits = rs_wire_get64(from + 1);
-    lua_Number v;
-    memcpy(&v, &bits, sizeof v);
-    lua_pushnumber(L, v);
-    d->at += 9;
-    return true;
-  }
-  if (tag >= RS_TAG_INTEGER && tag < RS_TAG_INTEGER + 8) {
-    d->at++;
-    lua_pushinteger(L, get_integer(d, L, tag - RS_TAG_INTEGER + 1));
-    return true;
-  }
-  if (tag == RS_TAG_FALSE || tag == RS_TAG_TRUE) {
-    lua_pushboolean(L, tag == RS_TAG_TRUE);
-    d->at++;
-    return true;
-  }
-  return false;
+  const size_t n = rs_get_scalar(L, d->data + d->at, d->size - d->at);
+  d->at += n;
+  return n > 0;
 }
 
 /* [-0, +1, e]  Push the next value. */
 static inline __attribute__ ((always_inline)) void
 decode_next (rs_decoder *d, lua_State *L)
 {
-  if (!push_plain(d, L))
+  if (!push_scalar(d, L))
     rs_decode_any(d, L);
 }
 
@@ -427,9 +370,8 @@ decode_metatable (rs_decoder *d, lua_State *L, int table, unsigned tag)
     rs_decoder_bad(d, L, "a metatable that is no table");
   d->metatables = true;
   /* A metatable has to be complete when 'set_metatable' looks into it. */
-  const bool open = tag != RS_TAG_TABLE_META && tag != RS_TAG_RECORD_META;
   if (own || d->objects == 0
-      || !(open || (d->forbidden & RS_MESSAGE_METHODS))) {
+      || !(rs_wire_is_open(tag) || (d->forbidden & RS_MESSAGE_METHODS))) {
     set_metatable(d, L, table, own);
     return;
   }
@@ -637,7 +579,7 @@ read_record (rs_decoder *d, lua_State *L, unsigned tag, record_keys *k,
     lua_rawset(L, table);
   }
   decode_pairs(d, L, table, hash);
-  if (tag != RS_TAG_RECORD)
+  if (rs_wire_has_metatable(tag))
     decode_metatable(d, L, table, tag);
   d->depth--;
 }
@@ -646,12 +588,6 @@ static void
 decode_record (rs_decoder *d, lua_State *L, unsigned tag, record_keys *k)
 {
   read_record(d, L, tag, k, false);
-}
-
-static bool
-is_record (unsigned tag)
-{
-  return tag >= RS_TAG_RECORD && tag <= RS_TAG_RECORD_META_OPEN;
 }
 
 static void decode_table (rs_decoder *d, lua_State *L, unsigned tag);
@@ -665,10 +601,8 @@ decode_array (rs_decoder *d, lua_State *L, int table, size_t n)
   for (size_t i = 1; i <= n; ) {
     need(d, L, 1);
     const unsigned tag = d->data[d->at];
-    if (is_run(tag)) {
-      d->run = tag;
-      d->at++;
-      d->left = begin_run(d, L);
+    if (rs_wire_is_run(tag)) {
+      begin_run(d, L);
       const size_t count = d->left;
       if (count > n - i + 1)
         rs_decoder_bad(d, L, "a run longer than its table");
@@ -676,7 +610,7 @@ decode_array (rs_decoder *d, lua_State *L, int table, size_t n)
       i += count;
       continue;
     }
-    if (is_record(tag)) {
+    if (rs_wire_is_record(tag)) {
       d->at++;
       decode_record(d, L, tag, &k);
       k.records++;
@@ -714,7 +648,7 @@ read_table (rs_decoder *d, lua_State *L, unsigned tag, bool later)
     lua_settop(L, table);
   }
   decode_pairs(d, L, table, hash);
-  if (tag != RS_TAG_TABLE)
+  if (rs_wire_has_metatable(tag))
     decode_metatable(d, L, table, tag);
   d->depth--;
 }
@@ -725,17 +659,26 @@ decode_table (rs_decoder *d, lua_State *L, unsigned tag)
   read_table(d, L, tag, false);
 }
 
-/* [-0, +1, e]  Push a table that is sent with its contents. */
-static void
-decode_plain_table (rs_decoder *d, lua_State *L, unsigned tag)
+/* Read the shapes that are defined behind 'tag', if that is the tag of one.
+   Returns the tag of the value. */
+static unsigned
+pass_shapes (rs_decoder *d, lua_State *L, unsigned tag)
 {
   while (tag == RS_TAG_SHAPE) {
     read_shape(d, L, d->at);
     tag = rs_decoder_byte(d, L);
   }
-  if (is_record(tag))
+  return tag;
+}
+
+/* [-0, +1, e]  Push a table that is sent with its contents. */
+static void
+decode_plain_table (rs_decoder *d, lua_State *L, unsigned tag)
+{
+  tag = pass_shapes(d, L, tag);
+  if (rs_wire_is_record(tag))
     decode_record(d, L, tag, NULL);
-  else if (tag >= RS_TAG_TABLE && tag <= RS_TAG_TABLE_META_OPEN)
+  else if (rs_wire_is_table(tag))
     decode_table(d, L, tag);
   else {
     d->at--;
@@ -853,16 +796,12 @@ decode_marked (rs_decoder *d, lua_State *L)
 static void
 fill_table (rs_decoder *d, lua_State *L)
 {
-  unsigned tag = rs_decoder_byte(d, L);
-  while (tag == RS_TAG_SHAPE) {
-    read_shape(d, L, d->at);
-    tag = rs_decoder_byte(d, L);
-  }
+  const unsigned tag = pass_shapes(d, L, rs_decoder_byte(d, L));
   d->promised -= RS_WIRE_BODY;
   d->depth++;
-  if (is_record(tag))
+  if (rs_wire_is_record(tag))
     read_record(d, L, tag, NULL, true);
-  else if (tag >= RS_TAG_TABLE && tag <= RS_TAG_TABLE_META_OPEN)
+  else if (rs_wire_is_table(tag))
     read_table(d, L, tag, true);
   else {
     d->at--;
@@ -951,103 +890,109 @@ decode_pointer (rs_decoder *d, lua_State *L, unsigned tag)
   }
 }
 
-void
-rs_decode_any (rs_decoder *d, lua_State *L)
+/* [-0, +1, m]  Push a string too long for its size to be in the tag. */
+static void
+decode_string (rs_decoder *d, lua_State *L)
 {
-  need(d, L, 1);
-  unsigned tag = d->data[d->at++];
-  while (tag == RS_TAG_SHAPE) {
-    read_shape(d, L, d->at);
-    tag = rs_decoder_byte(d, L);
+  const size_t size = get_size(d, L);
+  if (size <= RS_WIRE_SHORT_MAX)
+    rs_decoder_bad(d, L, "a string longer than it has to be");
+  if (size >= QUIET_FROM)
+    end_quiet(d, L);  /* room may come from garbage strings */
+  push_bytes(d, L, size);
+}
+
+/* [-0, +1, -]  Push the environment. */
+static void
+decode_env (rs_decoder *d, lua_State *L)
+{
+  if (d->forbidden & RS_MESSAGE_METHODS)
+    rs_decoder_bad(d, L, "the globals are not accepted here");
+  rs_env_push(L);
+}
+
+/* Refuse the tag behind which the decoder is: a scalar that could not be read,
+   or no tag of a value. */
+static _Noreturn void
+refuse_tag (rs_decoder *d, lua_State *L, unsigned tag)
+{
+  const int size = rs_wire_scalar_size(tag);
+  if (size < 0) {
+    d->at--;
+    rs_decoder_bad(d, L, "no such kind of value");
   }
-  if (tag <= RS_WIRE_SMALL_MAX) {
-    lua_pushinteger(L, (lua_Integer) tag);
-    return;
-  }
-  if (tag <= RS_TAG_STRING_SHORT + RS_WIRE_SHORT_MAX) {
-    const size_t size = tag - RS_TAG_STRING_SHORT;
-    need(d, L, size);
-    push_bytes(d, L, size);
-    return;
-  }
-  if (tag >= RS_TAG_INTEGER && tag < RS_TAG_INTEGER + 8) {
-    lua_pushinteger(L, get_integer(d, L, tag - RS_TAG_INTEGER + 1));
-    return;
-  }
+  need(d, L, (size_t) size);
+  rs_decoder_bad(d, L, "an integer longer than it has to be");
+}
+
+/* [-0, +1, e]  Push the value behind the tag, which is not a scalar. */
+static void
+decode_other (rs_decoder *d, lua_State *L, unsigned tag)
+{
   switch (tag) {
-    case RS_TAG_NIL:
-      lua_pushnil(L);
-      return;
-    case RS_TAG_FALSE:
-    case RS_TAG_TRUE:
-      lua_pushboolean(L, tag == RS_TAG_TRUE);
-      return;
-    case RS_TAG_FLOAT: {
-      const uint64_t bits = get_eight(d, L);
-      lua_Number v;
-      memcpy(&v, &bits, sizeof v);
-      lua_pushnumber(L, v);
-      return;
-    }
-    case RS_TAG_STRING: {
-      const size_t size = get_size(d, L);
-      if (size <= RS_WIRE_SHORT_MAX)
-        rs_decoder_bad(d, L, "a string longer than it has to be");
-      if (size >= QUIET_FROM)
-        end_quiet(d, L);  /* room may come from garbage strings */
-      push_bytes(d, L, size);
-      return;
-    }
+    case RS_TAG_STRING:
+      decode_string(d, L);
+      break;
     case RS_TAG_TABLE:
     case RS_TAG_TABLE_META:
     case RS_TAG_TABLE_META_OPEN:
       decode_table(d, L, tag);
-      return;
+      break;
     case RS_TAG_RECORD:
     case RS_TAG_RECORD_META:
     case RS_TAG_RECORD_META_OPEN:
       decode_record(d, L, tag, NULL);
-      return;
+      break;
     case RS_TAG_REF:
       rs_decoder_ref(d, L);
-      return;
+      break;
     case RS_TAG_NAMED:
       decode_named(d, L);
-      return;
+      break;
     case RS_TAG_ENV:
-      if (d->forbidden & RS_MESSAGE_METHODS)
-        rs_decoder_bad(d, L, "the globals are not accepted here");
-      rs_env_push(L);
-      return;
+      decode_env(d, L);
+      break;
     case RS_TAG_FUNCTION:
     case RS_TAG_FUNCTION_LATER:
       rs_decode_function(d, L, tag);
-      return;
+      break;
     case RS_TAG_LATER:
       decode_later(d, L);
-      return;
+      break;
     case RS_TAG_NAMED_TABLE:
       decode_named_table(d, L);
-      return;
+      break;
     case RS_TAG_COMMON:
       decode_marked(d, L);
-      return;
+      break;
     case RS_TAG_COMMON_REF:
       decode_common(d, L, false);
-      return;
+      break;
     case RS_TAG_CFUNCTION:
     case RS_TAG_POINTER:
       decode_pointer(d, L, tag);
-      return;
+      break;
     case RS_TAG_REBUILD:
       decode_rebuild(d, L);
-      return;
+      break;
     case RS_TAG_REPLACED:
       decode_replaced(d, L);
-      return;
+      break;
     default:
-      d->at--;
-      rs_decoder_bad(d, L, "no such kind of value");
+      refuse_tag(d, L, tag);
+  }
+}
+
+void
+rs_decode_any (rs_decoder *d, lua_State *L)
+{
+  while (!push_scalar(d, L)) {
+    const unsigned tag = rs_decoder_byte(d, L);
+    if (tag != RS_TAG_SHAPE) {
+      decode_other(d, L, tag);
+      return;
+    }
+    read_shape(d, L, d->at);
   }
 }
 
@@ -1114,10 +1059,9 @@ in_run (rs_decoder *d, lua_State *L)
   if (d->left > 0)
     return true;
   need(d, L, 1);
-  if (!is_run(d->data[d->at]))
+  if (!rs_wire_is_run(d->data[d->at]))
     return false;
-  d->run = d->data[d->at++];
-  d->left = begin_run(d, L);
+  begin_run(d, L);
   return true;
 }
 
@@ -1137,14 +1081,6 @@ rs_decode_one (rs_decoder *d, lua_State *L)
     set_late_metatables(d, L);
 }
 
-/* True for a value that is read with memory alone, and leaves no work half
-   done. */
-static bool
-is_scalar (unsigned tag)
-{
-  return tag <= RS_TAG_STRING || (tag & ~7u) == RS_TAG_INTEGER;
-}
-
 size_t
 rs_decode_scalars (rs_decoder *d, lua_State *L, int index, lua_Integer first,
                    size_t n)
@@ -1157,7 +1093,7 @@ rs_decode_scalars (rs_decoder *d, lua_State *L, int index, lua_Integer first,
       assign_run(d, L, index, field, count);
       i += count;
     }
-    else if (is_scalar(d->data[d->at])) {
+    else if (rs_wire_is_scalar(d->data[d->at])) {
       rs_decode_any(d, L);
       lua_rawseti(L, index, field);
       i++;
@@ -1166,6 +1102,26 @@ rs_decode_scalars (rs_decoder *d, lua_State *L, int index, lua_Integer first,
       break;
   }
   return i;
+}
+
+int
+rs_decode_small (lua_State *L, const rs_message *msg)
+{
+  if (msg->size < RS_WIRE_HEADER || msg->size > RS_SMALL_MAX
+      || !rs_wire_is_plain_header(msg->data))
+    return -1;
+  size_t at = RS_WIRE_HEADER;
+  int n = 0;
+  rs_level_room(L, (int) (msg->size - at) + LUA_MINSTACK, "too many values");
+  for (; at < msg->size; n++) {
+    const size_t size = rs_get_scalar(L, msg->data + at, msg->size - at);
+    if (size == 0) {
+      lua_pop(L, n);
+      return -1;
+    }
+    at += size;
+  }
+  return n;
 }
 
 int

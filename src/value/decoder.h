@@ -11,6 +11,7 @@
 #include "value/common.h"
 #include "value/message.h"
 #include "value/names.h"
+#include "value/scalar.h"
 #include "value/shape.h"
 #include "value/wire.h"
 
@@ -108,16 +109,22 @@ void rs_decoder_raw (rs_decoder *d, lua_State *L, void *bytes, size_t n);
 static inline void
 rs_decode_packed (rs_decoder *d, lua_State *L)
 {
-  const uint64_t bits = rs_wire_get64(d->data + d->at);
-  if (d->run == RS_TAG_INTEGERS)
-    lua_pushinteger(L, (lua_Integer) bits);
-  else {
-    lua_Number v;
-    memcpy(&v, &bits, sizeof v);
-    lua_pushnumber(L, v);
-  }
+  rs_get_packed(L, d->data + d->at, d->run);
   d->at += 8;
   d->left--;
+}
+
+/* True when the next value is there, and to make it takes little memory, and
+   nothing else. */
+static inline bool
+rs_decoder_is_plain (const rs_decoder *d)
+{
+  const unsigned char *const from = d->data + d->at;
+  const size_t left = d->size - d->at;
+  if (d->left > 0 || left == 0)
+    return d->left > 0;
+  return rs_wire_is_run(from[0]) ? rs_get_run(from, left) > 0
+                                 : rs_get_scalar(NULL, from, left) > 0;
 }
 
 /*
@@ -158,6 +165,13 @@ int rs_decode_all (lua_State *L, const rs_message *msg,
    sent. */
 int rs_decode_result (lua_State *L, const rs_message *msg,
                       const rs_message *function);
+
+enum { RS_SMALL_MAX = 96 };  /* most bytes of a small message */
+
+/* [-0, +n, m]  Push the values of a message of a few scalars, without a
+   decoder, which takes four times as long to get ready.  Returns how many, or
+   -1 for any other message. */
+int rs_decode_small (lua_State *L, const rs_message *msg);
 
 /* --------------------------------------- between decoder.c and function.c */
 

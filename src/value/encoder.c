@@ -24,6 +24,7 @@
 #include "base/stack.h"
 #include "base/status.h"
 #include "value/mask.h"
+#include "value/scalar.h"
 #include "value/wire.h"
 
 /* A message of so many bytes, or more, takes the buffer over without a
@@ -49,161 +50,12 @@ truncate (rs_encoder *e, size_t size)
   rs_shapes_truncate(e->shapes, size);
 }
 
-/* Make room for 'n' bytes.  Returns where they go, or NULL. */
-static inline unsigned char *
-room_for (rs_encoder *e, size_t n)
-{
-  rs_buf *const b = &e->buf;
-  if (b->room - b->size < n && !rs_buf_reserve(b, n))
-    return NULL;
-  return b->data + b->size;
-}
-
-static inline unsigned
-put_varint (unsigned char *to, size_t n)
-{
-  unsigned size = 0;
-  while (n >= 0x80) {
-    to[size++] = (unsigned char) (n | 0x80);
-    n >>= 7;
-  }
-  to[size++] = (unsigned char) n;
-  return size;
-}
-
 void
 rs_encoder_length (rs_encoder *e, size_t n)
 {
-  unsigned char *const at = room_for(e, RS_WIRE_VARINT);
+  unsigned char *const at = rs_buf_room(&e->buf, RS_WIRE_VARINT);
   if (at != NULL)
-    e->buf.size += put_varint(at, n);
-}
-
-static inline void
-put_integer (rs_encoder *e, lua_Integer v)
-{
-  unsigned char *const at = room_for(e, RS_WIRE_NUMBER);
-  if (at != NULL)
-    e->buf.size += rs_wire_put_integer(at, v);
-}
-
-/* Append a tag and the 8 bytes of 'bits'. */
-static inline void
-put_eight (rs_encoder *e, unsigned tag, uint64_t bits)
-{
-  unsigned char *const at = room_for(e, 9);
-  if (at == NULL)
-    return;
-  at[0] = (unsigned char) tag;
-  rs_wire_put64(at + 1, bits);
-  e->buf.size += 9;
-}
-
-/* End the run, if there is one. */
-static inline void
-end_run (rs_encoder *e, rs_packed *p)
-{
-  if (p->tag == 0)
-    return;
-  rs_wire_put32(e->buf.data + p->at + 1, p->count);
-  p->off = p->count < RS_WIRE_RUN_FROM;
-  p->tag = 0;
-}
-
-static bool
-begin_run (rs_encoder *e, rs_packed *p, unsigned tag)
-{
-  end_run(e, p);
-  unsigned char *const at = p->off ? NULL : room_for(e, RS_WIRE_RUN);
-  if (at == NULL)
-    return false;
-  at[0] = (unsigned char) tag;
-  *p = (rs_packed) { .tag = tag, .at = e->buf.size };
-  e->buf.size += RS_WIRE_RUN;
-  return true;
-}
-
-/* Append a number to a run of its kind.  False when it has to be sent
-   alone. */
-static inline bool
-put_packed (rs_encoder *e, rs_packed *p, unsigned tag, uint64_t bits)
-{
-  if ((p->tag != tag || p->count == UINT32_MAX) && !begin_run(e, p, tag))
-    return false;
-  unsigned char *const at = room_for(e, 8);
-  if (at != NULL) {
-    rs_wire_put64(at, bits);
-    e->buf.size += 8;
-    p->count++;
-  }
-  else if (p->count == 0) {  /* the run has no number: drop its tag */
-    e->buf.size = p->at;
-    p->tag = 0;
-  }
-  return true;
-}
-
-static inline void
-put_string (rs_encoder *e, const char *s, size_t size)
-{
-  unsigned char *at = room_for(e, size + 1 + RS_WIRE_VARINT);
-  if (at == NULL)
-    return;
-  const unsigned char *const start = at;
-  if (size <= RS_WIRE_SHORT_MAX)
-    *at++ = (unsigned char) (RS_TAG_STRING_SHORT + size);
-  else {
-    *at++ = RS_TAG_STRING;
-    at += put_varint(at, size);
-  }
-  memcpy(at, s, size);
-  e->buf.size += (size_t) (at - start) + size;
-}
-
-/* [-0, +0, -]  Append the number at 'index', to the run 'p' if that is
-   given. */
-static inline void
-put_number (rs_encoder *e, rs_packed *p, lua_State *L, int index)
-{
-  if (lua_isinteger(L, index)) {
-    const lua_Integer v = lua_tointegerx(L, index, NULL);
-    if (p == NULL || !put_packed(e, p, RS_TAG_INTEGERS, (uint64_t) v))
-      put_integer(e, v);
-  }
-  else {
-    const lua_Number v = lua_tonumberx(L, index, NULL);
-    uint64_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    if (p == NULL || !put_packed(e, p, RS_TAG_FLOATS, bits))
-      put_eight(e, RS_TAG_FLOAT, bits);
-  }
-}
-
-/* [-0, +0, -]  Append the value at 'index', of this type, if it is a
-   scalar. */
-static inline __attribute__ ((always_inline)) bool
-put_scalar (rs_encoder *e, lua_State *L, int index, int type)
-{
-  switch (type) {
-    case LUA_TNUMBER:
-      put_number(e, NULL, L, index);
-      return true;
-    case LUA_TSTRING: {
-      size_t size;
-      const char *const s = lua_tolstring(L, index, &size);
-      put_string(e, s, size);
-      return true;
-    }
-    case LUA_TBOOLEAN:
-      rs_buf_byte(&e->buf,
-                  lua_toboolean(L, index) ? RS_TAG_TRUE : RS_TAG_FALSE);
-      return true;
-    case LUA_TNIL:
-      rs_buf_byte(&e->buf, RS_TAG_NIL);
-      return true;
-    default:
-      return false;
-  }
+    e->buf.size += rs_put_varint(at, n);
 }
 
 static void
@@ -340,10 +192,10 @@ encode_ref (rs_encoder *e, unsigned id)
       if (o->id == id && o->rebuilt)
         return rs_encoder_refuse(e, "cannot transfer a value whose"
                                     " '__transfer' leads back to it");
-  unsigned char *const at = room_for(e, 1 + RS_WIRE_VARINT);
+  unsigned char *const at = rs_buf_room(&e->buf, 1 + RS_WIRE_VARINT);
   if (at != NULL) {
     at[0] = RS_TAG_REF;
-    e->buf.size += 1 + put_varint(at + 1, id);
+    e->buf.size += 1 + rs_put_varint(at + 1, id);
   }
   e->flags |= RS_MESSAGE_REFS;
   return RS_OK;
@@ -531,11 +383,11 @@ enum { MARKS_MAX = 200 };
 static void
 put_common (rs_encoder *e, lua_Integer n)
 {
-  unsigned char *const at = room_for(e, 1 + RS_WIRE_VARINT);
+  unsigned char *const at = rs_buf_room(&e->buf, 1 + RS_WIRE_VARINT);
   if (at == NULL)
     return;
   at[0] = RS_TAG_COMMON_REF;
-  e->buf.size += 1 + put_varint(at + 1, (size_t) n);
+  e->buf.size += 1 + rs_put_varint(at + 1, (size_t) n);
   e->flags |= RS_MESSAGE_COMMON;
 }
 
@@ -686,7 +538,7 @@ encode_key (rs_encoder *e, lua_State *L, int table, int index, fields *f)
   if (type == LUA_TSTRING) {
     size_t size;
     const char *const s = lua_tolstring(L, index, &size);
-    put_string(e, s, size);
+    rs_put_string(&e->buf, s, size);
     learn_key(e, L, index, f, size);
     if (size != sizeof mark - 1 || memcmp(s, mark, size) != 0)
       return RS_OK;
@@ -694,7 +546,7 @@ encode_key (rs_encoder *e, lua_State *L, int table, int index, fields *f)
     return encode_name(e, L, table, RS_NAMES_TABLE, &f->named);
   }
   f->learn = false;
-  if (put_scalar(e, L, index, type))
+  if (rs_put_scalar(&e->buf, L, index, type))
     return RS_OK;
   const int status = rs_encode_any(e, L, index);
   if (status == RS_EREFUSED)
@@ -707,7 +559,7 @@ encode_key (rs_encoder *e, lua_State *L, int table, int index, fields *f)
 static inline __attribute__ ((always_inline)) int
 encode_field (rs_encoder *e, lua_State *L, int key, int type)
 {
-  if (put_scalar(e, L, key + 1, type))
+  if (rs_put_scalar(&e->buf, L, key + 1, type))
     return RS_OK;
   const int status = type == LUA_TTABLE ? encode_table(e, L, key + 1)
                                         : rs_encode_any(e, L, key + 1);
@@ -731,12 +583,12 @@ encode_array (rs_encoder *e, lua_State *L, int index, fields *f)
         || (lua_Unsigned) lua_tointegerx(L, key, NULL) != (lua_Unsigned) n + 1)
       break;
     n++;
-    if (!rs_encode_packed(e, &packed, L, value)) {
+    if (!rs_packed_go_on(&packed, &e->buf, L, value)) {
       const int type = lua_type(L, value);
       if (type == LUA_TNUMBER && !packed.off)
-        put_number(e, &packed, L, value);
+        rs_packed_put(&packed, &e->buf, L, value);
       else {
-        end_run(e, &packed);
+        rs_packed_end(&packed, &e->buf);
         const int status = encode_field(e, L, key, type);
         if (status != RS_OK)
           return status;
@@ -744,7 +596,7 @@ encode_array (rs_encoder *e, lua_State *L, int index, fields *f)
     }
     lua_settop(L, key);
   } while (lua_next(L, index));
-  end_run(e, &packed);
+  rs_packed_end(&packed, &e->buf);
   if (n > UINT32_MAX)
     return RS_ENOMEM;
   f->array = (uint32_t) n;
@@ -841,7 +693,7 @@ define_shape (rs_encoder *e, rs_shape *s)
 {
   if (s->defined != 0)
     return true;
-  unsigned char *at = room_for(e, 2 + s->n * (1u + RS_SHAPE_KEY_MAX));
+  unsigned char *at = rs_buf_room(&e->buf, 2 + s->n * (1u + RS_SHAPE_KEY_MAX));
   if (at == NULL)
     return false;
   s->defined = e->buf.size;
@@ -866,7 +718,7 @@ encode_record (rs_encoder *e, lua_State *L, int index, rs_shape *shape,
   enum { SIZE = 10 };
   const int key = lua_gettop(L) - 1;
   unsigned char *at;
-  if (!define_shape(e, shape) || (at = room_for(e, SIZE)) == NULL)
+  if (!define_shape(e, shape) || (at = rs_buf_room(&e->buf, SIZE)) == NULL)
     return RS_ENOMEM;
   const size_t defined = shape->defined;
   f->header = e->buf.size;
@@ -925,7 +777,7 @@ encode_fields (rs_encoder *e, lua_State *L, int index, bool meta, fields *f)
   rs_shape *const shape = any ? find_shape(e, L, key) : NULL;
   if (shape != NULL)
     return encode_record(e, L, index, shape, meta, f);
-  unsigned char *at = room_for(e, SIZE);
+  unsigned char *at = rs_buf_room(&e->buf, SIZE);
   if (at == NULL)
     return RS_ENOMEM;
   at[0] = meta ? RS_TAG_TABLE_META : RS_TAG_TABLE;
@@ -1166,7 +1018,7 @@ encode_cfunction (rs_encoder *e, lua_State *L, int index)
   const lua_CFunction f = lua_tocfunction(L, index);
   uint64_t bits = 0;
   memcpy(&bits, &f, sizeof f);
-  put_eight(e, RS_TAG_CFUNCTION, bits);
+  rs_put_eight(&e->buf, RS_TAG_CFUNCTION, bits);
   return RS_OK;
 }
 
@@ -1211,7 +1063,7 @@ encode_pointer (rs_encoder *e, lua_State *L, int index)
                                " process");
   if (!null)
     e->flags |= RS_MESSAGE_LOCAL;
-  put_eight(e, RS_TAG_POINTER, (uintptr_t) lua_touserdata(L, index));
+  rs_put_eight(&e->buf, RS_TAG_POINTER, (uintptr_t) lua_touserdata(L, index));
   return RS_OK;
 }
 
@@ -1219,7 +1071,7 @@ int
 rs_encode_any (rs_encoder *e, lua_State *L, int index)
 {
   const int type = lua_type(L, index);
-  if (put_scalar(e, L, index, type))
+  if (rs_put_scalar(&e->buf, L, index, type))
     return RS_OK;
   if (type == LUA_TTABLE)
     return encode_table(e, L, index);
@@ -1381,11 +1233,8 @@ rs_encoder_start (rs_encoder *e)
 {
   if (e->buf.size > 0 || !rs_buf_reserve(&e->buf, PREFIX + RS_WIRE_HEADER))
     return;
-  unsigned char *const header = e->buf.data + PREFIX;
-  memset(e->buf.data, 0, PREFIX + RS_WIRE_HEADER);
-  header[0] = 'R';
-  header[1] = 'S';
-  header[RS_WIRE_AT_VERSION] = RS_WIRE_VERSION;
+  memset(e->buf.data, 0, PREFIX);
+  rs_wire_put_header(e->buf.data + PREFIX);
   e->buf.size = PREFIX + RS_WIRE_HEADER;
 }
 
@@ -1402,16 +1251,23 @@ rs_encoder_rewind (rs_encoder *e, const rs_mark *mark)
 void
 rs_encoder_raw (rs_encoder *e, const void *bytes, size_t n)
 {
-  end_run(e, &e->packed);
+  rs_packed_end(&e->packed, &e->buf);
   rs_buf_add(&e->buf, bytes, n);
+}
+
+void
+rs_encoder_nil (rs_encoder *e)
+{
+  rs_packed_end(&e->packed, &e->buf);
+  rs_put_nil(&e->buf);
 }
 
 void
 rs_encoder_string (rs_encoder *e, const char *text, size_t size)
 {
   rs_encoder_start(e);
-  end_run(e, &e->packed);
-  put_string(e, text, size);
+  rs_packed_end(&e->packed, &e->buf);
+  rs_put_string(&e->buf, text, size);
 }
 
 /* [-0, +0, -]  Append the value at 'index', which is not a scalar. */
@@ -1478,10 +1334,10 @@ rs_encode_one (rs_encoder *e, lua_State *L, int index, const char *root)
     const int type = lua_type(L, index);
     bool scalar = true;
     if (type == LUA_TNUMBER && e->packs)
-      put_number(e, &e->packed, L, index);
+      rs_packed_put(&e->packed, &e->buf, L, index);
     else {
-      end_run(e, &e->packed);
-      scalar = put_scalar(e, L, index, type);
+      rs_packed_end(&e->packed, &e->buf);
+      scalar = rs_put_scalar(&e->buf, L, index, type);
     }
     if (!scalar)
       e->status = encode_composite(e, L, index);
@@ -1514,10 +1370,10 @@ rs_encode_scalars (rs_encoder *e, lua_State *L, int index, lua_Integer from,
   for (; i < n && e->buf.size < bytes; i++) {
     const int type = lua_rawgeti(L, index, from + (lua_Integer) i);
     if (type == LUA_TNUMBER && e->packs)
-      put_number(e, &e->packed, L, -1);
+      rs_packed_put(&e->packed, &e->buf, L, -1);
     else {
-      end_run(e, &e->packed);
-      if (type == LUA_TNIL || !put_scalar(e, L, -1, type))
+      rs_packed_end(&e->packed, &e->buf);
+      if (type == LUA_TNIL || !rs_put_scalar(&e->buf, L, -1, type))
         break;
     }
     if (e->buf.failed)
@@ -1545,7 +1401,7 @@ static unsigned char *
 finish (rs_encoder *e)
 {
   rs_encoder_start(e);
-  end_run(e, &e->packed);
+  rs_packed_end(&e->packed, &e->buf);
   if (e->buf.failed)
     return NULL;
   unsigned char *const header = e->buf.data + PREFIX;
@@ -1607,6 +1463,25 @@ rs_encoder_message_at (rs_encoder *e, void *room, size_t size)
   msg->lent = true;
   memcpy(msg->data, header, msg->size);
   rs_encoder_clear(e);
+  return msg;
+}
+
+rs_message *
+rs_encode_small (lua_State *L, int first, int n, void *room, size_t size)
+{
+  rs_message *const msg = room;
+  if (size < PREFIX + RS_WIRE_HEADER)
+    return NULL;
+  rs_buf buf = RS_BUF_OVER(room, size);
+  buf.size = PREFIX + RS_WIRE_HEADER;
+  for (int i = first; i < first + n; i++)
+    if (!rs_put_scalar(&buf, L, i, lua_type(L, i)))
+      return NULL;
+  if (buf.failed)
+    return NULL;
+  rs_message_init(msg, buf.size - PREFIX, 0);
+  rs_wire_put_header(msg->data);
+  msg->lent = true;
   return msg;
 }
 

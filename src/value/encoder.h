@@ -18,6 +18,7 @@
 #include "value/common.h"
 #include "value/message.h"
 #include "value/names.h"
+#include "value/scalar.h"
 #include "value/shape.h"
 #include "value/wire.h"
 
@@ -50,14 +51,6 @@ struct rs_open {
   unsigned id;
   bool rebuilt;             /* made only when its contents are there */
 };
-
-/* A run of numbers of one kind, which need only one tag. */
-typedef struct rs_packed {
-  unsigned tag;           /* RS_TAG_INTEGERS, RS_TAG_FLOATS; 0: none is open */
-  uint32_t count;
-  size_t at;              /* offset of its tag in the buffer */
-  bool off;               /* no more runs: one was too short to pay */
-} rs_packed;
 
 typedef struct rs_encoder {
   rs_buf buf;             /* the 'rs_message', its header, the values */
@@ -140,7 +133,8 @@ void rs_encoder_rewind (rs_encoder *e, const rs_mark *mark);
 /* Append bytes that are not a value; the reader knows what they are. */
 void rs_encoder_raw (rs_encoder *e, const void *bytes, size_t n);
 
-/* Append a string that is in no Lua state. */
+/* Append nil, or a string that is in no Lua state. */
+void rs_encoder_nil (rs_encoder *e);
 void rs_encoder_string (rs_encoder *e, const char *text, size_t size);
 
 /*
@@ -152,32 +146,6 @@ void rs_encoder_string (rs_encoder *e, const char *text, size_t size);
  */
 int rs_encode_one (rs_encoder *e, lua_State *L, int index, const char *root);
 
-/* [-0, +0, -]  Append the number at 'index' to the run 'p'.  False if the run
-   is not open, or is of another kind, or has no room. */
-static inline bool
-rs_encode_packed (rs_encoder *e, rs_packed *p, lua_State *L, int index)
-{
-  uint64_t bits;
-  if (p->tag == RS_TAG_INTEGERS) {
-    if (!lua_isinteger(L, index))
-      return false;
-    bits = (uint64_t) lua_tointegerx(L, index, NULL);
-  }
-  else {
-    if (p->tag == 0 || lua_type(L, index) != LUA_TNUMBER
-        || lua_isinteger(L, index))
-      return false;
-    const lua_Number v = lua_tonumberx(L, index, NULL);
-    memcpy(&bits, &v, sizeof bits);
-  }
-  if (p->count == UINT32_MAX || e->buf.room - e->buf.size < 8)
-    return false;
-  rs_wire_put64(e->buf.data + e->buf.size, bits);
-  e->buf.size += 8;
-  p->count++;
-  return true;
-}
-
 /* Encode as 'rs_encode' does, but refuse the 'forbidden' kinds. */
 int rs_encode_without (lua_State *L, int n, unsigned forbidden,
                        rs_message **out, rs_error *err);
@@ -187,7 +155,7 @@ int rs_encode_without (lua_State *L, int n, unsigned forbidden,
 static inline int
 rs_encode_value (rs_encoder *e, lua_State *L, int index, const char *root)
 {
-  return rs_encode_packed(e, &e->packed, L, index)
+  return rs_packed_go_on(&e->packed, &e->buf, L, index)
        ? RS_OK : rs_encode_one(e, L, index, root);
 }
 
@@ -214,6 +182,13 @@ rs_message *rs_encoder_end (rs_encoder *e);
 /* Make the message in the 'size' bytes at 'room', if it fits there; else as
    'rs_encoder_message' does. */
 rs_message *rs_encoder_message_at (rs_encoder *e, void *room, size_t size);
+
+/* [-0, +0, -]  Make a message of the 'n' values from 'first' on, in the 'size'
+   bytes at 'room', without an encoder: most arguments and results of single
+   jobs are a few scalars, and an encoder takes four times as long to get
+   ready.  NULL if some value is not a scalar, or they do not fit. */
+rs_message *rs_encode_small (lua_State *L, int first, int n, void *room,
+                             size_t size);
 
 /* ------------------------- between encoder.c, function.c and refuse.c */
 
