@@ -357,6 +357,8 @@ rs_decode_small (lua_State *L, const rs_message *msg)
     return -1;
   size_t at = RS_WIRE_HEADER;
   int n = 0;
+  if (at == msg->size)
+    return 0;
   rs_level_room(L, (int) (msg->size - at) + LUA_MINSTACK, "too many values");
   for (; at < msg->size; n++) {
     const size_t size = rs_get_scalar(L, msg->data + at, msg->size - at);
