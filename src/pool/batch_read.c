@@ -225,33 +225,6 @@ make_values (lua_State *L)
   return lua_gettop(L) - base;
 }
 
-/* True when the next value is there, and takes little memory, and nothing
-   else, to be made. */
-static bool
-is_plain (const rs_decoder *d)
-{
-  const size_t left = d->size - d->at;
-  if (d->left > 0)
-    return true;
-  if (left == 0)
-    return false;
-  const unsigned char *const from = d->data + d->at;
-  const unsigned tag = from[0];
-  if (tag <= RS_WIRE_SMALL_MAX)
-    return true;
-  if (tag <= RS_TAG_STRING_SHORT + RS_WIRE_SHORT_MAX)
-    return tag - RS_TAG_STRING_SHORT < left;
-  if ((tag & ~7u) == RS_TAG_INTEGER) {
-    const unsigned size = tag - RS_TAG_INTEGER + 1;
-    int64_t v;
-    return size < left && rs_wire_get_integer(from + 1, left - 1, size, &v);
-  }
-  if (tag == RS_TAG_INTEGERS || tag == RS_TAG_FLOATS)
-    return left >= RS_WIRE_RUN && rs_wire_get32(from + 1) > 0
-        && rs_wire_get32(from + 1) <= (left - RS_WIRE_RUN) / 8;
-  return tag < RS_TAG_FLOAT || (tag == RS_TAG_FLOAT && left > 8);
-}
-
 /* Skip the next 'n' values; false when they are bad. */
 static bool
 skip (rs_decoder *d, uint32_t n)
@@ -353,7 +326,7 @@ read_record (rs_batch *batch, lua_State *L, rs_record *rec)
     fail_record(batch, rec);
     return;
   }
-  if (h.wanted == 1 && is_plain(&h.in))
+  if (h.wanted == 1 && rs_decoder_is_plain(&h.in))
     rs_decode_value(&h.in, L);
   else {
     const rs_decoder_place place = rs_decoder_tell(&h.in);

@@ -188,10 +188,11 @@ rs_job_push (rs_job *job, lua_State *L, int *n)
   /* Fields that are read here without the lock are not written after the
      end. */
   const int top = lua_gettop(L);
+  if (rs_job_state_good(state)
+      && rs_rebuild_result(L, job->call.result, job->call.function, n))
+    return RS_OK;
   rs_level_room(L, 8, NULL);
   if (rs_job_state_good(state)) {
-    if (rs_rebuild_result(L, job->call.result, job->call.function, n))
-      return RS_OK;
     rs_rebuild_tell(L, top + 1, "the result", 0);
     refuse(job, L, top + 1);
     lua_settop(L, top);  /* all hosts are told the same */
