@@ -26,7 +26,6 @@
 #include "pool/batch.h"
 #include "value/code.h"
 #include "value/decoder.h"
-#include "value/small.h"
 #include "state/rebuild.h"
 #include "state/state.h"
 

@@ -159,11 +159,16 @@ is_refused (const rs_alloc *a)
   return atomic_load_explicit(a->refuse, memory_order_relaxed);
 }
 
-/* Make or resize a block that the quick way does not serve.  'object': a new
-   Lua object is to be made, not memory that belongs to one or to the state. */
+/* Make or resize a block that the quick way does not serve; the arguments are
+   those of 'rs_alloc_resize'. */
 static __attribute__ ((noinline)) void *
-change (rs_alloc *a, void *ptr, size_t osize, size_t nsize, bool object)
+change (rs_alloc *a, void *ptr, size_t osize, size_t nsize)
 {
+  /* True for a new Lua object, not for memory that belongs to one or to the
+     state. */
+  const bool object = ptr == NULL && osize != 0;
+  if (ptr == NULL)
+    osize = 0;
   if (nsize > osize) {
     if (is_refused(a) && (object || !rs_alloc_finalizes(a)))
       return NULL;
@@ -189,10 +194,9 @@ void *
 rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize)
 {
   rs_alloc *const a = ud;
-  const bool object = ptr == NULL && osize != 0;
-  if (ptr == NULL)
-    osize = 0;  /* 'osize' is a type tag then (lua_Alloc) */
   if (nsize == 0) {
+    if (ptr == NULL)
+      return NULL;
     a->used -= osize;
     return give(a, ptr, osize);
   }
@@ -205,5 +209,5 @@ rs_alloc_resize (void *ud, void *ptr, size_t osize, size_t nsize)
       return block;
     a->used -= nsize;
   }
-  return change(a, ptr, osize, nsize, object);
+  return change(a, ptr, osize, nsize);
 }

@@ -46,7 +46,7 @@ rs_buf_reserve (rs_buf *b, size_t n)
   if (b->room - b->size >= n)
     return true;
   size_t room = b->room < FIRST_ROOM ? FIRST_ROOM : b->room * 2;
-  if (n > SIZE_MAX / 4 - b->size)
+  if (b->fixed || n > SIZE_MAX / 4 - b->size)
     goto fail;
   const size_t all = b->size + n;
   if (room < all)

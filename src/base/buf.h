@@ -17,9 +17,14 @@ typedef struct rs_buf {
   size_t size;          /* bytes written */
   size_t room;          /* bytes allocated */
   bool failed;          /* a write was lost: out of memory */
+  bool fixed;           /* 'data' is the caller's: the buffer cannot grow */
 } rs_buf;
 
-#define RS_BUF_INIT { NULL, 0, 0, false }
+#define RS_BUF_INIT { NULL, 0, 0, false, false }
+
+/* A buffer in the 'size' bytes at 'bytes'; a write that does not fit fails.
+   Nothing is to be freed. */
+#define RS_BUF_OVER(bytes, size) { (bytes), 0, (size), false, true }
 
 void rs_buf_fini (rs_buf *b);
 
@@ -32,6 +37,16 @@ void rs_buf_clear (rs_buf *b);
 
 /* Make room for 'n' more bytes; false, and 'failed' set, if there is none. */
 bool rs_buf_reserve (rs_buf *b, size_t n);
+
+/* Make room for 'n' more bytes.  Returns where they go, or NULL; the caller
+   adds to 'size' what it writes there. */
+static inline unsigned char *
+rs_buf_room (rs_buf *b, size_t n)
+{
+  if (b->room - b->size < n && !rs_buf_reserve(b, n))
+    return NULL;
+  return b->data + b->size;
+}
 
 /* Append 'n' bytes. */
 void rs_buf_add (rs_buf *b, const void *bytes, size_t n);

@@ -39,16 +39,14 @@ rs_level_user (lua_State *L, int level, const char *message)
   return level;
 }
 
-/* Make room on the stack, or raise.  A stack is full with a million slots: in
-   one call, in many calls, or both.  A stack with few slots in this call, and
-   few calls, is not full: then memory ran out. */
+/* A stack is full with a million slots: in one call, in many calls, or both.
+   A stack with few slots in this call, and few calls, is not full: then memory
+   ran out. */
 void
-rs_level_room (lua_State *L, int slots, const char *message)
+rs_level_full (lua_State *L, int slots, const char *message)
 {
   enum { SLOTS = 10000, LEVELS = 2000 };
   lua_Debug ar;
-  if (lua_checkstack(L, slots))
-    return;
   if (slots < SLOTS && lua_gettop(L) < SLOTS
       && !lua_getstack(L, LEVELS, &ar)) {
     lua_pushstring(L, rs_status_message(RS_ENOMEM));  /* Lua always has this

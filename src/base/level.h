@@ -23,11 +23,20 @@ bool rs_level_is_ours (const lua_Debug *ar);
  */
 int rs_level_user (lua_State *L, int level, const char *message);
 
+/* [-0, +0, v]  Raise, since there is no room for 'slots' more slots: a stack
+   overflow, or "not enough memory". */
+void rs_level_full (lua_State *L, int slots, const char *message);
+
 /*
  * [-0, +0, v]  Make room for 'slots' more slots, as 'luaL_checkstack' does.
  * That function reports a stack overflow also when there is no memory for more
  * slots; 'rs_level_room' raises "not enough memory" then.
  */
-void rs_level_room (lua_State *L, int slots, const char *message);
+static inline void
+rs_level_room (lua_State *L, int slots, const char *message)
+{
+  if (!lua_checkstack(L, slots))
+    rs_level_full(L, slots, message);
+}
 
 #endif

@@ -698,12 +698,10 @@ wait (lua_State *L)
   return 1;
 }
 
-/* Note that the results of the handle's job are taken, now or again, and
-   prefetch the job whose results will be taken next but one. */
+/* Note that the results of the handle's job are taken, now or again. */
 static void
 note_got (rs_face *face, rs_handle *handle)
 {
-  rs_job_expect(handle->near);
   if (handle->got)
     return;
   handle->got = true;
@@ -892,7 +890,6 @@ gc (lua_State *L)
     return 0;
   rs_face *const face = rs_lua_own_face(L);
   drop_kept(L, handle);
-  rs_job_expect(handle->near);
   rs_job_forget(handle->object);
   handle->object = NULL;
   if (face->last == handle)

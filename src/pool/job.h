@@ -8,18 +8,26 @@
  *
  * References to a job are held by the handle that 'rs_submit' returned, and by
  * the queue or the worker that the job is with.  A final state is set once, by
- * 'end' in job.c, and nothing changes afterwards, with one exception: a
- * completed job whose results a host cannot rebuild becomes a failed one when
- * the host finds that.  The call of a lost job belongs for ever to the thread
- * that runs it, and no other thread may look at it.
+ * 'set_end' in job_run.c, and nothing changes afterwards, with one exception:
+ * a completed job whose results a host cannot rebuild becomes a failed one
+ * when the host finds that.  The call of a lost job belongs for ever to the
+ * thread that runs it, and no other thread may look at it.
  *
  * The thread that takes a job out of its queue runs it or ends it: 'claim'
  * decides between a worker, a waiting parent and 'cancel'.
+ *
+ *     job.c         references, the lock, what is known of a job
+ *     job_memory.c  the memory of jobs
+ *     job_run.c     begin, run, stop, end
+ *     job_tell.c    records, events, and what the host hears
+ *     job_result.c  results and errors, pushed to a host
+ *     job_wait.c    threads and jobs that wait for a job
  */
 #ifndef RS_JOB_H
 #define RS_JOB_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
 #include "base/cache.h"
@@ -28,77 +36,14 @@
 #include "pool/event.h"
 #include "base/fork.h"
 #include "base/list.h"
+#include "pool/queue.h"
 #include "pool/runner.h"
 #include "runspace.h"
 #include "state/state.h"
 #include "state/stream.h"
 #include "base/timer.h"
 
-typedef struct rs_queue rs_queue;
 typedef struct rs_job_block rs_job_block;  /* job_memory.c */
-
-/* A lock that several jobs of a queue share: few threads look at a job while
-   it runs, and a lock and a condition for each job would be a quarter of its
-   memory. */
-typedef struct rs_job_lock {
-  _Alignas(RS_LINE) pthread_mutex_t mutex;
-  pthread_cond_t changed;  /* a job of this lock has ended, is to stop, is
-                              waited for, or its 'waiting' got less */
-} rs_job_lock;
-
-enum { RS_JOB_LOCKS = 16 };
-
-void rs_job_locks_init (rs_job_lock locks[RS_JOB_LOCKS]);
-void rs_job_locks_fini (rs_job_lock locks[RS_JOB_LOCKS]);
-
-/*
- * The queue in which jobs wait for their turn, as jobs and batches see it; a
- * pool stands behind it.  Any thread may call its functions.
- */
-struct rs_queue {
-  rs_pool *pool;
-  bool fresh;  /* each job gets a new state, so a chunk has one item */
-  unsigned forbidden;  /* RS_MESSAGE_ flags of messages that cannot cross to
-                          its runners */
-  unsigned born;  /* the generation of the pool: fork.h */
-  rs_job_lock locks[RS_JOB_LOCKS];  /* a job uses one of them, by its
-                                       address */
-
-  /* Queue 'job', and take over its reference on RS_OK.  Otherwise RS_ECLOSED,
-     RS_ETHREAD or RS_ENOMEM, and the caller keeps the reference. */
-  int (*push) (rs_queue *q, rs_job *job, rs_error *err);
-
-  /* Take 'job' out; false when it is not, or no longer, in the queue.  The
-     caller gets the reference of the queue, and must run or end the job. */
-  bool (*claim) (rs_queue *q, rs_job *job);
-
-  /* Take the oldest queued job of 'batch' out, as 'claim' does; with NULL the
-     first job of all.  NULL when there is none. */
-  rs_job *(*claim_of) (rs_queue *q, const rs_batch *batch);
-
-  /* Count 'n' jobs or items that have ended in 'state'; (size_t) -1 takes one
-     back. */
-  void (*ended) (rs_queue *q, rs_job_state state, size_t n);
-
-  /* The number of workers at most. */
-  unsigned (*width) (rs_queue *q);
-
-  /* Count the calling worker as blocked: it waits for a job that it cannot run
-     itself, so the pool may have one more worker until 'unblock'.  RS_OK;
-     otherwise 'err' says why no worker will run what is queued, and the caller
-     is not counted. */
-  int (*block) (rs_queue *q, rs_error *err);
-  void (*unblock) (rs_queue *q);
-
-  /* True when all workers are lost, and what is queued waits for one that
-     comes back: 'err' says so.  The function is NULL where no worker can be
-     lost. */
-  bool (*is_deserted) (rs_queue *q, rs_error *err);
-
-  /* Add, or drop, a hold, which keeps the memory of the queue. */
-  void (*hold) (rs_queue *q);
-  void (*drop) (rs_queue *q);
-};
 
 enum { RS_JOB_NAME = 28 };  /* bytes of "batch-" and a number */
 
@@ -142,9 +87,6 @@ struct rs_job {
   _Atomic unsigned refs;   /* references, and RS_JOB_SETTLED */
   int8_t priority;         /* constant */
   _Atomic bool seen;       /* a thread has looked at the end of the job */
-  bool rich : 1;           /* 'more' is set; kept here, since the thread that
-                              frees the job need not look at the line of 'more'
-                              then; guarded by the job's lock */
   bool forgotten : 1;      /* the handle was given up before a good end;
                               guarded by the job's lock */
   bool refused : 1;        /* a host could not rebuild what the job left;
@@ -166,16 +108,17 @@ struct rs_job {
                               before 'state' (job_clear) */
 
   _Alignas(RS_LINE)
-  _Atomic int state;       /* rs_job_state, RS_JOB_WATCHED and the reason; read
-                              by rs_job_state_now and rs_job_reason_now */
+  _Atomic int state;       /* rs_job_state; set under the job's lock, read by
+                              any thread with rs_job_state_now */
   _Atomic unsigned listen; /* RS_LISTEN_: what queues the notice */
-  double finished;         /* instant; set before the final state */
-  _Atomic double started;  /* instant; says nothing while the job is queued, as
-                              the next three */
-  rs_cancel *_Atomic runner;  /* of the thread that runs the job; valid while
-                                 'state' says that the job runs, for a thread
-                                 that holds the job's lock */
-  _Atomic unsigned worker, attempts;
+  double finished;         /* instant, or 0; guarded by the job's lock, and
+                              constant after the end, as the next four */
+  double started;          /* instant of the first attempt, or 0 */
+  rs_cancel *runner;       /* of the thread that runs the job; NULL when the
+                              job has ended */
+  unsigned worker;         /* number of the worker of the last attempt; 0:
+                              none */
+  unsigned attempts;       /* that have begun */
   rs_call call;            /* constant while the job is queued; then only for
                               the thread that runs it */
 
@@ -194,39 +137,19 @@ _Static_assert(sizeof(void *) != 8 || sizeof(rs_job) == 5 * RS_LINE,
 /* In 'refs': the job has ended, and its host was told all there is to tell. */
 #define RS_JOB_SETTLED (1u << 31)
 
-/*
- * In 'state': a thread has taken the job's lock.  While this bit is not set
- * the worker alone changes the state, by an atomic operation that fails once
- * the bit is set: from queued to running, and from running to the end.  So a
- * job that no thread looks at meanwhile, as most are, needs no lock, and the
- * cache line of the lock stays with the host.
- */
-#define RS_JOB_WATCHED (1 << 8)
-
-/* Also in 'state', with a final one: why the job was stopped, from this bit
-   on. */
-#define RS_JOB_REASON 16
-
 static inline rs_job_state
 rs_job_state_now (const rs_job *job)
 {
   /* Acquire: with a final state come the result and all else that the job
      left. */
-  return (rs_job_state) (atomic_load_explicit(&job->state,
-                                              memory_order_acquire)
-                         & (RS_JOB_WATCHED - 1));
-}
-
-static inline rs_reason
-rs_job_reason_now (const rs_job *job)
-{
-  return (rs_reason) (atomic_load_explicit(&job->state, memory_order_acquire)
-                      >> RS_JOB_REASON);
+  return (rs_job_state) atomic_load_explicit(&job->state,
+                                             memory_order_acquire);
 }
 
 /* Parameters of a job that runs a chunk. */
 typedef struct rs_job_part {
-  rs_batch *batch;         /* a reference, which the job takes over */
+  rs_batch *batch;         /* the caller adds a reference for the job, which
+                              'on_free' drops */
   size_t size;             /* bytes for the chunk, behind the job */
   uint64_t id;             /* id of the batch */
   unsigned flags;          /* RS_BATCH_, RS_JOB_DEAF */
@@ -258,16 +181,8 @@ rs_job_foreign (const rs_job *job)
 /* The size of the job's messages in bytes.  The job must not run yet. */
 size_t rs_job_bytes (const rs_job *job);
 
-/* Fetch the memory of the job at once, not line by line: another CPU has
-   filled the job, and this one will look at it. */
-static inline void
-rs_job_prefetch (const rs_job *job)
-{
-  rs_prefetch_all(job, sizeof *job);
-}
-
-/* Give the job a deadline, an instant.  False when out of memory, or when
-   there is no thread that could see to the deadline. */
+/* Give a job that is not queued yet a deadline, an instant.  False when out of
+   memory, or when there is no thread that could see to the deadline. */
 bool rs_job_set_deadline (rs_job *job, double deadline);
 
 /* Return a number for a job or a batch, unique in the process. */
@@ -318,8 +233,17 @@ void rs_job_stir (rs_job *job);
 void rs_job_hold_call (void *call);
 void rs_job_lose_call (void *call);
 
-/* Why a job that has ended ended so, and why it has no result, as in
-   'rs_job_info'. */
+/* Why a job that has ended was stopped: for the reason of its wish; else for
+   one that its call has found, such as a time-out.  RS_REASON_NONE for a lost
+   job, whose call nobody may look at. */
+rs_reason rs_job_stop_reason (const rs_job *job);
+
+/* The text for the reason of an end, of a job or an item, as in 'rs_job_info';
+   'reason' is why it was stopped, if it was.  NULL when it has completed, or
+   'state' is not final.  Static storage. */
+const char *rs_job_end_reason (rs_job_state state, rs_reason reason);
+
+/* The same for a job that has ended, and why it has no result. */
 const char *rs_job_reason (const rs_job *job);
 const char *rs_job_failure (const rs_job *job);
 
@@ -355,7 +279,107 @@ void rs_job_nest (rs_job *job, lua_State *L, bool waits);
    RS_EINVAL. */
 int rs_job_check_nesting (lua_State *L, rs_error *err);
 
-/* ------------------------------------ between job.c and job_memory.c only */
+/* ----------------------------------------- between the files of a job only */
+
+static inline rs_shared_lock *
+rs_job_lock_of (const rs_job *job)
+{
+  return &job->queue->locks[(uintptr_t) job / RS_LINE % RS_JOB_LOCKS];
+}
+
+/* Lock the job.  No thread holds the locks of two jobs. */
+static inline void
+rs_job_lock (rs_job *job)
+{
+  pthread_mutex_lock(&rs_job_lock_of(job)->mutex);
+}
+
+static inline void
+rs_job_unlock (rs_job *job)
+{
+  pthread_mutex_unlock(&rs_job_lock_of(job)->mutex);
+}
+
+/* Wake the threads that wait for a change of the job. */
+void rs_job_tell_locked (rs_job *job);
+
+/* Wait for a change of the job.  RS_OK, which may be spurious, or come from
+   another job; or RS_ETIMEOUT, at the instant 'deadline'. */
+int rs_job_wait_locked (rs_job *job, double deadline);
+
+/* A sleeper for a thread that waits at 'job' and may be stopped there. */
+rs_sleeper rs_job_sleeper (rs_job *job);
+
+static inline rs_job *
+rs_job_of (rs_call *call)
+{
+  return RS_LIST_ENTRY(call, rs_job, call);
+}
+
+static inline rs_job *
+rs_job_of_notice (rs_notice *n)
+{
+  return RS_LIST_ENTRY(n, rs_job, notice);
+}
+
+static inline const rs_job_hooks *
+rs_job_hooks_of (const rs_job *job)
+{
+  return (const void *) job->batch;
+}
+
+/* The parts that most jobs do not have, or NULL; with or without the lock. */
+static inline rs_job_more *
+rs_job_more_of (const rs_job *job)
+{
+  return atomic_load_explicit(&job->more, memory_order_acquire);
+}
+
+/* The parts that most jobs do not have, made if need be; NULL when out of
+   memory. */
+rs_job_more *rs_job_get_more_locked (rs_job *job);
+rs_job_more *rs_job_get_more (rs_job *job);
+
+/* Free a job to which there is no reference. */
+void rs_job_free (rs_job *job);
+
+static inline void
+rs_job_set_state_locked (rs_job *job, rs_job_state state)
+{
+  atomic_store_explicit(&job->state, (int) state, memory_order_release);
+}
+
+/* True for the final states of which a host should hear, unless it has
+   looked. */
+static inline bool
+rs_job_state_bad (rs_job_state state)
+{
+  return state == RS_JOB_FAILED || state == RS_JOB_TIMED_OUT
+      || state == RS_JOB_LOST;
+}
+
+/* True when a host has looked at how the job ended. */
+static inline bool
+rs_job_seen (const rs_job *job)
+{
+  return atomic_load_explicit(&job->seen, memory_order_relaxed);
+}
+
+static inline unsigned
+rs_job_listening (const rs_job *job)
+{
+  return atomic_load_explicit(&job->listen, memory_order_relaxed);
+}
+
+/* True when the host wants to hear of 'what', RS_LISTEN_ or the bit of a
+   stream, from this job or from all that report to its events. */
+bool rs_job_wants (const rs_job *job, unsigned what);
+
+/* Queue the notice of the job at its events: there is something new. */
+void rs_job_notify (rs_job *job);
+
+/* The sink of the calls of jobs. */
+extern const rs_call_sink rs_job_sink;
 
 /*
  * New job that is zero but for its block, 'queue', 'events' and 'function', to

@@ -233,14 +233,11 @@ rs_seat_begin (rs_seat *seat)
   while (has_more(seat)) {
     const unsigned at = head_of(seat);
     rs_hold *const hold = hold_at(seat, at);
-    rs_hold *const next = hold_at(seat, at + 1);
     /* At any moment the job is READY, or 'busy' counts it. */
     atomic_store_explicit(&seat->busy, true, memory_order_relaxed);
     if (change(hold, RS_HOLD_READY, RS_HOLD_TAKEN)) {
       seat->current = hold;
       atomic_store_explicit(&seat->at, at + 1, memory_order_release);
-      if (state_of(next) == RS_HOLD_READY)
-        rs_job_prefetch(next->job);
       return hold->job;
     }
     atomic_store_explicit(&seat->busy, false, memory_order_relaxed);

@@ -658,7 +658,6 @@ static void
 run (rs_worker *w, rs_job *job, rs_error *err)
 {
   rs_job_state state = RS_JOB_FAILED;
-  rs_job_prefetch(job);
   rs_job_serve(job, &w->served);
   while (w->runner != NULL
          && (state = rs_job_execute(job, w->runner)) == RS_JOB_QUEUED) {

@@ -24,7 +24,6 @@
 #include "base/level.h"
 #include "base/options.h"
 #include "base/status.h"
-#include "value/small.h"
 #include "value/wire.h"
 
 enum { STRIDE = 16 };     /* items between two looks at the clock, at most */
@@ -325,13 +324,6 @@ restart (run *r)
   }
 }
 
-/* Append nil. */
-static void
-put_nil (run *r)
-{
-  rs_encoder_raw(r->out, (const unsigned char[]) { RS_TAG_NIL }, 1);
-}
-
 /* (error) -> the text of the error: '__tostring', or the field 'message'; or
    nothing */
 static int
@@ -365,7 +357,7 @@ encode_text (lua_State *L, run *r, int index)
   }
   lua_settop(L, top);
   if (!there)
-    put_nil(r);
+    rs_encoder_nil(r->out);
 }
 
 /* Note that the result, or the record, has an error; 'reason' is why the item,
@@ -390,7 +382,7 @@ report (lua_State *L, run *r, int error, int traceback)
   if (rs_encode_value(r->out, L, error, "error") != RS_OK)
     return false;
   if (rs_encode_value(r->out, L, traceback, "traceback") != RS_OK)
-    put_nil(r);
+    rs_encoder_nil(r->out);
   encode_text(L, r, error);
   if (r->out->buf.failed)
     return false;
@@ -405,8 +397,8 @@ report_text (run *r, const char *text)
 {
   restart(r);
   rs_encoder_string(r->out, text, strlen(text));
-  put_nil(r);
-  put_nil(r);
+  rs_encoder_nil(r->out);
+  rs_encoder_nil(r->out);
   set_told(r, RS_REASON_NONE);
 }
 
@@ -422,8 +414,8 @@ report_stop (run *r, rs_reason reason, const char *traceback)
   if (traceback != NULL)
     rs_encoder_string(r->out, traceback, strlen(traceback));
   else
-    put_nil(r);
-  put_nil(r);
+    rs_encoder_nil(r->out);
+  rs_encoder_nil(r->out);
   if (r->out->buf.failed)
     report_text(r, text);
   set_told(r, reason);

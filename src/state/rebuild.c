@@ -11,7 +11,6 @@
 #include "base/level.h"
 #include "state/cancel.h"
 #include "value/decoder.h"
-#include "value/small.h"
 #include "base/status.h"
 
 /* Fields of the table that the message handler leaves. */
@@ -142,7 +141,6 @@ rs_rebuild_result (lua_State *L, const rs_message *message,
                    const rs_message *function, int *n)
 {
   result r = { message, function };
-  rs_level_room(L, LUA_MINSTACK, "values");
   int count = rs_decode_small(L, message);
   if (count < 0)
     count = rs_rebuild(L, push_all, &r);

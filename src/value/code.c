@@ -11,7 +11,6 @@
 
 #include "base/status.h"
 #include "value/encoder.h"
-#include "value/small.h"
 
 /* [-0, +0, -]  Check that the value at 'index' is a function, or source text
    without errors. */

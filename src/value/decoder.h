@@ -11,6 +11,7 @@
 #include "value/common.h"
 #include "value/message.h"
 #include "value/names.h"
+#include "value/scalar.h"
 #include "value/shape.h"
 #include "value/wire.h"
 
@@ -108,16 +109,22 @@ void rs_decoder_raw (rs_decoder *d, lua_State *L, void *bytes, size_t n);
 static inline void
 rs_decode_packed (rs_decoder *d, lua_State *L)
 {
-  const uint64_t bits = rs_wire_get64(d->data + d->at);
-  if (d->run == RS_TAG_INTEGERS)
-    lua_pushinteger(L, (lua_Integer) bits);
-  else {
-    lua_Number v;
-    memcpy(&v, &bits, sizeof v);
-    lua_pushnumber(L, v);
-  }
+  rs_get_packed(L, d->data + d->at, d->run);
   d->at += 8;
   d->left--;
+}
+
+/* True when the next value is there, and to make it takes little memory, and
+   nothing else. */
+static inline bool
+rs_decoder_is_plain (const rs_decoder *d)
+{
+  const unsigned char *const from = d->data + d->at;
+  const size_t left = d->size - d->at;
+  if (d->left > 0 || left == 0)
+    return d->left > 0;
+  return rs_wire_is_run(from[0]) ? rs_get_run(from, left) > 0
+                                 : rs_get_scalar(NULL, from, left) > 0;
 }
 
 /*
@@ -159,36 +166,158 @@ int rs_decode_all (lua_State *L, const rs_message *msg,
 int rs_decode_result (lua_State *L, const rs_message *msg,
                       const rs_message *function);
 
-/* --------------------------------------- between decoder.c and function.c */
+enum { RS_SMALL_MAX = 96 };  /* most bytes of a small message */
 
-/* [-0, +1, e]  Push the next value; push the function behind 'tag'. */
-void rs_decode_any (rs_decoder *d, lua_State *L);
-void rs_decode_function (rs_decoder *d, lua_State *L, unsigned tag);
+/* [-0, +n, m]  Push the values of a message of a few scalars, without a
+   decoder, which takes four times as long to get ready.  Returns how many, or
+   -1 for any other message. */
+int rs_decode_small (lua_State *L, const rs_message *msg);
 
-/* [-0, +0, e]  Read the upvalues of the function on top. */
-void rs_decode_upvalues (rs_decoder *d, lua_State *L);
+/* ------------------------------------------- between the decoder's files */
 
-/* [-0, +0, e]  Note that the contents of the object on top follow the
-   value. */
-void rs_decoder_later (rs_decoder *d, lua_State *L);
-
-size_t rs_decoder_length (rs_decoder *d, lua_State *L);
-unsigned rs_decoder_byte (rs_decoder *d, lua_State *L);
+/* Raise "bad message at byte N: what". */
+_Noreturn void rs_decoder_bad (rs_decoder *d, lua_State *L, const char *what);
 
 /* Raise unless 'n' more bytes are there. */
-void rs_decoder_need (rs_decoder *d, lua_State *L, size_t n);
+static inline void
+rs_decoder_need (rs_decoder *d, lua_State *L, size_t n)
+{
+  if (n > d->size - d->at)
+    rs_decoder_bad(d, L, "cut short");
+}
+
+static inline unsigned
+rs_decoder_byte (rs_decoder *d, lua_State *L)
+{
+  rs_decoder_need(d, L, 1);
+  return d->data[d->at++];
+}
+
+/* Read a length; read the length of bytes that follow. */
+size_t rs_decoder_length (rs_decoder *d, lua_State *L);
+size_t rs_decoder_size (rs_decoder *d, lua_State *L);
+
+/* [-0, +0, v]  Make room on the stack for this level, and for some inner
+   ones. */
+void rs_decoder_grow_stack (rs_decoder *d, lua_State *L);
 
 /* Begin and end an object; 'enter' returns its number. */
-unsigned rs_decoder_enter (rs_decoder *d, lua_State *L);
-void rs_decoder_leave (rs_decoder *d);
+static inline unsigned
+rs_decoder_enter (rs_decoder *d, lua_State *L)
+{
+  if (d->depth == RS_WIRE_DEPTH)
+    rs_decoder_bad(d, L, "nested too deep");
+  if (lua_gettop(L) > d->stack)
+    rs_decoder_grow_stack(d, L);
+  d->depth++;
+  return d->next_id++;
+}
+
+static inline void
+rs_decoder_leave (rs_decoder *d)
+{
+  d->depth--;
+}
 
 /* Note that the value on top is object number 'id'. */
-void rs_decoder_register (rs_decoder *d, lua_State *L, unsigned id);
+static inline void
+rs_decoder_register (rs_decoder *d, lua_State *L, unsigned id)
+{
+  if (d->flags & RS_MESSAGE_REFS) {
+    if (id >= d->count)  /* the keys of shapes are behind the objects */
+      rs_decoder_bad(d, L, "more objects than announced");
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, d->objects, (lua_Integer) id + 1);
+  }
+}
 
 /* [-0, +1, e]  Read the number of an object, and push the object. */
 void rs_decoder_ref (rs_decoder *d, lua_State *L);
 
-/* Raise "bad message at byte N: what". */
-_Noreturn void rs_decoder_bad (rs_decoder *d, lua_State *L, const char *what);
+/* Take back the advance of the collector: code of the program may run. */
+void rs_decoder_end_quiet (rs_decoder *d, lua_State *L);
+
+/* Begin to read the run whose tag is next. */
+void rs_decoder_begin_run (rs_decoder *d, lua_State *L);
+
+/* [-0, +0, m]  Assign the next 'n' numbers of the run to the fields from
+   'first' on of the table at 'index'. */
+void rs_decoder_assign_run (rs_decoder *d, lua_State *L, int index,
+                            lua_Integer first, size_t n);
+
+/* [-0, +1, e]  Push the next value, of any kind. */
+void rs_decode_any (rs_decoder *d, lua_State *L);
+
+/* [-0, +(0|1), m]  Push the next value if it is a scalar. */
+static inline __attribute__ ((always_inline)) bool
+rs_decode_scalar (rs_decoder *d, lua_State *L)
+{
+  const size_t n = rs_get_scalar(L, d->data + d->at, d->size - d->at);
+  d->at += n;
+  return n > 0;
+}
+
+/* [-0, +1, e]  Push the next value, quicker if it is a scalar. */
+static inline __attribute__ ((always_inline)) void
+rs_decode_next (rs_decoder *d, lua_State *L)
+{
+  if (!rs_decode_scalar(d, L))
+    rs_decode_any(d, L);
+}
+
+/*
+ * [-0, +1, e]  Push the value behind its tag.
+ */
+
+/* A table that comes with its contents; 'tag' may be that of a shape in front
+   of it.  decode_table.c */
+void rs_decode_table (rs_decoder *d, lua_State *L, unsigned tag);
+
+/* An empty table, whose contents follow the value. */
+void rs_decode_later (rs_decoder *d, lua_State *L);
+
+/* decode_object.c: an object that has a name; the environment. */
+void rs_decode_named (rs_decoder *d, lua_State *L);
+void rs_decode_env (rs_decoder *d, lua_State *L);
+
+/* A table that this state has already, by its number. */
+void rs_decode_common (rs_decoder *d, lua_State *L, bool metatable);
+
+/* A table that is in a field of a module: the one in that field here if it has
+   the same contents, else the one of the message. */
+void rs_decode_named_table (rs_decoder *d, lua_State *L);
+
+/* A table that other messages may name. */
+void rs_decode_marked (rs_decoder *d, lua_State *L);
+
+/* An object that a call makes, as its '__transfer' asked; a value that takes
+   the place of an object. */
+void rs_decode_rebuild (rs_decoder *d, lua_State *L);
+void rs_decode_replaced (rs_decoder *d, lua_State *L);
+
+/* A light userdata or a C function: a pointer that is good in this process. */
+void rs_decode_pointer (rs_decoder *d, lua_State *L, unsigned tag);
+
+/* A function.  function.c */
+void rs_decode_function (rs_decoder *d, lua_State *L, unsigned tag);
+
+/*
+ * [-0, +0, e]  Read what is no value.
+ */
+
+/* The definition of a shape, behind its tag.  decode_table.c */
+void rs_decode_shape (rs_decoder *d, lua_State *L);
+
+/* Note that the contents of the object on top follow the value. */
+void rs_decoder_later (rs_decoder *d, lua_State *L);
+
+/* The contents that were announced for later; they follow the value. */
+void rs_decode_rest (rs_decoder *d, lua_State *L);
+
+/* Set the metatables that waited: the value is complete. */
+void rs_decode_late_metatables (rs_decoder *d, lua_State *L);
+
+/* The upvalues of the function on top.  function.c */
+void rs_decode_upvalues (rs_decoder *d, lua_State *L);
 
 #endif

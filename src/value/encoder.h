@@ -16,22 +16,12 @@
 
 #include "base/buf.h"
 #include "value/common.h"
+#include "value/identity.h"
 #include "value/message.h"
 #include "value/names.h"
+#include "value/scalar.h"
 #include "value/shape.h"
 #include "value/wire.h"
-
-/* An object that was sent, by its address.  Private to encoder.c. */
-typedef struct rs_seen {
-  const void *object;       /* the object, or the cell of an upvalue */
-  unsigned id;              /* number of the object, or of the cell's
-                               function */
-  unsigned upvalue : 8;     /* index of the cell in that function; 0: an
-                               object */
-  unsigned passing : 1;     /* '__transfer' made it: it dies with this value */
-  unsigned later : 1;       /* the contents will follow the value */
-  unsigned generation : 22; /* when it is another one, the entry is free */
-} rs_seen;
 
 /* The metatable that was met last: objects in a row often have one class. */
 typedef struct rs_class {
@@ -51,14 +41,6 @@ struct rs_open {
   bool rebuilt;             /* made only when its contents are there */
 };
 
-/* A run of numbers of one kind, which need only one tag. */
-typedef struct rs_packed {
-  unsigned tag;           /* RS_TAG_INTEGERS, RS_TAG_FLOATS; 0: none is open */
-  uint32_t count;
-  size_t at;              /* offset of its tag in the buffer */
-  bool off;               /* no more runs: one was too short to pay */
-} rs_packed;
-
 typedef struct rs_encoder {
   rs_buf buf;             /* the 'rs_message', its header, the values */
   rs_packed packed;       /* the run at the end of the values, if any */
@@ -72,11 +54,7 @@ typedef struct rs_encoder {
   rs_shape *shapes;       /* RS_SHAPES places; NULL until first needed */
   rs_shape *shape;        /* the shape that was used last */
   rs_class class;
-  rs_seen *seen;          /* hash by address; NULL until first needed */
-  size_t seen_room;       /* a power of two, or 0 */
-  size_t seen_count;      /* entries of the current generation */
-  unsigned generation;
-  bool passing;           /* entries of 'seen' may be 'passing' */
+  rs_identities seen;     /* objects that were sent */
 
   bool careful;           /* '__transfer' was met: walk protected */
   unsigned transfers;     /* results of '__transfer' around this value */
@@ -140,7 +118,8 @@ void rs_encoder_rewind (rs_encoder *e, const rs_mark *mark);
 /* Append bytes that are not a value; the reader knows what they are. */
 void rs_encoder_raw (rs_encoder *e, const void *bytes, size_t n);
 
-/* Append a string that is in no Lua state. */
+/* Append nil, or a string that is in no Lua state. */
+void rs_encoder_nil (rs_encoder *e);
 void rs_encoder_string (rs_encoder *e, const char *text, size_t size);
 
 /*
@@ -152,32 +131,6 @@ void rs_encoder_string (rs_encoder *e, const char *text, size_t size);
  */
 int rs_encode_one (rs_encoder *e, lua_State *L, int index, const char *root);
 
-/* [-0, +0, -]  Append the number at 'index' to the run 'p'.  False if the run
-   is not open, or is of another kind, or has no room. */
-static inline bool
-rs_encode_packed (rs_encoder *e, rs_packed *p, lua_State *L, int index)
-{
-  uint64_t bits;
-  if (p->tag == RS_TAG_INTEGERS) {
-    if (!lua_isinteger(L, index))
-      return false;
-    bits = (uint64_t) lua_tointegerx(L, index, NULL);
-  }
-  else {
-    if (p->tag == 0 || lua_type(L, index) != LUA_TNUMBER
-        || lua_isinteger(L, index))
-      return false;
-    const lua_Number v = lua_tonumberx(L, index, NULL);
-    memcpy(&bits, &v, sizeof bits);
-  }
-  if (p->count == UINT32_MAX || e->buf.room - e->buf.size < 8)
-    return false;
-  rs_wire_put64(e->buf.data + e->buf.size, bits);
-  e->buf.size += 8;
-  p->count++;
-  return true;
-}
-
 /* Encode as 'rs_encode' does, but refuse the 'forbidden' kinds. */
 int rs_encode_without (lua_State *L, int n, unsigned forbidden,
                        rs_message **out, rs_error *err);
@@ -187,7 +140,7 @@ int rs_encode_without (lua_State *L, int n, unsigned forbidden,
 static inline int
 rs_encode_value (rs_encoder *e, lua_State *L, int index, const char *root)
 {
-  return rs_encode_packed(e, &e->packed, L, index)
+  return rs_packed_go_on(&e->packed, &e->buf, L, index)
        ? RS_OK : rs_encode_one(e, L, index, root);
 }
 
@@ -215,18 +168,68 @@ rs_message *rs_encoder_end (rs_encoder *e);
    'rs_encoder_message' does. */
 rs_message *rs_encoder_message_at (rs_encoder *e, void *room, size_t size);
 
-/* ------------------------- between encoder.c, function.c and refuse.c */
+/* [-0, +0, -]  Make a message of the 'n' values from 'first' on, in the 'size'
+   bytes at 'room', without an encoder: most arguments and results of single
+   jobs are a few scalars, and an encoder takes four times as long to get
+   ready.  NULL if some value is not a scalar, or they do not fit. */
+rs_message *rs_encode_small (lua_State *L, int first, int n, void *room,
+                             size_t size);
 
-enum { RS_ERESTART = -1 };  /* the walk has to begin again, protected */
+/* ------------------------------------------- between the encoder's files */
 
-/* [-0, +0, -]  Append the value at 'index', which is absolute. */
+/*
+ * encoder.c has the encoder, its walks and its messages; encode_table.c has
+ * tables, function.c functions, encode_object.c all other objects; refuse.c
+ * tells the path to a value that is refused.
+ */
+
+enum {
+  RS_ERESTART = -1,       /* the walk has to begin again, protected */
+
+  RS_ENCODER_PREFIX = offsetof(rs_message, data)  /* bytes in the buffer before
+                             the header: the 'rs_message' itself */
+};
+
+/* [-0, +0, -]  Append the value at 'index', which is absolute.  encoder.c */
 int rs_encode_any (rs_encoder *e, lua_State *L, int index);
 
-/* Append the function at 'index', whose number is 'id'. */
+/* Append the table at 'index'.  encode_table.c */
+int rs_encode_table (rs_encoder *e, lua_State *L, int index);
+
+/* [-0, +0, -]  Append the table at 'index', number 'id', with its contents.
+   'later': only the contents, which follow the value.  'known': the table is
+   in a field of a module. */
+int rs_encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
+                        bool later, bool known);
+
+/* Append the function at 'index', whose number is 'id'.  function.c */
 int rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id);
 
 /* Append the upvalues of function 'id' at 'index', which follow the value. */
 int rs_encode_upvalues (rs_encoder *e, lua_State *L, int index, unsigned id);
+
+/* Append the object at 'index'.  encode_object.c */
+int rs_encode_cfunction (rs_encoder *e, lua_State *L, int index);
+int rs_encode_userdata (rs_encoder *e, lua_State *L, int index, unsigned id);
+int rs_encode_pointer (rs_encoder *e, lua_State *L, int index);
+
+/* Append the number of an object that was sent before. */
+int rs_encode_ref (rs_encoder *e, unsigned id);
+
+/* [-0, +0, -]  Append the name of the object at 'index', of the RS_NAMES_
+   'kind', if it has one, and set 'done'. */
+int rs_encode_name (rs_encoder *e, lua_State *L, int index, int kind,
+                    bool *done);
+
+/* Append a name, with the tag of what it is for. */
+void rs_encoder_name (rs_encoder *e, const rs_name *name, unsigned tag);
+
+/*
+ * [-0, +0, m]  Append the results of '__transfer' instead of the object at
+ * 'index', and set 'done', if its metatable, at 'meta', has that field.
+ */
+int rs_encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
+                        rs_open *open, bool *done);
 
 /*
  * [-0, +0, m]  Let the contents of the object at 'index', number 'id', follow
@@ -245,19 +248,65 @@ rs_encoder_is_deep (const rs_encoder *e)
 /* Append a length. */
 void rs_encoder_length (rs_encoder *e, size_t n);
 
+/* Take back the bytes from 'size' on, and the objects from number 'id' on. */
+void rs_encoder_truncate (rs_encoder *e, size_t size);
+void rs_encoder_drop_from (rs_encoder *e, unsigned id);
+
+/* [-0, +0, -]  Stop the collector until the end of the walk: a finalizer could
+   change the tables that are walked. */
+void rs_encoder_stop_collector (rs_encoder *e, lua_State *L);
+
 /* Find the entry of 'object', or make it, and set '*found'.  NULL when out of
    memory. */
-rs_seen *rs_encoder_see (rs_encoder *e, const void *object, bool *found);
+static inline rs_seen *
+rs_encoder_see (rs_encoder *e, const void *object, bool *found)
+{
+  return rs_identity_see(&e->seen, object, e->next_id, e->transfers > 0,
+                         found);
+}
 
-/* Begin and end an object: depth, stack, list of open objects.  RS_OK or the
-   failure. */
-int rs_encoder_enter (rs_encoder *e, lua_State *L, rs_open *open,
-                      unsigned id);
-void rs_encoder_leave (rs_encoder *e);
-
-/* Refuse the value, for the formatted reason.  Returns RS_EREFUSED. */
+/* Refuse the value, for the formatted reason, or with the error on top of the
+   stack, which is popped.  Returns RS_EREFUSED. */
 int rs_encoder_refuse (rs_encoder *e, const char *format, ...)
   __attribute__ ((format (printf, 2, 3)));
+int rs_encoder_refuse_error (rs_encoder *e, lua_State *L, const char *what);
+
+/* [-0, +0, -]  Make room on the stack for this level, and for some inner
+   ones. */
+bool rs_encoder_grow_stack (rs_encoder *e, lua_State *L);
+
+/* Begin and end an object: depth, stack, list of open objects; 'top' is that
+   of the stack.  RS_OK or the failure. */
+static inline int
+rs_encoder_enter_at (rs_encoder *e, lua_State *L, rs_open *open, unsigned id,
+                     int top)
+{
+  if (e->depth == RS_WIRE_DEPTH)
+    return rs_encoder_refuse(e, "cannot transfer what '__transfer' returned:"
+                                " it is nested deeper than %d levels",
+                             RS_WIRE_DEPTH - RS_WIRE_INLINE);
+  if (e->buf.failed || (top > e->stack && !rs_encoder_grow_stack(e, L)))
+    return RS_ENOMEM;
+  open->outer = e->open;
+  open->id = id;
+  open->rebuilt = false;
+  e->open = open;
+  e->depth++;
+  return RS_OK;
+}
+
+static inline int
+rs_encoder_enter (rs_encoder *e, lua_State *L, rs_open *open, unsigned id)
+{
+  return rs_encoder_enter_at(e, L, open, id, lua_gettop(L));
+}
+
+static inline void
+rs_encoder_leave (rs_encoder *e)
+{
+  e->open = e->open->outer;
+  e->depth--;
+}
 
 /* [-0, +0, -]  Add to the path of a refusal.  The refused value is in the
    'part' of a value, such as its "key"; it is the field whose key is at

@@ -127,16 +127,16 @@ begin_rebuild (rs_decoder *d, size_t *left)
   return get_byte(d, &n) && expect(d, left, n + 1);
 }
 
-/* Pass a run; the first of its numbers was counted before. */
+/* Pass the run whose tag is next; the first of its numbers was counted
+   before. */
 static bool
 pass_run (rs_decoder *d, size_t *left)
 {
-  size_t n;
-  if (!get_four(d, &n) || n == 0 || n - 1 > *left
-      || n > (d->size - d->at) / 8)
+  const size_t n = rs_get_run(d->data + d->at, d->size - d->at);
+  if (n == 0 || n - 1 > *left)
     return false;
   *left -= n - 1;
-  return pass(d, 8 * n);
+  return pass(d, RS_WIRE_RUN + 8 * n);
 }
 
 /* Pass a tag and the bytes that belong to it, and count its inner values. */
@@ -146,20 +146,13 @@ pass_tag (rs_decoder *d, size_t *left)
   size_t tag, n;
   if (!get_byte(d, &tag))
     return false;
-  if (tag <= RS_WIRE_SMALL_MAX)
-    return true;
-  if (tag <= RS_TAG_STRING_SHORT + RS_WIRE_SHORT_MAX)
-    return pass(d, tag - RS_TAG_STRING_SHORT);
-  if (tag >= RS_TAG_INTEGER && tag < RS_TAG_INTEGER + 8)
-    return pass(d, tag - RS_TAG_INTEGER + 1);
+  const int size = rs_wire_scalar_size((unsigned) tag);
+  if (size >= 0)
+    return pass(d, (size_t) size);
   switch (tag) {
-    case RS_TAG_NIL:
-    case RS_TAG_FALSE:
-    case RS_TAG_TRUE:
     case RS_TAG_ENV:
     case RS_TAG_UPVALUE_ENV:
       return true;
-    case RS_TAG_FLOAT:
     case RS_TAG_POINTER:
       return pass(d, 8);
     case RS_TAG_CFUNCTION:
@@ -170,11 +163,11 @@ pass_tag (rs_decoder *d, size_t *left)
     case RS_TAG_TABLE:
     case RS_TAG_TABLE_META:
     case RS_TAG_TABLE_META_OPEN:
-      return begin_table(d, left, tag != RS_TAG_TABLE);
+      return begin_table(d, left, rs_wire_has_metatable((unsigned) tag));
     case RS_TAG_RECORD:
     case RS_TAG_RECORD_META:
     case RS_TAG_RECORD_META_OPEN:
-      return begin_record(d, left, tag != RS_TAG_RECORD);
+      return begin_record(d, left, rs_wire_has_metatable((unsigned) tag));
     case RS_TAG_COMMON:  /* stands before a value, as a shape does */
       return expect(d, left, 1);
     case RS_TAG_REF:
@@ -199,6 +192,7 @@ pass_tag (rs_decoder *d, size_t *left)
       return expect(d, left, 1);
     case RS_TAG_INTEGERS:
     case RS_TAG_FLOATS:
+      d->at--;
       return pass_run(d, left);
     case RS_TAG_SHAPE:  /* stands before a value */
       return pass_shape(d) && expect(d, left, 1);
@@ -211,14 +205,12 @@ bool
 rs_decoder_skip (rs_decoder *d)
 {
   if (d->left == 0 && d->at < d->size
-      && (d->data[d->at] == RS_TAG_INTEGERS
-          || d->data[d->at] == RS_TAG_FLOATS)) {  /* does a run begin here? */
-    const unsigned tag = d->data[d->at++];
-    size_t n;
-    if (!get_four(d, &n) || n == 0 || n > (d->size - d->at) / 8)
+      && rs_wire_is_run(d->data[d->at])) {  /* does a run begin here? */
+    d->run = d->data[d->at];
+    d->left = rs_get_run(d->data + d->at, d->size - d->at);
+    if (d->left == 0)
       return false;
-    d->run = tag;
-    d->left = n;
+    d->at += RS_WIRE_RUN;
   }
   if (d->left > 0) {
     d->left--;

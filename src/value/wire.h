@@ -70,7 +70,7 @@ enum {
                                the keys 1, 2, ...; 'hash' keys and values */
   RS_TAG_TABLE_META,        /* TABLE, then the metatable */
   RS_TAG_TABLE_META_OPEN,   /* TABLE_META, but the metatable is a table that is
-                               not complete yet: see decoder.c */
+                               not complete yet: see decode_table.c */
   RS_TAG_REF,               /* varint: number of an earlier object */
   RS_TAG_NAMED,             /* 1 to 3 (one byte), then as many texts (length
                                and bytes): a module, a field of it, a field of
@@ -126,6 +126,63 @@ enum {
   RS_WIRE_SMALL_MAX = 127,  /* largest RS_TAG_INTEGER_SMALL */
   RS_WIRE_SHORT_MAX = 63    /* longest RS_TAG_STRING_SHORT */
 };
+
+/* ------------------------------------------------------ what a tag is */
+
+/* The bytes behind the tag of a scalar, which is nil, a boolean, a number or a
+   string.  -1: the tag is another one, or RS_TAG_STRING, whose length comes
+   first. */
+static inline int
+rs_wire_scalar_size (unsigned tag)
+{
+  if (tag < RS_TAG_STRING_SHORT)
+    return 0;
+  if (tag < RS_TAG_NIL)
+    return (int) (tag - RS_TAG_STRING_SHORT);
+  if ((tag & ~7u) == RS_TAG_INTEGER)
+    return (int) (tag - RS_TAG_INTEGER) + 1;
+  return tag == RS_TAG_FLOAT ? 8 : tag < RS_TAG_FLOAT ? 0 : -1;
+}
+
+static inline bool
+rs_wire_is_scalar (unsigned tag)
+{
+  return tag == RS_TAG_STRING || rs_wire_scalar_size(tag) >= 0;
+}
+
+static inline bool
+rs_wire_is_run (unsigned tag)
+{
+  return tag == RS_TAG_INTEGERS || tag == RS_TAG_FLOATS;
+}
+
+static inline bool
+rs_wire_is_table (unsigned tag)
+{
+  return tag >= RS_TAG_TABLE && tag <= RS_TAG_TABLE_META_OPEN;
+}
+
+static inline bool
+rs_wire_is_record (unsigned tag)
+{
+  return tag >= RS_TAG_RECORD && tag <= RS_TAG_RECORD_META_OPEN;
+}
+
+/* True when a metatable follows the fields of this table or record. */
+static inline bool
+rs_wire_has_metatable (unsigned tag)
+{
+  return tag != RS_TAG_TABLE && tag != RS_TAG_RECORD;
+}
+
+/* True when that metatable has to wait: see decode_table.c. */
+static inline bool
+rs_wire_is_open (unsigned tag)
+{
+  return tag == RS_TAG_TABLE_META_OPEN || tag == RS_TAG_RECORD_META_OPEN;
+}
+
+/* ------------------------------------------------------------- numbers */
 
 /*
  * Numbers are little-endian, at any address.  Compilers do not see through a
@@ -235,6 +292,24 @@ rs_wire_get_double (const unsigned char *from)
   double v;
   memcpy(&v, &bits, sizeof v);
   return v;
+}
+
+/* ------------------------------------------------------------- header */
+
+/* Write the header of a message without flags and objects. */
+static inline void
+rs_wire_put_header (unsigned char *to)
+{
+  const unsigned char header[RS_WIRE_HEADER] = { 'R', 'S', RS_WIRE_VERSION };
+  memcpy(to, header, sizeof header);
+}
+
+/* True for such a header. */
+static inline bool
+rs_wire_is_plain_header (const unsigned char *from)
+{
+  const unsigned char header[RS_WIRE_HEADER] = { 'R', 'S', RS_WIRE_VERSION };
+  return memcmp(from, header, sizeof header) == 0;
 }
 
 #endif
