@@ -204,7 +204,6 @@ check_null_others (lua_State *L)
   CHECK(rs_job_deliver(NULL) == NULL && rs_job_delivered(NULL) == 0);
   CHECK(!rs_job_settled(NULL) && rs_job_slot(NULL) == NULL);
   CHECK(!rs_job_look(NULL) && !rs_job_take(NULL, L, &n));
-  rs_job_expect(NULL);
   rs_job_listen(NULL, 1);
   rs_job_see(NULL);
   rs_job_forget(NULL);

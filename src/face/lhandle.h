@@ -45,12 +45,6 @@ typedef struct rs_handle {
                              the registry has them under the address of this
                              handle */
   bool special : 1;       /* pool: it has limits, or streams of its own */
-  const rs_job *near;     /* job: another job, to be prefetched only, since it
-                             may be gone.  Before the results are taken: the
-                             second one submitted after this job, which is
-                             read next but one.  Afterwards: the job whose
-                             results were taken second before, since handles
-                             are finalized in the opposite order. */
 } rs_handle;
 
 /* The module's own data for one Lua state. */
@@ -68,12 +62,6 @@ typedef struct rs_face {
   unsigned dispatching;   /* dispatches in progress; an inner one runs in a
                              handler that an outer one has called */
   bool interrupted;       /* the program has interrupted a handler */
-  rs_handle *last;        /* handle of the job that was submitted last, or
-                             NULL if that handle is gone */
-  rs_handle *before;      /* handle of the job submitted before 'last', or
-                             NULL */
-  const rs_job *got, *got_before;  /* jobs whose results were taken last, and
-                                      second last; may be gone */
 } rs_face;
 
 /* [-0, +0, m]  Return the face of 'L', made at the first call; its address

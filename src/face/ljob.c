@@ -113,19 +113,13 @@ through (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, m]  Note a handle that was given its job: for 'near' of others, and
-   for the collector.  Nothing is noted while the collector is stopped, as it
-   is in a state that closes: a handle made there is not finalized, so 'last'
-   and 'before' would still point to it after it was freed. */
+/* [-0, +0, m]  Count a handle that was given its job, and tell the collector.
+   Nothing is counted while the collector is stopped. */
 static void
-note (lua_State *L, rs_face *face, rs_handle *handle)
+tell (lua_State *L, rs_face *face)
 {
   if (lua_gc(L, LUA_GCISRUNNING) <= 0)  /* -1 in a finalizer, 0 before 5.4.4 */
     return;
-  if (face->before != NULL && !face->before->got)
-    face->before->near = handle->object;
-  face->before = face->last;
-  face->last = handle;
   if (++face->filled % TOLD == 0 && are_many(face) && have_doubled(face))
     lua_gc(L, LUA_GCSTEP, 1);
 }
@@ -135,7 +129,7 @@ rs_fill_job (lua_State *L, rs_face *face, rs_job *job)
 {
   rs_handle *const handle = lua_touserdata(L, -1);
   handle->object = job;
-  note(L, face, handle);
+  tell(L, face);
 }
 
 /* [-0, +0|1, m]  Push the handle of 'job'.  Return false, and push nothing, if
@@ -182,7 +176,7 @@ rs_push_job (lua_State *L, rs_job *job)
   }
   rs_handle *const handle = lua_touserdata(L, -1);
   handle->object = job;
-  note(L, face, handle);
+  tell(L, face);
 }
 
 /* [-0, +0|1, m]  Push the handle at 'place', and return its job.  Return NULL,
@@ -698,19 +692,12 @@ wait (lua_State *L)
   return 1;
 }
 
-/* Note that the results of the handle's job are taken, now or again, and
-   prefetch the job whose results will be taken next but one. */
+/* Note that the results of the handle's job are taken, now or again. */
 static void
 note_got (rs_face *face, rs_handle *handle)
 {
-  rs_job_expect(handle->near);
-  if (handle->got)
-    return;
+  face->open -= !handle->got;
   handle->got = true;
-  face->open--;
-  handle->near = face->got_before;
-  face->got_before = face->got;
-  face->got = handle->object;
 }
 
 /* job:get([timeout]) -> results...  The Lua part does the rest when there is a
@@ -892,13 +879,8 @@ gc (lua_State *L)
     return 0;
   rs_face *const face = rs_lua_own_face(L);
   drop_kept(L, handle);
-  rs_job_expect(handle->near);
   rs_job_forget(handle->object);
   handle->object = NULL;
-  if (face->last == handle)
-    face->last = NULL;
-  if (face->before == handle)
-    face->before = NULL;
   vacate(face, handle);  /* does nothing if a script calls '__gc' again */
   return 0;
 }

@@ -100,10 +100,6 @@ bool rs_job_look (rs_job *job);
  */
 bool rs_job_take (rs_job *job, lua_State *L, int *n);
 
-/* Fetch the memory of 'job' from the CPU of its worker: its results will be
-   taken soon.  The job may be gone, or NULL. */
-void rs_job_expect (const rs_job *job);
-
 /* Note that a host looks at how the job ended, so that the end needs no
    report. */
 void rs_job_see (rs_job *job);

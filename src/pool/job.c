@@ -561,15 +561,6 @@ prefetch_result (const rs_job *job)
   __builtin_prefetch(at + RS_LINE);
 }
 
-void
-rs_job_expect (const rs_job *job)
-{
-  if (job == NULL)
-    return;
-  __builtin_prefetch(&job->refs);
-  prefetch_result(job);
-}
-
 int
 rs_job_await (rs_job *job, double timeout)
 {
