@@ -55,10 +55,7 @@ typedef struct rs_face {
   rs_outbox *outbox;      /* the state's own; lent */
   int job_type;           /* registry: the metatable of handles of jobs */
   rs_places places;       /* handles of jobs */
-  unsigned open;          /* handles of jobs whose results nobody has taken */
   unsigned filled;        /* handles that were given a job so far */
-  unsigned left;          /* handles that the collector's last cycle has left,
-                             less those that went since */
   unsigned dispatching;   /* dispatches in progress; an inner one runs in a
                              handler that an outer one has called */
   bool interrupted;       /* the program has interrupted a handler */

@@ -14,24 +14,6 @@ check (lua_State *L)
   return rs_handle_check(L, 1, RS_JOB_TYPE);
 }
 
-/* Bounds on the number of handles, for 'are_many'. */
-enum { FEW = 64, MANY = 2048 };
-
-/*
- * Tell whether probably many handles are garbage.  A handle whose results
- * nobody has taken ('open') counts as held by the script.  With lower bounds
- * each collection finds less, and handles grow old while they are alive, which
- * makes them dearer to collect.  With higher bounds memory that is used again
- * has left the CPU's caches: with one job in flight, a job took 1.2 us when up
- * to 100 handles gathered, and 1.4 us with up to 500.
- */
-static bool
-are_many (const rs_face *face)
-{
-  const unsigned alive = face->places.taken;
-  return alive > MANY || alive > FEW + 4 * face->open;
-}
-
 /* [-0, +1, m]  Push an empty handle.  When there is no memory for its place
    this raises, and the handle is collected. */
 static rs_handle *
@@ -42,7 +24,6 @@ push_handle (lua_State *L, rs_face *face)
   lua_rawgeti(L, LUA_REGISTRYINDEX, face->job_type);
   lua_setmetatable(L, -2);
   handle->place = rs_place_take(L, &face->places);
-  face->open++;
   return handle;
 }
 
@@ -57,11 +38,7 @@ static void
 vacate (rs_face *face, rs_handle *handle)
 {
   rs_place_vacate(&face->places, handle->place);
-  if (handle->place != 0)
-    face->open -= !handle->got;
   handle->place = 0;
-  if (face->places.taken < face->left)
-    face->left = face->places.taken;
 }
 
 void
@@ -77,51 +54,13 @@ rs_pop_empty_job (lua_State *L, rs_face *face)
    whole, collecting took more time than all else. */
 enum { TOLD = 6 };
 
-/*
- * Tell whether there are at least twice as many handles as the collector's
- * last cycle has left.  If the collector is told sooner, it walks again and
- * again through handles that the script holds, and finds nothing: in a queue
- * of a million jobs this was a tenth of what a job costs.
- */
-static bool
-have_doubled (const rs_face *face)
-{
-  return face->places.taken / 2 >= face->left;
-}
-
-/* [-1, +0, m]  Pop a metatable whose finalizer is 'through', and make a
-   userdata with it that nobody holds: 'through' is called at the end of the
-   collector's next cycle. */
-static void
-watch_collector (lua_State *L)
-{
-  lua_newuserdatauv(L, 0, 0);
-  lua_insert(L, -2);
-  lua_setmetatable(L, -2);
-  lua_pop(L, 1);
-}
-
-/* __gc of the userdata that 'watch_collector' made: the collector has ended a
-   cycle.  Note how many handles are left, and watch the next cycle. */
-static int
-through (lua_State *L)
-{
-  rs_face *const face = rs_lua_own_face(L);
-  face->left = face->places.taken;
-  lua_getmetatable(L, 1);
-  watch_collector(L);
-  return 0;
-}
-
-/* [-0, +0, m]  Count a handle that was given its job, and tell the collector.
-   Nothing is counted while the collector is stopped. */
+/* [-0, +0, m]  Count a handle that was given its job, and tell the collector,
+   unless the collector is stopped. */
 static void
 tell (lua_State *L, rs_face *face)
 {
-  if (lua_gc(L, LUA_GCISRUNNING) <= 0)  /* -1 in a finalizer, 0 before 5.4.4 */
-    return;
-  if (++face->filled % TOLD == 0 && are_many(face) && have_doubled(face))
-    lua_gc(L, LUA_GCSTEP, 1);
+  if (++face->filled % TOLD == 0 && lua_gc(L, LUA_GCISRUNNING) > 0)
+    lua_gc(L, LUA_GCSTEP, 1);  /* -1 in a finalizer, 0 before Lua 5.4.4 */
 }
 
 void
@@ -692,14 +631,6 @@ wait (lua_State *L)
   return 1;
 }
 
-/* Note that the results of the handle's job are taken, now or again. */
-static void
-note_got (rs_face *face, rs_handle *handle)
-{
-  face->open -= !handle->got;
-  handle->got = true;
-}
-
 /* job:get([timeout]) -> results...  The Lua part does the rest when there is a
    timeout, a wrong argument, or a job that did not complete. */
 static int
@@ -714,7 +645,7 @@ get (lua_State *L)
     int n;
     if (!rs_job_settled(job) || rs_events_pending(e))
       rs_await_job(L, e, job, RS_FOREVER);
-    note_got(face, handle);
+    handle->got = true;
     lua_settop(L, 1);
     if (push_results(L, handle, &n) == RS_OK)
       return n;
@@ -918,11 +849,6 @@ rs_open_job_type (lua_State *L)
     lua_rawseti(L, LUA_REGISTRYINDEX, face->job_type);
   else {
     rs_places_open(L, &face->places);
-    lua_createtable(L, 0, 1);
-    lua_pushlightuserdata(L, face);
-    lua_pushcclosure(L, through, 1);
-    lua_setfield(L, -2, "__gc");
-    watch_collector(L);
     face->job_type = luaL_ref(L, LUA_REGISTRYINDEX);
   }
   lua_createtable(L, 0, FIELDS);
