@@ -120,7 +120,6 @@ gc (lua_State *L)
     rs_events_close(e);
   rs_events_unref(e);
   face->events = NULL;
-  rs_places_close(&face->places);
   return 0;
 }
 
@@ -136,7 +135,7 @@ rs_lua_face (lua_State *L)
   }
   lua_pop(L, 1);
   face = lua_newuserdatauv(L, sizeof *face, 0);
-  *face = (rs_face) { .job_type = LUA_NOREF };
+  *face = (rs_face) { .events = NULL };
   rs_push_type(L, EVENTS_TYPE, meta);
   lua_setmetatable(L, -2);
   face->events = rs_events_new();

@@ -19,7 +19,6 @@
 #include <lua.h>
 #include <lauxlib.h>
 
-#include "face/lplace.h"
 #include "runspace.h"
 #include "pool/face.h"
 
@@ -37,8 +36,6 @@ extern const char rs_type_pool[], rs_type_job[], rs_type_batch[],
 typedef struct rs_handle {
   void *object;           /* NULL: the handle is closed, or has none yet */
   const char *type;       /* RS_..._TYPE, compared by address */
-  unsigned place;         /* job: place of this handle in 'places' of the
-                             face, from 1; 0: none */
   unsigned born : 29;     /* 'rs_forks' when the handle was made; constant */
   bool got : 1;           /* job: its results were taken */
   bool kept : 1;          /* job: its results were decoded and not taken yet;
@@ -53,9 +50,7 @@ typedef struct rs_face {
   unsigned born;          /* 'rs_forks' when 'events' was made */
   unsigned listening;     /* RS_LISTEN_: asked of all jobs of the state */
   rs_outbox *outbox;      /* the state's own; lent */
-  int job_type;           /* registry: the metatable of handles of jobs */
-  rs_places places;       /* handles of jobs */
-  unsigned filled;        /* handles that were given a job so far */
+  unsigned handles;       /* number of the handle of a job made last */
   unsigned dispatching;   /* dispatches in progress; an inner one runs in a
                              handler that an outer one has called */
   bool interrupted;       /* the program has interrupted a handler */
@@ -219,19 +214,15 @@ bool rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout);
    that the job has, if the script still holds that, and else a new one. */
 void rs_push_job (lua_State *L, rs_job *job);
 
-/* [-0, +1, m]  Push a handle that has no job yet.  Return its place, which the
-   caller gives to the job as its 'slot' before a worker has the job: to write
-   it later would take the cache line away from the worker's CPU. */
-unsigned rs_push_empty_job (lua_State *L, rs_face *face);
-
-/* [-0, +0, m]  Give 'job', a reference, to the empty handle on top. */
-void rs_fill_job (lua_State *L, rs_face *face, rs_job *job);
-
-/* [-1, +0, -]  Pop the empty handle on top, and make its place vacant. */
-void rs_pop_empty_job (lua_State *L, rs_face *face);
+/* [-0, +1, m]  Push a handle that has no job yet.  Return the address at which
+   the caller stores a job, with a reference.  '*slot' gets the number of the
+   handle, which the caller gives to the job as its 'slot' before a worker has
+   the job: to write it later would take the cache line away from the worker's
+   CPU. */
+void **rs_push_empty_job (lua_State *L, rs_face *face, unsigned *slot);
 
 /* [-0, +0, e]  Call the function on top with each handle of a job of 'pool'
-   that the script holds; with each handle of a job if 'pool' is NULL. */
+   that the script holds, in the order in which the handles were made. */
 void rs_visit_jobs (lua_State *L, const rs_pool *pool);
 
 /* [-0, +1, m]  Push a record, whose reference this takes, as a table. */

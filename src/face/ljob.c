@@ -4,6 +4,8 @@
  */
 #include "face/lhandle.h"
 
+#include <stdlib.h>
+
 #include "base/finalize.h"
 #include "base/level.h"
 #include "pool/face.h"
@@ -14,39 +16,10 @@ check (lua_State *L)
   return rs_handle_check(L, 1, RS_JOB_TYPE);
 }
 
-/* [-0, +1, m]  Push an empty handle.  When there is no memory for its place
-   this raises, and the handle is collected. */
-static rs_handle *
-push_handle (lua_State *L, rs_face *face)
-{
-  rs_handle *const handle = lua_newuserdatauv(L, sizeof *handle, 0);
-  *handle = (rs_handle) { .type = RS_JOB_TYPE, .born = rs_handle_born() };
-  lua_rawgeti(L, LUA_REGISTRYINDEX, face->job_type);
-  lua_setmetatable(L, -2);
-  handle->place = rs_place_take(L, &face->places);
-  return handle;
-}
-
-unsigned
-rs_push_empty_job (lua_State *L, rs_face *face)
-{
-  return push_handle(L, face)->place;
-}
-
-/* Make the place of the handle vacant; nothing if it has none any more. */
-static void
-vacate (rs_face *face, rs_handle *handle)
-{
-  rs_place_vacate(&face->places, handle->place);
-  handle->place = 0;
-}
-
-void
-rs_pop_empty_job (lua_State *L, rs_face *face)
-{
-  vacate(face, lua_touserdata(L, -1));
-  lua_pop(L, 1);
-}
+/* Key in the registry, by address: the table of the handles of jobs, by their
+   numbers.  Its values are weak.  A job has the number of its handle as its
+   'slot', so that a job that comes again gets the same handle. */
+static const char handles_key;
 
 /* Handles for which Lua's collector is told of one more kilobyte.  The
    collector sees the size of a handle only, not that of the job behind it, so
@@ -54,36 +27,50 @@ rs_pop_empty_job (lua_State *L, rs_face *face)
    whole, collecting took more time than all else. */
 enum { TOLD = 6 };
 
-/* [-0, +0, m]  Count a handle that was given its job, and tell the collector,
-   unless the collector is stopped. */
-static void
-tell (lua_State *L, rs_face *face)
+void **
+rs_push_empty_job (lua_State *L, rs_face *face, unsigned *slot)
 {
-  if (++face->filled % TOLD == 0 && lua_gc(L, LUA_GCISRUNNING) > 0)
+  if (face->handles % TOLD == 0 && lua_gc(L, LUA_GCISRUNNING) > 0)
     lua_gc(L, LUA_GCSTEP, 1);  /* -1 in a finalizer, 0 before Lua 5.4.4 */
+  void **const handle = rs_handle_new(L, RS_JOB_TYPE, 0);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &handles_key);
+  while (lua_rawgeti(L, -1, ++face->handles) != LUA_TNIL)
+    lua_pop(L, 1);  /* after 2^32 handles: this one is still alive */
+  lua_pushvalue(L, -3);
+  lua_rawseti(L, -3, face->handles);
+  lua_pop(L, 2);
+  *slot = face->handles;
+  return handle;
 }
 
-void
-rs_fill_job (lua_State *L, rs_face *face, rs_job *job)
+/* [-0, +0|1, -]  Push the handle whose number is 'slot', and return it.
+   Return NULL, and push nothing, if there is none. */
+static const rs_handle *
+push_handle (lua_State *L, unsigned slot)
 {
-  rs_handle *const handle = lua_touserdata(L, -1);
-  handle->object = job;
-  tell(L, face);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &handles_key);
+  lua_rawgeti(L, -1, slot);
+  lua_remove(L, -2);
+  const rs_handle *const handle = lua_touserdata(L, -1);
+  if (handle == NULL)
+    lua_pop(L, 1);
+  return handle;
 }
 
-/* [-0, +0|1, m]  Push the handle of 'job'.  Return false, and push nothing, if
+/* [-0, +0|1, -]  Push the handle of 'job'.  Return false, and push nothing, if
    it has none that is alive. */
 static bool
-find_handle (lua_State *L, const rs_face *face, rs_job *job)
+find_handle (lua_State *L, rs_job *job)
 {
-  /* While the state closes, a finalized handle, whose 'object' is NULL, may
-     still be at its place. */
-  const bool found =
-    rs_place_push(L, &face->places, *rs_job_slot(job)) == LUA_TUSERDATA
-    && ((rs_handle *) lua_touserdata(L, -1))->object == job;
-  if (!found)
-    lua_pop(L, 1);
-  return found;
+  const rs_handle *const handle = push_handle(L, *rs_job_slot(job));
+  if (handle == NULL)
+    return false;
+  /* A handle that was finalized while the state closes is still in the table,
+     and has no job. */
+  if (handle->object == job)
+    return true;
+  lua_pop(L, 1);
+  return false;
 }
 
 /* (light userdata: job) -> handle, for a job that has none.  The handle is
@@ -93,17 +80,14 @@ static int
 make_handle (lua_State *L)
 {
   rs_job *const job = lua_touserdata(L, 1);
-  rs_face *const face = rs_lua_face(L);
-  rs_handle *const handle = push_handle(L, face);
-  *rs_job_slot(job) = handle->place;
+  rs_push_empty_job(L, rs_lua_face(L), rs_job_slot(job));
   return 1;
 }
 
 void
 rs_push_job (lua_State *L, rs_job *job)
 {
-  rs_face *const face = rs_lua_face(L);
-  if (find_handle(L, face, job)) {
+  if (find_handle(L, job)) {
     rs_job_unref(job);
     return;
   }
@@ -115,19 +99,51 @@ rs_push_job (lua_State *L, rs_job *job)
   }
   rs_handle *const handle = lua_touserdata(L, -1);
   handle->object = job;
-  tell(L, face);
 }
 
-/* [-0, +0|1, m]  Push the handle at 'place', and return its job.  Return NULL,
-   and push nothing, if there is no handle, or it has no job of this
-   process. */
-static rs_job *
-handle_at (lua_State *L, const rs_face *face, unsigned place)
+static int
+by_value (const void *a, const void *b)
 {
-  const rs_handle *const handle =
-    rs_place_push(L, &face->places, place) == LUA_TUSERDATA
-    ? lua_touserdata(L, -1) : NULL;
-  if (handle != NULL && handle->object != NULL && !rs_handle_foreign(handle))
+  const unsigned x = *(const unsigned *) a, y = *(const unsigned *) b;
+  return (x > y) - (x < y);
+}
+
+/* [-0, +1, m]  Push a userdata with the numbers of the handles that are alive,
+   in their order.  Return the numbers, and '*n', how many there are. */
+static const unsigned *
+push_numbers (lua_State *L, size_t *n)
+{
+  const int top = lua_gettop(L);
+  unsigned *numbers;
+  size_t room;
+  *n = 0;
+  do {  /* again if a finalizer makes handles when the userdata is made */
+    lua_settop(L, top);
+    room = *n + 16;
+    numbers = lua_newuserdatauv(L, room * sizeof *numbers, 0);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &handles_key);
+    lua_pushnil(L);
+    for (*n = 0; lua_next(L, top + 2); ++*n) {
+      lua_pop(L, 1);
+      if (*n < room)
+        numbers[*n] = (unsigned) lua_tointeger(L, -1);
+    }
+  } while (*n > room);
+  lua_settop(L, top + 1);
+  qsort(numbers, *n, sizeof *numbers, by_value);
+  return numbers;
+}
+
+/* [-0, +0|1, -]  Push the handle whose number is 'slot', and return its job.
+   Return NULL, and push nothing, if there is no handle, or it has no job of
+   this process. */
+static rs_job *
+push_known (lua_State *L, unsigned slot)
+{
+  const rs_handle *const handle = push_handle(L, slot);
+  if (handle == NULL)
+    return NULL;
+  if (handle->object != NULL && !rs_handle_foreign(handle))
     return handle->object;
   lua_pop(L, 1);
   return NULL;
@@ -136,21 +152,15 @@ handle_at (lua_State *L, const rs_face *face, unsigned place)
 void
 rs_visit_jobs (lua_State *L, const rs_pool *pool)
 {
-  const rs_face *const face = rs_lua_face(L);
   const int f = lua_gettop(L);
-  lua_newtable(L);  /* a copy: the function may collect garbage */
-  lua_Integer n = 0;
-  for (unsigned i = 1; i < rs_places_end(&face->places); i++) {
-    rs_job *const job = handle_at(L, face, i);
-    if (job != NULL && (pool == NULL || rs_job_pool(job) == pool))
-      lua_rawseti(L, f + 1, ++n);
-    else if (job != NULL)
-      lua_pop(L, 1);
-  }
-  for (lua_Integer i = 1; i <= n; i++) {
+  size_t n;
+  const unsigned *const numbers = push_numbers(L, &n);
+  for (size_t i = 0; i < n; i++) {
     lua_pushvalue(L, f);
-    lua_rawgeti(L, f + 1, i);
-    lua_call(L, 1, 0);
+    rs_job *const job = push_known(L, numbers[i]);
+    if (job != NULL && rs_job_pool(job) == pool)
+      lua_call(L, 1, 0);
+    lua_settop(L, f + 1);
   }
   lua_settop(L, f);
 }
@@ -262,9 +272,10 @@ rs_lua_jobs (lua_State *L)
       lua_rawseti(L, 1, (lua_Integer) info.id);
     }
   }
-  const rs_face *const face = rs_lua_face(L);
-  for (unsigned i = 1; i < rs_places_end(&face->places); i++) {
-    rs_job *const job = handle_at(L, face, i);
+  size_t handles;
+  const unsigned *const numbers = push_numbers(L, &handles);
+  for (size_t i = 0; i < handles; i++) {
+    rs_job *const job = push_known(L, numbers[i]);
     if (job == NULL)
       continue;
     rs_job_info info;
@@ -808,11 +819,9 @@ gc (lua_State *L)
   rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1, RS_JOB_TYPE);
   if (handle == NULL)
     return 0;
-  rs_face *const face = rs_lua_own_face(L);
   drop_kept(L, handle);
   rs_job_forget(handle->object);
   handle->object = NULL;
-  vacate(face, handle);  /* does nothing if a script calls '__gc' again */
   return 0;
 }
 
@@ -842,15 +851,13 @@ rs_open_job_type (lua_State *L)
     { NULL, NULL }
   };
   rs_handle_type(L, RS_JOB_TYPE, meta, methods);
-  rs_face *const face = rs_lua_face(L);
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &handles_key);
   lua_rawgetp(L, LUA_REGISTRYINDEX, RS_JOB_TYPE);
-  lua_pushvalue(L, -1);
-  if (face->job_type != LUA_NOREF)  /* was the type made before? */
-    lua_rawseti(L, LUA_REGISTRYINDEX, face->job_type);
-  else {
-    rs_places_open(L, &face->places);
-    face->job_type = luaL_ref(L, LUA_REGISTRYINDEX);
-  }
   lua_createtable(L, 0, FIELDS);
   for (int i = 0; i < FIELDS; i++) {
     lua_pushinteger(L, i);

@@ -706,11 +706,9 @@ pool_start (lua_State *L)
   }
   else
     o.listen = rs_check_streams(L, OPTIONS);
-  o.slot = rs_push_empty_job(L, face);
+  void **const handle = rs_push_empty_job(L, face, &o.slot);
   const int status = rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST,
                                   nargs, &o, &job, &err);
-  if (status != RS_OK)
-    rs_pop_empty_job(L, face);
   if (status == RS_EFULL) {
     lua_pushnil(L);
     lua_pushliteral(L, "full");
@@ -718,7 +716,7 @@ pool_start (lua_State *L)
   }
   if (status != RS_OK)
     return rs_handle_raise(L, &err);
-  rs_fill_job(L, face, job);
+  *handle = job;
   if (guard != NULL)
     *guard = rs_job_ref(job);
   return 1;
@@ -770,11 +768,11 @@ pool_spawn (lua_State *L)
       .listen = RS_STREAMS_SHOWN,
     };
     const int nargs = lua_gettop(L) - FUNCTION;
-    o.slot = rs_push_empty_job(L, face);
+    void **const handle = rs_push_empty_job(L, face, &o.slot);
     if (rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST, nargs, &o, &job,
                      &err) != RS_OK)
       return rs_handle_raise(L, &err);
-    rs_fill_job(L, face, job);
+    *handle = job;
     return 1;
   }
   return call_lua(L, "spawn");
