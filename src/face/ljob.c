@@ -2,167 +2,21 @@
 /*
  * ljob.c - jobs as Lua sees them.
  */
-#include "face/lhandle.h"
+#include "face/ljob.h"
 
-#include <stdlib.h>
+#include <lauxlib.h>
 
 #include "base/finalize.h"
 #include "base/level.h"
-#include "pool/face.h"
+#include "face/levent.h"
+#include "face/lface.h"
+#include "face/lhandle.h"
+#include "face/lstream.h"
 
 static rs_job *
 check (lua_State *L)
 {
   return rs_handle_check(L, 1, RS_JOB_TYPE);
-}
-
-/* Key in the registry, by address: the table of the handles of jobs, by their
-   numbers.  Its values are weak.  A job has the number of its handle as its
-   'slot', so that a job that comes again gets the same handle. */
-static const char handles_key;
-
-/* Handles for which Lua's collector is told of one more kilobyte.  The
-   collector sees the size of a handle only, not that of the job behind it, so
-   dead handles would pile up.  TOLD counts half of a job's memory: with the
-   whole, collecting took more time than all else. */
-enum { TOLD = 6 };
-
-void **
-rs_push_empty_job (lua_State *L, rs_face *face, unsigned *slot)
-{
-  if (face->handles % TOLD == 0 && lua_gc(L, LUA_GCISRUNNING) > 0)
-    lua_gc(L, LUA_GCSTEP, 1);  /* -1 in a finalizer, 0 before Lua 5.4.4 */
-  void **const handle = rs_handle_new(L, RS_JOB_TYPE, 0);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &handles_key);
-  while (lua_rawgeti(L, -1, ++face->handles) != LUA_TNIL)
-    lua_pop(L, 1);  /* after 2^32 handles: this one is still alive */
-  lua_pushvalue(L, -3);
-  lua_rawseti(L, -3, face->handles);
-  lua_pop(L, 2);
-  *slot = face->handles;
-  return handle;
-}
-
-/* [-0, +0|1, -]  Push the handle whose number is 'slot', and return it.
-   Return NULL, and push nothing, if there is none. */
-static const rs_handle *
-push_handle (lua_State *L, unsigned slot)
-{
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &handles_key);
-  lua_rawgeti(L, -1, slot);
-  lua_remove(L, -2);
-  const rs_handle *const handle = lua_touserdata(L, -1);
-  if (handle == NULL)
-    lua_pop(L, 1);
-  return handle;
-}
-
-/* [-0, +0|1, -]  Push the handle of 'job'.  Return false, and push nothing, if
-   it has none that is alive. */
-static bool
-find_handle (lua_State *L, rs_job *job)
-{
-  const rs_handle *const handle = push_handle(L, *rs_job_slot(job));
-  if (handle == NULL)
-    return false;
-  /* A handle that was finalized while the state closes is still in the table,
-     and has no job. */
-  if (handle->object == job)
-    return true;
-  lua_pop(L, 1);
-  return false;
-}
-
-/* (light userdata: job) -> handle, for a job that has none.  The handle is
-   empty: the caller gives it the job, since a hook may raise when this
-   returns, and the reference must stay the caller's then. */
-static int
-make_handle (lua_State *L)
-{
-  rs_job *const job = lua_touserdata(L, 1);
-  rs_push_empty_job(L, rs_lua_face(L), rs_job_slot(job));
-  return 1;
-}
-
-void
-rs_push_job (lua_State *L, rs_job *job)
-{
-  if (find_handle(L, job)) {
-    rs_job_unref(job);
-    return;
-  }
-  lua_pushcfunction(L, make_handle);
-  lua_pushlightuserdata(L, job);
-  if (lua_pcall(L, 1, 1, 0) != LUA_OK) {  /* no memory, or a hook raised? */
-    rs_job_unref(job);
-    lua_error(L);
-  }
-  rs_handle *const handle = lua_touserdata(L, -1);
-  handle->object = job;
-}
-
-static int
-by_value (const void *a, const void *b)
-{
-  const unsigned x = *(const unsigned *) a, y = *(const unsigned *) b;
-  return (x > y) - (x < y);
-}
-
-/* [-0, +1, m]  Push a userdata with the numbers of the handles that are alive,
-   in their order.  Return the numbers, and '*n', how many there are. */
-static const unsigned *
-push_numbers (lua_State *L, size_t *n)
-{
-  const int top = lua_gettop(L);
-  unsigned *numbers;
-  size_t room;
-  *n = 0;
-  do {  /* again if a finalizer makes handles when the userdata is made */
-    lua_settop(L, top);
-    room = *n + 16;
-    numbers = lua_newuserdatauv(L, room * sizeof *numbers, 0);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &handles_key);
-    lua_pushnil(L);
-    for (*n = 0; lua_next(L, top + 2); ++*n) {
-      lua_pop(L, 1);
-      if (*n < room)
-        numbers[*n] = (unsigned) lua_tointeger(L, -1);
-    }
-  } while (*n > room);
-  lua_settop(L, top + 1);
-  qsort(numbers, *n, sizeof *numbers, by_value);
-  return numbers;
-}
-
-/* [-0, +0|1, -]  Push the handle whose number is 'slot', and return its job.
-   Return NULL, and push nothing, if there is no handle, or it has no job of
-   this process. */
-static rs_job *
-push_known (lua_State *L, unsigned slot)
-{
-  const rs_handle *const handle = push_handle(L, slot);
-  if (handle == NULL)
-    return NULL;
-  if (handle->object != NULL && !rs_handle_foreign(handle))
-    return handle->object;
-  lua_pop(L, 1);
-  return NULL;
-}
-
-void
-rs_visit_jobs (lua_State *L, const rs_pool *pool)
-{
-  const int f = lua_gettop(L);
-  size_t n;
-  const unsigned *const numbers = push_numbers(L, &n);
-  for (size_t i = 0; i < n; i++) {
-    lua_pushvalue(L, f);
-    rs_job *const job = push_known(L, numbers[i]);
-    if (job != NULL && rs_job_pool(job) == pool)
-      lua_call(L, 1, 0);
-    lua_settop(L, f + 1);
-  }
-  lua_settop(L, f);
 }
 
 /* A userdata with references to jobs; its finalizer gives back those that are
@@ -250,6 +104,20 @@ rs_lua_wait_guard (lua_State *L)
   return 1;
 }
 
+/* (job)  Add the job, unless it is a chunk, to the table that is the upvalue,
+   by its id. */
+static int
+add_job (lua_State *L)
+{
+  rs_job_info info;
+  rs_job_info_get(check(L), &info);
+  if (info.chunk)
+    return 0;
+  lua_settop(L, 1);
+  lua_rawseti(L, lua_upvalueindex(1), (lua_Integer) info.id);
+  return 0;
+}
+
 /* core.jobs() -> table of jobs by id: those that have not ended, and those
    whose handle the script holds; removed jobs are included */
 int
@@ -272,19 +140,9 @@ rs_lua_jobs (lua_State *L)
       lua_rawseti(L, 1, (lua_Integer) info.id);
     }
   }
-  size_t handles;
-  const unsigned *const numbers = push_numbers(L, &handles);
-  for (size_t i = 0; i < handles; i++) {
-    rs_job *const job = push_known(L, numbers[i]);
-    if (job == NULL)
-      continue;
-    rs_job_info info;
-    rs_job_info_get(job, &info);
-    if (!info.chunk)
-      lua_rawseti(L, 1, (lua_Integer) info.id);
-    else
-      lua_pop(L, 1);
-  }
+  lua_pushvalue(L, 1);
+  lua_pushcclosure(L, add_job, 1);
+  rs_visit_jobs(L, NULL);
   lua_settop(L, 1);
   return 1;
 }
@@ -662,7 +520,7 @@ get (lua_State *L)
       return n;
     lua_settop(L, 1);
   }
-  return rs_handle_call(L, "parallel.job", "job_methods", "get");
+  return rs_lua_call(L, "parallel.job", "job_methods", "get");
 }
 
 /* job:listen(mask) */
@@ -850,13 +708,7 @@ rs_open_job_type (lua_State *L)
     { "stop", stop },
     { NULL, NULL }
   };
-  rs_handle_type(L, RS_JOB_TYPE, meta, methods);
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &handles_key);
+  rs_handle_type(L, RS_JOB_TYPE, rs_lua_face(L), meta, methods);
   lua_rawgetp(L, LUA_REGISTRYINDEX, RS_JOB_TYPE);
   lua_createtable(L, 0, FIELDS);
   for (int i = 0; i < FIELDS; i++) {
