@@ -5,11 +5,17 @@
  * The Lua part feeds items, and takes values or records; each call moves a
  * chunk.  All code here runs on the thread of the state that opened the batch.
  */
-#include "face/lhandle.h"
+#include "face/lbatch.h"
+
+#include <lauxlib.h>
 
 #include "base/finalize.h"
 #include "base/level.h"
+#include "face/levent.h"
+#include "face/lface.h"
+#include "face/lhandle.h"
 #include "face/loptions.h"
+#include "face/lstream.h"
 #include "pool/face.h"
 
 /* Seconds after which a slow iterator's items are sent, however few. */
@@ -686,5 +692,5 @@ rs_open_batch_type (lua_State *L)
   lua_pushcfunction(L, keeper_gc);
   lua_setfield(L, -2, "__gc");
   lua_rawsetp(L, LUA_REGISTRYINDEX, keeper_type);
-  rs_handle_type(L, RS_BATCH_TYPE, meta, methods);
+  rs_handle_type(L, RS_BATCH_TYPE, rs_lua_face(L), meta, methods);
 }

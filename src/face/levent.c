@@ -7,168 +7,18 @@
  * module, or polls, each queued job is handed to 'deliver' of the Lua part,
  * which calls the handlers.  All code here runs on the thread of the state.
  */
-#include "face/lhandle.h"
+#include "face/levent.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include <lauxlib.h>
 
 #include "base/console.h"
 #include "base/level.h"
+#include "face/lface.h"
+#include "face/lhandle.h"
 #include "lparallel.h"
-#include "pool/face.h"
-
-#define EVENTS_TYPE "parallel.events"
-
-/* Key in the registry, by address: the face. */
-static const char face_key;
-
-/* (job)  Report a failure that nobody looked at. */
-static int
-report (lua_State *L)
-{
-  rs_lua_require(L, "parallel.event");
-  lua_getfield(L, -1, "report_unseen");
-  lua_pushvalue(L, 1);
-  lua_call(L, 1, 0);
-  return 0;
-}
-
-/* (light userdata: job, a reference) -> handle, which takes the reference */
-static int
-push_handle (lua_State *L)
-{
-  rs_push_job(L, lua_touserdata(L, 1));
-  return 1;
-}
-
-/* [-0, +0, -]  'report' while the state closes, for 'job', whose reference
-   this takes. */
-static void
-report_last (lua_State *L, rs_job *job)
-{
-  const int top = lua_gettop(L);
-  lua_pushcfunction(L, push_handle);
-  lua_pushlightuserdata(L, job);
-  if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
-    rs_job **const object = lua_touserdata(L, -1);
-    lua_pushcfunction(L, report);
-    lua_pushvalue(L, -2);
-    lua_pcall(L, 1, 0, 0);
-    *object = NULL;
-  }
-  rs_job_unref(job);  /* a handle that is made so late is not finalized */
-  lua_settop(L, top);
-}
-
-typedef struct numbered {
-  uint64_t id;
-  rs_job *job;  /* a reference */
-} numbered;
-
-static int
-by_id (const void *a, const void *b)
-{
-  const uint64_t x = ((const numbered *) a)->id;
-  const uint64_t y = ((const numbered *) b)->id;
-  return (x > y) - (x < y);
-}
-
-/* [-0, +0, -]  Report the failures that nobody looked at, in the order of the
-   jobs.  Jobs were queued in the opposite order, that of the finalizers of
-   their handles. */
-static void
-report_all (lua_State *L, rs_events *e)
-{
-  numbered *list = NULL;
-  size_t n = 0, room = 0;
-  rs_job *job;
-  while ((job = rs_events_next(e)) != NULL) {
-    rs_job_info info;
-    rs_job_info_get(job, &info);
-    if (info.chunk || !info.forgotten || !info.unseen) {
-      rs_job_unref(job);
-      continue;
-    }
-    if (n == room) {
-      numbered *const more = realloc(list, (2 * n + 16) * sizeof *more);
-      if (more == NULL) {  /* no memory: report it at once, out of order */
-        report_last(L, job);
-        continue;
-      }
-      list = more;
-      room = 2 * n + 16;
-    }
-    list[n++] = (numbered) { info.id, job };
-  }
-  if (n > 0)
-    qsort(list, n, sizeof *list, by_id);
-  for (size_t i = 0; i < n; i++)
-    report_last(L, list[i].job);
-  free(list);
-}
-
-/* __gc of the face: the state is being closed. */
-static int
-gc (lua_State *L)
-{
-  rs_face *const face = luaL_checkudata(L, 1, EVENTS_TYPE);
-  rs_events *const e = face->events;
-  while (e != NULL && rs_events_pending(e))  /* more were queued meanwhile? */
-    report_all(L, e);
-  if (e != NULL)
-    rs_events_close(e);
-  rs_events_unref(e);
-  face->events = NULL;
-  rs_places_close(&face->places);
-  return 0;
-}
-
-rs_face *
-rs_lua_face (lua_State *L)
-{
-  static const luaL_Reg meta[] = { { "__gc", gc }, { NULL, NULL } };
-  rs_face *face;
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &face_key) == LUA_TUSERDATA) {
-    face = lua_touserdata(L, -1);
-    lua_pop(L, 1);
-    return face;
-  }
-  lua_pop(L, 1);
-  face = lua_newuserdatauv(L, sizeof *face, 0);
-  *face = (rs_face) { .job_type = LUA_NOREF };
-  rs_push_type(L, EVENTS_TYPE, meta);
-  lua_setmetatable(L, -2);
-  face->events = rs_events_new();
-  face->born = rs_forks();
-  face->outbox = rs_outbox_of(L);
-  if (face->events == NULL || face->outbox == NULL)
-    rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &face_key);
-  return face;
-}
-
-rs_events *
-rs_lua_events_of (lua_State *L, rs_face *face)
-{
-  if (face->events == NULL)
-    rs_handle_error(L, "the Lua state is being closed: it has no more jobs");
-  if (face->born != rs_forks()) {  /* the events are those of the parent? */
-    rs_events *const events = rs_events_new();
-    if (events == NULL)
-      rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
-    rs_events_listen(events, face->listening);
-    face->events = events;
-    face->born = rs_forks();
-  }
-  return face->events;
-}
-
-rs_events *
-rs_lua_events (lua_State *L)
-{
-  return rs_lua_events_of(L, rs_lua_face(L));
-}
 
 /* () -> calls of handlers.  Hand all queued jobs to the Lua part. */
 static int

@@ -17,9 +17,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* pipe2 */
 #endif
-#include "face/lhandle.h"
-#include "base/level.h"
-#include "face/lprogram.h"
+#include "face/lexecute.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,6 +30,13 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <lauxlib.h>
+
+#include "base/level.h"
+#include "face/levent.h"
+#include "face/lhandle.h"
+#include "face/lprogram.h"
 
 #define TYPE "parallel.execution"
 #define LOOK 0.1           /* seconds from one look for a stop to the next,

@@ -86,16 +86,16 @@ hide (lua_State *L, const char *type)
 }
 
 void
-rs_handle_type (lua_State *L, const char *type, const luaL_Reg *meta,
-                const luaL_Reg *methods)
+rs_handle_type (lua_State *L, const char *type, void *own,
+                const luaL_Reg *meta, const luaL_Reg *methods)
 {
   lua_newtable(L);
   lua_pushstring(L, type);
   lua_setfield(L, -2, "__name");
-  lua_pushlightuserdata(L, rs_lua_face(L));
+  lua_pushlightuserdata(L, own);
   luaL_setfuncs(L, meta, 1);
   lua_newtable(L);
-  lua_pushlightuserdata(L, rs_lua_face(L));
+  lua_pushlightuserdata(L, own);
   luaL_setfuncs(L, methods, 1);
   lua_pushvalue(L, -1);
   lua_setfield(L, -3, "methods");
@@ -124,20 +124,6 @@ rs_push_type (lua_State *L, const char *type, const luaL_Reg *meta)
   luaL_setfuncs(L, meta, 0);
   lua_pushvalue(L, -1);
   lua_setfield(L, LUA_REGISTRYINDEX, type);
-}
-
-int
-rs_handle_call (lua_State *L, const char *file, const char *field,
-                const char *name)
-{
-  const int n = lua_gettop(L);
-  rs_lua_require(L, file);
-  lua_getfield(L, -1, field);
-  lua_getfield(L, -1, name);
-  lua_insert(L, 1);
-  lua_pop(L, 2);
-  lua_call(L, n, LUA_MULTRET);
-  return lua_gettop(L);
 }
 
 /* [-0, +1, m]  Push "file:line: " of the code that called into the module, or

@@ -2,224 +2,21 @@
 /*
  * ljob.c - jobs as Lua sees them.
  */
-#include "face/lhandle.h"
+#include "face/ljob.h"
+
+#include <lauxlib.h>
 
 #include "base/finalize.h"
 #include "base/level.h"
-#include "pool/face.h"
+#include "face/levent.h"
+#include "face/lface.h"
+#include "face/lhandle.h"
+#include "face/lstream.h"
 
 static rs_job *
 check (lua_State *L)
 {
   return rs_handle_check(L, 1, RS_JOB_TYPE);
-}
-
-/* Bounds on the number of handles, for 'are_many'. */
-enum { FEW = 64, MANY = 2048 };
-
-/*
- * Tell whether probably many handles are garbage.  A handle whose results
- * nobody has taken ('open') counts as held by the script.  With lower bounds
- * each collection finds less, and handles grow old while they are alive, which
- * makes them dearer to collect.  With higher bounds memory that is used again
- * has left the CPU's caches: with one job in flight, a job took 1.2 us when up
- * to 100 handles gathered, and 1.4 us with up to 500.
- */
-static bool
-are_many (const rs_face *face)
-{
-  const unsigned alive = face->places.taken;
-  return alive > MANY || alive > FEW + 4 * face->open;
-}
-
-/* [-0, +1, m]  Push an empty handle.  When there is no memory for its place
-   this raises, and the handle is collected. */
-static rs_handle *
-push_handle (lua_State *L, rs_face *face)
-{
-  rs_handle *const handle = lua_newuserdatauv(L, sizeof *handle, 0);
-  *handle = (rs_handle) { .type = RS_JOB_TYPE, .born = rs_handle_born() };
-  lua_rawgeti(L, LUA_REGISTRYINDEX, face->job_type);
-  lua_setmetatable(L, -2);
-  handle->place = rs_place_take(L, &face->places);
-  face->open++;
-  return handle;
-}
-
-unsigned
-rs_push_empty_job (lua_State *L, rs_face *face)
-{
-  return push_handle(L, face)->place;
-}
-
-/* Make the place of the handle vacant; nothing if it has none any more. */
-static void
-vacate (rs_face *face, rs_handle *handle)
-{
-  rs_place_vacate(&face->places, handle->place);
-  if (handle->place != 0)
-    face->open -= !handle->got;
-  handle->place = 0;
-  if (face->places.taken < face->left)
-    face->left = face->places.taken;
-}
-
-void
-rs_pop_empty_job (lua_State *L, rs_face *face)
-{
-  vacate(face, lua_touserdata(L, -1));
-  lua_pop(L, 1);
-}
-
-/* Handles for which Lua's collector is told of one more kilobyte.  The
-   collector sees the size of a handle only, not that of the job behind it, so
-   dead handles would pile up.  TOLD counts half of a job's memory: with the
-   whole, collecting took more time than all else. */
-enum { TOLD = 6 };
-
-/*
- * Tell whether there are at least twice as many handles as the collector's
- * last cycle has left.  If the collector is told sooner, it walks again and
- * again through handles that the script holds, and finds nothing: in a queue
- * of a million jobs this was a tenth of what a job costs.
- */
-static bool
-have_doubled (const rs_face *face)
-{
-  return face->places.taken / 2 >= face->left;
-}
-
-/* [-1, +0, m]  Pop a metatable whose finalizer is 'through', and make a
-   userdata with it that nobody holds: 'through' is called at the end of the
-   collector's next cycle. */
-static void
-watch_collector (lua_State *L)
-{
-  lua_newuserdatauv(L, 0, 0);
-  lua_insert(L, -2);
-  lua_setmetatable(L, -2);
-  lua_pop(L, 1);
-}
-
-/* __gc of the userdata that 'watch_collector' made: the collector has ended a
-   cycle.  Note how many handles are left, and watch the next cycle. */
-static int
-through (lua_State *L)
-{
-  rs_face *const face = rs_lua_own_face(L);
-  face->left = face->places.taken;
-  lua_getmetatable(L, 1);
-  watch_collector(L);
-  return 0;
-}
-
-/* [-0, +0, m]  Note a handle that was given its job: for 'near' of others, and
-   for the collector.  Nothing is noted while the collector is stopped, as it
-   is in a state that closes: a handle made there is not finalized, so 'last'
-   and 'before' would still point to it after it was freed. */
-static void
-note (lua_State *L, rs_face *face, rs_handle *handle)
-{
-  if (lua_gc(L, LUA_GCISRUNNING) <= 0)  /* -1 in a finalizer, 0 before 5.4.4 */
-    return;
-  if (face->before != NULL && !face->before->got)
-    face->before->near = handle->object;
-  face->before = face->last;
-  face->last = handle;
-  if (++face->filled % TOLD == 0 && are_many(face) && have_doubled(face))
-    lua_gc(L, LUA_GCSTEP, 1);
-}
-
-void
-rs_fill_job (lua_State *L, rs_face *face, rs_job *job)
-{
-  rs_handle *const handle = lua_touserdata(L, -1);
-  handle->object = job;
-  note(L, face, handle);
-}
-
-/* [-0, +0|1, m]  Push the handle of 'job'.  Return false, and push nothing, if
-   it has none that is alive. */
-static bool
-find_handle (lua_State *L, const rs_face *face, rs_job *job)
-{
-  /* While the state closes, a finalized handle, whose 'object' is NULL, may
-     still be at its place. */
-  const bool found =
-    rs_place_push(L, &face->places, *rs_job_slot(job)) == LUA_TUSERDATA
-    && ((rs_handle *) lua_touserdata(L, -1))->object == job;
-  if (!found)
-    lua_pop(L, 1);
-  return found;
-}
-
-/* (light userdata: job) -> handle, for a job that has none.  The handle is
-   empty: the caller gives it the job, since a hook may raise when this
-   returns, and the reference must stay the caller's then. */
-static int
-make_handle (lua_State *L)
-{
-  rs_job *const job = lua_touserdata(L, 1);
-  rs_face *const face = rs_lua_face(L);
-  rs_handle *const handle = push_handle(L, face);
-  *rs_job_slot(job) = handle->place;
-  return 1;
-}
-
-void
-rs_push_job (lua_State *L, rs_job *job)
-{
-  rs_face *const face = rs_lua_face(L);
-  if (find_handle(L, face, job)) {
-    rs_job_unref(job);
-    return;
-  }
-  lua_pushcfunction(L, make_handle);
-  lua_pushlightuserdata(L, job);
-  if (lua_pcall(L, 1, 1, 0) != LUA_OK) {  /* no memory, or a hook raised? */
-    rs_job_unref(job);
-    lua_error(L);
-  }
-  rs_handle *const handle = lua_touserdata(L, -1);
-  handle->object = job;
-  note(L, face, handle);
-}
-
-/* [-0, +0|1, m]  Push the handle at 'place', and return its job.  Return NULL,
-   and push nothing, if there is no handle, or it has no job of this
-   process. */
-static rs_job *
-handle_at (lua_State *L, const rs_face *face, unsigned place)
-{
-  const rs_handle *const handle =
-    rs_place_push(L, &face->places, place) == LUA_TUSERDATA
-    ? lua_touserdata(L, -1) : NULL;
-  if (handle != NULL && handle->object != NULL && !rs_handle_foreign(handle))
-    return handle->object;
-  lua_pop(L, 1);
-  return NULL;
-}
-
-void
-rs_visit_jobs (lua_State *L, const rs_pool *pool)
-{
-  const rs_face *const face = rs_lua_face(L);
-  const int f = lua_gettop(L);
-  lua_newtable(L);  /* a copy: the function may collect garbage */
-  lua_Integer n = 0;
-  for (unsigned i = 1; i < rs_places_end(&face->places); i++) {
-    rs_job *const job = handle_at(L, face, i);
-    if (job != NULL && (pool == NULL || rs_job_pool(job) == pool))
-      lua_rawseti(L, f + 1, ++n);
-    else if (job != NULL)
-      lua_pop(L, 1);
-  }
-  for (lua_Integer i = 1; i <= n; i++) {
-    lua_pushvalue(L, f);
-    lua_rawgeti(L, f + 1, i);
-    lua_call(L, 1, 0);
-  }
-  lua_settop(L, f);
 }
 
 /* A userdata with references to jobs; its finalizer gives back those that are
@@ -307,6 +104,20 @@ rs_lua_wait_guard (lua_State *L)
   return 1;
 }
 
+/* (job)  Add the job, unless it is a chunk, to the table that is the upvalue,
+   by its id. */
+static int
+add_job (lua_State *L)
+{
+  rs_job_info info;
+  rs_job_info_get(check(L), &info);
+  if (info.chunk)
+    return 0;
+  lua_settop(L, 1);
+  lua_rawseti(L, lua_upvalueindex(1), (lua_Integer) info.id);
+  return 0;
+}
+
 /* core.jobs() -> table of jobs by id: those that have not ended, and those
    whose handle the script holds; removed jobs are included */
 int
@@ -329,18 +140,9 @@ rs_lua_jobs (lua_State *L)
       lua_rawseti(L, 1, (lua_Integer) info.id);
     }
   }
-  const rs_face *const face = rs_lua_face(L);
-  for (unsigned i = 1; i < rs_places_end(&face->places); i++) {
-    rs_job *const job = handle_at(L, face, i);
-    if (job == NULL)
-      continue;
-    rs_job_info info;
-    rs_job_info_get(job, &info);
-    if (!info.chunk)
-      lua_rawseti(L, 1, (lua_Integer) info.id);
-    else
-      lua_pop(L, 1);
-  }
+  lua_pushvalue(L, 1);
+  lua_pushcclosure(L, add_job, 1);
+  rs_visit_jobs(L, NULL);
   lua_settop(L, 1);
   return 1;
 }
@@ -698,19 +500,6 @@ wait (lua_State *L)
   return 1;
 }
 
-/* Note that the results of the handle's job are taken, now or again. */
-static void
-note_got (rs_face *face, rs_handle *handle)
-{
-  if (handle->got)
-    return;
-  handle->got = true;
-  face->open--;
-  handle->near = face->got_before;
-  face->got_before = face->got;
-  face->got = handle->object;
-}
-
 /* job:get([timeout]) -> results...  The Lua part does the rest when there is a
    timeout, a wrong argument, or a job that did not complete. */
 static int
@@ -725,13 +514,13 @@ get (lua_State *L)
     int n;
     if (!rs_job_settled(job) || rs_events_pending(e))
       rs_await_job(L, e, job, RS_FOREVER);
-    note_got(face, handle);
+    handle->got = true;
     lua_settop(L, 1);
     if (push_results(L, handle, &n) == RS_OK)
       return n;
     lua_settop(L, 1);
   }
-  return rs_handle_call(L, "parallel.job", "job_methods", "get");
+  return rs_lua_call(L, "parallel.job", "job_methods", "get");
 }
 
 /* job:listen(mask) */
@@ -888,15 +677,9 @@ gc (lua_State *L)
   rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1, RS_JOB_TYPE);
   if (handle == NULL)
     return 0;
-  rs_face *const face = rs_lua_own_face(L);
   drop_kept(L, handle);
   rs_job_forget(handle->object);
   handle->object = NULL;
-  if (face->last == handle)
-    face->last = NULL;
-  if (face->before == handle)
-    face->before = NULL;
-  vacate(face, handle);  /* does nothing if a script calls '__gc' again */
   return 0;
 }
 
@@ -925,21 +708,8 @@ rs_open_job_type (lua_State *L)
     { "stop", stop },
     { NULL, NULL }
   };
-  rs_handle_type(L, RS_JOB_TYPE, meta, methods);
-  rs_face *const face = rs_lua_face(L);
+  rs_handle_type(L, RS_JOB_TYPE, rs_lua_face(L), meta, methods);
   lua_rawgetp(L, LUA_REGISTRYINDEX, RS_JOB_TYPE);
-  lua_pushvalue(L, -1);
-  if (face->job_type != LUA_NOREF)  /* was the type made before? */
-    lua_rawseti(L, LUA_REGISTRYINDEX, face->job_type);
-  else {
-    rs_places_open(L, &face->places);
-    lua_createtable(L, 0, 1);
-    lua_pushlightuserdata(L, face);
-    lua_pushcclosure(L, through, 1);
-    lua_setfield(L, -2, "__gc");
-    watch_collector(L);
-    face->job_type = luaL_ref(L, LUA_REGISTRYINDEX);
-  }
   lua_createtable(L, 0, FIELDS);
   for (int i = 0; i < FIELDS; i++) {
     lua_pushinteger(L, i);

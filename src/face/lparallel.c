@@ -19,10 +19,18 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <lauxlib.h>
+
 #include "base/escape.h"
 #include "base/level.h"
+#include "face/lbatch.h"
+#include "face/levent.h"
+#include "face/lface.h"
 #include "face/lhandle.h"
+#include "face/ljob.h"
 #include "face/loptions.h"
+#include "face/lpool.h"
+#include "face/ltask.h"
 #include "face/lua_files.h"
 
 /* -------------------------------------------------------------- the C part */
@@ -277,6 +285,8 @@ set_names (lua_State *L)
   lua_setfield(L, -2, "listen_bits");
 }
 
+static int open_lazily (lua_State *L);
+
 static int
 open_core (lua_State *L)
 {
@@ -321,9 +331,11 @@ open_core (lua_State *L)
     { "spawn", rs_lua_spawn },
     { NULL, NULL }
   };
-  rs_lua_events(L);  /* made first, so finalized last */
+  rs_face *const face = rs_lua_face(L);  /* made first, so finalized last */
+  rs_lua_events_of(L, face);
+  face->open = open_lazily;
   luaL_newlib(L, functions);
-  lua_pushlightuserdata(L, rs_lua_face(L));
+  lua_pushlightuserdata(L, face);
   luaL_setfuncs(L, of_pools, 1);
   lua_pushstring(L, rs_version());
   lua_setfield(L, -2, "version");
@@ -404,23 +416,6 @@ preload (lua_State *L)
     lua_setfield(L, -2, file->module);
   }
   lua_pop(L, 1);
-}
-
-void
-rs_lua_require (lua_State *L, const char *name)
-{
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-  if (lua_getfield(L, -1, name) == LUA_TNIL) {
-    lua_pop(L, 1);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_getfield(L, -1, name);
-    lua_remove(L, -2);
-    lua_pushstring(L, name);
-    lua_call(L, 1, 1);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -3, name);
-  }
-  lua_remove(L, -2);
 }
 
 /* Key in the registry, by address: the module, once it is loaded whole. */
@@ -611,13 +606,3 @@ open_lazily (lua_State *L)
 extern const lua_CFunction rs_own_module;
 
 const lua_CFunction rs_own_module = open_lazily;
-
-void
-rs_add_parallel (lua_State *L, rs_initial_state *is)
-{
-  const int status =
-    rs_initial_state_add_preload(is, "parallel", open_lazily,
-                                 RS_PRELOAD_GLOBAL | RS_PRELOAD_SURE);
-  if (status != RS_OK)
-    rs_handle_error(L, "%s", rs_status_message(status));
-}

@@ -4,16 +4,21 @@
  *
  * The Lua part has checked the options before it calls a function here.
  */
-#include "face/lhandle.h"
+#include "face/lpool.h"
 
 #include <string.h>
 
+#include <lauxlib.h>
 #include <lualib.h>
 
 #include "base/level.h"
+#include "face/levent.h"
+#include "face/lface.h"
+#include "face/lhandle.h"
+#include "face/ljob.h"
 #include "face/loptions.h"
+#include "face/lstream.h"
 #include "lparallel.h"
-#include "pool/face.h"
 
 /* Keys in the registry, by address. */
 static const char workers_key;  /* most workers of the default pool; or nil */
@@ -154,7 +159,10 @@ push_initial_state (lua_State *L)
                                                 lua_toboolean(L, -1)));
   lua_pop(L, 1);
   check_status(L, rs_initial_state_inherit(*handle, L));
-  rs_add_parallel(L, *handle);
+  check_status(L, rs_initial_state_add_preload(*handle, "parallel",
+                                               rs_lua_face(L)->open,
+                                               RS_PRELOAD_GLOBAL
+                                               | RS_PRELOAD_SURE));
   return *handle;
 }
 
@@ -206,7 +214,7 @@ rs_open_initial_state_type (lua_State *L)
     { NULL, NULL }
   };
   static const luaL_Reg methods[] = { { NULL, NULL } };
-  rs_handle_type(L, RS_INITIAL_STATE_TYPE, meta, methods);
+  rs_handle_type(L, RS_INITIAL_STATE_TYPE, rs_lua_face(L), meta, methods);
 }
 
 /* ------------------------------------------------------------------- pools */
@@ -651,11 +659,9 @@ pool_start (lua_State *L)
   }
   else
     o.listen = rs_check_streams(L, OPTIONS);
-  o.slot = rs_push_empty_job(L, face);
+  void **const handle = rs_push_empty_job(L, face, &o.slot);
   const int status = rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST,
                                   nargs, &o, &job, &err);
-  if (status != RS_OK)
-    rs_pop_empty_job(L, face);
   if (status == RS_EFULL) {
     lua_pushnil(L);
     lua_pushliteral(L, "full");
@@ -663,7 +669,7 @@ pool_start (lua_State *L)
   }
   if (status != RS_OK)
     return rs_handle_raise(L, &err);
-  rs_fill_job(L, face, job);
+  *handle = job;
   if (guard != NULL)
     *guard = rs_job_ref(job);
   return 1;
@@ -697,7 +703,7 @@ call_lua (lua_State *L, const char *name)
 {
   const bool right = lua_isfunction(L, 2)
                      && rs_handle_test(L, 1, RS_POOL_TYPE) != NULL;
-  return rs_handle_call(L, "parallel.job", right ? "acts" : "methods", name);
+  return rs_lua_call(L, "parallel.job", right ? "acts" : "methods", name);
 }
 
 /* pool:spawn(function or source, ...) -> job */
@@ -715,11 +721,11 @@ pool_spawn (lua_State *L)
       .listen = RS_STREAMS_SHOWN,
     };
     const int nargs = lua_gettop(L) - FUNCTION;
-    o.slot = rs_push_empty_job(L, face);
+    void **const handle = rs_push_empty_job(L, face, &o.slot);
     if (rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST, nargs, &o, &job,
                      &err) != RS_OK)
       return rs_handle_raise(L, &err);
-    rs_fill_job(L, face, job);
+    *handle = job;
     return 1;
   }
   return call_lua(L, "spawn");
@@ -880,7 +886,8 @@ rs_open_pool_type (lua_State *L)
     { NULL, NULL }
   };
   static const luaL_Reg none[] = { { NULL, NULL } };
-  rs_handle_type(L, run_type, run_meta, none);
+  rs_face *const face = rs_lua_face(L);
+  rs_handle_type(L, run_type, face, run_meta, none);
   lua_pop(L, 1);
-  rs_handle_type(L, RS_POOL_TYPE, meta, methods);
+  rs_handle_type(L, RS_POOL_TYPE, face, meta, methods);
 }

@@ -2,9 +2,14 @@
 /*
  * lstream.c - stream records and the option 'streams' as Lua sees them.
  */
-#include "face/lhandle.h"
+#include "face/lstream.h"
 
 #include <string.h>
+
+#include <lauxlib.h>
+
+#include "face/lface.h"
+#include "face/lhandle.h"
 
 #define RECORD_TYPE "parallel.stream_record"
 

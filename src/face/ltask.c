@@ -3,9 +3,16 @@
  * ltask.c - 'parallel.task': the functions by which a job sends values while
  * it runs, and the fields by which it learns of itself.
  */
-#include "face/lhandle.h"
+#include "face/ltask.h"
 
 #include <string.h>
+
+#include <lauxlib.h>
+
+#include "face/levent.h"
+#include "face/lexecute.h"
+#include "face/lface.h"
+#include "face/lhandle.h"
 
 /* ----------------------------------------------------------------- sending */
 
