@@ -54,12 +54,12 @@ is_full_locked (const rs_pool *pool, size_t bytes)
 }
 
 /* True when more is queued than idle workers are about to take.  A worker that
-   was woken for a job counts as engaged, since it may come late. */
+   was woken for a job counts as one that runs, since it may come late. */
 static bool
 is_short_locked (const rs_pool *pool)
 {
-  const size_t engaged = rs_sched_count_locked(&pool->sched).engaged;
-  return pool->sched.queued + engaged > pool->alive;
+  return pool->sched.queued + rs_sched_running_locked(&pool->sched)
+         > pool->alive;
 }
 
 /* Queue 'job'; if RS_OK, the reference for the queue is taken over.
@@ -78,7 +78,7 @@ push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
     return rs_fail(err, RS_EFULL, "the queue of the pool is full");
   }
   const bool may_grow = rs_pool_may_grow_locked(pool);
-  const bool handed = rs_sched_push_locked(&pool->sched, job, !may_grow);
+  const bool handed = rs_sched_push_locked(&pool->sched, job);
   const bool grow = !handed && may_grow && is_short_locked(pool);
   rs_worker *const w = grow ? rs_worker_reserve_locked(pool) : NULL;
   rs_pool_unlock(pool);
@@ -403,7 +403,7 @@ cancel_all (rs_pool *pool, rs_reason reason, double grace)
        list != NULL && n < most && link != &pool->workers;
        link = link->next) {
     rs_job *const running =
-      rs_seat_job_locked(&RS_LIST_ENTRY(link, rs_worker, link)->seat);
+      rs_seat_ref_job_locked(&RS_LIST_ENTRY(link, rs_worker, link)->seat);
     if (running != NULL)
       list[n++] = running;
   }
@@ -615,13 +615,12 @@ get_info (rs_pool *pool, rs_pool_info *out)
   out->min = pool->options.min;
   out->max = pool->options.max;
   rs_pool_lock(pool);
-  const rs_sched_counts counts = rs_sched_count_locked(&pool->sched);
   out->workers = pool->alive;
   out->idle = (unsigned) pool->sched.sitting;
   out->stuck = pool->stuck;
-  out->queued = pool->sched.queued + counts.held;
-  out->running = counts.running;
-  out->finished = counts.finished;
+  out->queued = pool->sched.queued;
+  out->running = rs_sched_running_locked(&pool->sched);
+  out->finished = rs_sched_finished_locked(&pool->sched);
   out->started_workers = pool->started_workers;
   out->failed_workers = pool->failed_workers;
   out->lost_workers = pool->lost_workers;
@@ -702,7 +701,6 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
     rs_message_unref(function);
   if (job == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
-  rs_sched_prefetch(&pool->sched);
   rs_call *const call = &job->call;
   status = rs_code_encode_arguments(o, L, first, n, call->room,
                                     call->retries == 0 ? sizeof call->room : 0,
@@ -768,7 +766,6 @@ rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
     status = rs_job_check_nesting(L, err);
   if (status != RS_OK)
     return status;
-  rs_sched_prefetch(&pool->sched);
   options = rs_check_job_options(options, &room, err);
   if (options == NULL)
     return RS_EINVAL;
