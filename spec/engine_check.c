@@ -19,6 +19,7 @@
 #include "lparallel.h"
 #include "pool/sched.h"
 #include "base/slab.h"
+#include "base/spin.h"
 #include "base/timer.h"
 
 /* ---------------------------------------------- threads that cannot be had */
@@ -1605,6 +1606,75 @@ check_waking (void)
   rs_job_locks_fini(q.locks);
 }
 
+/* Where no CPU is free, a worker that has just begun gets the next job, too,
+   while the watch looks after the queue; the watch itself is woken last. */
+static void
+check_watch (void)
+{
+  enum { SEATS = 3 };
+  rs_queue q;
+  idle_queue(&q, NULL);
+  rs_message *const function = rs_message_new("", 0, 0);
+  rs_sched s;
+  rs_seat seats[SEATS];
+  rs_job *jobs[4];
+  unsigned busy = 0;
+  for (; rs_spin_spare(); busy++)
+    rs_spin_enter();
+  rs_sched_init(&s, false);
+  pthread_mutex_lock(&s.lock);
+  for (int i = 0; i < SEATS; i++) {
+    rs_seat_init(&seats[i]);
+    rs_sched_enter_locked(&s, &seats[i]);
+    CHECK(!rs_sched_take_locked(&s, &seats[i]));  /* it sits */
+    seats[i].asleep = true;
+  }
+  seats[2].asleep = false;
+  for (int i = 0; i < 4; i++)
+    jobs[i] = loose_job(&q, function, 0);
+  CHECK(rs_sched_push_locked(&s, jobs[0]));
+  CHECK(rs_seat_job(&seats[2]) == jobs[0]);
+  s.watch = &seats[1];
+  s.begun = rs_now() + 100;                    /* just now, for ever */
+  CHECK(!rs_sched_push_locked(&s, jobs[1]) && s.queued == 1);
+  s.begun = 0;                                 /* long ago */
+  CHECK(rs_sched_push_locked(&s, jobs[2]));
+  CHECK(rs_seat_job(&seats[0]) == jobs[2]);
+  CHECK(s.watch == &seats[1] && s.waking == 1);
+  s.waking = 0;
+  /* A look of the watch finds what nobody has taken. */
+  s.begun = 0;
+  CHECK(rs_sched_sleep_locked(&s, &seats[1], RS_NEVER));
+  CHECK(rs_seat_job(&seats[1]) == jobs[1] && s.watch == NULL);
+  pthread_mutex_unlock(&s.lock);
+  end_is(&s, &seats[2], jobs[0]);
+  end_is(&s, &seats[0], jobs[2]);
+  end_is(&s, &seats[1], jobs[1]);
+
+  /* The watch is called when there is no other. */
+  pthread_mutex_lock(&s.lock);
+  CHECK(!rs_sched_take_locked(&s, &seats[0]));
+  seats[0].asleep = true;
+  s.watch = &seats[0];
+  s.begun = 0;
+  CHECK(rs_sched_push_locked(&s, jobs[3]));
+  CHECK(rs_seat_job(&seats[0]) == jobs[3]);
+  CHECK(s.watch == NULL);
+  pthread_mutex_unlock(&s.lock);
+  end_is(&s, &seats[0], jobs[3]);
+  pthread_mutex_lock(&s.lock);
+  for (int i = 0; i < SEATS; i++)
+    rs_sched_leave_locked(&s, &seats[i]);
+  pthread_mutex_unlock(&s.lock);
+  while (busy-- > 0)
+    rs_spin_leave();
+  rs_sched_fini(&s);
+  for (int i = 0; i < SEATS; i++)
+    rs_seat_fini(&seats[i]);
+  rs_message_unref(function);
+  rs_job_locks_fini(q.locks);
+}
+
 /* A worker that has nothing to do for long gives back what large values left
    behind. */
 static void
@@ -1875,6 +1945,7 @@ main (void)
   check_shared_memory();
   check_queue();
   check_waking();
+  check_watch();
   check_stopping(L);
   check_foreign_coroutine(L);
   check_names();

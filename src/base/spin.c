@@ -90,6 +90,12 @@ free_cpus (void)
        - atomic_load_explicit(&counts.awake, memory_order_relaxed);
 }
 
+bool
+rs_spin_spare (void)
+{
+  return free_cpus() > 1;
+}
+
 /* Let the other hardware thread of this core run, where there is one. */
 static inline void
 relax (void)

@@ -19,6 +19,10 @@
 void rs_spin_enter (void);
 void rs_spin_leave (void);
 
+/* True when some CPU is left over: neither a worker that is awake nor the host
+   has it. */
+bool rs_spin_spare (void);
+
 /*
  * Call 'ready(ud)', which must not lock, until it returns true, or the time is
  * over, or workers have all CPUs.  Return at once while other programs want

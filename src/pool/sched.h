@@ -42,7 +42,12 @@ typedef struct rs_sched {
   size_t sitting;        /* seats in 'idle' */
   size_t waking;         /* seats that were given a job while asleep, and whose
                             worker has not woken up yet; jobs are in 'lanes'
-                            while seats sleep only if there are such seats */
+                            while seats sleep only if there are such seats, or
+                            a 'watch' */
+  struct rs_seat *watch; /* the sleeping seat that looks at 'lanes' now and then
+                            (sched.c), or NULL */
+  double begun;          /* instant at which a worker was given a job, or took
+                            one, last */
   uint64_t finished;     /* jobs done by workers that are gone */
   bool limited;          /* 'bytes' are counted */
   bool closed;           /* no more jobs come */
