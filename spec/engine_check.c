@@ -19,6 +19,7 @@
 #include "lparallel.h"
 #include "pool/sched.h"
 #include "base/slab.h"
+#include "base/spin.h"
 #include "base/timer.h"
 
 /* ---------------------------------------------- threads that cannot be had */
@@ -1371,7 +1372,7 @@ check_pokes (bool watched)
   sigaction(SIGUSR1, &before, NULL);
 }
 
-/* ----------------------------------------------------------------- hands */
+/* ------------------------------------------------------------- scheduler */
 
 /* A job for a scheduler without workers. */
 static rs_job *
@@ -1384,24 +1385,15 @@ loose_job (rs_queue *q, rs_message *function, int priority)
   return job;
 }
 
-/* Begin with what 'seat' has next, which is 'job', and end it. */
+/* End the job of the worker at 'seat', which is 'job'. */
 static void
-begin_is (rs_sched *s, rs_seat *seat, rs_job *job)
+end_is (rs_sched *s, rs_seat *seat, rs_job *job)
 {
-  CHECK(rs_seat_begin(seat) == job);
-  if (job == NULL)
-    return;
-  rs_seat_done(seat);
+  CHECK(rs_seat_job(seat) == job);
   rs_seat_end(s, seat);
+  CHECK(rs_seat_job(seat) == NULL);
   rs_job_end_queued(job, 1);
   rs_job_unref(job);
-}
-
-/* Places of its hand that it has not looked at. */
-static unsigned
-in_hand (const rs_seat *seat)
-{
-  return seat->tail - atomic_load(&seat->at);
 }
 
 /* Free the job at 'ud', which nobody runs. */
@@ -1547,95 +1539,12 @@ check_shared_memory (void)
   close_loose(&l);
 }
 
-/* Short jobs are taken several at a time; each of them can be taken away until
-   it was begun, and goes back for one of a higher priority. */
+/* What stands in the queue can be taken away, comes by priority and then by
+   age, and what a worker has can be had by reference only. */
 static void
-check_hands (void)
+check_queue (void)
 {
-  enum { JOBS = 20 };
-  rs_queue q;
-  idle_queue(&q, NULL);
-  rs_message *const function = rs_message_new("", 0, 0);
-  rs_sched s;
-  rs_seat seat, other;
-  rs_job *jobs[JOBS];
-  rs_sched_init(&s, false);
-  rs_seat_init(&seat);
-  rs_seat_init(&other);
-  pthread_mutex_lock(&s.lock);
-  rs_sched_enter_locked(&s, &seat);
-  rs_sched_enter_locked(&s, &other);
-  for (int i = 0; i < JOBS; i++) {
-    jobs[i] = loose_job(&q, function, 0);
-    CHECK(!rs_sched_push_locked(&s, jobs[i], true) && jobs[i]->hold == NULL);
-  }
-  /* Nothing is known of their cost, so one at a time. */
-  CHECK(rs_sched_take_locked(&s, &seat) && in_hand(&seat) == 1);
-  pthread_mutex_unlock(&s.lock);
-  begin_is(&s, &seat, jobs[0]);
-  begin_is(&s, &seat, NULL);
-
-  pthread_mutex_lock(&s.lock);
-  s.pace = 1e-6;
-  seat.since = 0;
-  CHECK(rs_sched_take_locked(&s, &seat) && in_hand(&seat) == 5);
-  CHECK(s.queued == 14);
-  CHECK(rs_sched_count_locked(&s).held == 5);
-  CHECK(rs_sched_claim_locked(&s, jobs[2]));   /* in the hand */
-  CHECK(!rs_sched_claim_locked(&s, jobs[2]));
-  CHECK(rs_sched_claim_locked(&s, jobs[10]));  /* in the queue */
-  pthread_mutex_unlock(&s.lock);
-  rs_job_unref(jobs[2]);
-  rs_job_unref(jobs[10]);
-  begin_is(&s, &seat, jobs[1]);
-
-  /* What has begun stays, and can be had by reference only. */
-  CHECK(rs_seat_begin(&seat) == jobs[3]);
-  pthread_mutex_lock(&s.lock);
-  CHECK(!rs_sched_claim_locked(&s, jobs[3]));
-  rs_job *const running = rs_seat_job_locked(&seat);
-  CHECK(running == jobs[3]);
-  rs_job *const urgent = loose_job(&q, function, 1);
-  CHECK(!rs_sched_push_locked(&s, urgent, true));  /* that empties the hand */
-  CHECK(rs_sched_take_locked(&s, &other) && in_hand(&other) == 1);
-  pthread_mutex_unlock(&s.lock);
-  CHECK(rs_seat_begin(&other) == urgent);
-  CHECK(rs_seat_begin(&seat) == NULL);
-  rs_seat_done(&other);
-  rs_seat_end(&s, &other);
-  rs_job_unref(urgent);
-  rs_job_unref(running);
-  rs_seat_done(&seat);
-  rs_seat_end(&s, &seat);
-  rs_job_unref(jobs[3]);
-
-  /* In their order again: 4, 5, 6, ... and nobody loses one. */
-  pthread_mutex_lock(&s.lock);
-  for (int i = 4; i < JOBS; i++)
-    if (i != 10) {
-      rs_job *const job = rs_sched_claim_of_locked(&s, NULL);
-      CHECK(job == jobs[i]);
-      rs_job_unref(job);
-    }
-  CHECK(rs_sched_claim_of_locked(&s, NULL) == NULL && s.queued == 0);
-  CHECK(rs_sched_count_locked(&s).finished == 4);
-  rs_sched_leave_locked(&s, &seat);
-  rs_sched_leave_locked(&s, &other);
-  CHECK(s.full_hands == 0 && s.finished == 4);
-  pthread_mutex_unlock(&s.lock);
-  rs_sched_fini(&s);
-  rs_seat_fini(&seat);
-  rs_seat_fini(&other);
-  rs_message_unref(function);
-  rs_job_locks_fini(q.locks);
-}
-
-/* The only worker that is awake is given more while it runs a short job, up to
-   a handful; and whoever waits for the next one has it at once. */
-static void
-check_full_hand (void)
-{
-  enum { JOBS = RS_HAND + 3 };
+  enum { JOBS = 6 };
   rs_queue q;
   idle_queue(&q, NULL);
   rs_message *const function = rs_message_new("", 0, 0);
@@ -1646,61 +1555,48 @@ check_full_hand (void)
   rs_seat_init(&seat);
   pthread_mutex_lock(&s.lock);
   rs_sched_enter_locked(&s, &seat);
-  for (int i = 0; i < JOBS; i++)
+  CHECK(rs_seat_ref_job_locked(&seat) == NULL);
+  for (int i = 0; i < JOBS; i++) {
     jobs[i] = loose_job(&q, function, i == JOBS - 1);
-  CHECK(!rs_sched_push_locked(&s, jobs[0], true));
-  CHECK(rs_sched_take_locked(&s, &seat));
-  CHECK(rs_seat_begin(&seat) == jobs[0]);
-  CHECK(!rs_sched_push_locked(&s, jobs[1], true));  /* is it short? */
-  CHECK(rs_sched_claim_locked(&s, jobs[1]));
-  s.pace = 1e-6;
-  CHECK(!rs_sched_push_locked(&s, jobs[1], false)); /* one more may come */
-  CHECK(rs_sched_claim_locked(&s, jobs[1]));
-  for (int i = 1; i < RS_HAND; i++)
-    CHECK(rs_sched_push_locked(&s, jobs[i], true));
-  CHECK(rs_sched_count_locked(&s).held == RS_HAND - 1 && s.queued == 0);
-  CHECK(s.full_hands == 1);
-  CHECK(!rs_sched_push_locked(&s, jobs[RS_HAND], true));  /* no place */
-  CHECK(rs_sched_claim_locked(&s, jobs[2]));   /* there is one where it was, */
-  rs_job_unref(jobs[2]);                       /*   in its turn */
-  rs_seat_done(&seat);
-  rs_seat_end(&s, &seat);
-  rs_job_unref(jobs[0]);
-  CHECK(rs_seat_begin(&seat) == jobs[1]);
-  rs_seat_done(&seat);
-  rs_seat_end(&s, &seat);
-  rs_job_unref(jobs[1]);
-  CHECK(!rs_sched_push_locked(&s, jobs[RS_HAND + 1], true));  /* the last */
+    CHECK(!rs_sched_push_locked(&s, jobs[i]));
+  }
+  CHECK(s.queued == JOBS && s.calls == JOBS);
+  CHECK(rs_sched_claim_locked(&s, jobs[2]));
+  CHECK(!rs_sched_claim_locked(&s, jobs[2]));
+  rs_job_unref(jobs[2]);
+  CHECK(rs_sched_take_locked(&s, &seat));      /* of a higher priority */
+  CHECK(rs_seat_job(&seat) == jobs[JOBS - 1]);
+  CHECK(rs_sched_running_locked(&s) == 1);
+  CHECK(!rs_sched_claim_locked(&s, jobs[JOBS - 1]));
+  rs_job *const running = rs_seat_ref_job_locked(&seat);
+  CHECK(running == jobs[JOBS - 1] && rs_sched_running_locked(&s) == 1);
+  rs_job_unref(running);
   pthread_mutex_unlock(&s.lock);
-  for (int i = 3; i < RS_HAND; i++)
-    begin_is(&s, &seat, jobs[i]);
-  begin_is(&s, &seat, NULL);
-  CHECK(!rs_seat_linger(&s, &seat));           /* something is queued */
+  end_is(&s, &seat, jobs[JOBS - 1]);
 
   pthread_mutex_lock(&s.lock);
-  rs_hold *const next = &seat.hand[seat.tail % RS_HAND];
-  CHECK(atomic_exchange(&next->state, RS_HOLD_AWAITED) == RS_HOLD_EMPTY);
-  rs_sched_push_locked(&s, jobs[RS_HAND + 2], true);
-  CHECK(in_hand(&seat) == 1 && s.queued == 2);
-  pthread_mutex_unlock(&s.lock);
-  begin_is(&s, &seat, jobs[RS_HAND + 2]);      /* of a higher priority */
-  pthread_mutex_lock(&s.lock);
+  CHECK(rs_sched_running_locked(&s) == 0);
+  CHECK(rs_seat_ref_job_locked(&seat) == NULL);
+  CHECK(rs_sched_claim_of_locked(&s, (const rs_batch *) &q) == NULL);
+  rs_job *const first = rs_sched_claim_of_locked(&s, NULL);
+  CHECK(first == jobs[0]);
+  rs_job_unref(first);
   CHECK(rs_sched_take_locked(&s, &seat));
   pthread_mutex_unlock(&s.lock);
-  begin_is(&s, &seat, jobs[RS_HAND]);
+  end_is(&s, &seat, jobs[1]);
   pthread_mutex_lock(&s.lock);
-  CHECK(rs_sched_take_locked(&s, &seat));
-  pthread_mutex_unlock(&s.lock);
-  begin_is(&s, &seat, jobs[RS_HAND + 1]);
-  CHECK(!rs_seat_linger(&s, &seat));           /* nothing comes */
-  pthread_mutex_lock(&s.lock);
-  rs_hold *const last = &seat.hand[seat.tail % RS_HAND];
-  CHECK(atomic_exchange(&last->state, RS_HOLD_AWAITED) == RS_HOLD_EMPTY);
-  rs_sched_close_locked(&s);                   /* nothing will */
-  CHECK(atomic_load(&last->state) == RS_HOLD_EMPTY);
-  CHECK(!rs_seat_linger(&s, &seat) && !rs_sched_take_locked(&s, &seat));
+  rs_sched_close_locked(&s);
+  for (int i = 3; i < JOBS - 1; i++) {         /* what is queued still runs */
+    CHECK(rs_sched_take_locked(&s, &seat));
+    pthread_mutex_unlock(&s.lock);
+    end_is(&s, &seat, jobs[i]);
+    pthread_mutex_lock(&s.lock);
+  }
+  CHECK(!rs_sched_take_locked(&s, &seat) && rs_list_empty(&seat.link));
+  CHECK(s.queued == 0 && s.calls == 0);
+  CHECK(rs_sched_finished_locked(&s) == 4);
   rs_sched_leave_locked(&s, &seat);
-  CHECK(s.full_hands == 0 && s.queued == 0);
+  CHECK(s.all == 0 && rs_sched_finished_locked(&s) == 4);
   pthread_mutex_unlock(&s.lock);
   rs_sched_fini(&s);
   rs_seat_fini(&seat);
@@ -1708,40 +1604,140 @@ check_full_hand (void)
   rs_job_locks_fini(q.locks);
 }
 
-/* The watch stays where it is while another one sleeps. */
+/* One sleeping worker is woken at a time, the one that sat down last.  When it
+   is there it wakes two more for what was queued meanwhile. */
 static void
-check_watch (void)
+check_waking (void)
 {
+  enum { SEATS = 4, JOBS = 5 };
   rs_queue q;
   idle_queue(&q, NULL);
   rs_message *const function = rs_message_new("", 0, 0);
   rs_sched s;
-  rs_seat seats[2];
-  rs_job *jobs[2];
+  rs_seat seats[SEATS];
+  rs_job *jobs[JOBS];
   rs_sched_init(&s, false);
   pthread_mutex_lock(&s.lock);
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < SEATS; i++) {
     rs_seat_init(&seats[i]);
     rs_sched_enter_locked(&s, &seats[i]);
-    jobs[i] = loose_job(&q, function, 0);
     CHECK(!rs_sched_take_locked(&s, &seats[i]));  /* it sits */
     seats[i].asleep = true;
   }
-  s.watch = &seats[1];  /* the last one */
-  CHECK(rs_sched_push_locked(&s, jobs[0], true) && in_hand(&seats[0]) == 1);
-  CHECK(s.watch == &seats[1]);
-  s.waking = 0;
-  CHECK(rs_sched_push_locked(&s, jobs[1], true) && in_hand(&seats[1]) == 1);
-  CHECK(s.watch == NULL);
+  for (int i = 0; i < JOBS; i++) {
+    jobs[i] = loose_job(&q, function, 0);
+    CHECK(rs_sched_push_locked(&s, jobs[i]) == (i == 0));
+  }
+  CHECK(rs_seat_job(&seats[SEATS - 1]) == jobs[0] && s.sitting == SEATS - 1);
+  CHECK(s.waking == 1 && s.queued == JOBS - 1);
+  /* A seat that was called does not sleep. */
+  CHECK(rs_sched_sleep_locked(&s, &seats[SEATS - 1], RS_NEVER));
+  CHECK(s.waking == 2 && s.queued == JOBS - 3 && s.sitting == SEATS - 3);
+  CHECK(rs_seat_job(&seats[SEATS - 2]) == jobs[1]);
+  CHECK(rs_seat_job(&seats[SEATS - 3]) == jobs[2]);
+  CHECK(rs_seat_spin(&seats[SEATS - 2]) && !rs_seat_spin(&seats[0]));
+  seats[SEATS - 2].asleep = seats[SEATS - 3].asleep = false;
+  CHECK(rs_sched_sleep_locked(&s, &seats[SEATS - 2], RS_NEVER));
+  CHECK(rs_sched_sleep_locked(&s, &seats[SEATS - 3], RS_NEVER));
+  CHECK(rs_seat_job(&seats[0]) == jobs[3] && s.queued == 1);
+  CHECK(s.waking == 1 && s.sitting == 0);
+  seats[0].asleep = false;
+  CHECK(rs_sched_sleep_locked(&s, &seats[0], RS_NEVER) && s.waking == 0);
   pthread_mutex_unlock(&s.lock);
-  for (int i = 0; i < 2; i++)
-    begin_is(&s, &seats[i], jobs[i]);
+  for (int i = 0; i < SEATS; i++)
+    end_is(&s, &seats[SEATS - 1 - i], jobs[i]);
+
+  /* A worker that waits awake is given a job at once; a worker whose time is
+     over stands up. */
+  pthread_mutex_lock(&s.lock);
+  CHECK(rs_sched_take_locked(&s, &seats[0]));
+  pthread_mutex_unlock(&s.lock);
+  end_is(&s, &seats[0], jobs[JOBS - 1]);
   pthread_mutex_lock(&s.lock);
   for (int i = 0; i < 2; i++)
+    CHECK(!rs_sched_take_locked(&s, &seats[i]));
+  s.waking = 1;
+  rs_job *const job = loose_job(&q, function, 0);
+  CHECK(rs_sched_push_locked(&s, job) && rs_seat_job(&seats[1]) == job);
+  s.waking = 0;
+  CHECK(!rs_sched_sleep_locked(&s, &seats[0], 1) && s.sitting == 0);
+  pthread_mutex_unlock(&s.lock);
+  end_is(&s, &seats[1], job);
+  pthread_mutex_lock(&s.lock);
+  for (int i = 0; i < SEATS; i++)
     rs_sched_leave_locked(&s, &seats[i]);
   pthread_mutex_unlock(&s.lock);
   rs_sched_fini(&s);
-  for (int i = 0; i < 2; i++)
+  for (int i = 0; i < SEATS; i++)
+    rs_seat_fini(&seats[i]);
+  rs_message_unref(function);
+  rs_job_locks_fini(q.locks);
+}
+
+/* Where no CPU is free, a worker that has just begun gets the next job, too,
+   while the watch looks after the queue; the watch itself is woken last. */
+static void
+check_watch (void)
+{
+  enum { SEATS = 3 };
+  rs_queue q;
+  idle_queue(&q, NULL);
+  rs_message *const function = rs_message_new("", 0, 0);
+  rs_sched s;
+  rs_seat seats[SEATS];
+  rs_job *jobs[4];
+  unsigned busy = 0;
+  for (; rs_spin_spare(); busy++)
+    rs_spin_enter();
+  rs_sched_init(&s, false);
+  pthread_mutex_lock(&s.lock);
+  for (int i = 0; i < SEATS; i++) {
+    rs_seat_init(&seats[i]);
+    rs_sched_enter_locked(&s, &seats[i]);
+    CHECK(!rs_sched_take_locked(&s, &seats[i]));  /* it sits */
+    seats[i].asleep = true;
+  }
+  seats[2].asleep = false;
+  for (int i = 0; i < 4; i++)
+    jobs[i] = loose_job(&q, function, 0);
+  CHECK(rs_sched_push_locked(&s, jobs[0]));
+  CHECK(rs_seat_job(&seats[2]) == jobs[0]);
+  s.watch = &seats[1];
+  s.begun = rs_now() + 100;                    /* just now, for ever */
+  CHECK(!rs_sched_push_locked(&s, jobs[1]) && s.queued == 1);
+  s.begun = 0;                                 /* long ago */
+  CHECK(rs_sched_push_locked(&s, jobs[2]));
+  CHECK(rs_seat_job(&seats[0]) == jobs[2]);
+  CHECK(s.watch == &seats[1] && s.waking == 1);
+  s.waking = 0;
+  /* A look of the watch finds what nobody has taken. */
+  s.begun = 0;
+  CHECK(rs_sched_sleep_locked(&s, &seats[1], RS_NEVER));
+  CHECK(rs_seat_job(&seats[1]) == jobs[1] && s.watch == NULL);
+  pthread_mutex_unlock(&s.lock);
+  end_is(&s, &seats[2], jobs[0]);
+  end_is(&s, &seats[0], jobs[2]);
+  end_is(&s, &seats[1], jobs[1]);
+
+  /* The watch is called when there is no other. */
+  pthread_mutex_lock(&s.lock);
+  CHECK(!rs_sched_take_locked(&s, &seats[0]));
+  seats[0].asleep = true;
+  s.watch = &seats[0];
+  s.begun = 0;
+  CHECK(rs_sched_push_locked(&s, jobs[3]));
+  CHECK(rs_seat_job(&seats[0]) == jobs[3]);
+  CHECK(s.watch == NULL);
+  pthread_mutex_unlock(&s.lock);
+  end_is(&s, &seats[0], jobs[3]);
+  pthread_mutex_lock(&s.lock);
+  for (int i = 0; i < SEATS; i++)
+    rs_sched_leave_locked(&s, &seats[i]);
+  pthread_mutex_unlock(&s.lock);
+  while (busy-- > 0)
+    rs_spin_leave();
+  rs_sched_fini(&s);
+  for (int i = 0; i < SEATS; i++)
     rs_seat_fini(&seats[i]);
   rs_message_unref(function);
   rs_job_locks_fini(q.locks);
@@ -2015,8 +2011,8 @@ main (void)
   check_slab();
   check_job_memory();
   check_shared_memory();
-  check_hands();
-  check_full_hand();
+  check_queue();
+  check_waking();
   check_watch();
   check_stopping(L);
   check_foreign_coroutine(L);

@@ -58,6 +58,29 @@ describe("the module in a stock lua5.4", function ()
     ]])
   end)
 
+  it("does not mind that the script sets functions of Lua to nil", function ()
+    prints("2\t1\ttrue\n", [[
+      local parallel = require "parallel"
+      local print, tostring = print, tostring
+      setmetatable, getmetatable, pairs, ipairs, next, type = nil
+      error, pcall, select, rawget, rawset, tostring, string = nil
+      local r = parallel.map({1, 2}, function (x) return x + 1 end)
+      local records = parallel.collect({1, 2}, function (x)
+        if x == 1 then error "odd" end
+        return x
+      end)
+      print(r[1], #records == 2 and 1, records[1].state == "failed")
+    ]])
+  end)
+
+  it("is found again when the script has cleared 'package.loaded'", function ()
+    prints("true\n", [[
+      local parallel = require "parallel"
+      package.loaded.parallel = nil
+      print(parallel == require "parallel")
+    ]])
+  end)
+
   it("runs jobs that use the module", function ()
     prints("30\n", [[
       local parallel = require "parallel"

@@ -372,6 +372,44 @@ push_core (lua_State *L)
   lua_rawsetp(L, LUA_REGISTRYINDEX, &core_key);
 }
 
+/* Key in the registry, by address: the functions and libraries of Lua as they
+   were when the host opened the module. */
+static const char globals_key;
+
+/* [-0, +0, m]  Keep the functions and libraries of Lua that are globals now.
+   Files are loaded when they are first needed; a script that has set 'pairs'
+   or 'setmetatable' to nil by then does no harm. */
+static void
+keep_globals (lua_State *L)
+{
+  const int top = lua_gettop(L);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &globals_key) == LUA_TTABLE) {
+    lua_settop(L, top);
+    return;
+  }
+  lua_createtable(L, 0, 40);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_pushglobaltable(L);
+  const int kept = top + 2, loaded = kept + 1, globals = kept + 2;
+  lua_pushnil(L);
+  while (lua_next(L, globals)) {
+    lua_pushvalue(L, -2);
+    lua_rawget(L, loaded);
+    const bool library = lua_istable(L, -1) && lua_rawequal(L, -1, -2);
+    lua_pop(L, 1);
+    if (library || lua_iscfunction(L, -1)) {
+      lua_pushvalue(L, -2);
+      lua_insert(L, -2);
+      lua_rawset(L, kept);
+    }
+    else
+      lua_pop(L, 1);
+  }
+  lua_settop(L, kept);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &globals_key);
+  lua_settop(L, top);
+}
+
 /*
  * Loader of an embedded file, which is the upvalue: (name, ...) -> module.
  * The file gets its name and the C part as arguments.  A file runs once in a
@@ -390,6 +428,9 @@ load_file (lua_State *L)
   if (luaL_loadbufferx(L, file->source, file->size, file->chunkname, "t")
       != LUA_OK)
     return lua_error(L);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &globals_key) != LUA_TTABLE
+      || lua_setupvalue(L, -2, 1) == NULL)  /* its environment */
+    lua_pop(L, 1);
   lua_pushstring(L, file->module);
   push_core(L);
   lua_call(L, 2, 1);
@@ -415,6 +456,17 @@ preload (lua_State *L)
     push_loader(L, file);
     lua_setfield(L, -2, file->module);
   }
+  lua_pop(L, 1);
+}
+
+/* [-0, +0, m]  Let 'require' find the module again when a script has cleared
+   'package.loaded'. */
+static void
+preload_module (lua_State *L)
+{
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  lua_pushcfunction(L, luaopen_parallel);
+  lua_setfield(L, -2, "parallel");
   lua_pop(L, 1);
 }
 
@@ -501,7 +553,9 @@ luaopen_parallel (lua_State *L)
   if (other != NULL)
     return other->open(L);
   note_engine(L);
+  keep_globals(L);
   preload(L);
+  preload_module(L);
   push_module(L);
   rs_push_task(L);
   lua_setfield(L, -2, "task");

@@ -97,9 +97,6 @@ struct rs_job {
   rs_list link;            /* in a lane of the scheduler; guarded by the
                               scheduler's lock.  Memory that is no job now is
                               linked here, too */
-  struct rs_hold *hold;    /* the place in a worker's hand that has the job
-                              while it is queued, or NULL; guarded by the
-                              scheduler's lock */
   rs_queue *queue;         /* held; constant, as the next three */
   rs_events *events;       /* a reference, or NULL */
   rs_batch *batch;         /* the batch whose chunk the job is, or NULL */

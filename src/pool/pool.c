@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pool.c - pools: what jobs and batches ask of them, opening, closing, submit.
+ * pool.c - pools: what jobs and batches ask of them, opening, closing.
  *
  * All threads run here.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* NSIG, pthread_tryjoin_np */
 #endif
-#include <assert.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -53,18 +52,16 @@ is_full_locked (const rs_pool *pool, size_t bytes)
 }
 
 /* True when more is queued than idle workers are about to take.  A worker that
-   was woken for a job counts as engaged, since it may come late. */
+   was woken for a job counts as one that runs, since it may come late. */
 static bool
 is_short_locked (const rs_pool *pool)
 {
-  const size_t engaged = rs_sched_count_locked(&pool->sched).engaged;
-  return pool->sched.queued + engaged > pool->alive;
+  return pool->sched.queued + rs_sched_running_locked(&pool->sched)
+         > pool->alive;
 }
 
-/* Queue 'job'; if RS_OK, the reference for the queue is taken over.
-   'limited': RS_EFULL if the queue is full. */
-static int
-push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
+int
+rs_pool_push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
 {
   rs_pool_lock(pool);
   if (pool->sched.closed) {
@@ -77,7 +74,7 @@ push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
     return rs_fail(err, RS_EFULL, "the queue of the pool is full");
   }
   const bool may_grow = rs_pool_may_grow_locked(pool);
-  const bool handed = rs_sched_push_locked(&pool->sched, job, !may_grow);
+  const bool handed = rs_sched_push_locked(&pool->sched, job);
   const bool grow = !handed && may_grow && is_short_locked(pool);
   rs_worker *const w = grow ? rs_worker_reserve_locked(pool) : NULL;
   rs_pool_unlock(pool);
@@ -101,7 +98,7 @@ push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
 static int
 queue_push (rs_queue *q, rs_job *job, rs_error *err)
 {
-  return push(pool_of(q), job, false, err);
+  return rs_pool_push(pool_of(q), job, false, err);
 }
 
 static bool
@@ -388,7 +385,7 @@ cancel_all (rs_pool *pool, rs_reason reason, double grace)
        list != NULL && n < most && link != &pool->workers;
        link = link->next) {
     rs_job *const running =
-      rs_seat_job_locked(&RS_LIST_ENTRY(link, rs_worker, link)->seat);
+      rs_seat_ref_job_locked(&RS_LIST_ENTRY(link, rs_worker, link)->seat);
     if (running != NULL)
       list[n++] = running;
   }
@@ -598,13 +595,12 @@ get_info (rs_pool *pool, rs_pool_info *out)
   out->min = pool->options.min;
   out->max = pool->options.max;
   rs_pool_lock(pool);
-  const rs_sched_counts counts = rs_sched_count_locked(&pool->sched);
   out->workers = pool->alive;
   out->idle = (unsigned) pool->sched.sitting;
   out->stuck = pool->stuck;
-  out->queued = pool->sched.queued + counts.held;
-  out->running = counts.running;
-  out->finished = counts.finished;
+  out->queued = pool->sched.queued;
+  out->running = rs_sched_running_locked(&pool->sched);
+  out->finished = rs_sched_finished_locked(&pool->sched);
   out->started_workers = pool->started_workers;
   out->failed_workers = pool->failed_workers;
   out->lost_workers = pool->lost_workers;
@@ -641,193 +637,4 @@ rs_pool_current (lua_State *L)
 {
   const rs_state *const s = L != NULL ? rs_state_of(L) : NULL;
   return s != NULL ? rs_state_pool(s) : NULL;
-}
-
-/* Queue the job, as 'push'.  A worker of the pool itself cannot wait for room
-   that it would have to make: it runs the job at once. */
-static int
-submit (rs_pool *pool, rs_job *job, lua_State *L, rs_error *err)
-{
-  const int status = push(pool, job, true, err);
-  rs_state *const s = status == RS_EFULL ? rs_job_helper(&pool->queue, L)
-                                         : NULL;
-  if (s == NULL)
-    return status;
-  if (!rs_job_can_help(&pool->queue, s, NULL, NULL))
-    return push(pool, job, false, err);
-  rs_job_run(job, s, L);
-  return RS_OK;
-}
-
-/* Drop a new job that was not queued. */
-static void
-give_up (rs_job *job)
-{
-  rs_job_unref(job);
-  rs_job_unref(job);
-}
-
-/* [-0, +0, -]  Make a job for the function at 'index' and the 'n' values from
-   'first' on. */
-static int
-make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
-          int n, const rs_job_options *options, rs_job **out, rs_error *err)
-{
-  rs_message *function;
-  int status = rs_code_encode_function(o, L, index, pool->queue.forbidden,
-                                       &function, err);
-  if (status != RS_OK)
-    return status;
-  if (rs_pool_is_foreign(pool))  /* has a '__transfer' forked? */
-    return rs_fork_fail(err, "pool");
-  rs_job *const job = rs_job_new(&pool->queue, function, options, NULL);
-  if (!function->constant)
-    rs_message_unref(function);
-  if (job == NULL)
-    return rs_fail_plain(err, RS_ENOMEM);
-  rs_sched_prefetch(&pool->sched);
-  rs_call *const call = &job->call;
-  status = rs_code_encode_arguments(o, L, first, n, call->room,
-                                    call->retries == 0 ? sizeof call->room : 0,
-                                    pool->queue.forbidden, call->function,
-                                    &call->arguments, err);
-  if (status == RS_OK && rs_pool_is_foreign(pool))
-    status = rs_fork_fail(err, "pool");
-  if (status == RS_OK)
-    *out = job;
-  else
-    give_up(job);
-  return status;
-}
-
-/* Check that the function and 'nargs' values from 'first' on are on the
-   stack. */
-static int
-check_call (const rs_pool *pool, const rs_outbox *o, lua_State *L,
-            int function, int first, int nargs, rs_error *err)
-{
-  if (pool == NULL || o == NULL || L == NULL)
-    return rs_fail_null(err, pool == NULL ? "pool" : L == NULL ? "L"
-                                                               : "outbox");
-  if (rs_pool_is_foreign(pool))
-    return rs_fork_fail(err, "pool");
-  const int top = lua_gettop(L);
-  if (nargs < 0)
-    return rs_fail(err, RS_EINVAL, "nargs (%d) is below 0", nargs);
-  if (function < 1 || function > top)
-    return rs_fail(err, RS_EINVAL, "function (%d) is no index of the stack, "
-                                   "which has %d values", function, top);
-  if (nargs > 0 && (first < 1 || first > top || nargs > top - first + 1))
-    return rs_fail(err, RS_EINVAL, "%d arguments from %d on are not on the "
-                                   "stack, which has %d values", nargs, first,
-                   top);
-  return RS_OK;
-}
-
-/* Check that a function is below 'nargs' arguments on top of the stack. */
-static int
-check_top (const rs_pool *pool, lua_State *L, int nargs, rs_error *err)
-{
-  if (pool == NULL || L == NULL)
-    return rs_fail_null(err, pool == NULL ? "pool" : "L");
-  if (nargs < 0)
-    return rs_fail(err, RS_EINVAL, "nargs (%d) is below 0", nargs);
-  if (nargs >= lua_gettop(L))
-    return rs_fail(err, RS_EINVAL, "nargs (%d) and a function are not on the "
-                                   "stack, which has %d values: push them "
-                                   "first", nargs, lua_gettop(L));
-  return RS_OK;
-}
-
-int
-rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
-              int first, int nargs, const rs_job_options *options,
-              rs_job **out, rs_error *err)
-{
-  rs_job *job = NULL;
-  rs_job_options room;
-  int status = check_call(pool, o, L, function, first, nargs, err);
-  if (status == RS_OK)
-    status = rs_job_check_nesting(L, err);
-  if (status != RS_OK)
-    return status;
-  rs_sched_prefetch(&pool->sched);
-  options = rs_check_job_options(options, &room, err);
-  if (options == NULL)
-    return RS_EINVAL;
-  if (options->events != NULL && rs_events_foreign(options->events))
-    return rs_fork_fail(err, "rs_events");
-  status = make_job(pool, o, L, function, first, nargs, options, &job, err);
-  if (status != RS_OK)
-    return status;
-  rs_job_nest(job, L, options->awaited);
-  if (options->timeout > 0 && !rs_timers_start())
-    status = rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
-                                      "see to the time-out");
-  const double deadline = options->deadline > 0
-                        ? rs_deadline(options->deadline) : RS_NEVER;
-  if (status == RS_OK && deadline != RS_NEVER
-      && !rs_job_set_deadline(job, deadline))
-    status = rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
-                                      "see to the deadline");
-  if (status == RS_OK)
-    status = submit(pool, job, L, err);
-  /* The deadline may have passed before the job was queued. */
-  if (status == RS_OK
-      && rs_wish_reason(&job->call.wish) != RS_REASON_NONE
-      && queue_claim(&pool->queue, job)) {
-    rs_job_end_queued(job, rs_wish_reason(&job->call.wish));
-    rs_job_unref(job);
-  }
-  if (status != RS_OK)
-    give_up(job);
-  else if (out != NULL)
-    *out = job;
-  else
-    rs_job_unref(job);
-  return status;
-}
-
-int
-rs_submit (rs_pool *pool, lua_State *L, int nargs,
-           const rs_job_options *options, rs_job **out, rs_error *err)
-{
-  int status = check_top(pool, L, nargs, err);
-  if (status != RS_OK)
-    return status;
-  const int index = lua_gettop(L) - nargs;
-  rs_outbox *const o = rs_outbox_of(L);
-  status = o == NULL ? rs_fail_plain(err, RS_ENOMEM)
-    : rs_submit_at(pool, o, L, index, index + 1, nargs, options, out, err);
-  lua_settop(L, index - 1);
-  return status;
-}
-
-int
-rs_batch_open (rs_pool *pool, lua_State *L, int nargs,
-               const rs_batch_options *options, rs_batch **out, rs_error *err)
-{
-  rs_batch_options room;
-  int status = check_top(pool, L, nargs, err);
-  if (status != RS_OK)
-    return status;
-  options = rs_check_batch_options(options, &room, err);
-  status = options == NULL ? RS_EINVAL
-         : out == NULL ? rs_fail_null(err, "out")
-         : rs_pool_is_foreign(pool) ? rs_fork_fail(err, "pool")
-         : options->events != NULL && rs_events_foreign(options->events)
-         ? rs_fork_fail(err, "rs_events")
-         : rs_job_check_nesting(L, err);
-  if (status != RS_OK) {
-    lua_pop(L, nargs + 1);
-    return status;
-  }
-  rs_pool_lock(pool);
-  const bool closed = pool->sched.closed;
-  rs_pool_unlock(pool);
-  if (closed) {
-    lua_pop(L, nargs + 1);
-    return rs_fail(err, RS_ECLOSED, "the pool is closed");
-  }
-  return rs_batch_new(&pool->queue, L, nargs, options, out, err);
 }

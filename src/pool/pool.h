@@ -137,6 +137,14 @@ int rs_pool_start_on (const rs_runner_kind *kind,
                       const rs_pool_options *options, rs_pool **out,
                       rs_error *err);
 
+/*
+ * Queue the job, or give it to an idle worker, and start a worker if one is
+ * wanted.  On RS_OK one reference of the caller's two is the queue's.  With
+ * 'limited' RS_EFULL when the queue is full; RS_ECLOSED; or RS_ENOMEM or
+ * RS_ETHREAD when no worker is left that could run the job.
+ */
+int rs_pool_push (rs_pool *pool, rs_job *job, bool limited, rs_error *err);
+
 /* ---------------------------------------------------------------- worker.c */
 
 /* New worker, which counts as alive at once, so that no other thread makes one

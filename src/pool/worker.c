@@ -136,8 +136,7 @@ rs_pool_watch_locked (rs_pool *pool, double deadline)
 bool
 rs_pool_is_wanted_locked (const rs_pool *pool)
 {
-  return pool->sched.queued > 0
-      || rs_sched_count_locked(&pool->sched).held > 0;
+  return pool->sched.queued > 0;
 }
 
 enum { CLAIMS = 64 };  /* workers that are told at a time */
@@ -180,10 +179,8 @@ rs_pool_stop_seeding (rs_pool *pool)
 bool
 rs_pool_is_over_locked (const rs_pool *pool)
 {
-  if (!pool->sched.closed || pool->sched.queued > 0)
-    return false;
-  const rs_sched_counts counts = rs_sched_count_locked(&pool->sched);
-  return counts.held == 0 && counts.running == 0;
+  return pool->sched.closed && pool->sched.queued == 0
+      && rs_sched_running_locked(&pool->sched) == 0;
 }
 
 /* Stop seeding if the last job or worker may have gone.  A pool that is over
@@ -307,8 +304,7 @@ is_surplus_locked (const rs_pool *pool)
   return pool->alive > pool->options.max + pool->blocked;
 }
 
-/* Fill the hand of the worker, or sit down; false when the worker is to
-   leave. */
+/* Take a job, or sit down; false when the worker is to leave. */
 static bool
 look_for_job (rs_pool *pool, rs_worker *w, bool *sits)
 {
@@ -363,9 +359,7 @@ take (rs_worker *w)
   rs_job *job;
   bool stay = true, sits;
   double leave = 0;
-  while ((job = rs_seat_begin(&w->seat)) == NULL && stay) {
-    if (rs_seat_linger(&pool->sched, &w->seat))
-      continue;
+  while ((job = rs_seat_job(&w->seat)) == NULL && stay) {
     stay = look_for_job(pool, w, &sits);
     if (stay && sits)
       stay = wait_for_job(pool, w, &leave);
@@ -511,7 +505,7 @@ lose (void *ud)
   rs_pool_lock(pool);
   if (!w->abandoned)
     rs_worker_abandon_locked(pool, w);
-  rs_job *const job = rs_seat_job_locked(&w->seat);
+  rs_job *const job = rs_seat_ref_job_locked(&w->seat);
   if (job != NULL)  /* NULL: a runspace was being seeded */
     pool->sched.finished++;
   if (!w->opened) {
@@ -672,7 +666,6 @@ run (rs_worker *w, rs_job *job, rs_error *err)
   if (w->runner != NULL)
     tell_bytes(w);
   /* A thread that waits for the end of the job finds the worker free again. */
-  rs_seat_done(&w->seat);
   rs_seat_end(&w->pool->sched, &w->seat);
   if (w->runner != NULL)
     rs_job_end_served(job, state);
