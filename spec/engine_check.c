@@ -1303,6 +1303,74 @@ check_events (lua_State *L)
   rs_events_unref(events);
 }
 
+enum { POKES = 2000 };
+
+/* A host that is poked. */
+static struct {
+  rs_events *events;
+  int fd;                /* the host sleeps at the descriptor; or -1 */
+  _Atomic bool ready;
+  _Atomic unsigned waits;  /* that have ended */
+} poked;
+
+static void
+poke (int signal)
+{
+  (void) signal;
+  rs_events_poke(poked.events);
+}
+
+static void *
+wait_for_pokes (void *ud)
+{
+  (void) ud;
+  poked.events = rs_events_new();
+  REQUIRE(poked.events != NULL);
+  rs_events_set_pokable(poked.events);
+  if (poked.fd >= 0)
+    poked.fd = rs_events_fileno(poked.events);
+  struct pollfd p = { .fd = poked.fd, .events = POLLIN };
+  poked.ready = true;
+  while (poked.waits < POKES) {
+    while (poked.fd >= 0 && poll(&p, 1, -1) < 0)
+      CHECK(errno == EINTR);
+    if (rs_events_wait(poked.events, poked.fd >= 0 ? 0 : RS_FOREVER) == RS_OK)
+      poked.waits++;
+  }
+  CHECK(rs_events_wait(poked.events, 0) == RS_ETIMEOUT);
+  rs_events_unref(poked.events);
+  return NULL;
+}
+
+/* A poke by a signal handler ends exactly one wait, and so does a wake-up by
+   another thread, whatever the host is doing just then. */
+static void
+check_pokes (bool watched)
+{
+  const struct sigaction action = { .sa_handler = poke };
+  struct sigaction before;
+  pthread_t host;
+  sigaction(SIGUSR1, &action, &before);
+  poked.fd = watched ? 0 : -1;
+  poked.ready = false;
+  poked.waits = 0;
+  REQUIRE(pthread_create(&host, NULL, wait_for_pokes, NULL) == 0);
+  while (!poked.ready)
+    sched_yield();
+  for (unsigned i = 0; i < POKES; i++) {
+    const double deadline = rs_deadline(60);
+    if (i % 3 > 0)
+      pthread_kill(host, SIGUSR1);
+    else
+      rs_events_wake(poked.events);
+    while (poked.waits <= i && rs_remaining(deadline) > 0)
+      sched_yield();
+    REQUIRE(poked.waits == i + 1);
+  }
+  pthread_join(host, NULL);
+  sigaction(SIGUSR1, &before, NULL);
+}
+
 /* ----------------------------------------------------------------- hands */
 
 /* A job for a scheduler without workers. */
@@ -1975,6 +2043,8 @@ main (void)
   check_no_worker_left(L);
   check_batch_wakes(L);
   check_events(L);
+  check_pokes(false);
+  check_pokes(true);
   check_late(L);
   check_default_pool();
   check_rest(L);

@@ -50,8 +50,9 @@ bool rs_events_finish (rs_events *e, rs_notice *n,
 
 /*
  * Wake the host, which may be waiting for what the caller has stored just
- * before this by an atomic operation.  A host looks at that by itself whenever
- * it begins to wait, so most often there is nothing to do.
+ * before this by a sequentially consistent operation.  A host looks at that by
+ * itself when it takes a wake-up, so there is nothing to do while one waits to
+ * be taken.
  */
 void rs_events_stir (rs_events *e);
 
