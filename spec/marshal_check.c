@@ -919,6 +919,55 @@ check_raw (lua_State *L)
   lua_settop(L, 0);
 }
 
+/* A few scalars in the caller's room: the same bytes, and none behind it. */
+static void
+check_small (lua_State *L)
+{
+  enum { ROOM = 200, UNTOUCHED = 0xa5 };
+  static const char *const rows[] = {
+    "return", "return nil, true, false", "return 0, 127, 128, -1, 1 << 62",
+    "return 1.5, -0.0", "return '', 'abc', ('x'):rep(63), 7",
+    "return ('x'):rep(64)"
+  };
+  union {
+    rs_message msg;
+    unsigned char bytes[ROOM];
+  } room;
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    CHECK(luaL_dostring(L, rows[i]) == LUA_OK);
+    const int n = lua_gettop(L);
+    rs_message *msg = NULL;
+    for (int k = 1; k <= n; k++)
+      lua_pushvalue(L, k);
+    CHECK(rs_encode(L, n, &msg, NULL) == RS_OK);
+    REQUIRE(msg != NULL);
+    lua_settop(L, n);
+    const size_t all = sizeof *msg + msg->size;
+    for (size_t size = 0; size <= ROOM - 1; size++) {
+      memset(room.bytes, UNTOUCHED, sizeof room.bytes);
+      const rs_message *const small = rs_encode_small(L, 1, n, &room, size);
+      CHECK(small == NULL ? size < all + RS_WIRE_VARINT : size >= all);
+      CHECK(small == NULL || (small->size == msg->size && small->lent
+                              && memcmp(small->data, msg->data, msg->size)
+                                 == 0));
+      bool same = true;
+      for (size_t k = size; k < ROOM; k++)
+        same = same && room.bytes[k] == UNTOUCHED;
+      CHECK(same);
+      CHECK(lua_gettop(L) == n);
+    }
+    const int got = rs_decode_small(L, msg);
+    CHECK(i + 1 == sizeof rows / sizeof rows[0] || got == n);
+    for (int k = 1; k <= got; k++)
+      CHECK(lua_rawequal(L, k, n + k));
+    rs_message_unref(msg);
+    lua_settop(L, 0);
+  }
+  lua_newtable(L);
+  CHECK(rs_encode_small(L, 1, 1, &room, sizeof room) == NULL);
+  lua_settop(L, 0);
+}
+
 /* [-0, +0, -]  Append the 'n' integers from 'first' on. */
 static void
 encode_integers (rs_encoder *e, lua_State *L, lua_Integer first, int n)
@@ -1109,6 +1158,7 @@ main (void)
 {
   lua_State *const L = new_state();
   check_raw(L);
+  check_small(L);
   check_packed(L);
   check_room(L);
   check_bad_runs(L);

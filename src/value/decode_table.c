@@ -53,11 +53,15 @@ static void
 decode_metatable (rs_decoder *d, lua_State *L, int table, unsigned tag)
 {
   rs_decoder_need(d, L, 1);
-  const bool own = d->data[d->at] == RS_TAG_NAMED
-                || d->data[d->at] == RS_TAG_COMMON_REF;
-  if (d->data[d->at] == RS_TAG_COMMON_REF) {
+  const unsigned kind = d->data[d->at];
+  const bool own = kind == RS_TAG_NAMED || kind == RS_TAG_COMMON_REF;
+  if (kind == RS_TAG_COMMON_REF) {
     d->at++;
     rs_decode_common(d, L, true);
+  }
+  else if (kind == RS_TAG_REF) {  /* as for most: objects have few classes */
+    d->at++;
+    rs_decoder_ref(d, L);
   }
   else
     rs_decode_any(d, L);
@@ -98,13 +102,12 @@ static inline void
 claim_fields (rs_decoder *d, lua_State *L, size_t array, size_t named,
               size_t pairs)
 {
-  const size_t left = d->size - d->at;
-  const size_t single = array + named;
-  if (single > left || pairs > (left - single) / 2
-      || single + 2 * pairs > d->size - d->claimed)
+  const uint64_t bytes = (uint64_t) array + named + 2 * (uint64_t) pairs;
+  if (bytes > d->size - d->at || bytes > d->size - d->claimed)
     rs_decoder_bad(d, L, "a table larger than its message");
-  d->claimed += single + 2 * pairs;
-  if (array > INT32_MAX / 2 || named + pairs > INT32_MAX / 2)
+  d->claimed += (size_t) bytes;
+  if (bytes > INT32_MAX / 2
+      && (array > INT32_MAX / 2 || named + pairs > INT32_MAX / 2))
     rs_decoder_bad(d, L, "a table too large for Lua");
 }
 
@@ -224,6 +227,20 @@ load_keys (rs_decoder *d, lua_State *L, record_keys *k, size_t at)
   return true;
 }
 
+/* [-0, +0, e]  Assign the first 'n' fields of the shape at 'at'. */
+static void
+decode_named_fields (rs_decoder *d, lua_State *L, int table, size_t at,
+                     unsigned n)
+{
+  for (unsigned i = 0; i < n; i++) {
+    /* A value may have put another shape in the place of this one. */
+    const rs_shape_read *const s = find_shape(d, L, at);
+    lua_rawgeti(L, d->objects, keys_of(d, s) + (lua_Integer) i);
+    rs_decode_next(d, L);
+    lua_rawset(L, table);
+  }
+}
+
 /* [-0, +1, e]  Push the record behind the tag.  'k' is given for a record of
    an array; this may push its slots first.  'later': the table was made
    before, and is on top already. */
@@ -253,17 +270,14 @@ read_record (rs_decoder *d, lua_State *L, unsigned tag, record_keys *k,
   }
   const int table = lua_gettop(L);
   d->upvalue = 0;
-  for (unsigned i = 0; i < n; i++) {
-    if (k != NULL)
-      lua_pushvalue(L, k->first + (int) i);
-    else {
-      /* A value may have put another shape in the place of this one. */
-      const rs_shape_read *const s = find_shape(d, L, at);
-      lua_rawgeti(L, d->objects, keys_of(d, s) + (lua_Integer) i);
+  if (k != NULL)
+    for (int key = k->first; key < k->first + (int) n; key++) {
+      lua_pushvalue(L, key);
+      rs_decode_next(d, L);
+      lua_rawset(L, table);
     }
-    rs_decode_next(d, L);
-    lua_rawset(L, table);
-  }
+  else
+    decode_named_fields(d, L, table, at, n);
   decode_pairs(d, L, table, hash);
   if (rs_wire_has_metatable(tag))
     decode_metatable(d, L, table, tag);

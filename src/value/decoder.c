@@ -2,9 +2,10 @@
 /*
  * decoder.c - bytes to Lua values.
  *
- * 'rs_decode_any' reads a tag, and calls the function for that kind of value:
- * for scalars in scalar.h, for tables in decode_table.c, for functions in
- * function.c, for other objects in decode_object.c.
+ * Scalars are read by scalar.h.  For any other value 'rs_decode_other' reads
+ * the tag, and calls the function for that kind of value: decode_table.c has
+ * those for tables, function.c for functions, decode_object.c for other
+ * objects.
  *
  * The decoder trusts nothing in a message but bytecode, which can be
  * forbidden.  Each length is compared with the bytes that are left before it
@@ -172,10 +173,16 @@ refuse_tag (rs_decoder *d, lua_State *L, unsigned tag)
   rs_decoder_bad(d, L, "an integer longer than it has to be");
 }
 
-/* [-0, +1, e]  Push the value behind the tag, which is not a scalar. */
-static void
-decode_other (rs_decoder *d, lua_State *L, unsigned tag)
+void
+rs_decode_other (rs_decoder *d, lua_State *L)
 {
+  unsigned tag = rs_decoder_byte(d, L);
+  while (tag == RS_TAG_SHAPE) {
+    rs_decode_shape(d, L);
+    if (rs_decode_scalar(d, L))
+      return;
+    tag = rs_decoder_byte(d, L);
+  }
   switch (tag) {
     case RS_TAG_STRING:
       decode_string(d, L);
@@ -231,14 +238,7 @@ decode_other (rs_decoder *d, lua_State *L, unsigned tag)
 void
 rs_decode_any (rs_decoder *d, lua_State *L)
 {
-  while (!rs_decode_scalar(d, L)) {
-    const unsigned tag = rs_decoder_byte(d, L);
-    if (tag != RS_TAG_SHAPE) {
-      decode_other(d, L, tag);
-      return;
-    }
-    rs_decode_shape(d, L);
-  }
+  rs_decode_next(d, L);
 }
 
 /* ------------------------------------------------------------ the decoder */

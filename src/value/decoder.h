@@ -245,9 +245,6 @@ void rs_decoder_begin_run (rs_decoder *d, lua_State *L);
 void rs_decoder_assign_run (rs_decoder *d, lua_State *L, int index,
                             lua_Integer first, size_t n);
 
-/* [-0, +1, e]  Push the next value, of any kind. */
-void rs_decode_any (rs_decoder *d, lua_State *L);
-
 /* [-0, +(0|1), m]  Push the next value if it is a scalar. */
 static inline __attribute__ ((always_inline)) bool
 rs_decode_scalar (rs_decoder *d, lua_State *L)
@@ -257,13 +254,20 @@ rs_decode_scalar (rs_decoder *d, lua_State *L)
   return n > 0;
 }
 
-/* [-0, +1, e]  Push the next value, quicker if it is a scalar. */
+/* [-0, +1, e]  Push the next value, which 'rs_decode_scalar' could not
+   push. */
+void rs_decode_other (rs_decoder *d, lua_State *L);
+
+/* [-0, +1, e]  Push the next value; 'next' is for those that are scalars most
+   often. */
 static inline __attribute__ ((always_inline)) void
 rs_decode_next (rs_decoder *d, lua_State *L)
 {
   if (!rs_decode_scalar(d, L))
-    rs_decode_any(d, L);
+    rs_decode_other(d, L);
 }
+
+void rs_decode_any (rs_decoder *d, lua_State *L);
 
 /*
  * [-0, +1, e]  Push the value behind its tag.

@@ -103,7 +103,7 @@ rs_encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
 {
   *done = false;
   const void *const class = lua_topointer(L, meta);
-  if (class == e->class.object && e->class.walk == e->walk)
+  if (rs_encoder_is_class(e, class))
     return RS_OK;
   lua_getiuservalue(L, e->home, RS_HOME_TRANSFER);
   if (lua_rawget(L, meta) == LUA_TNIL) {

@@ -19,6 +19,16 @@
 #include "value/scalar.h"
 #include "value/wire.h"
 
+/* What 'encode_contents' has to know of a table; of most it is nothing. */
+enum {
+  LATER = 1,   /* only the contents are appended, which follow the value */
+  KNOWN = 2,   /* the table is in a field of a module */
+  CLASS = 4    /* the table is a metatable */
+};
+
+static int encode_contents (rs_encoder *e, lua_State *L, int index,
+                            unsigned id, unsigned what);
+
 /* ------------------------------------------------ tables of both sides */
 
 /* Once so many tables of a function's message are marked, only metatables are:
@@ -93,13 +103,13 @@ check_metatable (rs_encoder *e, lua_State *L, int index)
                            field);
 }
 
-/* [-0, +0, -]  Append the metatable at 'index'.  The tag of its table is at
-   offset 'header'. */
+/* [-0, +0, -]  Append the metatable at 'index', whose address is 'object'.
+   The tag of its table is at offset 'header'. */
 static int
-encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
+encode_metatable (rs_encoder *e, lua_State *L, int index, const void *object,
+                  size_t header)
 {
-  const void *const object = lua_topointer(L, index);
-  const bool known = object == e->class.object && e->class.walk == e->walk;
+  const bool known = rs_encoder_is_class(e, object);
   if (e->forbidden & RS_MESSAGE_METHODS) {
     const int may = check_metatable(e, L, index);
     if (may != RS_OK)
@@ -139,16 +149,11 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, size_t header)
     return rs_encode_ref(e, seen->id);
   }
   bool done;
+  const unsigned id = e->next_id++;
   int status = rs_encode_name(e, L, index, RS_NAMES_TABLE, &done);
-  if (status != RS_OK)
+  if (status != RS_OK || done)
     return status;
-  if (done) {
-    e->next_id++;
-    return RS_OK;
-  }
-  rs_identity_drop(seen);  /* 'rs_encode_any' has to find it new */
-  e->class_next = true;
-  status = rs_encode_any(e, L, index);
+  status = encode_contents(e, L, index, id, CLASS);
   if (status == RS_EREFUSED)
     rs_encoder_inside_part(e, "metatable");
   else if (status == RS_OK && e->later > 0 && is_later(e, object)
@@ -323,7 +328,7 @@ has_key (const rs_encoder *e, lua_State *L, rs_shape *shape, unsigned i,
 static void
 learn_shape (rs_encoder *e, const fields *f)
 {
-  if (!f->learn || f->shape.n == 0 || f->array > 0 || e->next_id < 2
+  if (f->shape.n == 0 || !f->learn || f->array > 0 || e->next_id < 2
       || e->buf.failed || e->buf.size > UINT32_MAX)
     return;
   if (e->shapes == NULL) {
@@ -511,104 +516,146 @@ put_later (rs_encoder *e, lua_State *L, int index, unsigned id, bool class)
   return status;
 }
 
-int
-rs_encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
-                 bool later, bool known)
+/* Where to return to when the fields of a table are taken back. */
+typedef struct origin {
+  size_t start;       /* the size of the buffer */
+  size_t later;
+  unsigned flags, marks, transfers;
+  int depth;
+} origin;
+
+/* [-0, +?, -]  Append the table at 'index', number 'id', by its name, if it is
+   a class that has one, and set 'named'.  Its fields were found to be those of
+   a class, or cannot travel; they are taken back. */
+static int
+encode_by_name (rs_encoder *e, lua_State *L, int index, unsigned id,
+                const rs_open *open, const origin *o, bool *named)
+{
+  e->open = open;
+  e->depth = o->depth;
+  e->transfers = o->transfers;
+  e->flags = o->flags;
+  e->later = o->later;
+  if (e->marks > o->marks)
+    rs_common_unmark(&e->marks, L, e->keep + 2, o->marks);
+  e->next_id = id + 1;
+  rs_encoder_drop_from(e, id + 1);
+  rs_encoder_truncate(e, o->start);
+  return rs_encode_name(e, L, index, RS_NAMES_TABLE, named);
+}
+
+/* [-0, +?, -]  The fields of the table at 'index' cannot travel: find out
+   whether it can travel by its name instead.  RS_OK or RS_ENOMEM. */
+static int
+find_way_out (rs_encoder *e, lua_State *L, int index, bool meta, unsigned what,
+              bool *named)
+{
+  if (!(what & KNOWN))
+    return rescue_class(e, L, index, named);
+  *named = meta || has_function(L, index);
+  return RS_OK;
+}
+
+/* [-0, +0, -]  Append what stands in front of a table that is not like most:
+   its mark, its name. */
+static int
+put_front (rs_encoder *e, lua_State *L, int index, unsigned what)
+{
+  int status = RS_OK;
+  if (e->marking && !(what & LATER) && e->transfers == 0)
+    status = mark(e, L, index, what & CLASS);
+  if (status == RS_OK && (what & KNOWN))
+    status = put_table_name(e, L, index);
+  return status;
+}
+
+/* [-0, +0, -]  Append the table at 'index', number 'id', with its contents. */
+static int
+encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
+                 unsigned what)
 {
   rs_open open;
   const int top = lua_gettop(L);
   int status = rs_encoder_enter_at(e, L, &open, id, top);
   if (status != RS_OK)
     return status;
-  const int depth = e->depth;
-  const unsigned transfers = e->transfers;
-  const bool class = e->class_next;
-  e->class_next = false;
-  const bool meta = lua_getmetatable(L, index);
-  if (meta && !later) {
-    bool done;
-    status = rs_encode_transfer(e, L, index, top + 1, &open, &done);
+  const origin from = { e->buf.size, e->later, e->flags, e->marks,
+                        e->transfers, e->depth };
+  const void *class = NULL;
+  if (lua_getmetatable(L, index)) {
+    class = lua_topointer(L, top + 1);
+    bool done = false;
+    if (!(what & LATER) && !rs_encoder_is_class(e, class))
+      status = rs_encode_transfer(e, L, index, top + 1, &open, &done);
     if (status != RS_OK)
       return status;
     if (done)
       goto done;
   }
-  if (rs_encoder_is_deep(e) && !known) {
-    status = put_later(e, L, index, id, class);
+  if (rs_encoder_is_deep(e) && !(what & KNOWN)) {
+    status = put_later(e, L, index, id, what & CLASS);
     if (status != RS_OK)
       return status;
     goto done;
   }
-  const unsigned flags = e->flags;
-  const size_t start = e->buf.size;
-  const size_t followers = e->later;
-  const unsigned marks = e->marks;
-  if (e->marking && !later && transfers == 0
-      && (status = mark(e, L, index, class)) != RS_OK)
+  if ((what != 0 || e->marking)
+      && (status = put_front(e, L, index, what)) != RS_OK)
     return status;
-  if (known) {
-    status = put_table_name(e, L, index);
-    if (status != RS_OK)
-      return status;
-  }
   fields f;
-  status = encode_fields(e, L, index, meta, &f);
-  if (status == RS_OK && !f.named && meta)
-    status = encode_metatable(e, L, top + 1, f.header);
-  if (status == RS_EREFUSED && !later) {
+  status = encode_fields(e, L, index, class != NULL, &f);
+  if (status == RS_OK && !f.named && class != NULL)
+    status = encode_metatable(e, L, top + 1, class, f.header);
+  if (status == RS_EREFUSED && !(what & LATER)) {
     lua_settop(L, top);
-    f.named = known && (meta || has_function(L, index));
-    const int found = known ? RS_OK
-                            : rescue_class(e, L, index, &f.named);
+    const int found = find_way_out(e, L, index, class != NULL, what,
+                                   &f.named);
     if (found != RS_OK)
       return found;
   }
-  if (f.named) {  /* put the name in the place of the fields */
+  if (f.named) {
     lua_settop(L, top);
-    e->open = &open;
-    e->depth = depth;
-    e->transfers = transfers;
-    e->flags = flags;
-    e->later = followers;
-    if (e->marks > marks)
-      rs_common_unmark(&e->marks, L, e->keep + 2, marks);
-    e->next_id = id + 1;
-    rs_encoder_drop_from(e, id + 1);
-    rs_encoder_truncate(e, start);
-    status = rs_encode_name(e, L, index, RS_NAMES_TABLE, &f.named);
+    status = encode_by_name(e, L, index, id, &open, &from, &f.named);
   }
   if (status != RS_OK)
     return status;
  done:
-  if (meta)
+  if (class != NULL)
     lua_settop(L, top);
   rs_encoder_leave(e);
   return RS_OK;
 }
 
-/*
- * [-0, +0, -]  Find out whether the table at 'index' has a name.  A module or
- * a class is appended by its name, and 'done' set; for any other table with a
- * name 'known' is set.
- */
-static int
-encode_known (rs_encoder *e, lua_State *L, int index, bool *done, bool *known)
+int
+rs_encode_table_later (rs_encoder *e, lua_State *L, int index, unsigned id)
+{
+  return encode_contents(e, L, index, id, LATER);
+}
+
+/* [-0, +0, -]  Append the table at 'index', number 'id', which may have a
+   name: a module or a class by its name, any other table with its contents.
+   (Not inline, so that most tables take no stack for a name.) */
+static __attribute__ ((noinline)) int
+encode_suspect (rs_encoder *e, lua_State *L, int index, unsigned id)
 {
   rs_name name;
   const int top = lua_gettop(L);
-  const int status = rs_names_find(&e->names, L, e->home, index,
-                                   RS_NAMES_TABLE, &name);
-  if (status != RS_OK || name.parts == 0)
+  int status;
+  if (!rs_names_suspects(&e->names, L, e->home, lua_topointer(L, index),
+                         &status))
+    return status == RS_OK ? encode_contents(e, L, index, id, 0) : status;
+  status = rs_names_find(&e->names, L, e->home, index, RS_NAMES_TABLE, &name);
+  if (status != RS_OK)
     return status;
+  if (name.parts == 0)
+    return encode_contents(e, L, index, id, 0);
   lua_getiuservalue(L, e->home, RS_HOME_INDEX);
-  *done = name.parts == 1 || lua_rawget(L, index) != LUA_TNIL;
+  const bool own = name.parts == 1 || lua_rawget(L, index) != LUA_TNIL;
   lua_settop(L, top);
-  if (*done && (e->forbidden & RS_MESSAGE_METHODS)
-      && rs_name_is_library(&name))
+  if (!own)
+    return encode_contents(e, L, index, id, KNOWN);
+  if ((e->forbidden & RS_MESSAGE_METHODS) && rs_name_is_library(&name))
     return rs_encoder_refuse(e, "cannot transfer a library out of a sandbox");
-  if (*done)
-    rs_encoder_name(e, &name, RS_TAG_NAMED);
-  *known = !*done;
+  rs_encoder_name(e, &name, RS_TAG_NAMED);
   return RS_OK;
 }
 
@@ -623,7 +670,7 @@ rs_encode_table (rs_encoder *e, lua_State *L, int index)
     rs_buf_byte(&e->buf, RS_TAG_ENV);
     return RS_OK;
   }
-  if (e->common.filter & rs_common_bit(object)) {
+  if (e->common.filter != 0 && (e->common.filter & rs_common_bit(object))) {
     const lua_Integer n = rs_common_find(&e->common, L, index, false);
     if (n > 0) {
       put_common(e, n);
@@ -637,11 +684,7 @@ rs_encode_table (rs_encoder *e, lua_State *L, int index)
   if (found)
     return rs_encode_ref(e, seen->id);
   const unsigned id = e->next_id++;
-  int status = RS_OK;
-  bool done = false, known = false;
-  if (rs_names_suspects(&e->names, L, e->home, object, &status))
-    status = encode_known(e, L, index, &done, &known);
-  if (status != RS_OK || done)
-    return status;
-  return rs_encode_contents(e, L, index, id, false, known);
+  return rs_names_excludes(&e->names, object)
+         ? encode_contents(e, L, index, id, 0)
+         : encode_suspect(e, L, index, id);
 }

@@ -122,7 +122,7 @@ encode_rest (rs_encoder *e, lua_State *L)
     const unsigned id = (unsigned) lua_tointegerx(L, -1, NULL);
     const int type = lua_rawgeti(L, LATER, at + 1);
     const int status = type == LUA_TTABLE
-                     ? rs_encode_contents(e, L, top + 2, id, true, false)
+                     ? rs_encode_table_later(e, L, top + 2, id)
                      : rs_encode_upvalues(e, L, top + 2, id);
     if (status == RS_EREFUSED)
       rs_encoder_inside_deep(e);
@@ -191,7 +191,7 @@ rs_encoder_init (rs_encoder *e, unsigned forbidden)
   e->marking = false;
   e->marks = 0;
   e->home = 0;
-  e->quiet = e->class_next = false;
+  e->quiet = false;
   rs_encoder_clear(e);
 }
 

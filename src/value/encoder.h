@@ -73,7 +73,6 @@ typedef struct rs_encoder {
                              they and their numbers are in the slot behind
                              'keep' */
   bool quiet;             /* the walk has stopped the collector */
-  bool class_next;        /* the next value is a metatable */
   const rs_open *open;
   int depth;
   int stack;              /* up to this top the stack has LUA_MINSTACK room */
@@ -196,11 +195,10 @@ int rs_encode_any (rs_encoder *e, lua_State *L, int index);
 /* Append the table at 'index'.  encode_table.c */
 int rs_encode_table (rs_encoder *e, lua_State *L, int index);
 
-/* [-0, +0, -]  Append the table at 'index', number 'id', with its contents.
-   'later': only the contents, which follow the value.  'known': the table is
-   in a field of a module. */
-int rs_encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
-                        bool later, bool known);
+/* [-0, +0, -]  Append the contents of the table at 'index', number 'id', which
+   follow the value. */
+int rs_encode_table_later (rs_encoder *e, lua_State *L, int index,
+                           unsigned id);
 
 /* Append the function at 'index', whose number is 'id'.  function.c */
 int rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id);
@@ -223,6 +221,14 @@ int rs_encode_name (rs_encoder *e, lua_State *L, int index, int kind,
 
 /* Append a name, with the tag of what it is for. */
 void rs_encoder_name (rs_encoder *e, const rs_name *name, unsigned tag);
+
+/* True when this metatable is the last one that was found to be without
+   '__transfer'. */
+static inline bool
+rs_encoder_is_class (const rs_encoder *e, const void *metatable)
+{
+  return metatable == e->class.object && e->class.walk == e->walk;
+}
 
 /*
  * [-0, +0, m]  Append the results of '__transfer' instead of the object at

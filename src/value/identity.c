@@ -71,9 +71,3 @@ rs_identities_drop_passing (rs_identities *o)
       o->seen[i].object = &dropped;
   o->passing = false;
 }
-
-void
-rs_identity_drop (rs_seen *seen)
-{
-  seen->object = &dropped;
-}

@@ -88,7 +88,4 @@ rs_identity_see (rs_identities *o, const void *object, unsigned id,
   return s;
 }
 
-/* Forget the object of this entry. */
-void rs_identity_drop (rs_seen *seen);
-
 #endif

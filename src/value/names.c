@@ -323,17 +323,6 @@ rs_names_clear (rs_names *n)
   n->checked = false;
 }
 
-/* The slot of 'object', or the free slot where it belongs. */
-static rs_known *
-known_slot (rs_known *known, size_t room, const void *object)
-{
-  const uint64_t hash = (uint64_t) (uintptr_t) object * 0x9e3779b97f4a7c15u;
-  size_t i = (size_t) (hash >> 32) & (room - 1);
-  while (known[i].object != NULL && known[i].object != object)
-    i = (i + 1) & (room - 1);
-  return &known[i];
-}
-
 static bool
 remember (rs_names *n, const void *object, const void *module)
 {
@@ -344,12 +333,12 @@ remember (rs_names *n, const void *object, const void *module)
       return false;
     for (size_t i = 0; i < n->room; i++)
       if (n->known[i].object != NULL)
-        *known_slot(known, room, n->known[i].object) = n->known[i];
+        *rs_known_slot(known, room, n->known[i].object) = n->known[i];
     free(n->known);
     n->known = known;
     n->room = room;
   }
-  rs_known *const slot = known_slot(n->known, n->room, object);
+  rs_known *const slot = rs_known_slot(n->known, n->room, object);
   n->count += slot->object == NULL;
   slot->object = object;
   slot->module = module;
@@ -382,7 +371,7 @@ remember_fields (rs_names *n, lua_State *L, const void *module, int levels)
     const void *const object = lua_topointer(L, -1);
     if (lua_type(L, -1) == LUA_TTABLE && lua_type(L, -2) == LUA_TSTRING
         && (n->count == 0
-            || known_slot(n->known, n->room, object)->object == NULL)) {
+            || rs_known_slot(n->known, n->room, object)->object == NULL)) {
       ok = remember(n, object, module)
         && (levels == 1 || remember_fields(n, L, module, levels - 1));
     }
@@ -464,14 +453,7 @@ rs_names_suspects (rs_names *n, lua_State *L, int home, const void *object,
     n->checked = true;
     n->anew = false;
   }
-  const rs_names *const fields = n->fields;
-  if (fields->count > 0
-      && known_slot(fields->known, fields->room, object)->object != NULL)
-    return true;
-  if (n->count == 0)
-    return false;
-  const rs_known *const slot = known_slot(n->known, n->room, object);
-  return slot->object != NULL && slot->module != NULL;
+  return !rs_names_excludes(n, object);
 }
 
 /* ------------------------------------------------------------- searching */
@@ -621,13 +603,13 @@ rs_names_find (rs_names *n, lua_State *L, int home, int index, int kind,
   const rs_names *const fields =
     &((const in_state *) lua_touserdata(L, home))->fields;
   if (n->count > 0) {
-    const rs_known *const slot = known_slot(n->known, n->room, object);
+    const rs_known *const slot = rs_known_slot(n->known, n->room, object);
     if (slot->object != NULL && slot->module == NULL)
       return RS_OK;
     s.module = slot->module;
   }
   if (s.module == NULL && fields->count > 0)
-    s.module = known_slot(fields->known, fields->room, object)->module;
+    s.module = rs_known_slot(fields->known, fields->room, object)->module;
   const int top = lua_gettop(L);
   lua_getiuservalue(L, home, RS_HOME_LOADED);
   if (lua_type(L, -1) == LUA_TTABLE) {

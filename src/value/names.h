@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <lua.h>
 
@@ -127,6 +128,33 @@ void rs_names_clear (rs_names *n);
  */
 bool rs_names_suspects (rs_names *n, lua_State *L, int home,
                         const void *object, int *status);
+
+/* The slot of 'object', or the free slot where it belongs. */
+static inline rs_known *
+rs_known_slot (rs_known *known, size_t room, const void *object)
+{
+  const uint64_t hash = (uint64_t) (uintptr_t) object * 0x9e3779b97f4a7c15u;
+  size_t i = (size_t) (hash >> 32) & (room - 1);
+  while (known[i].object != NULL && known[i].object != object)
+    i = (i + 1) & (room - 1);
+  return &known[i];
+}
+
+/* True when 'rs_names_suspects' would say no, and nothing has to be looked for
+   first: most tables have no name, and are asked here. */
+static inline bool
+rs_names_excludes (const rs_names *n, const void *object)
+{
+  if (!n->checked)
+    return false;
+  const rs_names *const f = n->fields;
+  if (f->count > 0 && rs_known_slot(f->known, f->room, object)->object != NULL)
+    return false;
+  if (n->count == 0)
+    return true;
+  const rs_known *const slot = rs_known_slot(n->known, n->room, object);
+  return slot->object == NULL || slot->module == NULL;
+}
 
 /*
  * [-0, +0, -]  Find the name of the object at 'index'.  Of several names, the
