@@ -36,9 +36,9 @@ rs_sched_init (rs_sched *s, bool limited)
   for (int i = 0; i < RS_LANES; i++)
     rs_list_init(&s->lanes[i]);
   rs_list_init(&s->seats);
-  s->queued = s->calls = s->bytes = s->all = s->sitting = s->waking = 0;
-  s->watch = NULL;
-  s->begun = 0;
+  s->queued = s->sitting = 0;
+  s->calls = s->bytes = s->all = s->waking = 0;
+  s->watch = s->last = NULL;
   s->finished = 0;
   s->limited = limited;
   s->closed = false;
@@ -57,6 +57,7 @@ rs_seat_init (rs_seat *seat)
   atomic_init(&seat->called, false);
   seat->asleep = seat->woken = false;
   seat->job = NULL;
+  seat->begun = 0;
   atomic_init(&seat->has, false);
   atomic_init(&seat->finished, 0);
   rs_list_init(&seat->link);
@@ -152,7 +153,9 @@ stand_up_locked (rs_sched *s, rs_seat *seat)
 static void
 set_job_locked (rs_sched *s, rs_seat *seat, rs_job *job, double now)
 {
-  s->begun = now;
+  if (s->last != seat)
+    s->last = seat;
+  seat->begun = now;
   seat->job = job;
   atomic_store_explicit(&seat->has, true, memory_order_relaxed);
 }
@@ -190,12 +193,19 @@ pass_on_locked (rs_sched *s, int most)
                 rs_now());
 }
 
+/* The instant at which a worker got a job last. */
+static double
+begun_locked (const rs_sched *s)
+{
+  return s->last != NULL ? s->last->begun : 0;
+}
+
 /* True when the job may wait for a worker that is awake. */
 static bool
 can_wait_locked (const rs_sched *s, const rs_job *job)
 {
   return job->batch == NULL && s->watch != NULL && s->all > s->sitting
-      && job->created - s->begun < SHORT && !rs_spin_spare();
+      && job->created - begun_locked(s) < SHORT && !rs_spin_spare();
 }
 
 bool
@@ -235,6 +245,8 @@ rs_sched_leave_locked (rs_sched *s, rs_seat *seat)
     return;
   rs_list_remove(&seat->all);
   s->all--;
+  if (s->last == seat)
+    s->last = NULL;
   s->finished += atomic_load_explicit(&seat->finished, memory_order_relaxed);
   if (s->waking == 0)
     pass_on_locked(s, 1);
@@ -291,14 +303,14 @@ sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
   bool over = false;
   seat->asleep = true;
   rs_spin_leave();
-  if (s->watch == NULL && rs_now() - s->begun < NAP)
+  if (s->watch == NULL && rs_now() - begun_locked(s) < NAP)
     s->watch = seat;
   while (!is_called(seat) && !over) {
     const double nap = s->watch == seat ? rs_now() + NAP : RS_NEVER;
     over = rs_cond_wait_until(&seat->wake, &s->lock,
                               nap < deadline ? nap : deadline) != RS_OK;
     if (over && nap < deadline) {
-      const double idle = rs_now() - s->begun;
+      const double idle = rs_now() - begun_locked(s);
       over = s->queued > 0 && idle >= SHORT;
       if (!over && idle >= NAP)  /* does nothing go on? */
         s->watch = NULL;

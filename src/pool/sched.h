@@ -27,52 +27,58 @@
 
 enum { RS_LANES = 2 * RS_PRIORITY_MAX + 1 };
 
+typedef struct rs_seat rs_seat;
+
 typedef struct rs_sched {
   _Alignas(RS_LINE)
   pthread_mutex_t lock;  /* guards all of this, and what the pool keeps behind
-                            it */
+                            it; in one line of the cache with the next three,
+                            which change with each job */
   rs_list idle;          /* seats of idle workers, the last one first */
+  uint32_t queued;       /* jobs in 'lanes' */
+  uint32_t sitting;      /* seats in 'idle' */
   rs_list lanes[RS_LANES];  /* references to jobs, a list for each priority,
                                the highest first; oldest first in each */
-  rs_list seats;         /* all seats */
-  size_t queued;         /* jobs in 'lanes' */
-  size_t calls;          /* plain calls among them */
+  size_t calls;          /* plain calls in 'lanes' */
   size_t bytes;          /* of the messages of these calls, if 'limited' */
+  rs_list seats;         /* all seats */
   size_t all;            /* seats in 'seats' */
-  size_t sitting;        /* seats in 'idle' */
   size_t waking;         /* seats that were given a job while asleep, and whose
                             worker has not woken up yet; jobs are in 'lanes'
                             while seats sleep only if there are such seats, or
                             a 'watch' */
-  struct rs_seat *watch; /* the sleeping seat that looks at 'lanes' now and then
+  rs_seat *watch;        /* the sleeping seat that looks at 'lanes' now and then
                             (sched.c), or NULL */
-  double begun;          /* instant at which a worker was given a job, or took
-                            one, last */
+  rs_seat *last;         /* the seat whose worker was given a job, or took one,
+                            last; or NULL */
   uint64_t finished;     /* jobs done by workers that are gone */
   bool limited;          /* 'bytes' are counted */
   bool closed;           /* no more jobs come */
 } rs_sched;
 
 /* A worker's place in the scheduler; guarded by the scheduler's lock, unless a
-   field says otherwise. */
-typedef struct rs_seat {
+   field says otherwise.  What changes with each job is in one line of the
+   cache. */
+struct rs_seat {
   _Alignas(RS_LINE)
   _Atomic bool called;   /* the worker is to stand up: it was given a job, or
                             the scheduler is closed; set under the lock, read
                             by the worker without it */
+  _Atomic bool has;      /* the worker has a job, and has not ended it; set
+                            under the lock, cleared by the worker */
   bool asleep;           /* the worker waits at 'wake' */
   bool woken;            /* the seat counts in 'waking' */
   rs_job *job;           /* the worker's job, with its reference, or NULL; set
                             under the lock, read by the worker without it, and
                             by other threads while 'has' */
-  _Atomic bool has;      /* the worker has a job, and has not ended it; set
-                            under the lock, cleared by the worker */
+  double begun;          /* instant at which the worker got its last job */
   _Atomic uint64_t finished;  /* jobs that the worker has done; set by the
                                  worker, read by any thread */
   rs_list link;          /* in 'idle' */
+
   rs_list all;           /* in 'seats' */
   pthread_cond_t wake;   /* 'called' has changed */
-} rs_seat;
+};
 
 void rs_sched_init (rs_sched *s, bool limited);
 void rs_sched_fini (rs_sched *s);
