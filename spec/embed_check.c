@@ -41,7 +41,6 @@ check_null_status (lua_State *L)
   rs_pool *pool;
   rs_job *job;
   rs_batch *batch;
-  rs_outbox *const outbox = rs_outbox_of(L);
   rs_initial_state *const is = rs_initial_state_new();
   rs_events *const events = rs_events_new();
   rs_record record;
@@ -94,13 +93,6 @@ check_null_status (lua_State *L)
     rs_submit(pool, L, -1, NULL, NULL, &err),
     rs_submit(pool, L, 1, NULL, NULL, &err),
     rs_submit(pool, L, 1 << 30, NULL, NULL, NULL),
-    rs_submit_at(NULL, outbox, L, 1, 2, 0, NULL, NULL, &err),
-    rs_submit_at(pool, NULL, L, 1, 2, 0, NULL, NULL, &err),
-    rs_submit_at(pool, outbox, NULL, 1, 2, 0, NULL, NULL, &err),
-    rs_submit_at(pool, outbox, L, 0, 2, 0, NULL, NULL, &err),
-    rs_submit_at(pool, outbox, L, 2, 2, 0, NULL, NULL, &err),
-    rs_submit_at(pool, outbox, L, 1, 2, 1, NULL, NULL, &err),
-    rs_submit_at(pool, outbox, L, 1, 1, -1, NULL, NULL, &err),
     rs_job_wait(NULL, L, 0),
     rs_job_wait(job, L, NAN),
     rs_job_cancel(NULL, 0),

@@ -100,7 +100,6 @@ rs_events_new (void)
   rs_list_init(&e->queue);
   rs_mutex_init(&e->memory.lock);
   rs_list_init(&e->memory.blocks);
-  rs_list_init(&e->memory.vacant);
   return e;
 }
 

@@ -27,15 +27,23 @@ bool rs_events_post (rs_events *e, rs_notice *n);
 /* Take the first notice off the queue; NULL: there is none. */
 rs_notice *rs_events_take (rs_events *e);
 
-/* The memory of the jobs that report to the events; job_memory.c is about it.
-   The lock guards all of it; no other lock is taken under that one. */
+/* Jobs that are not in use, each linked by 'next' of its 'link'. */
+typedef struct rs_vacant_jobs {
+  rs_list *first;
+  unsigned n;
+  unsigned most;        /* with so many, blocks without a job are freed */
+} rs_vacant_jobs;
+
+/* The memory of the jobs that report to the events; job_memory.c is about
+   it. */
 typedef struct rs_job_memory {
-  pthread_mutex_t lock;
+  rs_vacant_jobs own;   /* for the host's thread only */
+  pthread_mutex_t lock; /* guards the next two; no other lock is taken under
+                           this one */
+  rs_vacant_jobs others;  /* those that another thread has made vacant */
   rs_list blocks;       /* blocks of jobs; each is memory of its own, which
                            begins with its link, and is freed with the events
                            if it is still there */
-  rs_list vacant;       /* jobs that are not in use, by 'link' */
-  unsigned n_vacant;    /* number of jobs in 'vacant' */
 } rs_job_memory;
 
 rs_job_memory *rs_events_memory (rs_events *e);

@@ -39,9 +39,10 @@ bool rs_pool_is_limited (const rs_pool *pool);
 /*
  * [-0, +0, -]  Do 'rs_submit' for the function, or source, at 'function' and
  * the 'nargs' values from 'first' on, wherever they stand.  For a host that
- * submits many small jobs: the outbox of 'L' is looked up once, and nothing is
- * moved.  The stack has LUA_MINSTACK free slots.  Results, errors and threads
- * are those of 'rs_submit'.
+ * submits many small jobs: the outbox of 'L' is looked up once, nothing is
+ * moved, and the options are those that 'rs_check_job_options' has returned,
+ * or are known to be good.  The stack has LUA_MINSTACK free slots.  Results,
+ * errors and threads are those of 'rs_submit'.
  */
 int rs_submit_at (rs_pool *pool, rs_outbox *outbox, lua_State *L, int function,
                   int first, int nargs, const rs_job_options *options,

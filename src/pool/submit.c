@@ -73,30 +73,6 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
   return status;
 }
 
-/* Check that the function and 'nargs' values from 'first' on are on the
-   stack. */
-static int
-check_call (const rs_pool *pool, const rs_outbox *o, lua_State *L,
-            int function, int first, int nargs, rs_error *err)
-{
-  if (pool == NULL || o == NULL || L == NULL)
-    return rs_fail_null(err, pool == NULL ? "pool" : L == NULL ? "L"
-                                                               : "outbox");
-  if (rs_pool_is_foreign(pool))
-    return rs_fork_fail(err, "pool");
-  const int top = lua_gettop(L);
-  if (nargs < 0)
-    return rs_fail(err, RS_EINVAL, "nargs (%d) is below 0", nargs);
-  if (function < 1 || function > top)
-    return rs_fail(err, RS_EINVAL, "function (%d) is no index of the stack, "
-                                   "which has %d values", function, top);
-  if (nargs > 0 && (first < 1 || first > top || nargs > top - first + 1))
-    return rs_fail(err, RS_EINVAL, "%d arguments from %d on are not on the "
-                                   "stack, which has %d values", nargs, first,
-                   top);
-  return RS_OK;
-}
-
 /* Check that a function is below 'nargs' arguments on top of the stack. */
 static int
 check_top (const rs_pool *pool, lua_State *L, int nargs, rs_error *err)
@@ -118,17 +94,13 @@ rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
               rs_job **out, rs_error *err)
 {
   rs_job *job = NULL;
-  rs_job_options room;
-  int status = check_call(pool, o, L, function, first, nargs, err);
-  if (status == RS_OK)
-    status = rs_job_check_nesting(L, err);
-  if (status != RS_OK)
-    return status;
-  options = rs_check_job_options(options, &room, err);
-  if (options == NULL)
-    return RS_EINVAL;
+  if (rs_pool_is_foreign(pool))
+    return rs_fork_fail(err, "pool");
   if (options->events != NULL && rs_events_foreign(options->events))
     return rs_fork_fail(err, "rs_events");
+  int status = rs_job_check_nesting(L, err);
+  if (status != RS_OK)
+    return status;
   status = make_job(pool, o, L, function, first, nargs, options, &job, err);
   if (status != RS_OK)
     return status;
@@ -164,13 +136,16 @@ int
 rs_submit (rs_pool *pool, lua_State *L, int nargs,
            const rs_job_options *options, rs_job **out, rs_error *err)
 {
+  rs_job_options room;
   int status = check_top(pool, L, nargs, err);
   if (status != RS_OK)
     return status;
   const int index = lua_gettop(L) - nargs;
+  options = rs_check_job_options(options, &room, err);
   rs_outbox *const o = rs_outbox_of(L);
-  status = o == NULL ? rs_fail_plain(err, RS_ENOMEM)
-    : rs_submit_at(pool, o, L, index, index + 1, nargs, options, out, err);
+  status = options == NULL ? RS_EINVAL
+         : o == NULL ? rs_fail_plain(err, RS_ENOMEM)
+         : rs_submit_at(pool, o, L, index, index + 1, nargs, options, out, err);
   lua_settop(L, index - 1);
   return status;
 }
