@@ -187,7 +187,7 @@ local WAITING <const> = {
     .. "local f = io.open(path, 'r+') while true do pcall(f.read, f, 1) end" },
   { "reading from a program", "at_once",
     "io.popen('exec sleep 2'):read 'a'" },
-  { "os.execute", "soon", "os.execute 'exec sleep 0.2'" },
+  { "os.execute", "at_once", "os.execute 'exec sleep 1'" },
   { "task.execute", "at_once", "parallel.task.execute 'exec sleep 100'" },
   { "task.execute of what ignores SIGTERM", "soon",
     "parallel.task.execute \"trap '' TERM; while true; do sleep 1; done\"" },

@@ -1552,7 +1552,7 @@ check_queue (void)
   rs_sched s;
   rs_seat seat;
   rs_job *jobs[JOBS];
-  rs_sched_init(&s, false);
+  rs_sched_init(&s, true);
   rs_seat_init(&seat);
   pthread_mutex_lock(&s.lock);
   rs_sched_enter_locked(&s, &seat);

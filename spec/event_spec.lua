@@ -525,7 +525,7 @@ describe("a failure that nobody looked at", function ()
           parallel.task.warning("late " .. item)
         end })
         parallel.task.sleep(60)
-      end, { on_error = "continue", deadline = 0.05,
+      end, { on_error = "continue", deadline = 1,
              streams = { warning = function () end } })
       print(errors[1].reason, errors[2].reason)
     ]]))

@@ -513,14 +513,18 @@ RS_API struct rs_job *rs_events_next (rs_events *events);
  *         rs_stream_record *record;
  *         while ((record = rs_job_deliver(job)) != NULL)
  *           use(record), rs_stream_record_unref(record);
- *         if (rs_job_settled(job))
+ *         bool *done = rs_job_user(job);      -- the program's own
+ *         if (rs_job_settled(job) && !*done) {
+ *           *done = true;
  *           finish(job);                      -- rs_job_push, and so on
+ *         }
  *         rs_job_unref(job);                  -- the queue's reference
  *       }
  *     }
  *
  * A job is queued for what its option 'listen' names, RS_LISTEN_FINISHED for
- * its end.
+ * its end.  A job that ends while it is taken off the queue for something else
+ * is found settled, and queued once more for its end: hence 'done'.
  */
 RS_API int rs_events_fileno (rs_events *events);
 

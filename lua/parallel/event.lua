@@ -302,7 +302,7 @@ end
 ---@return integer calls  of handlers
 ---@return boolean late   true when there are jobs for `report_all`
 local function deliver (job)
-  local id <const>, chunk <const>, begun <const>, ended <const> = job:news()
+  local id <const>, chunk <const>, begun, ended <const> = job:news()
   local list <const> = listeners[id]
   local calls, info = 0, nil
   if list ~= nil or begun and not chunk and handlers.started ~= nil then
@@ -312,6 +312,13 @@ local function deliver (job)
   end
   local ok, record, event = pcall(job.deliver, job)
   while not ok or record ~= nil or event ~= nil do
+    if ok and not begun and not chunk then  -- it has begun meanwhile
+      begun = true
+      if list ~= nil or handlers.started ~= nil then
+        info = job:facts()
+        calls = calls + tell_start(job, info, list)
+      end
+    end
     if not ok then
       report(job, "records of " .. job.name, record)
     elseif event ~= nil then

@@ -44,7 +44,7 @@ is_full_locked (const rs_pool *pool, size_t bytes)
 {
   const rs_sched *const s = &pool->sched;
   /* Jobs that idle workers are about to take count as taken. */
-  return s->calls >= s->sitting
+  return s->limited && s->calls >= s->sitting
       && (s->calls - s->sitting >= pool->options.queue_jobs
           || (s->calls > s->sitting
               && (s->bytes >= pool->options.queue_bytes
@@ -68,8 +68,8 @@ rs_pool_push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
     rs_pool_unlock(pool);
     return rs_fail(err, RS_ECLOSED, "the pool is closed");
   }
-  if (limited && is_full_locked(pool, pool->sched.limited ? rs_job_bytes(job)
-                                                          : 0)) {
+  if (limited && pool->sched.limited
+      && is_full_locked(pool, rs_job_bytes(job))) {
     rs_pool_unlock(pool);
     return rs_fail(err, RS_EFULL, "the queue of the pool is full");
   }

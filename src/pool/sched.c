@@ -79,10 +79,9 @@ queue_locked (rs_sched *s, rs_job *job)
 {
   rs_list_push(&s->lanes[RS_PRIORITY_MAX - job->priority], &job->link);
   s->queued++;
-  if (job->batch == NULL) {
+  if (s->limited && job->batch == NULL) {
     s->calls++;
-    if (s->limited)
-      s->bytes += rs_job_bytes(job);
+    s->bytes += rs_job_bytes(job);
   }
 }
 
@@ -91,10 +90,9 @@ unqueue_locked (rs_sched *s, rs_job *job)
 {
   rs_list_remove(&job->link);
   s->queued--;
-  if (job->batch == NULL) {
+  if (s->limited && job->batch == NULL) {
     s->calls--;
-    if (s->limited)
-      s->bytes -= rs_job_bytes(job);
+    s->bytes -= rs_job_bytes(job);
   }
 }
 

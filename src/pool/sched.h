@@ -39,8 +39,8 @@ typedef struct rs_sched {
   uint32_t sitting;      /* seats in 'idle' */
   rs_list lanes[RS_LANES];  /* references to jobs, a list for each priority,
                                the highest first; oldest first in each */
-  size_t calls;          /* plain calls in 'lanes' */
-  size_t bytes;          /* of the messages of these calls, if 'limited' */
+  size_t calls;          /* plain calls in 'lanes', if 'limited' */
+  size_t bytes;          /* of the messages of these calls */
   rs_list seats;         /* all seats */
   size_t all;            /* seats in 'seats' */
   size_t waking;         /* seats that were given a job while asleep, and whose
@@ -52,7 +52,7 @@ typedef struct rs_sched {
   rs_seat *last;         /* the seat whose worker was given a job, or took one,
                             last; or NULL */
   uint64_t finished;     /* jobs done by workers that are gone */
-  bool limited;          /* 'bytes' are counted */
+  bool limited;          /* 'calls' and 'bytes' are counted */
   bool closed;           /* no more jobs come */
 } rs_sched;
 

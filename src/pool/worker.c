@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * worker.c - threads that take jobs and run them; pool.h has their model.
+ * worker.c - threads that take jobs and run them; worker.h has their model.
  *
  * A worker opens its runner, has the calls of its jobs run there, and closes
  * it.  With RS_RESET_FRESH each job has a new runner, opened ahead, while
@@ -11,7 +11,7 @@
  * signals that tell of the worker's own faults, since a blocked SIGSEGV ends
  * the process without a handler or a report, and the signal that stops jobs.
  */
-#include "pool/pool.h"
+#include "pool/worker.h"
 
 #include <limits.h>
 #include <signal.h>

@@ -23,11 +23,14 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <float.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,6 +43,10 @@
 #define SLOW 0.4           /* seconds that 'lost_at' may be exceeded while the
                               handler has not looked LOOKS times: a busy
                               machine delivers signals late */
+#define FAIR 0.2           /* seconds of CPU time that a thread has, after it was
+                              forced, before it can be lost while it wants a
+                              CPU */
+#define STARVED 10.0       /* seconds that 'lost_at' may be exceeded for that */
 #define FIRED (-1.0)       /* 'due' of an item, or a call, that the timer has
                               found to be out of time */
 #define TICK 0.02          /* seconds that 'rs_now_coarse' may be behind */
@@ -78,6 +85,9 @@ struct rs_cancel {
   void *ud;
   int signal;              /* 0: none */
   pthread_t thread;
+  pid_t tid;               /* of the thread, as the kernel names it; constant,
+                              as the next one */
+  clockid_t clock;         /* CPU time of the thread */
 
   uint64_t limit;          /* instructions of an item; 0: none; only the
                               thread itself uses this and the next two */
@@ -110,6 +120,8 @@ struct rs_cancel {
   bool lost;               /* the thread does not come back */
   bool telling;            /* the owner is being told of the loss */
   bool left;               /* the thread has ended */
+  double forced;           /* CPU time of the thread when a call of it was
+                              stopped by force last */
   const rs_sleeper *sleeper;  /* where the thread waits, or NULL */
   pthread_cond_t told;     /* !telling */
 };
@@ -576,6 +588,9 @@ rs_cancel_new (int signal, const rs_cancel_owner *owner, void *ud)
   c->ud = ud;
   c->signal = signal;
   c->thread = pthread_self();
+  c->tid = (pid_t) syscall(SYS_gettid);
+  if (pthread_getcpuclockid(c->thread, &c->clock) != 0)
+    c->clock = CLOCK_MONOTONIC;  /* as if it had a CPU all the time */
   atomic_init(&c->armed, RS_NEVER);
   rs_timer_init(&c->timer, fire);
   rs_mutex_init(&c->lock);
@@ -761,6 +776,38 @@ request_all_locked (rs_cancel *c, rs_token *t, rs_reason reason, bool item,
   request_locked(c, t, reason, item, grace);
 }
 
+/* The CPU time that the thread has had. */
+static double
+cpu_time (const rs_cancel *c)
+{
+  struct timespec t = { 0 };
+  clock_gettime(c->clock, &t);
+  return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
+}
+
+/* True when the thread runs, or wants to: 'R' in the file stat of proc(5). */
+static bool
+is_runnable (const rs_cancel *c)
+{
+  char path[64], text[256];
+  snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int) c->tid);
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  const ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+  if (fd >= 0)
+    close(fd);
+  text[n > 0 ? n : 0] = '\0';
+  const char *const name_end = strrchr(text, ')');
+  return name_end != NULL && strncmp(name_end, ") R", 3) == 0;
+}
+
+/* True when the thread has not come back since other programs have the CPUs.
+   The thread has not ended. */
+static bool
+is_starved_locked (const rs_cancel *c)
+{
+  return !c->left && cpu_time(c) - c->forced < FAIR && is_runnable(c);
+}
+
 /* Stop the call 't', and all calls inside it, by force. */
 static void
 force_locked (rs_cancel *c, rs_token *t, double now)
@@ -770,6 +817,7 @@ force_locked (rs_cancel *c, rs_token *t, double now)
       inner->reason = RS_REASON_PARENT;
     if (level_of(inner) != RS_HARD) {
       inner->lost_at = now + RS_KILL;
+      c->forced = cpu_time(c);
       set_level_locked(c, inner, RS_HARD);
     }
     if (inner == t)
@@ -814,7 +862,8 @@ advance_locked (rs_cancel *c, double now)
     if (level_of(t) == RS_SOFT && t->hard_at < next)
       next = t->hard_at;
     else if (level_of(t) == RS_HARD && t->lost_at <= now
-             && (!is_looking(c) || t->lost_at + SLOW <= now))
+             && (!is_looking(c) || t->lost_at + SLOW <= now)
+             && (t->lost_at + STARVED <= now || !is_starved_locked(c)))
       c->lost = true;
   }
   if (pending(top_of(c)) && !c->lost) {

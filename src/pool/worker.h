@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * worker.h - the workers of a pool, and the pool as they see it.
+ *
+ * Two counts keep a pool.  'refs' are the owners' handles: to drop the last
+ * one closes the pool.  'holds' keep the memory: the handles together have
+ * one, and so has each worker, job and batch, so that a job's handle and a
+ * worker left behind may outlive the pool.
+ *
+ * A worker is in one of these states:
+ *
+ *     opening --> waiting <--> running --> leaving --> gone
+ *        \------------------------------->/
+ *
+ * 'alive' counts the workers in the first three, 'workers' lists those in the
+ * first four; a worker that is lost is in neither.  A worker that ends before
+ * the pool begins to close, or after it was lost, is detached and frees
+ * itself; otherwise the thread that closes the pool joins it.
+ *
+ * 'sched.lock' is the pool's only lock, beside those of its jobs.
+ */
+#ifndef RS_WORKER_H
+#define RS_WORKER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/fork.h"
+#include "pool/runner.h"
+#include "pool/sched.h"
+
+/* A host that waits for room in the queue. */
+typedef struct rs_waiter {
+  rs_list link;
+  rs_events *events; /* a reference */
+} rs_waiter;
+
+/* A worker: a thread, its seat, and its runner. */
+typedef struct rs_worker {
+  rs_pool *pool;     /* constant, as the next one */
+  unsigned number;   /* in its pool, from 1 */
+  rs_runner *runner; /* NULL while it is renewed; only for the worker's thread,
+                        as the next one */
+  rs_events *served; /* events of the last job, a reference; or NULL */
+  pthread_t thread;  /* set when the thread begins */
+  rs_cancel *cancel; /* of the thread, or NULL; lent; set when the thread
+                        begins, and there until it leaves */
+  rs_wish wish;      /* to open no more runners; made under the lock of the
+                        pool */
+  _Atomic size_t bytes;  /* memory that the runner takes; set by the worker's
+                            thread, read by any */
+  rs_seat seat;
+  rs_list link;      /* in 'workers' or 'gone' */
+  bool began;        /* the thread runs; guarded by the pool's lock, as the
+                        next three */
+  bool opened;
+  bool leaving;      /* takes no more jobs */
+  bool abandoned;    /* no thread will join it */
+} rs_worker;
+
+struct rs_pool {
+  rs_queue queue;    /* what jobs and batches see */
+  char before[64];   /* keeps what changes with each job away from what all
+                        threads read */
+  _Atomic unsigned refs;
+  _Atomic unsigned holds;
+  char between[64];
+  rs_pool_options options;  /* constant, as the next ones; as they come from
+                               'rs_check_pool_options', with a reference to
+                               'initial_state' */
+  const rs_runner_kind *kind;  /* of the runners */
+  int begun;         /* status of starting the first workers */
+  _Atomic bool full; /* 'waiters' is not empty; set under the lock */
+  char behind[64];
+  _Atomic uint64_t ended[RS_JOB_LOST + 1];  /* jobs and items by final state,
+                                               counted by the threads that end
+                                               them */
+
+  rs_sched sched;    /* 'sched.lock' guards down to the blank line */
+  rs_list workers;   /* threads that were started and have not ended */
+  uint64_t *numbers; /* owned; a bit for each number that one of 'workers'
+                        has, from 1 */
+  size_t words;      /* of 'numbers' */
+  size_t vacant;     /* a word of 'numbers'; all before it are full */
+  rs_list gone;      /* workers that have ended, to be joined by the thread
+                        that closes */
+  unsigned alive;    /* workers in 'workers' that are not 'leaving' */
+  unsigned opening;  /* workers in 'workers' that are not 'opened' */
+  _Atomic unsigned stuck;  /* workers that are abandoned and have not ended;
+                              read without the lock to see that there is
+                              none */
+  unsigned blocked;  /* workers that wait for jobs that they cannot run
+                        themselves */
+  bool closing;
+  bool over;         /* seen by 'rs_pool_stop_seeding_if_over' */
+  bool timed;        /* the pool holds the timers */
+  uint64_t started_workers, failed_workers, lost_workers, renewed;
+  rs_list waiters;   /* rs_waiter; owned */
+  rs_error failure;  /* of the last failed worker */
+  rs_events *watcher;  /* woken when a worker opens or ends; a reference, or
+                          NULL */
+  unsigned watching; /* threads that wait at 'changed' */
+  pthread_cond_t changed;  /* 'workers' or 'opening' got less */
+
+  char away[64];
+  _Atomic unsigned changes;  /* how often 'changed' was told, for threads that
+                                spin */
+};
+
+static inline void
+rs_pool_lock (rs_pool *pool)
+{
+  pthread_mutex_lock(&pool->sched.lock);
+}
+
+static inline void
+rs_pool_unlock (rs_pool *pool)
+{
+  pthread_mutex_unlock(&pool->sched.lock);
+}
+
+/* True when the pool belongs to another process: nothing of it may be locked
+   or freed here. */
+static inline bool
+rs_pool_is_foreign (const rs_pool *pool)
+{
+  return rs_fork_is_foreign(pool->queue.born);
+}
+
+/* Add, or drop, a hold on the pool's memory; the last drop frees it. */
+void rs_pool_hold (rs_pool *pool);
+void rs_pool_drop (rs_pool *pool);
+
+/* New worker, which counts as alive at once, so that no other thread makes one
+   too many.  NULL when out of memory. */
+rs_worker *rs_worker_reserve_locked (rs_pool *pool);
+
+/* Start a worker that was reserved; NULL stands for no memory.  RS_OK,
+   RS_ENOMEM or RS_ETHREAD. */
+int rs_worker_start (rs_pool *pool, rs_worker *w, rs_error *err);
+
+/* Leave a worker to itself that does not come back from its job. */
+void rs_worker_abandon_locked (rs_pool *pool, rs_worker *w);
+
+/* Free a worker that is in no list. */
+void rs_worker_free (rs_worker *w);
+
+/* True when the pool may have one worker more. */
+bool rs_pool_may_grow_locked (const rs_pool *pool);
+
+/*
+ * Wait until a worker has opened or ended, or 'deadline'.  RS_OK, which may be
+ * spurious, or RS_ETIMEOUT.
+ */
+int rs_pool_watch_locked (rs_pool *pool, double deadline);
+
+/* True when there is a job that no worker has begun. */
+bool rs_pool_is_wanted_locked (const rs_pool *pool);
+
+/* True when no more jobs come and none is left: no worker needs a runner. */
+bool rs_pool_is_over_locked (const rs_pool *pool);
+
+/* Tell workers to open no more runners; 'if_over': only if the pool is
+   over. */
+void rs_pool_stop_seeding (rs_pool *pool);
+void rs_pool_stop_seeding_if_over (rs_pool *pool);
+
+/* Wake the hosts that wait for room in the queue: there may be room now. */
+void rs_pool_tell_room (rs_pool *pool);
+
+/* Fail all that is queued, for the reason in 'err', while no worker is
+   alive. */
+void rs_pool_fail_queued (rs_pool *pool, const rs_error *err);
+
+#endif
