@@ -1704,15 +1704,15 @@ check_watch (void)
   CHECK(rs_sched_push_locked(&s, jobs[0]));
   CHECK(rs_seat_job(&seats[2]) == jobs[0]);
   s.watch = &seats[1];
-  seats[2].begun = rs_now() + 100;             /* just now, for ever */
+  s.begun = rs_now() + 100;                    /* just now, for ever */
   CHECK(!rs_sched_push_locked(&s, jobs[1]) && s.queued == 1);
-  seats[2].begun = 0;                          /* long ago */
+  s.begun = 0;                                 /* long ago */
   CHECK(rs_sched_push_locked(&s, jobs[2]));
   CHECK(rs_seat_job(&seats[0]) == jobs[2]);
   CHECK(s.watch == &seats[1] && s.waking == 1);
   s.waking = 0;
   /* A look of the watch finds what nobody has taken. */
-  seats[0].begun = 0;
+  s.begun = 0;
   CHECK(rs_sched_sleep_locked(&s, &seats[1], RS_NEVER));
   CHECK(rs_seat_job(&seats[1]) == jobs[1] && s.watch == NULL);
   pthread_mutex_unlock(&s.lock);
@@ -1725,7 +1725,7 @@ check_watch (void)
   CHECK(!rs_sched_take_locked(&s, &seats[0]));
   seats[0].asleep = true;
   s.watch = &seats[0];
-  seats[1].begun = 0;
+  s.begun = 0;
   CHECK(rs_sched_push_locked(&s, jobs[3]));
   CHECK(rs_seat_job(&seats[0]) == jobs[3]);
   CHECK(s.watch == NULL);

@@ -19,7 +19,7 @@ function sections.roundtrip ()
   local pool <close> = harness.pool(1)
   compare("round trip of an empty job that follows the last one closely", "us",
   {
-    { most = 1.0, measure = function ()
+    { most = 1.5, measure = function ()
         harness.warm(round_trips(pool, 100))
         return median(5, round_trips(pool, 2000)) / 2000 * 1e6
       end },
@@ -130,7 +130,7 @@ function sections.jobs ()
   end
   harness.warm(round_trips(pool, 100))
   compare("1e6 small jobs one by one, 500 in flight", "ns a job", {
-    { most = 600, measure = function ()
+    { most = 900, measure = function ()
         return harness.time(window) / count * 1e9
       end },
     harness.stock("luv, 500 in flight", "luv.lua", "luv",

@@ -49,8 +49,8 @@ typedef struct rs_sched {
                             a 'watch' */
   rs_seat *watch;        /* the sleeping seat that looks at 'lanes' now and then
                             (sched.c), or NULL */
-  rs_seat *last;         /* the seat whose worker was given a job, or took one,
-                            last; or NULL */
+  double begun;          /* instant at which a worker was given a job, or took
+                            one, last; up to LAG seconds behind */
   uint64_t finished;     /* jobs done by workers that are gone */
   bool limited;          /* 'calls' and 'bytes' are counted */
   bool closed;           /* no more jobs come */
@@ -71,7 +71,6 @@ struct rs_seat {
   rs_job *job;           /* the worker's job, with its reference, or NULL; set
                             under the lock, read by the worker without it, and
                             by other threads while 'has' */
-  double begun;          /* instant at which the worker got its last job */
   _Atomic uint64_t finished;  /* jobs that the worker has done; set by the
                                  worker, read by any thread */
   rs_list link;          /* in 'idle' */
