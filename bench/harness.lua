@@ -383,13 +383,13 @@ end
 
 --- How a cost goes with a size.  In each round every size is measured once,
 --- so that a machine that becomes slower does so for all of them.  What is
---- judged is how far the sizes lie apart, from the 'first' on: each costs so
---- many times what the round's median did, by the median of the rounds.
+--- judged is how much dearer than the 'first' one a larger size is: each costs
+--- so many times what the round's median did, by the median of the rounds.
 ---@param title string
 ---@param unit string
 ---@param sizes integer[]
 ---@param first integer   index; before it what a call costs has not vanished
----@param most number     wanted of the largest to the smallest
+---@param most number     wanted of the dearest to the first
 ---@param cost fun(size: integer): number
 function harness.series (title, unit, sizes, first, most, cost)
   local times, shares = {}, {}
@@ -410,16 +410,18 @@ function harness.series (title, unit, sizes, first, most, cost)
     if not disturbed then break end
   end
   print(title)
-  local high, low = 0, math.huge
+  local high, base = 0, nil
   for i, size in ipairs(sizes) do
     harness.note(("%s: %d"):format(title, size), spread(times[i]), unit)
     if i >= first then
       local share <const> = spread(shares[i])
-      high, low = math.max(high, share), math.min(low, share)
+      base = base or share
+      high = math.max(high, share)
     end
   end
-  harness.note(title .. ": most to least from " .. sizes[first] .. " on",
-               high / low, "x", { most = most })
+  harness.note(("%s: the dearest from %d on, to that"):format(title,
+                                                              sizes[first]),
+               high / base, "x", { most = most })
   if disturbed then print("  " .. disturbed) end
   print()
 end
