@@ -47,8 +47,8 @@ typedef struct rs_sched {
                             worker has not woken up yet; jobs are in 'lanes'
                             while seats sleep only if there are such seats, or
                             a 'watch' */
-  rs_seat *watch;        /* the sleeping seat that looks at 'lanes' now and then
-                            (sched.c), or NULL */
+  rs_seat *watch;        /* the sleeping seat that looks at 'lanes' now and
+                            then (sched.c), or NULL */
   double begun;          /* instant at which a worker was given a job, or took
                             one, last; up to LAG seconds behind */
   uint64_t finished;     /* jobs done by workers that are gone */

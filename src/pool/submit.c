@@ -17,8 +17,8 @@
 #include "pool/face.h"
 #include "value/code.h"
 
-/* Queue the job, as 'rs_pool_push'.  A worker of the pool itself cannot wait for
-   room that it would have to make: it runs the job at once. */
+/* Queue the job, as 'rs_pool_push'.  A worker of the pool itself cannot wait
+   for room that it would have to make: it runs the job at once. */
 static int
 submit (rs_pool *pool, rs_job *job, lua_State *L, rs_error *err)
 {
@@ -145,7 +145,8 @@ rs_submit (rs_pool *pool, lua_State *L, int nargs,
   rs_outbox *const o = rs_outbox_of(L);
   status = options == NULL ? RS_EINVAL
          : o == NULL ? rs_fail_plain(err, RS_ENOMEM)
-         : rs_submit_at(pool, o, L, index, index + 1, nargs, options, out, err);
+         : rs_submit_at(pool, o, L, index, index + 1, nargs, options, out,
+                        err);
   lua_settop(L, index - 1);
   return status;
 }

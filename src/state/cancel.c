@@ -43,10 +43,11 @@
 #define SLOW 0.4           /* seconds that 'lost_at' may be exceeded while the
                               handler has not looked LOOKS times: a busy
                               machine delivers signals late */
-#define FAIR 0.2           /* seconds of CPU time that a thread has, after it was
-                              forced, before it can be lost while it wants a
-                              CPU */
-#define STARVED 10.0       /* seconds that 'lost_at' may be exceeded for that */
+#define FAIR 0.2           /* seconds of CPU time that a thread has had since
+                              it was forced, before it can be lost while it
+                              wants a CPU */
+#define STARVED 10.0       /* seconds that 'lost_at' may be exceeded for
+                              that */
 #define FIRED (-1.0)       /* 'due' of an item, or a call, that the timer has
                               found to be out of time */
 #define TICK 0.02          /* seconds that 'rs_now_coarse' may be behind */
