@@ -1706,19 +1706,19 @@ check_watch (void)
   s.watch = &seats[1];
   s.begun = rs_now() + 100;                    /* just now, for ever */
   CHECK(!rs_sched_push_locked(&s, jobs[1]) && s.queued == 1);
-  s.begun = 0;                                 /* long ago */
-  CHECK(rs_sched_push_locked(&s, jobs[2]));
-  CHECK(rs_seat_job(&seats[0]) == jobs[2]);
+  s.begun = 0;                                 /* long ago; the older first */
+  CHECK(!rs_sched_push_locked(&s, jobs[2]) && s.queued == 1);
+  CHECK(rs_seat_job(&seats[0]) == jobs[1]);
   CHECK(s.watch == &seats[1] && s.waking == 1);
   s.waking = 0;
   /* A look of the watch finds what nobody has taken. */
   s.begun = 0;
   CHECK(rs_sched_sleep_locked(&s, &seats[1], RS_NEVER));
-  CHECK(rs_seat_job(&seats[1]) == jobs[1] && s.watch == NULL);
+  CHECK(rs_seat_job(&seats[1]) == jobs[2] && s.watch == NULL);
   pthread_mutex_unlock(&s.lock);
   end_is(&s, &seats[2], jobs[0]);
-  end_is(&s, &seats[0], jobs[2]);
-  end_is(&s, &seats[1], jobs[1]);
+  end_is(&s, &seats[0], jobs[1]);
+  end_is(&s, &seats[1], jobs[2]);
 
   /* The watch is called when there is no other. */
   pthread_mutex_lock(&s.lock);

@@ -517,6 +517,19 @@ describe("a failure that nobody looked at", function ()
     ]]))
   end)
 
+  it("is told to handlers that a handler of the end adds", function ()
+    assert.equal("first\nsecond\n", (run [[
+      local job = parallel.spawn(function () return 1 end)
+      job:on("finished", function (event)
+        print "first"
+        event.job:on("finished", function () print "second" end)
+      end)
+      job:wait()
+      parallel.poll(0)
+      parallel.poll(0)
+    ]]))
+  end)
+
   it("is no chunk of a map, whose caller has the failures", function ()
     assert.equal("deadline\tdeadline\n", (run [[
       local pool = parallel.pool{max = 2}

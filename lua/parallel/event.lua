@@ -282,6 +282,8 @@ end
 ---@param list? parallel.Listener[]
 ---@return integer calls
 local function tell_end (job, info, list)
+  local known <const> = {}
+  for _, listener in ipairs(list or {}) do known[listener] = true end
   local calls = tell_once(job, info, list, info.state)
               + tell_once(job, info, list, "finished")
   if not finished[job] then
@@ -290,7 +292,15 @@ local function tell_end (job, info, list)
           + call_all(job, info.state, make_event(job, info, info.state))
           + call_all(job, "finished", make_event(job, info, "finished"))
   end
-  listeners[info.id] = nil
+  -- Listeners that a handler of the end has added are told next.
+  local rest
+  for _, listener in ipairs(listeners[info.id] or {}) do
+    if not known[listener] then
+      rest = rest or {}
+      rest[#rest + 1] = listener
+    end
+  end
+  listeners[info.id] = rest
   if calls > 0 then job:see() end
   return calls
 end

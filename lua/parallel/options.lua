@@ -198,6 +198,10 @@ local function streams_of (pool, given)
   return given or pool:streams()
 end
 
+--- Values of the option 'arguments', at most: the stack of Lua has room for a
+--- million, which are not free.
+local ARGUMENTS <const> = 250000
+
 --- Return the values of the option 'arguments'.
 ---@param verb string
 ---@param options table
@@ -210,6 +214,10 @@ local function arguments (verb, options)
     n = #list
   elseif check.size(n) ~= nil and n ~= 0 then
     check.bad_option(verb, "arguments", "an array", list)
+  end
+  if n > ARGUMENTS then
+    check.bad_option(verb, "arguments",
+                     ("an array of at most %d values"):format(ARGUMENTS), list)
   end
   return table.unpack(list, 1, n)
 end

@@ -56,11 +56,13 @@ run_loop (void)
   if (pipe(other) != 0 || rs_pool_open(NULL, &pool, NULL) != RS_OK)
     return;
   rs_events *const events = rs_events_new();
-  const rs_job_options options = {
-    .events = events,
-    .listen = RS_LISTEN_FINISHED | 1u << RS_STREAM_WARNING
-  };
+  bool over[JOBS + 1] = { false };
   for (int i = 1; i <= JOBS; i++) {
+    const rs_job_options options = {
+      .events = events,
+      .listen = RS_LISTEN_FINISHED | 1u << RS_STREAM_WARNING,
+      .user = &over[i]
+    };
     lua_pushliteral(L, "require 'parallel'.task.warning 'w' return ...");
     lua_pushinteger(L, i);
     if (rs_submit(pool, L, 1, &options, NULL, NULL) != RS_OK)

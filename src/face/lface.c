@@ -210,11 +210,11 @@ report (lua_State *L)
   return 0;
 }
 
-/* (light userdata: job, a reference) -> handle, which takes the reference */
+/* (light userdata: job) -> handle, which has a reference of its own */
 static int
 push_handle (lua_State *L)
 {
-  rs_push_job(L, lua_touserdata(L, 1));
+  rs_push_job(L, rs_job_ref(lua_touserdata(L, 1)));
   return 1;
 }
 
@@ -231,9 +231,10 @@ report_last (lua_State *L, rs_job *job)
     lua_pushcfunction(L, report);
     lua_pushvalue(L, -2);
     lua_pcall(L, 1, 0, 0);
+    rs_job_unref(*object);  /* no finalizer runs for so late a handle */
     *object = NULL;
   }
-  rs_job_unref(job);  /* a handle that is made so late is not finalized */
+  rs_job_unref(job);
   lua_settop(L, top);
 }
 

@@ -656,6 +656,11 @@ pool_start (lua_State *L)
     guard = (rs_job **) rs_handle_test(L, lua_gettop(L), run_type);
     o.awaited = guard != NULL;
     lua_pop(L, 3);  /* the options anchor name and guard */
+    /* A script may call this method, too, with options that nobody has
+       checked. */
+    rs_job_options room;
+    if (rs_check_job_options(&o, &room, &err) == NULL)
+      return rs_handle_raise(L, &err);
   }
   else
     o.listen = rs_check_streams(L, OPTIONS);

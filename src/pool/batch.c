@@ -383,25 +383,31 @@ rs_batch_finish (rs_batch *batch, rs_error *err)
 static void
 stop_flying (rs_batch *batch, rs_reason reason, double grace)
 {
+  /* Some chunks at a time, each of which goes to the end of the list: no
+     memory is needed. */
   rs_job *some[64];
-  size_t n = 0;
-  pthread_mutex_lock(&batch->lock);
-  const size_t most = batch->in_flight;
-  rs_job **const list = most <= sizeof some / sizeof some[0] ? some
-                      : malloc(most * sizeof *list);
-  for (rs_list *link = batch->flying.next;
-       list != NULL && n < most && link != &batch->flying; link = link->next)
-    list[n++] = rs_job_ref(rs_batch_job_at(link));
-  pthread_mutex_unlock(&batch->lock);
-  for (size_t i = 0; i < n; i++) {
-    if (reason != RS_REASON_NONE)
-      rs_job_stop(list[i], reason, grace);
-    else
-      rs_job_stir(list[i]);
-    rs_job_unref(list[i]);
-  }
-  if (list != some)
-    free(list);
+  size_t left = SIZE_MAX, n;
+  do {
+    n = 0;
+    pthread_mutex_lock(&batch->lock);
+    if (left > batch->in_flight)
+      left = batch->in_flight;
+    for (; n < left && n < sizeof some / sizeof some[0]
+           && !rs_list_empty(&batch->flying); n++) {
+      rs_list *const link = rs_list_shift(&batch->flying);
+      rs_list_push(&batch->flying, link);
+      some[n] = rs_job_ref(rs_batch_job_at(link));
+    }
+    pthread_mutex_unlock(&batch->lock);
+    left -= n;
+    for (size_t i = 0; i < n; i++) {
+      if (reason != RS_REASON_NONE)
+        rs_job_stop(some[i], reason, grace);
+      else
+        rs_job_stir(some[i]);
+      rs_job_unref(some[i]);
+    }
+  } while (n > 0 && left > 0);
 }
 
 void

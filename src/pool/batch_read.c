@@ -10,6 +10,7 @@
  */
 #include "pool/batch.h"
 
+#include <limits.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -164,7 +165,7 @@ is_possible (const rs_batch *batch, const head *h, unsigned state)
   return ended >= RS_JOB_COMPLETED && ended <= RS_JOB_LOST
       && state >> 4 < RS_REASONS && h->good <= left
       && (rs_job_state_good(ended) || h->values == 3)
-      && h->values <= h->in.size - h->in.at;
+      && h->values < INT_MAX / 2 && h->values <= h->in.size - h->in.at;
 }
 
 /* Read the head of the next record (call.h); false if there is none, or a bad
@@ -326,8 +327,10 @@ read_record (rs_batch *batch, lua_State *L, rs_record *rec)
     fail_record(batch, rec);
     return;
   }
-  if (h.wanted == 1 && rs_decoder_is_plain(&h.in))
+  if (h.wanted == 1 && rs_decoder_is_plain(&h.in)) {
+    rs_level_room(L, 1, NULL);
     rs_decode_value(&h.in, L);
+  }
   else {
     const rs_decoder_place place = rs_decoder_tell(&h.in);
     if (h.wanted > 0 && rs_rebuild(L, make_values, &h) < 0)

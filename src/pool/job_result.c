@@ -69,7 +69,7 @@ refuse (rs_job *job, lua_State *L, int text)
   }
 }
 
-/* The refusal of the job, a reference, or NULL.  '*refused' is true also where
+/* The refusal of the job, which stays as long as the job, or NULL.  '*refused' is true also where
    there was no memory for the refusal. */
 static rs_message *
 refusal_of (rs_job *job, bool *refused)
@@ -81,7 +81,7 @@ refusal_of (rs_job *job, bool *refused)
   rs_job_lock(job);
   *refused = job->refused;
   if (job->refused && rs_job_more_of(job) != NULL)
-    refusal = rs_message_ref(rs_job_more_of(job)->refusal);
+    refusal = rs_job_more_of(job)->refusal;
   rs_job_unlock(job);
   return refusal;
 }
@@ -155,10 +155,8 @@ push_end (rs_job *job, lua_State *L, rs_job_state state)
   bool refused;
   rs_message *const refusal = refusal_of(job, &refused);
   int n = 0;
-  if (refusal != NULL) {
+  if (refusal != NULL)
     rs_decode_try(L, refusal, &n);
-    rs_message_unref(refusal);
-  }
   else if (refused)
     lua_pushstring(L, rs_status_message(RS_ENOMEM));
   /* The call of a lost job belongs to the thread that runs it. */

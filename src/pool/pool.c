@@ -375,27 +375,28 @@ cancel_all (rs_pool *pool, rs_reason reason, double grace)
     rs_job_end_queued(job, reason);
     rs_job_unref(job);
   }
+  /* Some workers at a time, by their numbers: no memory is needed. */
   rs_job *some[64];
-  size_t n = 0;
-  rs_pool_lock(pool);
-  const size_t most = pool->sched.all;
-  rs_job **const list = most <= sizeof some / sizeof some[0] ? some
-                      : malloc(most * sizeof *list);
-  for (rs_list *link = pool->workers.next;
-       list != NULL && n < most && link != &pool->workers;
-       link = link->next) {
-    rs_job *const running =
-      rs_seat_ref_job_locked(&RS_LIST_ENTRY(link, rs_worker, link)->seat);
-    if (running != NULL)
-      list[n++] = running;
+  const size_t room = sizeof some / sizeof some[0];
+  bool more = true;
+  for (unsigned first = 1; more; first += (unsigned) room) {
+    size_t n = 0;
+    more = false;
+    rs_pool_lock(pool);
+    for (rs_list *link = pool->workers.next; link != &pool->workers;
+         link = link->next) {
+      rs_worker *const w = RS_LIST_ENTRY(link, rs_worker, link);
+      more |= w->number >= first + room;
+      if (w->number >= first && w->number < first + room
+          && (some[n] = rs_seat_ref_job_locked(&w->seat)) != NULL)
+        n++;
+    }
+    rs_pool_unlock(pool);
+    while (n > 0) {
+      rs_job_stop(some[--n], reason, grace);
+      rs_job_unref(some[n]);
+    }
   }
-  rs_pool_unlock(pool);
-  for (size_t i = 0; i < n; i++) {
-    rs_job_stop(list[i], reason, grace);
-    rs_job_unref(list[i]);
-  }
-  if (list != some)
-    free(list);
 }
 
 /* Leave the workers to themselves that do not come back from their jobs. */

@@ -160,8 +160,8 @@ set_job_locked (rs_sched *s, rs_seat *seat, rs_job *job, double now)
   atomic_store_explicit(&seat->has, true, memory_order_relaxed);
 }
 
-/* The seat that gets the next job, or NULL: the one on which a worker sat down
-   last, but the watch only if there is no other. */
+/* The seat for the next job, or NULL: the seat on which a worker sat down last,
+   but the watch only if there is no other. */
 static rs_seat *
 choose_seat_locked (const rs_sched *s)
 {
@@ -198,7 +198,7 @@ static bool
 can_wait_locked (const rs_sched *s, const rs_job *job)
 {
   return job->batch == NULL && s->watch != NULL && s->all > s->sitting
-      && job->created - s->begun < SHORT && !rs_spin_spare();
+      && !rs_spin_spare() && rs_now() - s->begun < SHORT;
 }
 
 bool
@@ -210,16 +210,24 @@ rs_sched_push_locked (rs_sched *s, rs_job *job)
     queue_locked(s, job);
     return false;
   }
-  give_locked(s, seat, job, job->created);
-  return true;
+  const double now = job->created;
+  if (s->queued > 0) {  /* older jobs, for which nobody was woken */
+    queue_locked(s, job);
+    job = rs_sched_claim_of_locked(s, NULL);
+  }
+  give_locked(s, seat, job, now);
+  return s->queued == 0;
 }
 
 void
 rs_sched_close_locked (rs_sched *s)
 {
   s->closed = true;
-  for (rs_list *link = s->idle.next; link != &s->idle; link = link->next)
-    call_locked(RS_LIST_ENTRY(link, rs_seat, link));
+  while (!rs_list_empty(&s->idle)) {
+    rs_seat *const seat = RS_LIST_ENTRY(s->idle.next, rs_seat, link);
+    stand_up_locked(s, seat);  /* the seat is given nothing any more */
+    call_locked(seat);
+  }
 }
 
 /* -------------------------------------------------- the thread of the seat */
@@ -256,8 +264,8 @@ rs_seat_end (rs_sched *s, rs_seat *seat)
                                           memory_order_relaxed);
   atomic_store_explicit(&seat->finished, n + 1, memory_order_relaxed);
   if (!atomic_exchange_explicit(&seat->has, false, memory_order_acq_rel)) {
-    /* Another thread, which has the lock, is about to take a reference; until
-       then ours has to stay. */
+    /* Another thread, with the lock held, is taking a reference: the worker's
+       reference has to stay until then. */
     pthread_mutex_lock(&s->lock);
     atomic_store_explicit(&seat->has, false, memory_order_relaxed);
     pthread_mutex_unlock(&s->lock);
@@ -314,10 +322,11 @@ sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
 bool
 rs_sched_sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
 {
-  if (!is_called(seat))
+  if (!is_called(seat) && s->queued == 0)
     sleep_locked(s, seat, deadline);
-  if (!rs_list_empty(&seat->link)) {  /* was it given nothing? */
+  if (!rs_list_empty(&seat->link))
     stand_up_locked(s, seat);
+  if (seat->job == NULL) {
     rs_job *const job = rs_sched_claim_of_locked(s, NULL);
     if (job != NULL)
       set_job_locked(s, seat, job, rs_now());
@@ -336,12 +345,13 @@ rs_sched_sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
 rs_job *
 rs_seat_ref_job_locked (rs_seat *seat)
 {
-  /* While 'has' is false the worker keeps its reference: 'rs_seat_end'. */
+  /* A worker that finds 'has' false waits for the lock before it drops its
+     reference: 'rs_seat_end'. */
   if (!atomic_exchange_explicit(&seat->has, false, memory_order_acq_rel))
     return NULL;
-  rs_job_ref(seat->job);
+  rs_job *const job = rs_job_ref(seat->job);
   atomic_store_explicit(&seat->has, true, memory_order_release);
-  return seat->job;
+  return job;
 }
 
 size_t

@@ -3,10 +3,12 @@
  * sched.h - which job goes to which free worker.
  *
  * The scheduler has a queue of jobs and a stack of seats, one for each idle
- * worker.  One of the two is empty, except while a worker wakes up:
+ * worker.  Jobs wait in the queue while seats sleep only if a worker wakes up,
+ * or a watch looks (sched.c):
  *
- *     push:  an idle seat?  give the job to the one that sat down last
- *            none?          queue it
+ *     push:  a seat whose worker is awake?  give it the job
+ *            one whose worker sleeps?       wake it, or queue the job
+ *            none?                          queue the job
  *     take:  a queued job?  take the oldest of the highest priority
  *            none?          sit down and wait to be given one
  *
@@ -65,12 +67,14 @@ struct rs_seat {
                             the scheduler is closed; set under the lock, read
                             by the worker without it */
   _Atomic bool has;      /* the worker has a job, and has not ended it; set
-                            under the lock, cleared by the worker */
+                            under the lock; cleared by the worker, and for a
+                            moment by a thread that takes a reference */
   bool asleep;           /* the worker waits at 'wake' */
   bool woken;            /* the seat counts in 'waking' */
   rs_job *job;           /* the worker's job, with its reference, or NULL; set
-                            under the lock, read by the worker without it, and
-                            by other threads while 'has' */
+                            under the lock, cleared by the worker; another
+                            thread reads it after it has exchanged 'has' from
+                            true to false, under the lock */
   _Atomic uint64_t finished;  /* jobs that the worker has done; set by the
                                  worker, read by any thread */
   rs_list link;          /* in 'idle' */

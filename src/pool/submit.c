@@ -27,8 +27,10 @@ submit (rs_pool *pool, rs_job *job, lua_State *L, rs_error *err)
                                          : NULL;
   if (s == NULL)
     return status;
-  if (!rs_job_can_help(&pool->queue, s, NULL, NULL))
+  if (!rs_job_can_help(&pool->queue, s, NULL, NULL)) {
+    rs_job_unblock(L);  /* nothing is waited for here */
     return rs_pool_push(pool, job, false, err);
+  }
   rs_job_run(job, s, L);
   return RS_OK;
 }

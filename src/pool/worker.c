@@ -236,6 +236,7 @@ rs_pool_fail_queued (rs_pool *pool, const rs_error *err)
       rs_job_unref(job);
     }
   } while (job != NULL);
+  rs_pool_tell_room(pool);
 }
 
 /* ------------------------------------------------------ taking and leaving */
@@ -452,6 +453,15 @@ rs_pool_may_grow_locked (const rs_pool *pool)
       && !has_lost_too_many_locked(pool);
 }
 
+/* Let spin.h count the worker no more. */
+static void
+uncount_locked (rs_worker *w)
+{
+  if (!w->uncounted)
+    rs_spin_leave();
+  w->uncounted = true;
+}
+
 void
 rs_worker_abandon_locked (rs_pool *pool, rs_worker *w)
 {
@@ -461,7 +471,7 @@ rs_worker_abandon_locked (rs_pool *pool, rs_worker *w)
   pool->lost_workers++;
   if (w->began)
     pthread_detach(w->thread);
-  rs_spin_leave();  /* in place of the worker */
+  uncount_locked(w);
   leave_locked(pool, w);
 }
 
@@ -533,8 +543,7 @@ leave (rs_worker *w)
   rs_pool *const pool = w->pool;
   rs_events_unref(w->served);
   rs_pool_lock(pool);
-  if (!w->abandoned)
-    rs_spin_leave();
+  uncount_locked(w);
   leave_locked(pool, w);  /* if the runner could not be opened */
   const bool none = !w->abandoned && pool->alive == 0
                  && pool->failed_workers > 0;

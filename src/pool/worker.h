@@ -52,10 +52,11 @@ typedef struct rs_worker {
   rs_seat seat;
   rs_list link;      /* in 'workers' or 'gone' */
   bool began;        /* the thread runs; guarded by the pool's lock, as the
-                        next three */
+                        next four */
   bool opened;
   bool leaving;      /* takes no more jobs */
   bool abandoned;    /* no thread will join it */
+  bool uncounted;    /* spin.h does not count it any more */
 } rs_worker;
 
 struct rs_pool {
@@ -65,7 +66,7 @@ struct rs_pool {
   _Atomic unsigned refs;
   _Atomic unsigned holds;
   char between[64];
-  rs_pool_options options;  /* constant, as the next ones; as they come from
+  rs_pool_options options;  /* constant, as the next two; as they come from
                                'rs_check_pool_options', with a reference to
                                'initial_state' */
   const rs_runner_kind *kind;  /* of the runners */

@@ -121,7 +121,7 @@ struct rs_cancel {
   bool lost;               /* the thread does not come back */
   bool telling;            /* the owner is being told of the loss */
   bool left;               /* the thread has ended */
-  double forced;           /* CPU time of the thread when a call of it was
+  double forced_at;        /* CPU time of the thread when a call of it was
                               stopped by force last */
   const rs_sleeper *sleeper;  /* where the thread waits, or NULL */
   pthread_cond_t told;     /* !telling */
@@ -791,11 +791,14 @@ static bool
 is_runnable (const rs_cancel *c)
 {
   char path[64], text[256];
+  int state;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
   snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int) c->tid);
   const int fd = open(path, O_RDONLY | O_CLOEXEC);
   const ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
   if (fd >= 0)
     close(fd);
+  pthread_setcancelstate(state, NULL);
   text[n > 0 ? n : 0] = '\0';
   const char *const name_end = strrchr(text, ')');
   return name_end != NULL && strncmp(name_end, ") R", 3) == 0;
@@ -806,7 +809,7 @@ is_runnable (const rs_cancel *c)
 static bool
 is_starved_locked (const rs_cancel *c)
 {
-  return !c->left && cpu_time(c) - c->forced < FAIR && is_runnable(c);
+  return !c->left && cpu_time(c) - c->forced_at < FAIR && is_runnable(c);
 }
 
 /* Stop the call 't', and all calls inside it, by force. */
@@ -818,7 +821,7 @@ force_locked (rs_cancel *c, rs_token *t, double now)
       inner->reason = RS_REASON_PARENT;
     if (level_of(inner) != RS_HARD) {
       inner->lost_at = now + RS_KILL;
-      c->forced = cpu_time(c);
+      c->forced_at = cpu_time(c);
       set_level_locked(c, inner, RS_HARD);
     }
     if (inner == t)

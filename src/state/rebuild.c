@@ -151,5 +151,8 @@ rs_rebuild_result (lua_State *L, const rs_message *message,
 int
 rs_decode_try (lua_State *L, rs_message *message, int *n)
 {
-  return rs_rebuild_result(L, message, NULL, n) ? RS_OK : RS_EFAILED;
+  result r = { message, NULL };
+  const int count = rs_rebuild(L, push_all, &r);
+  *n = count < 0 ? 2 : count;
+  return count < 0 ? RS_EFAILED : RS_OK;
 }

@@ -300,7 +300,8 @@ find_shape (rs_encoder *e, lua_State *L, int key)
     return NULL;
   const char *const s = lua_tolstring(L, key, &size);
   rs_shape *const shape = rs_shape_slot(e->shapes, s, size);
-  if (!rs_shape_has(shape, 0, e->buf.data, s, size))
+  if (!rs_shape_has(shape, 0, e->buf.data, s, size)
+      || (shape->defined == 0 && e->buf.size > UINT32_MAX))  /* too late */
     return NULL;
   return e->shape = shape;
 }

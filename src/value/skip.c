@@ -35,7 +35,10 @@ get_length (rs_decoder *d, size_t *out)
   for (unsigned shift = 0; shift < 63; shift += 7) {
     if (!get_byte(d, &byte))
       return false;
-    *out |= (byte & 0x7f) << shift;
+    const uint64_t part = (uint64_t) (byte & 0x7f) << shift;
+    if (part > SIZE_MAX)
+      return false;
+    *out |= (size_t) part;
     if (byte < 0x80)
       return true;
   }
