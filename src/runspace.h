@@ -52,8 +52,8 @@
  * What the library does to the process:
  *
  *   - SIGURG, or the signal of 'rs_pool_options', is taken when a job is first
- *     stopped and stays taken.  Only those that the library has sent are its
- *     own: others go to the handler that was there before, or was set since;
+ *     stopped and stays taken.  Signals that the library did not send go to
+ *     the handler that was there before, or was set since;
  *     the library looks at that with each stop, and takes the signal again.
  *     No other signal, and nothing else of the process, is changed.
  *   - After fork(2) pools, and their jobs, batches and events, belong to the
@@ -71,16 +71,16 @@
  *     pthread_cancel(3), of the deferred kind: no lock stays taken, and others
  *     go on with the same objects.  A pool that was being opened is closed;
  *     one that was being closed takes no new work, and is to be closed again,
- *     or dropped.  What the thread had references to it still has: give them
- *     back in a handler of its own (pthread_cleanup_push(3)).  'rs_pool_unref'
+ *     or dropped.  References of the thread stay: give them back in a handler
+ *     of its own (pthread_cleanup_push(3)).  'rs_pool_unref'
  *     is not interrupted.  A state whose thread was cancelled inside a call of
  *     Lua is not to be used any more, nor closed, so its memory is lost.
  *   - exit(3), or the return of 'main', ends the threads where they are; close
  *     the pools first if their jobs are to end.
  *   - Programs of 'parallel.task.execute' end with the process, whatever ends
- *     it.  The first one starts a shell that sees to that, in a session of its
- *     own and no child of this process; the one that starts it is, and is
- *     waited for at once.
+ *     it.  The first one starts a shell, in a session of its own, which ends
+ *     them.  The shell is no child of this process; the child that starts it
+ *     ends at once, and is waited for.
  *   - A worker's C stack has 1 MiB, and 4 MiB where a sanitizer is built in.
  *   - 'print' and 'io.write' of a job go to the standard output of the process
  *     in whole lines, and line by line into the job's RS_STREAM_INFORMATION;
@@ -230,9 +230,10 @@ RS_API int rs_encode (lua_State *L, int n, rs_message **out, rs_error *err);
 RS_API int rs_decode (lua_State *L, rs_message *msg);
 
 /*
- * [-0, +n, e]  The same, without raising: RS_EFAILED, and two values, a text
- * that says why and a traceback (a string or nil), where the values cannot be
- * made here.  In a job that is to stop, it raises.
+ * [-0, +n, e]  Push the values as 'rs_decode' does, without raising:
+ * RS_EFAILED and two values, a text that says why and a traceback (a string or
+ * nil), where the values cannot be made here.  In a job that is to stop, it
+ * raises.
  */
 RS_API int rs_decode_try (lua_State *L, rs_message *msg, int *n);
 
@@ -598,8 +599,8 @@ typedef struct rs_pool_options {
  * Open a pool.  Its first 'min' workers are started before this returns, and
  * one of them is seeded, or all where that runs code of scripts; so an initial
  * state that cannot be established fails here, with the message that its code
- * raised.  Nobody waits for one that only needs memory, of which there is no
- * limit: without it jobs fail that need the worker.  'options' may be NULL.
+ * raised.  A worker that only needs memory is not waited for; its jobs may
+ * fail.  'options' may be NULL.
  * RS_OK, RS_EINVAL, RS_ENOMEM, RS_EFAILED (seeding raised) or RS_ETHREAD.
  * Any thread.
  */
@@ -843,14 +844,12 @@ RS_API rs_stream_record *rs_job_deliver (rs_job *job);
 /* The job has ended, and is queued at its events if that queues it. */
 RS_API bool rs_job_settled (const rs_job *job);
 
-/* Let these things queue it too; it is queued now, since some may have
-   happened already. */
+/* Queue the job for 'mask', too, and once now: something may have happened
+   already. */
 RS_API void rs_job_listen (rs_job *job, unsigned mask);
 
-/*
- * Give the reference back; nobody will look any more: when the job ends badly,
- * or has, and was not seen, it is queued at its events.
- */
+/* Give the reference back.  A bad end that nobody saw, or will see, queues the
+   job at its events. */
 RS_API void rs_job_forget (rs_job *job);
 
 RS_API rs_job *rs_job_ref (rs_job *job);
@@ -1047,8 +1046,8 @@ rs_task_get (lua_State *L, rs_task *out)
  */
 RS_API void rs_task_checkpoint (lua_State *L);
 
-/* [-0, +0, -]  Would that raise?  Who waits for something that goes on without
-   him ends it first ('rs_job_cancel'). */
+/* [-0, +0, -]  True when 'rs_task_checkpoint' would raise.  End what goes on
+   alone first ('rs_job_cancel'). */
 RS_API bool rs_task_stops (lua_State *L);
 
 /*

@@ -2,8 +2,8 @@
 /*
  * buf.h - growable bytes with a latched failure.
  *
- * After its first failure a buffer ignores writes; the writer checks
- * 'failed' once, at the end.  A buffer belongs to one thread.
+ * After its first failure the contents of a buffer are of no use; the writer
+ * checks 'failed' once, at the end.  A buffer belongs to one thread.
  */
 #ifndef RS_BUF_H
 #define RS_BUF_H

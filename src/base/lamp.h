@@ -3,8 +3,8 @@
  * lamp.h - a descriptor that poll(2) finds readable while it is lit.
  *
  * The descriptor is the reading end of a pipe, with a byte in it while the
- * lamp is lit.  The owner's lock guards a lamp; only 'rs_lamp_flash' needs no
- * lock.  There is no descriptor before 'rs_lamp_open'.
+ * lamp is lit.  The owner's lock guards a lamp; 'rs_lamp_flash' and
+ * 'rs_lamp_await' need none.  There is no descriptor before 'rs_lamp_open'.
  */
 #ifndef RS_LAMP_H
 #define RS_LAMP_H

@@ -29,8 +29,8 @@ void rs_level_full (lua_State *L, int slots, const char *message);
 
 /*
  * [-0, +0, v]  Make room for 'slots' more slots, as 'luaL_checkstack' does.
- * That function reports a stack overflow also when there is no memory for more
- * slots; 'rs_level_room' raises "not enough memory" then.
+ * 'luaL_checkstack' reports a stack overflow also when there is no memory for
+ * more slots; 'rs_level_room' raises "not enough memory" then.
  */
 static inline void
 rs_level_room (lua_State *L, int slots, const char *message)

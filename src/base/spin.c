@@ -3,17 +3,17 @@
  * spin.c - wait a little before sleeping.
  *
  * The count of workers that are awake is one for the process, since its CPUs
- * are.  It orders nothing: a few threads too many that spin for a moment do no
- * harm.  It changes when a worker wakes or sleeps, and not with each job,
- * since spinning threads read it again and again: to write it then, and so
- * take the line away from their caches, costs as much as the rest of an empty
- * job.
+ * are.  The count orders nothing: a few threads too many that spin a while do
+ * no harm.  The count changes when a worker wakes or sleeps, and not with each
+ * job, since spinning threads read it again and again: to write it then,
+ * and so take the line away from their caches, costs as much as the rest of an
+ * empty job.
  *
  * Looking is free while a CPU is idle.  Between looks the CPU is offered to
  * other threads, since the thread that is waited for may be queued for it.
  * Beside a busy program the offer gives away a whole slice of time, and so
- * tells that the CPU is shared: for a while no thread looks then, and all
- * sleep at once.
+ * tells that the CPU is shared: for a while no thread begins to look then, and
+ * all sleep at once.
  */
 #include "base/spin.h"
 

@@ -10,8 +10,8 @@
 #include "base/options.h"
 
 /* [-0, +0, e]  Read the options that have a row from the table at 'index' into
-   the struct at 'out'; what is nil there stays as it is.  The Lua part has
-   checked the values ('core.expected'). */
+   the struct at 'out'; what is nil there stays as it is.  The values were
+   checked by the Lua part ('core.expected'), or will be by the library. */
 void rs_read_options (lua_State *L, int index, const rs_option *rows,
                       void *out);
 

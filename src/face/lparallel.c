@@ -356,7 +356,8 @@ open_core (lua_State *L)
 
 /* Key in the registry, by address: the C part, made when it is first needed.
    The Lua part alone gets the C part, since the functions of the C part do not
-   check all of their arguments. */
+   check all of their arguments.  Scripts reach the methods of handles, which
+   have to. */
 static const char core_key;
 
 /* [-0, +1, m]  Push the C part. */

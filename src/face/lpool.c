@@ -2,7 +2,8 @@
 /*
  * lpool.c - pools and initial states as Lua sees them.
  *
- * The Lua part has checked the options before it calls a function here.
+ * The Lua part has checked the options before it calls a function here; for
+ * methods, which scripts may call, too, the library checks them again.
  */
 #include "face/lpool.h"
 

@@ -14,8 +14,6 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include <lauxlib.h>
-
 #include "base/clock.h"
 #include "base/level.h"
 #include "base/options.h"

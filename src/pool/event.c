@@ -5,9 +5,9 @@
  *
  * Two flags say what a host has to do.  'some' is true while a notice is
  * queued.  'woken' tells the host to look again at all that it waits for: a
- * wait ends when 'woken' is set, and takes it.  So a wake-up is kept until the
- * next wait, and a host that looks, finds nothing, and then waits, misses
- * none.
+ * wait that finds only 'woken' set clears it and ends.  So a wake-up is kept
+ * until the next wait, and a host that looks, finds nothing, and then waits,
+ * misses none.
  *
  * Why no wake-up is missed:
  *
@@ -16,16 +16,16 @@
  *   both under the lock before it sleeps, and gives the lock up by sleeping.
  * - A thread that ends a job marks it as settled without the lock, then loads
  *   'woken', and takes the lock only if it is not set: 'rs_events_stir'.  A
- *   host clears 'woken' and then loads the mark, either in the same wait
- *   before it sleeps, or in its caller.  These two stores and two loads are
- *   sequentially consistent, so one of the threads sees what the other has
- *   stored: the host finds the job settled, or the thread finds 'woken'
- *   cleared and wakes the host.
+ *   host clears 'woken' as a wait ends, and loads the mark after that: in its
+ *   caller, or in the next wait before it sleeps.  These two stores and two
+ *   loads are sequentially consistent, so one of the threads sees what the
+ *   other has stored: the host finds the job settled, or the thread finds
+ *   'woken' cleared and wakes the host.
  * - A signal handler, which runs on the host's thread, may not lock: it sets
  *   'woken' and then lights the lamp.  If it does that before the host looks
  *   for the last time, the host finds 'woken'; otherwise the lamp ends the
- *   host's sleep.  A host that handlers wake sleeps at the lamp for that
- *   reason, or for a tenth of a second at a time if there can be none.
+ *   host's sleep.  A host that handlers wake sleeps at the lamp, or, if no
+ *   lamp can be opened, for a tenth of a second at a time.
  *
  * The descriptor is that of a lamp (lamp.h).  While another event loop may
  * watch the lamp, or the host sleeps at it, it is lit as long as one of the
@@ -73,7 +73,8 @@ struct rs_events {
   rs_list queue;               /* notices, oldest first */
   rs_lamp lamp;                /* opened when it is needed */
   bool pokable;                /* signal handlers wake the host, which opens
-                                  the lamp when it waits */
+                                  the lamp when it waits; read by them without
+                                  the lock, as 'lamp' */
   bool watched;                /* the descriptor was given to the caller */
   bool sleeping;               /* the host waits at the lamp */
   unsigned waiting;            /* threads that wait at 'ready' */
@@ -433,8 +434,7 @@ rs_events_finish (rs_events *e, rs_notice *n, void (*settle) (rs_notice *n))
   pthread_mutex_lock(&e->lock);
   const bool queued = queue_locked(e, n);
   atomic_store(&e->woken, true);
-  settle(n);  /* a host that finds it settled without the lock finds it in the
-                 queue */
+  settle(n);  /* a host that finds the job settled finds its notice queued */
   tell_locked(e);
   pthread_mutex_unlock(&e->lock);
   return queued;

@@ -31,7 +31,8 @@ rs_notice *rs_events_take (rs_events *e);
 typedef struct rs_vacant_jobs {
   rs_list *first;
   unsigned n;
-  unsigned most;        /* with so many, blocks without a job are freed */
+  unsigned most;        /* with more than so many, blocks without a job are
+                           freed */
 } rs_vacant_jobs;
 
 /* The memory of the jobs that report to the events; job_memory.c is about
@@ -77,9 +78,10 @@ bool rs_events_look_for (rs_events *e, bool (*ready) (const void *ud),
 /* True when the events belong to another process. */
 bool rs_events_foreign (const rs_events *e);
 
-/* True when the events are closed: nobody takes notices any more.  And close
-   them. */
+/* True when the events are closed: nobody takes notices any more. */
 bool rs_events_closed (const rs_events *e);
+
+/* Close the events: notices that are posted from now on are refused. */
 void rs_events_set_closed (rs_events *e);
 
 /* True when the calling thread has made the events, so that it cannot wait for

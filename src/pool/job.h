@@ -77,10 +77,11 @@ typedef struct rs_job_hooks {
 
 /*
  * Fields stand in the order of use (cache.h).  A host looks at the first line
- * while it waits, and no worker writes to that line while the job runs.  A
- * host takes a small result from the next two.  A long queue of jobs needs
- * memory for each of them, which comes from the system page by page: so a job
- * is five lines long, and has no lock of its own.
+ * while it waits; a worker writes to that line only at the end, for a notice,
+ * or when the job blocks.  A host takes a small result from the next two.  A
+ * long queue of jobs needs memory for each of them, which comes from the
+ * system page by page: so a job is five lines long, and has no lock of its
+ * own.
  */
 struct rs_job {
   _Alignas(RS_LINE)

@@ -3,12 +3,12 @@
  * job_memory.c - the memory of jobs.
  *
  * A host has many jobs, one after the other, or all at once, and any thread
- * may free them.  Their memory is kept with the events that they report to: a
- * job that was freed is vacant, and the next job takes the place of the one
- * that was freed last.  If none is vacant, a block of several jobs is made.  A
- * block goes back to the C library when all its jobs are vacant, unless few
- * others are.  To ask the C library for each job takes 0.3 us where thousands
- * are in flight, a third of what a job costs.
+ * may free them.  The memory of jobs is kept with the events that they report
+ * to: a job that was freed is vacant, and a new job takes the place that its
+ * thread's list got last.  If none is vacant, a block of several jobs is made.
+ * A block goes back to the C library when all its jobs are vacant in one list,
+ * unless few others are.  To ask the C library for each job takes 0.3 us where
+ * thousands are in flight, a third of what a job costs.
  *
  * Most jobs are made and freed by the host's own thread, which keeps vacant
  * jobs for itself, without a lock: with one list for all threads a job takes

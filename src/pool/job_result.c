@@ -69,8 +69,8 @@ refuse (rs_job *job, lua_State *L, int text)
   }
 }
 
-/* The refusal of the job, which stays as long as the job, or NULL.  '*refused' is true also where
-   there was no memory for the refusal. */
+/* The refusal of the job, which stays as long as the job, or
+   NULL.  '*refused' is true also where there was no memory for the refusal. */
 static rs_message *
 refusal_of (rs_job *job, bool *refused)
 {

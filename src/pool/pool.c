@@ -5,20 +5,16 @@
  * All threads run here.
  */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE  /* NSIG, pthread_tryjoin_np */
+#define _GNU_SOURCE  /* pthread_tryjoin_np */
 #endif
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "pool/pool.h"
-#include "pool/batch.h"
 #include "base/clock.h"
 #include "pool/face.h"
-#include "value/code.h"
 #include "base/fork.h"
-#include "base/large.h"
 #include "base/options.h"
 #include "base/spin.h"
 #include "base/status.h"
@@ -471,8 +467,8 @@ rs_pool_close (rs_pool *pool, double timeout)
     cancel_all(pool, RS_REASON_CLOSED, RS_GRACE);
     rs_pool_lock(pool);
     /* Lost workers are abandoned on the way.  Workers that are left are
-       abandoned here: no thread could find them lost, or they close their
-       runner. */
+       abandoned here: no thread could find them lost, they close their runner,
+       or they get no CPU. */
     const bool gone = wait_for_workers_locked(pool, rs_deadline(RS_GRACE
                                                                 + RS_KILL
                                                                 + LATE));

@@ -160,8 +160,8 @@ set_job_locked (rs_sched *s, rs_seat *seat, rs_job *job, double now)
   atomic_store_explicit(&seat->has, true, memory_order_relaxed);
 }
 
-/* The seat for the next job, or NULL: the seat on which a worker sat down last,
-   but the watch only if there is no other. */
+/* The seat for the next job, or NULL: the seat on which a worker sat down
+   last, but the watch only if there is no other. */
 static rs_seat *
 choose_seat_locked (const rs_sched *s)
 {

@@ -13,7 +13,6 @@
  */
 #include "pool/worker.h"
 
-#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>

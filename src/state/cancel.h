@@ -9,8 +9,8 @@
  * Soft raises an error once, where the code is, so that '<close>' variables
  * and the code behind 'pcall' run.  Hard raises at every instruction until
  * the call's own protected call is reached, and refuses memory.  A call that
- * does not come back even so is lost: it is in C code that takes long, and its
- * thread is left to itself.
+ * does not come back even so, though its thread has had a CPU, is lost: the
+ * call is in C code that takes long, and the thread is left to itself.
  *
  * While nothing is stopped there is no hook and no signal.  A request sends a
  * signal to the thread that runs the code; the handler plants a hook on the
@@ -74,7 +74,8 @@ rs_wish_reason (const rs_wish *wish)
 }
 
 #define RS_GRACE 0.1       /* seconds from soft to hard, by default */
-#define RS_KILL 1.0        /* seconds from hard to lost */
+#define RS_KILL 1.0        /* seconds from hard to lost, for a thread that gets
+                              a CPU */
 
 /* The means to stop one thread that runs runspaces; reference counted.  Begins
    with an 'rs_running'; only cancel.c looks at the rest. */

@@ -11,8 +11,6 @@
 
 #include <stdio.h>
 
-#include <lauxlib.h>
-
 #include "base/level.h"
 #include "base/stack.h"
 #include "value/mask.h"

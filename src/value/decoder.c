@@ -2,14 +2,14 @@
 /*
  * decoder.c - bytes to Lua values.
  *
- * Scalars are read by scalar.h.  For any other value 'rs_decode_other' reads
- * the tag, and calls the function for that kind of value: decode_table.c has
- * those for tables, function.c for functions, decode_object.c for other
- * objects.
+ * Scalars but long strings are read by scalar.h.  For any other value
+ * 'rs_decode_other' reads the tag, and calls the function for that kind of
+ * value: decode_table.c has those for tables, function.c for functions,
+ * decode_object.c for other objects.
  *
- * The decoder trusts nothing in a message but bytecode, which can be
- * forbidden.  Each length is compared with the bytes that are left before it
- * is used.
+ * The decoder trusts nothing in a message but bytecode, calls and pointers,
+ * which can be forbidden.  Each length is compared with the bytes that are
+ * left before it is used.
  *
  * All memory belongs to Lua or is on the C stack: any call may raise.
  */
@@ -17,8 +17,6 @@
 
 #include <limits.h>
 #include <stdlib.h>
-
-#include <lauxlib.h>
 
 #include "base/level.h"
 #include "value/wire.h"

@@ -85,7 +85,7 @@ rs_decoder_tell (const rs_decoder *d)
 bool rs_decoder_skip (rs_decoder *d);
 
 /* Go to a place of the same message, and give up the value that is being read.
-   Values from there on cannot refer to objects of earlier values. */
+   Values from there on must not refer to objects of the value given up. */
 static inline void
 rs_decoder_seek (rs_decoder *d, const rs_decoder_place *place)
 {
@@ -245,7 +245,8 @@ void rs_decoder_begin_run (rs_decoder *d, lua_State *L);
 void rs_decoder_assign_run (rs_decoder *d, lua_State *L, int index,
                             lua_Integer first, size_t n);
 
-/* [-0, +(0|1), m]  Push the next value if it is a scalar. */
+/* [-0, +(0|1), m]  Push the next value if it is a scalar, and no long
+   string. */
 static inline __attribute__ ((always_inline)) bool
 rs_decode_scalar (rs_decoder *d, lua_State *L)
 {

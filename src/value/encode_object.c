@@ -9,8 +9,6 @@
  */
 #include "value/encoder.h"
 
-#include <lauxlib.h>
-
 #include "base/level.h"
 #include "base/stack.h"
 #include "value/mask.h"

@@ -10,8 +10,8 @@
  *
  * Some tables are replaced by less: by a number if the receiver has the table,
  * by a name if it is a module or a class, by nothing but a tag if it is nested
- * too deep.  That a table is a class may show only at its key '__index': then
- * the fields so far are taken back.
+ * too deep.  A class may show only at its key '__index': the fields so far are
+ * taken back then.
  */
 #include "value/encoder.h"
 
@@ -19,7 +19,7 @@
 #include "value/scalar.h"
 #include "value/wire.h"
 
-/* What 'encode_contents' has to know of a table; of most it is nothing. */
+/* Facts that 'encode_contents' needs about a few tables; most have none. */
 enum {
   LATER = 1,   /* only the contents are appended, which follow the value */
   KNOWN = 2,   /* the table is in a field of a module */

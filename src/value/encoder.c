@@ -7,16 +7,15 @@
  * changes under 'lua_next'.  Therefore no call can raise either, and the walk
  * needs no protected call.
  *
- * The exception is '__transfer', which is code of the program.  The first one
- * that is met ends the walk.  The walk then begins again inside a protected
- * call, as do the walks of all later values of this encoder.
+ * Three cases allocate: '__transfer', which is code of the program, objects
+ * that are nested too deep, and marks.  The first one that is met ends the
+ * walk.  The walk then begins again inside a protected call, as do the walks
+ * of all later values of this encoder.
  */
 #include "value/encoder.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-#include <lauxlib.h>
 
 #include "base/large.h"
 #include "base/options.h"
@@ -105,7 +104,7 @@ rs_encoder_stop_collector (rs_encoder *e, lua_State *L)
 }
 
 /* (encoder, value)  The stack slots of a protected walk, which may call
-   '__transfer', and keeps objects that are nested too deep. */
+   '__transfer', and keeps objects that are nested too deep, and marks. */
 enum { ENCODER = 1, VALUE, HOME, KEEP, LATER, MARKS };
 
 _Static_assert(MARKS == KEEP + 2, "the others count from KEEP");

@@ -8,8 +8,9 @@
  * map share does not.
  *
  * Encoding never raises, and allocates nothing in the Lua state while it walks
- * a table, since a finalizer could change the table under 'lua_next'.  The one
- * exception, '__transfer', is called protected.
+ * a table, since a finalizer could change the table under 'lua_next'.  Three
+ * cases allocate, in a protected call: '__transfer', objects that are nested
+ * too deep, and marks.
  */
 #ifndef RS_ENCODER_H
 #define RS_ENCODER_H
@@ -56,7 +57,7 @@ typedef struct rs_encoder {
   rs_class class;
   rs_identities seen;     /* objects that were sent */
 
-  bool careful;           /* '__transfer' was met: walk protected */
+  bool careful;           /* a case that allocates was met: walk protected */
   unsigned transfers;     /* results of '__transfer' around this value */
   rs_names names;         /* modules in which named objects were found */
   rs_common common;       /* tables that can be named by number */

@@ -47,8 +47,8 @@ void rs_identities_forget (rs_identities *o);
 /* Forget the objects from number 'id' on: their bytes are taken back. */
 void rs_identities_drop_from (rs_identities *o, unsigned id);
 
-/* Forget the objects that '__transfer' made for an earlier value.  They may be
-   freed by now, and other objects may have their addresses. */
+/* Forget the objects that '__transfer' made for an earlier value.  Such
+   objects may be freed by now, and others may have their addresses. */
 void rs_identities_drop_passing (rs_identities *o);
 
 /* Make room for more objects; false when out of memory. */

@@ -26,9 +26,9 @@ enum {
                               (mask.c) */
 };
 
-/* The kinds that are more than data.  They are forbidden in messages from
-   states that are not trusted: no code of such a state runs where its message
-   is read. */
+/* The kinds that are more than data.  Messages from states that are not
+   trusted may not have these kinds: no code of such a state runs where its
+   message is read. */
 #define RS_MESSAGE_LIVE (RS_MESSAGE_LOCAL | RS_MESSAGE_CODE \
                          | RS_MESSAGE_NAMES | RS_MESSAGE_METHODS)
 

@@ -5,8 +5,8 @@
  *
  * A program often sends the same function many times, one job after the other.
  * A function that has no upvalue but its environment is the same each time.
- * So its message is kept, and the function with it, until a few other
- * functions were sent; a runspace keeps the function that it has loaded from
+ * Its message is kept, and the function with it, until a few other functions
+ * were sent; a runspace keeps the function that it has loaded from
  * the message.  The encoder is for arguments, and keeps its memory.
  */
 #ifndef RS_OUTBOX_H

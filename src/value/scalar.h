@@ -226,7 +226,7 @@ rs_get_scalar (lua_State *L, const unsigned char *from, size_t left)
   if (left == 0)
     return 0;
   const unsigned tag = from[0];
-  /* Compilers know this number in each of the branches. */
+  /* Compilers know 'size', or a bound of it, in each branch. */
   const size_t size = (size_t) rs_wire_scalar_size(tag);
   if (tag < RS_TAG_STRING_SHORT) {
     if (L != NULL)
