@@ -67,8 +67,8 @@ for name, bit in next, STREAMS do EVENTS[name] = bit end
 ---@field fired? boolean  the event, which happens once, was told
 
 --- Handlers of one job by the job's id; handlers of the option `streams` of a
---- map by the map's id.  Handlers are dropped when the job's end was delivered,
---- or when the map is closed.
+--- map by the map's id.  Handlers are dropped when the job's end was
+--- delivered, or when the map is closed.
 ---@type table<integer, parallel.Listener[]>
 local listeners = {}
 
