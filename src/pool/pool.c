@@ -371,7 +371,7 @@ cancel_all (rs_pool *pool, rs_reason reason, double grace)
     rs_job_end_queued(job, reason);
     rs_job_unref(job);
   }
-  /* Workers are stopped by their numbers, 64 at a time: no memory is needed. */
+  /* Workers are stopped by their numbers, 64 at a time, without memory. */
   rs_job *some[64];
   const size_t room = sizeof some / sizeof some[0];
   bool more = true;
