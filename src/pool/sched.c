@@ -13,8 +13,8 @@
  * that sleeps.  Then the job is queued, and nobody is woken.  (A job takes 0.8
  * us so with two of them in flight on two CPUs, and else 11 us.)  A worker
  * that sleeps, the watch, wakes up by itself once a millisecond meanwhile, and
- * takes what is queued if no worker has begun with anything lately: so a job
- * that takes long holds up those behind it for a millisecond at most.
+ * works if something is queued: so a job that takes long holds up those behind
+ * it for a millisecond at most.
  */
 #include "pool/sched.h"
 
@@ -295,7 +295,7 @@ rs_seat_spin (rs_seat *seat)
 }
 
 /* Sleep until the seat is called, or 'deadline', or it is the watch and finds
-   a queued job that no worker takes. */
+   a queued job. */
 static void
 sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
 {
@@ -309,9 +309,8 @@ sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
     over = rs_cond_wait_until(&seat->wake, &s->lock,
                               nap < deadline ? nap : deadline) != RS_OK;
     if (over && nap < deadline) {
-      const double idle = rs_now() - s->begun;
-      over = s->queued > 0 && idle >= SHORT;
-      if (!over && idle >= NAP)  /* does nothing go on? */
+      over = s->queued > 0;
+      if (!over && rs_now() - s->begun >= NAP)  /* does nothing go on? */
         s->watch = NULL;
     }
   }
