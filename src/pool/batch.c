@@ -94,9 +94,6 @@ int
 rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
               const rs_batch_options *options, rs_batch **out, rs_error *err)
 {
-  static const rs_batch_options defaults;
-  if (options == NULL)
-    options = &defaults;
   rs_message *function;
   int status = rs_code_encode(L, nargs, queue->forbidden, &function, err);
   if (status != RS_OK)

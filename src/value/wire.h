@@ -276,15 +276,6 @@ rs_wire_put_double (unsigned char *to, double v)
   rs_wire_put64(to, bits);
 }
 
-/* Write the float, with its tag.  Returns how many bytes it takes. */
-static inline unsigned
-rs_wire_put_float (unsigned char *to, double v)
-{
-  to[0] = RS_TAG_FLOAT;
-  rs_wire_put_double(to + 1, v);
-  return 1 + sizeof v;
-}
-
 static inline double
 rs_wire_get_double (const unsigned char *from)
 {
