@@ -41,7 +41,7 @@ repeat
   assert(job:cancel { grace = grace })
   state, reason = job:wait(), job.reason
 until state == "lost" or attempt >= attempts
-local after = pool:run "return 'the next one is well'"
+local after = pool:run "collectgarbage() return 'the next one is well'"
 print(state, reason, after, pool:info().lost_workers)
 ]]
 
@@ -127,6 +127,10 @@ local BUSY <const> = {
     .. "setmetatable({}, { __gc = spin }) collectgarbage()" },
   { "busy finalizers without number", "at_once", SPIN
     .. "while true do setmetatable({}, { __gc = spin }) end" },
+  { "a loop whose traceback is garbage enough for finalizers", "at_once",
+    SPIN .. "collectgarbage 'stop' "
+    .. "for _ = 1, 9 do setmetatable({}, { __gc = spin }) end "
+    .. "collectgarbage 'restart' spin()" },
   { "a callback of gsub", "at_once", SPIN .. "('x'):gsub('x', spin)" },
   { "many callbacks of gsub", "at_once",
     "local s = ('x'):rep(1e6) "

@@ -406,6 +406,17 @@ describe("a runspace is renewed", function ()
                   timeout = 0.01 }):wait()
     assert.is_nil(pool:run "return kept")
   end)
+
+  it("after a stopped job has left finalizers, which may not end", function ()
+    local pool <close> = parallel.pool { max = 1, reset = "none" }
+    pool:run "kept = 'here'"
+    pool:submit({ function ()
+      setmetatable({}, { __gc = spin })
+      spin()
+    end, timeout = 0.01 }):wait()
+    assert.is_nil(pool:run "collectgarbage() return kept")
+    assert.equal(1, pool:info().renewed)
+  end)
 end)
 
 describe("retries", function ()

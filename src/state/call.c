@@ -56,6 +56,8 @@ struct rs_run {
   bool decoding;          /* an item is being taken from 'in' */
   bool open;              /* the record of the item is begun, not ended */
   bool reported;          /* 'out' has the error of the item, or the call */
+  unsigned guards;        /* rs_cancel_guards, when the call began */
+  bool quiet;             /* the collector stands still: on_error */
   rs_reason told;         /* the reason in that error */
   rs_reason ended;        /* why the item was stopped, found at its end */
   rs_common common;       /* tables that came with the function */
@@ -421,9 +423,24 @@ report_stop (run *r, rs_reason reason, const char *traceback)
   set_told(r, reason);
 }
 
-/* The message handler.  When the handler itself raises (no memory for the
-   traceback, or '__tostring' raises), 'settle' reports the error that Lua then
-   makes. */
+/* Let the collector run again, if 'on_error' has stopped it. */
+static void
+end_quiet (lua_State *L, run *r)
+{
+  if (r->quiet)
+    lua_gc(L, LUA_GCRESTART);
+  r->quiet = false;
+}
+
+/*
+ * The message handler.  When the handler itself raises (no memory for the
+ * traceback, or '__tostring' raises), 'settle' reports the error that Lua then
+ * makes.
+ *
+ * The collector stands still in the handler of a stop: a finalizer of the
+ * script that ran here would be stopped by force only, since the stop was
+ * raised already.
+ */
 static int
 on_error (lua_State *L)
 {
@@ -431,6 +448,10 @@ on_error (lua_State *L)
   lua_settop(L, 1);
   if (rs_token_forced(&r->token))
     return 1;
+  if (rs_token_stopped(&r->token) && lua_gc(L, LUA_GCISRUNNING) > 0) {
+    lua_gc(L, LUA_GCSTOP);
+    r->quiet = true;
+  }
   rs_level_room(L, LUA_MINSTACK, NULL);
   luaL_traceback(L, L, NULL, rs_level_user(L, 1, lua_type(L, 1) == LUA_TSTRING
                                                  ? lua_tostring(L, 1) : NULL));
@@ -442,6 +463,7 @@ on_error (lua_State *L)
     report(L, r, 3, 2);
   }
   lua_pop(L, lua_gettop(L) - 1);
+  end_quiet(L, r);
   return 1;
 }
 
@@ -455,6 +477,7 @@ settle (lua_State *L, run *r, rs_reason reason)
 {
   const int error = lua_gettop(L);
   const bool told = r->reported && r->told == reason;
+  end_quiet(L, r);
   if (reason != RS_REASON_NONE && !told)
     report_stop(r, reason, NULL);
   else if (!told) {
@@ -557,6 +580,8 @@ end_task (lua_State *L, run *r)
   rs_alloc_settle(&s->alloc);
   const rs_reason reason = rs_token_end(s->cancel, &r->token, L);
   s->forced |= atomic_load_explicit(&r->token.forced, memory_order_relaxed);
+  s->haunted |= reason != RS_REASON_NONE
+             && rs_cancel_guards(s->cancel) != r->guards;
   return reason;
 }
 
@@ -1003,8 +1028,9 @@ enter (rs_state *s, lua_State *L, rs_call *call, const rs_call_sink *sink,
   r.small = NULL;
   r.item = 0;
   r.good = 0;
+  r.guards = rs_cancel_guards(s->cancel);
   r.common = (rs_common) { .loads = true };
-  r.decoding = r.open = r.reported = r.errors = false;
+  r.decoding = r.open = r.reported = r.errors = r.quiet = false;
   r.told = r.ended = RS_REASON_NONE;
   rs_message_unref(call->result);  /* of an earlier attempt */
   call->result = NULL;

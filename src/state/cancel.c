@@ -93,6 +93,7 @@ struct rs_cancel {
   uint64_t limit;          /* instructions of an item; 0: none; only the
                               thread itself uses this and the next two */
   bool finalizes;          /* rs_cancel_set_finalizes */
+  unsigned guards;         /* rs_cancel_count_guard */
   hook kept;               /* the hook that calls begin with; 'L' is unused */
   hook displaced[MAX_DISPLACED];  /* hooks that 'on_hook' has replaced; the
                               handler writes them, too */
@@ -733,6 +734,18 @@ bool
 rs_cancel_finalizes (const rs_cancel *c)
 {
   return c->finalizes;
+}
+
+void
+rs_cancel_count_guard (rs_cancel *c)
+{
+  c->guards++;
+}
+
+unsigned
+rs_cancel_guards (const rs_cancel *c)
+{
+  return c->guards;
 }
 
 /* -------------------------------------------------------------- stopping */

@@ -154,6 +154,11 @@ void rs_cancel_leave (rs_cancel *c);
 void rs_cancel_set_finalizes (rs_cancel *c);
 bool rs_cancel_finalizes (const rs_cancel *c);
 
+/* Count an object that a script has given a finalizer; the number of these
+   objects. */
+void rs_cancel_count_guard (rs_cancel *c);
+unsigned rs_cancel_guards (const rs_cancel *c);
+
 /* The flag that is set while memory is refused; for the allocator. */
 const _Atomic bool *rs_cancel_refusal (const rs_cancel *c);
 

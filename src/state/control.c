@@ -325,6 +325,7 @@ guard (lua_State *L)
     lua_pushvalue(L, 1);
     lua_insert(L, -2);
     lua_rawset(L, top + 1);
+    rs_cancel_count_guard(rs_cancel_mine());
   }
   lua_settop(L, top);
   return true;

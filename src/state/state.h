@@ -92,6 +92,9 @@ struct rs_state {
   bool exhausted;         /* more memory was wanted than the limit */
   bool forced;            /* an item or a call was stopped by force, or the
                              state is damaged: it must be replaced */
+  bool haunted;           /* a call that was stopped has left objects with
+                             finalizers, which could run, and not end, in later
+                             calls: the state must be replaced */
   bool seeding;           /* entries of the initial state run */
   bool initializing;      /* 'init' runs in seeding, or has failed there */
   uint64_t tasks;         /* items and plain calls that have ended */
@@ -139,12 +142,12 @@ rs_state_end_lines (rs_state *s)
 bool rs_state_used_up (rs_state *s);
 
 /* True when the state is to be replaced: an item or a call was stopped by
-   force, memory was too little, the process has forked, or the state has
-   reached a limit. */
+   force, or was stopped and has left finalizers; memory was too little; the
+   process has forked; or the state has reached a limit. */
 static inline bool
 rs_state_spent (rs_state *s)
 {
-  return s->forced || s->exhausted || rs_fork_is_foreign(s->born)
+  return s->forced || s->haunted || s->exhausted || rs_fork_is_foreign(s->born)
       || ((s->options->max_tasks != 0 || s->options->max_bytes != 0)
           && rs_state_used_up(s));
 }
