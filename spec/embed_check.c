@@ -175,7 +175,6 @@ check_null_others (lua_State *L)
   rs_events_close(NULL);
   rs_events_wake(NULL);
   rs_events_poke(NULL);
-  rs_events_set_pokable(NULL);
   CHECK(!rs_events_pending(NULL) && rs_events_next(NULL) == NULL);
   CHECK(rs_events_fileno(NULL) == -1 && errno == EINVAL);
   rs_events_listen(NULL, 0);

@@ -1327,7 +1327,6 @@ wait_for_pokes (void *ud)
   (void) ud;
   poked.events = rs_events_new();
   REQUIRE(poked.events != NULL);
-  rs_events_set_pokable(poked.events);
   if (poked.fd >= 0)
     poked.fd = rs_events_fileno(poked.events);
   struct pollfd p = { .fd = poked.fd, .events = POLLIN };
@@ -1572,7 +1571,7 @@ check_queue (void)
   rs_job *const running = rs_seat_ref_job_locked(&seat);
   CHECK(running == jobs[JOBS - 1] && rs_sched_running_locked(&s) == 1);
   rs_job_unref(running);
-  pthread_mutex_unlock(&s.lock);
+  rs_sched_unlock(&s);
   end_is(&s, &seat, jobs[JOBS - 1]);
 
   pthread_mutex_lock(&s.lock);
@@ -1583,13 +1582,13 @@ check_queue (void)
   CHECK(first == jobs[0]);
   rs_job_unref(first);
   CHECK(rs_sched_take_locked(&s, &seat));
-  pthread_mutex_unlock(&s.lock);
+  rs_sched_unlock(&s);
   end_is(&s, &seat, jobs[1]);
   pthread_mutex_lock(&s.lock);
   rs_sched_close_locked(&s);
   for (int i = 3; i < JOBS - 1; i++) {         /* what is queued still runs */
     CHECK(rs_sched_take_locked(&s, &seat));
-    pthread_mutex_unlock(&s.lock);
+    rs_sched_unlock(&s);
     end_is(&s, &seat, jobs[i]);
     pthread_mutex_lock(&s.lock);
   }
@@ -1598,7 +1597,7 @@ check_queue (void)
   CHECK(rs_sched_finished_locked(&s) == 4);
   rs_sched_leave_locked(&s, &seat);
   CHECK(s.all == 0 && rs_sched_finished_locked(&s) == 4);
-  pthread_mutex_unlock(&s.lock);
+  rs_sched_unlock(&s);
   rs_sched_fini(&s);
   rs_seat_fini(&seat);
   rs_message_unref(function);
@@ -1644,7 +1643,7 @@ check_waking (void)
   CHECK(s.waking == 1 && s.sitting == 0);
   seats[0].asleep = false;
   CHECK(rs_sched_sleep_locked(&s, &seats[0], RS_NEVER) && s.waking == 0);
-  pthread_mutex_unlock(&s.lock);
+  rs_sched_unlock(&s);
   for (int i = 0; i < SEATS; i++)
     end_is(&s, &seats[SEATS - 1 - i], jobs[i]);
 
@@ -1652,7 +1651,7 @@ check_waking (void)
      over stands up. */
   pthread_mutex_lock(&s.lock);
   CHECK(rs_sched_take_locked(&s, &seats[0]));
-  pthread_mutex_unlock(&s.lock);
+  rs_sched_unlock(&s);
   end_is(&s, &seats[0], jobs[JOBS - 1]);
   pthread_mutex_lock(&s.lock);
   for (int i = 0; i < 2; i++)
@@ -1662,12 +1661,12 @@ check_waking (void)
   CHECK(rs_sched_push_locked(&s, job) && rs_seat_job(&seats[1]) == job);
   s.waking = 0;
   CHECK(!rs_sched_sleep_locked(&s, &seats[0], 1) && s.sitting == 0);
-  pthread_mutex_unlock(&s.lock);
+  rs_sched_unlock(&s);
   end_is(&s, &seats[1], job);
   pthread_mutex_lock(&s.lock);
   for (int i = 0; i < SEATS; i++)
     rs_sched_leave_locked(&s, &seats[i]);
-  pthread_mutex_unlock(&s.lock);
+  rs_sched_unlock(&s);
   rs_sched_fini(&s);
   for (int i = 0; i < SEATS; i++)
     rs_seat_fini(&seats[i]);
@@ -1715,7 +1714,7 @@ check_watch (void)
   s.begun = 0;
   CHECK(rs_sched_sleep_locked(&s, &seats[1], RS_NEVER));
   CHECK(rs_seat_job(&seats[1]) == jobs[2] && s.watch == NULL);
-  pthread_mutex_unlock(&s.lock);
+  rs_sched_unlock(&s);
   end_is(&s, &seats[2], jobs[0]);
   end_is(&s, &seats[0], jobs[1]);
   end_is(&s, &seats[1], jobs[2]);
@@ -1729,12 +1728,12 @@ check_watch (void)
   CHECK(rs_sched_push_locked(&s, jobs[3]));
   CHECK(rs_seat_job(&seats[0]) == jobs[3]);
   CHECK(s.watch == NULL);
-  pthread_mutex_unlock(&s.lock);
+  rs_sched_unlock(&s);
   end_is(&s, &seats[0], jobs[3]);
   pthread_mutex_lock(&s.lock);
   for (int i = 0; i < SEATS; i++)
     rs_sched_leave_locked(&s, &seats[i]);
-  pthread_mutex_unlock(&s.lock);
+  rs_sched_unlock(&s);
   while (busy-- > 0)
     rs_spin_leave();
   rs_sched_fini(&s);

@@ -199,7 +199,6 @@ use_events (rs_events *events)
   CHECK(!rs_events_pending(events) && rs_events_next(events) == NULL);
   CHECK(rs_events_jobs(events, NULL, 0) == 0);
   CHECK(rs_events_fileno(events) == -1 && errno == EINVAL);
-  rs_events_set_pokable(events);
   rs_events_listen(events, RS_LISTEN_STARTED);
   rs_events_wake(events);
   rs_events_poke(events);
@@ -419,7 +418,6 @@ check_waiting (lua_State *L)
   gate_close();
   estate e = open_estate(L, "wait_at_gate() return 5");
   gate_await(1);
-  rs_events_set_pokable(e.events);
   REQUIRE(pthread_create(&threads[0], NULL, wait_for_job, e.job) == 0);
   REQUIRE(pthread_create(&threads[1], NULL, wait_at_events, e.events) == 0);
   for (int i = 0; i < 3; i++)

@@ -138,9 +138,9 @@ check_job (lua_State *L, void *(*wait) (void *ud), int i)
 
 /* ----------------------------------------------------------------- events */
 
-/* 'pipe': they sleep at it. */
+/* 'watched': another loop may watch their descriptor. */
 static void
-check_events (lua_State *L, void *(*wait) (void *ud), bool pipe, int i)
+check_events (lua_State *L, void *(*wait) (void *ud), bool watched, int i)
 {
   call one, other;
   void *result = NULL;
@@ -151,8 +151,7 @@ check_events (lua_State *L, void *(*wait) (void *ud), bool pipe, int i)
   const rs_job_options o = {
     .events = events, .listen = RS_LISTEN_FINISHED
   };
-  if (pipe)
-    rs_events_set_pokable(events);
+  CHECK(!watched || rs_events_fileno(events) >= 0);
   lua_pushliteral(L, "wait_at_gate() return 5");
   REQUIRE(rs_submit(pool, L, 0, &o, NULL, &err) == RS_OK);
   gate_await(1);
@@ -167,7 +166,7 @@ check_events (lua_State *L, void *(*wait) (void *ud), bool pipe, int i)
   rs_events_unref(events);
 }
 
-/* A thread that is cancelled already wakes somebody who sleeps at a pipe: it
+/* A thread that is cancelled already wakes a host with a descriptor: it
    does that, and ends later. */
 static _Atomic bool cancelled;
 

@@ -480,13 +480,9 @@ RS_API int rs_events_wait (rs_events *events, double timeout);
 /* Let 'rs_events_wait' return. */
 RS_API void rs_events_wake (rs_events *events);
 
-/*
- * Let 'rs_events_wait' return, from a signal handler that runs on the host's
- * thread.  It can once 'rs_events_set_pokable' was called, before the first
- * wait.
- */
+/* Let 'rs_events_wait' return, from a signal handler that runs on the host's
+   thread. */
 RS_API void rs_events_poke (rs_events *events);
-RS_API void rs_events_set_pokable (rs_events *events);
 
 /* Jobs are queued. */
 RS_API bool rs_events_pending (rs_events *events);

@@ -74,9 +74,7 @@ rs_cond_wait_until (pthread_cond_t *cond, pthread_mutex_t *lock,
     pthread_cond_wait(cond, lock);
     return RS_OK;
   }
-  struct timespec t;
-  t.tv_sec = (time_t) deadline;
-  t.tv_nsec = (long) ((deadline - (double) t.tv_sec) * 1e9);
+  const struct timespec t = rs_timespec(deadline);
   const int err = pthread_cond_timedwait(cond, lock, &t);
   assert(err == 0 || err == ETIMEDOUT);
   return err == 0 ? RS_OK : RS_ETIMEOUT;

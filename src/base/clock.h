@@ -11,6 +11,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <time.h>
 
 #include "runspace.h"
 
@@ -26,6 +27,15 @@ double rs_deadline (double timeout);
 
 /* Seconds until 'deadline', not below 0; RS_FOREVER for RS_NEVER. */
 double rs_remaining (double deadline);
+
+static inline struct timespec
+rs_timespec (double seconds)
+{
+  const time_t whole = (time_t) seconds;
+  return (struct timespec) {
+    .tv_sec = whole, .tv_nsec = (long) ((seconds - (double) whole) * 1e9)
+  };
+}
 
 /* Initialize a lock that is held for very short times.  A thread that finds it
    taken looks again before it sleeps: with two threads at one queue a sleep

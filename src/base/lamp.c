@@ -2,8 +2,8 @@
 /*
  * lamp.c - a descriptor that poll(2) finds readable while it is lit.
  *
- * Threads that are cancelled use lamps, too, so nothing here but the wait is a
- * cancellation point.
+ * Threads that are cancelled use lamps, too, so nothing here is a cancellation
+ * point.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* pipe2 */
@@ -11,12 +11,8 @@
 #include "base/lamp.h"
 
 #include <fcntl.h>
-#include <math.h>
-#include <poll.h>
 #include <pthread.h>
 #include <unistd.h>
-
-#include "base/clock.h"
 
 void
 rs_lamp_init (rs_lamp *lamp)
@@ -109,16 +105,4 @@ rs_lamp_flash (rs_lamp *lamp)
   atomic_store(&lamp->lit, true);
   put_byte(lamp);
   pthread_setcancelstate(state, NULL);
-}
-
-int
-rs_lamp_await (const rs_lamp *lamp, double deadline)
-{
-  struct pollfd end = { .fd = lamp->out, .events = POLLIN };
-  const double left = rs_remaining(deadline);
-  /* Rounded up: a thread that wakes up early goes round in a circle. */
-  const int ms = left < 0 ? -1 : left > 1e6 ? 1000000000
-               : (int) ceil(left * 1e3);
-  const int n = poll(&end, 1, ms);
-  return n == 0 && rs_remaining(deadline) == 0 ? RS_ETIMEOUT : RS_OK;
 }

@@ -3,8 +3,8 @@
  * lamp.h - a descriptor that poll(2) finds readable while it is lit.
  *
  * The descriptor is the reading end of a pipe, with a byte in it while the
- * lamp is lit.  The owner's lock guards a lamp; 'rs_lamp_flash' and
- * 'rs_lamp_await' need none.  There is no descriptor before 'rs_lamp_open'.
+ * lamp is lit.  The owner's lock guards a lamp; 'rs_lamp_flash' needs none.
+ * There is no descriptor before 'rs_lamp_open'.
  */
 #ifndef RS_LAMP_H
 #define RS_LAMP_H
@@ -42,9 +42,5 @@ void rs_lamp_set (rs_lamp *lamp, bool lit);
 
 /* Light the lamp if it is open.  Async-signal-safe. */
 void rs_lamp_flash (rs_lamp *lamp);
-
-/* Wait until the lamp, which is open, is lit.  RS_OK, which may be spurious,
-   or RS_ETIMEOUT.  Needs no lock; the thread may be cancelled here. */
-int rs_lamp_await (const rs_lamp *lamp, double deadline);
 
 #endif

@@ -12,8 +12,9 @@
  * Why no wake-up is missed:
  *
  * - 'some', and 'woken' but for signal handlers, are set under the lock, and
- *   the thread that sets one of them also wakes the host.  A host looks at
- *   both under the lock before it sleeps, and gives the lock up by sleeping.
+ *   the thread that sets one of them rings the bell if a thread waits for it.
+ *   A host counts itself as waiting, and looks at both flags, under the lock
+ *   before it sleeps at the bell, which keeps each ring.
  * - A thread that ends a job marks it as settled without the lock, then loads
  *   'woken', and takes the lock only if it is not set: 'rs_events_stir'.  A
  *   host clears 'woken' as a wait ends, and loads the mark after that: in its
@@ -21,25 +22,22 @@
  *   loads are sequentially consistent, so one of the threads sees what the
  *   other has stored: the host finds the job settled, or the thread finds
  *   'woken' cleared and wakes the host.
- * - A signal handler, which runs on the host's thread, may not lock: it sets
- *   'woken' and then lights the lamp.  If it does that before the host looks
- *   for the last time, the host finds 'woken'; otherwise the lamp ends the
- *   host's sleep.  A host that handlers wake sleeps at the lamp, or, if no
- *   lamp can be opened, for a tenth of a second at a time.
+ * - A signal handler may not lock: it sets 'woken' and then rings the bell.
  *
- * The descriptor is that of a lamp (lamp.h).  While another event loop may
- * watch the lamp, or the host sleeps at it, it is lit as long as one of the
- * flags is set.  Where the lamp is open the host sleeps there, otherwise at
- * the condition.
+ * The bell is rung after the lock was given up, so that the host, which may
+ * run at once in place of the thread that rings, need not wait for the lock.
+ *
+ * The descriptor is that of a lamp (lamp.h), which is lit as long as one of
+ * the flags is set.
  */
 #include "pool/event.h"
 
 #include <errno.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bell.h"
 #include "base/cache.h"
 #include "base/clock.h"
 #include "base/fork.h"
@@ -50,8 +48,6 @@
 
 enum { LOOKS = 500 };  /* for a job that ends: some 25 us, half of what
                           sleeping costs */
-
-#define NAP 0.1  /* seconds of sleep, where a signal handler wakes nobody */
 
 /* Fields are grouped by cache line: what workers read with each job, and a
    spinning thread looks at; what is done under the lock; the memory of
@@ -71,14 +67,9 @@ struct rs_events {
   _Alignas(RS_LINE)
   pthread_mutex_t lock;        /* guards down to the blank line */
   rs_list queue;               /* notices, oldest first */
-  rs_lamp lamp;                /* opened when it is needed */
-  bool pokable;                /* signal handlers wake the host, which opens
-                                  the lamp when it waits; read by them without
-                                  the lock, as 'lamp' */
-  bool watched;                /* the descriptor was given to the caller */
-  bool sleeping;               /* the host waits at the lamp */
-  unsigned waiting;            /* threads that wait at 'ready' */
-  pthread_cond_t ready;        /* woken || some */
+  rs_lamp lamp;                /* open once the caller has the descriptor */
+  unsigned waiting;            /* threads that wait at the bell */
+  rs_bell bell;                /* rung without the lock */
 
   _Alignas(RS_LINE)
   _Atomic unsigned refs;
@@ -97,7 +88,7 @@ rs_events_new (void)
   e->born = rs_fork_now();
   rs_mutex_init(&e->lock);
   rs_lamp_init(&e->lamp);
-  rs_cond_init(&e->ready);
+  rs_bell_init(&e->bell);
   rs_list_init(&e->queue);
   rs_mutex_init(&e->memory.lock);
   rs_list_init(&e->memory.blocks);
@@ -125,7 +116,7 @@ rs_events_unref (rs_events *e)
   rs_lamp_fini(&e->lamp);
   pthread_mutex_destroy(&e->memory.lock);
   pthread_mutex_destroy(&e->lock);
-  pthread_cond_destroy(&e->ready);
+  rs_bell_fini(&e->bell);
   free(e);
 }
 
@@ -133,7 +124,7 @@ rs_events_unref (rs_events *e)
 static bool
 is_bright_locked (const rs_events *e)
 {
-  return (e->watched || e->sleeping) && rs_lamp_is_open(&e->lamp)
+  return rs_lamp_is_open(&e->lamp)
       && (atomic_load(&e->woken) || atomic_load(&e->some));
 }
 
@@ -146,33 +137,26 @@ light_locked (rs_events *e)
     rs_lamp_set(&e->lamp, !rs_lamp_is_lit(&e->lamp));
 }
 
-/* Wake the host, whose flags have changed. */
+/* Give up the lock, and wake the host, whose flags have changed.  The caller
+   has a reference to the events. */
 static void
-tell_locked (rs_events *e)
+unlock_and_tell (rs_events *e)
 {
-  if (e->waiting > 0)
-    pthread_cond_signal(&e->ready);
+  const bool waits = e->waiting > 0;
   light_locked(e);
-}
-
-void
-rs_events_set_pokable (rs_events *e)
-{
-  if (e == NULL || rs_events_foreign(e))
-    return;
-  pthread_mutex_lock(&e->lock);
-  e->pokable = true;
   pthread_mutex_unlock(&e->lock);
+  if (waits)
+    rs_bell_ring(&e->bell);
 }
 
 void
 rs_events_poke (rs_events *e)
 {
-  if (e == NULL || rs_events_foreign(e)  /* the lamp is the parent's */
-      || (!e->pokable && !rs_lamp_is_open(&e->lamp)))
+  if (e == NULL || rs_events_foreign(e))  /* the lamp is the parent's */
     return;
   atomic_store(&e->woken, true);
   rs_lamp_flash(&e->lamp);
+  rs_bell_ring(&e->bell);
 }
 
 int
@@ -183,11 +167,8 @@ rs_events_fileno (rs_events *e)
     return -1;
   }
   pthread_mutex_lock(&e->lock);
-  if (!e->watched && rs_lamp_open(&e->lamp)) {
-    e->watched = true;
-    rs_lamp_set(&e->lamp, is_bright_locked(e));  /* whatever it shows */
+  if (rs_lamp_open(&e->lamp))
     light_locked(e);
-  }
   const int fd = e->lamp.out;
   pthread_mutex_unlock(&e->lock);
   return fd;
@@ -202,48 +183,35 @@ rs_events_wake (rs_events *e)
     return;
   pthread_mutex_lock(&e->lock);
   if (!atomic_exchange(&e->woken, true))
-    tell_locked(e);
-  pthread_mutex_unlock(&e->lock);
+    unlock_and_tell(e);
+  else
+    pthread_mutex_unlock(&e->lock);
 }
 
-/* Put out the lamp at which the host has slept, in case only a signal handler
-   lit it.  Also the cleanup of a thread that is cancelled there. */
+/* Count a thread that is cancelled at the bell no more. */
 static void
-stop_sleeping (void *object)
+stop_waiting (void *object)
 {
   rs_events *const e = object;
   pthread_mutex_lock(&e->lock);
-  e->sleeping = false;
-  rs_lamp_set(&e->lamp, false);
-  light_locked(e);
+  e->waiting--;
   pthread_mutex_unlock(&e->lock);
 }
 
-/* Sleep at the lamp; the lock is free meanwhile.  RS_OK, which may be
+/* Sleep at the bell; the lock is free meanwhile.  RS_OK, which may be
    spurious, or RS_ETIMEOUT. */
 static int
 sleep_locked (rs_events *e, double deadline)
 {
   int status;
-  e->sleeping = true;
-  light_locked(e);
+  e->waiting++;
   pthread_mutex_unlock(&e->lock);
-  pthread_cleanup_push(stop_sleeping, e);
-  status = rs_lamp_await(&e->lamp, deadline);
-  pthread_cleanup_pop(1);
+  pthread_cleanup_push(stop_waiting, e);
+  status = rs_bell_await(&e->bell, deadline);
+  pthread_cleanup_pop(0);
   pthread_mutex_lock(&e->lock);
+  e->waiting--;
   return status;
-}
-
-/* Sleep at 'ready'; the lock is free meanwhile.  RS_OK, which may be spurious,
-   or RS_ETIMEOUT. */
-static int
-doze_locked (rs_events *e, double deadline)
-{
-  const double end = e->pokable ? fmin(deadline, rs_deadline(NAP)) : deadline;
-  const int status = rs_cond_wait_counted(&e->ready, &e->lock, end,
-                                          &e->waiting);
-  return rs_remaining(deadline) == 0 ? status : RS_OK;
 }
 
 /* The wait of a host. */
@@ -288,12 +256,8 @@ wait_here (const wish *w, double timeout)
   if (is_ready(w))
     return RS_OK;
   pthread_mutex_lock(&e->lock);
-  if (e->pokable && timeout != 0)
-    rs_lamp_open(&e->lamp);
   while (!is_over(w) && status == RS_OK)
-    status = timeout == 0 ? RS_ETIMEOUT
-           : rs_lamp_is_open(&e->lamp) ? sleep_locked(e, deadline)
-           : doze_locked(e, deadline);
+    status = timeout == 0 ? RS_ETIMEOUT : sleep_locked(e, deadline);
   if (atomic_exchange(&e->woken, false) || is_there(w))
     status = RS_OK;
   light_locked(e);
@@ -405,9 +369,7 @@ rs_events_post (rs_events *e, rs_notice *n)
 {
   pthread_mutex_lock(&e->lock);
   const bool queued = queue_locked(e, n);
-  if (queued)
-    tell_locked(e);
-  pthread_mutex_unlock(&e->lock);
+  unlock_and_tell(e);
   return queued;
 }
 
@@ -435,8 +397,7 @@ rs_events_finish (rs_events *e, rs_notice *n, void (*settle) (rs_notice *n))
   const bool queued = queue_locked(e, n);
   atomic_store(&e->woken, true);
   settle(n);  /* a host that finds the job settled finds its notice queued */
-  tell_locked(e);
-  pthread_mutex_unlock(&e->lock);
+  unlock_and_tell(e);
   return queued;
 }
 

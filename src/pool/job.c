@@ -207,6 +207,16 @@ rs_job_tell_locked (rs_job *job)
     pthread_cond_broadcast(&rs_job_lock_of(job)->changed);
 }
 
+void
+rs_job_unlock_and_tell (rs_job *job)
+{
+  const bool waited = job->waiters > 0;
+  rs_shared_lock *const l = rs_job_lock_of(job);
+  pthread_mutex_unlock(&l->mutex);
+  if (waited)  /* not under the lock: see 'rs_sched_unlock' */
+    pthread_cond_broadcast(&l->changed);
+}
+
 int
 rs_job_wait_locked (rs_job *job, double deadline)
 {
@@ -219,8 +229,7 @@ void
 rs_job_stir (rs_job *job)
 {
   rs_job_lock(job);
-  rs_job_tell_locked(job);
-  rs_job_unlock(job);
+  rs_job_unlock_and_tell(job);
 }
 
 static void

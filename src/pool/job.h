@@ -301,6 +301,9 @@ rs_job_unlock (rs_job *job)
 /* Wake the threads that wait for a change of the job. */
 void rs_job_tell_locked (rs_job *job);
 
+/* Give up the lock, and wake the threads that wait for a change of the job. */
+void rs_job_unlock_and_tell (rs_job *job);
+
 /* Wait for a change of the job.  RS_OK, which may be spurious, or come from
    another job; or RS_ETIMEOUT, at the instant 'deadline'. */
 int rs_job_wait_locked (rs_job *job, double deadline);

@@ -71,11 +71,10 @@ set_end (rs_job *job, rs_job_state state, bool *post)
     state = rs_reason_state(wish);
   count(job, state);  /* before any thread sees the end */
   rs_job_set_state_locked(job, state);
-  rs_job_tell_locked(job);
   const bool report = job->forgotten && rs_job_state_bad(state)
                    && !rs_job_seen(job);
   rs_job_more *const more = rs_job_more_of(job);
-  rs_job_unlock(job);
+  rs_job_unlock_and_tell(job);
   if (more != NULL)
     rs_timer_clear(&more->timer);
   /* A batch wakes the host itself. */

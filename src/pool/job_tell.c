@@ -126,7 +126,7 @@ rs_job_record (rs_job *job, uint64_t after)
 /* The next record or event that the host was not told of, a reference; or
    NULL. */
 static rs_stream_record *
-deliver_locked (rs_job *job, rs_job_more *more)
+deliver_locked (rs_job_more *more)
 {
   rs_stream_record *next = rs_stream_log_after(&more->log, more->delivered);
   rs_stream_record *const event = rs_list_empty(&more->emitted) ? NULL
@@ -136,7 +136,6 @@ deliver_locked (rs_job *job, rs_job_more *more)
     next = event;
     rs_list_remove(&event->link);
     more->waiting--;
-    rs_job_tell_locked(job);
   }
   else if (next != NULL)
     rs_stream_record_ref(next);
@@ -152,8 +151,8 @@ rs_job_deliver (rs_job *job)
   if (more == NULL || rs_job_foreign(job))
     return NULL;
   rs_job_lock(job);
-  rs_stream_record *const next = deliver_locked(job, more);
-  rs_job_unlock(job);
+  rs_stream_record *const next = deliver_locked(more);
+  rs_job_unlock_and_tell(job);
   return next;
 }
 

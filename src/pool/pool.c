@@ -240,6 +240,7 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o)
   rs_sched_init(&pool->sched, rs_pool_is_limited(pool));
   rs_list_init(&pool->workers);
   rs_list_init(&pool->gone);
+  rs_list_init(&pool->retired);
   rs_cond_init(&pool->changed);
   if (pool->options.initial_state == NULL) {
     rs_timers_drop();
@@ -485,8 +486,8 @@ rs_pool_close (rs_pool *pool, double timeout)
     rs_worker *const w = RS_LIST_ENTRY(link, rs_worker, link);
     rs_pool_unlock(pool);
     join(w->thread);
-    rs_worker_free(w);
     rs_pool_lock(pool);
+    rs_worker_retire_locked(pool, w);
   }
   const bool timed = pool->timed;
   pool->timed = false;

@@ -14,7 +14,10 @@
  * us so with two of them in flight on two CPUs, and else 11 us.)  A worker
  * that sleeps, the watch, wakes up by itself once a millisecond meanwhile, and
  * works if something is queued: so a job that takes long holds up those behind
- * it for a millisecond at most.
+ * it for a millisecond at most.  The watch is a worker that goes to sleep while
+ * another one is awake.  The last one sets no timer: on a virtual machine the
+ * timer makes a short sleep several times as long, and a round trip beside
+ * other programs is two short sleeps.
  */
 #include "pool/sched.h"
 
@@ -42,6 +45,7 @@ rs_sched_init (rs_sched *s, bool limited)
   s->queued = s->sitting = 0;
   s->calls = s->bytes = s->all = s->waking = 0;
   s->watch = NULL;
+  s->wake = NULL;
   s->begun = 0;
   s->finished = 0;
   s->limited = limited;
@@ -58,14 +62,20 @@ rs_sched_fini (rs_sched *s)
 void
 rs_seat_init (rs_seat *seat)
 {
-  atomic_init(&seat->called, false);
-  seat->asleep = seat->woken = false;
-  seat->job = NULL;
-  atomic_init(&seat->has, false);
-  atomic_init(&seat->finished, 0);
   rs_list_init(&seat->link);
   rs_list_init(&seat->all);
   rs_cond_init(&seat->wake);
+  rs_seat_renew(seat);
+}
+
+void
+rs_seat_renew (rs_seat *seat)
+{
+  atomic_store_explicit(&seat->called, false, memory_order_relaxed);
+  atomic_store_explicit(&seat->has, false, memory_order_relaxed);
+  atomic_store_explicit(&seat->finished, 0, memory_order_relaxed);
+  seat->asleep = seat->woken = false;
+  seat->job = NULL;
 }
 
 void
@@ -126,12 +136,15 @@ rs_sched_claim_of_locked (rs_sched *s, const rs_batch *batch)
 /* ------------------------------------------------------------------ giving */
 
 static void
-call_locked (rs_seat *seat)
+call_locked (rs_sched *s, rs_seat *seat)
 {
   /* Release: with the call comes the job. */
   atomic_store_explicit(&seat->called, true, memory_order_release);
-  if (seat->asleep)
-    pthread_cond_signal(&seat->wake);
+  if (!seat->asleep)
+    return;
+  if (s->wake != NULL)
+    pthread_cond_signal(s->wake);
+  s->wake = &seat->wake;
 }
 
 static bool
@@ -181,7 +194,7 @@ give_locked (rs_sched *s, rs_seat *seat, rs_job *job, double now)
   seat->woken = seat->asleep;
   s->waking += seat->woken;
   set_job_locked(s, seat, job, now);
-  call_locked(seat);
+  call_locked(s, seat);
 }
 
 /* Give queued jobs to idle workers, up to 'most'. */
@@ -226,7 +239,7 @@ rs_sched_close_locked (rs_sched *s)
   while (!rs_list_empty(&s->idle)) {
     rs_seat *const seat = RS_LIST_ENTRY(s->idle.next, rs_seat, link);
     stand_up_locked(s, seat);  /* the seat is given nothing any more */
-    call_locked(seat);
+    call_locked(s, seat);
   }
 }
 
@@ -268,7 +281,7 @@ rs_seat_end (rs_sched *s, rs_seat *seat)
        reference has to stay until then. */
     pthread_mutex_lock(&s->lock);
     atomic_store_explicit(&seat->has, false, memory_order_relaxed);
-    pthread_mutex_unlock(&s->lock);
+    rs_sched_unlock(s);
   }
   seat->job = NULL;
 }
@@ -300,9 +313,10 @@ static void
 sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
 {
   bool over = false;
+  assert(s->wake == NULL);  /* the wait gives up the lock as it is */
   seat->asleep = true;
   rs_spin_leave();
-  if (s->watch == NULL && rs_now() - s->begun < NAP)
+  if (s->watch == NULL && s->all > s->sitting && rs_now() - s->begun < NAP)
     s->watch = seat;
   while (!is_called(seat) && !over) {
     const double nap = s->watch == seat ? rs_now() + NAP : RS_NEVER;

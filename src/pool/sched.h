@@ -51,6 +51,8 @@ typedef struct rs_sched {
                             a 'watch' */
   rs_seat *watch;        /* the sleeping seat that looks at 'lanes' now and
                             then (sched.c), or NULL */
+  pthread_cond_t *wake;  /* of the sleeping seat that was called last, to be
+                            signalled by 'rs_sched_unlock'; or NULL */
   double begun;          /* instant at which a worker was given a job, or took
                             one, last; up to LAG seconds behind */
   uint64_t finished;     /* jobs done by workers that are gone */
@@ -86,9 +88,27 @@ struct rs_seat {
 void rs_sched_init (rs_sched *s, bool limited);
 void rs_sched_fini (rs_sched *s);
 
+/*
+ * Give up the lock, and wake the worker that was called meanwhile.  A worker
+ * that is woken under the lock runs at once in place of the thread that wakes
+ * it, if both have one CPU, and then waits for the lock: two switches more.
+ * The worker may be gone by then, so the memory of a seat has to last as long
+ * as the threads that use the scheduler.
+ */
+static inline void
+rs_sched_unlock (rs_sched *s)
+{
+  pthread_cond_t *const wake = s->wake;
+  s->wake = NULL;
+  pthread_mutex_unlock(&s->lock);
+  if (wake != NULL)
+    pthread_cond_signal(wake);
+}
+
 /* Init and fini of a seat; enter and leave of its worker. */
 void rs_seat_init (rs_seat *seat);
 void rs_seat_fini (rs_seat *seat);
+void rs_seat_renew (rs_seat *seat);  /* for another worker */
 void rs_sched_enter_locked (rs_sched *s, rs_seat *seat);
 void rs_sched_leave_locked (rs_sched *s, rs_seat *seat);
 

@@ -58,6 +58,12 @@ rs_pool_drop (rs_pool *pool)
   /* Release our reads and writes to the thread that frees. */
   if (atomic_fetch_sub_explicit(&pool->holds, 1, memory_order_acq_rel) != 1)
     return;
+  rs_list *link;
+  while ((link = rs_list_shift(&pool->retired)) != NULL) {
+    rs_worker *const w = RS_LIST_ENTRY(link, rs_worker, link);
+    rs_seat_fini(&w->seat);
+    free(w);
+  }
   rs_sched_fini(&pool->sched);
   pthread_cond_destroy(&pool->changed);
   rs_job_locks_fini(pool->queue.locks);
@@ -68,10 +74,9 @@ rs_pool_drop (rs_pool *pool)
 }
 
 void
-rs_worker_free (rs_worker *w)
+rs_worker_retire_locked (rs_pool *pool, rs_worker *w)
 {
-  rs_seat_fini(&w->seat);
-  free(w);
+  rs_list_push(&pool->retired, &w->link);
 }
 
 /* Take the worker out of 'workers', and free its number. */
@@ -413,17 +418,45 @@ take_number_locked (rs_pool *pool)
   return (unsigned) (i * BITS) + bit + 1;
 }
 
+/* Make the memory for one more worker; NULL when there is none. */
+static rs_worker *
+worker_new (void)
+{
+  rs_worker *const w = aligned_alloc(_Alignof(rs_worker), sizeof *w);
+  if (w != NULL) {
+    memset(w, 0, sizeof *w);
+    rs_seat_init(&w->seat);
+  }
+  return w;
+}
+
+/* Make the memory of a retired worker that of a new one. */
+static rs_worker *
+worker_renew (rs_worker *w)
+{
+  rs_seat_renew(&w->seat);
+  w->runner = NULL;
+  w->served = NULL;
+  w->cancel = NULL;
+  atomic_store_explicit(&w->wish.reason, RS_REASON_NONE, memory_order_relaxed);
+  atomic_store_explicit(&w->bytes, 0, memory_order_relaxed);
+  w->began = w->opened = w->leaving = w->abandoned = w->uncounted = false;
+  return w;
+}
+
 rs_worker *
 rs_worker_reserve_locked (rs_pool *pool)
 {
-  rs_worker *const w = aligned_alloc(_Alignof(rs_worker), sizeof *w);
+  rs_list *const old = rs_list_shift(&pool->retired);
+  rs_worker *const w = old != NULL
+                     ? worker_renew(RS_LIST_ENTRY(old, rs_worker, link))
+                     : worker_new();
   const unsigned number = w != NULL ? take_number_locked(pool) : 0;
   if (number == 0) {
-    free(w);
+    if (w != NULL)
+      rs_worker_retire_locked(pool, w);
     return NULL;
   }
-  memset(w, 0, sizeof *w);
-  rs_seat_init(&w->seat);
   w->pool = pool;
   w->number = number;
   rs_list_push(&pool->workers, &w->link);
@@ -534,8 +567,7 @@ lose (void *ud)
     rs_job_lose_call(&job->call);
 }
 
-/* Leave the pool, and end.  The worker is freed here, unless another thread
-   joins it. */
+/* Leave the pool, and end. */
 static void
 leave (rs_worker *w)
 {
@@ -564,16 +596,17 @@ leave (rs_worker *w)
     unlist_locked(pool, w);
   if (joined)
     rs_list_push(&pool->gone, &w->link);
-  else if (!w->abandoned)
-    pthread_detach(pthread_self());
+  else {
+    if (!w->abandoned)
+      pthread_detach(pthread_self());
+    rs_worker_retire_locked(pool, w);
+  }
   change_locked(pool);
   rs_events *const watcher = rs_events_ref(pool->watcher);
   rs_pool_unlock(pool);
   wake(watcher);
   if (again)
     start_instead(pool, next);
-  if (!joined)
-    rs_worker_free(w);
   rs_pool_drop(pool);
 }
 
@@ -780,6 +813,7 @@ rs_worker_start (rs_pool *pool, rs_worker *w, rs_error *err)
   if (w != NULL) {
     unlist_locked(pool, w);
     leave_locked(pool, w);
+    rs_worker_retire_locked(pool, w);
     pool->opening--;
     pool->started_workers--;
   }
@@ -787,9 +821,7 @@ rs_worker_start (rs_pool *pool, rs_worker *w, rs_error *err)
   pool->failure = failure;
   change_locked(pool);
   rs_pool_unlock(pool);
-  if (w != NULL) {
-    rs_worker_free(w);
+  if (w != NULL)
     rs_pool_drop(pool);
-  }
   return rs_fail(err, status, "%s", failure.text);
 }

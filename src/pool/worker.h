@@ -85,6 +85,10 @@ struct rs_pool {
   size_t vacant;     /* a word of 'numbers'; all before it are full */
   rs_list gone;      /* workers that have ended, to be joined by the thread
                         that closes */
+  rs_list retired;   /* workers whose threads have ended, or never began:
+                        memory for new ones, freed with the pool, since a
+                        thread may still be about to wake one
+                        (rs_sched_unlock) */
   unsigned alive;    /* workers in 'workers' that are not 'leaving' */
   unsigned opening;  /* workers in 'workers' that are not 'opened' */
   _Atomic unsigned stuck;  /* workers that are abandoned and have not ended;
@@ -117,7 +121,7 @@ rs_pool_lock (rs_pool *pool)
 static inline void
 rs_pool_unlock (rs_pool *pool)
 {
-  pthread_mutex_unlock(&pool->sched.lock);
+  rs_sched_unlock(&pool->sched);
 }
 
 /* True when the pool belongs to another process: nothing of it may be locked
@@ -143,8 +147,8 @@ int rs_worker_start (rs_pool *pool, rs_worker *w, rs_error *err);
 /* Leave a worker to itself that does not come back from its job. */
 void rs_worker_abandon_locked (rs_pool *pool, rs_worker *w);
 
-/* Free a worker that is in no list. */
-void rs_worker_free (rs_worker *w);
+/* Keep a worker that is in no list for the next thread. */
+void rs_worker_retire_locked (rs_pool *pool, rs_worker *w);
 
 /* True when the pool may have one worker more. */
 bool rs_pool_may_grow_locked (const rs_pool *pool);

@@ -221,7 +221,6 @@ static struct {
 void
 rs_cli_set_events (rs_events *events)
 {
-  rs_events_set_pokable(events);
   running.events = events;
 }
 
