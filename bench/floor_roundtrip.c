@@ -7,12 +7,14 @@
  * The worker calls an empty Lua function for each request.  'spin': both
  * sides poll a little before they sleep; 'sleep': both sleep at once; 'rest':
  * the same, with 2 ms of rest in front of each request, the median of 100.
- * With 'sleep' in the arguments that one only.
+ * With 'sleep' in the arguments that one only, for half a second or so.
  *
  * With BENCH_PIN in the environment each thread stays on a CPU of its own.
  */
 #define _GNU_SOURCE  /* floor.h */
 #include "floor.h"
+
+enum { LONG = 50000 };  /* trips: many slices of time, beside other programs */
 
 typedef struct worker {
   gate go, done;
@@ -93,7 +95,7 @@ main (int argc, char **argv)
   pin(0);
   if (!sleep_only)
     measure("roundtrip_spin", 20000, samples, 20000, false);
-  measure("roundtrip_sleep", 0, samples, 1000, false);
+  measure("roundtrip_sleep", 0, samples, sleep_only ? LONG : 1000, false);
   if (!sleep_only)
     measure("roundtrip_rest", 0, samples, 100, true);
   return 0;

@@ -46,8 +46,9 @@ local function busy_loops (n)
 end
 
 --- Round trips beside programs that use the CPUs, and those of a condition
---- variable beside the same ones.
+--- variable beside the same ones: means over many slices of time.
 function sections.busy ()
+  local LONG <const> = 50000  -- as in floor_roundtrip.c
   local floor <const> = harness.floor("", "floor_roundtrip", "3 sleep",
                                       "roundtrip_sleep")
   if floor.missing then return print(floor.missing) end
@@ -57,7 +58,7 @@ function sections.busy ()
     local ratios, times, others = {}, {}, {}
     for round = 1, harness.rounds do
       round_trips(pool, 500)()
-      times[round] = median(3, round_trips(pool, 1000)) / 1000 * 1e6
+      times[round] = median(3, round_trips(pool, LONG)) / LONG * 1e6
       local samples = {}
       local pipe <close> = assert(io.popen(floor.command))
       for line in pipe:lines() do
