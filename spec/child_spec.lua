@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --- What a stopped job waits for is stopped with it, wherever it runs.
+local lfs <const> = require "lfs"
 local gates <const> = require "support.gate"
 local parallel <const> = require "parallel"
 
@@ -165,6 +166,20 @@ local function arrived (gate)
   return n
 end
 
+--- The number of threads of this process.
+local function threads ()
+  local n = 0
+  for task in lfs.dir "/proc/self/task" do
+    if task:find "%d" then n = n + 1 end
+  end
+  return n
+end
+
+local ALONE <const> = threads()
+
+--- True when no thread is left of pools, those of parents too.
+local function are_gone () return threads() <= ALONE end
+
 --- A child that stands at the gate, and rings at the other one when it ends.
 local function child_of (gate, ends)
   local pass <const>, bell <const> = gate.pass, ends.bell
@@ -214,9 +229,12 @@ describe("a child", function ()
         assert.is_true(gates.eventually(function ()
           return pool:info().running == 0
         end))
-        if stop[1] ~= "is stopped by force" and not forced then
+        -- Only with time enough is it certain that children ring.
+        if stop[1] == "is cancelled" and not forced then
           ends:await(children)
         end
+        pool:close()
+        assert.is_true(gates.eventually(are_gone))
       end)
     end
 
@@ -240,7 +258,8 @@ describe("a child", function ()
         n = arrived(gate)
         timeout = 2 * timeout
       until n >= arrivals and state == "timed_out"
-      ends:await(children)
+      pool:close()
+      assert.is_true(gates.eventually(are_gone))
     end)
   end
 

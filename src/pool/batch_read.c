@@ -72,7 +72,8 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
     if (idle(batch))
       return batch->finished || rs_batch_stopped(batch) ? RS_EDONE : RS_EBUSY;
     if (rs_cancel_pending(rs_cancel_mine())) {
-      rs_batch_stop_for(batch, RS_REASON_PARENT, RS_GRACE);
+      rs_batch_stop_for(batch, RS_REASON_PARENT,
+                        rs_cancel_grace(rs_cancel_mine()));
       return RS_ESTOPPED;
     }
     if (batch->shared && rs_events_pending(batch->events))

@@ -49,7 +49,8 @@ int rs_submit_at (rs_pool *pool, rs_outbox *outbox, lua_State *L, int function,
                   rs_job **out, rs_error *err);
 
 /* Do 'rs_job_cancel' with the reason "parent", for a job whose parent does not
-   wait for it any more, since the parent is stopped.  Any thread. */
+   wait for it any more, since the parent is stopped, on the thread that runs
+   the parent: the job gets as much grace as the parent has left. */
 void rs_job_orphan (rs_job *job);
 
 /*

@@ -235,7 +235,7 @@ void
 rs_job_orphan (rs_job *job)
 {
   if (job != NULL && !rs_job_foreign(job))
-    rs_job_stop(job, RS_REASON_PARENT, RS_GRACE);
+    rs_job_stop(job, RS_REASON_PARENT, rs_cancel_grace(rs_cancel_mine()));
 }
 
 /* rs_timer: the deadline has passed. */

@@ -264,6 +264,20 @@ rs_cancel_stopping (const rs_cancel *c)
   return t != NULL && level_of(t) != RS_GOING;
 }
 
+double
+rs_cancel_grace (rs_cancel *c)
+{
+  const rs_token *const t = c != NULL ? top_of(c) : NULL;
+  double grace = RS_GRACE;
+  if (t == NULL)
+    return grace;
+  pthread_mutex_lock(&c->lock);
+  if (level_of(t) == RS_SOFT)
+    grace = fmax(grace, t->hard_at - rs_now());
+  pthread_mutex_unlock(&c->lock);
+  return grace;
+}
+
 static void on_hook (lua_State *L, lua_Debug *ar);
 
 /* Instructions between two calls of the hook that counts them. */

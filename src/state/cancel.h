@@ -257,6 +257,11 @@ bool rs_cancel_pending (const rs_cancel *c);
    raised for that.  NULL for 'c' is accepted. */
 bool rs_cancel_stopping (const rs_cancel *c);
 
+/* Seconds that a call has to clean up for which the innermost call waits, when
+   both are stopped: as long as the innermost one has, and RS_GRACE at least.
+   NULL for 'c' is accepted. */
+double rs_cancel_grace (rs_cancel *c);
+
 /* The innermost call, or its item, has reached a limit: stop it. */
 void rs_cancel_limit (rs_cancel *c, rs_reason reason);
 
