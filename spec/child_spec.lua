@@ -9,7 +9,9 @@ local parallel <const> = require "parallel"
 --- there, unless its argument is true), what rings at the gate, and what
 --- stands there.  Behind it how often the parent itself rings: one that starts
 --- its children before it waits is stopped when it was seen to wait, since
---- only then it hears of them.  Last, true for one that only force ends.
+--- only then it hears of them.  Last, "force" for one that only force ends,
+--- and "own" where the children run in a pool of the parent: that ends with
+--- the parent, and may leave the children too little time to ring.
 local PARENTS <const> = {
   { "run", 1, function (child) parallel.run(child) end },
   { "run in a coroutine", 1, function (child)
@@ -17,19 +19,19 @@ local PARENTS <const> = {
   end },
   { "run in 'pcall' without end", 1, function (child)
     while true do pcall(parallel.run, child) end
-  end, 0, true },
+  end, 0, "force" },
   { "run with streams", 1, function (child)
     local pool <const> = parallel.pool { max = 1, streams = { output = true } }
     pool:run(child)
-  end },
+  end, 0, "own" },
   { "run in another pool", 1, function (child)
     local pool <const> = parallel.pool { max = 1 }
     pool:run(child)
-  end },
+  end, 0, "own" },
   { "run in a pool of its scope", 1, function (child)
     local pool <close> = parallel.pool { max = 1 }
     pool:run(child)
-  end },
+  end, 0, "own" },
   { "map", 2, function (child)
     parallel.map({ 1, 2 }, child, { chunk = 1 })
   end },
@@ -50,7 +52,7 @@ local PARENTS <const> = {
   { "collect in another pool", 2, function (child)
     local pool <const> = parallel.pool { max = 2 }
     pool:collect({ 1, 2 }, child, { chunk = 1 })
-  end },
+  end, 0, "own" },
   { "each", 2, function (child)
     for _ in parallel.each({ 1, 2 }, child, { chunk = 1 }) do end
   end },
@@ -61,7 +63,7 @@ local PARENTS <const> = {
   { "each in a pool for the call", 2, function (child)
     for _ in parallel.each({ 1, 2 }, child, { limit = 2, chunk = 1,
                                               variables = { x = 1 } }) do end
-  end },
+  end, 0, "own" },
   { "invoke", 2, function (child)
     parallel.invoke(child, { a = {}, b = {} })
   end },
@@ -69,82 +71,82 @@ local PARENTS <const> = {
     local pool <const> = parallel.pool { max = 1 }
     parallel.on("here", ring)
     pool:spawn(child):get()
-  end, 1 },
+  end, 1, "own" },
   { "join", 1, function (child, ring)
     local pool <const> = parallel.pool { max = 1 }
     parallel.on("here", ring)
     pool:spawn(child):join(600)
-  end, 1 },
+  end, 1, "own" },
   { "records", 1, function (child, ring)
     local pool <const> = parallel.pool { max = 1 }
     parallel.on("here", ring)
     for _ in pool:spawn(child):records() do end
-  end, 1 },
+  end, 1, "own" },
   { "get, in a handler", 1, function (child, _, stand)
     local pool <const> = parallel.pool { max = 1 }
     parallel.on("here", stand)
     pool:spawn(child):get()
-  end, 1 },
+  end, 1, "own" },
   { "wait, in a handler", 2, function (child, _, stand)
     local pool <const> = parallel.pool { max = 2 }
     parallel.on("here", stand)
     parallel.wait { pool:spawn(child), pool:spawn(child) }
-  end, 1 },
+  end, 1, "own" },
   { "wait for all", 2, function (child, ring)
     local pool <const> = parallel.pool { max = 2 }
     parallel.on("here", ring)
     parallel.wait { pool:spawn(child), pool:spawn(child) }
-  end, 2 },
+  end, 2, "own" },
   { "wait for any", 2, function (child, ring)
     local pool <const> = parallel.pool { max = 2 }
     parallel.on("here", ring)
     parallel.wait({ pool:spawn(child), pool:spawn(child) }, { mode = "any" })
-  end, 2 },
+  end, 2, "own" },
   { "wait with a time-out", 2, function (child, ring)
     local pool <const> = parallel.pool { max = 2 }
     parallel.on("here", ring)
     parallel.wait({ pool:spawn(child), pool:spawn(child) },
                   { timeout = 600 })
-  end, 2 },
+  end, 2, "own" },
   { "wait in two pools", 2, function (child, ring)
     local one <const> = parallel.pool { max = 1 }
     local two <const> = parallel.pool { max = 1 }
     parallel.on("here", ring)
     parallel.wait { one:spawn(child), two:spawn(child) }
-  end, 2 },
+  end, 2, "own" },
   { "wait, while it runs one itself", 4, function (child)
     local pool <const> = parallel.pool { max = 1 }
     local jobs <const> = { pool:spawn(child, true) }
     -- Its own pool has two workers more.
     for i = 2, 4 do jobs[i] = parallel.spawn(child, true) end
     parallel.wait(jobs)
-  end },
+  end, 0, "own" },
   { "a manager's wait", 1, function (child, ring)
     local manager <const> = parallel.manager(1)
     parallel.on("here", ring)
     manager:start(child, {}, "a")
     manager:wait "a"
-  end, 1 },
+  end, 1, "own" },
   { "a manager's wait_all", 2, function (child, ring)
     local manager <close> = parallel.manager(2)
     parallel.on("here", ring)
     manager:start(child)
     manager:start(child)
     manager:wait_all()
-  end, 2 },
+  end, 2, "own" },
   { "the end of another pool", 1, function (child, ring)
     local pool <const> = parallel.pool { max = 1 }
     parallel.on("here", ring)
     pool:spawn(child)
     pool:close()
-  end, 1 },
+  end, 1, "own" },
   { "jobs of jobs in another pool", 1, function (child)
     local pool <const> = parallel.pool { max = 1 }
     pool:run(function ()
       local inner <const> = parallel.pool { max = 1 }
       inner:run(child)
     end)
-  end },
+  end, 0, "own" },
 }
 
 --- Ways to stop 'job' of 'pool'.
@@ -210,7 +212,8 @@ end
 describe("a child", function ()
   for _, row in ipairs(PARENTS) do
     local name <const>, children <const>, start <const>, rings <const>,
-          forced <const> = table.unpack(row, 1, 5)
+          kind <const> = table.unpack(row, 1, 5)
+    local forced <const> = kind == "force"
     local arrivals <const> = children + (rings or 0)
 
     for _, stop in ipairs(STOPS) do
@@ -230,7 +233,7 @@ describe("a child", function ()
           return pool:info().running == 0
         end))
         -- Only with time enough is it certain that children ring.
-        if stop[1] == "is cancelled" and not forced then
+        if stop[1] == "is cancelled" and kind == nil then
           ends:await(children)
         end
         pool:close()
@@ -262,6 +265,36 @@ describe("a child", function ()
       assert.is_true(gates.eventually(are_gone))
     end)
   end
+
+  it("has as much time to clean up as its parent", function ()
+    local pool <close> = parallel.pool { max = 2 }
+    local gate <close> = gates.new()
+    local ends <close> = gates.new()
+    local pass <const>, bell <const>, ring <const> =
+      gate.pass, gate.bell, ends.pass
+    ends:open()
+    local job <const> = pool:spawn(function ()
+      parallel.on("here", function ()
+        local file <close> = assert(io.open(bell, "w"))
+        file:write "x"
+      end)
+      local child <const> = parallel.spawn(function ()
+        local _ <close> = setmetatable({}, { __close = function ()
+          parallel.task.sleep(0.3)  -- longer than the usual grace
+          ring()
+        end })
+        parallel.task.emit "here"
+        pass()
+      end)
+      -- One that nobody has begun would run in its parent.
+      while child.state == "queued" do parallel.task.sleep(0.001) end
+      child:get()
+    end)
+    gate:await(2)
+    job:cancel { grace = 60 }
+    assert.equal("cancelled", job:wait(60))
+    ends:await(1)
+  end)
 
   it("that nobody waits for goes on", function ()
     local pool <close> = parallel.pool { max = 3 }
