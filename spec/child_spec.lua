@@ -268,26 +268,30 @@ describe("a child", function ()
 
   it("has as much time to clean up as its parent", function ()
     local pool <close> = parallel.pool { max = 2 }
+    local first <close> = gates.new()
     local gate <close> = gates.new()
     local ends <close> = gates.new()
+    local begin <const>, path <const> = first.pass, first.path
     local pass <const>, bell <const>, ring <const> =
       gate.pass, gate.bell, ends.pass
     ends:open()
     local job <const> = pool:spawn(function ()
-      parallel.on("here", function ()
-        local file <close> = assert(io.open(bell, "w"))
-        file:write "x"
-      end)
       local child <const> = parallel.spawn(function ()
         local _ <close> = setmetatable({}, { __close = function ()
           parallel.task.sleep(0.3)  -- longer than the usual grace
           ring()
         end })
+        begin()
         parallel.task.emit "here"
         pass()
       end)
       -- One that nobody has begun would run in its parent.
       while child.state == "queued" do parallel.task.sleep(0.001) end
+      parallel.on("here", function ()
+        local file <close> = assert(io.open(bell, "w"))
+        file:write "x"
+      end)
+      local _ <close> = assert(io.open(path, "r+"))
       child:get()
     end)
     gate:await(2)
