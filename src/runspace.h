@@ -558,6 +558,12 @@ enum {
 /* How work is taken back; see 'rs_job_cancel'. */
 #define RS_GRACE_DEFAULT 0.1  /* seconds */
 
+/* Where the runspaces of a pool are. */
+enum {
+  RS_ISOLATION_THREAD = 0,  /* in threads of this process */
+  RS_ISOLATION_PROCESS      /* each in a child process of its own */
+};
+
 /* For 'rs_pool_options.signal'. */
 #define RS_NO_SIGNAL (-1)
 
@@ -589,6 +595,10 @@ typedef struct rs_pool_options {
                              SIGURG; RS_NO_SIGNAL: jobs stop where they look
                              themselves ('rs_task_checkpoint') */
   void *user;             /* the program's own: 'rs_pool_user' */
+  int isolation;          /* RS_ISOLATION_ */
+  const char *runspace;   /* lent: the program of the child processes; NULL:
+                             this one, if it calls 'rs_worker_main', or else
+                             the installed 'runspace', or the one in PATH */
 } rs_pool_options;
 
 /*
@@ -597,8 +607,11 @@ typedef struct rs_pool_options {
  * state that cannot be established fails here, with the message that its code
  * raised.  A worker that only needs memory is not waited for; its jobs may
  * fail.  'options' may be NULL.
- * RS_OK, RS_EINVAL, RS_ENOMEM, RS_EFAILED (seeding raised) or RS_ETHREAD.
- * Any thread.
+ * With RS_ISOLATION_PROCESS all of the first workers are waited for.  What
+ * only this process has cannot be in the initial state then: C functions that
+ * open modules (RS_EREFUSED), and light userdata.
+ * RS_OK, RS_EINVAL, RS_ENOMEM, RS_EREFUSED, RS_EFAILED (seeding raised, or a
+ * process could not be started) or RS_ETHREAD.  Any thread.
  */
 RS_API int rs_pool_open (const rs_pool_options *options, rs_pool **out,
                          rs_error *err);
@@ -637,6 +650,15 @@ RS_API void rs_pool_unref (rs_pool *pool);
  * The pool whose worker owns 'L', or NULL when 'L' is no runspace.  Lent.
  */
 RS_API rs_pool *rs_pool_current (lua_State *L);
+
+/*
+ * To be called first in 'main' by a program whose own C modules the child
+ * processes of its pools shall find: then they run this program, with the one
+ * argument --worker.  With that argument the function serves a runspace on
+ * standard input and output, until the other side closes them, and returns an
+ * exit status if it could not begin.  Otherwise it returns -1 at once.
+ */
+RS_API int rs_worker_main (int argc, char **argv);
 
 /* Arrays by state, or by stream, have room for some that are to come. */
 enum { RS_JOB_STATES_ROOM = 16, RS_STREAMS_ROOM = 16 };

@@ -35,6 +35,10 @@ local math, next, package, type = math, next, package, type
 ---@class parallel.InitialStateFields: parallel.InitialStateOptions
 ---@field initial_state? parallel.InitialState|parallel.InitialStateOptions
 ---@field reset? "globals"|"none"|"fresh"  what becomes of a job's globals
+---@field isolation? "thread"|"process"  where the runspaces are; default
+---       "thread"
+---@field runspace? string  the program of the processes; default, the one that
+---       runs, or the installed `runspace`
 
 ---@type table<string, true>
 local LIBRARIES <const> = {

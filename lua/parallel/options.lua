@@ -103,17 +103,28 @@ local function initial_state (value)
   end
 end
 
+--- Test the path of a program.
+---@param value any
+---@return string?
+local function program (value)
+  if type(value) ~= "string" or value == "" or value:find("\0", 1, true) then
+    return "the path of a program"
+  end
+end
+
 ---@type table<string, fun(value: any): string?>
 local PLACE <const> = {
   cpath = check.text,
   functions = by_name,
   init = check.code,
   initial_state = initial_state,
+  isolation = check.one_of("thread", "process"),
   libs = check.list,
   modules = check.list,
   path = check.text,
   preload = by_name,
   reset = check.one_of("globals", "none", "fresh"),
+  runspace = program,
   sandbox = function () end,  -- checked when the initial state is read
   variables = by_name,
 }

@@ -85,6 +85,8 @@ local function open (max, given, said)
   local own <const> = {
     idle = idle,
     reset = given.reset or "globals",
+    isolation = given.isolation or "thread",
+    runspace = given.runspace,
     initial_state = initial_state.make(said),
     queue = type(queued) == "table" and limits.add("queue", {}, queued)
             or { jobs = queued },

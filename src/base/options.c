@@ -372,6 +372,18 @@ check_pool (rs_pool_options *o, rs_error *err)
     return rs_fail(err, RS_EINVAL, "reset (%d) is none of RS_RESET_GLOBALS, "
                                    "RS_RESET_NONE and RS_RESET_FRESH",
                    o->reset);
+  if (o->isolation < RS_ISOLATION_THREAD
+      || o->isolation > RS_ISOLATION_PROCESS)
+    return rs_fail(err, RS_EINVAL, "isolation (%d) is none of "
+                                   "RS_ISOLATION_THREAD and "
+                                   "RS_ISOLATION_PROCESS", o->isolation);
+  if (o->runspace != NULL && o->runspace[0] == '\0')
+    return rs_fail(err, RS_EINVAL, "runspace is empty: the path of a program "
+                                   "is needed, or NULL, the default");
+  if (o->runspace != NULL && o->isolation == RS_ISOLATION_THREAD)
+    return rs_fail(err, RS_EINVAL, "runspace (%.100s) is the program of child "
+                                   "processes: give RS_ISOLATION_PROCESS, or "
+                                   "leave it out", o->runspace);
   if (o->idle == 0)
     o->idle = IDLE;
   o->signal = o->signal == 0 ? SIGURG

@@ -25,6 +25,8 @@
 static const char workers_key;  /* most workers of the default pool; or nil */
 static const char warnings_key; /* true: 'warn' speaks in runspaces; or nil */
 static const char default_key;  /* handle of the default pool */
+static const char isolation_key;  /* RS_ISOLATION_ of the default pool; or
+                                   nil */
 static const char pools_key;    /* table: handles of pools are weak keys */
 
 /* Type of a run guard: it holds the job of a 'pool:run' during the wait. */
@@ -344,10 +346,24 @@ may_take_signal (lua_State *L, int signal)
   return signal == info.signal;
 }
 
+/* [-0, +0, v]  Raise if code in 'L' may not open a pool of child processes:
+   a sandbox that forbids programs forbids these, too. */
+static void
+check_isolation (lua_State *L, const rs_pool_options *o)
+{
+  rs_sandbox sandbox;
+  if (o->isolation == RS_ISOLATION_PROCESS && rs_sandbox_get(L, &sandbox)
+      && (sandbox.forbid & RS_FORBID_PROGRAMS) != 0)
+    rs_handle_error(L, "isolation = \"process\" starts programs, which the "
+                       "sandbox of this runspace forbids: give the initial "
+                       "state sandbox = {programs = true}");
+}
+
 int
 rs_lua_pool (lua_State *L)
 {
   static const char *const resets[] = { "globals", "none", "fresh", NULL };
+  static const char *const isolations[] = { "thread", "process", NULL };
   rs_pool_options o = { 0 };
   luaL_checktype(L, 1, LUA_TTABLE);
   rs_read_options(L, 1, rs_pool_numbers, &o);
@@ -362,6 +378,11 @@ rs_lua_pool (lua_State *L)
     return rs_handle_error(L, "signal (%d) cannot be taken: the sandbox of "
                               "this runspace forbids to take one from the "
                               "process: leave it out", o.signal);
+  lua_getfield(L, 1, "isolation");
+  o.isolation = luaL_checkoption(L, lua_gettop(L), "thread", isolations);
+  lua_getfield(L, 1, "runspace");  /* the options anchor it */
+  o.runspace = luaL_optstring(L, -1, NULL);
+  check_isolation(L, &o);
   lua_getfield(L, 1, "reset");
   o.reset = luaL_checkoption(L, lua_gettop(L), "globals", resets);
   if (lua_getfield(L, 1, "initial_state") != LUA_TNIL)
@@ -384,6 +405,13 @@ rs_parallel_set_warnings (lua_State *L, bool on)
 {
   lua_pushboolean(L, on);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &warnings_key);
+}
+
+void
+rs_parallel_set_isolation (lua_State *L, int isolation)
+{
+  lua_pushinteger(L, isolation);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &isolation_key);
 }
 
 unsigned
@@ -426,6 +454,10 @@ rs_lua_default_pool (lua_State *L)
   }
   else {
     rs_pool_options o = { .max = rs_parallel_workers(L) };
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &isolation_key);
+    o.isolation = (int) lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    check_isolation(L, &o);
     o.initial_state = push_initial_state(L);
     copy_paths(L, o.initial_state);
     open(L, &o);

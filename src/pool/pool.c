@@ -237,12 +237,14 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o)
   own->initial_state = o->initial_state != NULL
                      ? rs_initial_state_ref(o->initial_state)
                      : rs_initial_state_new();
+  own->runspace = o->runspace != NULL ? strdup(o->runspace) : NULL;
   rs_sched_init(&pool->sched, rs_pool_is_limited(pool));
   rs_list_init(&pool->workers);
   rs_list_init(&pool->gone);
   rs_list_init(&pool->retired);
   rs_cond_init(&pool->changed);
-  if (pool->options.initial_state == NULL) {
+  if (own->initial_state == NULL
+      || (own->runspace == NULL) != (o->runspace == NULL)) {
     rs_timers_drop();
     rs_pool_drop(pool);
     return NULL;
@@ -291,12 +293,6 @@ rs_pool_start_on (const rs_runner_kind *kind, const rs_pool_options *options,
 }
 
 int
-rs_pool_start (const rs_pool_options *options, rs_pool **out, rs_error *err)
-{
-  return rs_pool_start_on(&rs_state_kind, options, out, err);
-}
-
-int
 rs_pool_await_open (rs_pool *pool, rs_events *events, double timeout,
                     rs_error *err)
 {
@@ -324,30 +320,6 @@ rs_pool_await_open (rs_pool *pool, rs_events *events, double timeout,
   const int status = pool->begun == RS_ETHREAD && alive > 0 ? RS_OK
                                                             : failure.status;
   return status == RS_OK ? RS_OK : rs_fail(err, status, "%s", failure.text);
-}
-
-/* Cleanup: drop a pool that will not open, since that failed or the thread is
-   cancelled. */
-static void
-unref_object (void *pool)
-{
-  rs_pool_unref(pool);
-}
-
-int
-rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
-{
-  rs_pool *pool;
-  int status = out == NULL ? rs_fail_null(err, "out")
-                           : rs_pool_start(options, &pool, err);
-  if (status != RS_OK)
-    return status;
-  pthread_cleanup_push(unref_object, pool);
-  status = rs_pool_await_open(pool, NULL, RS_FOREVER, err);
-  pthread_cleanup_pop(status != RS_OK);
-  if (status == RS_OK)
-    *out = pool;
-  return status;
 }
 
 /* ----------------------------------------------------------------- closing */

@@ -68,6 +68,7 @@ rs_pool_drop (rs_pool *pool)
   pthread_cond_destroy(&pool->changed);
   rs_job_locks_fini(pool->queue.locks);
   rs_initial_state_unref(pool->options.initial_state);
+  free((char *) (uintptr_t) pool->options.runspace);
   rs_events_unref(pool->watcher);
   free(pool->numbers);
   free(pool);
