@@ -175,6 +175,10 @@ local ENDED <const> = {
   timed_out = "ran out of time",
 }
 
+--- What begins the error of a job whose worker was a process.  It says how the
+--- job was lost.
+local PROCESS <const> = "^the worker process "
+
 --- Reasons that tell no more than the state does.
 local PLAIN <const> = { cancelled = true, timeout = true }
 
@@ -196,8 +200,12 @@ local function head (self)
     who = who and who .. " of '" .. name .. "'" or "'" .. name .. "'"
   end
   who = who or "job"
-  local ended <const> = ENDED[self.state]
+  local ended = ENDED[self.state]
   if ended == nil then return who, true end
+  if self.state == "lost" and type(self.error) == "string"
+     and self.error:find(PROCESS) then
+    ended = "was lost"
+  end
   return who .. " " .. ended, self.error ~= nil and not PLAIN[self.reason]
 end
 

@@ -76,8 +76,13 @@ end
 ---@param max integer?
 ---@param given table
 ---@param said parallel.InitialState|parallel.InitialStateOptions
+---@param verb string
 ---@return parallel.Pool
-local function open (max, given, said)
+local function open (max, given, said, verb)
+  if given.runspace ~= nil and given.isolation ~= "process" then
+    check.misuse("bad option 'runspace' to '" .. verb .. "' (it is the program "
+                 .. "of processes: give isolation = \"process\", too)")
+  end
   local min <const> = given.min or 1
   local idle = given.idle
   if idle == 0 then idle = 1e-9 end  -- for `core`, 0 means the default
@@ -107,7 +112,7 @@ end
 ---@return parallel.Pool
 local function open_for (verb, given, said)
   return open(given.limit and math.min(given.limit, MOST_WORKERS), given,
-              said or initial_state.read(verb, given))
+              said or initial_state.read(verb, given), verb)
 end
 
 ---@param given any
@@ -139,7 +144,7 @@ local function prepare (given)
     check.misuse("bad option 'min' to 'pool' (" .. min
                  .. " workers are more than 'max', " .. max .. ")")
   end
-  return max, given, initial_state.read("pool", given)
+  return max, given, initial_state.read("pool", given), "pool"
 end
 
 --- Open a pool.  Its first `min` workers are started before this returns.  If
