@@ -439,7 +439,7 @@ rs_result_read (rs_cut *c, rs_call *call, rs_message *values, bool *spent,
     rs_cut_number(c, 1);
   bool good = !c->bad && reason < RS_REASONS
            && ((flags & VALUES) != 0) == (values != NULL)
-           && (again || (rs_job_state_final(state) && state != RS_JOB_LOST))
+           && (again || (rs_job_state_final(state) && state < RS_JOB_LOST))
            && (k == NULL || state != RS_JOB_COMPLETED_WITH_ERRORS)
            && (values != NULL || !rs_job_state_good(state))
            && attempt >= 1
