@@ -15,7 +15,7 @@
 #include "reach/exchange.h"
 #include "reach/frame.h"
 
-/* ------------------------------------------------------------------- reading */
+/* ----------------------------------------------------------------- reading */
 
 /* Bytes of frames that were written, from a socket to the end. */
 typedef struct stream {
@@ -291,7 +291,7 @@ check_greeting (void)
   }
 }
 
-/* ------------------------------------------------------------------- a liar */
+/* ------------------------------------------------------------------ a liar */
 
 static rs_frames out;
 

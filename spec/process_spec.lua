@@ -260,8 +260,8 @@ local ROWS <const> = {
       return { (job:wait()), job.reason }
     end, { "cancelled", "cancelled" } },
   { "stops a loop that swallows errors", function (pool)
-      local job <const> = begin(pool, "while true do pcall(function () " .. SPIN
-                                      .. " end) end")
+      local job <const> = begin(pool, "while true do pcall(function () "
+                                      .. SPIN .. " end) end")
       job:cancel()
       return (job:wait())
     end, "cancelled" },

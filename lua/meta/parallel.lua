@@ -75,6 +75,8 @@ function core.expected (name, value) end
 ---@field max integer
 ---@field idle? number
 ---@field reset "globals"|"none"|"fresh"
+---@field isolation "thread"|"process"
+---@field runspace? string      program of the processes
 ---@field initial_state? parallel.InitialState
 ---@field queue? {jobs?: integer, bytes?: integer}
 ---@field signal? integer       -1: none

@@ -80,8 +80,8 @@ end
 ---@return parallel.Pool
 local function open (max, given, said, verb)
   if given.runspace ~= nil and given.isolation ~= "process" then
-    check.misuse("bad option 'runspace' to '" .. verb .. "' (it is the program "
-                 .. "of processes: give isolation = \"process\", too)")
+    check.misuse("bad option 'runspace' to '" .. verb .. "' (it is the "
+                 .. "program of processes: give isolation = \"process\", too)")
   end
   local min <const> = given.min or 1
   local idle = given.idle

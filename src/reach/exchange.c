@@ -28,7 +28,7 @@ rs_text_clean (char *text)
       *s = '?';
 }
 
-/* -------------------------------------------------------------------- HELLO */
+/* ------------------------------------------------------------------- HELLO */
 
 /* What has to be equal for bytecode and messages to be read. */
 static void
@@ -80,7 +80,7 @@ rs_hello_check (rs_cut *c, rs_error *err)
   return status;
 }
 
-/* --------------------------------------------------------------------- OPEN */
+/* -------------------------------------------------------------------- OPEN */
 
 static const char *const kinds[] = {
   [RS_ENTRY_PRELOAD] = "module", [RS_ENTRY_LOADER] = "preload",
@@ -275,7 +275,7 @@ rs_open_read (rs_cut *c, rs_pool_options *o, unsigned *worker)
   return RS_OK;
 }
 
-/* -------------------------------------------------------------------- places */
+/* ------------------------------------------------------------------ places */
 
 static void
 put_place (rs_buf *b, const rs_decoder_place *p)
@@ -306,7 +306,7 @@ is_place (const rs_decoder_place *p, const rs_message *arguments)
   return arguments == NULL ? p->at == 0 : p->at <= arguments->size;
 }
 
-/* --------------------------------------------------------------------- CALL */
+/* -------------------------------------------------------------------- CALL */
 
 enum { CHUNK = 1, ARGUMENTS = 2, KEEP = 4, LIMITED = 8 };
 
@@ -377,7 +377,7 @@ rs_call_read (rs_cut *c, rs_call *call, rs_chunk *k, rs_call_more *more)
   return c->bad || c->size != 0 ? RS_EINVAL : RS_OK;
 }
 
-/* ------------------------------------------------------------------- RESULT */
+/* ------------------------------------------------------------------ RESULT */
 
 enum { VALUES = 1, SPENT = 2 };
 
@@ -463,7 +463,7 @@ rs_result_read (rs_cut *c, rs_call *call, rs_message *values, bool *spent,
   return RS_OK;
 }
 
-/* ------------------------------------------------------------------- RECORD */
+/* ------------------------------------------------------------------ RECORD */
 
 void
 rs_record_write (rs_buf *b, const rs_stream_record_info *info, double ahead)
@@ -516,7 +516,7 @@ rs_record_read (rs_cut *c, const rs_call *call, rs_message *values,
   return good ? RS_OK : RS_EINVAL;
 }
 
-/* --------------------------------------------------------------------- LOST */
+/* -------------------------------------------------------------------- LOST */
 
 void
 rs_lost_write (rs_buf *b, const rs_call *call, const char *text)

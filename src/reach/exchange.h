@@ -14,7 +14,7 @@
 #include "state/call.h"
 #include "state/stream.h"
 
-/* -------------------------------------------------------------------- HELLO */
+/* ------------------------------------------------------------------- HELLO */
 
 /* What both sides have to agree in. */
 void rs_hello_write (rs_buf *b);
@@ -23,7 +23,7 @@ void rs_hello_write (rs_buf *b);
    versions in 'err'. */
 int rs_hello_check (rs_cut *c, rs_error *err);
 
-/* --------------------------------------------------------------------- OPEN */
+/* -------------------------------------------------------------------- OPEN */
 
 /* Check that the initial state can cross: nothing in it is good in this
    process only.  RS_OK, or RS_EREFUSED with the name of what is. */
@@ -35,7 +35,7 @@ void rs_open_write (rs_buf *b, const rs_pool_options *o, unsigned worker);
    RS_ENOMEM, or RS_EINVAL for bytes that are none. */
 int rs_open_read (rs_cut *c, rs_pool_options *o, unsigned *worker);
 
-/* --------------------------------------------------------------------- CALL */
+/* -------------------------------------------------------------------- CALL */
 
 /* 'function' is the number that the worker keeps it under; 'name' that of the
    job. */
@@ -57,7 +57,7 @@ typedef struct rs_call_more {
 int rs_call_read (rs_cut *c, rs_call *call, rs_chunk *chunk,
                   rs_call_more *more);
 
-/* ------------------------------------------------------------------- RESULT */
+/* ------------------------------------------------------------------ RESULT */
 
 /* 'spent': the state needs to be replaced; 'bytes': memory that it takes. */
 void rs_result_write (rs_buf *b, const rs_call *call, bool spent,
@@ -69,7 +69,7 @@ void rs_result_write (rs_buf *b, const rs_call *call, bool spent,
 int rs_result_read (rs_cut *c, rs_call *call, rs_message *values, bool *spent,
                     size_t *bytes);
 
-/* ------------------------------------------------------------------- RECORD */
+/* ------------------------------------------------------------------ RECORD */
 
 /* 'ahead': seconds that the clock of the host is ahead of ours. */
 void rs_record_write (rs_buf *b, const rs_stream_record_info *info,
@@ -80,7 +80,7 @@ void rs_record_write (rs_buf *b, const rs_stream_record_info *info,
 int rs_record_read (rs_cut *c, const rs_call *call, rs_message *values,
                     rs_stream_record **out);
 
-/* --------------------------------------------------------------------- LOST */
+/* -------------------------------------------------------------------- LOST */
 
 /* 'text' tells where the call stands; "": it is not known. */
 void rs_lost_write (rs_buf *b, const rs_call *call, const char *text);

@@ -75,7 +75,7 @@ rs_frame_name (unsigned type)
                                                            : "none";
 }
 
-/* --------------------------------------------------------------- life cycle */
+/* -------------------------------------------------------------- life cycle */
 
 int
 rs_frames_init (rs_frames *f, rs_frame_side side, int in, int out)
@@ -98,7 +98,7 @@ rs_frames_fini (rs_frames *f)
   rs_buf_fini(&f->body);
 }
 
-/* ------------------------------------------------------------------ reading */
+/* ----------------------------------------------------------------- reading */
 
 int
 rs_frames_refuse (rs_frames *f, const char *format, ...)
@@ -323,7 +323,7 @@ rs_frames_take (rs_frames *f, rs_frame *out)
   }
 }
 
-/* ------------------------------------------------------------------ writing */
+/* ----------------------------------------------------------------- writing */
 
 /* Write all bytes of the parts, which are changed.  RS_OK or RS_ECLOSED. */
 static int
@@ -478,7 +478,7 @@ rs_frames_put_message (rs_frames *f, rs_frame_type type, uint64_t number,
   return rs_frames_put(f, type, number, parts, 2);
 }
 
-/* --------------------------------------------------- the bytes of a payload */
+/* -------------------------------------------------- the bytes of a payload */
 
 uint64_t
 rs_cut_number (rs_cut *c, int bytes)

@@ -126,7 +126,7 @@ typedef struct rs_frames {
 int rs_frames_init (rs_frames *f, rs_frame_side side, int in, int out);
 void rs_frames_fini (rs_frames *f);
 
-/* ------------------------------------------------------------------ reading */
+/* ----------------------------------------------------------------- reading */
 
 /* Read once from 'in', without waiting for more than one byte where the
    descriptor blocks.  RS_OK; RS_EBUSY: nothing has come; RS_ECLOSED: the end
@@ -148,7 +148,7 @@ int rs_frames_refuse (rs_frames *f, const char *format, ...)
 /* The name of a type, in capitals; static storage. */
 const char *rs_frame_name (unsigned type);
 
-/* ------------------------------------------------------------------ writing */
+/* ----------------------------------------------------------------- writing */
 
 /*
  * Queue a message of 'n' parts; what is long is written at once, with all that
@@ -165,7 +165,7 @@ int rs_frames_put_message (rs_frames *f, rs_frame_type type, uint64_t number,
 /* Write all that is queued. */
 int rs_frames_flush (rs_frames *f);
 
-/* --------------------------------------------------- the bytes of a payload */
+/* -------------------------------------------------- the bytes of a payload */
 
 /* Bytes that are read from the front; 'bad' once they were too few. */
 typedef struct rs_cut {

@@ -51,7 +51,7 @@
 #define KILL (RS_KILL + 0.4)  /* seconds from force to SIGKILL: the far side
                             finds a lost call within that, and can tell
                             where */
-#define LOOK 0.01        /* seconds between two looks at the flags of a chunk */
+#define LOOK 0.01        /* seconds between two looks at a chunk's flags */
 #define LATE 0.5         /* seconds after its time by which a call that the far
                             side did not stop is stopped from here */
 #define FINISH 1.5       /* seconds that a state has to close */
@@ -107,7 +107,7 @@ own (const rs_runner *runner)
   return (rs_link *) (uintptr_t) runner;
 }
 
-/* ----------------------------------------------------------------- the bell */
+/* ---------------------------------------------------------------- the bell */
 
 static void
 bell_ref (void *object)
@@ -159,7 +159,7 @@ bell_take (const alarm_bell *b)
   (void) got;
 }
 
-/* ------------------------------------------------------------------ waiting */
+/* ----------------------------------------------------------------- waiting */
 
 static bool
 is_set (const _Atomic bool *flag)
@@ -296,7 +296,7 @@ print (const rs_frame *frame)
     kill(getpid(), SIGPIPE);
 }
 
-/* ------------------------------------------------------------------ the end */
+/* ----------------------------------------------------------------- the end */
 
 static void
 drop_values (rs_link *k)
@@ -329,7 +329,7 @@ end_process (rs_link *k, double timeout, char *text, size_t size)
   k->open = k->killed = k->sending = false;
 }
 
-/* ------------------------------------------------------------------ opening */
+/* ----------------------------------------------------------------- opening */
 
 static int
 send_open (rs_link *k)
@@ -482,7 +482,7 @@ open_link (const rs_state_options *options, rs_runner **out, rs_error *err)
   return RS_OK;
 }
 
-/* ------------------------------------------------------------------ sending */
+/* ----------------------------------------------------------------- sending */
 
 static bool
 has_died (const rs_link *k)
@@ -542,7 +542,7 @@ send_call (rs_link *k, const rs_call *call, const char *name)
   return status;
 }
 
-/* ---------------------------------------------------------------- receiving */
+/* --------------------------------------------------------------- receiving */
 
 /* Hand the record to the sink, which may wait, as this thread may not while it
    waits at the link. */
@@ -627,7 +627,7 @@ receive (rs_link *k, errand *e, char **text)
   return status;
 }
 
-/* ------------------------------------------------------------------ running */
+/* ----------------------------------------------------------------- running */
 
 /* Seconds after which this side stops a call whose far side has not: 0:
    never. */
@@ -794,7 +794,7 @@ bytes (const rs_runner *runner)
   return own(runner)->bytes;
 }
 
-/* ------------------------------------------------------------------ closing */
+/* ----------------------------------------------------------------- closing */
 
 /* Let the state close, whose finalizers may print, and the process end. */
 static void

@@ -125,7 +125,7 @@ leave (int status)
   _exit(status);
 }
 
-/* ------------------------------------------------------------------ writing */
+/* ----------------------------------------------------------------- writing */
 
 /* Write a frame, with the payload that was prepared, behind a message of
    values, or NULL.  'writing' is held. */
@@ -183,7 +183,7 @@ write_output (int fd, const char *text, size_t size)
   return 0;
 }
 
-/* ----------------------------------------------------------------- the sink */
+/* ---------------------------------------------------------------- the sink */
 
 /* rs_call_sink.record, emit: this thread runs the call.  The host may take its
    time, and this thread waits then. */
@@ -221,7 +221,7 @@ static const rs_call_sink sink = {
   .failed = on_failed
 };
 
-/* ----------------------------------------------------------- a call is lost */
+/* ---------------------------------------------------------- a call is lost */
 
 static void
 hold_call (void *owner)
@@ -253,7 +253,7 @@ static const rs_cancel_owner owner = {
   .lost_thread = lost_thread, .hold_call = hold_call, .lost_call = lost_call
 };
 
-/* --------------------------------------------------------------- the runner */
+/* -------------------------------------------------------------- the runner */
 
 static bool
 has_news (const void *seen)
@@ -355,7 +355,7 @@ run (void *arg)
   exit(0);
 }
 
-/* --------------------------------------------------------------- the reader */
+/* -------------------------------------------------------------- the reader */
 
 /* Tell the runner. */
 static void
@@ -524,7 +524,7 @@ read_all (server *s)
   }
 }
 
-/* ---------------------------------------------------------------- the start */
+/* --------------------------------------------------------------- the start */
 
 /* Move the descriptor up, and close the old one; -1: not possible. */
 static int
