@@ -472,8 +472,11 @@ serve (const char *lie)
     while ((status = rs_frames_take(&in, &frame)) == RS_EBUSY
            && (status = rs_frames_fill(&in)) == RS_OK)
       ;
-    if (status != RS_OK)
+    if (status != RS_OK) {
+      rs_frames_fini(&in);
+      rs_frames_fini(&out);
       return 0;
+    }
     rs_message_unref(frame.message);
     if (frame.type != RS_FRAME_CALL)
       continue;
