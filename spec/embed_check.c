@@ -232,6 +232,10 @@ check_pool_options (void)
     { { .signal = 1000 }, "signal (1000)" },
     { { .signal = 32 }, "signal (32)" },
     { { .signal = 33 }, "signal (33)" },
+    { { .isolation = 2 }, "isolation (2)" },
+    { { .isolation = -1 }, "isolation (-1)" },
+    { { .runspace = "x" }, "runspace (x)" },
+    { { .isolation = RS_ISOLATION_PROCESS, .runspace = "" }, "runspace is" },
     { { .size = 1 }, "size (1)" },
   };
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -384,10 +384,14 @@ for _, kind in ipairs(KINDS) do
   end)
 end
 
---- What ends a process, and the words for it.
+--- What ends a process, and the words for it.  A sanitizer handles SIGSEGV, and
+--- exits.
+local SEGV <const> = tree.sanitizers == "" and "was killed by SIGSEGV"
+  or tree.sanitizers == "thread" and "exited with status 66"
+  or "exited with status 1"
 local ENDS <const> = {
   { "os.execute('kill -SEGV ' .. " .. PID .. ") " .. SPIN,
-    "the worker process was killed by SIGSEGV" },
+    "the worker process " .. SEGV },
   { "os.execute('kill -KILL ' .. " .. PID .. ") " .. SPIN,
     "the worker process was killed by SIGKILL" },
   { "os.exit(3)", "the worker process exited with status 3" },
@@ -565,7 +569,7 @@ describe("a pool of processes", function ()
         local p <close> = parallel.pool { isolation = "process", max = 3 }
         p:map(parallel.range(1, 30), "return ...", { chunk = 1 })
         pcall(p.run, p, "os.exit(1)")
-        p:spawn("os.execute('kill -SEGV ' .. io.open '/proc/self/stat':read "
+        p:spawn("os.execute('kill -KILL ' .. io.open '/proc/self/stat':read "
                .. "'n') while true do end"):wait()
         pcall(parallel.pool, { isolation = "process", init = "error 'x'" })
         local job = p:spawn "while true do end"

@@ -40,9 +40,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/spin.h"
 #include "base/status.h"
 #include "reach/exchange.h"
 #include "reach/process.h"
@@ -58,7 +60,10 @@
 #define DIE 1.0          /* seconds from the end of the file to that of the
                             process */
 
-enum { KEPT = 4 };       /* functions that the far side keeps */
+enum {
+  KEPT = 4,                /* functions that the far side keeps */
+  LOOKS = 100              /* looks for bytes before the thread sleeps */
+};
 
 /* Where the thread waits; other threads wake it. */
 typedef struct alarm_bell {
@@ -262,6 +267,14 @@ wait_to_write (void *ud, int fd, short events)
   return (there & (POLLHUP | POLLERR)) == 0 && !k->killed;
 }
 
+static bool
+has_come (const void *ud)
+{
+  char byte;
+  return recv(((const rs_link *) ud)->process.socket, &byte, 1,
+              MSG_PEEK | MSG_DONTWAIT) >= 0;
+}
+
 /* Take the next message that comes.  RS_OK, RS_ETIMEOUT, RS_ESTOPPED,
    RS_ENOMEM, or RS_ECLOSED: the far side has ended, or has sent what is
    wrong. */
@@ -273,6 +286,10 @@ next_frame (rs_link *k, rs_frame *frame, double deadline)
     if (k->errand != NULL && !attend(k, k->errand))
       return RS_ESTOPPED;
     status = rs_frames_fill(&k->frames);
+    if (status == RS_EBUSY && k->errand != NULL && k->errand->call != NULL) {
+      rs_spin_few(has_come, k, LOOKS);
+      status = rs_frames_fill(&k->frames);
+    }
     if (status == RS_EBUSY) {
       if (rs_now() >= deadline)
         return RS_ETIMEOUT;
