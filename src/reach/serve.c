@@ -27,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -579,6 +580,7 @@ serve (void)
                     "open: %s\n", strerror(errno));
     return EXIT_FAILURE;
   }
+  prctl(PR_SET_NAME, "runspace-worker");  /* it was started as "exe" */
   rs_cond_init(&s->changed);
   if (rs_frames_init(&s->frames, RS_FRAME_WORKER, in, out) != RS_OK
       || !say_hello(s))
