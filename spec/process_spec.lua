@@ -384,8 +384,8 @@ for _, kind in ipairs(KINDS) do
   end)
 end
 
---- What ends a process, and the words for it.  A sanitizer handles SIGSEGV, and
---- exits.
+--- What ends a process, and the words for it.  A sanitizer handles SIGSEGV,
+--- and exits.
 local SEGV <const> = tree.sanitizers == "" and "was killed by SIGSEGV"
   or tree.sanitizers == "thread" and "exited with status 66"
   or "exited with status 1"

@@ -737,8 +737,8 @@ run_call (rs_link *k, errand *e)
   if (status == RS_ENOMEM)
     lose(e, rs_status_message(RS_ENOMEM));
   else if (status == RS_ESTOPPED)
-    lose(e, place != NULL ? place : "it did not come back, and its process was "
-                                    "ended");
+    lose(e, place != NULL ? place : "it did not come back, and its process "
+                                    "was ended");
   else
     lose(e, how);
   free(place);
