@@ -296,7 +296,8 @@ rs_console_resume (void)
   leave(state);
 }
 
-/* Drop the status and the kept lines in a child: they are the parent's. */
+/* Drop the status and the kept lines in a child: they are the parent's, as is
+   the other process that gets its lines. */
 static void
 begin_child (void)
 {
@@ -306,6 +307,7 @@ begin_child (void)
   kept_bytes = 0;
   status[0] = '\0';
   held = paused = false;
+  redirected = NULL;
 }
 
 RS_IN_CHILD(begin_child)

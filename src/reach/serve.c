@@ -32,6 +32,7 @@
 
 #include "base/clock.h"
 #include "base/console.h"
+#include "base/fork.h"
 #include "base/spin.h"
 #include "base/status.h"
 #include "base/timer.h"
@@ -73,6 +74,7 @@ typedef struct server {
   rs_frames frames;        /* read by the reader alone */
   rs_pool_options options; /* constant once OPEN was read, as 'worker' */
   unsigned worker;
+  unsigned born;           /* generation of the process: fork.h; constant */
   rs_state *state;         /* the runner's */
   struct { rs_message *function; uint64_t number; } kept[FUNCTIONS];
   rs_message *values;      /* VALUES that came, or NULL; the reader's */
@@ -192,8 +194,10 @@ static void
 on_record (rs_call *call, rs_stream_record *record)
 {
   const served *const c = served_of(call);
-  rs_record_write(begin(&one), &record->info, c->ahead);
-  end(&one, RS_FRAME_RECORD, c->number, record->info.values);
+  if (!rs_fork_is_foreign(one.born)) {
+    rs_record_write(begin(&one), &record->info, c->ahead);
+    end(&one, RS_FRAME_RECORD, c->number, record->info.values);
+  }
   rs_stream_record_unref(record);
 }
 
@@ -201,7 +205,7 @@ static bool
 is_ready (rs_call *call)
 {
   (void) call;
-  return true;
+  return !rs_fork_is_foreign(one.born);
 }
 
 static const char *
@@ -320,6 +324,9 @@ serve_call (server *s, served *c)
 {
   s->state->ahead = c->ahead;
   rs_call_run(s->state, NULL, &c->call, &sink);
+  if (rs_fork_is_foreign(s->born))  /* has the job forked, and is this the
+                                       child, with its only thread? */
+    pthread_exit(NULL);
   rs_result_write(begin(s), &c->call, rs_state_spent(s->state),
                   rs_state_bytes(s->state));
   end(s, RS_FRAME_RESULT, c->number, c->call.result);
@@ -581,6 +588,7 @@ serve (void)
     return EXIT_FAILURE;
   }
   prctl(PR_SET_NAME, "runspace-worker");  /* it was started as "exe" */
+  s->born = rs_fork_now();
   rs_cond_init(&s->changed);
   if (rs_frames_init(&s->frames, RS_FRAME_WORKER, in, out) != RS_OK
       || !say_hello(s))
