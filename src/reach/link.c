@@ -511,11 +511,24 @@ has_died (const rs_link *k)
   return poll(fds, 2, 0) > 0;
 }
 
+/* True when the function will be sent again, as far as is known: it is worth
+   keeping. */
+static bool
+comes_again (const rs_call *call)
+{
+  return call->keep || call->chunk != NULL;
+}
+
 /* Queue the function, unless the far side keeps it.  '*number' becomes what it
    has it under. */
 static int
 send_function (rs_link *k, const rs_call *call, uint64_t *number)
 {
+  if (!comes_again(call)) {
+    *number = ++k->functions;
+    return rs_frames_put_message(&k->frames, RS_FRAME_FUNCTION, *number,
+                                 call->function);
+  }
   for (int i = 0; i < KEPT; i++)
     if (k->kept[i].function == call->function) {
       *number = k->kept[i].number;
@@ -553,6 +566,8 @@ send_call (rs_link *k, const rs_call *call, const char *name)
   if (status == RS_OK)
     status = k->payload.failed ? RS_ENOMEM
            : rs_frames_put(&k->frames, RS_FRAME_CALL, k->calls, &part, 1);
+  if (status == RS_OK && !comes_again(call))
+    status = rs_frames_put(&k->frames, RS_FRAME_FORGET, number, NULL, 0);
   if (status == RS_OK)
     status = rs_frames_flush(&k->frames);
   k->sending = false;

@@ -517,8 +517,12 @@ read_all (server *s)
       ;
     if (status == RS_EBUSY)
       continue;
-    if (status != RS_OK && s->frames.error[0] == '\0')
+    if (status == RS_ECLOSED && s->frames.error[0] == '\0')
       leave(0);  /* the host is gone, or has left */
+    if (status == RS_ENOMEM) {
+      fprintf(stderr, "runspace --worker: not enough memory for what came\n");
+      leave(1);
+    }
     if (status != RS_OK) {
       fprintf(stderr, "runspace --worker: what came is no frame: %s\n",
               s->frames.error);
