@@ -4,7 +4,7 @@
  * refused, and closes the link; a worker that lies does no more harm.
  *
  * The program is its own worker: started with --worker it says hello, and
- * answers a call with the lie that the environment names.
+ * answers a call with the lie that the environment names; or serves.
  */
 #include <errno.h>
 #include <sys/socket.h>
@@ -566,12 +566,54 @@ check_opening (void)
   lua_close(L);
 }
 
+/* A program that serves is its own worker. */
+static void
+check_own (void)
+{
+  const rs_pool_options o = {
+    .min = 2, .max = 2, .isolation = RS_ISOLATION_PROCESS
+  };
+  enum { JOBS = 40 };
+  rs_job *jobs[JOBS];
+  rs_pool *pool = NULL;
+  rs_pool_info info;
+  rs_error err;
+  lua_State *const L = luaL_newstate();
+  REQUIRE(L != NULL);
+  luaL_openlibs(L);
+  unsetenv("FRAME_CHECK_LIE");
+  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+  for (int i = 0; i < JOBS; i++) {
+    lua_pushliteral(L, "local x = ... "
+                       "return x * x, io.open '/proc/self/comm':read 'l'");
+    lua_pushinteger(L, i);
+    REQUIRE(rs_submit(pool, L, 1, NULL, &jobs[i], &err) == RS_OK);
+  }
+  for (int i = 0; i < JOBS; i++) {
+    int n;
+    CHECK(rs_job_wait(jobs[i], L, RS_FOREVER) == RS_OK);
+    CHECK(rs_job_push(jobs[i], L, &n) == RS_OK && n == 2);
+    CHECK(lua_tointeger(L, -2) == (lua_Integer) i * i);
+    CHECK(strcmp(lua_tostring(L, -1), "runspace-worker") == 0);
+    lua_settop(L, 0);
+    rs_job_unref(jobs[i]);
+  }
+  rs_pool_info_get(pool, &info);
+  CHECK(info.ended[RS_JOB_COMPLETED] == JOBS && info.bytes > 0);
+  CHECK(rs_pool_close(pool, RS_FOREVER) == RS_OK);
+  rs_pool_unref(pool);
+  lua_close(L);
+}
+
 int
 main (int argc, char **argv)
 {
   const char *const lie = getenv("FRAME_CHECK_LIE");
   if (argc == 2 && strcmp(argv[1], "--worker") == 0 && lie != NULL)
     return serve(lie);
+  const int served = rs_worker_main(argc, argv);
+  if (served >= 0)
+    return served;
   rs_message *const small = make_message(100);
   rs_message *const large = make_message(1000 * 1000);
   const stream s = record(small, large);
@@ -586,5 +628,6 @@ main (int argc, char **argv)
   rs_message_unref(large);
   check_lies();
   check_opening();
+  check_own();
   return report();
 }

@@ -457,7 +457,7 @@ describe("a job in a process", function ()
       { "return string", "result 1: cannot transfer a library to another "
         .. "process" },
       { "return _G", "result 1: cannot transfer the globals to another" },
-      { "return setmetatable({}, { __gc = print })", "metatable has '__gc' to "
+      { "return setmetatable({}, { __gc = type })", "metatable has '__gc' to "
         .. "another process" },
       { "parallel.task.emit('x', print)", "x: cannot transfer a function" },
     } do

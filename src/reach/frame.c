@@ -23,6 +23,8 @@
 enum {
   ROOM = 2 * RS_FRAME_BYTES,  /* bytes that are read ahead */
   DIRECT = 32768,           /* a message from this size on is not queued */
+  FRAME_REST = 4096,        /* bytes of a frame that are worth a part of their
+                               own in a read */
   AT_ONCE = 16,             /* frames that are written together */
   SMALL = 16384             /* a message up to this size is copied, so that the
                                memory of the body serves the next one */
@@ -125,20 +127,43 @@ make_room (rs_frames *f)
   return ROOM - f->end;
 }
 
+/* Tell where the next bytes go: the rest of a frame of a long message to where
+   it belongs, and the head behind it to the room; or all to the room.  Returns
+   how many parts there are. */
+static int
+choose_parts (rs_frames *f, size_t room, struct iovec parts[2])
+{
+  const bool direct = f->within && f->is_long && f->end == 0
+                   && f->left >= FRAME_REST;
+  unsigned char *const to = direct ? rs_buf_room(&f->body, f->left) : NULL;
+  parts[0] = (struct iovec) { f->room + f->end, room };
+  if (to == NULL)
+    return 1;
+  parts[1] = (struct iovec) { f->room, RS_FRAME_HEAD };
+  parts[0] = (struct iovec) { to, f->left };
+  return 2;
+}
+
 int
 rs_frames_fill (rs_frames *f)
 {
+  struct iovec parts[2];
   const size_t room = f->broken ? 0 : make_room(f);
   ssize_t n;
   if (f->broken)
     return RS_ECLOSED;
   if (room == 0)
     return RS_OK;
+  const int used = choose_parts(f, room, parts);
   do
-    n = read(f->in, f->room + f->end, room);
+    n = readv(f->in, parts, used);
   while (n < 0 && errno == EINTR && f->wait == NULL);
   if (n > 0) {
-    f->end += (size_t) n;
+    const size_t got = (size_t) n;
+    const size_t direct = used == 1 ? 0 : got < f->left ? got : f->left;
+    f->body.size += direct;
+    f->left -= direct;
+    f->end += got - direct;
     return RS_OK;
   }
   if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
