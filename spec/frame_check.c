@@ -7,6 +7,7 @@
  * answers a call with the lie that the environment names; or serves.
  */
 #include <errno.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -525,6 +526,37 @@ check_lies (void)
   lua_close(L);
 }
 
+/* Where the program ignores SIGCHLD, the system reaps its children: that one
+   has ended is all that is known then. */
+static void
+check_ignored (void)
+{
+  const rs_pool_options o = {
+    .min = 1, .max = 1, .isolation = RS_ISOLATION_PROCESS,
+    .runspace = "/proc/self/exe"
+  };
+  rs_pool *pool = NULL;
+  rs_job *job = NULL;
+  rs_job_info info;
+  rs_error err;
+  lua_State *const L = luaL_newstate();
+  REQUIRE(L != NULL);
+  signal(SIGCHLD, SIG_IGN);
+  setenv("FRAME_CHECK_LIE", "close", 1);
+  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+  lua_pushliteral(L, "return 1");
+  REQUIRE(rs_submit(pool, L, 0, NULL, &job, &err) == RS_OK);
+  CHECK(rs_job_wait(job, L, RS_FOREVER) == RS_OK);
+  rs_job_info_get(job, &info);
+  CHECK(info.state == RS_JOB_LOST && info.failure != NULL
+        && strcmp(info.failure, "the worker process has ended") == 0);
+  rs_job_unref(job);
+  CHECK(rs_pool_close(pool, RS_FOREVER) == RS_OK);
+  rs_pool_unref(pool);
+  signal(SIGCHLD, SIG_DFL);
+  lua_close(L);
+}
+
 static int
 open_module (lua_State *L)
 {
@@ -627,6 +659,7 @@ main (int argc, char **argv)
   rs_message_unref(small);
   rs_message_unref(large);
   check_lies();
+  check_ignored();
   check_opening();
   check_own();
   return report();
