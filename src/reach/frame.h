@@ -51,8 +51,7 @@ enum {
 };
 
 /* Most bytes of a message.  A string of 2 GiB goes through. */
-#define RS_FRAME_MOST (sizeof(size_t) > 4 ? (size_t) 1 << 32 \
-                                          : (size_t) 1 << 30)
+#define RS_FRAME_MOST ((size_t) 1 << (sizeof(size_t) > 4 ? 32 : 30))
 
 typedef enum rs_frame_type {
   RS_FRAME_OPEN = 1,        /* to the worker */
