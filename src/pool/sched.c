@@ -15,9 +15,9 @@
  * that sleeps, the watch, wakes up by itself once a millisecond meanwhile, and
  * works if something is queued: so a job that takes long holds up those behind
  * it for a millisecond at most.  The watch is a worker that goes to sleep
- * while another one is awake.  The last one sets no timer: on a virtual machine
- * the timer makes a short sleep several times as long, and a round trip beside
- * other programs is two short sleeps.
+ * while another one is awake.  The last one sets no timer: on a virtual
+ * machine the timer makes a short sleep several times as long, and a round
+ * trip beside other programs is two short sleeps.
  */
 #include "pool/sched.h"
 
