@@ -598,7 +598,17 @@ typedef struct rs_pool_options {
   int isolation;          /* RS_ISOLATION_ */
   const char *runspace;   /* lent: the program of the child processes; NULL:
                              this one, if it calls 'rs_worker_main', or else
-                             the installed 'runspace', or the one in PATH */
+                             the installed 'runspace', or the one in PATH.
+                             With 'hosts' the program there; NULL: the
+                             'runspace' in PATH */
+  /* Words, ended by NULL; lent.  NULL: none. */
+  const char *const *command;  /* starts a worker: what it runs, at last, is
+                             'runspace --worker' */
+  const char *const *hosts;  /* where workers are, reached by ssh: "name",
+                             "user@name", or "name:N", for N workers at
+                             most */
+  const char *const *ssh;    /* the words before the name of a host; default
+                             "ssh" */
 } rs_pool_options;
 
 /*
@@ -610,6 +620,13 @@ typedef struct rs_pool_options {
  * With RS_ISOLATION_PROCESS all of the first workers are waited for.  What
  * only this process has cannot be in the initial state then: C functions that
  * open modules (RS_EREFUSED), and light userdata.
+ * With 'command' or 'hosts' each worker is a process behind pipes, wherever it
+ * is; the same holds, but that the pool is open when one worker is, and
+ * 'failure' of its rs_pool_info tells of the others.  'max' is as many workers
+ * as 'hosts' name by default, where a name without a number stands for one,
+ * and 'min' is 'max'.  ssh gets options behind the words of 'ssh', so that
+ * those count: -T, BatchMode=yes, ConnectTimeout=10, ServerAliveInterval=10,
+ * ServerAliveCountMax=3.
  * RS_OK, RS_EINVAL, RS_ENOMEM, RS_EREFUSED, RS_EFAILED (seeding raised, or a
  * process could not be started) or RS_ETHREAD.  Any thread.
  */

@@ -38,7 +38,12 @@ local math, next, package, type = math, next, package, type
 ---@field isolation? "thread"|"process"  where the runspaces are; default
 ---       "thread"
 ---@field runspace? string  the program of the processes; default, the one that
----       runs, or the installed `runspace`
+---       runs, or the installed `runspace`; or that on `hosts`
+---@field command? string[]  the words of a command that starts a worker, in
+---       the place of a thread: what it runs, at last, is `runspace --worker`
+---@field hosts? string[]  where the workers are, reached by ssh: "web1",
+---       "admin@web1", or "web1:8", for 8 workers
+---@field ssh? string[]  the words before a host's name; default {"ssh"}
 
 ---@type table<string, true>
 local LIBRARIES <const> = {

@@ -352,11 +352,39 @@ static void
 check_isolation (lua_State *L, const rs_pool_options *o)
 {
   rs_sandbox sandbox;
-  if (o->isolation == RS_ISOLATION_PROCESS && rs_sandbox_get(L, &sandbox)
+  const char *const what = o->command != NULL ? "command"
+                         : o->hosts != NULL ? "hosts"
+                         : o->isolation == RS_ISOLATION_PROCESS
+                         ? "isolation = \"process\"" : NULL;
+  if (what != NULL && rs_sandbox_get(L, &sandbox)
       && (sandbox.forbid & RS_FORBID_PROGRAMS) != 0)
-    rs_handle_error(L, "isolation = \"process\" starts programs, which the "
+    rs_handle_error(L, "%s starts programs, which the "
                        "sandbox of this runspace forbids: give the initial "
-                       "state sandbox = {programs = true}");
+                       "state sandbox = {programs = true}", what);
+}
+
+/* [-0, +2, v]  Read the words at the field 'name' of the table at 1, which
+   anchors them.  NULL: there are none. */
+static const char *const *
+read_words (lua_State *L, const char *name)
+{
+  const char **words = NULL;
+  if (lua_getfield(L, 1, name) == LUA_TNIL) {
+    lua_pushnil(L);
+    return NULL;
+  }
+  const int list = lua_gettop(L);
+  luaL_checktype(L, list, LUA_TTABLE);
+  const size_t n = (size_t) lua_rawlen(L, list);
+  words = lua_newuserdatauv(L, (n + 1) * sizeof *words, 0);
+  for (size_t i = 0; i < n; i++) {
+    if (lua_rawgeti(L, list, (lua_Integer) i + 1) != LUA_TSTRING)
+      rs_handle_error(L, "%s has a word that is no string", name);
+    words[i] = lua_tostring(L, -1);
+    lua_pop(L, 1);
+  }
+  words[n] = NULL;
+  return words;
 }
 
 int
@@ -382,6 +410,9 @@ rs_lua_pool (lua_State *L)
   o.isolation = luaL_checkoption(L, lua_gettop(L), "thread", isolations);
   lua_getfield(L, 1, "runspace");  /* the options anchor it */
   o.runspace = luaL_optstring(L, -1, NULL);
+  o.command = read_words(L, "command");
+  o.hosts = read_words(L, "hosts");
+  o.ssh = read_words(L, "ssh");
   check_isolation(L, &o);
   lua_getfield(L, 1, "reset");
   o.reset = luaL_checkoption(L, lua_gettop(L), "globals", resets);

@@ -197,10 +197,25 @@ pass_greeting (rs_frames *f)
     if (f->noise == RS_FRAME_NOISE)
       return rs_frames_refuse(f, "no greeting came in the first %d bytes",
                               RS_FRAME_NOISE);
+    f->seen[f->noise % sizeof f->seen] = (char) f->room[f->at];
     f->at++;
     f->noise++;
   }
   return RS_EBUSY;
+}
+
+void
+rs_frames_noise (const rs_frames *f, char *text, size_t size)
+{
+  size_t n = 0;
+  const size_t ring = f->noise < sizeof f->seen ? f->noise : sizeof f->seen;
+  const size_t rest = f->greeted ? 0 : f->end - f->at;
+  const size_t skip = ring + rest < size ? 0 : ring + rest - (size - 1);
+  for (size_t i = skip; i < ring; i++)
+    text[n++] = f->seen[(f->noise - ring + i) % sizeof f->seen];
+  for (size_t i = skip > ring ? skip - ring : 0; i < rest; i++)
+    text[n++] = (char) f->room[f->at + i];
+  text[n] = '\0';
 }
 
 /* Read the head of the next frame.  RS_OK, RS_EBUSY or RS_ECLOSED. */

@@ -106,6 +106,7 @@ typedef struct rs_frames {
   size_t at, end;           /* of these bytes */
   bool greeted;             /* the greeting is behind us */
   size_t noise;             /* bytes that came in front of it */
+  char seen[256];           /* the last of these bytes, in a ring */
   size_t left;              /* bytes of the frame that have not come */
   rs_frame_type type;       /* of the frame, and of the long message */
   rs_frame_type long_type;
@@ -143,6 +144,10 @@ int rs_frames_take (rs_frames *f, rs_frame *out);
    Returns RS_ECLOSED. */
 int rs_frames_refuse (rs_frames *f, const char *format, ...)
   __attribute__ ((format (printf, 2, 3)));
+
+/* Copy the last bytes that came in front of a greeting, or instead of one, and
+   end them by a zero. */
+void rs_frames_noise (const rs_frames *f, char *text, size_t size);
 
 /* The name of a type, in capitals; static storage. */
 const char *rs_frame_name (unsigned type);

@@ -33,6 +33,7 @@
 #include "reach/link.h"
 
 #include <errno.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -46,7 +47,9 @@
 #include "base/clock.h"
 #include "base/spin.h"
 #include "base/status.h"
+#include "reach/command.h"
 #include "reach/exchange.h"
+#include "reach/hosts.h"
 #include "reach/process.h"
 
 #define GREET 30.0       /* seconds until a program is not one of ours */
@@ -59,10 +62,16 @@
 #define FINISH 1.5       /* seconds that a state has to close */
 #define DIE 1.0          /* seconds from the end of the file to that of the
                             process */
+#define PATIENCE 10.0    /* seconds that a host which was reached before has to
+                            come back */
+#define AGAIN 0.4        /* seconds until a server of ssh is tried again that
+                            refused one more connection; more each time */
 
 enum {
   KEPT = 4,                /* functions that the far side keeps */
-  LOOKS = 100              /* looks for bytes before the thread sleeps */
+  LOOKS = 100,             /* looks for bytes before the thread sleeps */
+  TRIES = 8,               /* at a server of ssh that refuses one more */
+  NO_SSH = 255             /* status of an ssh without connection */
 };
 
 /* Where the thread waits; other threads wake it. */
@@ -85,6 +94,11 @@ typedef struct rs_link {
   rs_runner base;
   rs_state_options options;  /* constant */
   rs_process process;
+  rs_hosts *hosts;         /* lent; NULL: the process is a child that is
+                              started directly */
+  const rs_host *host;     /* that was taken, or NULL */
+  char name[120];          /* of the worker, in messages; "": none */
+  rs_errors errors;        /* of a command; its name is 'name' */
   rs_frames frames;
   bool open;               /* the process runs, and its state is there */
   bool spent;              /* the state, or the process, is to be replaced */
@@ -216,7 +230,8 @@ attend (rs_link *k, errand *e)
     e->kill_at = rs_now() + KILL;
   if (rs_now() >= e->kill_at && !k->killed) {
     k->killed = true;
-    rs_process_kill(&k->process);
+    if (!k->process.gentle)
+      rs_process_kill(&k->process);
   }
   if (has_flags(e) && !k->sending
       && (is_set(e->call->chunk->stop) || is_set(e->call->chunk->failed))) {
@@ -227,17 +242,21 @@ attend (rs_link *k, errand *e)
   return true;
 }
 
-/* Wait until 'events' are there at the socket, the process ends, somebody
-   wakes the thread, or 'deadline'.  Returns what is there at the socket; 0:
-   look again, or the process has ended. */
+/* Wait until 'events' are there at the link, the process ends, somebody wakes
+   the thread, or 'deadline'.  Returns what is there at the link; 0: look
+   again, or the process has ended. */
 static short
 await (rs_link *k, short events, double deadline)
 {
   const errand *const e = k->errand;
+  const bool writes = k->process.in != k->process.out && (events & POLLOUT);
   struct pollfd fds[] = {
-    { .fd = k->process.socket, .events = events },
+    { .fd = k->process.in,
+      .events = (short) (writes ? events & ~POLLOUT : events) },
     { .fd = k->bell->fd, .events = POLLIN },
     { .fd = k->process.end, .events = POLLIN },  /* -1: left out */
+    { .fd = k->errors.fd, .events = POLLIN },
+    { .fd = writes ? k->process.out : -1, .events = POLLOUT },
   };
   if (e != NULL && e->kill_at < deadline)
     deadline = e->kill_at;
@@ -246,16 +265,18 @@ await (rs_link *k, short events, double deadline)
   const double left = rs_remaining(deadline);
   const int ms = left == RS_FOREVER ? -1 : left < 1e6 ? (int) (left * 1e3) + 1
                                                       : 1000000000;
-  if (poll(fds, 3, ms) < 0)
+  if (poll(fds, sizeof fds / sizeof fds[0], ms) < 0)
     return 0;
   if (fds[1].revents != 0)
     bell_take(k->bell);
+  if (fds[3].revents != 0)
+    rs_errors_read(&k->errors);
   if (fds[0].revents == 0 && fds[2].revents != 0)
     return POLLHUP;  /* all that it sent was read: it is over */
-  return fds[0].revents;
+  return (short) (fds[0].revents | fds[4].revents);
 }
 
-/* rs_frames.wait: the socket takes no more for now. */
+/* rs_frames.wait: the link takes no more for now. */
 static bool
 wait_to_write (void *ud, int fd, short events)
 {
@@ -271,7 +292,7 @@ static bool
 has_come (const void *ud)
 {
   char byte;
-  return recv(((const rs_link *) ud)->process.socket, &byte, 1,
+  return recv(((const rs_link *) ud)->process.in, &byte, 1,
               MSG_PEEK | MSG_DONTWAIT) >= 0;
 }
 
@@ -285,8 +306,11 @@ next_frame (rs_link *k, rs_frame *frame, double deadline)
   while ((status = rs_frames_take(&k->frames, frame)) == RS_EBUSY) {
     if (k->errand != NULL && !attend(k, k->errand))
       return RS_ESTOPPED;
+    if (k->killed && k->process.gentle)
+      return RS_ECLOSED;
     status = rs_frames_fill(&k->frames);
-    if (status == RS_EBUSY && k->errand != NULL && k->errand->call != NULL) {
+    if (status == RS_EBUSY && k->errand != NULL && k->errand->call != NULL
+        && k->hosts == NULL) {
       rs_spin_few(has_come, k, LOOKS);
       status = rs_frames_fill(&k->frames);
     }
@@ -323,20 +347,35 @@ drop_values (rs_link *k)
 }
 
 /* The process is over, or has to be.  Writes into 'text' how it ended; what it
-   sent before, and was wrong, comes first. */
-static void
+   sent before, and was wrong, comes first.  Returns the status that it exited
+   with, or -1. */
+static int
 end_process (rs_link *k, double timeout, char *text, size_t size)
 {
   char how[120];
-  if (k->frames.error[0] != '\0')
+  const char *const colon = k->name[0] != '\0' ? ": " : "";
+  if (k->frames.error[0] != '\0' || (k->killed && k->process.gentle))
     timeout = 0;
-  rs_process_finish(&k->process, timeout, how, sizeof how);
+  rs_process_hang_up(&k->process);
+  if (k->hosts != NULL) {
+    const double deadline = rs_deadline(timeout);
+    rs_errors_drain(&k->errors, &k->process, timeout);
+    timeout = rs_remaining(deadline);
+  }
+  const int status = rs_process_finish(&k->process, timeout, how, sizeof how);
   if (k->frames.error[0] != '\0')
-    snprintf(text, size, "the worker process sent what it may not: %s",
-             k->frames.error);
+    snprintf(text, size, "%s%sthe worker process sent what it may not: %.200s",
+             k->name, colon, k->frames.error);
+  else if (!k->killed && status == NO_SSH && k->host->ssh)
+    snprintf(text, size, "%s: connection closed", k->name);
   else
-    snprintf(text, size, "the worker process %s",
+    snprintf(text, size, "%s%sthe worker process %s", k->name, colon,
              k->killed ? "did not stop, and was killed" : how);
+  rs_errors_close(&k->errors);
+  if (k->open && k->hosts != NULL) {
+    rs_hosts_leave(k->hosts, k->host);
+    k->host = NULL;
+  }
   rs_frames_fini(&k->frames);
   drop_values(k);
   for (int i = 0; i < KEPT; i++) {
@@ -344,6 +383,7 @@ end_process (rs_link *k, double timeout, char *text, size_t size)
     k->kept[i].function = NULL;
   }
   k->open = k->killed = k->sending = false;
+  return status;
 }
 
 /* ----------------------------------------------------------------- opening */
@@ -378,7 +418,9 @@ read_failed (const rs_frame *frame, rs_error *err)
   return known;
 }
 
-/* What comes until the state is there: HELLO, OUTPUT, READY or FAILED. */
+/* What comes until the state is there: HELLO, OUTPUT, READY or FAILED.  A
+   command gets OPEN when its worker is there, since what else reads its
+   standard input would take that. */
 static int
 greet (rs_link *k, rs_error *err)
 {
@@ -396,6 +438,9 @@ greet (rs_link *k, rs_error *err)
       if (rs_hello_check(&c, err) != RS_OK)
         return RS_EFAILED;
       hello = true;
+      rs_errors_show(&k->errors);
+      if (k->hosts != NULL && send_open(k) == RS_ENOMEM)
+        return RS_ENOMEM;
     }
     else if (frame.type == RS_FRAME_OUTPUT && hello)
       print(&frame);
@@ -411,18 +456,68 @@ greet (rs_link *k, rs_error *err)
   }
 }
 
+/* Start the process.  RS_OK or RS_EFAILED. */
+static int
+launch (rs_link *k, rs_error *err)
+{
+  if (k->hosts == NULL)
+    return rs_process_start(&k->process, k->options.options->runspace, err);
+  return rs_command_start(&k->process, k->host->words, &k->errors, err);
+}
+
+/* What the far side said instead of a greeting, in one line; "": nothing. */
+static void
+read_noise (rs_link *k, char *text, size_t size)
+{
+  const size_t n = k->errors.held.size < size - 1 ? k->errors.held.size
+                                                  : size - 1;
+  rs_frames_noise(&k->frames, text, size);
+  if (n > 0) {
+    memcpy(text, k->errors.held.data + k->errors.held.size - n, n);
+    text[n] = '\0';
+    for (size_t i = 0; i < n; i++)
+      if (text[i] == '\0')
+        text[i] = '?';
+  }
+  rs_text_last(text, size - 1);
+}
+
+/* Fail, since no greeting has come.  'how' tells how the process ended. */
+static int
+fail_to_greet (const rs_link *k, int reason, int exit, const char *how,
+               const char *noise, rs_error *err)
+{
+  const char *const program = k->options.options->runspace;
+  const char *const silent = "it says nothing";
+  if (k->hosts == NULL)
+    return rs_fail(err, RS_EFAILED, "no runspace came up as a worker process%s"
+                                    "%.100s: %.250s",
+                   program != NULL ? " from " : "",
+                   program != NULL ? program : "",
+                   reason == RS_ETIMEOUT ? silent : how);
+  how += strlen(k->name) + 2;  /* it begins with the name */
+  if (k->host->ssh && exit == NO_SSH)
+    return rs_fail(err, RS_EFAILED, "%s: no connection: %.250s", k->name,
+                   noise[0] != '\0' ? noise : how);
+  if (reason == RS_ETIMEOUT)
+    return rs_fail(err, RS_EFAILED, "%s: no runspace there: no greeting in "
+                                    "%g s; %.250s", k->name, GREET,
+                   noise[0] != '\0' ? noise : silent);
+  return rs_fail(err, RS_EFAILED, "%s: no runspace there: %.250s", k->name,
+                 noise[0] != '\0' ? noise : how);
+}
+
 /* Start a process, and open its state.  The errand says what stops that.
    RS_OK, RS_ENOMEM, RS_EFAILED or RS_ESTOPPED. */
 static int
-start (rs_link *k, errand *e, rs_error *err)
+start_one (rs_link *k, errand *e, rs_error *err)
 {
-  char text[300];
-  int status = rs_process_start(&k->process, k->options.options->runspace,
-                                err);
+  char text[400], noise[256] = "";
+  int status = launch(k, err);
   if (status != RS_OK)
     return status;
-  status = rs_frames_init(&k->frames, RS_FRAME_HOST, k->process.socket,
-                          k->process.socket);
+  status = rs_frames_init(&k->frames, RS_FRAME_HOST, k->process.in,
+                          k->process.out);
   k->frames.forbidden = RS_MESSAGE_LIVE;
   k->frames.wait = wait_to_write;
   k->frames.ud = k;
@@ -430,7 +525,7 @@ start (rs_link *k, errand *e, rs_error *err)
   k->functions = 0;
   k->errand = e;
   err->status = RS_OK;
-  if (status == RS_OK)
+  if (status == RS_OK && k->hosts == NULL)
     status = send_open(k);
   if (status == RS_OK || status == RS_ECLOSED)
     status = greet(k, err);  /* it may have said why it ended */
@@ -440,7 +535,14 @@ start (rs_link *k, errand *e, rs_error *err)
     return RS_OK;
   }
   const bool greeted = k->frames.greeted;
-  end_process(k, status == RS_ECLOSED ? DIE : 0, text, sizeof text);
+  if (!greeted && k->hosts != NULL && status == RS_ECLOSED) {
+    rs_process_hang_up(&k->process);
+    rs_errors_drain(&k->errors, &k->process, DIE);
+  }
+  if (!greeted)
+    read_noise(k, noise, sizeof noise);
+  const int exit = end_process(k, status == RS_ECLOSED ? DIE : 0, text,
+                               sizeof text);
   if (status == RS_ESTOPPED)
     return rs_fail(err, RS_ESTOPPED, "%s",
                    rs_reason_text(RS_REASON_CLOSED));
@@ -449,13 +551,97 @@ start (rs_link *k, errand *e, rs_error *err)
   if (err->status != RS_OK)
     return err->status;
   if (!greeted)
-    return rs_fail(err, RS_EFAILED, "no runspace came up as a worker process%s"
-                                    "%.100s: %.250s",
-                   k->options.options->runspace != NULL ? " from " : "",
-                   k->options.options->runspace != NULL
-                   ? k->options.options->runspace : "",
-                   status == RS_ETIMEOUT ? "it says nothing" : text);
+    return fail_to_greet(k, status, exit, text, noise, err);
   return rs_fail(err, RS_EFAILED, "%s before its runspace was there", text);
+}
+
+/* Wait.  False when the state that is being opened is not wanted any more. */
+static bool
+pause_link (rs_link *k, errand *e, double seconds)
+{
+  const double deadline = rs_deadline(seconds);
+  bool wanted;
+  while ((wanted = attend(k, e)) && rs_now() < deadline)
+    await(k, 0, deadline);
+  return wanted;
+}
+
+/* True when a server of ssh has refused one more connection for now. */
+static bool
+is_busy (const rs_link *k, const rs_error *err)
+{
+  return k->host->ssh && strstr(err->text, ": no connection: ") != NULL
+      && (strstr(err->text, "_exchange_identification") != NULL
+          || strstr(err->text, "banner exchange") != NULL);
+}
+
+/* Put the name of the host in front of a text that has none. */
+static void
+add_name (const rs_link *k, rs_error *err)
+{
+  char text[sizeof err->text];
+  const size_t n = strlen(k->name);
+  if (strncmp(err->text, k->name, n) == 0 && err->text[n] == ':')
+    return;
+  snprintf(text, sizeof text, "%s", err->text);
+  rs_fail(err, err->status, "%s: %.500s", k->name, text);
+}
+
+/* Start a process at the host that was taken.  As 'start_one'. */
+static int
+start_there (rs_link *k, errand *e, rs_error *err)
+{
+  int status = RS_EFAILED;
+  bool busy = true;
+  if (k->host->ssh)
+    snprintf(k->name, sizeof k->name, "%.100s", k->host->name);
+  else
+    snprintf(k->name, sizeof k->name, "%.100s %u", k->host->name,
+             k->base.worker);
+  for (int i = 0; i < TRIES && busy; i++) {
+    /* The moment that the refusal came at is chance enough. */
+    if (i > 0 && !pause_link(k, e, AGAIN * i * (0.5 + fmod(rs_now() * 1e3,
+                                                           1))))
+      return rs_fail(err, RS_ESTOPPED, "%s",
+                     rs_reason_text(RS_REASON_CLOSED));
+    status = start_one(k, e, err);
+    busy = status == RS_EFAILED && is_busy(k, err);
+  }
+  if (status == RS_EFAILED)
+    add_name(k, err);
+  return status;
+}
+
+/* Start a process at one of the hosts.  As 'start_one'. */
+static int
+start_somewhere (rs_link *k, errand *e, rs_error *err)
+{
+  const double patience = rs_now() + PATIENCE;
+  for (;;) {
+    double seconds;
+    int status = rs_hosts_take(k->hosts, patience, &k->host, &seconds, err);
+    if (status == RS_EFAILED)
+      return status;
+    if (status == RS_EBUSY && pause_link(k, e, seconds))
+      continue;
+    if (status == RS_EBUSY)
+      return rs_fail(err, RS_ESTOPPED, "%s", rs_reason_text(RS_REASON_CLOSED));
+    status = start_there(k, e, err);
+    const bool failed = status == RS_EFAILED;
+    rs_hosts_tell(k->hosts, k->host, status == RS_OK ? NULL : err->text,
+                  status != RS_OK && !failed);
+    if (status != RS_OK)
+      k->host = NULL;
+    if (!failed)
+      return status;
+  }
+}
+
+/* Start a process, and open its state.  As 'start_one'. */
+static int
+start (rs_link *k, errand *e, rs_error *err)
+{
+  return k->hosts == NULL ? start_one(k, e, err) : start_somewhere(k, e, err);
 }
 
 static void close_link (rs_runner *runner);
@@ -469,11 +655,14 @@ open_link (const rs_state_options *options, rs_runner **out, rs_error *err)
   if (k == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
   k->base = (rs_runner) {
-    .kind = &rs_process_kind, .cancel = options->cancel,
-    .worker = options->worker
+    .kind = options->shared != NULL ? &rs_command_kind : &rs_process_kind,
+    .cancel = options->cancel, .worker = options->worker
   };
   k->options = *options;
-  k->process = (rs_process) { .end = -1, .socket = -1 };
+  k->hosts = options->shared;
+  k->process = (rs_process) RS_NO_PROCESS;
+  k->errors = (rs_errors) RS_NO_ERRORS;
+  k->errors.name = k->name;
   k->payload = (rs_buf) RS_BUF_INIT;
   k->bell = bell_new();
   if (k->bell == NULL) {
@@ -505,7 +694,7 @@ static bool
 has_died (const rs_link *k)
 {
   struct pollfd fds[] = {
-    { .fd = k->process.socket, .events = POLLRDHUP },
+    { .fd = k->process.in, .events = POLLRDHUP },
     { .fd = k->process.end, .events = POLLIN },
   };
   return poll(fds, 2, 0) > 0;
@@ -689,7 +878,7 @@ static int
 deliver (rs_link *k, errand *e, rs_error *err)
 {
   int status = RS_ECLOSED;
-  char text[300];
+  char text[400];
   for (int i = 0; i < 2 && status == RS_ECLOSED && !k->killed; i++) {
     if (k->open && has_died(k))
       end_process(k, DIE, text, sizeof text);
@@ -726,7 +915,7 @@ static void
 run_call (rs_link *k, errand *e)
 {
   rs_error err = { .status = RS_OK };
-  char how[300], *place = NULL;
+  char how[400], *place = NULL;
   int status = deliver(k, e, &err);
   if (status == RS_ESTOPPED)  /* before it began */
     e->call->state = RS_JOB_CANCELLED;
@@ -742,6 +931,8 @@ run_call (rs_link *k, errand *e)
   k->errand = e;
   status = receive(k, e, &place);
   k->errand = NULL;
+  if (k->errors.fd >= 0)
+    rs_errors_read(&k->errors);
   if (status == RS_EDONE) {
     if (e->call->chunk != NULL && e->call->state != RS_JOB_FAILED)
       count_failures(e->call);
@@ -817,7 +1008,7 @@ trim (rs_runner *runner, bool chunk)
 static void
 rest (rs_runner *runner)
 {
-  (void) runner;
+  rs_errors_read(&own(runner)->errors);
 }
 
 static size_t
@@ -849,12 +1040,13 @@ static void
 close_link (rs_runner *runner)
 {
   rs_link *const k = own(runner);
-  char text[300];
+  char text[400];
   if (k->open) {
     say_goodbye(k);
     end_process(k, DIE / 4, text, sizeof text);
   }
   rs_buf_fini(&k->payload);
+  rs_errors_close(&k->errors);
   if (k->bell != NULL)
     bell_unref(k->bell);
   free(k);
@@ -862,6 +1054,42 @@ close_link (rs_runner *runner)
 
 const rs_runner_kind rs_process_kind = {
   .forbidden = RS_MESSAGE_LOCAL,
+  .open = open_link,
+  .run = run,
+  .spent = spent,
+  .trim = trim,
+  .rest = rest,
+  .bytes = bytes,
+  .close = close_link,
+};
+
+static int
+prepare (const rs_pool_options *options, void **shared, rs_error *err)
+{
+  rs_hosts *hosts = NULL;
+  const int status = rs_hosts_new(options, &hosts, err);
+  *shared = hosts;
+  return status;
+}
+
+static void
+trouble (void *shared, char *text, size_t size)
+{
+  rs_hosts_trouble(shared, text, size);
+}
+
+static void
+dismiss (void *shared)
+{
+  rs_hosts_free(shared);
+}
+
+const rs_runner_kind rs_command_kind = {
+  .forbidden = RS_MESSAGE_LOCAL,
+  .partial = true,
+  .prepare = prepare,
+  .trouble = trouble,
+  .dismiss = dismiss,
   .open = open_link,
   .run = run,
   .spent = spent,

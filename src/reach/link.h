@@ -16,4 +16,9 @@
    which program that is ('runspace'). */
 extern const rs_runner_kind rs_process_kind;
 
+/* The kind of a runner that a command brings up, here or on another host:
+   'command' or 'hosts' of the pool's options.  All of a pool share an
+   'rs_hosts'. */
+extern const rs_runner_kind rs_command_kind;
+
 #endif

@@ -18,12 +18,14 @@ rs_pool_start (const rs_pool_options *options, rs_pool **out, rs_error *err)
   const rs_pool_options *const o = rs_check_pool_options(options, &room, err);
   if (o == NULL)
     return RS_EINVAL;
-  if (o->isolation != RS_ISOLATION_PROCESS)
+  const bool away = o->command != NULL || o->hosts != NULL;
+  if (o->isolation != RS_ISOLATION_PROCESS && !away)
     return rs_pool_start_on(&rs_state_kind, options, out, err);
   const int status = o->initial_state != NULL
                    ? rs_initial_state_check(o->initial_state, err) : RS_OK;
   return status != RS_OK ? status
-       : rs_pool_start_on(&rs_process_kind, options, out, err);
+       : rs_pool_start_on(away ? &rs_command_kind : &rs_process_kind, options,
+                          out, err);
 }
 
 /* Cleanup: drop a pool that will not open, since that failed or the thread is

@@ -30,6 +30,7 @@
 
 #define NAP 2e-3         /* seconds between two looks for an end, where there
                             is no pidfd */
+#define TERM 0.5         /* seconds from SIGTERM to SIGKILL */
 
 enum { TRIES = 20 };     /* starts of a program that is being written */
 
@@ -62,6 +63,18 @@ nap (double seconds)
   nanosleep(&t, NULL);
 }
 
+int
+rs_process_raise (int fd)
+{
+  if (fd > STDERR_FILENO)
+    return fd;
+  const int higher = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  const int code = errno;
+  close(fd);
+  errno = code;
+  return higher;
+}
+
 /* Make two sockets above the standard files.  0, or an error number. */
 static int
 make_sockets (int fds[2])
@@ -69,13 +82,9 @@ make_sockets (int fds[2])
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
     return errno;
   for (int i = 0; i < 2; i++) {
-    if (fds[i] > STDERR_FILENO)
-      continue;
-    const int higher = fcntl(fds[i], F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    const int code = errno;
-    close(fds[i]);
-    fds[i] = higher;
-    if (higher < 0) {
+    fds[i] = rs_process_raise(fds[i]);
+    if (fds[i] < 0) {
+      const int code = errno;
       close(fds[1 - i]);
       return code;
     }
@@ -84,14 +93,15 @@ make_sockets (int fds[2])
   return 0;
 }
 
-/* Let the child have 'fd' as its first two files, and no other descriptor
-   beside standard error.  0, or an error number. */
+/* Let the child have 'fds' as its standard files, and no other descriptor.
+   0, or an error number. */
 static int
-set_files (posix_spawn_file_actions_t *files, int fd)
+set_files (posix_spawn_file_actions_t *files, const int fds[3])
 {
-  int code = posix_spawn_file_actions_adddup2(files, fd, STDIN_FILENO);
-  if (code == 0)
-    code = posix_spawn_file_actions_adddup2(files, fd, STDOUT_FILENO);
+  int code = 0;
+  for (int i = 0; i < 3 && code == 0; i++)
+    if (fds[i] >= 0)
+      code = posix_spawn_file_actions_adddup2(files, fds[i], i);
 #ifdef HAVE_POSIX_SPAWN_FILE_ACTIONS_ADDCLOSEFROM_NP
   if (code == 0)
     code = posix_spawn_file_actions_addclosefrom_np(files, STDERR_FILENO + 1);
@@ -103,11 +113,10 @@ set_files (posix_spawn_file_actions_t *files, int fd)
   return code;
 }
 
-/* Start the program.  0, or an error number. */
-static int
-spawn (pid_t *pid, const char *path, int fd)
+int
+rs_process_spawn (rs_process *p, const char *path, const char *const *argv,
+                  const int fds[3])
 {
-  const char *const argv[] = { "runspace", "--worker", NULL };
   posix_spawn_file_actions_t files;
   posix_spawnattr_t attributes;
   sigset_t none, all;
@@ -123,9 +132,9 @@ spawn (pid_t *pid, const char *path, int fd)
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setsigdefault(&attributes, &all);
   posix_spawnattr_setpgroup(&attributes, 0);
-  code = set_files(&files, fd);
+  code = set_files(&files, fds);
   for (int i = 0; code == 0 && i < TRIES; i++) {
-    code = posix_spawnp(pid, path, &files, &attributes,
+    code = posix_spawnp(&p->pid, path, &files, &attributes,
                         (char *const *) (uintptr_t) argv, environ);
     if (code != ETXTBSY)
       break;
@@ -134,6 +143,12 @@ spawn (pid_t *pid, const char *path, int fd)
   }
   posix_spawn_file_actions_destroy(&files);
   posix_spawnattr_destroy(&attributes);
+  if (code != 0)
+    p->pid = 0;
+#ifdef SYS_pidfd_open
+  else
+    p->end = (int) syscall(SYS_pidfd_open, p->pid, 0);  /* close-on-exec */
+#endif
   return code;
 }
 
@@ -150,17 +165,18 @@ find_program (void)
 int
 rs_process_start (rs_process *p, const char *path, rs_error *err)
 {
+  static const char *const argv[] = { "runspace", "--worker", NULL };
   int fds[2];
-  *p = (rs_process) { .end = -1, .socket = -1 };
+  *p = (rs_process) RS_NO_PROCESS;
   int code = make_sockets(fds);
   if (code != 0)
     return rs_fail(err, RS_EFAILED, "cannot make a socket for a worker "
                                     "process: %s", strerror(code));
-  code = spawn(&p->pid, path != NULL ? path : find_program(), fds[1]);
+  code = rs_process_spawn(p, path != NULL ? path : find_program(), argv,
+                          (int [3]) { fds[1], fds[1], -1 });
   close(fds[1]);
   if (code != 0) {
     close(fds[0]);
-    p->pid = 0;
     if (path != NULL)
       return rs_fail(err, RS_EFAILED, "cannot start '%.150s' as a worker "
                                       "process: %s", path, strerror(code));
@@ -169,10 +185,7 @@ rs_process_start (rs_process *p, const char *path, rs_error *err)
                                     "in PATH: give the option runspace = path",
                    strerror(code), RS_BINDIR);
   }
-  p->socket = fds[0];
-#ifdef SYS_pidfd_open
-  p->end = (int) syscall(SYS_pidfd_open, p->pid, 0);  /* close-on-exec */
-#endif
+  p->in = p->out = fds[0];
   return RS_OK;
 }
 
@@ -260,15 +273,31 @@ describe (const siginfo_t *info, char *text, size_t size)
     snprintf(text, size, "was killed by signal %d", info->si_status);
 }
 
+/* Ask the child to end. */
+static bool
+obeys (const rs_process *p)
+{
+  return kill(-p->pid, SIGTERM) == 0 && await_end(p, rs_deadline(TERM));
+}
+
 void
+rs_process_hang_up (rs_process *p)
+{
+  if (p->out == p->in)
+    p->out = -1;
+  close_fd(&p->in);
+  close_fd(&p->out);
+}
+
+int
 rs_process_finish (rs_process *p, double timeout, char *text, size_t size)
 {
   siginfo_t info;
   snprintf(text, size, "has ended");
-  close_fd(&p->socket);
+  rs_process_hang_up(p);
   if (p->pid == 0)
-    return;
-  if (!await_end(p, rs_deadline(timeout))) {
+    return -1;
+  if (!await_end(p, rs_deadline(timeout)) && !(p->gentle && obeys(p))) {
     rs_process_kill(p);
     await_end(p, RS_NEVER);
   }
@@ -285,4 +314,5 @@ rs_process_finish (rs_process *p, double timeout, char *text, size_t size)
   while (code != 0 && errno == EINTR);
   close_fd(&p->end);
   p->pid = 0;
+  return found > 0 && info.si_code == CLD_EXITED ? info.si_status : -1;
 }

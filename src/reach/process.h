@@ -25,8 +25,12 @@ typedef struct rs_process {
   pid_t pid;                /* of the child, and of its group; 0: none */
   int end;                  /* pidfd, readable when the child has ended; -1:
                                the system has none */
-  int socket;               /* our end, which does not block; or -1 */
+  int in, out;              /* our ends of what it writes and reads, which do
+                               not block; the same for a socket; or -1 */
+  bool gentle;              /* SIGTERM comes before SIGKILL */
 } rs_process;
+
+#define RS_NO_PROCESS { .end = -1, .in = -1, .out = -1 }
 
 /* This program serves ('rs_worker_main'), so it can be its own worker. */
 void rs_process_set_serving (void);
@@ -38,18 +42,35 @@ void rs_process_set_serving (void);
  */
 int rs_process_start (rs_process *p, const char *path, rs_error *err);
 
+/*
+ * Start the program 'path', looked for as execvp(3) does, with 'fds' as its
+ * standard files, which are above these, and no other descriptor; -1 as the
+ * last one: it has our standard error.  'p' gets the child.  0, or an error
+ * number.
+ */
+int rs_process_spawn (rs_process *p, const char *path,
+                      const char *const *argv, const int fds[3]);
+
+/* Move a descriptor that is one of the standard files above them, and let it
+   be closed in programs that others start.  -1: not possible, and it is
+   closed. */
+int rs_process_raise (int fd);
+
 /* Has the child ended? */
 bool rs_process_has_ended (const rs_process *p);
 
 /* Kill the child, and all of its group. */
 void rs_process_kill (rs_process *p);
 
+/* Close our ends of what the child reads and writes. */
+void rs_process_hang_up (rs_process *p);
+
 /*
- * Wait 'timeout' seconds for the end of the child, kill it after that, kill
- * what is left of its group, and close the descriptors.  Writes into 'text'
+ * Hang up, wait 'timeout' seconds for the end of the child, kill it, kill
+ * what is left of its group, and close the pidfd.  Writes into 'text'
  * how the child ended: "was killed by SIGSEGV", "exited with status 3".
+ * Returns the status that it exited with, or -1.
  */
-void rs_process_finish (rs_process *p, double timeout, char *text,
-                        size_t size);
+int rs_process_finish (rs_process *p, double timeout, char *text, size_t size);
 
 #endif

@@ -33,6 +33,8 @@ typedef struct rs_state_options {
                                              or RS_SEEDING */
   unsigned forbidden;                     /* RS_MESSAGE_ kinds of values that
                                              may not leave the state */
+  void *shared;                           /* lent: what all runners of the pool
+                                             share (pool/runner.h), or NULL */
 } rs_state_options;
 
 /*
