@@ -96,7 +96,7 @@ local function check_reach (verb, given)
   elseif given.runspace ~= nil and given.hosts == nil
          and given.isolation ~= "process" then
     refuse("runspace", "it is the program of processes: give isolation = "
-                       .. "\"process\" or 'hosts', too")
+                       .. "\"process\", too")
   end
 end
 
