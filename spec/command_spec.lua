@@ -14,7 +14,7 @@ local function read (command)
 end
 
 --- The program, found from any folder.
-local RUNSPACE <const> = read("realpath " .. tree.runspace)
+local RUNSPACE <const> = tree.program()
 local WORKER <const> = "exec " .. RUNSPACE .. " --worker"
 
 local PID <const> = "io.open '/proc/self/stat':read 'n'"
@@ -286,6 +286,7 @@ if server == nil then
   print("left out, since " .. why .. ": pools on hosts")
   return
 end
+teardown(function () server:close() end)
 
 --- Options of a pool on hosts of the private server.
 local function on (hosts, more)
@@ -417,9 +418,5 @@ describe("a pool on hosts", function ()
     assert.is_truthy(gates.eventually(function ()
       return not server:connections():find "%d"
     end))
-  end)
-
-  it("ends the server", function ()
-    server:__close()
   end)
 end)

@@ -1,11 +1,12 @@
 -- SPDX-License-Identifier: MIT
---- Runspaces in threads, and in child processes: the same verbs, the same
---- answers.  What only processes do, and what they cannot do, comes after
---- that.
+--- Runspaces in threads, in child processes, behind a command, and behind
+--- ssh: the same verbs, the same answers.  What only processes do, and what
+--- they cannot do, comes after that.
 
 local gates <const> = require "support.gate"
 local parallel <const> = require "parallel"
 local run <const> = require "support.script"
+local sshd <const> = require "support.sshd"
 local tree <const> = require "support.tree"
 
 --- The kinds of runners.  What differs between them by nature:
@@ -13,7 +14,37 @@ local tree <const> = require "support.tree"
 -- - 'os.exit' ends a process, and raises in a thread.
 -- - What comes out of a process is data.
 -- - A crash ends a job of a process, and the whole program with a thread.
-local KINDS <const> = { "thread", "process" }
+local KINDS <const> = { "thread", "process", "command" }
+
+--- Options of pools of each kind.
+local WHERE <const> = {
+  thread = { isolation = "thread" },
+  process = { isolation = "process" },
+  command = { command = { "sh", "-c", "exec " .. tree.program()
+                                      .. " --worker" } },
+}
+
+local server <const>, without <const> = sshd.start()
+if server ~= nil then
+  KINDS[#KINDS + 1] = "ssh"
+  WHERE.ssh = { hosts = { "web1" }, ssh = server.ssh,
+                runspace = tree.program() }
+  teardown(function () server:close() end)
+else
+  print("left out, since " .. without .. ": workers behind ssh")
+end
+
+--- Options of a pool of this kind, and others.
+---@param kind string
+---@param more? table
+---@return table
+local function on (kind, more)
+  local options <const> = {}
+  for _, set in ipairs { WHERE[kind], more } do
+    for name, value in pairs(set) do options[name] = value end
+  end
+  return options
+end
 
 --- Code that tells that it has begun, and code of its process.
 local BEGIN <const> = "parallel.task.emit 'begun' "
@@ -305,42 +336,41 @@ for _, kind in ipairs(KINDS) do
   describe("a pool of one " .. kind, function ()
     for _, row in ipairs(ROWS) do
       it(row[1], function ()
-        local pool <close> = parallel.pool { isolation = kind, max = 1 }
+        local pool <close> = parallel.pool(on(kind, { max = 1 }))
         assert.same(row[3], row[2](pool))
       end)
     end
 
     it("starts from an initial state", function ()
-      local pool <close> = parallel.pool {
-        isolation = kind, max = 1, variables = { t = { 1, { x = 2 } } },
+      local pool <close> = parallel.pool(on(kind, {
+        max = 1, variables = { t = { 1, { x = 2 } } },
         functions = { double = function (x) return 2 * x end },
         preload = { ["spec.twice"] = "return { of = double }" },
         modules = { "spec.twice" }, init = "y = require 'spec.twice'.of(t[1])",
         path = "nowhere/?.lua", cpath = "none/?.so",
-      }
+      }))
       assert.same({ 2, 2, "nowhere/?.lua", "none/?.so" }, {
         pool:run "return y, t[2].x, package.path, package.cpath" })
     end)
 
     it("has the libraries, and the sandbox, that it was given", function ()
-      local pool <close> = parallel.pool {
-        isolation = kind, max = 1, libs = { "base", "string", "os" },
-        sandbox = true,
-      }
+      local pool <close> = parallel.pool(on(kind, {
+        max = 1, libs = { "base", "string", "os" }, sandbox = true,
+      }))
       assert.is_true(pool:run "return io == nil and string ~= nil")
       assert.matches("the sandbox of this runspace forbids",
                      pool:run "return select(2, os.execute 'true')")
     end)
 
     it("does not open where 'init' raises", function ()
-      assert.matches("init: .*no luck", raised(parallel.pool, {
-        isolation = kind, init = "error 'no luck'" }))
+      assert.matches("init: .*no luck", raised(parallel.pool, on(kind, {
+        init = "error 'no luck'" })))
     end)
 
     it("keeps to a limit of memory, and of instructions", function ()
-      local pool <close> = parallel.pool {
-        isolation = kind, max = 1, memory = "32M", instructions = 1e7,
-      }
+      local pool <close> = parallel.pool(on(kind, {
+        max = 1, memory = "32M", instructions = 1e7,
+      }))
       local job <const> = pool:spawn(
         "local t = {} for i = 1, math.huge do t[i] = ('x'):rep(1000) .. i end")
       assert.equal("failed", job:wait())
@@ -352,15 +382,15 @@ for _, kind in ipairs(KINDS) do
     end)
 
     it("renews runspaces after max_tasks, and with reset", function ()
-      local pool <close> = parallel.pool {
-        isolation = kind, max = 1, max_tasks = 2, reset = "none",
-      }
+      local pool <close> = parallel.pool(on(kind, {
+        max = 1, max_tasks = 2, reset = "none",
+      }))
       local seen = {}
       for i = 1, 5 do seen[i] = pool:run "n = (n or 0) + 1 return n" end
       assert.same({ 1, 2, 1, 2, 1 }, seen)
-      local fresh <close> = parallel.pool {
-        isolation = kind, max = 1, reset = "fresh",
-      }
+      local fresh <close> = parallel.pool(on(kind, {
+        max = 1, reset = "fresh",
+      }))
       for _ = 1, 3 do
         assert.equal(1, fresh:run [[string.n = (string.n or 0) + 1
                                     return string.n]])
@@ -369,12 +399,12 @@ for _, kind in ipairs(KINDS) do
 
     it("is opened for one call", function ()
       local here <const> = io.open "/proc/self/stat":read "n"
-      local pids <const> = parallel.map({ 1, 2 }, "return " .. PID, {
-        isolation = kind, limit = 2 })
+      local pids <const> = parallel.map({ 1, 2 }, "return " .. PID, on(kind, {
+        limit = 2 }))
       assert.equal(kind == "thread", pids[1] == here)
       for _, verb in ipairs { "collect", "filter" } do
         assert.equal(2, #parallel[verb]({ 1, 2 }, "return true",
-                                        { isolation = kind }))
+                                        on(kind)))
       end
     end)
   end)

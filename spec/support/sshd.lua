@@ -173,9 +173,11 @@ function server:restart ()
   self.pid = assert(try(self.dir, self.program, self.port, "100:30:200"))
 end
 
-function server:__close ()
+function server:close ()
   self:stop()
   sh("rm -rf %s", self.dir)
 end
+
+server.__close = server.close
 
 return sshd
