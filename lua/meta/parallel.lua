@@ -71,12 +71,15 @@ function core.expected (name, value) end
 
 --- Sizes are numbers.
 ---@class parallel.core.PoolOptions: parallel.RunspaceLimits
----@field min integer
----@field max integer
+---@field min? integer
+---@field max? integer
 ---@field idle? number
 ---@field reset "globals"|"none"|"fresh"
 ---@field isolation "thread"|"process"
 ---@field runspace? string      program of the processes
+---@field command? string[]
+---@field hosts? string[]
+---@field ssh? string[]
 ---@field initial_state? parallel.InitialState
 ---@field queue? {jobs?: integer, bytes?: integer}
 ---@field signal? integer       -1: none

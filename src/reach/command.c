@@ -24,7 +24,7 @@ enum {
 
 #define STEP 0.05           /* seconds between two looks for the end */
 
-/* ----------------------------------------------------------------- starting */
+/* ---------------------------------------------------------------- starting */
 
 /* Make a pipe above the standard files.  0, or an error number. */
 static int
@@ -83,7 +83,7 @@ rs_command_start (rs_process *p, const char *const *words, rs_errors *errors,
   return RS_OK;
 }
 
-/* ----------------------------------------------------------- standard error */
+/* ---------------------------------------------------------- standard error */
 
 /* Show a line, of which 'line' has all but its end. */
 static void
