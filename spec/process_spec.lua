@@ -422,6 +422,7 @@ local ENDS <const> = {
     "the worker process was killed by SIGKILL" },
   { "os.exit(3)", "the worker process exited with status 3" },
   { "os.exit(true)", "the worker process exited with status 0" },
+  { "os.exit(255)", "the worker process exited with status 255" },
 }
 
 describe("a job in a process", function ()

@@ -290,8 +290,8 @@ wake (rs_events *events)
 static void
 count_failure_locked (rs_pool *pool, bool failed)
 {
-  if (!pool->kind->partial)
-    return;
+  if (!pool->kind->partial || (failed && rs_now() < pool->later))
+    return;  /* workers that fail together count as one */
   pool->failures = failed ? pool->failures + 1 : 0;
   const unsigned doubled = pool->failures < PAUSES ? pool->failures : PAUSES;
   pool->later = failed ? rs_now() + PAUSE * (double) (1u << doubled) : 0;

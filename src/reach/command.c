@@ -19,7 +19,8 @@
 enum {
   LINE = 4096,              /* a line that is longer is cut */
   HELD = 16384,             /* bytes that are held back, at most */
-  LAST = 3                  /* lines of an error, at most */
+  LAST = 3,                 /* lines of an error, at most */
+  AT_ONCE = 16              /* reads, so that frames are not held up */
 };
 
 #define STEP 0.05           /* seconds between two looks for the end */
@@ -137,7 +138,8 @@ rs_errors_read (rs_errors *e)
   unsigned char room[LINE];
   rs_buf *const b = &e->held;
   ssize_t n = 1;
-  while (e->fd >= 0 && (n = read(e->fd, room, sizeof room)) > 0) {
+  for (int i = 0; i < AT_ONCE && e->fd >= 0
+                  && (n = read(e->fd, room, sizeof room)) > 0; i++) {
     if (b->size + (size_t) n > HELD) {  /* only while they are held back */
       memmove(b->data, b->data + b->size / 2, b->size - b->size / 2);
       b->size -= b->size / 2;
@@ -148,8 +150,9 @@ rs_errors_read (rs_errors *e)
     if (e->shown)
       show_held(e, false);
   }
-  if (e->fd >= 0 && (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK
-                                && errno != EINTR)))
+  const bool later = n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK
+                               || errno == EINTR);
+  if (n <= 0 && !later)
     close_fd(e);
 }
 

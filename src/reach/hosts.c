@@ -300,12 +300,13 @@ rs_hosts_tell (rs_hosts *h, const rs_host *host, const char *failure,
   }
   else {
     b->taken--;
-    snprintf(b->why, sizeof b->why, "%s", failure);
-    if (!again)
+    if (!again) {
+      snprintf(b->why, sizeof b->why, "%s", failure);
       b->until = rs_now() + PAUSE * (double) (1u << b->failures)
                             * scatter_locked(h);
-    if (!again && b->failures < DOUBLED)
-      b->failures++;
+      if (b->failures < DOUBLED)
+        b->failures++;
+    }
   }
   pthread_mutex_unlock(&h->lock);
 }

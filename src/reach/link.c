@@ -366,7 +366,7 @@ end_process (rs_link *k, double timeout, char *text, size_t size)
   if (k->frames.error[0] != '\0')
     snprintf(text, size, "%s%sthe worker process sent what it may not: %.200s",
              k->name, colon, k->frames.error);
-  else if (!k->killed && status == NO_SSH && k->host->ssh)
+  else if (!k->killed && status == NO_SSH && k->host != NULL && k->host->ssh)
     snprintf(text, size, "%s: connection closed", k->name);
   else
     snprintf(text, size, "%s%sthe worker process %s", k->name, colon,
