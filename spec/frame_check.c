@@ -496,11 +496,15 @@ check_lies (void)
   lua_State *const L = luaL_newstate();
   REQUIRE(L != NULL);
   luaL_openlibs(L);
-  for (int i = 0; i < LIES; i++) {
-    const rs_pool_options o = {
+  for (int n = 0; n < 2 * LIES; n++) {
+    static const char *const words[] = { "/proc/self/exe", "--worker", NULL };
+    const rs_pool_options direct = {
       .min = 1, .max = 1, .isolation = RS_ISOLATION_PROCESS,
       .runspace = "/proc/self/exe"
     };
+    const rs_pool_options command = { .min = 1, .max = 1, .command = words };
+    const rs_pool_options o = n < LIES ? direct : command;
+    const int i = n % LIES;
     rs_pool *pool = NULL;
     rs_error err;
     setenv("FRAME_CHECK_LIE", lies[i].name, 1);
