@@ -315,7 +315,11 @@ describe("a pool on hosts", function ()
       ssh = { "sh", "-c", ("echo \"$@\" >>%s; exec %s \"$@\""):format(
         log, table.concat(server.ssh, " ")), "ssh" },
     }))
-    assert.equal(6, pool:info().workers)
+    local info <const> = pool:info()
+    assert.equal(6, info.workers)
+    assert.same({ { name = "web1", workers = 2, max = 6 },
+                  { name = "web2", workers = 2, max = 6 },
+                  { name = "web3", workers = 2, max = 2 } }, info.hosts)
     local counts <const> = {}
     for line in io.lines(log) do
       local name <const> = line:match "(%S+) '?/"
@@ -367,6 +371,8 @@ describe("a pool on hosts", function ()
     local info <const> = pool:info()
     assert.equal(1, info.workers)
     assert.matches("^closed: no connection: ", info.failure)
+    assert.equal(info.failure, info.hosts[1].failure)
+    assert.same({ name = "web1", workers = 1, max = 1 }, info.hosts[2])
   end)
 
   it("loses jobs whose connection is cut, and goes on", function ()

@@ -708,6 +708,19 @@ rs_pool_info_get (rs_pool *pool, rs_pool_info *out)
   rs_pool_info_get_sized(pool, out, sizeof *out);
 }
 
+/* A host of a pool that has 'hosts'. */
+typedef struct rs_host_info {
+  char name[128];           /* cut if it is longer */
+  unsigned workers;         /* that are there, or are coming up */
+  unsigned max;             /* workers that it may have */
+  char failure[256];        /* why it could not be reached when that was tried
+                               last; "": it could be */
+} rs_host_info;
+
+/* Fill 'out' with the hosts, up to 'room' of them, and return how many there
+   are; 0 for a pool without hosts.  Any thread. */
+RS_API size_t rs_pool_hosts (rs_pool *pool, rs_host_info *out, size_t room);
+
 /* ------------------------------------------------------------------- job */
 
 /*

@@ -208,6 +208,12 @@ function core.terminal_width (fd) end
 ---@return parallel.Pool
 function core.default_pool () end
 
+---@class parallel.HostInfo
+---@field name string
+---@field workers integer   there, or coming up
+---@field max integer
+---@field failure? string   why it could not be reached when last tried
+
 ---@class parallel.PoolInfo
 ---@field min integer
 ---@field max integer
@@ -223,6 +229,7 @@ function core.default_pool () end
 ---@field renewed integer          runspaces replaced by new ones
 ---@field closed boolean
 ---@field failure? string   the last reason for a failed worker
+---@field hosts? parallel.HostInfo[]
 ---@field done table<string, integer>  jobs and items by final state
 ---@field bytes integer     memory of the runspaces, as of their last job
 

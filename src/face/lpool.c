@@ -611,12 +611,41 @@ pool_scope_end (lua_State *L)
   return 0;
 }
 
+/* [-0, +0, m]  Set 'hosts' in the table on top, if the pool has some. */
+static void
+set_hosts (lua_State *L, rs_pool *pool)
+{
+  const size_t n = rs_pool_hosts(pool, NULL, 0);
+  if (n == 0)
+    return;
+  rs_host_info *const hosts = lua_newuserdatauv(L, n * sizeof *hosts, 0);
+  rs_pool_hosts(pool, hosts, n);
+  lua_createtable(L, (int) n, 0);
+  for (size_t k = 0; k < n; k++) {
+    lua_createtable(L, 0, 4);
+    lua_pushstring(L, hosts[k].name);
+    lua_setfield(L, -2, "name");
+    lua_pushinteger(L, (lua_Integer) hosts[k].workers);
+    lua_setfield(L, -2, "workers");
+    lua_pushinteger(L, (lua_Integer) hosts[k].max);
+    lua_setfield(L, -2, "max");
+    if (hosts[k].failure[0] != '\0') {
+      lua_pushstring(L, hosts[k].failure);
+      lua_setfield(L, -2, "failure");
+    }
+    lua_rawseti(L, -2, (lua_Integer) k + 1);
+  }
+  lua_setfield(L, -3, "hosts");
+  lua_pop(L, 1);
+}
+
 /* pool:info() -> table */
 static int
 pool_info (lua_State *L)
 {
+  rs_pool *const pool = check(L);
   rs_pool_info i;
-  rs_pool_info_get(check(L), &i);
+  rs_pool_info_get(pool, &i);
   rs_handle_most(L, 1, 1, "pool:info()");
   const struct { const char *name; uint64_t value; } counts[] = {
     { "min", i.min },
@@ -643,6 +672,7 @@ pool_info (lua_State *L)
     lua_pushstring(L, i.failure);
     lua_setfield(L, -2, "failure");
   }
+  set_hosts(L, pool);
   lua_pushinteger(L, (lua_Integer) i.bytes);
   lua_setfield(L, -2, "bytes");
   lua_createtable(L, 0, 4);

@@ -318,3 +318,21 @@ rs_hosts_leave (rs_hosts *h, const rs_host *host)
   host->own->taken--;
   pthread_mutex_unlock(&h->lock);
 }
+
+size_t
+rs_hosts_get (rs_hosts *h, rs_host_info *out, size_t room)
+{
+  if (!h->ssh)
+    return 0;
+  pthread_mutex_lock(&h->lock);
+  for (size_t i = 0; i < h->n && i < room; i++) {
+    const rs_berth *const b = &h->berths[i];
+    memset(&out[i], 0, sizeof out[i]);
+    snprintf(out[i].name, sizeof out[i].name, "%s", b->name);
+    snprintf(out[i].failure, sizeof out[i].failure, "%s", b->why);
+    out[i].workers = b->taken;
+    out[i].max = b->most;
+  }
+  pthread_mutex_unlock(&h->lock);
+  return h->n;
+}

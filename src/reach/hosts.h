@@ -53,6 +53,9 @@ void rs_hosts_tell (rs_hosts *hosts, const rs_host *host, const char *failure,
    "": all could be.  Any thread. */
 void rs_hosts_trouble (rs_hosts *hosts, char *text, size_t size);
 
+/* As 'rs_pool_hosts'. */
+size_t rs_hosts_get (rs_hosts *hosts, rs_host_info *out, size_t room);
+
 /* The process of a worker that came up has ended. */
 void rs_hosts_leave (rs_hosts *hosts, const rs_host *host);
 

@@ -9,6 +9,7 @@
 #include "pool/face.h"
 #include "pool/pool.h"
 #include "reach/exchange.h"
+#include "reach/hosts.h"
 #include "reach/link.h"
 
 int
@@ -50,4 +51,12 @@ rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
   if (status == RS_OK)
     *out = pool;
   return status;
+}
+
+size_t
+rs_pool_hosts (rs_pool *pool, rs_host_info *out, size_t room)
+{
+  return pool == NULL || rs_pool_is_foreign(pool)
+         || pool->kind != &rs_command_kind || (out == NULL && room > 0)
+         ? 0 : rs_hosts_get(pool->shared, out, room);
 }
