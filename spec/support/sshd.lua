@@ -140,8 +140,18 @@ function sshd.start (startups)
     DIR = dir, PORT = tostring(port), USER = read "id -un"
   })
   write(dir .. "/client", client)
-  return setmetatable({ pid = pid, dir = dir, program = program, port = port,
-                        ssh = { "ssh", "-F", dir .. "/client" } }, server)
+  local new <const> = setmetatable({
+    pid = pid, dir = dir, program = program, port = port,
+    ssh = { "ssh", "-F", dir .. "/client" },
+  }, server)
+  -- A user whose account is locked, or has no shell, cannot log in.
+  if not sh("ssh -F %s/client -oBatchMode=yes web1 true >%s/first 2>&1", dir,
+            dir) then
+    local said <const> = contents(dir .. "/first")
+    new:close()
+    return nil, "this user cannot log in by ssh: " .. said
+  end
+  return new
 end
 
 --- Processes of the server that serve a connection.
