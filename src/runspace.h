@@ -795,6 +795,9 @@ typedef struct rs_job_info {
   const char *failure;   /* why it ended without a result: where it was lost,
                             or that no worker could run it; NULL where nothing
                             is known; lives as long as the job */
+  const char *host;      /* of 'hosts' of the pool, where an attempt has ended;
+                            NULL: none has, or on this host; lives as long as
+                            the job */
 } rs_job_info;
 
 /*
@@ -956,6 +959,7 @@ typedef struct rs_record {
   const char *reason;  /* why it ended as it did, as in 'rs_job_info' */
   double queued;       /* seconds from adding to start */
   double duration;     /* seconds from start to end */
+  const char *host;    /* as in 'rs_job_info'; lives as long as the batch */
 } rs_record;
 
 /*

@@ -275,6 +275,7 @@ function pool:await_room () end
 ---@field name string
 ---@field state parallel.JobState
 ---@field worker? integer   number of the worker in its pool, from 1
+---@field host? string      where it ran, in a pool with `hosts`
 ---@field attempts integer  times that it was started
 ---@field reason? string    why it ended otherwise than completed
 ---@field queued number     seconds

@@ -71,11 +71,13 @@ typedef struct rs_runner_kind {
   void (*close) (rs_runner *runner);
 } rs_runner_kind;
 
-/* The beginning of each runner; constant. */
+/* The beginning of each runner; constant, but for the last one. */
 struct rs_runner {
   const rs_runner_kind *kind;
   rs_cancel *cancel;   /* of the thread; lent */
   unsigned worker;     /* number of the worker in the pool */
+  const char *host;    /* where it is: a name that lives as long as the pool;
+                          NULL: on this host.  'run' may change it */
 };
 
 /* The kind of a runner that is a state of this process. */

@@ -627,6 +627,8 @@ start_somewhere (rs_link *k, errand *e, rs_error *err)
     if (status == RS_EBUSY)
       return rs_fail(err, RS_ESTOPPED, "%s", rs_reason_text(RS_REASON_CLOSED));
     status = start_there(k, e, err);
+    if (status == RS_OK && k->host->ssh)
+      k->base.host = k->host->name;
     const bool failed = status == RS_EFAILED;
     rs_hosts_tell(k->hosts, k->host, status == RS_OK ? NULL : err->text,
                   status != RS_OK && !failed);
