@@ -114,10 +114,10 @@ show_held (rs_errors *e, bool all)
     const size_t left = b->size - at;
     const unsigned char *const end = memchr(line, '\n', left);
     const size_t size = end != NULL ? (size_t) (end - line) : left;
-    if (end == NULL && size < LINE && !all)
+    if (end == NULL && size <= LINE && !all)
       break;
     show_line(e, line, size < LINE ? size : LINE);
-    at += size < LINE ? size + (end != NULL) : LINE;
+    at += size <= LINE ? size + (end != NULL) : LINE;
   }
   if (at > 0)
     memmove(b->data, b->data + at, b->size - at);
