@@ -155,11 +155,12 @@ jobs left: 0
   it("compare_methods.lua", function ()
     local list = lines((example "compare_methods.lua"))
     assert.matches("^isolation +seconds +speed%-up$", list[1])
-    for i, word in ipairs { "none", "runspace", "job", "fresh" } do
+    for i, word in ipairs { "none", "runspace", "job", "fresh",
+                              "process" } do
       assert.matches("^" .. word .. " +%d", list[i + 2])
     end
-    assert.is_nil(list[7]:find "none")
-    assert.matches("^fastest: %a+$", list[7])
+    assert.is_nil(list[8]:find "none")
+    assert.matches("^fastest: %a+$", list[8])
   end)
 
   it("monitor.lua", function ()
