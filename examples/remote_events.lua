@@ -35,7 +35,7 @@ parallel.on("raised", function (event)
   local ok, system = job:join()  -- what it returns behind the event
   if not ok then return end      -- which the other handler tells
   box.text = "New value from " .. job.name .. ": " .. event.data
-  print(box.text, system)
+  print(box.text, job.host .. " runs " .. system)
   job:remove()  -- nothing of it is kept
   left = left - 1
 end)
