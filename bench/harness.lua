@@ -292,6 +292,26 @@ function harness.median (count, work)
   return (spread(times))
 end
 
+--- A function whose calls take as long as they are told, in loops.
+harness.SPIN = [[
+return function (n)
+  local x = 1.0
+  for _ = 1, n do x = x * 1.0000001 end
+  return x > 0 and n or 0
+end]]
+
+harness.spin = load(harness.SPIN)()
+
+--- Loops of 'spin' that take so many seconds.
+---@param seconds number
+---@return integer
+function harness.loops_for (seconds)
+  local n <const> = 1000000
+  local each <const> =
+    harness.median(9, function () harness.spin(n) end) / n
+  return math.max(1, math.ceil(seconds / each))
+end
+
 --- One figure of a comparison, in one round.
 local function measure (contender, printed)
   if contender.measure then return contender.measure() end

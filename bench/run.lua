@@ -19,6 +19,7 @@ local FILES <const> = {
   { "marshal", "marshal", "echo" },
   { "tax", "tax" },
   { "scale", "scale" },
+  { "reach", "reach" },
 }
 
 local function names ()

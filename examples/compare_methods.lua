@@ -16,6 +16,7 @@ end
 local result = parallel.compare {
   fn = ask,
   items = { "a", "b", "c", "d", "e" },
+  isolation = { "none", "runspace", "job", "fresh", "process" },
   limit = 5,
 }
 io.write(tostring(result))

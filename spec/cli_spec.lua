@@ -615,7 +615,8 @@ describe("the command line", function ()
     return {
       stdout = result.stdout:gsub("^runspace [%d.]+  %((Lua [^\n]*)%)\n",
                                   "%1\n"),
-      stderr = result.stderr:gsub("\n  %-j N [^\n]*", ""),
+      stderr = result.stderr:gsub("\n  %-j N [^\n]*", "")
+                            :gsub("\n  %-%-isolation [^\n]*", ""),
       status = result.status,
     }
   end

@@ -218,6 +218,11 @@ check_null_others (lua_State *L)
 static void
 check_pool_options (void)
 {
+  static const char *const none[] = { NULL }, *const sh[] = { "sh", NULL },
+                    *const two[] = { "web1:2", NULL },
+                    *const option[] = { "-oProxyCommand=x", NULL },
+                    *const shell[] = { "web1;ls", NULL },
+                    *const many[] = { "web1:65536", "[::1]:2", NULL };
   static const struct { rs_pool_options o; const char *word; } rows[] = {
     { { .min = 3, .max = 2 }, "min (3)" },
     { { .max = 70000 }, "max (70000)" },
@@ -232,6 +237,21 @@ check_pool_options (void)
     { { .signal = 1000 }, "signal (1000)" },
     { { .signal = 32 }, "signal (32)" },
     { { .signal = 33 }, "signal (33)" },
+    { { .isolation = 2 }, "isolation (2)" },
+    { { .isolation = -1 }, "isolation (-1)" },
+    { { .runspace = "x" }, "runspace (x)" },
+    { { .isolation = RS_ISOLATION_PROCESS, .runspace = "" }, "runspace is" },
+    { { .command = none }, "command has no first word" },
+    { { .command = sh, .hosts = two }, "command and hosts" },
+    { { .command = sh, .runspace = "x" }, "runspace (x)" },
+    { { .ssh = sh }, "ssh is what reaches hosts" },
+    { { .hosts = two, .ssh = none }, "ssh has no first word" },
+    { { .hosts = none }, "hosts is empty" },
+    { { .hosts = option }, "hosts has '-oProxyCommand=x'" },
+    { { .hosts = shell }, "hosts has 'web1;ls'" },
+    { { .hosts = many }, "hosts has 65538 workers" },
+    { { .hosts = two, .max = 3 }, "max (3)" },
+    { { .hosts = two, .min = 3 }, "min (3)" },
     { { .size = 1 }, "size (1)" },
   };
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -16,10 +16,12 @@ end
 
 --- With all that 'map' knows.
 local UNKNOWN <const> = "unknown option '%s' to 'map' (known are arguments, "
-  .. "chunk, cpath, deadline, functions, init, initial_state, instructions, "
-  .. "libs, limit, max_bytes, max_failures, max_tasks, memory, modules, name, "
-  .. "on_error, params, path, preload, priority, progress, reset, retries, "
-  .. "retry_on, sandbox, streams, timeout, variables)"
+  .. "chunk, command, cpath, deadline, functions, hosts, init, "
+  .. "initial_state, instructions, isolation, libs, limit, "
+  .. "max_bytes, max_failures, max_tasks, memory, "
+  .. "modules, name, on_error, params, path, preload, priority, progress, "
+  .. "reset, retries, retry_on, runspace, sandbox, ssh, streams, timeout, "
+  .. "variables)"
 
 --- Each row: what is passed to 'map' as options, what is said.
 local BAD_OPTIONS <const> = {

@@ -175,18 +175,31 @@ describe("compare", function ()
 
   it("takes some ways, repeats and source", function ()
     local result = parallel.compare {
-      fn = "return ...", items = { 1 }, isolation = { "job", "none" },
-      repeats = 2, limit = 1,
+      fn = "return ...", items = { 1 },
+      isolation = { "job", "none", "process" }, repeats = 2, limit = 1,
     }
     assert.equal("job", result[1].isolation)
     assert.equal("none", result[2].isolation)
+    assert.equal("process", result[3].isolation)
     assert.equal(1, result[2].speed_up)
+    assert.is_number(result[3].speed_up)
+  end)
+
+  it("runs in other processes where that is asked for", function ()
+    local me <const> = io.open "/proc/self/stat":read "n"
+    local function look (other)
+      assert((io.open "/proc/self/stat":read "n" ~= me) == other)
+    end
+    parallel.compare { fn = look, items = { true }, limit = 1,
+                       isolation = { "process" } }
+    parallel.compare { fn = look, items = { false }, limit = 1,
+                       isolation = { "none", "runspace", "job", "fresh" } }
   end)
 
   it("refuses ways that it does not know", function ()
     for _, row in ipairs {
-      { { fn = square, items = {}, isolation = { "process" } },
-        "none, runspace, job, fresh expected, got the way 'process'" },
+      { { fn = square, items = {}, isolation = { "thread" } },
+        "none, runspace, job, fresh, process expected, got the way 'thread'" },
       { { fn = square, items = {}, isolation = "none" }, "'isolation'" },
       { { fn = square, items = { a = 1 }, isolation = { "none" } },
         "bad argument 'items' to 'compare'" },

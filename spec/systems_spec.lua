@@ -3,6 +3,7 @@
 --- and what it prints is checked.
 
 local socket <const> = require "socket"
+local sshd <const> = require "support.sshd"
 local tree <const> = require "support.tree"
 
 --- Run an example: what it printed on both streams, and its status.
@@ -123,14 +124,43 @@ SuccessRate|99.80 %
     assert.matches("^7 succeeded, 1 failed, .* workers: up to 5$", list[9])
   end)
 
+  it("background_jobs.lua", function ()
+    local text <const>, status <const> = example "background_jobs.lua"
+    for _, line in ipairs {
+      "  count\tcompleted\n", "  missing\tcompleted_with_errors\n",
+      "  crash\tlost\n",
+    } do
+      assert.matches(line, text:match "^states:\n.*stopped:\n", 1, true)
+    end
+    local path <const> = tree.source "examples/background_jobs.lua"
+    local n = 0
+    for _ in io.lines(path) do n = n + 1 end
+    assert.equal(([[
+stopped:
+  watch|round 1
+  watch|cancelled
+received:
+  count|%d
+  count|verbose: reading %s
+  missing|0
+  missing|verbose: reading no/such/file
+  missing|error: cannot read no/such/file: No such file or directory
+  crash|the worker process was killed by SIGKILL
+  crash|warning: this will not end well
+jobs left: 0
+]]):format(n, path):gsub("|", "\t"), text:match "stopped:.*")
+    assert.equal(0, status)
+  end)
+
   it("compare_methods.lua", function ()
     local list = lines((example "compare_methods.lua"))
     assert.matches("^isolation +seconds +speed%-up$", list[1])
-    for i, word in ipairs { "none", "runspace", "job", "fresh" } do
+    for i, word in ipairs { "none", "runspace", "job", "fresh",
+                              "process" } do
       assert.matches("^" .. word .. " +%d", list[i + 2])
     end
-    assert.is_nil(list[7]:find "none")
-    assert.matches("^fastest: %a+$", list[7])
+    assert.is_nil(list[8]:find "none")
+    assert.matches("^fastest: %a+$", list[8])
   end)
 
   it("monitor.lua", function ()
@@ -151,6 +181,28 @@ SuccessRate|99.80 %
     }, lines(text, true))
     assert.matches("hundred is half.*hundred completed", text)
     assert.matches("million is half.*million completed", text)
+  end)
+
+  it("remote_events.lua", function ()
+    local server <close>, why <const> = sshd.start()
+    if server == nil then
+      pending("left out, since " .. why)
+      return
+    end
+    local function remote (hosts)
+      return example("remote_events.lua", ("-F %s/client -r '%s' %s"):format(
+        server.dir, tree.program(), hosts))
+    end
+    local text, status = remote "web1 web2"
+    assert.same({
+      "New value from EventTestJob1: 1\tHOST runs Linux",
+      "New value from EventTestJob2: 4\tHOST runs Linux", "jobs left: 0",
+    }, lines(text:gsub("web[12]", "HOST"), true))
+    assert.equal(0, status)
+    text, status = remote "closed"
+    assert.matches("closed: no connection: ", text, 1, true)
+    assert.equal(1, status)
+    assert.matches("missing argument 'host'", (remote ""))
   end)
 
   for _, how in ipairs { "luv", "poll" } do

@@ -558,6 +558,12 @@ enum {
 /* How work is taken back; see 'rs_job_cancel'. */
 #define RS_GRACE_DEFAULT 0.1  /* seconds */
 
+/* Where the runspaces of a pool are. */
+enum {
+  RS_ISOLATION_THREAD = 0,  /* in threads of this process */
+  RS_ISOLATION_PROCESS      /* each in a child process of its own */
+};
+
 /* For 'rs_pool_options.signal'. */
 #define RS_NO_SIGNAL (-1)
 
@@ -589,6 +595,20 @@ typedef struct rs_pool_options {
                              SIGURG; RS_NO_SIGNAL: jobs stop where they look
                              themselves ('rs_task_checkpoint') */
   void *user;             /* the program's own: 'rs_pool_user' */
+  int isolation;          /* RS_ISOLATION_ */
+  const char *runspace;   /* lent: the program of the child processes; NULL:
+                             this one, if it calls 'rs_worker_main', or else
+                             the installed 'runspace', or the one in PATH.
+                             With 'hosts' the program there; NULL: the
+                             'runspace' in PATH */
+  /* Words, ended by NULL; lent.  NULL: none. */
+  const char *const *command;  /* starts a worker: what it runs, at last, is
+                             'runspace --worker' */
+  const char *const *hosts;  /* where workers are, reached by ssh: "name",
+                             "user@name", or "name:N", for N workers at
+                             most */
+  const char *const *ssh;    /* the words before the name of a host; default
+                             "ssh" */
 } rs_pool_options;
 
 /*
@@ -597,8 +617,18 @@ typedef struct rs_pool_options {
  * state that cannot be established fails here, with the message that its code
  * raised.  A worker that only needs memory is not waited for; its jobs may
  * fail.  'options' may be NULL.
- * RS_OK, RS_EINVAL, RS_ENOMEM, RS_EFAILED (seeding raised) or RS_ETHREAD.
- * Any thread.
+ * With RS_ISOLATION_PROCESS all of the first workers are waited for.  What
+ * only this process has cannot be in the initial state then: C functions that
+ * open modules (RS_EREFUSED), and light userdata.
+ * With 'command' or 'hosts' each worker is a process behind pipes, wherever it
+ * is; the same holds, but that the pool is open when one worker is, and
+ * 'failure' of its rs_pool_info tells of the others.  'max' is as many workers
+ * as 'hosts' name by default, where a name without a number stands for one,
+ * and 'min' is 'max'.  ssh gets options behind the words of 'ssh', so that
+ * those count: -T, BatchMode=yes, ConnectTimeout=10, ServerAliveInterval=10,
+ * ServerAliveCountMax=3.
+ * RS_OK, RS_EINVAL, RS_ENOMEM, RS_EREFUSED, RS_EFAILED (seeding raised, or a
+ * process could not be started) or RS_ETHREAD.  Any thread.
  */
 RS_API int rs_pool_open (const rs_pool_options *options, rs_pool **out,
                          rs_error *err);
@@ -638,6 +668,15 @@ RS_API void rs_pool_unref (rs_pool *pool);
  */
 RS_API rs_pool *rs_pool_current (lua_State *L);
 
+/*
+ * To be called first in 'main' by a program whose own C modules the child
+ * processes of its pools shall find: then they run this program, with the one
+ * argument --worker.  With that argument the function serves a runspace on
+ * standard input and output, until the other side closes them, and returns an
+ * exit status if it could not begin.  Otherwise it returns -1 at once.
+ */
+RS_API int rs_worker_main (int argc, char **argv);
+
 /* Arrays by state, or by stream, have room for some that are to come. */
 enum { RS_JOB_STATES_ROOM = 16, RS_STREAMS_ROOM = 16 };
 
@@ -668,6 +707,19 @@ rs_pool_info_get (rs_pool *pool, rs_pool_info *out)
 {
   rs_pool_info_get_sized(pool, out, sizeof *out);
 }
+
+/* A host of a pool that has 'hosts'. */
+typedef struct rs_host_info {
+  char name[128];           /* cut if it is longer */
+  unsigned workers;         /* that are there, or are coming up */
+  unsigned max;             /* workers that it may have */
+  char failure[256];        /* why it could not be reached when that was tried
+                               last; "": it could be */
+} rs_host_info;
+
+/* Fill 'out' with the hosts, up to 'room' of them, and return how many there
+   are; 0 for a pool without hosts.  Any thread. */
+RS_API size_t rs_pool_hosts (rs_pool *pool, rs_host_info *out, size_t room);
 
 /* ------------------------------------------------------------------- job */
 
@@ -743,6 +795,9 @@ typedef struct rs_job_info {
   const char *failure;   /* why it ended without a result: where it was lost,
                             or that no worker could run it; NULL where nothing
                             is known; lives as long as the job */
+  const char *host;      /* of 'hosts' of the pool, where an attempt has ended;
+                            NULL: none has, or on this host; lives as long as
+                            the job */
 } rs_job_info;
 
 /*
@@ -904,6 +959,7 @@ typedef struct rs_record {
   const char *reason;  /* why it ended as it did, as in 'rs_job_info' */
   double queued;       /* seconds from adding to start */
   double duration;     /* seconds from start to end */
+  const char *host;    /* as in 'rs_job_info'; lives as long as the batch */
 } rs_record;
 
 /*

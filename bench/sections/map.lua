@@ -5,22 +5,8 @@
 local harness = ...
 local compare <const>, median <const> = harness.compare, harness.median
 
---- A function whose calls take as long as they are told, in loops.
-local SPIN <const> = [[
-return function (n)
-  local x = 1.0
-  for _ = 1, n do x = x * 1.0000001 end
-  return x > 0 and n or 0
-end]]
-
-local spin <const> = load(SPIN)()
-
---- Loops that take so many seconds.
-local function loops_for (seconds)
-  local n = 1000000
-  local each = median(9, function () spin(n) end) / n
-  return math.max(1, math.ceil(seconds / each))
-end
+local SPIN <const>, spin <const> = harness.SPIN, harness.spin
+local loops_for <const> = harness.loops_for
 
 local function square (x) return x * x end
 local function same (x) return x end

@@ -71,10 +71,15 @@ function core.expected (name, value) end
 
 --- Sizes are numbers.
 ---@class parallel.core.PoolOptions: parallel.RunspaceLimits
----@field min integer
----@field max integer
+---@field min? integer
+---@field max? integer
 ---@field idle? number
 ---@field reset "globals"|"none"|"fresh"
+---@field isolation "thread"|"process"
+---@field runspace? string      program of the processes
+---@field command? string[]
+---@field hosts? string[]
+---@field ssh? string[]
 ---@field initial_state? parallel.InitialState
 ---@field queue? {jobs?: integer, bytes?: integer}
 ---@field signal? integer       -1: none
@@ -203,6 +208,12 @@ function core.terminal_width (fd) end
 ---@return parallel.Pool
 function core.default_pool () end
 
+---@class parallel.HostInfo
+---@field name string
+---@field workers integer   there, or coming up
+---@field max integer
+---@field failure? string   why it could not be reached when last tried
+
 ---@class parallel.PoolInfo
 ---@field min integer
 ---@field max integer
@@ -218,6 +229,7 @@ function core.default_pool () end
 ---@field renewed integer          runspaces replaced by new ones
 ---@field closed boolean
 ---@field failure? string   the last reason for a failed worker
+---@field hosts? parallel.HostInfo[]
 ---@field done table<string, integer>  jobs and items by final state
 ---@field bytes integer     memory of the runspaces, as of their last job
 
@@ -263,6 +275,7 @@ function pool:await_room () end
 ---@field name string
 ---@field state parallel.JobState
 ---@field worker? integer   number of the worker in its pool, from 1
+---@field host? string      where it ran, in a pool with `hosts`
 ---@field attempts integer  times that it was started
 ---@field reason? string    why it ended otherwise than completed
 ---@field queued number     seconds

@@ -25,6 +25,7 @@ local math, require, table = math, require, table
 ---@field queued number     seconds from adding the item to its start
 ---@field duration number   seconds from its start to its end
 ---@field worker integer    which worker of the pool ran it; 0 for none
+---@field host? string      where it ran, in a pool with `hosts`
 ---@field attempts integer  how often it was started
 ---@field reason? string     why it ended as it did, where it did not complete
 

@@ -5,15 +5,16 @@ local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 local input = require "parallel.input"
 
-local error, ipairs, require, setmetatable, string, type =
-  error, ipairs, require, setmetatable, string, type
+local error, ipairs, next, require, setmetatable, string, type =
+  error, ipairs, next, require, setmetatable, string, type
 
 ---@class parallel.CompareOptions
 ---@field fn function|string  called with each item
 ---@field items any[]
----@field isolation? string[] which ways, default all: "none" (in the host, one
----       after another), "runspace" (in the runspaces of a pool), "job" (a job
----       for each item), "fresh" (a new state for each item)
+---@field isolation? string[] which ways, default the first four: "none" (in
+---       the host, one after another), "runspace" (in runspaces of a pool),
+---       "job" (a job for each item), "fresh" (a new state for each item),
+---       "process" (in child processes of a pool)
 ---@field limit? integer      runspaces at once; default: the default pool's
 ---@field repeats? integer    times each way; the fastest counts; default 1
 
@@ -26,12 +27,24 @@ comparison.__index = comparison
 
 --- Open a pool whose 'limit' workers are all started.
 ---@param limit integer
----@param reset? string
+---@param given? parallel.PoolOptions  further options
 ---@return parallel.Pool
-local function open (limit, reset)
-  return require("parallel.pool").functions.pool {
-    min = limit, max = limit, reset = reset
-  }
+local function open (limit, given)
+  local options <const> = { min = limit, max = limit }
+  for name, value in next, given or {} do options[name] = value end
+  return require("parallel.pool").functions.pool(options)
+end
+
+--- Make the way that is a map in a pool.
+---@param given? parallel.PoolOptions  further options of the pool
+---@return fun(fn: any, items: table, limit: integer): number
+local function map_in (given)
+  return function (fn, items, limit)
+    local pool <close> = open(limit, given)
+    local started <const> = core.now()
+    pool:map(items, fn)
+    return core.now() - started
+  end
 end
 
 --- Functions that do the work of 'n' items in one way, by the name of the way;
@@ -45,12 +58,7 @@ local WAYS <const> = {
     for i = 1, n do fn(items[i]) end
     return core.now() - started
   end,
-  runspace = function (fn, items, limit)
-    local pool <close> = open(limit)
-    local started <const> = core.now()
-    pool:map(items, fn)
-    return core.now() - started
-  end,
+  runspace = map_in(),
   job = function (fn, items, limit, n)
     local pool <close> = open(limit)
     local started <const> = core.now()
@@ -63,21 +71,19 @@ local WAYS <const> = {
     if failure ~= nil then error(failure, 0) end
     return core.now() - started
   end,
-  fresh = function (fn, items, limit)
-    local pool <close> = open(limit, "fresh")
-    local started <const> = core.now()
-    pool:map(items, fn)
-    return core.now() - started
-  end,
+  fresh = map_in { reset = "fresh" },
+  process = map_in { isolation = "process" },
 }
 
+--- The ways that are taken without a word: all that start no program.
 local ORDER <const> = { "none", "runspace", "job", "fresh" }
 
 ---@param value any
 ---@return string? expected
 ---@return string? wrong
 local function isolation (value)
-  local expected <const> = "an array of the words none, runspace, job, fresh"
+  local expected <const> =
+    "an array of the words none, runspace, job, fresh, process"
   if type(value) ~= "table" or #value == 0 then return expected end
   local behind <const> = check.beyond(value)
   if behind ~= nil then

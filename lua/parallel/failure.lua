@@ -175,6 +175,24 @@ local ENDED <const> = {
   timed_out = "ran out of time",
 }
 
+--- Parts of the error of a job whose worker was a process, with its name in
+--- front if it has one.  They say how the job was lost.
+local PROCESS <const> = {
+  "^the worker process ", "^[^:\n]+: the worker process ",
+  "^[^\n]+: connection closed$",
+}
+
+--- Tell whether an error says how a process was lost.
+---@param text any
+---@return boolean
+local function tells_loss (text)
+  if type(text) ~= "string" then return false end
+  for _, part in ipairs(PROCESS) do
+    if text:find(part) then return true end
+  end
+  return false
+end
+
 --- Reasons that tell no more than the state does.
 local PLAIN <const> = { cancelled = true, timeout = true }
 
@@ -196,8 +214,11 @@ local function head (self)
     who = who and who .. " of '" .. name .. "'" or "'" .. name .. "'"
   end
   who = who or "job"
-  local ended <const> = ENDED[self.state]
+  local ended = ENDED[self.state]
   if ended == nil then return who, true end
+  if self.state == "lost" and tells_loss(self.error) then
+    ended = "was lost"
+  end
   return who .. " " .. ended, self.error ~= nil and not PLAIN[self.reason]
 end
 

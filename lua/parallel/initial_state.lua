@@ -35,6 +35,15 @@ local math, next, package, type = math, next, package, type
 ---@class parallel.InitialStateFields: parallel.InitialStateOptions
 ---@field initial_state? parallel.InitialState|parallel.InitialStateOptions
 ---@field reset? "globals"|"none"|"fresh"  what becomes of a job's globals
+---@field isolation? "thread"|"process"  where the runspaces are; default
+---       "thread"
+---@field runspace? string  the program of the processes; default, the one that
+---       runs, or the installed `runspace`; or that on `hosts`
+---@field command? string[]  the words of a command that starts a worker, in
+---       the place of a thread: what it runs, at last, is `runspace --worker`
+---@field hosts? string[]  where the workers are, reached by ssh: "web1",
+---       "admin@web1", or "web1:8", for 8 workers
+---@field ssh? string[]  the words before a host's name; default {"ssh"}
 
 ---@type table<string, true>
 local LIBRARIES <const> = {

@@ -32,7 +32,7 @@ local TASK <const> = list("checkpoint emit execute sleep "
 local TYPES <const> = {
   ["parallel.job"] = list([[
     cancel fetch get info join off on records remove wait]], [[
-    attempts created duration error finished id name queued reason started
+    attempts created duration error finished host id name queued reason started
     state streams worker]]),
   ["parallel.pool"] = list [[
     cancel close collect each filter info invoke map reduce run spawn submit

@@ -103,18 +103,52 @@ local function initial_state (value)
   end
 end
 
----@type table<string, fun(value: any): string?>
+--- Test the path of a program.
+---@param value any
+---@return string?
+local function program (value)
+  if type(value) ~= "string" or value == "" or value:find("\0", 1, true) then
+    return "the path of a program"
+  end
+end
+
+--- Test an array of words.
+---@param what string
+---@return fun(value: any): string?, string?
+local function words (what)
+  return function (value)
+    if type(value) ~= "table" then return what end
+    local n = 0
+    for key, word in next, value do
+      n = n + 1
+      if rawget(value, n) == nil then
+        return what, "a table with the key " .. check.describe(key)
+      end
+      if type(word) ~= "string" or word == "" or word:find("\0", 1, true) then
+        return what, "one with " .. check.describe(word)
+      end
+    end
+    if n == 0 then return what, "an empty table" end
+  end
+end
+
+---@type table<string, fun(value: any): string?, string?>
 local PLACE <const> = {
+  command = words "an array of words",
   cpath = check.text,
   functions = by_name,
+  hosts = words "an array of names of hosts",
   init = check.code,
   initial_state = initial_state,
+  isolation = check.one_of("thread", "process"),
   libs = check.list,
   modules = check.list,
   path = check.text,
   preload = by_name,
   reset = check.one_of("globals", "none", "fresh"),
+  runspace = program,
   sandbox = function () end,  -- checked when the initial state is read
+  ssh = words "an array of words",
   variables = by_name,
 }
 for name, test in next, limits.RUNSPACE do PLACE[name] = test end

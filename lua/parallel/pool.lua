@@ -7,7 +7,7 @@ local initial_state = require "parallel.initial_state"
 local limits = require "parallel.limits"
 local options = require "parallel.options"
 
-local math, next, type = math, next, type
+local math, next, type, warn = math, next, type, warn
 
 --- RS_NO_SIGNAL of runspace.h
 local NO_SIGNAL <const> = -1
@@ -73,11 +73,47 @@ local function default_max ()
   return core.workers ~= nil and core.workers() or core.cpus()
 end
 
+--- Raise if options say in two ways where the workers are.
+---@param verb string
+---@param given table
+local function check_reach (verb, given)
+  local function refuse (name, why)
+    check.misuse("bad option '" .. name .. "' to '" .. verb .. "' (" .. why
+                 .. ")")
+  end
+  local away <const> = given.hosts ~= nil and "hosts"
+                    or given.command ~= nil and "command"
+  if given.hosts ~= nil and given.command ~= nil then
+    refuse("command", "'hosts' are reached by ssh, whose words the option "
+                      .. "'ssh' has: leave one of them out")
+  elseif away and given.isolation == "thread" then
+    refuse(away, "its workers are processes, and isolation = \"thread\" asks "
+                 .. "for threads: leave one of them out")
+  elseif given.ssh ~= nil and given.hosts == nil then
+    refuse("ssh", "it is what reaches hosts: give 'hosts', too")
+  elseif given.runspace ~= nil and given.command ~= nil then
+    refuse("runspace", "the words of 'command' name the program: leave it out")
+  elseif given.runspace ~= nil and given.hosts == nil
+         and given.isolation ~= "process" then
+    refuse("runspace", "it is the program of processes: give isolation = "
+                       .. "\"process\", too")
+  end
+end
+
+--- Warn of hosts that could not be reached, while others could.
+---@param pool parallel.Pool
+local function warn_of_failures (pool)
+  local failure <const> = pool:info().failure
+  if failure ~= nil then warn("parallel.pool: ", failure) end
+end
+
 ---@param max integer?
 ---@param given table
 ---@param said parallel.InitialState|parallel.InitialStateOptions
+---@param verb string
 ---@return parallel.Pool
-local function open (max, given, said)
+local function open (max, given, said, verb)
+  check_reach(verb, given)
   local min <const> = given.min or 1
   local idle = given.idle
   if idle == 0 then idle = 1e-9 end  -- for `core`, 0 means the default
@@ -85,6 +121,11 @@ local function open (max, given, said)
   local own <const> = {
     idle = idle,
     reset = given.reset or "globals",
+    isolation = given.isolation or "thread",
+    runspace = given.runspace,
+    command = given.command,
+    hosts = given.hosts,
+    ssh = given.ssh,
     initial_state = initial_state.make(said),
     queue = type(queued) == "table" and limits.add("queue", {}, queued)
             or { jobs = queued },
@@ -92,9 +133,14 @@ local function open (max, given, said)
   }
   limits.add("pool", own, given)
   limits.add("runspace", own, given)
-  own.min, own.max = min, max or math.max(min, default_max())
+  if given.hosts == nil then
+    own.min, own.max = min, max or math.max(min, default_max())
+  else  -- they say how many
+    own.min, own.max = given.min, max
+  end
   local pool <const> = core.pool(own)
   pool:set_streams(given.streams)
+  if given.hosts ~= nil or given.command ~= nil then warn_of_failures(pool) end
   return pool
 end
 
@@ -105,7 +151,7 @@ end
 ---@return parallel.Pool
 local function open_for (verb, given, said)
   return open(given.limit and math.min(given.limit, MOST_WORKERS), given,
-              said or initial_state.read(verb, given))
+              said or initial_state.read(verb, given), verb)
 end
 
 ---@param given any
@@ -137,7 +183,7 @@ local function prepare (given)
     check.misuse("bad option 'min' to 'pool' (" .. min
                  .. " workers are more than 'max', " .. max .. ")")
   end
-  return max, given, initial_state.read("pool", given)
+  return max, given, initial_state.read("pool", given), "pool"
 end
 
 --- Open a pool.  Its first `min` workers are started before this returns.  If

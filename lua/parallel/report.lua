@@ -28,7 +28,7 @@ report.__index = report
 local FIELDS <const> = {
   index = true, input = true, state = true, result = true, results = true,
   error = true, streams = true, queued = true, duration = true,
-  worker = true, traceback = true, reason = true, attempts = true,
+  worker = true, traceback = true, reason = true, attempts = true, host = true,
 }
 
 --- Make a report of the records of a call.

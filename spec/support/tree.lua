@@ -23,6 +23,13 @@ function tree.build (path)
   return build .. "/" .. path
 end
 
+--- The program that was built, found from any folder.
+---@return string
+function tree.program ()
+  local pipe <close> = assert(io.popen("realpath " .. tree.runspace))
+  return pipe:read "l"
+end
+
 --- The host program that was built.
 tree.runspace = os.getenv "RUNSPACE" or build .. "/runspace"
 

@@ -63,6 +63,15 @@ static rs_list kept = { &kept, &kept };  /* the list owns its lines */
 static size_t kept_bytes;
 static pthread_cond_t released;  /* kept_bytes == 0; made by the first hold */
 
+/* rs_console_redirect; or NULL. */
+static int (*redirected) (int fd, const char *text, size_t size);
+
+void
+rs_console_redirect (int (*to) (int fd, const char *text, size_t size))
+{
+  redirected = to;
+}
+
 /* Take the lock.  pthread_cancel(3) could end a thread in a write, with the
    lock held, so cancelling is off until 'leave'.  Returns the old state, for
    'leave'. */
@@ -201,6 +210,8 @@ rs_console_write (int fd, const char *line, size_t size)
   int error = 0;
   if ((fd != 1 && fd != 2) || (line == NULL && size > 0))
     return EINVAL;
+  if (redirected != NULL)
+    return redirected(fd, line, size);
   const int state = enter();
   if (!held || !keep_locked(fd, line, size)) {
     put_kept_locked();
@@ -242,6 +253,8 @@ void
 rs_console_status (const char *text)
 {
   const char *const term = getenv("TERM");
+  if (redirected != NULL)
+    return;
   const int state = enter();
   blank_locked();
   dumb = term == NULL || term[0] == '\0' || strcmp(term, "dumb") == 0;
@@ -283,7 +296,8 @@ rs_console_resume (void)
   leave(state);
 }
 
-/* Drop the status and the kept lines in a child: they are the parent's. */
+/* Drop the status and the kept lines in a child: they are the parent's, as is
+   the other process that gets its lines. */
 static void
 begin_child (void)
 {
@@ -293,6 +307,7 @@ begin_child (void)
   kept_bytes = 0;
   status[0] = '\0';
   held = paused = false;
+  redirected = NULL;
 }
 
 RS_IN_CHILD(begin_child)

@@ -7,6 +7,7 @@
 #define RS_CONSOLE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /*
  * Take the status away while code of the host runs that may print, and show
@@ -29,5 +30,11 @@ void rs_console_resume (void);
  */
 void rs_console_hold (int fd);
 void rs_console_release (void);
+
+/* From now on the process has no terminal of its own: 'write', which returns 0
+   or an 'errno', gets what 'rs_console_write' would write, from any thread,
+   and no status is shown.  Called once, before any thread prints. */
+void rs_console_redirect (int (*write) (int fd, const char *text,
+                                        size_t size));
 
 #endif

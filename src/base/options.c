@@ -14,6 +14,7 @@
 #include <stdio.h>
 
 #include "base/status.h"
+#include "base/words.h"
 
 #define IDLE 10.0    /* seconds until an idle worker ends, by default */
 
@@ -350,13 +351,91 @@ check_signal (int number, rs_error *err)
              : RS_OK;
 }
 
+/* Check the words of an option; NULL: it is not given. */
+static int
+check_words (const char *const *words, const char *name, rs_error *err)
+{
+  if (words != NULL && (words[0] == NULL || words[0][0] == '\0'))
+    return rs_fail(err, RS_EINVAL, "%s has no first word: a program is "
+                                   "needed", name);
+  return RS_OK;
+}
+
+/* Check the hosts, and let 'min' and 'max' be as many workers as they name,
+   unless they are given. */
+static int
+check_hosts (rs_pool_options *o, rs_error *err)
+{
+  rs_host_name host;
+  uint64_t sum = 0;
+  bool bounded = true;
+  if (o->hosts[0] == NULL)
+    return rs_fail(err, RS_EINVAL, "hosts is empty: names of hosts are "
+                                   "needed");
+  for (size_t i = 0; o->hosts[i] != NULL; i++) {
+    if (rs_host_read(o->hosts[i], &host, err) != RS_OK)
+      return RS_EINVAL;
+    bounded = bounded && host.workers > 0;
+    sum += host.workers > 0 ? host.workers : 1;
+  }
+  if (sum > RS_WORKERS_MAX)
+    return rs_fail(err, RS_EINVAL, "hosts has %" PRIu64 " workers; %d are the "
+                                   "most", sum, RS_WORKERS_MAX);
+  if (bounded && o->max > sum)
+    return rs_fail(err, RS_EINVAL, "max (%u) is more than the %" PRIu64
+                                   " workers that hosts has", o->max, sum);
+  if (o->max == 0)
+    o->max = o->min > sum ? o->min : (unsigned) sum;
+  if (o->min == 0)
+    o->min = o->max;
+  return bounded && o->max > sum
+       ? rs_fail(err, RS_EINVAL, "min (%u) is more than the %" PRIu64
+                                 " workers that hosts has", o->min, sum)
+       : RS_OK;
+}
+
+/* Check where the workers are. */
+static int
+check_reach (rs_pool_options *o, rs_error *err)
+{
+  if (o->isolation < RS_ISOLATION_THREAD
+      || o->isolation > RS_ISOLATION_PROCESS)
+    return rs_fail(err, RS_EINVAL, "isolation (%d) is none of "
+                                   "RS_ISOLATION_THREAD and "
+                                   "RS_ISOLATION_PROCESS", o->isolation);
+  if (o->runspace != NULL && o->runspace[0] == '\0')
+    return rs_fail(err, RS_EINVAL, "runspace is empty: the path of a program "
+                                   "is needed, or NULL, the default");
+  if (check_words(o->command, "command", err) != RS_OK
+      || check_words(o->ssh, "ssh", err) != RS_OK)
+    return RS_EINVAL;
+  if (o->command != NULL && o->hosts != NULL)
+    return rs_fail(err, RS_EINVAL, "command and hosts are given: hosts are "
+                                   "reached by ssh, whose words 'ssh' has; "
+                                   "leave one of them out");
+  if (o->command != NULL && o->runspace != NULL)
+    return rs_fail(err, RS_EINVAL, "runspace (%.100s) is not needed beside "
+                                   "command, whose words name the program: "
+                                   "leave it out", o->runspace);
+  if (o->runspace != NULL && o->isolation == RS_ISOLATION_THREAD
+      && o->hosts == NULL)
+    return rs_fail(err, RS_EINVAL, "runspace (%.100s) is the program of child "
+                                   "processes: give RS_ISOLATION_PROCESS, or "
+                                   "leave it out", o->runspace);
+  if (o->ssh != NULL && o->hosts == NULL)
+    return rs_fail(err, RS_EINVAL, "ssh is what reaches hosts: give hosts, "
+                                   "or leave it out");
+  return o->hosts != NULL ? check_hosts(o, err) : RS_OK;
+}
+
 /* Check the options of a pool, and put in the defaults. */
 static int
 check_pool (rs_pool_options *o, rs_error *err)
 {
   if (check_rows(rs_runspace_limits, o, err) != RS_OK
       || check_rows(rs_pool_numbers, o, err) != RS_OK
-      || check_signal(o->signal, err) != RS_OK)
+      || check_signal(o->signal, err) != RS_OK
+      || check_reach(o, err) != RS_OK)
     return RS_EINVAL;
   if (o->min == 0)
     o->min = 1;

@@ -558,6 +558,10 @@ take_record (lua_State *L)
   lua_setfield(L, RECORD, "duration");
   lua_pushinteger(L, (lua_Integer) rec.worker);
   lua_setfield(L, RECORD, "worker");
+  if (rec.host != NULL) {
+    lua_pushstring(L, rec.host);
+    lua_setfield(L, RECORD, "host");
+  }
   add_streams(L, batch, RECORD, errors);
   lua_settop(L, RECORD);
   leave(L, k);

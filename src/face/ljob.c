@@ -159,13 +159,13 @@ push_instant (lua_State *L, double t)
 
 /* Fields of a job.  Those below INFO_FIELDS are in 'job:info()', too. */
 enum {
-  ID, NAME, STATE, REASON, WORKER, ATTEMPTS, CREATED, STARTED, FINISHED,
+  ID, NAME, STATE, REASON, WORKER, HOST, ATTEMPTS, CREATED, STARTED, FINISHED,
   QUEUED, DURATION, INFO_FIELDS, ERROR = INFO_FIELDS, STREAMS, FIELDS
 };
 
 static const char *const field_names[FIELDS] = {
-  "id", "name", "state", "reason", "worker", "attempts", "created", "started",
-  "finished", "queued", "duration", "error", "streams"
+  "id", "name", "state", "reason", "worker", "host", "attempts", "created",
+  "started", "finished", "queued", "duration", "error", "streams"
 };
 
 /* [-0, +1, m]  Push a field below INFO_FIELDS of the job, whose 'info' was
@@ -191,6 +191,9 @@ push_field (lua_State *L, rs_job *job, const rs_job_info *info, int field)
         lua_pushinteger(L, (lua_Integer) info->worker);
       else
         lua_pushnil(L);
+      return;
+    case HOST:
+      lua_pushstring(L, info->host);
       return;
     case ATTEMPTS:
       lua_pushinteger(L, (lua_Integer) info->attempts);

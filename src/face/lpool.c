@@ -25,6 +25,8 @@
 static const char workers_key;  /* most workers of the default pool; or nil */
 static const char warnings_key; /* true: 'warn' speaks in runspaces; or nil */
 static const char default_key;  /* handle of the default pool */
+static const char isolation_key;  /* RS_ISOLATION_ of the default pool; or
+                                   nil */
 static const char pools_key;    /* table: handles of pools are weak keys */
 
 /* Type of a run guard: it holds the job of a 'pool:run' during the wait. */
@@ -344,10 +346,52 @@ may_take_signal (lua_State *L, int signal)
   return signal == info.signal;
 }
 
+/* [-0, +0, v]  Raise if code in 'L' may not open a pool of child processes:
+   a sandbox that forbids programs forbids these, too. */
+static void
+check_isolation (lua_State *L, const rs_pool_options *o)
+{
+  rs_sandbox sandbox;
+  const char *const what = o->command != NULL ? "command"
+                         : o->hosts != NULL ? "hosts"
+                         : o->isolation == RS_ISOLATION_PROCESS
+                         ? "isolation = \"process\"" : NULL;
+  if (what != NULL && rs_sandbox_get(L, &sandbox)
+      && (sandbox.forbid & RS_FORBID_PROGRAMS) != 0)
+    rs_handle_error(L, "%s starts programs, which the "
+                       "sandbox of this runspace forbids: give the initial "
+                       "state sandbox = {programs = true}", what);
+}
+
+/* [-0, +2, v]  Read the words at the field 'name' of the table at 1, which
+   anchors them.  NULL: there are none. */
+static const char *const *
+read_words (lua_State *L, const char *name)
+{
+  const char **words = NULL;
+  if (lua_getfield(L, 1, name) == LUA_TNIL) {
+    lua_pushnil(L);
+    return NULL;
+  }
+  const int list = lua_gettop(L);
+  luaL_checktype(L, list, LUA_TTABLE);
+  const size_t n = (size_t) lua_rawlen(L, list);
+  words = lua_newuserdatauv(L, (n + 1) * sizeof *words, 0);
+  for (size_t i = 0; i < n; i++) {
+    if (lua_rawgeti(L, list, (lua_Integer) i + 1) != LUA_TSTRING)
+      rs_handle_error(L, "%s has a word that is no string", name);
+    words[i] = lua_tostring(L, -1);
+    lua_pop(L, 1);
+  }
+  words[n] = NULL;
+  return words;
+}
+
 int
 rs_lua_pool (lua_State *L)
 {
   static const char *const resets[] = { "globals", "none", "fresh", NULL };
+  static const char *const isolations[] = { "thread", "process", NULL };
   rs_pool_options o = { 0 };
   luaL_checktype(L, 1, LUA_TTABLE);
   rs_read_options(L, 1, rs_pool_numbers, &o);
@@ -362,6 +406,14 @@ rs_lua_pool (lua_State *L)
     return rs_handle_error(L, "signal (%d) cannot be taken: the sandbox of "
                               "this runspace forbids to take one from the "
                               "process: leave it out", o.signal);
+  lua_getfield(L, 1, "isolation");
+  o.isolation = luaL_checkoption(L, lua_gettop(L), "thread", isolations);
+  lua_getfield(L, 1, "runspace");  /* the options anchor it */
+  o.runspace = luaL_optstring(L, -1, NULL);
+  o.command = read_words(L, "command");
+  o.hosts = read_words(L, "hosts");
+  o.ssh = read_words(L, "ssh");
+  check_isolation(L, &o);
   lua_getfield(L, 1, "reset");
   o.reset = luaL_checkoption(L, lua_gettop(L), "globals", resets);
   if (lua_getfield(L, 1, "initial_state") != LUA_TNIL)
@@ -384,6 +436,13 @@ rs_parallel_set_warnings (lua_State *L, bool on)
 {
   lua_pushboolean(L, on);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &warnings_key);
+}
+
+void
+rs_parallel_set_isolation (lua_State *L, int isolation)
+{
+  lua_pushinteger(L, isolation);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &isolation_key);
 }
 
 unsigned
@@ -426,6 +485,10 @@ rs_lua_default_pool (lua_State *L)
   }
   else {
     rs_pool_options o = { .max = rs_parallel_workers(L) };
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &isolation_key);
+    o.isolation = (int) lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    check_isolation(L, &o);
     o.initial_state = push_initial_state(L);
     copy_paths(L, o.initial_state);
     open(L, &o);
@@ -548,12 +611,41 @@ pool_scope_end (lua_State *L)
   return 0;
 }
 
+/* [-0, +0, m]  Set 'hosts' in the table on top, if the pool has some. */
+static void
+set_hosts (lua_State *L, rs_pool *pool)
+{
+  const size_t n = rs_pool_hosts(pool, NULL, 0);
+  if (n == 0)
+    return;
+  rs_host_info *const hosts = lua_newuserdatauv(L, n * sizeof *hosts, 0);
+  rs_pool_hosts(pool, hosts, n);
+  lua_createtable(L, (int) n, 0);
+  for (size_t k = 0; k < n; k++) {
+    lua_createtable(L, 0, 4);
+    lua_pushstring(L, hosts[k].name);
+    lua_setfield(L, -2, "name");
+    lua_pushinteger(L, (lua_Integer) hosts[k].workers);
+    lua_setfield(L, -2, "workers");
+    lua_pushinteger(L, (lua_Integer) hosts[k].max);
+    lua_setfield(L, -2, "max");
+    if (hosts[k].failure[0] != '\0') {
+      lua_pushstring(L, hosts[k].failure);
+      lua_setfield(L, -2, "failure");
+    }
+    lua_rawseti(L, -2, (lua_Integer) k + 1);
+  }
+  lua_setfield(L, -3, "hosts");
+  lua_pop(L, 1);
+}
+
 /* pool:info() -> table */
 static int
 pool_info (lua_State *L)
 {
+  rs_pool *const pool = check(L);
   rs_pool_info i;
-  rs_pool_info_get(check(L), &i);
+  rs_pool_info_get(pool, &i);
   rs_handle_most(L, 1, 1, "pool:info()");
   const struct { const char *name; uint64_t value; } counts[] = {
     { "min", i.min },
@@ -580,6 +672,7 @@ pool_info (lua_State *L)
     lua_pushstring(L, i.failure);
     lua_setfield(L, -2, "failure");
   }
+  set_hosts(L, pool);
   lua_pushinteger(L, (lua_Integer) i.bytes);
   lua_setfield(L, -2, "bytes");
   lua_createtable(L, 0, 4);

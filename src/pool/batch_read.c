@@ -415,7 +415,9 @@ next_record (rs_batch *batch, lua_State *L, rs_record *rec)
   /* A job is not written to after its end, but for the call of a lost one. */
   const bool ran = has_record(batch);
   rec->index = job->call.chunk->index + (lua_Integer) batch->position;
+  const rs_job_more *const more = rs_job_more_of(job);
   rec->worker = job->worker;
+  rec->host = more != NULL ? more->host : NULL;
   rec->queued = rec->duration = 0;
   rec->n = 0;
   rec->attempts = state == RS_JOB_LOST;

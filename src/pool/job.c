@@ -365,6 +365,7 @@ get_info (rs_job *job, rs_job_info *out)
   out->sent = more != NULL ? more->log.next - 1 : 0;
   if (more != NULL)
     memcpy(out->dropped, more->log.dropped, sizeof more->log.dropped);
+  out->host = more != NULL ? more->host : NULL;
   out->listen = rs_job_listening(job);
   const bool forgotten = job->forgotten;
   out->reason = rs_job_reason(job);

@@ -54,6 +54,8 @@ typedef struct rs_job_more {
   rs_job *job;             /* the job that has these parts */
   char *name;              /* owned, or NULL; guarded by the job's lock */
   void *user;              /* pointer from the options of the job */
+  const char *host;        /* of the last attempt, or NULL: here; lives as long
+                              as the queue; guarded by the job's lock */
   char *failure;           /* owned: why the job ended without a result; or
                               NULL; set before the end */
   rs_message *refusal;     /* owned, or NULL: why a host could not rebuild the

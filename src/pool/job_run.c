@@ -281,6 +281,17 @@ begin (rs_job *job, const rs_runner *r)
   return go;
 }
 
+/* Note where the job ran, which is known when it has begun there. */
+static void
+set_host (rs_job *job, const rs_runner *r)
+{
+  rs_job_lock(job);
+  rs_job_more *const more = rs_job_get_more_locked(job);
+  if (more != NULL)
+    more->host = r->host;
+  rs_job_unlock(job);
+}
+
 rs_job_state
 rs_job_execute (rs_job *job, rs_runner *r)
 {
@@ -289,6 +300,8 @@ rs_job_execute (rs_job *job, rs_runner *r)
     if (!begin(job, r))
       return rs_reason_state(rs_wish_reason(&call->wish));
     r->kind->run(r, call, &rs_job_sink);
+    if (r->host != NULL)
+      set_host(job, r);
     if (rs_job_foreign(job))  /* has the job forked, and is this the child? */
       return RS_JOB_FAILED;
     if (job->blocked) {  /* was its wait broken off? */

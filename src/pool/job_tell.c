@@ -11,6 +11,7 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/options.h"
@@ -105,8 +106,20 @@ on_name (rs_call *call)
   return rs_job_name(rs_job_of(call));
 }
 
+static void
+on_failed (rs_call *call, const char *why)
+{
+  rs_job *const job = rs_job_of(call);
+  rs_job_lock(job);
+  rs_job_more *const more = rs_job_get_more_locked(job);
+  if (more != NULL && more->failure == NULL)
+    more->failure = strdup(why);
+  rs_job_unlock(job);
+}
+
 const rs_call_sink rs_job_sink = {
-  .record = on_record, .emit = on_emit, .ready = is_ready, .name = on_name
+  .record = on_record, .emit = on_emit, .ready = is_ready, .name = on_name,
+  .failed = on_failed
 };
 
 rs_stream_record *

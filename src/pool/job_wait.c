@@ -102,7 +102,10 @@ rs_job_can_help (rs_queue *queue, rs_state *s, rs_job *job,
 void
 rs_job_unblock (lua_State *L)
 {
-  rs_call *const call = call_of(L);
+  const rs_state *const s = L != NULL ? rs_state_of(L) : NULL;
+  /* A call that another process has sent is no job here. */
+  rs_call *const call = s != NULL && rs_state_pool(s) != NULL ? call_of(L)
+                                                              : NULL;
   rs_job *const job = call != NULL ? rs_job_of(call) : NULL;
   if (job == NULL || !job->blocked || rs_job_foreign(job))
     return;

@@ -203,7 +203,7 @@ queue_drop (rs_queue *q)
 /* ----------------------------------------------------------------- opening */
 
 static rs_pool *
-pool_new (const rs_runner_kind *kind, const rs_pool_options *o)
+pool_new (const rs_runner_kind *kind, const rs_pool_options *o, void *shared)
 {
   rs_pool *const pool = aligned_alloc(_Alignof(rs_pool), sizeof *pool);
   if (pool == NULL)
@@ -231,22 +231,26 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o)
   pool->kind = kind;
   rs_pool_options *const own = &pool->options;
   *own = *o;
+  own->command = own->hosts = own->ssh = NULL;  /* 'shared' has them */
   rs_list_init(&pool->waiters);
   rs_timers_hold();
   pool->timed = true;
   own->initial_state = o->initial_state != NULL
                      ? rs_initial_state_ref(o->initial_state)
                      : rs_initial_state_new();
+  own->runspace = o->runspace != NULL ? strdup(o->runspace) : NULL;
   rs_sched_init(&pool->sched, rs_pool_is_limited(pool));
   rs_list_init(&pool->workers);
   rs_list_init(&pool->gone);
   rs_list_init(&pool->retired);
   rs_cond_init(&pool->changed);
-  if (pool->options.initial_state == NULL) {
+  if (own->initial_state == NULL
+      || (own->runspace == NULL) != (o->runspace == NULL)) {
     rs_timers_drop();
     rs_pool_drop(pool);
     return NULL;
   }
+  pool->shared = shared;
   rs_initial_state_seal(pool->options.initial_state);
   return pool;
 }
@@ -273,10 +277,17 @@ rs_pool_start_on (const rs_runner_kind *kind, const rs_pool_options *options,
 {
   rs_pool_options room;
   const rs_pool_options *const o = rs_check_pool_options(options, &room, err);
+  void *shared = NULL;
   int status = out == NULL ? rs_fail_null(err, "out") : RS_OK;
   if (o == NULL || status != RS_OK)
     return RS_EINVAL;
-  rs_pool *const pool = pool_new(kind, o);
+  if (kind->prepare != NULL)
+    status = kind->prepare(o, &shared, err);
+  if (status != RS_OK)
+    return status;
+  rs_pool *const pool = pool_new(kind, o, shared);
+  if (pool == NULL && shared != NULL)
+    kind->dismiss(shared);
   if (pool == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
   for (unsigned i = 0; i < o->min && status == RS_OK; i++) {
@@ -288,12 +299,6 @@ rs_pool_start_on (const rs_runner_kind *kind, const rs_pool_options *options,
   pool->begun = status;
   *out = pool;
   return RS_OK;
-}
-
-int
-rs_pool_start (const rs_pool_options *options, rs_pool **out, rs_error *err)
-{
-  return rs_pool_start_on(&rs_state_kind, options, out, err);
 }
 
 int
@@ -314,40 +319,19 @@ rs_pool_await_open (rs_pool *pool, rs_events *events, double timeout,
   rs_events *const old = pool->watcher;
   pool->watcher = busy ? rs_events_ref(events) : NULL;
   const unsigned alive = pool->alive;
+  const bool enough = pool->kind->partial && pool->reached;
   const rs_error failure = pool->failure;
   rs_pool_unlock(pool);
   rs_events_unref(old);
   if (busy)
     return RS_EBUSY;
+  if (enough)
+    return RS_OK;
   /* Fewer threads than wanted will do; a state that fails will not, since
      it would fail again in each worker to come. */
   const int status = pool->begun == RS_ETHREAD && alive > 0 ? RS_OK
                                                             : failure.status;
   return status == RS_OK ? RS_OK : rs_fail(err, status, "%s", failure.text);
-}
-
-/* Cleanup: drop a pool that will not open, since that failed or the thread is
-   cancelled. */
-static void
-unref_object (void *pool)
-{
-  rs_pool_unref(pool);
-}
-
-int
-rs_pool_open (const rs_pool_options *options, rs_pool **out, rs_error *err)
-{
-  rs_pool *pool;
-  int status = out == NULL ? rs_fail_null(err, "out")
-                           : rs_pool_start(options, &pool, err);
-  if (status != RS_OK)
-    return status;
-  pthread_cleanup_push(unref_object, pool);
-  status = rs_pool_await_open(pool, NULL, RS_FOREVER, err);
-  pthread_cleanup_pop(status != RS_OK);
-  if (status == RS_OK)
-    *out = pool;
-  return status;
 }
 
 /* ----------------------------------------------------------------- closing */
@@ -613,6 +597,12 @@ get_info (rs_pool *pool, rs_pool_info *out)
                                        memory_order_relaxed);
   memcpy(out->failure, pool->failure.text, sizeof out->failure - 1);
   rs_pool_unlock(pool);
+  if (pool->shared != NULL && pool->kind->trouble != NULL) {
+    char text[sizeof out->failure];
+    pool->kind->trouble(pool->shared, text, sizeof text);
+    if (text[0] != '\0')
+      memcpy(out->failure, text, sizeof text);
+  }
   for (int i = 0; i <= RS_JOB_LOST; i++)
     out->ended[i] = atomic_load_explicit(&pool->ended[i],
                                          memory_order_relaxed);

@@ -30,6 +30,21 @@ typedef struct rs_runner_kind {
                           that is */
   bool local;          /* if one runner opens, the others do, since nothing
                           outside of this process has a say */
+  bool partial;        /* a pool is open when one runner is; other runners that
+                          cannot be opened are told, and tried again later */
+
+  /* Make what all runners of a pool share, from its options, before the first
+     one is opened.  RS_OK, RS_ENOMEM or RS_EINVAL.  NULL: they share
+     nothing. */
+  int (*prepare) (const rs_pool_options *options, void **shared,
+                  rs_error *err);
+
+  /* Write what does not work now, though the pool does; "": all does.  Any
+     thread. */
+  void (*trouble) (void *shared, char *text, size_t size);
+
+  /* Free what 'prepare' has made.  No runner is left. */
+  void (*dismiss) (void *shared);
 
   /* Open a runner.  RS_OK, RS_ENOMEM or RS_EFAILED; RS_ESTOPPED when the wish
      in 'options' asked for that. */
@@ -56,11 +71,13 @@ typedef struct rs_runner_kind {
   void (*close) (rs_runner *runner);
 } rs_runner_kind;
 
-/* The beginning of each runner; constant. */
+/* The beginning of each runner; constant, but for the last one. */
 struct rs_runner {
   const rs_runner_kind *kind;
   rs_cancel *cancel;   /* of the thread; lent */
   unsigned worker;     /* number of the worker in the pool */
+  const char *host;    /* where it is: a name that lives as long as the pool;
+                          NULL: on this host.  'run' may change it */
 };
 
 /* The kind of a runner that is a state of this process. */

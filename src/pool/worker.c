@@ -31,6 +31,10 @@ enum { MAX_STUCK = 8 };
 
 enum { BITS = 64 };  /* in a word of 'numbers' */
 
+#define PAUSE 0.1    /* seconds until a worker is added after one that failed;
+                        doubled with each failure, PAUSES times at most */
+enum { PAUSES = 8 };
+
 /* Bytes: nested data and patterns recurse in C, up to 512 KiB, and three times
    that under a sanitizer. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -67,7 +71,10 @@ rs_pool_drop (rs_pool *pool)
   rs_sched_fini(&pool->sched);
   pthread_cond_destroy(&pool->changed);
   rs_job_locks_fini(pool->queue.locks);
+  if (pool->shared != NULL)
+    pool->kind->dismiss(pool->shared);
   rs_initial_state_unref(pool->options.initial_state);
+  free((char *) (uintptr_t) pool->options.runspace);
   rs_events_unref(pool->watcher);
   free(pool->numbers);
   free(pool);
@@ -162,12 +169,21 @@ claim_seeding_locked (rs_pool *pool, rs_cancel *out[CLAIMS])
   return n;
 }
 
+/* True when a runner may take long to open, so that its opening is to be
+   stopped when nobody needs it. */
+static bool
+opens_long (const rs_pool *pool)
+{
+  return pool->kind->partial
+      || rs_initial_state_runs_scripts(pool->options.initial_state);
+}
+
 void
 rs_pool_stop_seeding (rs_pool *pool)
 {
   rs_cancel *some[CLAIMS];
   size_t n;
-  if (!rs_initial_state_runs_scripts(pool->options.initial_state))
+  if (!opens_long(pool))
     return;
   do {
     rs_pool_lock(pool);
@@ -192,7 +208,7 @@ rs_pool_is_over_locked (const rs_pool *pool)
 void
 rs_pool_stop_seeding_if_over (rs_pool *pool)
 {
-  if (!rs_initial_state_runs_scripts(pool->options.initial_state))
+  if (!opens_long(pool))
     return;
   rs_pool_lock(pool);
   const bool over = !pool->over && rs_pool_is_over_locked(pool);
@@ -269,6 +285,18 @@ wake (rs_events *events)
   rs_events_unref(events);
 }
 
+/* Let more and more time pass before the next worker is added beside those
+   that are there, while runners fail to open. */
+static void
+count_failure_locked (rs_pool *pool, bool failed)
+{
+  if (!pool->kind->partial || (failed && rs_now() < pool->later))
+    return;  /* workers that fail together count as one */
+  pool->failures = failed ? pool->failures + 1 : 0;
+  const unsigned doubled = pool->failures < PAUSES ? pool->failures : PAUSES;
+  pool->later = failed ? rs_now() + PAUSE * (double) (1u << doubled) : 0;
+}
+
 /* Note that the runner is there, or could not be opened: 'status' and the text
    of 'err'. */
 static void
@@ -284,6 +312,9 @@ set_opened (rs_worker *w, int status, const rs_error *err)
     pool->failed_workers++;
     pool->failure = *err;
   }
+  if (status != RS_ESTOPPED)
+    count_failure_locked(pool, status != RS_OK);
+  pool->reached |= status == RS_OK;
   change_locked(pool);
   rs_events *const watcher = rs_events_ref(pool->watcher);
   rs_pool_unlock(pool);
@@ -482,6 +513,7 @@ bool
 rs_pool_may_grow_locked (const rs_pool *pool)
 {
   return pool->alive < pool->options.max + pool->blocked
+      && (pool->later == 0 || pool->alive == 0 || rs_now() >= pool->later)
       && !has_lost_too_many_locked(pool);
 }
 
@@ -662,6 +694,7 @@ open_runner (rs_worker *w, rs_job *job, rs_error *err)
     .cancel = w->cancel,
     .wish = job != NULL ? &job->call.wish : &w->wish,
     .owner = job != NULL ? (void *) &job->call : RS_SEEDING,
+    .shared = pool->shared,
   };
   rs_runner *r = NULL;
   const int status = pool->kind->open(&options, &r, err);

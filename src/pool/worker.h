@@ -70,6 +70,7 @@ struct rs_pool {
                                'rs_check_pool_options', with a reference to
                                'initial_state' */
   const rs_runner_kind *kind;  /* of the runners */
+  void *shared;      /* by the runners (runner.h); owned, or NULL */
   int begun;         /* status of starting the first workers */
   _Atomic bool full; /* 'waiters' is not empty; set under the lock */
   char behind[64];
@@ -102,6 +103,11 @@ struct rs_pool {
   uint64_t started_workers, failed_workers, lost_workers, renewed;
   rs_list waiters;   /* rs_waiter; owned */
   rs_error failure;  /* of the last failed worker */
+  bool reached;      /* a runner was opened */
+  unsigned failures; /* runners that failed to open in a row, if the kind is
+                        'partial' */
+  double later;      /* instant until which workers that are there do without
+                        more of them */
   rs_events *watcher;  /* woken when a worker opens or ends; a reference, or
                           NULL */
   unsigned watching; /* threads that wait at 'changed' */

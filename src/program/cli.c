@@ -43,6 +43,7 @@ static const char usage[] =
   "  -e stat   execute string 'stat'\n"
   "  -i        enter interactive mode after executing 'script'\n"
   "  -j N      let the default pool of 'parallel' have N workers\n"
+  "  --isolation process  let each of them be a child process, not a thread\n"
   "  -l mod    require library 'mod' into global 'mod'\n"
   "  -l g=mod  require library 'mod' into global 'g'\n"
   "  -v        show version information\n"
@@ -109,6 +110,22 @@ parse_workers (const char *text)
   return (errno != 0 || n > MAX_WORKERS) ? 0 : (unsigned) n;
 }
 
+/* Read the argument of --isolation, or NULL. */
+static bool
+parse_isolation (rs_cli *cli, const char *text)
+{
+  if (text == NULL)
+    return complain(cli, "", "--isolation", " needs argument");
+  if (strcmp(text, "process") == 0)
+    cli->isolation = RS_ISOLATION_PROCESS;
+  else if (strcmp(text, "thread") == 0)
+    cli->isolation = RS_ISOLATION_THREAD;
+  else
+    return complain(cli, "'--isolation' needs 'thread' or 'process', not ",
+                    text, "");
+  return true;
+}
+
 bool
 rs_cli_parse (rs_cli *cli, int argc, char **argv)
 {
@@ -123,6 +140,11 @@ rs_cli_parse (rs_cli *cli, int argc, char **argv)
     if (option[1] == '\0')  /* "-": the script is stdin */
       break;
     const bool alone = option[2] == '\0';
+    if (strcmp(option, "--isolation") == 0) {
+      if (!parse_isolation(cli, i + 1 < argc ? argv[++i] : NULL))
+        return false;
+      continue;
+    }
     if (!alone && strchr("-ivEW", option[1]) != NULL)
       return complain(cli, "unrecognized option ", option, "");
     switch (option[1]) {
@@ -424,6 +446,9 @@ rs_cli_run_options (lua_State *L, const rs_cli *cli)
         break;
       case 'j':
         option_argument(cli, &i);  /* skip it */
+        break;
+      case '-':
+        i++;  /* skip the argument of --isolation */
         break;
       case 'W':
         lua_warning(L, "@on", 0);

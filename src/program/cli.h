@@ -22,6 +22,7 @@ typedef struct rs_cli {
   const char *name;   /* of the program, as errors show it */
   int script;         /* index of the script in 'argv'; 'argc' if none */
   unsigned workers;   /* -j: workers of the default pool; 0 if not given */
+  int isolation;      /* --isolation: RS_ISOLATION_ of the default pool */
   bool interactive;   /* -i */
   bool version;       /* -v or -i */
   bool statements;    /* -e */

@@ -40,6 +40,7 @@ open_libraries (lua_State *L, const rs_cli *cli)
   luaL_requiref(L, "parallel", luaopen_parallel, 1);
   lua_pop(L, 1);
   rs_parallel_set_workers(L, cli->workers);
+  rs_parallel_set_isolation(L, cli->isolation);
   rs_cli_set_events(rs_parallel_events(L));
 }
 
@@ -162,6 +163,9 @@ is_small (void)
 int
 main (int argc, char **argv)
 {
+  const int served = rs_worker_main(argc, argv);
+  if (served >= 0)
+    return served;
   program.argc = argc;
   program.argv = argv;
   if (is_small() && start_elsewhere())

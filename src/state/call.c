@@ -305,7 +305,7 @@ close_record (run *r, rs_job_state state, rs_reason reason, uint32_t count)
   unsigned char *at = r->out->buf.data + r->mark.size;
   *at++ = (unsigned char) ((unsigned) state | (unsigned) reason << 4);
   if (r->call->flags & RS_BATCH_RECORDS) {
-    rs_wire_put_double(at, r->began);
+    rs_wire_put_double(at, r->began + r->state->ahead);
     rs_wire_put_double(at + 8, rs_now() - r->began);
     rs_wire_put32(at + 16, count);
     rs_wire_put32(at + 20, r->attempt);
@@ -834,15 +834,9 @@ pass_item (run *r)
   return good;
 }
 
-/* Count the failure of an item, and set 'failed' if it was the last one that
-   is allowed.  An item that was stopped together with its call has not
-   failed. */
-static void
-count_failure (rs_chunk *chunk, rs_reason reason)
+void
+rs_chunk_fail (rs_chunk *chunk)
 {
-  if (chunk->allowed == NULL || reason == RS_REASON_DEADLINE
-      || rs_reason_state(reason) == RS_JOB_CANCELLED)
-    return;
   /* The thread that counts the last failure stops the other chunks; nothing
      else is published. */
   const size_t left = atomic_load_explicit(chunk->allowed,
@@ -850,6 +844,16 @@ count_failure (rs_chunk *chunk, rs_reason reason)
   if (left == 0 || atomic_fetch_sub_explicit(chunk->allowed, 1,
                                              memory_order_relaxed) == 1)
     atomic_store_explicit(chunk->failed, true, memory_order_relaxed);
+}
+
+/* Count the failure of an item.  An item that was stopped together with its
+   call has not failed. */
+static void
+count_failure (rs_chunk *chunk, rs_reason reason)
+{
+  if (chunk->allowed != NULL && reason != RS_REASON_DEADLINE
+      && rs_reason_state(reason) != RS_JOB_CANCELLED)
+    rs_chunk_fail(chunk);
 }
 
 /* [-1, +0, -]  An item has raised the error on top: write its record, or

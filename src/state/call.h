@@ -58,6 +58,10 @@ typedef struct rs_call_sink {
   void (*emit) (rs_call *call, rs_stream_record *record);  /* may wait */
   bool (*ready) (rs_call *call);  /* can it take records?  false: no memory */
   const char *(*name) (rs_call *call);  /* lent, as long as the call */
+  /* The call ends without a result, for the reason in the text: it could not
+     be run, or is lost.  A call that is run in a state of this process never
+     ends so. */
+  void (*failed) (rs_call *call, const char *why);
 } rs_call_sink;
 
 /* A place between the items in the message of a chunk. */
@@ -148,6 +152,10 @@ rs_job_state_final (rs_job_state state)
  */
 void rs_call_run (rs_state *s, lua_State *L, rs_call *call,
                   const rs_call_sink *sink);
+
+/* Count a failure that 'allowed' of the chunk, which is not NULL, allows, and
+   set 'failed' if it was the last one.  Any thread. */
+void rs_chunk_fail (rs_chunk *chunk);
 
 /* The innermost call that runs in the state, or NULL. */
 rs_call *rs_call_current (const rs_state *s);

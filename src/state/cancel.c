@@ -893,6 +893,7 @@ advance_locked (rs_cancel *c, double now)
     if (level_of(t) == RS_SOFT && t->hard_at < next)
       next = t->hard_at;
     else if (level_of(t) == RS_HARD && t->lost_at <= now
+             && (c->sleeper == NULL || !c->sleeper->returns)
              && (!is_looking(c) || t->lost_at + SLOW <= now)
              && (t->lost_at + STARVED <= now || !is_starved_locked(c)))
       c->lost = true;

@@ -324,6 +324,8 @@ typedef struct rs_sleeper {
   void (*ref) (void *object);
   void (*unref) (void *object);
   void *object;
+  bool returns;  /* the thread sees to it that it comes back, also when it is
+                    stopped by force: it is never lost */
 } rs_sleeper;
 
 /* The calling thread begins, and ends, to wait at 'sleeper', which must live

@@ -110,15 +110,22 @@ entry_free (rs_entry *entry)
 }
 
 void
+rs_initial_state_clear (rs_initial_state *is)
+{
+  rs_list *link;
+  while ((link = rs_list_shift(&is->entries)) != NULL)
+    entry_free(RS_LIST_ENTRY(link, rs_entry, link));
+  is->own = NULL;
+}
+
+void
 rs_initial_state_unref (rs_initial_state *is)
 {
   /* Release our reads and writes to the thread that frees. */
   if (is == NULL
       || atomic_fetch_sub_explicit(&is->refs, 1, memory_order_acq_rel) != 1)
     return;
-  rs_list *link;
-  while ((link = rs_list_shift(&is->entries)) != NULL)
-    entry_free(RS_LIST_ENTRY(link, rs_entry, link));
+  rs_initial_state_clear(is);
   fini_sandbox(&is->outer);
   fini_sandbox(&is->sandbox);
   free(is->path);

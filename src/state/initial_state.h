@@ -51,6 +51,9 @@ struct rs_initial_state {
    a floor above; the state only calls it. */
 extern const lua_CFunction rs_own_module;
 
+/* Take all entries out, the module 'parallel' too. */
+void rs_initial_state_clear (rs_initial_state *is);
+
 /* Make the initial state constant. */
 void rs_initial_state_seal (rs_initial_state *is);
 

@@ -131,6 +131,19 @@ dofile (lua_State *L)
 
 /* --------------------------------------------------------------------- os */
 
+/* os.exit in a process that is there for this state: it ends, as C code could
+   end it, too.  The state is never closed, since it runs. */
+static int
+os_exit_process (lua_State *L)
+{
+  int status = EXIT_SUCCESS;
+  if (lua_isboolean(L, 1))
+    status = lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE;
+  else
+    status = (int) luaL_optinteger(L, 1, EXIT_SUCCESS);
+  exit(status);
+}
+
 static int
 os_exit (lua_State *L)
 {
@@ -224,7 +237,7 @@ replace (lua_State *L, int index, const char *name)
 }
 
 void
-rs_library_open (lua_State *L)
+rs_library_open (lua_State *L, bool alone)
 {
   const int top = lua_gettop(L);
   lua_pushglobaltable(L);
@@ -237,7 +250,7 @@ rs_library_open (lua_State *L)
   replace(L, globals, "dofile");
   if (lua_getfield(L, globals, LUA_OSLIBNAME) == LUA_TTABLE) {
     const int os = lua_gettop(L);
-    lua_pushcfunction(L, os_exit);
+    lua_pushcfunction(L, alone ? os_exit_process : os_exit);
     replace(L, os, "exit");
     lua_pushcfunction(L, os_setlocale);
     replace(L, os, "setlocale");

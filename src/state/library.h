@@ -5,6 +5,8 @@
 #ifndef RS_LIBRARY_H
 #define RS_LIBRARY_H
 
+#include <stdbool.h>
+
 #include <lua.h>
 
 /*
@@ -12,10 +14,11 @@
  *
  *   load, loadfile,  give chunks the environment of the job, not the globals,
  *   dofile           which all jobs share
- *   os.exit          raises: a job cannot end the host
+ *   os.exit          raises: a job cannot end the host.  With 'alone' it ends
+ *                    the process, which is there for this state
  *   os.setlocale     raises if the locale would change: it belongs to the
  *                    whole process
  */
-void rs_library_open (lua_State *L);
+void rs_library_open (lua_State *L, bool alone);
 
 #endif

@@ -431,7 +431,7 @@ seed (lua_State *L)
   rs_seed_open(L);
   lua_pushglobaltable(L);  /* set once here: to set it later cannot raise */
   rs_env_set(L);
-  rs_library_open(L);
+  rs_library_open(L, s->pool == NULL);
   rs_popen_open(L);
   rs_output_open(L, &output);
   rs_cancel_open(s->cancel, L);
@@ -550,7 +550,8 @@ rs_state_open (const rs_state_options *o, rs_state **out, rs_error *err)
   s->alloc.ud = s;
   if (s->options->memory != 0)
     rs_alloc_set_limit(&s->alloc, s->options->memory);
-  rs_encoder_init(&s->spare, is->contained ? RS_MESSAGE_LIVE : 0);
+  rs_encoder_init(&s->spare, o->forbidden
+                             | (is->contained ? RS_MESSAGE_LIVE : 0));
   s->L = lua_newstate(rs_alloc_resize, &s->alloc);
   if (s->L == NULL) {
     const int status = s->options->memory == 0

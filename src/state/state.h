@@ -22,13 +22,19 @@ typedef struct rs_state rs_state;
 typedef struct rs_state_options {
   const rs_pool_options *options;         /* lent, while the state is there;
                                              'initial_state' is not NULL */
-  rs_pool *pool;                          /* lent; opaque here */
+  rs_pool *pool;                          /* lent; opaque here; NULL: the
+                                             process is there for this state
+                                             alone */
   unsigned worker;
   rs_cancel *cancel;                      /* lent; of the thread */
   const rs_wish *wish;                    /* stops seeding; lent */
   void *owner;                            /* of the token of seeding: the
                                              rs_call that waits for the state,
                                              or RS_SEEDING */
+  unsigned forbidden;                     /* RS_MESSAGE_ kinds of values that
+                                             may not leave the state */
+  void *shared;                           /* lent: what all runners of the pool
+                                             share (pool/runner.h), or NULL */
 } rs_state_options;
 
 /*
@@ -84,7 +90,7 @@ struct rs_state {
   rs_alloc alloc;
   const rs_pool_options *options;  /* of the pool, lent; constant, as the next
                              four */
-  rs_pool *pool;          /* lent */
+  rs_pool *pool;          /* lent; NULL: that of another process */
   rs_cancel *cancel;      /* lent */
   unsigned worker;
   unsigned born;          /* generation: fork.h */
@@ -102,6 +108,8 @@ struct rs_state {
   /* Called for each line that was printed, without its end; or NULL. */
   void (*on_line) (rs_state *s, int fd, const char *text, size_t size);
   unsigned depth;         /* number of nested calls; 'run' is the innermost */
+  double ahead;           /* seconds that the clock by which records are told
+                             is ahead of ours: that of another host */
   rs_buf lines[2];        /* begun and not ended, on standard output, error */
   rs_encoder spare;       /* memory for the next result; its 'forbidden' are
                              the kinds of values that may not leave the

@@ -77,7 +77,8 @@ rs_encode_name (rs_encoder *e, lua_State *L, int index, int kind, bool *done)
   *done = status == RS_OK && name.parts > 0;
   if (*done && (e->forbidden & RS_MESSAGE_METHODS)
       && rs_name_is_library(&name))
-    return rs_encoder_refuse(e, "cannot transfer a library out of a sandbox");
+    return rs_encoder_refuse(e, "cannot transfer a library %s",
+                             rs_encoder_away(e));
   if (*done)
     rs_encoder_name(e, &name, RS_TAG_NAMED);
   return status;
@@ -180,8 +181,8 @@ rs_encode_cfunction (rs_encoder *e, lua_State *L, int index)
 {
   bool done;
   if (e->forbidden & RS_MESSAGE_METHODS)
-    return rs_encoder_refuse(e, "cannot transfer a function out of a sandbox:"
-                                " return what it returns");
+    return rs_encoder_refuse(e, "cannot transfer a function %s: return what it"
+                                " returns", rs_encoder_away(e));
   const int status = rs_encode_name(e, L, index, RS_NAMES_CFUNCTION, &done);
   if (status != RS_OK || done)
     return status;
@@ -235,11 +236,8 @@ rs_encode_pointer (rs_encoder *e, lua_State *L, int index)
 {
   const bool null = lua_touserdata(L, index) == NULL;  /* as 'cjson' has it */
   if ((e->forbidden & RS_MESSAGE_LOCAL) && !null)
-    return rs_encoder_refuse(e, e->forbidden & RS_MESSAGE_METHODS
-                             ? "cannot transfer a light userdata out of a"
-                               " sandbox"
-                             : "cannot transfer a light userdata to another"
-                               " process");
+    return rs_encoder_refuse(e, "cannot transfer a light userdata %s",
+                             rs_encoder_away(e));
   if (!null)
     e->flags |= RS_MESSAGE_LOCAL;
   rs_put_eight(&e->buf, RS_TAG_POINTER, (uintptr_t) lua_touserdata(L, index));

@@ -98,9 +98,9 @@ check_metatable (rs_encoder *e, lua_State *L, int index)
   if (status != RS_OK || name.parts > 0)
     return status;
   return rs_encoder_refuse(e, "cannot transfer a table whose metatable has "
-                              "'%.40s' out of a sandbox: return data without "
-                              "it, or a class that the host has loaded",
-                           field);
+                              "'%.40s' %s: return data without it, or a "
+                              "class that the host has loaded", field,
+                           rs_encoder_away(e));
 }
 
 /* [-0, +0, -]  Append the metatable at 'index', whose address is 'object'.
@@ -655,7 +655,8 @@ encode_suspect (rs_encoder *e, lua_State *L, int index, unsigned id)
   if (!own)
     return encode_contents(e, L, index, id, KNOWN);
   if ((e->forbidden & RS_MESSAGE_METHODS) && rs_name_is_library(&name))
-    return rs_encoder_refuse(e, "cannot transfer a library out of a sandbox");
+    return rs_encoder_refuse(e, "cannot transfer a library %s",
+                             rs_encoder_away(e));
   rs_encoder_name(e, &name, RS_TAG_NAMED);
   return RS_OK;
 }
@@ -666,8 +667,8 @@ rs_encode_table (rs_encoder *e, lua_State *L, int index)
   const void *const object = lua_topointer(L, index);
   if (object == e->globals || object == e->env) {
     if (e->forbidden & RS_MESSAGE_METHODS)
-      return rs_encoder_refuse(e, "cannot transfer the globals out of a "
-                                  "sandbox");
+      return rs_encoder_refuse(e, "cannot transfer the globals %s",
+                               rs_encoder_away(e));
     rs_buf_byte(&e->buf, RS_TAG_ENV);
     return RS_OK;
   }

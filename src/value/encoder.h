@@ -223,6 +223,15 @@ int rs_encode_name (rs_encoder *e, lua_State *L, int index, int kind,
 /* Append a name, with the tag of what it is for. */
 void rs_encoder_name (rs_encoder *e, const rs_name *name, unsigned tag);
 
+/* Where the value may not go: the end of a refusal. */
+static inline const char *
+rs_encoder_away (const rs_encoder *e)
+{
+  return !(e->forbidden & RS_MESSAGE_METHODS)
+         || (e->forbidden & RS_MESSAGE_AWAY) ? "to another process"
+                                             : "out of a sandbox";
+}
+
 /* True when this metatable is the last one that was found to be without
    '__transfer'. */
 static inline bool

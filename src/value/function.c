@@ -126,10 +126,10 @@ int
 rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id)
 {
   if (e->forbidden & RS_MESSAGE_CODE)
-    return rs_encoder_refuse(e, e->forbidden & RS_MESSAGE_METHODS
-                             ? "cannot transfer a function out of a sandbox:"
-                               " return what it returns"
-                             : "cannot transfer a function from here");
+    return e->forbidden & RS_MESSAGE_METHODS
+         ? rs_encoder_refuse(e, "cannot transfer a function %s: return what it"
+                                " returns", rs_encoder_away(e))
+         : rs_encoder_refuse(e, "cannot transfer a function from here");
   rs_open open;
   int status = rs_encoder_enter(e, L, &open, id);
   if (status != RS_OK)

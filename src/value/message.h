@@ -21,9 +21,11 @@ enum {
   RS_MESSAGE_NAMES = 32,   /* names of modules, fields and classes that the
                               receiver has, or loads; forbidden: names of
                               modules that it would have to load */
-  RS_MESSAGE_METHODS = 64  /* only as forbidden: metatables that run code, and
+  RS_MESSAGE_METHODS = 64, /* only as forbidden: metatables that run code, and
                               objects of the receiver that are no classes
                               (mask.c) */
+  RS_MESSAGE_AWAY = 128    /* only as forbidden: no kind, but says in refusals
+                              that another process is the receiver */
 };
 
 /* The kinds that are more than data.  Messages from states that are not
