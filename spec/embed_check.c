@@ -568,6 +568,38 @@ check_signal (lua_State *L)
   rs_pool_unref(pool);
 }
 
+/* ---------------------------------------------------------- interruptions */
+
+/* A state whose coroutines are tracked. */
+static lua_State *
+tracked_state (void)
+{
+  lua_State *const L = luaL_newstate();
+  REQUIRE(L != NULL);
+  rs_host_open_libs(L);
+  rs_host_track(L);
+  return L;
+}
+
+/* An interruption of one state, which is gone, is none of another state, nor
+   an error of a script that has the same words. */
+static void
+check_interruption (void)
+{
+  lua_State *L = tracked_state();
+  rs_host_interrupt(L, NULL);
+  CHECK(luaL_dostring(L, "coroutine.wrap(function () while true do end end)()")
+        != LUA_OK && strstr(lua_tostring(L, -1), "interrupted!") != NULL);
+  lua_settop(L, 0);
+  lua_close(L);
+  L = tracked_state();
+  CHECK(luaL_dostring(L, "local co = coroutine.create(function () "
+                         "error 'the download was interrupted!' end) "
+                         "assert(not coroutine.resume(co)) "
+                         "for i = 1, 100 do i = i + 1 end") == LUA_OK);
+  lua_close(L);
+}
+
 /* ------------------------------------------------- the loop of the header */
 
 /* As 'rs_events_fileno' in runspace.h has it. */
@@ -631,6 +663,7 @@ main (void)
   check_many_events(L);
   check_senders(L);
   check_signal(L);
+  check_interruption();
   check_poll_loop(L);
   lua_close(L);
   return report();
