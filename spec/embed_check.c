@@ -600,6 +600,48 @@ check_interruption (void)
   lua_close(L);
 }
 
+/* --------------------------------------------------- events that are dropped */
+
+/* Events whose queue has jobs go with the last reference to them, and the jobs
+   and their pool, too: a checker of leaks would tell. */
+static void
+check_dropped_events (lua_State *L)
+{
+  for (int named = 0; named < 2; named++) {
+    rs_events *const events = rs_events_new();
+    rs_pool *const pool = gated_pool(1, 1);
+    rs_error err;
+    rs_job *job = NULL;
+    rs_batch *batch = NULL;
+    const rs_job_options o = {
+      .events = events, .listen = RS_LISTEN_FINISHED
+    };
+    const rs_batch_options b = {
+      .events = events, .listen = 1u << RS_STREAM_OUTPUT
+    };
+    lua_pushliteral(L, "return 1");
+    REQUIRE(rs_submit(pool, L, 0, &o, &job, &err) == RS_OK);
+    lua_pushliteral(L, "require 'parallel'.task.output(...)");
+    REQUIRE(rs_batch_open(pool, L, 0, &b, &batch, &err) == RS_OK);
+    lua_pushinteger(L, 7);
+    CHECK(rs_batch_add(batch, L, 1, &err) == RS_OK);
+    CHECK(rs_batch_finish(batch, &err) == RS_OK);
+    CHECK(rs_job_wait(job, NULL, RS_FOREVER) == RS_OK);
+    while (rs_batch_wait(batch, L, RS_FOREVER) == RS_EEVENT)
+      ;
+    CHECK(rs_events_pending(events));
+    rs_batch_close(batch, L);
+    if (named == 0)
+      rs_job_unref(job);
+    rs_events_unref(events);
+    if (named != 0) {  /* the job is there all the same */
+      CHECK(result_of(job, L) == 1);
+      rs_job_unref(job);
+    }
+    rs_pool_unref(pool);
+  }
+}
+
 /* ------------------------------------------------- the loop of the header */
 
 /* As 'rs_events_fileno' in runspace.h has it. */
@@ -663,6 +705,7 @@ main (void)
   check_many_events(L);
   check_senders(L);
   check_signal(L);
+  check_dropped_events(L);
   check_interruption();
   check_poll_loop(L);
   lua_close(L);

@@ -53,7 +53,7 @@ unref (rs_batch *batch)
   rs_message_unref(batch->function);
   rs_encoder_fini(&batch->items);
   pthread_mutex_destroy(&batch->lock);
-  rs_events_unref(batch->events);
+  rs_events_drop(batch->events);
   batch->queue->drop(batch->queue);
   free(batch->given);
   free(batch);
@@ -138,7 +138,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
                                : !(options->flags & RS_BATCH_CONTINUE));
   batch->limited = atomic_load(&batch->allowed) != 0;
   rs_timer_init(&batch->timer, on_deadline);
-  batch->events = batch->shared ? rs_events_ref(options->events)
+  batch->events = batch->shared ? rs_events_hold(options->events)
                                 : rs_events_new();
   if (batch->options.name == NULL || batch->events == NULL) {
     unref(batch);

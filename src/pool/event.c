@@ -72,7 +72,8 @@ struct rs_events {
   rs_bell bell;                /* rung without the lock */
 
   _Alignas(RS_LINE)
-  _Atomic unsigned refs;
+  _Atomic unsigned refs;       /* of the program; together they are a hold */
+  _Atomic unsigned holds;      /* who needs the memory: these, jobs, threads */
   rs_job_memory memory;
 };
 
@@ -84,6 +85,7 @@ rs_events_new (void)
     return NULL;
   memset(e, 0, sizeof *e);
   atomic_init(&e->refs, 1);
+  atomic_init(&e->holds, 1);
   e->owner = pthread_self();
   e->born = rs_fork_now();
   rs_mutex_init(&e->lock);
@@ -103,12 +105,26 @@ rs_events_ref (rs_events *e)
   return e;
 }
 
+bool
+rs_events_give_back (rs_events *e)
+{
+  return atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) == 1;
+}
+
+rs_events *
+rs_events_hold (rs_events *e)
+{
+  if (e != NULL)
+    atomic_fetch_add_explicit(&e->holds, 1, memory_order_relaxed);
+  return e;
+}
+
 void
-rs_events_unref (rs_events *e)
+rs_events_drop (rs_events *e)
 {
   /* Release our reads and writes to the thread that frees. */
   if (e == NULL || rs_events_foreign(e)
-      || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
+      || atomic_fetch_sub_explicit(&e->holds, 1, memory_order_acq_rel) != 1)
     return;
   rs_list *block;
   while ((block = rs_list_shift(&e->memory.blocks)) != NULL)
@@ -274,13 +290,13 @@ wake_object (void *object)
 static void
 ref_object (void *object)
 {
-  rs_events_ref(object);
+  rs_events_hold(object);
 }
 
 static void
 unref_object (void *object)
 {
-  rs_events_unref(object);
+  rs_events_drop(object);
 }
 
 int

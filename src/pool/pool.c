@@ -333,11 +333,11 @@ rs_pool_await_open (rs_pool *pool, rs_events *events, double timeout,
   while ((busy = pool->opening > 0 && !has_opened_locked(pool)) && !late)
     late = rs_pool_watch_locked(pool, deadline) != RS_OK;
   rs_events *const old = pool->watcher;
-  pool->watcher = busy ? rs_events_ref(events) : NULL;
+  pool->watcher = busy ? rs_events_hold(events) : NULL;
   const unsigned alive = pool->alive;
   const rs_error failure = pool->failure;
   rs_pool_unlock(pool);
-  rs_events_unref(old);
+  rs_events_drop(old);
   if (busy)
     return RS_EBUSY;
   /* Fewer threads than wanted will do; a state that fails will not, since
@@ -558,7 +558,7 @@ rs_pool_await_room (rs_pool *pool, rs_events *events)
   rs_waiter *const w = calloc(1, sizeof *w);
   if (w == NULL)
     return RS_ENOMEM;
-  w->events = rs_events_ref(events);
+  w->events = rs_events_hold(events);
   rs_pool_lock(pool);
   rs_list_push(&pool->waiters, &w->link);
   atomic_store_explicit(&pool->full, true, memory_order_relaxed);
@@ -580,14 +580,14 @@ rs_pool_shut (rs_pool *pool, rs_events *events)
     return RS_EINVAL;
   }
   rs_events *const old = pool->watcher;
-  pool->watcher = rs_events_ref(events);
+  pool->watcher = rs_events_hold(events);
   pool->closing = true;
   rs_sched_close_locked(&pool->sched);
   const bool none = rs_list_empty(&pool->workers);
   rs_pool_unlock(pool);
   rs_pool_tell_room(pool);
   rs_pool_stop_seeding_if_over(pool);
-  rs_events_unref(old);
+  rs_events_drop(old);
   return none ? RS_OK : RS_EBUSY;
 }
 

@@ -68,7 +68,7 @@ rs_pool_drop (rs_pool *pool)
   pthread_cond_destroy(&pool->changed);
   rs_job_locks_fini(pool->queue.locks);
   rs_initial_state_unref(pool->options.initial_state);
-  rs_events_unref(pool->watcher);
+  rs_events_drop(pool->watcher);
   free(pool->numbers);
   free(pool);
 }
@@ -220,7 +220,7 @@ rs_pool_tell_room (rs_pool *pool)
     if (link != NULL) {
       rs_waiter *const w = RS_LIST_ENTRY(link, rs_waiter, link);
       rs_events_wake(w->events);
-      rs_events_unref(w->events);
+      rs_events_drop(w->events);
       free(w);
     }
   } while (link != NULL);
@@ -266,7 +266,7 @@ wake (rs_events *events)
 {
   if (events != NULL)
     rs_events_wake(events);
-  rs_events_unref(events);
+  rs_events_drop(events);
 }
 
 /* Note that the runner is there, or could not be opened: 'status' and the text
@@ -285,7 +285,7 @@ set_opened (rs_worker *w, int status, const rs_error *err)
     pool->failure = *err;
   }
   change_locked(pool);
-  rs_events *const watcher = rs_events_ref(pool->watcher);
+  rs_events *const watcher = rs_events_hold(pool->watcher);
   rs_pool_unlock(pool);
   wake(watcher);
 }
@@ -332,7 +332,7 @@ wait_for_job (rs_pool *pool, rs_worker *w, double *leave)
   if (rs_seat_spin(&w->seat))
     return true;
   /* The host of the last job may go. */
-  rs_events_unref(w->served);
+  rs_events_drop(w->served);
   w->served = NULL;
   pool->kind->rest(w->runner);
   const bool kept = rs_large_any();
@@ -556,7 +556,7 @@ lose (void *ud)
   }
   const bool again = replace_locked(pool, &next);
   change_locked(pool);
-  rs_events *const watcher = rs_events_ref(pool->watcher);
+  rs_events *const watcher = rs_events_hold(pool->watcher);
   rs_pool_unlock(pool);
   if (again)
     start_instead(pool, next);
@@ -572,7 +572,7 @@ static void
 leave (rs_worker *w)
 {
   rs_pool *const pool = w->pool;
-  rs_events_unref(w->served);
+  rs_events_drop(w->served);
   rs_pool_lock(pool);
   uncount_locked(w);
   leave_locked(pool, w);  /* if the runner could not be opened */
@@ -602,7 +602,7 @@ leave (rs_worker *w)
     rs_worker_retire_locked(pool, w);
   }
   change_locked(pool);
-  rs_events *const watcher = rs_events_ref(pool->watcher);
+  rs_events *const watcher = rs_events_hold(pool->watcher);
   rs_pool_unlock(pool);
   wake(watcher);
   if (again)
