@@ -37,7 +37,7 @@ static void
 check_null_status (lua_State *L)
 {
   rs_error err;
-  rs_message *msg;
+  rs_message *msg, *given = NULL;
   rs_pool *pool;
   rs_job *job;
   rs_batch *batch;
@@ -52,7 +52,11 @@ check_null_status (lua_State *L)
   REQUIRE(rs_batch_open(pool, L, 0, NULL, &batch, &err) == RS_OK);
   lua_settop(L, 0);
   lua_pushliteral(L, "return 1");
+  REQUIRE(rs_encode(L, 1, &given, &err) == RS_OK);
   const int results[] = {
+    rs_decode_try(NULL, given, &n),
+    rs_decode_try(L, NULL, &n),
+    rs_decode_try(L, given, NULL),
     rs_encode(NULL, 0, &msg, &err),
     rs_encode(L, 1, NULL, &err),
     rs_encode(L, -1, &msg, &err),
@@ -131,6 +135,7 @@ check_null_status (lua_State *L)
     CHECK(results[i] == RS_EINVAL);
   }
   CHECK(lua_gettop(L) == 1);  /* none of them took it */
+  rs_message_unref(given);
   rs_batch_close(batch, L);
   rs_job_unref(job);
   rs_events_unref(events);
@@ -155,6 +160,10 @@ check_null_others (lua_State *L)
   CHECK(rs_message_ref(NULL) == NULL && rs_message_size(NULL) == 0);
   rs_message_unref(NULL);
   rs_host_close(NULL);
+  rs_host_open_libs(NULL);
+  rs_host_track(NULL);
+  rs_host_interrupt(NULL, NULL);
+  rs_host_set_stack(NULL);
   CHECK(rs_initial_state_ref(NULL) == NULL);
   rs_initial_state_unref(NULL);
   CHECK(!rs_sandbox_forbids(NULL, RS_FORBID_ALL));
@@ -209,6 +218,7 @@ check_null_others (lua_State *L)
   rs_batch_close(NULL, L);
   CHECK(!rs_task_get(NULL, &task) && !rs_task_get(L, &task));
   rs_task_checkpoint(NULL);
+  CHECK(!rs_task_stops(NULL));
   rs_task_send(NULL, RS_STREAM_OUTPUT, 0);
   rs_task_emit(NULL, "x", 0);
 }

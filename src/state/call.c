@@ -1106,7 +1106,7 @@ rs_task_get_sized (lua_State *L, rs_task *out, size_t size)
 bool
 rs_task_stops (lua_State *L)
 {
-  const rs_state *const s = rs_state_of(L);
+  const rs_state *const s = L != NULL ? rs_state_of(L) : NULL;
   return s != NULL && rs_cancel_pending(s->cancel);
 }
 
