@@ -101,9 +101,9 @@ rs_host_close (lua_State *L)
 static _Thread_local struct {
   void (*told) (lua_State *L);    /* called before the error is raised */
   volatile bool pending;          /* the error has not been raised */
-  const lua_State *in;            /* the coroutine in which the error was raised
-                                     last, or NULL: no caller needs to be told
-                                     of it any more */
+  const lua_State *in;            /* the coroutine in which the error was
+                                     raised last, or NULL: no caller needs to
+                                     be told of it any more */
   char text[LUA_IDSIZE + 64];     /* the error that was raised last */
 } interruption;
 
