@@ -610,7 +610,7 @@ check_interruption (void)
   lua_close(L);
 }
 
-/* --------------------------------------------------- events that are dropped */
+/* ------------------------------------------------- events that are dropped */
 
 /* Events whose queue has jobs go with the last reference to them, and the jobs
    and their pool, too: a checker of leaks would tell. */
