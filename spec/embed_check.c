@@ -120,7 +120,13 @@ check_null_status (lua_State *L)
     rs_batch_add_array(batch, NULL, 1, 1, 1, &added, &err),
     rs_batch_add_array(batch, L, 1, 1, 1, NULL, &err),
     rs_batch_add_array(batch, L, 9, 1, 1, &added, &err),
+    rs_batch_add_array(batch, L, 0, 1, 1, &added, &err),
+    rs_batch_add_array(batch, L, -2, 1, 1, &added, &err),
+    rs_batch_add_array(batch, L, 1, LUA_MAXINTEGER, 2, &added, &err),
     rs_batch_add_range(NULL, 1, 1, 1, &err),
+    rs_batch_add_range(batch, LUA_MAXINTEGER - 1, 1, 4, &err),
+    rs_batch_add_range(batch, LUA_MININTEGER, -1, 2, &err),
+    rs_batch_add_range(batch, 0, LUA_MAXINTEGER, 3, &err),
     rs_batch_flush(NULL, &err),
     rs_batch_finish(NULL, &err),
     rs_batch_wait(NULL, L, 0),
@@ -140,6 +146,26 @@ check_null_status (lua_State *L)
   rs_job_unref(job);
   rs_events_unref(events);
   rs_initial_state_unref(is);
+  rs_pool_unref(pool);
+  lua_settop(L, 0);
+}
+
+/* What has no fields is no array. */
+static void
+check_no_arrays (lua_State *L)
+{
+  rs_pool *const pool = gated_pool(1, 1);
+  rs_batch *batch = NULL;
+  rs_error err;
+  size_t added = 7;
+  lua_pushliteral(L, "return 1");
+  REQUIRE(rs_batch_open(pool, L, 0, NULL, &batch, &err) == RS_OK);
+  lua_pushinteger(L, 3);
+  CHECK(rs_batch_add_array(batch, L, 1, 1, 1, &added, &err) == RS_EINVAL);
+  lua_pushnil(L);
+  CHECK(rs_batch_add_array(batch, L, -1, 1, 1, &added, &err) == RS_EINVAL);
+  CHECK(added == 7 && lua_gettop(L) == 2);
+  rs_batch_close(batch, L);
   rs_pool_unref(pool);
   lua_settop(L, 0);
 }
@@ -707,6 +733,7 @@ main (void)
   REQUIRE(L != NULL);
   luaL_openlibs(L);
   check_null_status(L);
+  check_no_arrays(L);
   check_null_others(L);
   check_pool_options();
   check_work_options(L);
