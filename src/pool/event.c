@@ -44,6 +44,7 @@
 #include "base/lamp.h"
 #include "base/options.h"
 #include "base/spin.h"
+#include "pool/face.h"
 #include "state/cancel.h"
 
 enum { LOOKS = 500 };  /* for a job that ends: some 25 us, half of what
@@ -63,6 +64,9 @@ struct rs_events {
   pthread_t owner;             /* the thread of the host; constant, as the next
                                   one */
   unsigned born;               /* generation: fork.h */
+  _Atomic(rs_events *) heir;   /* in a child of fork(2): where the host waits
+                                  instead, a hold; set by the host's thread,
+                                  read by its signal handlers; or NULL */
 
   _Alignas(RS_LINE)
   pthread_mutex_t lock;        /* guards down to the blank line */
@@ -168,11 +172,19 @@ unlock_and_tell (rs_events *e)
 void
 rs_events_poke (rs_events *e)
 {
-  if (e == NULL || rs_events_foreign(e))  /* the lamp is the parent's */
+  while (e != NULL && rs_events_foreign(e))  /* the lamp is the parent's */
+    e = atomic_load(&e->heir);
+  if (e == NULL)
     return;
   atomic_store(&e->woken, true);
   rs_lamp_flash(&e->lamp);
   rs_bell_ring(&e->bell);
+}
+
+void
+rs_events_replace (rs_events *e, rs_events *heir)
+{
+  atomic_store(&e->heir, rs_events_hold(heir));
 }
 
 int
