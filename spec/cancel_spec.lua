@@ -285,3 +285,33 @@ describe("job:cancel without grace stops", function ()
   check({ BUSY[1], BUSY[14], BUSY[15], BUSY[19], BUSY[23], BUSY[30] },
         false, 0)
 end)
+
+describe("job:cancel with a grace of centuries", function ()
+  for _, grace in ipairs { "1e18", "1e19", "1e300", "math.huge" } do
+    it("leaves the job its time: " .. grace, function ()
+      local text <const>, status <const> = run(([[
+        local pool <close> = parallel.pool { max = 1 }
+        local begun, caught = false, false
+        parallel.on("begun", function () begun = true end)
+        parallel.on("caught", function () caught = true end)
+        local job = pool:spawn(function ()
+          pcall(function ()
+            parallel.task.emit "begun"
+            while true do tostring {} end
+          end)
+          parallel.task.emit "caught"
+          while true do pcall(tostring, {}) end
+        end)
+        while not begun do parallel.poll(1) end
+        job:cancel { grace = %s }
+        while not caught do parallel.poll(1) end
+        print(job:wait(0.2))  -- the thread of the timers waits, too
+        print(job.state)
+        job:cancel { grace = 0 }
+        print(job:wait(), job.reason)
+      ]]):format(grace))
+      assert.equal("nil\ttimeout\nstopping\ncancelled\tcancelled\n", text)
+      assert.equal(0, status)
+    end)
+  end
+end)

@@ -497,8 +497,41 @@ describe("SIGINT", function ()
       "local co = coroutine.create(function () local x <close> = "
       .. "setmetatable({}, { __close = function () interrupt() spin() end }) "
       .. "coroutine.yield() end) coroutine.resume(co) "
-      .. "print(coroutine.close(co)) print 'goes on'",
-      "^false\t[^\n]*interrupted!\ngoes on\n$", 0 },
+      .. "print(coroutine.close(co)) print 'goes on'", "" },
+    ["a coroutine whose closing is caught"] = {
+      "local co = coroutine.create(function () local x <close> = "
+      .. "setmetatable({}, { __close = function () interrupt() spin() end }) "
+      .. "coroutine.yield() end) coroutine.resume(co) "
+      .. "print(pcall(coroutine.close, co)) print(coroutine.close(co)) "
+      .. "print 'goes on'",
+      "^false\t[^\n]*interrupted!\ntrue\ngoes on\n$", 0 },
+    ["coroutines that 'wrap' made, from the innermost to 'resume'"] = {
+      "local f = coroutine.wrap(function () coroutine.wrap(function () "
+      .. "interrupt() spin() end)() end) local co = coroutine.create(f) "
+      .. "print(coroutine.resume(co)) print 'goes on'", "" },
+    ["a reader of 'load', which ends alone"] = {
+      "print(load(function () interrupt() spin() end)) print 'goes on'",
+      "^nil\t[^\n]*interrupted!.*\ngoes on\n$", 0 },
+    ["no error of another coroutine that has its words"] = {
+      "print(pcall(function () interrupt() spin() end)) "
+      .. "local co = coroutine.create(function () "
+      .. "error 'the download was interrupted!' end) "
+      .. "print(coroutine.resume(co)) spin = nil "
+      .. "for i = 1, 100 do i = i + 1 end print 'goes on'",
+      "^false\t[^\n]*interrupted!\n"
+      .. "false\t[^\n]*the download was interrupted!\ngoes on\n$", 0 },
+    ["no error of its own coroutine that has its words"] = {
+      "local co = coroutine.create(function () "
+      .. "print(pcall(function () interrupt() spin() end)) "
+      .. "error 'the download was interrupted!' end) "
+      .. "print(coroutine.resume(co)) "
+      .. "for i = 1, 100 do i = i + 1 end print 'goes on'",
+      "^false\t[^\n]*interrupted!\n"
+      .. "false\t[^\n]*the download was interrupted!\ngoes on\n$", 0 },
+    ["a program that fails with its words then"] = {
+      "pcall(function () interrupt() spin() end) "
+      .. "error('upload interrupted! try again', 0)",
+      "upload interrupted! try again\n", 1 },
     ["a program that fails for another reason then"] = {
       "pcall(function () interrupt() spin() end) error('another', 0)",
       "another\n", 1 },
@@ -555,6 +588,20 @@ describe("SIGINT", function ()
     os.remove(script)
     assert.matches("^turn\n[^\n]*interrupted!\n", text)
     assert.is_nil(text:find("turn", 6, true))
+  end)
+
+  it("ends a program whose state closes, though one was caught before",
+     function ()
+    local text, status = run_script(INTERRUPT .. [[
+      setmetatable({}, { __gc = function ()
+        os.execute "sleep 1.2"  -- beyond the second of the next test
+        interrupt()
+        print "ignored"
+      end })
+      print(pcall(function () interrupt() spin() end))
+    ]])
+    assert.matches("^false\t[^\n]*interrupted!\n$", text)
+    assert.equal(130, status)
   end)
 
   it("ends the program when it comes again within a second", function ()

@@ -373,3 +373,28 @@ describe("parallel.core", function ()
     job:wait()
   end)
 end)
+
+describe("a pool that closes at once", function ()
+  --- Each row: what jobs do that ask the pool for something all the time.
+  for what, ask in pairs {
+    ["spawn"] = function () parallel.spawn "return 1" end,
+    ["spawn and wait"] = function () parallel.spawn "return 1":wait() end,
+    ["map"] = function () parallel.map({ 1, 2 }, copy_of) end,
+    ["a job that asks"] = function ()
+      parallel.run(function () parallel.spawn "return 1":wait() end)
+    end,
+  } do
+    it("stops jobs before they find it closed: " .. what, function ()
+      for _ = 1, 40 do
+        local pool <close> = parallel.pool { max = 2 }
+        local job <const> = pool:spawn(function ()
+          while true do ask() end
+        end)
+        repeat until job.state == "running"
+        pool:close(0)
+        assert.equal("cancelled closed",
+                     job:wait() .. " " .. tostring(job.reason))
+      end
+    end)
+  end
+end)

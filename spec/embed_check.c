@@ -37,7 +37,7 @@ static void
 check_null_status (lua_State *L)
 {
   rs_error err;
-  rs_message *msg;
+  rs_message *msg, *given = NULL;
   rs_pool *pool;
   rs_job *job;
   rs_batch *batch;
@@ -52,7 +52,11 @@ check_null_status (lua_State *L)
   REQUIRE(rs_batch_open(pool, L, 0, NULL, &batch, &err) == RS_OK);
   lua_settop(L, 0);
   lua_pushliteral(L, "return 1");
+  REQUIRE(rs_encode(L, 1, &given, &err) == RS_OK);
   const int results[] = {
+    rs_decode_try(NULL, given, &n),
+    rs_decode_try(L, NULL, &n),
+    rs_decode_try(L, given, NULL),
     rs_encode(NULL, 0, &msg, &err),
     rs_encode(L, 1, NULL, &err),
     rs_encode(L, -1, &msg, &err),
@@ -116,7 +120,13 @@ check_null_status (lua_State *L)
     rs_batch_add_array(batch, NULL, 1, 1, 1, &added, &err),
     rs_batch_add_array(batch, L, 1, 1, 1, NULL, &err),
     rs_batch_add_array(batch, L, 9, 1, 1, &added, &err),
+    rs_batch_add_array(batch, L, 0, 1, 1, &added, &err),
+    rs_batch_add_array(batch, L, -2, 1, 1, &added, &err),
+    rs_batch_add_array(batch, L, 1, LUA_MAXINTEGER, 2, &added, &err),
     rs_batch_add_range(NULL, 1, 1, 1, &err),
+    rs_batch_add_range(batch, LUA_MAXINTEGER - 1, 1, 4, &err),
+    rs_batch_add_range(batch, LUA_MININTEGER, -1, 2, &err),
+    rs_batch_add_range(batch, 0, LUA_MAXINTEGER, 3, &err),
     rs_batch_flush(NULL, &err),
     rs_batch_finish(NULL, &err),
     rs_batch_wait(NULL, L, 0),
@@ -131,10 +141,31 @@ check_null_status (lua_State *L)
     CHECK(results[i] == RS_EINVAL);
   }
   CHECK(lua_gettop(L) == 1);  /* none of them took it */
+  rs_message_unref(given);
   rs_batch_close(batch, L);
   rs_job_unref(job);
   rs_events_unref(events);
   rs_initial_state_unref(is);
+  rs_pool_unref(pool);
+  lua_settop(L, 0);
+}
+
+/* What has no fields is no array. */
+static void
+check_no_arrays (lua_State *L)
+{
+  rs_pool *const pool = gated_pool(1, 1);
+  rs_batch *batch = NULL;
+  rs_error err;
+  size_t added = 7;
+  lua_pushliteral(L, "return 1");
+  REQUIRE(rs_batch_open(pool, L, 0, NULL, &batch, &err) == RS_OK);
+  lua_pushinteger(L, 3);
+  CHECK(rs_batch_add_array(batch, L, 1, 1, 1, &added, &err) == RS_EINVAL);
+  lua_pushnil(L);
+  CHECK(rs_batch_add_array(batch, L, -1, 1, 1, &added, &err) == RS_EINVAL);
+  CHECK(added == 7 && lua_gettop(L) == 2);
+  rs_batch_close(batch, L);
   rs_pool_unref(pool);
   lua_settop(L, 0);
 }
@@ -155,6 +186,10 @@ check_null_others (lua_State *L)
   CHECK(rs_message_ref(NULL) == NULL && rs_message_size(NULL) == 0);
   rs_message_unref(NULL);
   rs_host_close(NULL);
+  rs_host_open_libs(NULL);
+  rs_host_track(NULL);
+  rs_host_interrupt(NULL, NULL);
+  rs_host_set_stack(NULL);
   CHECK(rs_initial_state_ref(NULL) == NULL);
   rs_initial_state_unref(NULL);
   CHECK(!rs_sandbox_forbids(NULL, RS_FORBID_ALL));
@@ -209,6 +244,7 @@ check_null_others (lua_State *L)
   rs_batch_close(NULL, L);
   CHECK(!rs_task_get(NULL, &task) && !rs_task_get(L, &task));
   rs_task_checkpoint(NULL);
+  CHECK(!rs_task_stops(NULL));
   rs_task_send(NULL, RS_STREAM_OUTPUT, 0);
   rs_task_emit(NULL, "x", 0);
 }
@@ -588,6 +624,80 @@ check_signal (lua_State *L)
   rs_pool_unref(pool);
 }
 
+/* ---------------------------------------------------------- interruptions */
+
+/* A state whose coroutines are tracked. */
+static lua_State *
+tracked_state (void)
+{
+  lua_State *const L = luaL_newstate();
+  REQUIRE(L != NULL);
+  rs_host_open_libs(L);
+  rs_host_track(L);
+  return L;
+}
+
+/* An interruption of one state, which is gone, is none of another state, nor
+   an error of a script that has the same words. */
+static void
+check_interruption (void)
+{
+  lua_State *L = tracked_state();
+  rs_host_interrupt(L, NULL);
+  CHECK(luaL_dostring(L, "coroutine.wrap(function () while true do end end)()")
+        != LUA_OK && strstr(lua_tostring(L, -1), "interrupted!") != NULL);
+  lua_settop(L, 0);
+  lua_close(L);
+  L = tracked_state();
+  CHECK(luaL_dostring(L, "local co = coroutine.create(function () "
+                         "error 'the download was interrupted!' end) "
+                         "assert(not coroutine.resume(co)) "
+                         "for i = 1, 100 do i = i + 1 end") == LUA_OK);
+  lua_close(L);
+}
+
+/* ------------------------------------------------- events that are dropped */
+
+/* Events whose queue has jobs go with the last reference to them, and the jobs
+   and their pool, too: a checker of leaks would tell. */
+static void
+check_dropped_events (lua_State *L)
+{
+  for (int named = 0; named < 2; named++) {
+    rs_events *const events = rs_events_new();
+    rs_pool *const pool = gated_pool(1, 1);
+    rs_error err;
+    rs_job *job = NULL;
+    rs_batch *batch = NULL;
+    const rs_job_options o = {
+      .events = events, .listen = RS_LISTEN_FINISHED
+    };
+    const rs_batch_options b = {
+      .events = events, .listen = 1u << RS_STREAM_OUTPUT
+    };
+    lua_pushliteral(L, "return 1");
+    REQUIRE(rs_submit(pool, L, 0, &o, &job, &err) == RS_OK);
+    lua_pushliteral(L, "require 'parallel'.task.output(...)");
+    REQUIRE(rs_batch_open(pool, L, 0, &b, &batch, &err) == RS_OK);
+    lua_pushinteger(L, 7);
+    CHECK(rs_batch_add(batch, L, 1, &err) == RS_OK);
+    CHECK(rs_batch_finish(batch, &err) == RS_OK);
+    CHECK(rs_job_wait(job, NULL, RS_FOREVER) == RS_OK);
+    while (rs_batch_wait(batch, L, RS_FOREVER) == RS_EEVENT)
+      ;
+    CHECK(rs_events_pending(events));
+    rs_batch_close(batch, L);
+    if (named == 0)
+      rs_job_unref(job);
+    rs_events_unref(events);
+    if (named != 0) {  /* the job is there all the same */
+      CHECK(result_of(job, L) == 1);
+      rs_job_unref(job);
+    }
+    rs_pool_unref(pool);
+  }
+}
+
 /* ------------------------------------------------- the loop of the header */
 
 /* As 'rs_events_fileno' in runspace.h has it. */
@@ -643,6 +753,7 @@ main (void)
   REQUIRE(L != NULL);
   luaL_openlibs(L);
   check_null_status(L);
+  check_no_arrays(L);
   check_null_others(L);
   check_pool_options();
   check_work_options(L);
@@ -651,6 +762,8 @@ main (void)
   check_many_events(L);
   check_senders(L);
   check_signal(L);
+  check_dropped_events(L);
+  check_interruption();
   check_poll_loop(L);
   lua_close(L);
   return report();

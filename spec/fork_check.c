@@ -832,6 +832,38 @@ check_lua_transfer (void)
     "assert(fork.await(pid))");
 }
 
+/* A poke of the events that a program has from its parent comes to those at
+   which its state waits, in a child and in the child's own. */
+static void
+check_poke (void)
+{
+  lua_State *const L = luaL_newstate();
+  REQUIRE(L != NULL);
+  luaL_openlibs(L);
+  luaL_requiref(L, "parallel", luaopen_parallel, 1);
+  rs_events *const events = rs_parallel_events(L);
+  const int pid = fork_watched();
+  if (pid == 0) {
+    rs_events_poke(events);  /* nobody waits yet */
+    rs_events *own = rs_parallel_events(L);
+    CHECK(own != events && rs_events_wait(own, 0) == RS_ETIMEOUT);
+    rs_events_poke(events);
+    CHECK(rs_events_wait(own, 0) == RS_OK);
+    const int second = fork_watched();
+    if (second == 0) {
+      own = rs_parallel_events(L);
+      CHECK(rs_events_wait(own, 0) == RS_ETIMEOUT);
+      rs_events_poke(events);
+      CHECK(rs_events_wait(own, 0) == RS_OK);
+      end_child(L);
+    }
+    CHECK(is_well(second));
+    end_child(L);
+  }
+  CHECK(is_well(pid));
+  lua_close(L);
+}
+
 int
 main (void)
 {
@@ -860,6 +892,7 @@ main (void)
   check_lua_handler("pool:close()");
   check_lua_job();
   check_lua_transfer();
+  check_poke();
   fflush(stdout);
   dup2(out, 1);
   return report();

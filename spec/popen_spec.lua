@@ -209,6 +209,34 @@ describe("io.popen and os.execute", function ()
     os.remove(path)
   end)
 
+  --- Each row: bytes that fill the pipe, or nearly, and bytes in the buffer.
+  for _, row in ipairs {
+    { 1 << 16, 1 }, { 1 << 16, 2000 }, { (1 << 16) - 4096, 4000 },
+    { (1 << 16) - 4096, 10 }, { 0, 4000 }, { 0, 0 },
+  } do
+    local there <const>, kept <const> = table.unpack(row)
+    it(("hand over the buffer of such a handle: %d behind %d")
+         :format(kept, there), function ()
+      local path <const> = os.tmpname()
+      local pool <close> = parallel.pool { max = 1 }
+      local gate <close> = gates.new()
+      local shut <const> = gate.path
+      pool:run(function ()
+        local p <const> = io.popen(": < " .. shut .. "; cat > " .. path, "w")
+        p:write(("x"):rep(there)):flush()
+        p:write(("y"):rep(kept))
+      end)
+      pool:run "collectgarbage() collectgarbage()"
+      gate:open()
+      assert.is_true(gates.eventually(function ()
+        local file <close> = io.open(path)
+        return file:read "a" == ("x"):rep(there) .. ("y"):rep(kept)
+      end))
+      assert.is_true(gates.eventually(function () return zombies() == 0 end))
+      os.remove(path)
+    end)
+  end
+
   it("let os.exit go while a program reads nothing", function ()
     local text, status = run [[
       local gate = os.tmpname()

@@ -413,6 +413,34 @@ describe("an error value that cannot be rebuilt", function ()
     end):join()
     assert.is_truthy(failure.error:find("disk full", 1, true))
   end)
+
+  --- Each row: an error that cannot travel, and its text.
+  for what, row in pairs {
+    ["the field 'message'"] = {
+      function () error { message = "disk full", file = io.stdout } end,
+      "^disk full$" },
+    ["__tostring"] = {
+      function ()
+        error(setmetatable({ message = "disk full", file = io.stdout },
+                           { __tostring = function () return "own" end }))
+      end, "^own$" },
+    ["no text"] = {
+      function () error { message = 7, file = io.stdout } end, "^table: " },
+    ["a 'message' of '__index'"] = {
+      function ()
+        error(setmetatable({ file = io.stdout },
+                           { __index = function () error "called" end }))
+      end, "^table: " },
+  } do
+    it("cannot travel at all, and has " .. what, function ()
+      local pool <close> = open()
+      local _, failure <const> = pool:spawn(row[1]):join()
+      assert.matches(row[2], failure.error)
+      local _, failures <const> = pool:map({ 1 }, row[1],
+                                           { on_error = "continue" })
+      assert.matches(row[2], failures[1].error)
+    end)
+  end
 end)
 
 describe("a stream record that cannot be rebuilt", function ()

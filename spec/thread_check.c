@@ -24,6 +24,13 @@
 enum { PATIENCE = 250 };  /* seconds until all of it counts as hanging */
 enum { TIMES = 20 };
 
+/* Bytes of the smallest C stack that a host's thread is given here. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SMALLEST_STACK ((size_t) 512 << 10)
+#else
+#define SMALLEST_STACK ((size_t) 128 << 10)
+#endif
+
 /* A call that waits, and what it waits for. */
 typedef struct call {
   void *(*wait) (void *ud);
@@ -346,6 +353,58 @@ check_console (int i)
   close(fds[0]);
 }
 
+/* ------------------------------------------------------------ small stacks */
+
+/* What a thread with a small stack does; returns NULL. */
+static void *
+use_small_stack (void *ud)
+{
+  static const char closes[] =
+    "local co = coroutine.create(coroutine.yield) "
+    "coroutine.resume(co) assert(coroutine.close(co))";
+  static const char object[] =
+    "return setmetatable({}, { __transfer = function () "
+    "return function () return 5 end end })";
+  rs_pool *const pool = ud;
+  lua_State *const L = luaL_newstate();
+  rs_job *job = NULL;
+  rs_error err;
+  int n;
+  REQUIRE(L != NULL);
+  luaL_openlibs(L);
+  rs_host_track(L);
+  CHECK(luaL_dostring(L, closes) == LUA_OK);
+  lua_settop(L, 0);
+  lua_pushliteral(L, "return ...");
+  CHECK(luaL_dostring(L, object) == LUA_OK);
+  REQUIRE(rs_submit(pool, L, 1, NULL, &job, &err) == RS_OK);
+  CHECK(result_of(job, L) == 5);
+  lua_pushstring(L, object);
+  REQUIRE(rs_submit(pool, L, 0, NULL, &job, &err) == RS_OK);
+  CHECK(rs_job_wait(job, NULL, RS_FOREVER) == RS_OK);
+  CHECK(rs_job_push(job, L, &n) == RS_OK && lua_tointeger(L, -1) == 5);
+  rs_job_unref(job);
+  lua_close(L);
+  return NULL;
+}
+
+/* Host threads whose C stack is smaller than what is kept free elsewhere. */
+static void
+check_small_stacks (void)
+{
+  rs_pool *const pool = gated_pool(1, 1);
+  for (size_t size = SMALLEST_STACK; size <= (size_t) 1 << 20; size *= 2) {
+    pthread_attr_t attr;
+    pthread_t thread;
+    pthread_attr_init(&attr);
+    REQUIRE(pthread_attr_setstacksize(&attr, size) == 0);
+    REQUIRE(pthread_create(&thread, &attr, use_small_stack, pool) == 0);
+    pthread_attr_destroy(&attr);
+    pthread_join(thread, NULL);
+  }
+  rs_pool_unref(pool);
+}
+
 int
 main (void)
 {
@@ -367,6 +426,7 @@ main (void)
     check_open(L, i);
     check_console(i);
   }
+  check_small_stacks();
   lua_close(L);
   return report();
 }

@@ -462,7 +462,8 @@ RS_API void rs_console_status (const char *text);
  */
 typedef struct rs_events rs_events;
 
-/* NULL when out of memory. */
+/* NULL when out of memory.  The last reference that the program gives back
+   closes the events, though jobs may still report there. */
 RS_API rs_events *rs_events_new (void);
 RS_API rs_events *rs_events_ref (rs_events *events);
 RS_API void rs_events_unref (rs_events *events);

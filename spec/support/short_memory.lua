@@ -128,6 +128,14 @@ row("an error that cannot travel", function ()
   return job.state, job.error
 end, failed(function (e) return tostring(e):find "^thread" end))
 
+row("errors that are large tables", function ()
+  return (pool:collect({ 1, 2, 3 }, function (x)
+    error { code = x, text = ("x"):rep(70000) }
+  end, { chunk = 3 }))
+end, each_record(3, tostring, function (i, e)
+  return type(e) == "table" and e.code == i
+end))
+
 row("a result that cannot be rebuilt", function ()
   local job <const> = pool:spawn(function () return require("own").new() end)
   job:wait()

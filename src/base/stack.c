@@ -26,18 +26,27 @@
 /* Lowest address of the thread's stack; 0: not asked for yet; 1: not known. */
 static _Thread_local uintptr_t lowest;
 
-/* The lowest address to which the stack can grow.  For the first thread, whose
+/* Bytes that are to be left: RESERVE, or a part of a stack that has little
+   more, or less.  Code that nests deeply can then use up such a stack, but
+   most code does not nest. */
+static _Thread_local size_t reserve = RESERVE;
+
+/* The lowest address to which the stack can grow; '*size' is what it has then.
+   For the first thread, whose
    stack grows, the system may tell just the pages used so far (musl); then the
    limit of the stack counts. */
 static uintptr_t
-grow_down (uintptr_t address, size_t size)
+grow_down (uintptr_t address, size_t *size)
 {
 #ifndef __GLIBC__
   struct rlimit limit;
   const bool first = syscall(SYS_gettid) == getpid();
-  if (first && getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur > size)
-    return address + size > limit.rlim_cur
-           ? (uintptr_t) (address + size - limit.rlim_cur) : 1;
+  if (first && getrlimit(RLIMIT_STACK, &limit) == 0
+      && limit.rlim_cur > *size) {
+    const uintptr_t end = address + *size;
+    *size = (size_t) limit.rlim_cur;
+    return end > limit.rlim_cur ? (uintptr_t) (end - limit.rlim_cur) : 1;
+  }
 #endif
   (void) size;
   return address;
@@ -53,7 +62,12 @@ find_lowest (void)
     return 1;
   pthread_attr_getstack(&attr, &address, &size);
   pthread_attr_destroy(&attr);
-  return address != NULL ? grow_down((uintptr_t) address, size) : 1;
+  if (address == NULL)
+    return 1;
+  const uintptr_t found = grow_down((uintptr_t) address, &size);
+  if (size / 8 * 5 < RESERVE)
+    reserve = size / 8 * 5;
+  return found;
 }
 
 bool
@@ -62,7 +76,7 @@ rs_stack_low (void)
   const uintptr_t here = (uintptr_t) __builtin_frame_address(0);
   if (lowest == 0)
     lowest = find_lowest();
-  return here - lowest < RESERVE;
+  return here - lowest < reserve;
 }
 
 void
@@ -76,4 +90,5 @@ void
 rs_stack_set (void *address)
 {
   lowest = (uintptr_t) address;
+  reserve = RESERVE;
 }

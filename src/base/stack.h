@@ -5,7 +5,8 @@
  * Lua counts nested calls of C functions, up to 200, but not those of a
  * coroutine that is closed, nor the bytes that a call takes.  So a function of
  * ours that begins a new nesting looks at the stack itself, which must have
- * room for what 200 calls can take.
+ * room for what 200 calls can take; five eighths must be left of a stack that
+ * is too small for that.
  */
 #ifndef RS_STACK_H
 #define RS_STACK_H

@@ -13,6 +13,7 @@
 #include <lauxlib.h>
 
 #include "face/lhandle.h"
+#include "pool/face.h"
 
 #define FACE_TYPE "parallel.face"
 
@@ -342,6 +343,7 @@ rs_lua_events_of (lua_State *L, rs_face *face)
     if (events == NULL)
       rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
     rs_events_listen(events, face->listening);
+    rs_events_replace(face->events, events);
     face->events = events;
     face->born = rs_forks();
   }

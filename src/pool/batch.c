@@ -26,6 +26,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <lauxlib.h>
+
 #include "base/clock.h"
 #include "base/options.h"
 #include "base/status.h"
@@ -53,7 +55,7 @@ unref (rs_batch *batch)
   rs_message_unref(batch->function);
   rs_encoder_fini(&batch->items);
   pthread_mutex_destroy(&batch->lock);
-  rs_events_unref(batch->events);
+  rs_events_drop(batch->events);
   batch->queue->drop(batch->queue);
   free(batch->given);
   free(batch);
@@ -138,7 +140,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
                                : !(options->flags & RS_BATCH_CONTINUE));
   batch->limited = atomic_load(&batch->allowed) != 0;
   rs_timer_init(&batch->timer, on_deadline);
-  batch->events = batch->shared ? rs_events_ref(options->events)
+  batch->events = batch->shared ? rs_events_hold(options->events)
                                 : rs_events_new();
   if (batch->options.name == NULL || batch->events == NULL) {
     unref(batch);
@@ -304,6 +306,30 @@ rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err)
   return RS_OK;
 }
 
+/* Check that a value at 'index' has fields 'from', from + 1, ..., 'n' of
+   them. */
+static int
+check_array (lua_State *L, int index, lua_Integer from, size_t n,
+             rs_error *err)
+{
+  const int top = lua_gettop(L);
+  if (index == 0 || (index > LUA_REGISTRYINDEX && index < -top)
+      || lua_isnone(L, index))
+    return rs_fail(err, RS_EINVAL, "index (%d) has no value on the stack, "
+                                   "which has %d", index, top);
+  if (lua_type(L, index) != LUA_TTABLE) {
+    if (luaL_getmetafield(L, index, "__index") == LUA_TNIL)
+      return rs_fail(err, RS_EINVAL, "index (%d) has a %s, which has no "
+                                     "fields", index, luaL_typename(L, index));
+    lua_pop(L, 1);
+  }
+  if (n > 0 && from > 0
+      && n - 1 > (lua_Unsigned) LUA_MAXINTEGER - (lua_Unsigned) from)
+    return rs_fail(err, RS_EINVAL, "from (%lld) is too large for %zu fields",
+                   (long long) from, n);
+  return RS_OK;
+}
+
 int
 rs_batch_add_array (rs_batch *batch, lua_State *L, int index, lua_Integer from,
                     size_t n, size_t *added, rs_error *err)
@@ -313,9 +339,9 @@ rs_batch_add_array (rs_batch *batch, lua_State *L, int index, lua_Integer from,
                                                                  : "added");
   if (rs_batch_foreign(batch))
     return rs_fork_fail(err, "batch");
-  if (lua_isnone(L, index))
-    return rs_fail(err, RS_EINVAL, "index (%d) has no value on the stack, "
-                                   "which has %d", index, lua_gettop(L));
+  const int checked = check_array(L, index, from, n, err);
+  if (checked != RS_OK)
+    return checked;
   index = lua_absindex(L, index);
   const bool plain = lua_type(L, index) == LUA_TTABLE;
   *added = 0;
@@ -344,6 +370,18 @@ rs_batch_add_array (rs_batch *batch, lua_State *L, int index, lua_Integer from,
   return rs_batch_flush(batch, err);
 }
 
+/* True when the last of 'count' numbers, first, first + step, ..., is an
+   integer, too. */
+static bool
+fits_range (lua_Integer first, lua_Integer step, size_t count)
+{
+  lua_Integer last;
+  return count == 0 || step == 0
+      || (count - 1 <= (lua_Unsigned) LUA_MAXINTEGER
+          && !__builtin_mul_overflow((lua_Integer) (count - 1), step, &last)
+          && !__builtin_add_overflow(first, last, &last));
+}
+
 int
 rs_batch_add_range (rs_batch *batch, lua_Integer first, lua_Integer step,
                     size_t count, rs_error *err)
@@ -352,6 +390,10 @@ rs_batch_add_range (rs_batch *batch, lua_Integer first, lua_Integer step,
     return RS_EINVAL;
   if (batch->finished)
     return rs_fail_plain(err, RS_ECLOSED);
+  if (!fits_range(first, step, count))
+    return rs_fail(err, RS_EINVAL, "the last one of %zu integers from %lld in "
+                                   "steps of %lld is none", count,
+                   (long long) first, (long long) step);
   const int status = rs_batch_flush(batch, err);
   if (status != RS_OK || count == 0)
     return status;

@@ -44,6 +44,7 @@
 #include "base/lamp.h"
 #include "base/options.h"
 #include "base/spin.h"
+#include "pool/face.h"
 #include "state/cancel.h"
 
 enum { LOOKS = 500 };  /* for a job that ends: some 25 us, half of what
@@ -63,6 +64,9 @@ struct rs_events {
   pthread_t owner;             /* the thread of the host; constant, as the next
                                   one */
   unsigned born;               /* generation: fork.h */
+  _Atomic(rs_events *) heir;   /* in a child of fork(2): where the host waits
+                                  instead, a hold; set by the host's thread,
+                                  read by its signal handlers; or NULL */
 
   _Alignas(RS_LINE)
   pthread_mutex_t lock;        /* guards down to the blank line */
@@ -72,7 +76,8 @@ struct rs_events {
   rs_bell bell;                /* rung without the lock */
 
   _Alignas(RS_LINE)
-  _Atomic unsigned refs;
+  _Atomic unsigned refs;       /* of the program; together they are a hold */
+  _Atomic unsigned holds;      /* who needs the memory: these, jobs, threads */
   rs_job_memory memory;
 };
 
@@ -84,6 +89,7 @@ rs_events_new (void)
     return NULL;
   memset(e, 0, sizeof *e);
   atomic_init(&e->refs, 1);
+  atomic_init(&e->holds, 1);
   e->owner = pthread_self();
   e->born = rs_fork_now();
   rs_mutex_init(&e->lock);
@@ -103,12 +109,26 @@ rs_events_ref (rs_events *e)
   return e;
 }
 
+bool
+rs_events_give_back (rs_events *e)
+{
+  return atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) == 1;
+}
+
+rs_events *
+rs_events_hold (rs_events *e)
+{
+  if (e != NULL)
+    atomic_fetch_add_explicit(&e->holds, 1, memory_order_relaxed);
+  return e;
+}
+
 void
-rs_events_unref (rs_events *e)
+rs_events_drop (rs_events *e)
 {
   /* Release our reads and writes to the thread that frees. */
   if (e == NULL || rs_events_foreign(e)
-      || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
+      || atomic_fetch_sub_explicit(&e->holds, 1, memory_order_acq_rel) != 1)
     return;
   rs_list *block;
   while ((block = rs_list_shift(&e->memory.blocks)) != NULL)
@@ -152,11 +172,19 @@ unlock_and_tell (rs_events *e)
 void
 rs_events_poke (rs_events *e)
 {
-  if (e == NULL || rs_events_foreign(e))  /* the lamp is the parent's */
+  while (e != NULL && rs_events_foreign(e))  /* the lamp is the parent's */
+    e = atomic_load(&e->heir);
+  if (e == NULL)
     return;
   atomic_store(&e->woken, true);
   rs_lamp_flash(&e->lamp);
   rs_bell_ring(&e->bell);
+}
+
+void
+rs_events_replace (rs_events *e, rs_events *heir)
+{
+  atomic_store(&e->heir, rs_events_hold(heir));
 }
 
 int
@@ -274,13 +302,13 @@ wake_object (void *object)
 static void
 ref_object (void *object)
 {
-  rs_events_ref(object);
+  rs_events_hold(object);
 }
 
 static void
 unref_object (void *object)
 {
-  rs_events_unref(object);
+  rs_events_drop(object);
 }
 
 int

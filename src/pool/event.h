@@ -20,6 +20,19 @@ typedef struct rs_notice {
   rs_list queued;     /* guarded by the lock of the events */
 } rs_notice;
 
+/*
+ * Add, or drop, a hold on the memory of the events; the last drop frees it.
+ * The references of the program are another count: jobs hold the events, and
+ * the queue has references to jobs, so with one count for both the queue would
+ * keep itself alive.
+ */
+rs_events *rs_events_hold (rs_events *e);
+void rs_events_drop (rs_events *e);
+
+/* Give back a reference of the program.  True when it was the last one: then
+   the caller closes the events, and drops the hold of the references. */
+bool rs_events_give_back (rs_events *e);
+
 /* Queue a notice; false when it is queued already, or the events are
    closed. */
 bool rs_events_post (rs_events *e, rs_notice *n);

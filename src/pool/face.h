@@ -34,6 +34,12 @@ int rs_pool_shut (rs_pool *pool, rs_events *events);
 /* True when the queue of the pool is limited: RS_EFULL may come.  Constant. */
 bool rs_pool_is_limited (const rs_pool *pool);
 
+/* ---------------------------------------------------------------- events */
+
+/* The host waits at 'heir' from here on, in a child of fork(2), since 'events'
+   are the parent's: 'rs_events_poke' of these pokes the heir. */
+void rs_events_replace (rs_events *events, rs_events *heir);
+
 /* ------------------------------------------------------------------- job */
 
 /*

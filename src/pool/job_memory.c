@@ -257,7 +257,7 @@ rs_job_alloc (rs_queue *queue, rs_events *events, rs_message *function,
      before. */
   rs_message_ref(function);
   queue->hold(queue);
-  rs_events_ref(events);
+  rs_events_hold(events);
   job_clear(job, chunk);
   job->queue = queue;
   job->events = events;
@@ -282,5 +282,5 @@ rs_job_dealloc (rs_job *job)
     drop_block(events != NULL ? rs_events_memory(events) : NULL, job->block);
   rs_message_unref(function);
   queue->drop(queue);
-  rs_events_unref(events);
+  rs_events_drop(events);
 }

@@ -127,8 +127,8 @@ rs_job_serve (rs_job *job, rs_events **served)
 {
   if (*served == job->events)
     return;
-  rs_events_unref(*served);
-  *served = rs_events_ref(job->events);
+  rs_events_drop(*served);
+  *served = rs_events_hold(job->events);
 }
 
 void

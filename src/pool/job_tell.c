@@ -332,3 +332,14 @@ rs_events_close (rs_events *events)
     rs_job_unref(job);
   stir_all(events);
 }
+
+void
+rs_events_unref (rs_events *events)
+{
+  if (events == NULL || rs_events_foreign(events)
+      || !rs_events_give_back(events))
+    return;
+  if (!rs_events_closed(events))
+    rs_events_close(events);
+  rs_events_drop(events);
+}

@@ -56,11 +56,32 @@ is_short_locked (const rs_pool *pool)
          > pool->alive;
 }
 
+static bool
+is_own_worker_locked (const rs_pool *pool)
+{
+  for (const rs_list *link = pool->workers.next; link != &pool->workers;
+       link = link->next) {
+    const rs_worker *const w = RS_LIST_ENTRY(link, rs_worker, link);
+    if (w->began && pthread_equal(w->thread, pthread_self()))
+      return true;
+  }
+  return false;
+}
+
+bool
+rs_pool_refuses_locked (rs_pool *pool)
+{
+  while (pool->stopping > 0 && is_own_worker_locked(pool))
+    rs_cond_wait_counted(&pool->changed, &pool->sched.lock, RS_NEVER,
+                         &pool->watching);
+  return pool->sched.closed;
+}
+
 int
 rs_pool_push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
 {
   rs_pool_lock(pool);
-  if (pool->sched.closed) {
+  if (pool->sched.closed && rs_pool_refuses_locked(pool)) {
     rs_pool_unlock(pool);
     return rs_fail(err, RS_ECLOSED, "the pool is closed");
   }
@@ -317,12 +338,12 @@ rs_pool_await_open (rs_pool *pool, rs_events *events, double timeout,
   while ((busy = pool->opening > 0 && !has_opened_locked(pool)) && !late)
     late = rs_pool_watch_locked(pool, deadline) != RS_OK;
   rs_events *const old = pool->watcher;
-  pool->watcher = busy ? rs_events_ref(events) : NULL;
+  pool->watcher = busy ? rs_events_hold(events) : NULL;
   const unsigned alive = pool->alive;
   const bool enough = pool->kind->partial && pool->reached;
   const rs_error failure = pool->failure;
   rs_pool_unlock(pool);
-  rs_events_unref(old);
+  rs_events_drop(old);
   if (busy)
     return RS_EBUSY;
   if (enough)
@@ -380,6 +401,17 @@ cancel_all (rs_pool *pool, rs_reason reason, double grace)
   }
 }
 
+/* Stop all jobs of a pool whose time is over.  The thread counts in
+   'stopping'.  Releases the lock meanwhile. */
+static void
+stop_jobs_locked (rs_pool *pool)
+{
+  rs_pool_unlock(pool);
+  rs_pool_stop_seeding(pool);
+  cancel_all(pool, RS_REASON_CLOSED, RS_GRACE);
+  rs_pool_lock(pool);
+}
+
 /* Leave the workers to themselves that do not come back from their jobs. */
 static void
 abandon_locked (rs_pool *pool)
@@ -387,18 +419,6 @@ abandon_locked (rs_pool *pool)
   while (!rs_list_empty(&pool->workers))
     rs_worker_abandon_locked(pool, RS_LIST_ENTRY(pool->workers.next,
                                                  rs_worker, link));
-}
-
-static bool
-is_own_worker_locked (rs_pool *pool)
-{
-  for (rs_list *link = pool->workers.next; link != &pool->workers;
-       link = link->next) {
-    const rs_worker *const w = RS_LIST_ENTRY(link, rs_worker, link);
-    if (w->began && pthread_equal(w->thread, pthread_self()))
-      return true;
-  }
-  return false;
 }
 
 typedef struct ending {
@@ -433,38 +453,49 @@ rs_pool_close (rs_pool *pool, double timeout)
       || rs_check_wait(&timeout, NULL) != RS_OK)
     return RS_EINVAL;
   const double deadline = rs_deadline(timeout);
+  /* This thread can be cancelled (pthread_cancel(3)) only where it waits, and
+     no worker waits for it. */
+  int state;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
   rs_pool_lock(pool);
   if (is_own_worker_locked(pool)) {
     rs_pool_unlock(pool);
+    pthread_setcancelstate(state, NULL);
     return RS_EINVAL;
   }
+  const bool at_once = rs_remaining(deadline) == 0;
   pool->closing = true;
+  pool->stopping += at_once;  /* no job finds the pool closed before */
   rs_sched_close_locked(&pool->sched);
   rs_pool_unlock(pool);
   rs_pool_stop_seeding_if_over(pool);
   rs_pool_lock(pool);
+  if (!at_once)
+    pthread_setcancelstate(state, NULL);
   bool ended = wait_for_workers_locked(pool, deadline);
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+  pool->stopping += !at_once;
   /* Without workers, nobody would run what is still queued. */
-  if (!ended || rs_pool_is_wanted_locked(pool)) {
-    const bool over = rs_pool_is_over_locked(pool);  /* only workers left */
-    rs_pool_unlock(pool);
-    rs_pool_stop_seeding(pool);
-    cancel_all(pool, RS_REASON_CLOSED, RS_GRACE);
-    rs_pool_lock(pool);
+  const bool stops = !ended || rs_pool_is_wanted_locked(pool);
+  const bool over = rs_pool_is_over_locked(pool);  /* only workers left? */
+  if (stops)
+    stop_jobs_locked(pool);
+  pool->stopping--;
+  if (pool->watching > 0)
+    pthread_cond_broadcast(&pool->changed);
+  if (stops) {
     /* Lost workers are abandoned on the way.  Workers that are left are
        abandoned here: no thread could find them lost, they close their runner,
        or they get no CPU. */
+    pthread_setcancelstate(state, NULL);
     const bool gone = wait_for_workers_locked(pool, rs_deadline(RS_GRACE
                                                                 + RS_KILL
                                                                 + LATE));
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     if (!gone)
       abandon_locked(pool);
     ended = over && gone;
   }
-  /* The rest takes no time: this thread is not cancelled before that is done
-     (pthread_cancel(3)). */
-  int state;
-  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
   rs_list *link;
   while ((link = rs_list_shift(&pool->gone)) != NULL) {
     rs_worker *const w = RS_LIST_ENTRY(link, rs_worker, link);
@@ -511,7 +542,7 @@ rs_pool_await_room (rs_pool *pool, rs_events *events)
   rs_waiter *const w = calloc(1, sizeof *w);
   if (w == NULL)
     return RS_ENOMEM;
-  w->events = rs_events_ref(events);
+  w->events = rs_events_hold(events);
   rs_pool_lock(pool);
   rs_list_push(&pool->waiters, &w->link);
   atomic_store_explicit(&pool->full, true, memory_order_relaxed);
@@ -533,14 +564,14 @@ rs_pool_shut (rs_pool *pool, rs_events *events)
     return RS_EINVAL;
   }
   rs_events *const old = pool->watcher;
-  pool->watcher = rs_events_ref(events);
+  pool->watcher = rs_events_hold(events);
   pool->closing = true;
   rs_sched_close_locked(&pool->sched);
   const bool none = rs_list_empty(&pool->workers);
   rs_pool_unlock(pool);
   rs_pool_tell_room(pool);
   rs_pool_stop_seeding_if_over(pool);
-  rs_events_unref(old);
+  rs_events_drop(old);
   return none ? RS_OK : RS_EBUSY;
 }
 

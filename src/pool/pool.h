@@ -21,4 +21,11 @@ int rs_pool_start_on (const rs_runner_kind *kind,
  */
 int rs_pool_push (rs_pool *pool, rs_job *job, bool limited, rs_error *err);
 
+/*
+ * True when the pool is closed.  A worker of a pool that is about to stop its
+ * jobs waits until they are asked to: a job that finds the pool closed is then
+ * stopped for that, and does not fail by itself.  Releases the lock meanwhile.
+ */
+bool rs_pool_refuses_locked (rs_pool *pool);
+
 #endif

@@ -173,7 +173,7 @@ rs_batch_open (rs_pool *pool, lua_State *L, int nargs,
     return status;
   }
   rs_pool_lock(pool);
-  const bool closed = pool->sched.closed;
+  const bool closed = rs_pool_refuses_locked(pool);
   rs_pool_unlock(pool);
   if (closed) {
     lua_pop(L, nargs + 1);

@@ -75,7 +75,7 @@ rs_pool_drop (rs_pool *pool)
     pool->kind->dismiss(pool->shared);
   rs_initial_state_unref(pool->options.initial_state);
   free((char *) (uintptr_t) pool->options.runspace);
-  rs_events_unref(pool->watcher);
+  rs_events_drop(pool->watcher);
   free(pool->numbers);
   free(pool);
 }
@@ -236,7 +236,7 @@ rs_pool_tell_room (rs_pool *pool)
     if (link != NULL) {
       rs_waiter *const w = RS_LIST_ENTRY(link, rs_waiter, link);
       rs_events_wake(w->events);
-      rs_events_unref(w->events);
+      rs_events_drop(w->events);
       free(w);
     }
   } while (link != NULL);
@@ -282,7 +282,7 @@ wake (rs_events *events)
 {
   if (events != NULL)
     rs_events_wake(events);
-  rs_events_unref(events);
+  rs_events_drop(events);
 }
 
 /* Let more and more time pass before the next worker is added beside those
@@ -316,7 +316,7 @@ set_opened (rs_worker *w, int status, const rs_error *err)
     count_failure_locked(pool, status != RS_OK);
   pool->reached |= status == RS_OK;
   change_locked(pool);
-  rs_events *const watcher = rs_events_ref(pool->watcher);
+  rs_events *const watcher = rs_events_hold(pool->watcher);
   rs_pool_unlock(pool);
   wake(watcher);
 }
@@ -363,7 +363,7 @@ wait_for_job (rs_pool *pool, rs_worker *w, double *leave)
   if (rs_seat_spin(&w->seat))
     return true;
   /* The host of the last job may go. */
-  rs_events_unref(w->served);
+  rs_events_drop(w->served);
   w->served = NULL;
   pool->kind->rest(w->runner);
   const bool kept = rs_large_any();
@@ -588,7 +588,7 @@ lose (void *ud)
   }
   const bool again = replace_locked(pool, &next);
   change_locked(pool);
-  rs_events *const watcher = rs_events_ref(pool->watcher);
+  rs_events *const watcher = rs_events_hold(pool->watcher);
   rs_pool_unlock(pool);
   if (again)
     start_instead(pool, next);
@@ -604,7 +604,7 @@ static void
 leave (rs_worker *w)
 {
   rs_pool *const pool = w->pool;
-  rs_events_unref(w->served);
+  rs_events_drop(w->served);
   rs_pool_lock(pool);
   uncount_locked(w);
   leave_locked(pool, w);  /* if the runner could not be opened */
@@ -634,7 +634,7 @@ leave (rs_worker *w)
     rs_worker_retire_locked(pool, w);
   }
   change_locked(pool);
-  rs_events *const watcher = rs_events_ref(pool->watcher);
+  rs_events *const watcher = rs_events_hold(pool->watcher);
   rs_pool_unlock(pool);
   wake(watcher);
   if (again)

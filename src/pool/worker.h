@@ -98,6 +98,8 @@ struct rs_pool {
   unsigned blocked;  /* workers that wait for jobs that they cannot run
                         themselves */
   bool closing;
+  unsigned stopping; /* threads that close the pool, whose time is over, and
+                        have not asked all running jobs to stop yet */
   bool over;         /* seen by 'rs_pool_stop_seeding_if_over' */
   bool timed;        /* the pool holds the timers */
   uint64_t started_workers, failed_workers, lost_workers, renewed;
@@ -111,7 +113,7 @@ struct rs_pool {
   rs_events *watcher;  /* woken when a worker opens or ends; a reference, or
                           NULL */
   unsigned watching; /* threads that wait at 'changed' */
-  pthread_cond_t changed;  /* 'workers' or 'opening' got less */
+  pthread_cond_t changed;  /* 'workers', 'opening' or 'stopping' got less */
 
   char away[64];
   _Atomic unsigned changes;  /* how often 'changed' was told, for threads that

@@ -230,7 +230,8 @@ static struct {
   rs_events *events;        /* events at which 'L' waits, or NULL */
   volatile double last;     /* instant of the last SIGINT */
   volatile bool pending;    /* the last SIGINT has not been raised */
-  bool raised;              /* a SIGINT has been raised */
+  char text[256];           /* of the error of the last SIGINT that was raised;
+                               "": none was */
   bool ended;               /* a SIGINT was raised, and nothing has caught
                                it */
   bool left;                /* our handler stays after the call, */
@@ -251,7 +252,10 @@ static void
 on_raise (lua_State *L)
 {
   running.pending = false;
-  running.raised = true;
+  luaL_where(L, 1);  /* as the error begins */
+  snprintf(running.text, sizeof running.text, "%sinterrupted!",
+           lua_tostring(L, -1));
+  lua_pop(L, 1);
   rs_parallel_interrupt(L);
 }
 
@@ -283,7 +287,11 @@ on_interrupt (int signal)
     running.last = now;
     if (again)
       die();
-    if (running.L != NULL) {
+    /* Our handler is there between calls, and while the state closes, only in
+       place of the system's own. */
+    if (running.L == NULL)
+      die();
+    else {
       running.pending = true;
       rs_host_interrupt(running.L, on_raise);
       if (running.events != NULL)
@@ -323,7 +331,8 @@ void
 rs_cli_forgive (void)
 {
   running.last = 0;
-  running.raised = running.ended = false;
+  running.text[0] = '\0';
+  running.ended = false;
   if (running.left)
     sigaction(SIGINT, &running.before, NULL);
   running.left = false;
@@ -336,13 +345,23 @@ rs_cli_die_interrupted (void)
     die();
 }
 
+/* True when 'message' is the error of the last SIGINT that was raised, perhaps
+   behind places that 'coroutine.wrap' has put before it. */
+static bool
+is_interruption (const char *message)
+{
+  const size_t size = strlen(message), own = strlen(running.text);
+  return own > 0 && size >= own
+      && strcmp(message + size - own, running.text) == 0
+      && (size == own || message[size - own - 1] == ' ');
+}
+
 /* Message handler: make a text of the error value. */
 static int
 describe_error (lua_State *L)
 {
   const char *message = lua_tostring(L, 1);
-  running.ended = running.raised && message != NULL
-               && strstr(message, "interrupted!") != NULL;
+  running.ended = message != NULL && is_interruption(message);
   if (message == NULL) {
     if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING)
       return 1;  /* the value speaks for itself: no traceback */
@@ -360,6 +379,8 @@ rs_cli_call (lua_State *L, int nargs, int nresults)
   lua_pushcfunction(L, describe_error);
   lua_insert(L, function);  /* describe_error, function, args */
   const int status = rs_cli_pcall(L, nargs, nresults, function);
+  if (status == LUA_OK)  /* 'load' may have run the handler all the same */
+    running.ended = false;
   lua_remove(L, function);
   return status;
 }

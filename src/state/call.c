@@ -374,22 +374,23 @@ set_told (run *r, rs_reason reason)
 /*
  * [-0, +0, -]  Replace the result, or the record of the item that runs, by the
  * error value and the traceback at the indices 'error' and 'traceback', and
- * the text of the error.  False, and nothing of the error is left, when its
- * value cannot travel, or there is no memory for it.
+ * the text of the error.  RS_OK; or nothing of the error is left: RS_EREFUSED,
+ * its value cannot travel, or RS_ENOMEM.
  */
-static bool
+static int
 report (lua_State *L, run *r, int error, int traceback)
 {
   restart(r);
-  if (rs_encode_value(r->out, L, error, "error") != RS_OK)
-    return false;
+  const int status = rs_encode_value(r->out, L, error, "error");
+  if (status != RS_OK)
+    return status;
   if (rs_encode_value(r->out, L, traceback, "traceback") != RS_OK)
     rs_encoder_nil(r->out);
   encode_text(L, r, error);
   if (r->out->buf.failed)
-    return false;
+    return RS_ENOMEM;
   set_told(r, RS_REASON_NONE);
-  return true;
+  return RS_OK;
 }
 
 /* Replace the result, or the record of the item that runs, by a text as error,
@@ -432,10 +433,24 @@ end_quiet (lua_State *L, run *r)
   r->quiet = false;
 }
 
+/* [-0, +1, e]  Push the text of the error at 1, whose value cannot travel: the
+   one of 'describe', as the host shows it, or else what 'tostring' makes. */
+static void
+push_text (lua_State *L)
+{
+  lua_pushcfunction(L, describe);
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 1);
+  if (lua_type(L, -1) == LUA_TSTRING)
+    return;
+  lua_pop(L, 1);
+  luaL_tolstring(L, 1, NULL);
+}
+
 /*
  * The message handler.  When the handler itself raises (no memory for the
  * traceback, or '__tostring' raises), 'settle' reports the error that Lua then
- * makes.
+ * makes; or the value again, for which there was no memory here.
  *
  * The collector stands still in the handler of a stop: a finalizer of the
  * script that ran here would be stopped by force only, since the stop was
@@ -458,8 +473,8 @@ on_error (lua_State *L)
   if (rs_token_stopped(&r->token))
     report_stop(r, rs_token_reason(r->state->cancel, &r->token),
                 lua_tostring(L, 2));
-  else if (!report(L, r, 1, 2)) {  /* a value that cannot travel? */
-    luaL_tolstring(L, 1, NULL);
+  else if (report(L, r, 1, 2) == RS_EREFUSED) {
+    push_text(L);
     report(L, r, 3, 2);
   }
   lua_pop(L, lua_gettop(L) - 1);
@@ -482,12 +497,11 @@ settle (lua_State *L, run *r, rs_reason reason)
     report_stop(r, reason, NULL);
   else if (!told) {
     lua_pushnil(L);
-    if (!report(L, r, error, error + 1)) {
-      if (r->out->status == RS_EREFUSED)
-        report_text(r, r->out->error);  /* why it cannot travel */
-      if (r->out->status != RS_EREFUSED || r->out->buf.failed)
-        report_text(r, rs_status_message(RS_ENOMEM));
-    }
+    const int status = report(L, r, error, error + 1);
+    if (status == RS_EREFUSED)
+      report_text(r, r->out->error);  /* why it cannot travel */
+    if (status == RS_ENOMEM || r->out->buf.failed)
+      report_text(r, rs_status_message(RS_ENOMEM));
     lua_pop(L, 1);
   }
   r->reported = false;
@@ -1110,7 +1124,7 @@ rs_task_get_sized (lua_State *L, rs_task *out, size_t size)
 bool
 rs_task_stops (lua_State *L)
 {
-  const rs_state *const s = rs_state_of(L);
+  const rs_state *const s = L != NULL ? rs_state_of(L) : NULL;
   return s != NULL && rs_cancel_pending(s->cancel);
 }
 

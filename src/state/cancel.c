@@ -775,12 +775,12 @@ set_level_locked (rs_cancel *c, rs_token *t, int level)
 }
 
 /* Request that the call 't' be stopped, or its item only; 'grace' is in
-   seconds. */
+   seconds, and not below 0. */
 static void
 request_locked (rs_cancel *c, rs_token *t, rs_reason reason, bool item,
                 double grace)
 {
-  const double hard_at = rs_now() + grace;
+  const double hard_at = rs_deadline(grace);
   rs_reason *const why = item ? &t->item : &t->reason;
   if (*why == RS_REASON_NONE)
     *why = reason;
@@ -1070,7 +1070,7 @@ rs_token_enter (rs_cancel *c, rs_token *t, lua_State *L, void *owner,
   atomic_store_explicit(&c->running.top, t, memory_order_relaxed);
   if (outer != NULL && pending(outer))
     request_locked(c, t, RS_REASON_PARENT, false,
-                   outer->hard_at - rs_now());
+                   fmax(0, outer->hard_at - rs_now()));
   pthread_mutex_unlock(&c->lock);
   if (rs_wish_reason(wish) != RS_REASON_NONE)
     rs_cancel_request(c, owner, rs_wish_reason(wish), wish->grace);

@@ -155,6 +155,9 @@ close (lua_State *L)
   lua_pushboolean(L, status == LUA_OK);
   if (status == LUA_OK)
     return 1;
+  const rs_running *const r = rs_running_mine();
+  if (r->on_failure != NULL)
+    r->on_failure(co, L, true);
   lua_xmove(co, L, 1);
   return 2;
 }

@@ -95,15 +95,39 @@ rs_host_close (lua_State *L)
 
 /* ------------------------------------------------------------ interruption */
 
-/* The interruption that was requested in the calling thread; written by
-   'rs_host_interrupt', in a signal handler of that thread, and by the hook. */
+/* The interruption of the calling thread; written by 'rs_host_interrupt', in a
+   signal handler of that thread, and by the hook.  Nothing here keeps a state
+   alive, so the pointer to a coroutine is only compared. */
 static _Thread_local struct {
-  lua_State *main;                /* the main coroutine of the state */
   void (*told) (lua_State *L);    /* called before the error is raised */
   volatile bool pending;          /* the error has not been raised */
+  const lua_State *in;            /* the coroutine in which the error was
+                                     raised last, or NULL: no caller needs to
+                                     be told of it any more */
+  char text[LUA_IDSIZE + 64];     /* the error that was raised last */
 } interruption;
 
-static const char text[] = "interrupted!";
+static void on_failure (lua_State *co, lua_State *L, bool returns);
+
+/* The main coroutine of the state of 'L'. */
+static lua_State *
+main_of (lua_State *L)
+{
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  lua_State *const main = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  return main;
+}
+
+/* Note that the error, whose text is on top of the stack, is raised in 'L'. */
+static void
+note_raised (lua_State *L, bool is_main)
+{
+  snprintf(interruption.text, sizeof interruption.text, "%s",
+           lua_tostring(L, -1));
+  interruption.in = is_main ? NULL : L;  /* nothing has resumed the main one */
+  rs_running_mine()->on_failure = is_main ? NULL : on_failure;
+}
 
 /* The hook: raise the error in the first coroutine that runs it, and only
    there. */
@@ -115,11 +139,16 @@ on_hook (lua_State *L, lua_Debug *ar)
   if (!interruption.pending)
     return;
   interruption.pending = false;
-  if (lua_gethook(interruption.main) == on_hook)
-    lua_sethook(interruption.main, NULL, 0, 0);
+  lua_State *const main = main_of(L);
+  if (main != NULL && lua_gethook(main) == on_hook)
+    lua_sethook(main, NULL, 0, 0);
   if (interruption.told != NULL)
     interruption.told(L);
-  luaL_error(L, "%s", text);
+  luaL_where(L, 1);
+  lua_pushliteral(L, "interrupted!");
+  lua_concat(L, 2);
+  note_raised(L, L == main);
+  lua_error(L);
 }
 
 static void
@@ -129,35 +158,55 @@ plant (lua_State *L)
               LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
 }
 
+/* True when the error on top of 'co' is the one that was raised there, perhaps
+   behind the places of functions that 'coroutine.wrap' has made. */
+static bool
+is_ours (lua_State *co)
+{
+  size_t size;
+  const size_t own = strlen(interruption.text);
+  if (co != interruption.in || lua_type(co, -1) != LUA_TSTRING)
+    return false;
+  const char *const error = lua_tolstring(co, -1, &size);
+  return size >= own && strcmp(error + size - own, interruption.text) == 0
+      && (size == own || error[size - own - 1] == ' ');
+}
+
 /* rs_running.on_failure: an interruption that has ended the coroutine 'co' is
    raised again in 'L', which had resumed it, where 'resume' would only return
    the error. */
 static void
 on_failure (lua_State *co, lua_State *L, bool returns)
 {
-  if (!returns || interruption.main == NULL
-      || lua_type(co, -1) != LUA_TSTRING
-      || strstr(lua_tostring(co, -1), text) == NULL)
+  if (co != interruption.in)
     return;
-  interruption.pending = true;
-  plant(L);
+  const bool ours = is_ours(co);
+  interruption.in = ours && !returns && L != main_of(L) ? L : NULL;
+  if (interruption.in == NULL)
+    rs_running_mine()->on_failure = NULL;
+  if (ours && returns) {
+    interruption.pending = true;
+    plant(L);
+  }
 }
 
 void
 rs_host_track (lua_State *L)
 {
+  if (L == NULL)
+    return;
   rs_control_open_coroutines(L);
 }
 
 void
 rs_host_interrupt (lua_State *L, void (*told) (lua_State *L))
 {
+  if (L == NULL)
+    return;
   rs_running *const r = rs_running_mine();
   lua_State *const co = atomic_load_explicit(&r->L, memory_order_relaxed);
-  interruption.main = L;
   interruption.told = told;
   interruption.pending = true;
-  r->on_failure = on_failure;
   plant(L);  /* 'co' may yield before its hook runs */
   if (co != NULL && co != L)
     plant(co);
@@ -174,6 +223,8 @@ rs_host_set_stack (void *lowest)
 void
 rs_host_open_libs (lua_State *L)
 {
+  if (L == NULL)
+    return;
   luaL_openlibs(L);
   rs_seed_random(L);
   rs_popen_open_host(L);

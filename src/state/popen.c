@@ -32,11 +32,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -335,6 +338,17 @@ close_program (lua_State *L)
   return luaL_execresult(L, status);
 }
 
+/* True when the stream can be closed without waiting for its program.  The
+   output must not be tried: of what a full pipe does not take, the C library
+   drops the rest.  A pipe that can be written takes PIPE_BUF bytes. */
+static bool
+closes_at_once (FILE *f)
+{
+  struct pollfd fd = { .fd = fileno(f), .events = POLLOUT };
+  const size_t pending = __fpending(f);
+  return pending == 0 || (pending <= PIPE_BUF && poll(&fd, 1, 0) > 0);
+}
+
 /* __gc of all files; the upvalue is the original. */
 static int
 collect (lua_State *L)
@@ -348,8 +362,9 @@ collect (lua_State *L)
   if (f == NULL)
     return 0;
   unlist_writer(p);
+  const bool waits = !closes_at_once(f);
   set_blocking(fileno(f), false);
-  if (fflush(f) != 0 && errno == EAGAIN)
+  if (waits)
     abandon(p->pid, f);
   else {
     fclose(f);

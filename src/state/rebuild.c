@@ -151,6 +151,8 @@ rs_rebuild_result (lua_State *L, const rs_message *message,
 int
 rs_decode_try (lua_State *L, rs_message *message, int *n)
 {
+  if (L == NULL || message == NULL || n == NULL)
+    return RS_EINVAL;
   result r = { message, NULL };
   const int count = rs_rebuild(L, push_all, &r);
   *n = count < 0 ? 2 : count;
