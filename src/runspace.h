@@ -185,8 +185,9 @@ RS_API void rs_host_track (lua_State *L);
 /*
  * [-0, +0, -]  Let the code that runs in the state of the main coroutine 'L',
  * or in a coroutine of it, raise "interrupted!", once; a coroutine that ends
- * by it raises it again where it was resumed.  'told' is called before, unless
- * it is NULL.  A signal handler may call this, on the thread that runs 'L'.
+ * by it raises it again where it was resumed or closed.  'told' is called
+ * before, unless it is NULL.  A signal handler may call this, on the thread
+ * that runs 'L'.
  */
 RS_API void rs_host_interrupt (lua_State *L, void (*told) (lua_State *L));
 
@@ -993,7 +994,8 @@ RS_API int rs_batch_add_array (rs_batch *batch, lua_State *L, int index,
                                lua_Integer from, size_t n, size_t *added,
                                rs_error *err);
 
-/* Add the 'count' integers first, first + step, ...  Nothing is encoded. */
+/* Add the 'count' integers first, first + step, ..., of which the last one is
+   an integer, too.  Nothing is encoded. */
 RS_API int rs_batch_add_range (rs_batch *batch, lua_Integer first,
                                lua_Integer step, size_t count, rs_error *err);
 
