@@ -224,7 +224,7 @@ local SHOWN <const>, LONGEST <const> = 4, 1000
 --- error is the failure of that job: "'job-1': 'job-2': no route".
 ---@param self parallel.Failure
 ---@return string
-function failure.__tostring (self)
+local function write (self)
   local chain = { self }
   while #chain < LONGEST and getmetatable(self.error) == failure
         and select(2, head(self)) do
@@ -245,6 +245,15 @@ function failure.__tostring (self)
     heads[#heads + 1] = failure.message_of(self.error)
   end
   return table.concat(heads, ": ") .. tails
+end
+
+--- Write the failure.  A job can return any table as a failure, so nothing
+--- raises here.
+---@param self parallel.Failure
+---@return string
+function failure.__tostring (self)
+  local ok, text = pcall(write, self)
+  return ok and text or "parallel.failure (damaged)"
 end
 
 return failure
