@@ -838,3 +838,50 @@ describe("math.random", function ()
     assert.equal("nil", pool:run "return type(math)")
   end)
 end)
+
+describe("a job that damages the registry", function ()
+  --- Each row: what the job does to each userdata, or to the registry.
+  local DAMAGE <const> = {
+    "for i = 1, 8 do pcall(debug.setuservalue, v, nil, i) end",
+    "for _, i in ipairs { 5, 6, 7 } do "
+      .. "pcall(debug.setuservalue, v, nil, i) end",
+    "for i = 1, 8 do pcall(debug.setuservalue, v, {}, i) end",
+    "for i = 1, 8 do pcall(debug.setuservalue, v, io.stdout, i) end",
+    "local co = coroutine.create(function () coroutine.yield() end) "
+      .. "coroutine.resume(co) "
+      .. "pcall(debug.setuservalue, v, co, 7)",
+    "pcall(debug.setuservalue, v, coroutine.running(), 7)",
+    "pcall(debug.setuservalue, v, load 'return 1', 6) ",
+    "pcall(debug.setuservalue, v, string.format, 6)",
+    "r[k] = io.stdout",
+    "r[k] = 1",
+    "r[k] = {}",
+    "r[k] = nil",
+  }
+  for _, what in ipairs(DAMAGE) do
+    for _, own in ipairs { "", " shared[1] = shared[1]" } do
+      it("harms itself alone: " .. what .. own, function ()
+        local shared <const>, other <const> = { {} }, { __index = {} }
+        local pool <close> = parallel.pool { max = 1 }
+        for _ = 1, 3 do
+          local job <const> = pool:spawn(load(
+            "local shared, other, what = ... return function () "
+            .. "local r, found = debug.getregistry(), {} "
+            .. "for k, v in pairs(r) do "
+            .. "if type(v) == 'userdata' then found[k] = v end end "
+            .. "for k, v in pairs(found) do " .. what .. " end " .. own
+            .. " x = 1 return setmetatable({ shared, string.format, "
+            .. "load 'return y' }, other), package.loaded end")(shared, other))
+          job:wait()
+          job:join()
+          local records = pool:collect({ 1, 2, 3 }, function (i)
+            return setmetatable({ i, shared }, other)
+          end)
+          assert.equal("completed", records[3].state)
+          assert.equal(3, records[3].result[1])
+          assert.equal(1, pool:run("x = 1 return {1}")[1])
+        end
+      end)
+    end
+  end
+end)
