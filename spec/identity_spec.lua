@@ -184,9 +184,27 @@ describe("class of the script", function ()
     run(200)
     collectgarbage()
     collectgarbage()
+    collectgarbage()
     local left = 0
     for _ in pairs(gone) do left = left + 1 end
-    assert.is_true(left < 100)
+    assert.is_true(left < 3)
+  end)
+
+  it("is finalized when its jobs have gone, however few these were",
+     function ()
+    local finalized = 0
+    local function run ()
+      local t <const> = setmetatable({}, { __gc = function ()
+        finalized = finalized + 1
+      end })
+      assert.equal(0, parallel.run(function () return #t end))
+    end
+    for _ = 1, 3 do run() end
+    for _ = 1, 4 do collectgarbage() end
+    assert.is_true(finalized >= 2)  -- a stack may still have one
+    for _ = 1, 3 do run() end
+    for _ = 1, 4 do collectgarbage() end
+    assert.is_true(finalized >= 5)
   end)
 end)
 

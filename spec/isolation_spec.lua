@@ -884,4 +884,29 @@ describe("a job that damages the registry", function ()
       end)
     end
   end
+
+  it("harms itself alone, whatever becomes of its tables", function ()
+    local shared <const>, class <const> = { {}, n = 1 }, { __index = {} }
+    local pool <close> = parallel.pool { max = 1 }
+    for _, with in ipairs { "nil", "1", "{}", "io.stdout" } do
+      pool:spawn(load("local shared, class = ... return function () "
+        .. "local r = debug.getregistry() "
+        .. "for k, list in pairs(r) do "
+        .. "if type(k) == 'number' and k > 3 and type(list) == 'table' then "
+        .. "for i = 1, 7 do list[i] = " .. with .. " end end end "
+        .. "return shared, setmetatable({ shared }, class) end")
+        (shared, class)):join()
+      pool:spawn(load("local shared, class = ... return function () "
+        .. "local r = debug.getregistry() "
+        .. "for k, list in pairs(r) do "
+        .. "if type(k) == 'number' and k > 3 then r[k] = " .. with
+        .. " end end "
+        .. "return shared, setmetatable({ shared }, class) end")
+        (shared, class)):join()
+      local records = pool:collect({ 1, 2, 3 }, function (i)
+        return setmetatable({ i, shared }, class)
+      end)
+      assert.equal(3, #records)
+    end
+  end)
 end)
