@@ -16,7 +16,7 @@
  * sent or received; the same is asked of the tables in it, and of the upvalues
  * of its functions.  The old contents are kept for small tables only.  The
  * receiver checks its own table, too, and makes a copy with the old contents
- * if that has changed.
+ * if that has changed; so it does with the tables and functions in it.
  *
  * The sender's lists are in its registry, by message.  Each list has a
  * reference to its message, and is dropped when that is the last one: then no
@@ -673,26 +673,170 @@ rs_common_release (lua_State *L, rs_common *c)
   *c = (rs_common) { .sent = NULL };
 }
 
-/* [-0, +1, m]  Push a new table with the old contents of table number 'n'. */
+/* What is made anew when a table is not as it was. */
+typedef struct originals {
+  int list;   /* stack index of the list */
+  int made;   /* of a table: new tables and functions by the receiver's, and
+                 for cells of upvalues { function, index } by address */
+} originals;
+
+static void restore (lua_State *L, const originals *o, unsigned depth);
+
+/* [-0, +0, -]  Make the value on top the one that is made for the value at
+   'index'. */
 static void
-push_original (lua_State *L, int list, lua_Integer n)
+note_made (lua_State *L, const originals *o, int index)
 {
-  lua_rawgeti(L, list, METATABLES);
-  lua_rawgeti(L, -1, n);
-  lua_rawgeti(L, list, CONTENTS);
-  lua_rawgeti(L, -1, n);
-  const int contents = lua_gettop(L);
+  lua_pushvalue(L, index);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, o->made);
+}
+
+/* [-0, +1, v]  Push a new table with the old contents of the table at 'index',
+   number 'n'; its old contents are known. */
+static void
+push_original (lua_State *L, const originals *o, int index, lua_Integer n,
+               unsigned depth)
+{
+  const int top = lua_gettop(L);
   lua_newtable(L);
+  note_made(L, o, index);
+  lua_rawgeti(L, o->list, METATABLES);
+  lua_rawgeti(L, -1, n);
+  lua_replace(L, top + 2);
+  lua_rawgeti(L, o->list, CONTENTS);
+  lua_rawgeti(L, -1, n);
+  lua_replace(L, top + 3);
   lua_pushnil(L);
-  while (lua_next(L, contents)) {
+  while (lua_next(L, top + 3)) {
     lua_pushvalue(L, -2);
     lua_insert(L, -2);
-    lua_rawset(L, contents + 1);
+    restore(L, o, depth + 1);
+    lua_rawset(L, top + 1);
   }
-  lua_pushvalue(L, contents - 2);
-  if (lua_type(L, -1) == LUA_TTABLE)
-    rs_set_copy_metatable(L, contents + 1);
-  lua_settop(L, contents + 1);
+  lua_settop(L, top + 2);
+  if (lua_type(L, top + 2) == LUA_TTABLE)
+    rs_set_copy_metatable(L, top + 1);
+  lua_settop(L, top + 1);
+}
+
+/* Append a part of a function's code to a buffer (lua_Writer). */
+static int
+append (lua_State *L, const void *data, size_t size, void *ud)
+{
+  luaL_Buffer *const b = ud;
+  if (b->L == NULL)
+    luaL_buffinit(L, b);
+  luaL_addlstring(b, data, size);
+  return 0;
+}
+
+/* [-0, +0, v]  Let upvalue 'i' of the function on top, made for the one at
+   'index', be what it was; the old upvalues are at 'old'. */
+static void
+restore_upvalue (lua_State *L, const originals *o, int index, int old, int i,
+                 unsigned depth)
+{
+  const int made = lua_gettop(L);
+  const char *const name = lua_getupvalue(L, index, i);
+  const bool env = strcmp(name, "_ENV") == 0;
+  lua_settop(L, made);
+  if (env) {
+    lua_upvaluejoin(L, made, i, index, i);
+    return;
+  }
+  void *const cell = lua_upvalueid(L, index, i);
+  if (lua_rawgetp(L, o->made, cell) == LUA_TTABLE) {
+    lua_rawgeti(L, made + 1, 1);
+    lua_rawgeti(L, made + 1, 2);
+    lua_upvaluejoin(L, made, i, made + 2, (int) lua_tointeger(L, made + 3));
+    lua_settop(L, made);
+    return;
+  }
+  lua_createtable(L, 2, 0);
+  lua_pushvalue(L, made);
+  lua_rawseti(L, -2, 1);
+  lua_pushinteger(L, i);
+  lua_rawseti(L, -2, 2);
+  lua_rawsetp(L, o->made, cell);
+  lua_rawgeti(L, old, i);
+  restore(L, o, depth + 1);
+  lua_setupvalue(L, made, i);
+  lua_settop(L, made);
+}
+
+/* [-0, +1, v]  Push a function like the one at 'index' with its old upvalues,
+   which are in the table at 'old'. */
+static void
+push_original_function (lua_State *L, const originals *o, int index, int old,
+                        unsigned depth)
+{
+  const int top = lua_gettop(L);
+  luaL_Buffer b;
+  b.L = NULL;
+  lua_pushvalue(L, index);
+  lua_dump(L, append, &b, 0);
+  luaL_pushresult(&b);
+  size_t size;
+  const char *const code = lua_tolstring(L, -1, &size);
+  if (luaL_loadbufferx(L, code, size, "=message", "b") != LUA_OK)
+    lua_error(L);
+  lua_replace(L, top + 1);
+  lua_settop(L, top + 1);
+  note_made(L, o, index);
+  lua_pushnil(L);
+  for (int i = 1; lua_getupvalue(L, index, i) != NULL; i++) {
+    lua_settop(L, top + 1);
+    restore_upvalue(L, o, index, old, i, depth);
+  }
+  lua_settop(L, top + 1);
+}
+
+/* [-1, +1, v]  Replace the value on top, if it is not as it was, by a new one
+   that is. */
+static void
+restore (lua_State *L, const originals *o, unsigned depth)
+{
+  const int index = lua_gettop(L);
+  const int type = lua_type(L, index);
+  unsigned looks = LOOKS_MAX;
+  if ((type != LUA_TTABLE && type != LUA_TFUNCTION) || depth > 2 * NESTED_MAX)
+    return;
+  rs_level_room(L, LOOK_SLOTS, "message");
+  lua_pushvalue(L, index);
+  if (lua_rawget(L, o->made) == LUA_TNIL) {
+    lua_rawgeti(L, o->list, type == LUA_TTABLE ? NUMBERS : FUNCTIONS);
+    lua_pushvalue(L, index);
+    lua_rawget(L, -2);
+    lua_replace(L, index + 1);
+    lua_settop(L, index + 1);  /* stack: value, number or old upvalues */
+    const lua_Integer n = lua_tointegerx(L, index + 1, NULL);
+    bool kept = lua_type(L, index + 1) == LUA_TTABLE;
+    if (type == LUA_TTABLE) {
+      lua_rawgeti(L, o->list, CONTENTS);
+      kept = n > 0 && lua_rawgeti(L, -1, n) == LUA_TTABLE;
+      lua_settop(L, index + 1);
+      if (!kept
+          || is_as_it_was(L, o->list, index, n, NULL, 0, &looks)) {
+        lua_settop(L, index);
+        return;
+      }
+      push_original(L, o, index, n, depth);
+    }
+    else {
+      lua_pushvalue(L, index);
+      const bool same = lua_iscfunction(L, index)
+                     || has_same_upvalues(L, o->list, NULL, 0, &looks);
+      lua_settop(L, index + 1);
+      if (!kept || same) {
+        lua_settop(L, index);
+        return;
+      }
+      push_original_function(L, o, index, index + 1, depth);
+    }
+  }
+  lua_replace(L, index);
+  lua_settop(L, index);
 }
 
 bool
@@ -709,13 +853,13 @@ rs_common_resolve (const rs_common *c, lua_State *L, lua_Integer n,
     return false;
   }
   lua_replace(L, top + 2);
-  lua_rawgeti(L, top + 1, CONTENTS);
-  const bool kept = lua_rawgeti(L, -1, n) == LUA_TTABLE;
   lua_settop(L, top + 2);
   unsigned looks = LOOKS_MAX;
-  if (!metatable && kept
-      && !is_as_it_was(L, top + 1, top + 2, n, NULL, 0, &looks)) {
-    push_original(L, top + 1, n);
+  if (!metatable && !is_as_it_was(L, top + 1, top + 2, n, NULL, 0, &looks)) {
+    const originals o = { top + 1, top + 3 };
+    lua_newtable(L);
+    lua_pushvalue(L, top + 2);
+    restore(L, &o, 0);
     lua_replace(L, top + 2);
   }
   lua_settop(L, top + 2);
