@@ -30,7 +30,8 @@ failure.__index = failure
 ---@return string?
 local function hint_of_global (name, call)
   local value = globals[name]
-  if value == nil then return nil end
+  -- Every runspace has '_G', so the job has taken it away itself.
+  if value == nil or value == globals then return nil end
   local kind = type(value)
   local remedy
   if kind == "function" then
