@@ -909,4 +909,17 @@ describe("a job that damages the registry", function ()
       assert.equal(3, #records)
     end
   end)
+
+  it("harms itself alone, even if it runs jobs after that", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    pool:spawn([[
+      parallel.run(function () return {} end)
+      local registry = debug.getregistry()
+      for key in pairs(registry) do
+        if type(key) == "number" and key > 3 then registry[key] = 1 end
+      end
+      return parallel.run("return 7")
+    ]]):join()
+    assert.equal(8, pool:run "x = 1 return 8")
+  end)
 end)
