@@ -838,3 +838,88 @@ describe("math.random", function ()
     assert.equal("nil", pool:run "return type(math)")
   end)
 end)
+
+describe("a job that damages the registry", function ()
+  --- Each row: what the job does to each userdata, or to the registry.
+  local DAMAGE <const> = {
+    "for i = 1, 8 do pcall(debug.setuservalue, v, nil, i) end",
+    "for _, i in ipairs { 5, 6, 7 } do "
+      .. "pcall(debug.setuservalue, v, nil, i) end",
+    "for i = 1, 8 do pcall(debug.setuservalue, v, {}, i) end",
+    "for i = 1, 8 do pcall(debug.setuservalue, v, io.stdout, i) end",
+    "local co = coroutine.create(function () coroutine.yield() end) "
+      .. "coroutine.resume(co) "
+      .. "pcall(debug.setuservalue, v, co, 7)",
+    "pcall(debug.setuservalue, v, coroutine.running(), 7)",
+    "pcall(debug.setuservalue, v, load 'return 1', 6) ",
+    "pcall(debug.setuservalue, v, string.format, 6)",
+    "r[k] = io.stdout",
+    "r[k] = 1",
+    "r[k] = {}",
+    "r[k] = nil",
+  }
+  for _, what in ipairs(DAMAGE) do
+    for _, own in ipairs { "", " shared[1] = shared[1]" } do
+      it("harms itself alone: " .. what .. own, function ()
+        local shared <const>, other <const> = { {} }, { __index = {} }
+        local pool <close> = parallel.pool { max = 1 }
+        for _ = 1, 3 do
+          local job <const> = pool:spawn(load(
+            "local shared, other, what = ... return function () "
+            .. "local r, found = debug.getregistry(), {} "
+            .. "for k, v in pairs(r) do "
+            .. "if type(v) == 'userdata' then found[k] = v end end "
+            .. "for k, v in pairs(found) do " .. what .. " end " .. own
+            .. " x = 1 return setmetatable({ shared, string.format, "
+            .. "load 'return y' }, other), package.loaded end")(shared, other))
+          job:wait()
+          job:join()
+          local records = pool:collect({ 1, 2, 3 }, function (i)
+            return setmetatable({ i, shared }, other)
+          end)
+          assert.equal("completed", records[3].state)
+          assert.equal(3, records[3].result[1])
+          assert.equal(1, pool:run("x = 1 return {1}")[1])
+        end
+      end)
+    end
+  end
+
+  it("harms itself alone, whatever becomes of its tables", function ()
+    local shared <const>, class <const> = { {}, n = 1 }, { __index = {} }
+    local pool <close> = parallel.pool { max = 1 }
+    for _, with in ipairs { "nil", "1", "{}", "io.stdout" } do
+      pool:spawn(load("local shared, class = ... return function () "
+        .. "local r = debug.getregistry() "
+        .. "for k, list in pairs(r) do "
+        .. "if type(k) == 'number' and k > 3 and type(list) == 'table' then "
+        .. "for i = 1, 7 do list[i] = " .. with .. " end end end "
+        .. "return shared, setmetatable({ shared }, class) end")
+        (shared, class)):join()
+      pool:spawn(load("local shared, class = ... return function () "
+        .. "local r = debug.getregistry() "
+        .. "for k, list in pairs(r) do "
+        .. "if type(k) == 'number' and k > 3 then r[k] = " .. with
+        .. " end end "
+        .. "return shared, setmetatable({ shared }, class) end")
+        (shared, class)):join()
+      local records = pool:collect({ 1, 2, 3 }, function (i)
+        return setmetatable({ i, shared }, class)
+      end)
+      assert.equal(3, #records)
+    end
+  end)
+
+  it("harms itself alone, even if it runs jobs after that", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    pool:spawn([[
+      parallel.run(function () return {} end)
+      local registry = debug.getregistry()
+      for key in pairs(registry) do
+        if type(key) == "number" and key > 3 then registry[key] = 1 end
+      end
+      return parallel.run("return 7")
+    ]]):join()
+    assert.equal(8, pool:run "x = 1 return 8")
+  end)
+end)

@@ -97,7 +97,11 @@ local BAD_OPTIONS <const> = {
   { { arguments = "x" },
     "bad option 'arguments' to 'map' (an array expected, got 'x')" },
   { { arguments = { n = -1 } },
-    "bad option 'arguments' to 'map' (an array expected, got a table)" },
+    "bad option 'arguments' to 'map' (an array whose field n is a length "
+    .. "expected, got -1)" },
+  { { arguments = setmetatable({}, { __len = function () return "x" end }) },
+    "bad option 'arguments' to 'map' (an array whose __len is a length "
+    .. "expected, got 'x')" },
   { { arguments = { "a", host = "b" } },
     "bad option 'arguments' to 'map' (an array expected, got the key 'host'; "
     .. "values by name are given as 'params')" },
@@ -479,5 +483,34 @@ describe("a method of a pool", function ()
                  .. "written pool:map(...))", misuse(function ()
       local _ = pool.map({ 1 }, square)
     end))
+  end)
+end)
+
+describe("items whose metamethod __len returns no length", function ()
+  for shown, n in pairs { ["'x'"] = "x", ["2.5"] = 2.5, ["-1"] = -1,
+                          ["a table"] = {}, ["4294967296"] = 1 << 32 } do
+    it("are refused: " .. shown, function ()
+      local items <const> = setmetatable({}, { __len = function ()
+        return n
+      end })
+      for _, verb in ipairs { "map", "filter", "collect", "each", "reduce" } do
+        local ok, message = pcall(parallel[verb], items, print)
+        assert.is_false(ok)
+        assert.equal("spec/option_spec.lua: bad argument 'items' to '" .. verb
+          .. "' (its metamethod __len returned " .. shown
+          .. ": a length up to 2147483647 expected)",
+          "spec/option_spec.lua: " .. message:gsub("^.-: ", ""))
+        assert.is_nil(message:find "parallel/")
+      end
+    end)
+  end
+end)
+
+describe("a job that has taken '_G' away", function ()
+  it("gets no hint to pass it", function ()
+    local ok, failure = pcall(parallel.run, "_G = nil return _G.x")
+    assert.is_false(ok)
+    assert.matches("nil value %(global '_G'%)", tostring(failure))
+    assert.is_nil(tostring(failure):find("hint", 1, true))
   end)
 end)

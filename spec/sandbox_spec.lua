@@ -782,3 +782,67 @@ describe("the signal of a pool", function ()
     end)
   end
 end)
+
+describe("what comes out of a sandbox as a class of the library", function ()
+  it("makes the host load no file, whatever its name", function ()
+    local loads = 0
+    package.preload["parallel.spec_strange"] = function ()
+      loads = loads + 1
+      return {}
+    end
+    local pool <close> = parallel.pool { max = 1, sandbox = true }
+    for _, value in ipairs { "M", "setmetatable({}, M)" } do
+      local job <const> = pool:spawn(
+        "local M = {} package.loaded['parallel.spec_strange'] = M return "
+        .. value)
+      local ok, failure = job:join()
+      assert.is_false(ok)
+      assert.matches("'parallel.spec_strange' has is not accepted from a "
+                     .. "sandbox", tostring(failure))
+    end
+    package.preload["parallel.spec_strange"] = nil
+    assert.equal(0, loads)
+    assert.is_nil(package.loaded["parallel.spec_strange"])
+  end)
+
+  for _, name in ipairs { "pool", "manager", "each", "range", "check" } do
+    it("is refused: parallel." .. name, function ()
+      local pool <close> = parallel.pool { max = 1, sandbox = true }
+      local ok, failure = pool:spawn("local M = {} package.loaded['parallel."
+        .. name .. "'] = M return setmetatable({}, M)"):join()
+      assert.is_false(ok)
+      assert.matches("is not accepted from a sandbox", tostring(failure))
+    end)
+  end
+
+  it("is a failure, or a report", function ()
+    local pool <close> = parallel.pool { max = 1, sandbox = true }
+    local job <const> = pool:spawn(function ()
+      local _, failure <const> = parallel.spawn("error('inner', 0)"):join()
+      error(failure)
+    end)
+    local _, failure = job:join()
+    assert.equal("inner", failure.error.error)
+    assert.matches("inner", tostring(failure.error))
+    local records <const>, report <const> = pool:run(function ()
+      return parallel.collect({ 1, 2 }, "return 5")
+    end)
+    assert.equal(5, records[2].result)
+    assert.matches("2 items: 2 succeeded", tostring(report))
+    assert.equal(2, report:count("state").completed)
+  end)
+
+  for _, name in ipairs { "failure", "report" } do
+    for _, fields in ipairs { "", "state = {}, hint = {}, name = {}, index = "
+                              .. "{}, input = 1, total = 'x', succeeded = {}",
+                              "error = M, total = 0.5, duration = 'x', "
+                              .. "succeeded = 1e300, index = 0.5" } do
+      it("is shown even so: " .. name .. " {" .. fields .. "}", function ()
+        local pool <close> = parallel.pool { max = 1, sandbox = true }
+        local value = pool:run("local M = {} package.loaded['parallel." .. name
+          .. "'] = M return setmetatable({" .. fields .. "}, M)")
+        assert.equal("string", type(tostring(value)))
+      end)
+    end
+  end
+end)

@@ -30,7 +30,8 @@ failure.__index = failure
 ---@return string?
 local function hint_of_global (name, call)
   local value = globals[name]
-  if value == nil then return nil end
+  -- Every runspace has '_G', so the job has taken it away itself.
+  if value == nil or value == globals then return nil end
   local kind = type(value)
   local remedy
   if kind == "function" then
@@ -245,7 +246,7 @@ local SHOWN <const>, LONGEST <const> = 4, 1000
 --- error is the failure of that job: "'job-1': 'job-2': no route".
 ---@param self parallel.Failure
 ---@return string
-function failure.__tostring (self)
+local function write (self)
   local chain = { self }
   while #chain < LONGEST and getmetatable(self.error) == failure
         and select(2, head(self)) do
@@ -266,6 +267,15 @@ function failure.__tostring (self)
     heads[#heads + 1] = failure.message_of(self.error)
   end
   return table.concat(heads, ": ") .. tails
+end
+
+--- Write the failure.  A job can return any table as a failure, so nothing
+--- raises here.
+---@param self parallel.Failure
+---@return string
+function failure.__tostring (self)
+  local ok, text = pcall(write, self)
+  return ok and text or "parallel.failure (damaged)"
 end
 
 return failure

@@ -167,7 +167,11 @@ local function length (verb, list)
     return size --[[@as integer]]
   end
   local size = #list
-  if size ~= 0 then
+  if math.type(size) ~= "integer" or size < 0 or size > MOST then
+    check.misuse("bad argument 'items' to '" .. verb .. "' (its metamethod "
+                 .. "__len returned " .. check.describe(size)
+                 .. ": a length up to " .. MOST .. " expected)")
+  elseif size ~= 0 then
     return size
   elseif getmetatable(list) == nil then
     if next(list) ~= nil then

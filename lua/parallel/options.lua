@@ -246,8 +246,13 @@ local function arguments (verb, options)
   local n = rawget(list, "n")
   if n == nil then
     n = #list
+    if math.type(n) ~= "integer" or n < 0 then
+      check.bad_option(verb, "arguments", "an array whose __len is a length",
+                       n)
+    end
   elseif check.size(n) ~= nil and n ~= 0 then
-    check.bad_option(verb, "arguments", "an array", list)
+    check.bad_option(verb, "arguments", "an array whose field n is a length",
+                     n)
   end
   if n > ARGUMENTS then
     check.bad_option(verb, "arguments",

@@ -3,9 +3,10 @@
 
 local check = require "parallel.check"
 
-local getmetatable, ipairs, require, setmetatable, string, table, tostring,
-      type =
-  getmetatable, ipairs, require, setmetatable, string, table, tostring, type
+local getmetatable, ipairs, pcall, require, setmetatable, string, table,
+      tostring, type =
+  getmetatable, ipairs, pcall, require, setmetatable, string, table,
+  tostring, type
 
 ---@class parallel.Report
 ---@field total integer        items
@@ -183,9 +184,10 @@ report.table = check.public("report:table([columns [, {width =}]])", 3,
   return require("parallel.text_table").format(titles, rows, width)
 end, prepare_table, is_report)
 
---- Show the sums: "12 items: 10 succeeded (1 with errors), 2 failed; 83 % in
---- 1.24 s".
-function report:__tostring ()
+--- Write the sums.
+---@param self parallel.Report
+---@return string
+local function write (self)
   local parts = { self.succeeded .. " succeeded" }
   if self.with_errors > 0 then
     parts[1] = parts[1] .. " (" .. self.with_errors .. " with errors)"
@@ -197,6 +199,13 @@ function report:__tostring ()
                        table.concat(parts, ", "),
                        self.total == 0 and 100
                        or 100 * self.succeeded // self.total, self.duration)
+end
+
+--- Show the sums: "12 items: 10 succeeded (1 with errors), 2 failed; 83 % in
+--- 1.24 s".  A job can return any table as a report, so nothing raises here.
+function report:__tostring ()
+  local ok, text = pcall(write, self)
+  return ok and text or "parallel.report (damaged)"
 end
 
 return report

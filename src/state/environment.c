@@ -86,10 +86,12 @@ kind_of (lua_State *L, int index)
   return kind;
 }
 
+/* [-0, +1, v]  Push the table of globals. */
 static void
 push_globals (lua_State *L)
 {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+  if (lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS) != LUA_TTABLE)
+    luaL_error(L, "the table of globals is gone from the registry");
 }
 
 /* [-1, +1, m]  Replace the key on top by the field of the globals, read
@@ -137,7 +139,7 @@ supply_global (lua_State *L)
 {
   lua_settop(L, 2);
   rs_env_push(L);
-  const bool job = !lua_rawequal(L, 3, 1);
+  const bool job = lua_istable(L, 3) && !lua_rawequal(L, 3, 1);
   const bool is_G = lua_type(L, 2) == LUA_TSTRING
                  && strcmp(lua_tostring(L, 2), LUA_GNAME) == 0;
   lua_pushvalue(L, 2);
@@ -183,7 +185,8 @@ is_of_job (lua_State *L, int globals, int env)
 static void
 tell_job (lua_State *L, int env, int globals)
 {
-  if (lua_rawequal(L, env, globals) || kind_of(L, env) == INHERITS)
+  if (!lua_istable(L, env) || lua_rawequal(L, env, globals)
+      || kind_of(L, env) == INHERITS)
     return;
   lua_pushvalue(L, 2);
   const bool there = lua_rawget(L, env) != LUA_TNIL;
@@ -841,7 +844,7 @@ rs_environment_set (lua_State *L, const rs_environment *e)
   const int top = lua_gettop(L);
   lua_rawgeti(L, LUA_REGISTRYINDEX, e->home);
   lua_insert(L, -2);
-  if (lua_isuserdata(L, top))
+  if (rs_home_is(L, top))
     rs_home_set_env(L, top);
   lua_settop(L, top - 1);
 }
@@ -868,11 +871,12 @@ rs_environment_renew (lua_State *L, rs_environment *e, bool nested)
   const bool own = e->reset == RS_RESET_GLOBALS;
   const bool bare = own && (is_hidden(L, e) || hide_globals(L));
   lua_rawgeti(L, LUA_REGISTRYINDEX, e->home);
-  if (!lua_isuserdata(L, -1))
+  if (!rs_home_is(L, -1))
     luaL_error(L, "the registry of this runspace has been changed");
   lua_createtable(L, 0, 2);
   const int env = lua_gettop(L);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, e->name_of_globals);
+  if (lua_rawgeti(L, LUA_REGISTRYINDEX, e->name_of_globals) != LUA_TSTRING)
+    luaL_error(L, "the registry of this runspace has been changed");
   lua_pushvalue(L, env);
   lua_rawset(L, env);
   if (own) {
@@ -898,11 +902,12 @@ rs_environment_check (lua_State *L, rs_environment *e)
 {
   const int top = lua_gettop(L);
   lua_rawgeti(L, LUA_REGISTRYINDEX, e->home);
-  const bool good = lua_isuserdata(L, -1);
+  bool good = rs_home_is(L, -1);
   if (good) {
-    rs_home_restore_env(L, top + 1);
-    if (!e->dirty && e->reset == RS_RESET_GLOBALS) {
-      lua_getiuservalue(L, -1, RS_HOME_ENV);
+    good = rs_home_restore_env(L, top + 1)
+        && lua_getiuservalue(L, -1, RS_HOME_ENV) == LUA_TTABLE
+        && lua_topointer(L, -1) == rs_home_env(L, top + 1);
+    if (good && !e->dirty && e->reset == RS_RESET_GLOBALS) {
       lua_rawgeti(L, LUA_REGISTRYINDEX, e->name_of_globals);
       lua_rawget(L, -2);
       e->dirty = !lua_rawequal(L, -1, -2);

@@ -46,7 +46,7 @@ void rs_environment_set (lua_State *L, const rs_environment *e);
 
 /* [-0, +0, -]  A call has ended, and may have assigned to '_G' and '_ENV': set
    'dirty' for the first, undo the second.  False when the userdata that keeps
-   the environment is gone: the state is of no use. */
+   the environment, or its value, is gone: the state is of no use. */
 bool rs_environment_check (lua_State *L, rs_environment *e);
 
 /* [-0, +0, m]  The table at 'index' is about to be read raw, or to get another

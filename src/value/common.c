@@ -16,11 +16,13 @@
  * sent or received; the same is asked of the tables in it, and of the upvalues
  * of its functions.  The old contents are kept for small tables only.  The
  * receiver checks its own table, too, and makes a copy with the old contents
- * if that has changed.
+ * if that has changed; so it does with the tables and functions in it.
  *
  * The sender's lists are in its registry, by message.  Each list has a
  * reference to its message, and is dropped when that is the last one: then no
- * job can have results that name the tables.
+ * job can have results that name the tables.  The sender looks for such lists
+ * when there are many, when their messages are large, and in each cycle of its
+ * collector.
  */
 #include "value/common.h"
 
@@ -44,9 +46,12 @@ enum {
 };
 
 /* Key in the registry, by address, of a table: lists by message (light
-   userdata); at 1 the number of lists, at 2 the number from which on unused
-   ones are looked for. */
+   userdata), and these numbers: how many lists there are, and how many bytes
+   their messages have; the numbers from which on unused lists are looked for;
+   whether the collector looks for them, too. */
 static const char sent_key = 0;
+
+enum { COUNT = 1, COUNT_MAX, BYTES, BYTES_MAX, SWEEPS };
 
 /* ------------------------------------------------------------------- lists */
 
@@ -61,10 +66,33 @@ push_list (lua_State *L)
   }
 }
 
-/* [-0, +0, m]  Make the table at 'index' number 'n' of the list at 'list'. */
+/* [-0, +0, -]  True when the value at 'index' is a list.  A script that has
+   the registry can put anything in the place of a list, and into one. */
+static bool
+is_list (lua_State *L, int index)
+{
+  bool is = lua_type(L, index) == LUA_TTABLE;
+  index = lua_absindex(L, index);
+  for (int i = TABLES; is && i <= FUNCTIONS; i++) {
+    is = lua_rawgeti(L, index, i) == LUA_TTABLE;
+    lua_pop(L, 1);
+  }
+  return is;
+}
+
+/* [-0, +0, v]  Raise unless the value at 'index' is a list. */
+static void
+check_list (lua_State *L, int index)
+{
+  if (!is_list(L, index))
+    luaL_error(L, "what the registry of this state had was replaced");
+}
+
+/* [-0, +0, v]  Make the table at 'index' number 'n' of the list at 'list'. */
 static void
 set_table (lua_State *L, int list, int index, lua_Integer n)
 {
+  check_list(L, list);
   lua_rawgeti(L, list, TABLES);
   lua_pushvalue(L, index);
   lua_rawseti(L, -2, n);
@@ -149,7 +177,7 @@ push_contents (lua_State *L, int index, int functions)
   }
 }
 
-/* [-0, +0, m]  Keep the contents and metatables of the tables in the list at
+/* [-0, +0, v]  Keep the contents and metatables of the tables in the list at
    'list', all of which are complete now; compute the filter. */
 static void
 close_list (lua_State *L, int list)
@@ -157,13 +185,17 @@ close_list (lua_State *L, int list)
   const int top = lua_gettop(L);
   uint64_t filter = 0;
   rs_level_room(L, LUA_MINSTACK, NULL);
+  check_list(L, list);
   lua_rawgeti(L, list, TABLES);
   lua_rawgeti(L, list, CONTENTS);
   lua_rawgeti(L, list, METATABLES);
   lua_rawgeti(L, list, FUNCTIONS);
   const lua_Integer n = (lua_Integer) lua_rawlen(L, top + 1);
   for (lua_Integer i = 1; i <= n; i++) {
-    lua_rawgeti(L, top + 1, i);
+    if (lua_rawgeti(L, top + 1, i) != LUA_TTABLE) {
+      lua_settop(L, top + 4);
+      continue;  /* a script has taken the table out */
+    }
     filter |= rs_common_bit(lua_topointer(L, -1));
     push_contents(L, top + 5, top + 4);
     lua_rawseti(L, top + 2, i);
@@ -319,12 +351,15 @@ void
 rs_common_unmark (unsigned *marks, lua_State *L, int list, unsigned left)
 {
   const int top = lua_gettop(L);
+  check_list(L, list);
   lua_rawgeti(L, list, TABLES);
   lua_rawgeti(L, list, NUMBERS);
   for (; *marks > left; --*marks) {
-    lua_rawgeti(L, top + 1, (lua_Integer) *marks);
-    lua_pushnil(L);
-    lua_rawset(L, top + 2);
+    if (lua_rawgeti(L, top + 1, (lua_Integer) *marks) == LUA_TTABLE) {
+      lua_pushnil(L);
+      lua_rawset(L, top + 2);
+    }
+    lua_settop(L, top + 2);
     lua_pushnil(L);
     lua_rawseti(L, top + 1, (lua_Integer) *marks);
   }
@@ -334,7 +369,8 @@ rs_common_unmark (unsigned *marks, lua_State *L, int list, unsigned left)
 void
 rs_common_push_marks (unsigned *marks, lua_State *L)
 {
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, marks) == LUA_TTABLE)
+  lua_rawgetp(L, LUA_REGISTRYINDEX, marks);
+  if (is_list(L, -1))
     return;
   lua_pop(L, 1);
   push_list(L);
@@ -375,6 +411,8 @@ rs_common_find (const rs_common *c, lua_State *L, int index, bool metatable)
 /* ------------------------------------------------------------- the sender */
 
 typedef struct holder {
+  const void *proof;     /* the address of 'sent_key': a script has put no
+                            other userdata here */
   rs_message *message;   /* a reference of the list */
 } holder;
 
@@ -390,31 +428,112 @@ let_go (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, m]  Drop the lists, in the table at 'index', whose messages have no
-   other owner; count the others. */
+/* [-0, +0, -]  The holder of the list on top, whose key is below; or NULL, if
+   a script has changed the list. */
+static holder *
+get_holder (lua_State *L)
+{
+  holder *found = NULL;
+  if (!is_list(L, -1))
+    return NULL;
+  if (lua_rawgeti(L, -1, HOLDER) == LUA_TUSERDATA
+      && lua_rawlen(L, -1) == sizeof(holder)) {
+    holder *const h = lua_touserdata(L, -1);
+    if (h->proof == &sent_key && h->message != NULL
+        && h->message == lua_touserdata(L, -3))
+      found = h;
+  }
+  lua_pop(L, 1);
+  return found;
+}
+
+/* [-0, +0, -]  Set the integer at field 'i' of the table at 'index'. */
 static void
+set_number (lua_State *L, int index, int i, size_t n)
+{
+  lua_pushinteger(L, (lua_Integer) n);
+  lua_rawseti(L, index, i);
+}
+
+static size_t
+get_number (lua_State *L, int index, int i)
+{
+  lua_rawgeti(L, index, i);
+  const lua_Integer n = lua_tointegerx(L, -1, NULL);
+  lua_pop(L, 1);
+  return (size_t) n;
+}
+
+/* [-0, +0, -]  Drop the lists, in the table at 'index', whose messages have no
+   other owner; count the others, and their bytes.  Returns how many are
+   left. */
+static size_t
 sweep (lua_State *L, int index)
 {
-  lua_Integer n = 0;
+  size_t n = 0, bytes = 0;
   lua_pushnil(L);
   while (lua_next(L, index)) {
     if (lua_type(L, -2) == LUA_TLIGHTUSERDATA) {
-      const rs_message *const message = lua_touserdata(L, -2);
-      if (atomic_load_explicit(&message->refs, memory_order_acquire) == 1) {
+      holder *const h = get_holder(L);
+      if (h != NULL && atomic_load_explicit(&h->message->refs,
+                                            memory_order_acquire) > 1) {
+        n++;
+        bytes += h->message->size;
+      }
+      else {
+        if (h != NULL) {  /* the collector may find the holder much later */
+          rs_message_unref(h->message);
+          h->message = NULL;
+        }
         lua_pushvalue(L, -2);
         lua_pushnil(L);
         lua_rawset(L, index);
       }
-      else
-        n++;
     }
     lua_pop(L, 1);
   }
-  enum { LEAST = 8 };
-  lua_pushinteger(L, n);
-  lua_rawseti(L, index, 1);
-  lua_pushinteger(L, n > LEAST ? 2 * n : 2 * LEAST);
-  lua_rawseti(L, index, 2);
+  enum { LEAST = 8, LEAST_BYTES = 1 << 20 };
+  set_number(L, index, COUNT, n);
+  set_number(L, index, COUNT_MAX, n > LEAST ? 2 * n : 2 * LEAST);
+  set_number(L, index, BYTES, bytes);
+  set_number(L, index, BYTES_MAX,
+             bytes > LEAST_BYTES ? 2 * bytes : 2 * LEAST_BYTES);
+  return n;
+}
+
+/* [-0, +0, -]  __gc of a userdata that nothing refers to, so it is called in
+   each cycle of the collector: drop the lists that nobody needs any more, and
+   the tables in them.  Setting the metatable again lets it be called again. */
+static int
+sweep_later (lua_State *L)
+{
+  if (rs_finalized(L, sweep_later) == NULL)
+    return 0;
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &sent_key) == LUA_TTABLE) {
+    if (sweep(L, 2) > 0) {
+      lua_getmetatable(L, 1);
+      lua_setmetatable(L, 1);
+    }
+    else {
+      lua_pushnil(L);
+      lua_rawseti(L, 2, SWEEPS);
+    }
+  }
+  return 0;
+}
+
+/* [-0, +0, m]  Push a new userdata with this finalizer, of 'size' bytes that
+   are 0. */
+static void *
+push_finalized (lua_State *L, size_t size, lua_CFunction finalizer)
+{
+  void *const block = lua_newuserdatauv(L, size, 0);
+  memset(block, 0, size);
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, finalizer);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  return block;
 }
 
 /* (marks, message)  Put the list of marked tables into the table of lists. */
@@ -424,12 +543,8 @@ keep (lua_State *L)
   rs_message *const message = lua_touserdata(L, 2);
   lua_rawgetp(L, LUA_REGISTRYINDEX, lua_touserdata(L, 1));
   close_list(L, 3);
-  holder *const h = lua_newuserdatauv(L, sizeof *h, 0);
-  h->message = NULL;
-  lua_createtable(L, 0, 1);
-  lua_pushcfunction(L, let_go);
-  lua_setfield(L, -2, "__gc");
-  lua_setmetatable(L, 4);
+  holder *const h = push_finalized(L, sizeof *h, let_go);
+  h->proof = &sent_key;
   h->message = rs_message_ref(message);
   lua_rawseti(L, 3, HOLDER);
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &sent_key) != LUA_TTABLE) {
@@ -438,13 +553,19 @@ keep (lua_State *L)
     lua_pushvalue(L, -1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &sent_key);
   }
-  lua_rawgeti(L, 4, 1);
-  lua_rawgeti(L, 4, 2);
-  if (lua_tointeger(L, 5) >= lua_tointeger(L, 6))
+  if (lua_rawgeti(L, 4, SWEEPS) == LUA_TNIL) {
+    push_finalized(L, 1, sweep_later);
+    lua_pushboolean(L, 1);
+    lua_rawseti(L, 4, SWEEPS);
+    lua_settop(L, 4);
     sweep(L, 4);
-  lua_rawgeti(L, 4, 1);
-  lua_pushinteger(L, lua_tointeger(L, -1) + 1);
-  lua_rawseti(L, 4, 1);
+  }
+  const size_t bytes = message->size;
+  if (get_number(L, 4, COUNT) >= get_number(L, 4, COUNT_MAX)
+      || get_number(L, 4, BYTES) + bytes > get_number(L, 4, BYTES_MAX))
+    sweep(L, 4);
+  set_number(L, 4, COUNT, get_number(L, 4, COUNT) + 1);
+  set_number(L, 4, BYTES, get_number(L, 4, BYTES) + bytes);
   lua_pushvalue(L, 3);
   lua_rawsetp(L, 4, message);
   message->common = true;
@@ -487,15 +608,18 @@ rs_common_of (lua_State *L, const rs_message *message)
 bool
 rs_common_push (const rs_common *c, lua_State *L)
 {
+  const int top = lua_gettop(L);
   if (c->ref > 0) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, c->ref);
-    return true;
+    if (is_list(L, -1))
+      return true;
+    lua_settop(L, top);
+    return false;
   }
-  const int top = lua_gettop(L);
   if (c->sent == NULL)
     return false;
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &sent_key) == LUA_TTABLE
-      && lua_rawgetp(L, -1, c->sent) == LUA_TTABLE) {
+      && lua_rawgetp(L, -1, c->sent) == LUA_TTABLE && is_list(L, -1)) {
     lua_remove(L, -2);
     return true;
   }
@@ -536,6 +660,7 @@ void
 rs_common_share (lua_State *L, int ref, rs_common *c)
 {
   lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
+  check_list(L, -1);
   c->filter = get_filter(L);
   c->ref = luaL_ref(L, LUA_REGISTRYINDEX);
 }
@@ -548,24 +673,170 @@ rs_common_release (lua_State *L, rs_common *c)
   *c = (rs_common) { .sent = NULL };
 }
 
-/* [-0, +1, m]  Push a new table with the old contents of table number 'n'. */
+/* What is made anew when a table is not as it was. */
+typedef struct originals {
+  int list;   /* stack index of the list */
+  int made;   /* of a table: new tables and functions by the receiver's, and
+                 for cells of upvalues { function, index } by address */
+} originals;
+
+static void restore (lua_State *L, const originals *o, unsigned depth);
+
+/* [-0, +0, -]  Make the value on top the one that is made for the value at
+   'index'. */
 static void
-push_original (lua_State *L, int list, lua_Integer n)
+note_made (lua_State *L, const originals *o, int index)
 {
-  lua_rawgeti(L, list, CONTENTS);
-  lua_rawgeti(L, -1, n);
-  const int contents = lua_gettop(L);
+  lua_pushvalue(L, index);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, o->made);
+}
+
+/* [-0, +1, v]  Push a new table with the old contents of the table at 'index',
+   number 'n'; its old contents are known. */
+static void
+push_original (lua_State *L, const originals *o, int index, lua_Integer n,
+               unsigned depth)
+{
+  const int top = lua_gettop(L);
   lua_newtable(L);
+  note_made(L, o, index);
+  lua_rawgeti(L, o->list, METATABLES);
+  lua_rawgeti(L, -1, n);
+  lua_replace(L, top + 2);
+  lua_rawgeti(L, o->list, CONTENTS);
+  lua_rawgeti(L, -1, n);
+  lua_replace(L, top + 3);
   lua_pushnil(L);
-  while (lua_next(L, contents)) {
+  while (lua_next(L, top + 3)) {
     lua_pushvalue(L, -2);
     lua_insert(L, -2);
-    lua_rawset(L, contents + 1);
+    restore(L, o, depth + 1);
+    lua_rawset(L, top + 1);
   }
-  lua_rawgeti(L, list, METATABLES);
-  if (lua_rawgeti(L, -1, n) == LUA_TTABLE)
-    rs_set_copy_metatable(L, contents + 1);
-  lua_settop(L, contents + 1);
+  lua_settop(L, top + 2);
+  if (lua_type(L, top + 2) == LUA_TTABLE)
+    rs_set_copy_metatable(L, top + 1);
+  lua_settop(L, top + 1);
+}
+
+/* Append a part of a function's code to a buffer (lua_Writer). */
+static int
+append (lua_State *L, const void *data, size_t size, void *ud)
+{
+  luaL_Buffer *const b = ud;
+  if (b->L == NULL)
+    luaL_buffinit(L, b);
+  luaL_addlstring(b, data, size);
+  return 0;
+}
+
+/* [-0, +0, v]  Let upvalue 'i' of the function on top, made for the one at
+   'index', be what it was; the old upvalues are at 'old'. */
+static void
+restore_upvalue (lua_State *L, const originals *o, int index, int old, int i,
+                 unsigned depth)
+{
+  const int made = lua_gettop(L);
+  const char *const name = lua_getupvalue(L, index, i);
+  const bool env = strcmp(name, "_ENV") == 0;
+  lua_settop(L, made);
+  if (env) {
+    lua_upvaluejoin(L, made, i, index, i);
+    return;
+  }
+  void *const cell = lua_upvalueid(L, index, i);
+  if (lua_rawgetp(L, o->made, cell) == LUA_TTABLE) {
+    lua_rawgeti(L, made + 1, 1);
+    lua_rawgeti(L, made + 1, 2);
+    lua_upvaluejoin(L, made, i, made + 2, (int) lua_tointeger(L, made + 3));
+    lua_settop(L, made);
+    return;
+  }
+  lua_createtable(L, 2, 0);
+  lua_pushvalue(L, made);
+  lua_rawseti(L, -2, 1);
+  lua_pushinteger(L, i);
+  lua_rawseti(L, -2, 2);
+  lua_rawsetp(L, o->made, cell);
+  lua_rawgeti(L, old, i);
+  restore(L, o, depth + 1);
+  lua_setupvalue(L, made, i);
+  lua_settop(L, made);
+}
+
+/* [-0, +1, v]  Push a function like the one at 'index' with its old upvalues,
+   which are in the table at 'old'. */
+static void
+push_original_function (lua_State *L, const originals *o, int index, int old,
+                        unsigned depth)
+{
+  const int top = lua_gettop(L);
+  luaL_Buffer b;
+  b.L = NULL;
+  lua_pushvalue(L, index);
+  lua_dump(L, append, &b, 0);
+  luaL_pushresult(&b);
+  size_t size;
+  const char *const code = lua_tolstring(L, -1, &size);
+  if (luaL_loadbufferx(L, code, size, "=message", "b") != LUA_OK)
+    lua_error(L);
+  lua_replace(L, top + 1);
+  lua_settop(L, top + 1);
+  note_made(L, o, index);
+  lua_pushnil(L);
+  for (int i = 1; lua_getupvalue(L, index, i) != NULL; i++) {
+    lua_settop(L, top + 1);
+    restore_upvalue(L, o, index, old, i, depth);
+  }
+  lua_settop(L, top + 1);
+}
+
+/* [-1, +1, v]  Replace the value on top, if it is not as it was, by a new one
+   that is. */
+static void
+restore (lua_State *L, const originals *o, unsigned depth)
+{
+  const int index = lua_gettop(L);
+  const int type = lua_type(L, index);
+  unsigned looks = LOOKS_MAX;
+  if ((type != LUA_TTABLE && type != LUA_TFUNCTION) || depth > 2 * NESTED_MAX)
+    return;
+  rs_level_room(L, LOOK_SLOTS, "message");
+  lua_pushvalue(L, index);
+  if (lua_rawget(L, o->made) == LUA_TNIL) {
+    lua_rawgeti(L, o->list, type == LUA_TTABLE ? NUMBERS : FUNCTIONS);
+    lua_pushvalue(L, index);
+    lua_rawget(L, -2);
+    lua_replace(L, index + 1);
+    lua_settop(L, index + 1);  /* stack: value, number or old upvalues */
+    const lua_Integer n = lua_tointegerx(L, index + 1, NULL);
+    bool kept = lua_type(L, index + 1) == LUA_TTABLE;
+    if (type == LUA_TTABLE) {
+      lua_rawgeti(L, o->list, CONTENTS);
+      kept = n > 0 && lua_rawgeti(L, -1, n) == LUA_TTABLE;
+      lua_settop(L, index + 1);
+      if (!kept
+          || is_as_it_was(L, o->list, index, n, NULL, 0, &looks)) {
+        lua_settop(L, index);
+        return;
+      }
+      push_original(L, o, index, n, depth);
+    }
+    else {
+      lua_pushvalue(L, index);
+      const bool same = lua_iscfunction(L, index)
+                     || has_same_upvalues(L, o->list, NULL, 0, &looks);
+      lua_settop(L, index + 1);
+      if (!kept || same) {
+        lua_settop(L, index);
+        return;
+      }
+      push_original_function(L, o, index, index + 1, depth);
+    }
+  }
+  lua_replace(L, index);
+  lua_settop(L, index);
 }
 
 bool
@@ -582,13 +853,13 @@ rs_common_resolve (const rs_common *c, lua_State *L, lua_Integer n,
     return false;
   }
   lua_replace(L, top + 2);
-  lua_rawgeti(L, top + 1, CONTENTS);
-  const bool kept = lua_rawgeti(L, -1, n) == LUA_TTABLE;
   lua_settop(L, top + 2);
   unsigned looks = LOOKS_MAX;
-  if (!metatable && kept
-      && !is_as_it_was(L, top + 1, top + 2, n, NULL, 0, &looks)) {
-    push_original(L, top + 1, n);
+  if (!metatable && !is_as_it_was(L, top + 1, top + 2, n, NULL, 0, &looks)) {
+    const originals o = { top + 1, top + 3 };
+    lua_newtable(L);
+    lua_pushvalue(L, top + 2);
+    restore(L, &o, 0);
     lua_replace(L, top + 2);
   }
   lua_settop(L, top + 2);

@@ -47,6 +47,21 @@ put_common (rs_encoder *e, lua_Integer n)
   e->flags |= RS_MESSAGE_COMMON;
 }
 
+/* [-0, +0, -]  Append the same as a value, not a metatable.  The receiver may
+   make a copy, so the table gets the number of an object, and is named by that
+   from then on; but not at a depth where no object fits. */
+static void
+put_common_value (rs_encoder *e, lua_Integer n)
+{
+  if (e->depth < RS_WIRE_DEPTH) {
+    rs_buf_byte(&e->buf, RS_TAG_REPLACED);
+    e->next_id++;
+  }
+  else
+    rs_encoder_drop_from(e, e->next_id);
+  put_common(e, n);
+}
+
 /* [-0, +0, m]  Mark the table at 'index', so that other messages may name it.
    'class' when it is a metatable.  RS_OK, or RS_ERESTART: the walk has to be
    protected. */
@@ -672,19 +687,19 @@ rs_encode_table (rs_encoder *e, lua_State *L, int index)
     rs_buf_byte(&e->buf, RS_TAG_ENV);
     return RS_OK;
   }
-  if (e->common.filter != 0 && (e->common.filter & rs_common_bit(object))) {
-    const lua_Integer n = rs_common_find(&e->common, L, index, false);
-    if (n > 0) {
-      put_common(e, n);
-      return RS_OK;
-    }
-  }
   bool found;
   const rs_seen *const seen = rs_encoder_see(e, object, &found);
   if (seen == NULL)
     return RS_ENOMEM;
   if (found)
     return rs_encode_ref(e, seen->id);
+  if (e->common.filter != 0 && (e->common.filter & rs_common_bit(object))) {
+    const lua_Integer n = rs_common_find(&e->common, L, index, false);
+    if (n > 0) {
+      put_common_value(e, n);
+      return RS_OK;
+    }
+  }
   const unsigned id = e->next_id++;
   return rs_names_excludes(&e->names, object)
          ? encode_contents(e, L, index, id, 0)

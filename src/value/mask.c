@@ -55,26 +55,51 @@ rs_name_is_library (const rs_name *name)
   return false;
 }
 
+/* True when the name is "parallel.failure", or that of another class of ours
+   that results have and that runs nothing but '__tostring', which does not
+   raise.  The receiver has these modules, loaded or not. */
+static bool
+is_result_class (const rs_name *name)
+{
+  static const char *const classes[] = {
+    "parallel.failure", "parallel.report"
+  };
+  for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++)
+    if (name->parts == 1 && strlen(classes[i]) == name->size[0]
+        && memcmp(classes[i], name->part[0], name->size[0]) == 0)
+      return true;
+  return false;
+}
+
+/* True when the name begins with a file of the module 'parallel', or with a
+   name that such a file could have. */
+static bool
+is_ours (const rs_name *name)
+{
+  static const char ours[] = "parallel.";
+  return name->size[0] >= sizeof ours - 1
+      && memcmp(name->part[0], ours, sizeof ours - 1) == 0;
+}
+
 void
 rs_name_accept (lua_State *L, const rs_name *name)
 {
-  static const char ours[] = "parallel.";
   if (rs_name_is_library(name))
     luaL_error(L, "a library is not accepted from a sandbox");
-  if (name->size[0] > sizeof ours - 1
-      && memcmp(name->part[0], ours, sizeof ours - 1) == 0)
-    return;  /* the receiver has this module, loaded or not */
+  if (is_result_class(name))
+    return;
+  char shown[200];
+  rs_escape(name->part[0], name->size[0], shown, sizeof shown);
+  if (is_ours(name))
+    luaL_error(L, "what '%s' has is not accepted from a sandbox", shown);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   lua_pushlstring(L, name->part[0], name->size[0]);
   lua_pushvalue(L, -1);
   lua_rawget(L, -3);
-  if (!lua_toboolean(L, -1)) {
-    char shown[200];
-    rs_escape(name->part[0], name->size[0], shown, sizeof shown);
+  if (!lua_toboolean(L, -1))
     luaL_error(L, "module '%s' is needed by a transferred value, and what "
                   "comes from a sandbox loads none: require it here before",
                shown);
-  }
   lua_pop(L, 3);
 }
 

@@ -31,6 +31,8 @@
 static const char home_key = 0;
 
 typedef struct in_state {
+  const void *proof;   /* the address of 'home_key'; see 'rs_home_is' */
+  const void *holder;  /* address of user value RS_HOME_HOLDER */
   const void *env;     /* address of user value RS_HOME_ENV, or NULL */
   rs_names fields;     /* modules, and tables in their fields; see 'look' */
   uint64_t modules;    /* the number of 'name_modules' for 'fields' */
@@ -50,11 +52,12 @@ forget_fields (lua_State *L)
   return 0;
 }
 
-/* [-0, +1, m]  Push the 'require' of the globals, or nil. */
+/* [-0, +1, m]  Push the 'require' of the globals, or what is no function. */
 static void
 push_require (lua_State *L)
 {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+  if (lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS) != LUA_TTABLE)
+    return;
   lua_pushliteral(L, "require");
   lua_rawget(L, -2);
   lua_remove(L, -2);
@@ -164,6 +167,16 @@ push_variable (lua_State *L)
   lua_insert(L, -2);
 }
 
+bool
+rs_home_is (lua_State *L, int index)
+{
+  if (lua_type(L, index) != LUA_TUSERDATA
+      || lua_rawlen(L, index) != sizeof(in_state))
+    return false;
+  const in_state *const h = lua_touserdata(L, index);
+  return h->proof == &home_key;
+}
+
 /* [-1, +0, -]  Assign the value on top to the variable, unless a script has
    taken the coroutine out of the userdata at 'home'. */
 static void
@@ -172,8 +185,10 @@ set_variable (lua_State *L, int home)
   lua_Debug ar;
   const bool there = lua_getiuservalue(L, home, RS_HOME_HOLDER) == LUA_TTHREAD;
   lua_State *const co = lua_tothread(L, -1);
+  const in_state *const h = lua_touserdata(L, home);
   lua_pop(L, 1);
-  if (!there || !lua_checkstack(co, 1) || !lua_getstack(co, 1, &ar)) {
+  if (!there || co != h->holder || !lua_checkstack(co, 1)
+      || !lua_getstack(co, 1, &ar)) {
     lua_pop(L, 1);
     return;
   }
@@ -187,7 +202,7 @@ static int
 make_home (lua_State *L)
 {
   in_state *const h = lua_newuserdatauv(L, sizeof *h, RS_HOME_VALUES);
-  *h = (in_state) { .env = NULL };
+  *h = (in_state) { .proof = &home_key };
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, forget_fields);
   lua_setfield(L, -2, "__gc");
@@ -201,6 +216,7 @@ make_home (lua_State *L)
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   lua_setiuservalue(L, -2, RS_HOME_LOADED);
   push_variable(L);
+  h->holder = lua_topointer(L, -1);
   lua_setiuservalue(L, -3, RS_HOME_HOLDER);
   lua_setiuservalue(L, -2, RS_HOME_ANCHOR);
   lua_pushglobaltable(L);
@@ -216,7 +232,8 @@ void
 rs_home_push (lua_State *L)
 {
   rs_level_room(L, 6, "message");
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key) != LUA_TUSERDATA) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key);
+  if (!rs_home_is(L, -1)) {
     lua_pop(L, 1);
     make_home(L);
   }
@@ -225,7 +242,8 @@ rs_home_push (lua_State *L)
 bool
 rs_home_try_push (lua_State *L)
 {
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key) == LUA_TUSERDATA)
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key);
+  if (rs_home_is(L, -1))
     return true;
   lua_pop(L, 1);
   lua_pushcfunction(L, make_home);
@@ -252,18 +270,23 @@ rs_home_set_env (lua_State *L, int home)
   lua_setiuservalue(L, home, RS_HOME_ENV);
 }
 
-void
+bool
 rs_home_restore_env (lua_State *L, int home)
 {
   const in_state *const h = lua_touserdata(L, home);
   const int top = lua_gettop(L);
   lua_getiuservalue(L, home, RS_HOME_ANCHOR);
-  lua_getupvalue(L, -1, 1);
-  if (lua_topointer(L, -1) != h->env) {
-    lua_getiuservalue(L, home, RS_HOME_ENV);
+  lua_getupvalue(L, top + 1, 1);
+  bool good = lua_topointer(L, -1) == h->env;
+  if (!good) {
+    good = lua_getiuservalue(L, home, RS_HOME_ENV) == LUA_TTABLE
+        && lua_topointer(L, -1) == h->env;
     set_variable(L, home);
+    good = good && lua_getupvalue(L, top + 1, 1) != NULL
+        && lua_topointer(L, -1) == h->env;
   }
   lua_settop(L, top);
+  return good;
 }
 
 void
@@ -278,7 +301,8 @@ rs_env_set (lua_State *L)
 void
 rs_env_push (lua_State *L)
 {
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key) == LUA_TUSERDATA) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key);
+  if (rs_home_is(L, -1)) {
     const int type = lua_getiuservalue(L, -1, RS_HOME_ENV);
     lua_remove(L, -2);
     if (type == LUA_TTABLE)
@@ -293,8 +317,9 @@ rs_env_join_upvalue (lua_State *L, int i)
 {
   rs_home_push(L);
   if (lua_getiuservalue(L, -1, RS_HOME_ANCHOR) != LUA_TFUNCTION
-      || lua_iscfunction(L, -1))
+      || lua_iscfunction(L, -1) || lua_getupvalue(L, -1, 1) == NULL)
     luaL_error(L, "what the registry of this state had was replaced");
+  lua_pop(L, 1);
   lua_upvaluejoin(L, -3, i, -1, 1);   /* stack: function, userdata, anchor */
   lua_pop(L, 2);
 }
@@ -651,19 +676,20 @@ push_module (lua_State *L, const char *name, size_t size, const char *user)
   }
   const int base = lua_gettop(L);
   rs_home_push(L);
-  lua_getiuservalue(L, base + 1, RS_HOME_LOADED);
+  if (lua_getiuservalue(L, base + 1, RS_HOME_LOADED) != LUA_TTABLE)
+    luaL_error(L, "what the registry of this state had was replaced");
   lua_pushlstring(L, name, size);
   lua_pushvalue(L, -1);
   lua_rawget(L, base + 2);   /* stack: home, loaded, name, module */
   if (!lua_toboolean(L, -1)) {
     lua_pop(L, 1);
-    if (lua_getiuservalue(L, base + 1, RS_HOME_REQUIRE) == LUA_TNIL) {
+    if (lua_getiuservalue(L, base + 1, RS_HOME_REQUIRE) != LUA_TFUNCTION) {
       lua_pop(L, 1);
       push_require(L);
       lua_pushvalue(L, -1);
       lua_setiuservalue(L, base + 1, RS_HOME_REQUIRE);
     }
-    if (lua_isnil(L, -1))
+    if (!lua_isfunction(L, -1))
       luaL_error(L, "module '%s' is needed by %s, but there is no 'require'"
                     " here", push_shown(L, base + 3), user);
     lua_pushvalue(L, base + 3);
@@ -696,9 +722,11 @@ is_loaded (lua_State *L, const rs_name *name)
 {
   const int top = lua_gettop(L);
   rs_home_push(L);
-  lua_getiuservalue(L, top + 1, RS_HOME_LOADED);
-  lua_pushlstring(L, name->part[0], name->size[0]);
-  const bool loaded = lua_rawget(L, top + 2) == LUA_TTABLE;
+  bool loaded = lua_getiuservalue(L, top + 1, RS_HOME_LOADED) == LUA_TTABLE;
+  if (loaded) {
+    lua_pushlstring(L, name->part[0], name->size[0]);
+    loaded = lua_rawget(L, top + 2) == LUA_TTABLE;
+  }
   lua_settop(L, top);
   return loaded;
 }

@@ -69,13 +69,18 @@ void rs_home_push (lua_State *L);
  */
 bool rs_home_try_push (lua_State *L);
 
+/* [-0, +0, -]  True when the value at 'index' is such a userdata.  A script
+   can put anything in its place in the registry, and among its user values. */
+bool rs_home_is (lua_State *L, int index);
+
 /* [-1, +0, -]  Set the environment as 'rs_env_set' does, with the userdata at
    'home'.  Needs 2 stack slots. */
 void rs_home_set_env (lua_State *L, int home);
 
 /* [-0, +0, -]  Set the last environment again, if code that ran since has
-   assigned to '_ENV', which all functions share.  Needs 4 stack slots. */
-void rs_home_restore_env (lua_State *L, int home);
+   assigned to '_ENV', which all functions share.  False when a script has
+   taken from the userdata what that needs.  Needs 4 stack slots. */
+bool rs_home_restore_env (lua_State *L, int home);
 
 /* The address of the environment that was set last, or NULL; the userdata is
    at 'home'. */

@@ -79,7 +79,8 @@ rs_outbox_of (lua_State *L)
   rs_outbox *o = NULL;
   if (L == NULL || !lua_checkstack(L, LUA_MINSTACK))
     return NULL;
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &outbox_key) != LUA_TUSERDATA) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &outbox_key) != LUA_TUSERDATA
+      || lua_rawlen(L, -1) != sizeof *o) {  /* a script's? */
     lua_pop(L, 1);
     lua_pushcfunction(L, make);
     if (lua_pcall(L, 0, 0, 0) != LUA_OK)
@@ -133,8 +134,13 @@ rs_outbox_find (const rs_outbox *o, lua_State *L, int index,
 void
 rs_outbox_keep (rs_outbox *o, lua_State *L, int index, rs_message *message)
 {
+  index = lua_absindex(L, index);
   if (o->closed || !is_constant(L, index))
     return;
+  if (lua_rawgeti(L, LUA_REGISTRYINDEX, o->origins) != LUA_TTABLE) {
+    lua_pop(L, 1);
+    return;  /* a script has put something else there */
+  }
   const unsigned i = o->next++ % RECENT;
   const bool bare = lua_getupvalue(L, index, 1) == NULL;
   if (!bare)
@@ -144,7 +150,6 @@ rs_outbox_keep (rs_outbox *o, lua_State *L, int index, rs_message *message)
   o->recent[i].message = message;
   o->recent[i].origin = lua_topointer(L, index);
   o->recent[i].bare = bare;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, o->origins);
   lua_pushvalue(L, index);
   lua_rawseti(L, -2, (lua_Integer) i + 1);
   lua_pop(L, 1);
