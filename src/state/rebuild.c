@@ -75,12 +75,21 @@ push_reason (lua_State *L, int status)
 int
 rs_rebuild (lua_State *L, lua_CFunction f, void *ud)
 {
+  bool busy;
+  return rs_rebuild_busy(L, f, ud, &busy);
+}
+
+int
+rs_rebuild_busy (lua_State *L, lua_CFunction f, void *ud, bool *busy)
+{
   rs_level_room(L, 6, "values");
   const int base = lua_gettop(L);
   lua_pushcfunction(L, explain);
   lua_pushcfunction(L, f);
   lua_pushlightuserdata(L, ud);
+  *busy = true;
   const int status = lua_pcall(L, 1, LUA_MULTRET, base + 1);
+  *busy = false;
   lua_remove(L, base + 1);
   if (status == LUA_OK)
     return lua_gettop(L) - base;
