@@ -261,4 +261,136 @@ describe("each", function ()
     end
     assert.equal(14 * 500, sum)
   end)
+
+  describe("called from inside of itself", function ()
+    --- A value that calls 'what' where it is rebuilt.
+    local function rebuilt_by (x)
+      return setmetatable({ x }, { __transfer = function (self)
+        return function (v)
+          local hook <const> = rawget(_G, "EACH_HOOK")
+          if hook then hook(v) end
+          return v
+        end, self[1]
+      end })
+    end
+
+    --- Take all records; each index has to come once, and completed.
+    local function take_all (take, n, ordered, seen)
+      seen = seen or {}
+      local last = 0
+      for record in take do
+        assert.equal("completed", record.state, record.error)
+        assert.is_nil(seen[record.index])
+        seen[record.index] = true
+        if ordered then assert.equal(last + 1, record.index) end
+        last = record.index
+      end
+      assert.equal(n, #seen)
+    end
+
+    after_each(function () rawset(_G, "EACH_HOOK", nil) end)
+
+    for _, ordered in ipairs { false, true } do
+      local how <const> = ordered and ", ordered" or ""
+
+      it("refuses while a result is rebuilt" .. how, function ()
+        local pool <close> = parallel.pool { max = 1 }
+        local refused, take = {}, nil
+        rawset(_G, "EACH_HOOK", function ()
+          for _ = 1, 3 do refused[#refused + 1] = select(2, pcall(take)) end
+        end)
+        take = pool:each(parallel.range(30), rebuilt_by,
+                         { chunk = 3, ordered = ordered })
+        take_all(take, 30, ordered)
+        assert.equal(90, #refused)
+        assert.matches("^[^:]*each_spec.lua:%d+: this loop is busy",
+                       refused[1])
+      end)
+
+      it("refuses in the iterator, and what encodes an item" .. how,
+         function ()
+        local pool <close> = parallel.pool { max = 1 }
+        local refused, n, take = 0, 0, nil
+        local function try ()
+          if not pcall(take) then refused = refused + 1 end
+        end
+        local item <const> = setmetatable({}, { __transfer = function ()
+          try()
+          return math.type, 1
+        end })
+        take = pool:each(function ()
+          n = n + 1
+          try()
+          return n <= 20 and item or nil
+        end, function () return true end, { ordered = ordered, chunk = 2 })
+        take_all(take, 20, ordered)
+        assert.equal(41, refused)
+      end)
+
+      it("refuses in the function of 'progress'" .. how, function ()
+        local pool <close> = parallel.pool { max = 1 }
+        local took, refused, take = 0, 0, nil
+        take = pool:each(parallel.range(200), square, {
+          chunk = 7, ordered = ordered,
+          progress = function ()
+            if take == nil then return end
+            if pcall(take) then took = took + 1
+            else refused = refused + 1 end
+          end,
+        })
+        take_all(take, 200, ordered)
+        assert.is_true(refused > 0)
+        assert.equal(1, took)  -- at the end, where it gives nil
+      end)
+    end
+
+    it("refuses in a finalizer that runs while a record is made", function ()
+      local pool <close> = parallel.pool { max = 2 }
+      local seen, on, take = {}, true, nil
+      local function arm ()
+        setmetatable({}, { __gc = function ()
+          local ok, record = pcall(take)
+          if ok and record ~= nil then seen[record.index] = true end
+          if on then arm() end
+        end })
+      end
+      local mode <const> = collectgarbage("incremental", 100, 400)
+      take = pool:each(parallel.range(2000), function (x)
+        return { x, { x } }
+      end, { chunk = 7 })
+      for _ = 1, 50 do arm() end
+      for record in take do
+        assert.equal("completed", record.state, record.error)
+        assert.is_nil(seen[record.index])
+        assert.same({ record.index, { record.index } }, record.result)
+        seen[record.index] = true
+      end
+      on = false
+      collectgarbage(mode)
+      collectgarbage()
+      assert.equal(2000, #seen)
+    end)
+
+    it("goes on behind an error of a handler", function ()
+      local pool <close> = parallel.pool { max = 1 }
+      local n = 0
+      local take = pool:each(function ()
+        n = n + 1
+        if n == 3 then error("not now", 0) end
+        return n <= 5 and n or nil
+      end, square, { chunk = 1 })
+      local count, failed = 0, 0
+      while true do
+        local ok, record = pcall(take)
+        if ok and record == nil then break end
+        if ok then count = count + 1
+        else
+          assert.equal("not now", record)
+          failed = failed + 1
+        end
+      end
+      assert.equal(1, failed)
+      assert.equal(4, count)
+    end)
+  end)
 end)

@@ -447,6 +447,73 @@ check_times (lua_State *L)
   rs_pool_unref(pool);
 }
 
+/* ----------------------------------------------- a batch inside of itself */
+
+static rs_batch *inside_of;   /* the batch that 'use_inside' uses */
+static int uses;              /* calls of 'use_inside' */
+
+/* adding()  Use the batch that takes an item, or reads a record, now. */
+static int
+use_inside (lua_State *L)
+{
+  rs_error err;
+  rs_record rec;
+  size_t added;
+  const bool adding = lua_toboolean(L, 1);
+  uses++;
+  lua_settop(L, 0);
+  if (adding) {
+    lua_newtable(L);
+    CHECK(rs_batch_add_array(inside_of, L, 1, 1, 1, &added, &err) == RS_EBUSY);
+    lua_pushinteger(L, 1);
+    CHECK(rs_batch_add(inside_of, L, 1, &err) == RS_EBUSY);
+    CHECK(strstr(err.text, "the batch is busy") != NULL);
+    CHECK(rs_batch_add_range(inside_of, 1, 1, 1, &err) == RS_EBUSY);
+    CHECK(rs_batch_flush(inside_of, &err) == RS_EBUSY);
+    CHECK(rs_batch_finish(inside_of, &err) == RS_EBUSY);
+  }
+  else {
+    CHECK(rs_batch_next(inside_of, L, &rec) == RS_EBUSY);
+    CHECK(rs_batch_wait(inside_of, L, 0) == RS_EBUSY);
+  }
+  lua_pushinteger(L, 8);
+  return 1;
+}
+
+/* Code that an item or a result calls cannot use the batch, which goes on. */
+static void
+check_inside (lua_State *L)
+{
+  rs_pool *const pool = gated_pool(1, 1);
+  rs_error err;
+  rs_record rec;
+  lua_settop(L, 0);
+  lua_register(L, "use_inside", use_inside);
+  lua_pushliteral(L, "return setmetatable({}, { __transfer = function () "
+                     "return function () return rawget(_G, 'use_inside')() "
+                     "end end })");
+  REQUIRE(rs_batch_open(pool, L, 0, NULL, &inside_of, &err) == RS_OK);
+  for (int i = 0; i < 2; i++) {
+    REQUIRE(rs_batch_room(inside_of) > 0);
+    REQUIRE(luaL_dostring(L, "return setmetatable({}, { __transfer = "
+                             "function () return use_inside(true) end })")
+            == LUA_OK);
+    REQUIRE(rs_batch_add(inside_of, L, 1, &err) == RS_OK);
+    REQUIRE(rs_batch_flush(inside_of, &err) == RS_OK);
+  }
+  REQUIRE(rs_batch_finish(inside_of, &err) == RS_OK);
+  lua_Integer index = 0;
+  while (rs_batch_wait(inside_of, L, RS_FOREVER) == RS_OK)
+    while (rs_batch_next(inside_of, L, &rec) == RS_OK) {
+      CHECK(rec.state == RS_JOB_COMPLETED && rec.index == ++index);
+      CHECK(rec.n == 1 && lua_tointeger(L, -1) == 8);
+      lua_settop(L, 0);
+    }
+  CHECK(index == 2 && uses == 4);
+  rs_batch_close(inside_of, L);
+  rs_pool_unref(pool);
+}
+
 /* ------------------------------------------------------------------ events */
 
 static const char emits[] =
@@ -759,6 +826,7 @@ main (void)
   check_work_options(L);
   check_sizes(L);
   check_times(L);
+  check_inside(L);
   check_many_events(L);
   check_senders(L);
   check_signal(L);

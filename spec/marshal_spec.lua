@@ -806,3 +806,62 @@ describe("refusal", function ()
     assert.is_true(same({ t, t }, copy { t, t }))
   end)
 end)
+
+describe("an error of a hook", function ()
+  --- Call 'verb' again and again; a hook raises at its first event of the
+  --- kinds in 'mask', then at the second one, and so on, until it has fewer.
+  --- Return how often that was, and what else was raised.
+  local function storm (verb, mask)
+    local at, others = 0, {}
+    while true do
+      at = at + 1
+      local n, raised = 0, false
+      local problem <const> = { "stopped" }
+      local _, got = pcall(function ()
+        debug.sethook(function ()
+          n = n + 1
+          if n == at then
+            raised = true
+            debug.sethook()
+            error(problem)
+          end
+        end, mask)
+        verb()
+        debug.sethook()
+      end)
+      debug.sethook()
+      if not raised then return at - 1, others end
+      if got ~= problem then others[#others + 1] = tostring(got) end
+    end
+  end
+
+  local big <const> = {}
+  for i = 1, 50 do big[i] = { i, tostring(i) } end
+  local function count (t) return #t + #big end
+
+  for _, row in ipairs {
+    { "run", function (pool) pool:run(count, big) end },
+    { "run, with upvalues",
+      function (pool) pool:run(function () return #big end) end },
+    { "spawn", function (pool) pool:spawn(count, big):get() end },
+    { "map", function (pool) pool:map({ big, big }, count) end },
+    { "each",
+      function (pool)
+        for record in pool:each({ big, big }, count) do
+          assert(record.result == 100)
+        end
+      end },
+  } do
+    local name <const>, verb <const> = row[1], row[2]
+    for mask, kind in pairs { c = "call", r = "return" } do
+      it("leaves '" .. name .. "' as it is, at each " .. kind, function ()
+        local pool <close> = parallel.pool { max = 1 }
+        verb(pool)
+        local times, others = storm(function () verb(pool) end, mask)
+        assert.is_true(times > 4)
+        assert.same({}, others)
+        verb(pool)
+      end)
+    end
+  end
+end)

@@ -544,6 +544,68 @@ describe("an interrupt while a result is rebuilt", function ()
     assert.matches("stopped", tostring(problem))
     assert.equal(1, job:get())
   end)
+
+  for _, size in ipairs { 1, 300000 } do
+    it("is raised by a hook inside of it, with " .. size .. " bytes more",
+       function ()
+      local pool <close> = open()
+      local job <const> = pool:spawn(function (n)
+        return { ("x"):rep(n), setmetatable({}, { __transfer = function ()
+          return function ()
+            local set <const> = rawget(_G, "REBUILD_HOOK")
+            if set then set() end
+            return 1
+          end
+        end }) }
+      end, size)
+      while job.finished == nil do parallel.poll(0.01) end
+      rawset(_G, "REBUILD_HOOK", function ()
+        debug.sethook(function ()
+          debug.sethook()
+          error({ "stopped" })
+        end, "", 1)
+      end)
+      local ok, problem = pcall(job.get, job)
+      rawset(_G, "REBUILD_HOOK", nil)
+      debug.sethook()
+      assert.is_false(ok)
+      assert.same({ "stopped" }, problem)
+      assert.equal("completed", job.state)
+      assert.equal(1, job:get()[2])
+    end)
+  end
+
+  it("ends the program, and not the job, by SIGINT", function ()
+    local tree <const> = require "support.tree"
+    local script <const> = os.tmpname()
+    local file <close> = assert(io.open(script, "w"))
+    file:write [[
+      local job = parallel.spawn(function ()
+        local t = {}
+        for i = 1, 20000 do t[i] = { i, tostring(i) } end
+        t.last = setmetatable({}, { __transfer = function ()
+          return function ()
+            local act = rawget(_G, "ACT")
+            if act then act() end
+            return 1
+          end
+        end })
+        return t
+      end)
+      while job.finished == nil do parallel.poll(0.01) end
+      local self = io.open("/proc/self/stat"):read "n"
+      function ACT () io.popen("kill -INT " .. self):close() end
+      local ok, problem = pcall(job.join, job)
+      ACT = nil
+      print(ok, problem, job.state, #job:get())
+    ]]
+    file:close()
+    local pipe <close> = assert(io.popen(tree.runspace .. " " .. script
+                                         .. " 2>&1"))
+    local text <const> = pipe:read "a"
+    os.remove(script)
+    assert.matches("^false\t.*interrupted!\tcompleted\t20000\n$", text)
+  end)
 end)
 
 describe("a copy", function ()

@@ -980,7 +980,8 @@ RS_API size_t rs_batch_room (rs_batch *batch);
 /*
  * [-n, +0, -]  Add one item: the 'n' values on top of the stack (1 as a
  * rule) become the first arguments of the call.  RS_OK, RS_EREFUSED,
- * RS_ENOMEM, RS_ECLOSED; the values are popped in each case.
+ * RS_ENOMEM, RS_ECLOSED; the values are popped in each case.  A '__transfer'
+ * of an item gets RS_EBUSY from all calls here that would change the items.
  */
 RS_API int rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err);
 
@@ -1024,7 +1025,8 @@ RS_API int rs_batch_wait (rs_batch *batch, lua_State *L, double timeout);
  * were never started, since the batch was stopped, come as cancelled, or timed
  * out, with n = 0, or with a text that says that no worker was left.  Lost
  * ones come with a text that says where, if that is known, or n = 0.  RS_OK or
- * RS_EDONE.  In a job that is to stop, it raises.
+ * RS_EDONE.  In a job that is to stop, it raises.  Code that runs while values
+ * are rebuilt gets RS_EBUSY, from 'rs_batch_wait' too.
  */
 RS_API int rs_batch_next_sized (rs_batch *batch, lua_State *L, rs_record *rec,
                                 size_t size);

@@ -7,8 +7,10 @@
 
 local call = require "parallel.call"
 local check = require "parallel.check"
+local _, core = ...  -- parallel.core
 local loop = require "parallel.loop"
 
+local misuse <const> = core.misuse
 local require, setmetatable, table = require, setmetatable, table
 
 ---@class parallel.EachOptions: parallel.CallOptions
@@ -30,6 +32,9 @@ local HELD_RECORDS <const>, HELD_CHUNKS <const> = 256, 8
 ---@class parallel.EachLoop: parallel.Loop
 ---@field pool? parallel.Pool  opened for this loop
 ---@field stop boolean         at the first failure
+---@field busy boolean         feeds, waits, or shows the progress, which may
+---       run code of the script
+---@field idle table           ends 'busy' when it is closed
 local each_loop = setmetatable({ __name = "parallel.loop" }, loop)
 each_loop.__index = each_loop
 
@@ -56,32 +61,49 @@ local OPENING <const> = {
   end,
 }
 
+--- Ends 'busy' of a loop, also when an error leaves it.
+local IDLE <const> = {
+  __close = function (self) self.loop.busy = false end,
+}
+
+--- The next record of the chunk that is read; nil at its end.
+---@return parallel.Record?
+function each_loop:read ()
+  local record = self.batch:take_record()
+  if record == nil or self.ended then return nil end
+  local progress <const> = self.progress
+  record.input = self.source.take(record.index)
+  local state <const> = record.state
+  local good <const> = state == "completed"
+                       or state == "completed_with_errors"
+  if state == "cancelled" or record.reason == "deadline"
+     or self.stop and not good then
+    self.more = false
+  end
+  if progress ~= nil then
+    progress:add(not good)
+    progress:hide()
+  end
+  return record
+end
+
 --- The next finished record, in the order of completion.  What runs meanwhile
 --- (the input, a handler, what rebuilds a result) may close the loop, which
---- ends it then.
+--- ends it then, but it may not take a record itself.
 ---@param held integer  records that wait for an earlier one
 ---@return parallel.Record?
 function each_loop:take (held)
   if self.ended then return nil end
-  local batch <const>, progress <const> = self.batch, self.progress
+  if self.busy then
+    misuse("this loop is busy: it is called from inside of itself, by code "
+           .. "that runs while it takes a record")
+  end
+  local record = self:read()
+  if record ~= nil or self.ended then return record end
+  local _ <close> = self.idle
+  self.busy = true
+  local batch <const> = self.batch
   while true do
-    local record = batch:take_record()
-    if self.ended then return nil end
-    if record ~= nil then
-      record.input = self.source.take(record.index)
-      local state <const> = record.state
-      local good <const> = state == "completed"
-                           or state == "completed_with_errors"
-      if state == "cancelled" or record.reason == "deadline"
-         or self.stop and not good then
-        self.more = false
-      end
-      if progress ~= nil then
-        progress:add(not good)
-        progress:hide()
-      end
-      return record
-    end
     local event = batch:wait(0)
     if event ~= "ready" and not self.ended then
       local full = held >= HELD_RECORDS
@@ -94,6 +116,8 @@ function each_loop:take (held)
       self:close()
       return nil
     end
+    record = self:read()
+    if record ~= nil or self.ended then return record end
   end
 end
 
@@ -134,10 +158,12 @@ local function each (pool, source, fn, list, opts, placed, stop)
     pool = temporary,
     where = where,  -- a pool that nobody else holds stays open
     stop = stop,
+    busy = false,
     progress = opts.progress
       and require("parallel.progress").start(opts.progress, source.total,
                                              opts.name) or nil,
   }, each_loop)
+  self.idle = setmetatable({ loop = self }, IDLE)
   local _ <close> = setmetatable({ loop = self }, OPENING)
   self.batch = call.batch(where, fn, opts, {
     total = source.total,

@@ -41,7 +41,13 @@ typedef struct keeper {
   rs_batch *batch;         /* owned; NULL: closed, or not open yet */
   unsigned busy;           /* methods that run, or have raised */
   bool closed;             /* 'close' was called */
+  bool reading;            /* stream records of an item are made */
 } keeper;
+
+/* Why nothing can be taken now; 'parallel.each' says the same. */
+static const char nested[] = "this loop is busy: it is called from inside of "
+                             "itself, by code that runs while it takes a "
+                             "record";
 
 static const char keeper_type[] = "parallel.batch.keeper";
 
@@ -474,30 +480,68 @@ take_values (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, e]  Let the record at 'index' have the field 'streams', if its item
-   sent stream records; with 'errors' also the field 'error', the first value
-   that the item sent to its stream of errors. */
-static void
-add_streams (lua_State *L, rs_batch *batch, int index, bool errors)
+/* The arguments of 'make_streams'. */
+typedef struct sent {
+  rs_batch *batch;
+  rs_stream_record *first;  /* a reference, until it is pushed */
+  bool errors;              /* the record gets the field 'error', too */
+} sent;
+
+/* (sent, record)  Give the record its fields 'streams' and 'error'. */
+static int
+make_streams (lua_State *L)
 {
-  rs_stream_record *record = rs_batch_record(batch);
-  if (record == NULL)
-    return;
+  enum { SENT = 1, RECORD };
+  sent *const s = lua_touserdata(L, SENT);
+  rs_stream_record *record = s->first;
+  s->first = NULL;
   rs_push_record(L, record);  /* first, since it takes the reference */
   lua_newtable(L);
   lua_insert(L, -2);
   rs_add_to_streams(L);
-  while ((record = rs_batch_record(batch)) != NULL) {
+  while ((record = rs_batch_record(s->batch)) != NULL) {
     rs_push_record(L, record);
     rs_add_to_streams(L);
   }
-  if (errors && lua_getfield(L, -1, "error") == LUA_TTABLE) {
-    lua_rawgeti(L, -1, 1);
-    lua_getfield(L, -1, "value");
-    lua_setfield(L, index, "error");
-    lua_pop(L, 2);
+  if (s->errors) {
+    if (lua_getfield(L, -1, "error") == LUA_TTABLE) {
+      lua_rawgeti(L, -1, 1);
+      lua_getfield(L, -1, "value");
+      lua_setfield(L, RECORD, "error");
+      lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
   }
-  lua_setfield(L, index, "streams");
+  lua_setfield(L, RECORD, "streams");
+  return 0;
+}
+
+/*
+ * [-0, +0, e]  Let the record at 'index' have the field 'streams', if the item
+ * that was taken last sent stream records; with 'errors' also the field
+ * 'error', the first value that the item sent to its stream of errors.  Code
+ * of the script that rebuilds these values must not take another item.
+ */
+static void
+add_streams (lua_State *L, keeper *k, rs_batch *batch, int index, bool errors)
+{
+  sent s = { batch, rs_batch_record(batch), errors };
+  if (s.first == NULL)
+    return;
+  int status = LUA_ERRMEM;
+  if (lua_checkstack(L, 3)) {
+    lua_pushcfunction(L, make_streams);
+    lua_pushlightuserdata(L, &s);
+    lua_pushvalue(L, index);
+    k->reading = true;
+    status = lua_pcall(L, 2, 0, 0);
+    k->reading = false;
+  }
+  else
+    lua_pushstring(L, rs_status_message(RS_ENOMEM));
+  rs_stream_record_unref(s.first);
+  if (status != LUA_OK)
+    lua_error(L);
 }
 
 /* batch:id() -> number */
@@ -518,11 +562,13 @@ take_record (lua_State *L)
   rs_batch *const batch = enter(L, &k);
   lua_settop(L, BATCH);
   lua_createtable(L, 0, 12);
-  if (rs_batch_next(batch, L, &rec) != RS_OK) {
+  const int status = k->reading ? RS_EBUSY : rs_batch_next(batch, L, &rec);
+  if (status != RS_OK) {
     leave(L, k);
-    return 0;
+    return status == RS_EBUSY ? rs_handle_error(L, "%s", nested) : 0;
   }
   const bool errors = rec.state == RS_JOB_COMPLETED_WITH_ERRORS;
+  add_streams(L, k, batch, RECORD, errors);
   if (rec.state == RS_JOB_COMPLETED || errors) {
     lua_createtable(L, rec.n, 1);
     lua_insert(L, VALUES);
@@ -562,7 +608,6 @@ take_record (lua_State *L)
     lua_pushstring(L, rec.host);
     lua_setfield(L, RECORD, "host");
   }
-  add_streams(L, batch, RECORD, errors);
   lua_settop(L, RECORD);
   leave(L, k);
   return 1;

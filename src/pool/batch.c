@@ -215,9 +215,19 @@ rs_batch_room (rs_batch *batch)
       || rs_batch_stopped(batch))
     return 0;
   if (batch->count > 0)  /* is a chunk open? */
-    return batch->items.buf.size < MAX_BYTES ? batch->want - batch->count : 0;
+    return batch->items.buf.size < MAX_BYTES && batch->want > batch->count
+           ? batch->want - batch->count : 0;
   batch->want = choose_size(batch);
   return batch->want;
+}
+
+/* Refuse to change the open chunk while an item is added to it: the call comes
+   from a '__transfer' of that item. */
+static int
+fail_busy (rs_error *err)
+{
+  return rs_fail(err, RS_EBUSY, "the batch is busy: it is called while an "
+                                "item is added to it");
 }
 
 int
@@ -225,6 +235,8 @@ rs_batch_flush (rs_batch *batch, rs_error *err)
 {
   if (rs_batch_check(batch, err) != RS_OK)
     return RS_EINVAL;
+  if (batch->encoding)
+    return fail_busy(err);
   const size_t count = batch->count;
   if (count == 0)
     return RS_OK;
@@ -280,13 +292,14 @@ rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err)
   if (status != RS_OK)
     return status;
   const int base = lua_gettop(L) - n;
-  if (rs_batch_foreign(batch)) {
+  if (rs_batch_foreign(batch) || batch->encoding) {
     lua_settop(L, base);
-    return rs_fork_fail(err, "batch");
+    return batch->encoding ? fail_busy(err) : rs_fork_fail(err, "batch");
   }
   status = open_item(batch, n, err);
   rs_encoder_start(&batch->items);
   const rs_mark mark = rs_encoder_mark(&batch->items);
+  batch->encoding = true;
   for (int i = 1; i <= n && status == RS_OK; i++) {
     status = rs_encode_value(&batch->items, L, base + i, "");
     if (status == RS_ENOMEM)
@@ -295,6 +308,7 @@ rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err)
       rs_fail(err, status, "item %zu: %s", batch->added + 1,
               batch->items.error);
   }
+  batch->encoding = false;
   lua_settop(L, base);
   rs_encoder_forget(&batch->items);
   if (status != RS_OK) {
@@ -339,6 +353,8 @@ rs_batch_add_array (rs_batch *batch, lua_State *L, int index, lua_Integer from,
                                                                  : "added");
   if (rs_batch_foreign(batch))
     return rs_fork_fail(err, "batch");
+  if (batch->encoding)
+    return fail_busy(err);
   const int checked = check_array(L, index, from, n, err);
   if (checked != RS_OK)
     return checked;
@@ -394,7 +410,7 @@ rs_batch_add_range (rs_batch *batch, lua_Integer first, lua_Integer step,
     return rs_fail(err, RS_EINVAL, "the last one of %zu integers from %lld in "
                                    "steps of %lld is none", count,
                    (long long) first, (long long) step);
-  const int status = rs_batch_flush(batch, err);
+  const int status = rs_batch_flush(batch, err);  /* or the batch is busy */
   if (status != RS_OK || count == 0)
     return status;
   batch->range = true;
@@ -410,7 +426,7 @@ int
 rs_batch_finish (rs_batch *batch, rs_error *err)
 {
   const int status = rs_batch_flush(batch, err);
-  if (batch != NULL && !rs_batch_foreign(batch))
+  if (batch != NULL && !rs_batch_foreign(batch) && status != RS_EBUSY)
     batch->finished = true;
   return status;
 }

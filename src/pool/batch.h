@@ -67,6 +67,8 @@ struct rs_batch {
   size_t chunks;            /* chunks that were submitted */
   size_t last_size;         /* items in the last chunk */
   bool finished;            /* no more items will come */
+  bool encoding;            /* an item is being added, which may run code of
+                               the program */
 
   rs_job *current;          /* the chunk being read, a reference, or NULL */
   rs_decoder reader;        /* of the result of 'current' */
@@ -80,6 +82,9 @@ struct rs_batch {
                                that was begun */
   uint64_t after;           /* sequence number of the last stream record that
                                was read */
+  bool decoding;            /* code of the program may run, in a protected
+                               call, that rebuilds a value of 'current' */
+  bool taking;              /* 'rs_batch_next' runs, or has raised */
 
   pthread_mutex_t lock;     /* guards down to the blank line */
   rs_list flying;           /* parts of jobs that were queued and have not
@@ -127,6 +132,19 @@ static inline bool
 rs_batch_foreign (const rs_batch *batch)
 {
   return rs_fork_is_foreign(batch->queue->born);
+}
+
+/*
+ * [-0, +0, -]  True when this call comes from code that runs while a record is
+ * read: from what rebuilds a value, or from a finalizer.  'taking' alone does
+ * not tell, since an error leaves it set; but a finalizer runs while the
+ * collector cannot be asked.
+ */
+static inline bool
+rs_batch_is_reading (const rs_batch *batch, lua_State *L)
+{
+  return batch->decoding
+      || (batch->taking && L != NULL && lua_gc(L, LUA_GCISRUNNING) < 0);
 }
 
 /* True when no more items are to be started. */

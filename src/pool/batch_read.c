@@ -107,6 +107,8 @@ rs_batch_wait (rs_batch *batch, lua_State *L, double timeout)
   if (rs_batch_check(batch, NULL) != RS_OK
       || rs_check_wait(&timeout, NULL) != RS_OK)
     return RS_EINVAL;
+  if (rs_batch_is_reading(batch, L))
+    return RS_EBUSY;
   const int status = wait_for_chunk(batch, L, timeout);
   if (L != NULL)
     rs_job_unblock(L);
@@ -258,6 +260,15 @@ fail_record (rs_batch *batch, rs_record *rec)
   pthread_mutex_unlock(&batch->lock);
 }
 
+/* [-0, +0, -]  'rs_rebuild_tell', during which a hook may run. */
+static void
+tell (rs_batch *batch, lua_State *L, int text, const char *what, int was)
+{
+  batch->decoding = true;
+  rs_rebuild_tell(L, text, what, was);
+  batch->decoding = false;
+}
+
 /*
  * [-2, +2, e]  Replace the text and the traceback on top, which say why the
  * values of the record, from 'place' on, could not be made.  A result that
@@ -271,7 +282,7 @@ refuse_record (rs_batch *batch, lua_State *L, head *h,
   const int text = lua_gettop(L) - 1;
   rs_decoder_seek(&h->in, place);
   if (rs_job_state_good(rec->state)) {
-    rs_rebuild_tell(L, text, h->values == 1 ? "the result" : "a result", 0);
+    tell(batch, L, text, h->values == 1 ? "the result" : "a result", 0);
     fail_record(batch, rec);
     pass_values(batch, &h->in, h->values);
     return;
@@ -279,13 +290,14 @@ refuse_record (rs_batch *batch, lua_State *L, head *h,
   int was = 0;
   if (skip(&h->in, 1)) {
     h->wanted = 2;
-    if (rs_rebuild(L, make_values, h) == 2) {  /* traceback, text */
+    if (rs_rebuild_busy(L, make_values, h, &batch->decoding)
+        == 2) {  /* traceback, text */
       was = text + 3;
       lua_pushvalue(L, text + 2);
       lua_replace(L, text + 1);
     }
   }
-  rs_rebuild_tell(L, text, "the error", was);
+  tell(batch, L, text, "the error", was);
   lua_settop(L, text + 1);
   rs_decoder_seek(&h->in, place);
   pass_values(batch, &h->in, h->values);
@@ -309,7 +321,8 @@ static void
 read_record (rs_batch *batch, lua_State *L, rs_record *rec)
 {
   const int top = lua_gettop(L);
-  if (!batch->reading && rs_rebuild(L, open_reader, batch) < 0) {
+  if (!batch->reading
+      && rs_rebuild_busy(L, open_reader, batch, &batch->decoding) < 0) {
     const char *const nomem = rs_status_message(RS_ENOMEM);
     batch->unreadable = strcmp(lua_tostring(L, top + 1), nomem) == 0
                       ? nomem : bad_message;
@@ -332,7 +345,8 @@ read_record (rs_batch *batch, lua_State *L, rs_record *rec)
   }
   else {
     const rs_decoder_place place = rs_decoder_tell(&h.in);
-    if (h.wanted > 0 && rs_rebuild(L, make_values, &h) < 0)
+    if (h.wanted > 0
+        && rs_rebuild_busy(L, make_values, &h, &batch->decoding) < 0)
       refuse_record(batch, L, &h, &place, rec);
     else if (h.values > h.wanted)
       pass_values(batch, &h.in, h.values - h.wanted);
@@ -377,7 +391,8 @@ size_t
 rs_batch_take (rs_batch *batch, lua_State *L, int index)
 {
   if (batch == NULL || L == NULL || batch->good == 0 || batch->careful
-      || rs_batch_foreign(batch) || !has_record(batch))
+      || rs_batch_foreign(batch) || rs_batch_is_reading(batch, L)
+      || !has_record(batch))
     return 0;
   taking t = { .in = batch->reader, .batch = batch };
   rs_level_room(L, LUA_MINSTACK, NULL);
@@ -385,7 +400,9 @@ rs_batch_take (rs_batch *batch, lua_State *L, int index)
   lua_pushcfunction(L, take_scalars);
   lua_pushlightuserdata(L, &t);
   lua_pushvalue(L, index);
+  batch->decoding = true;
   const int status = lua_pcall(L, 2, 0, 0);
+  batch->decoding = false;
   if (status != LUA_OK && status != LUA_ERRMEM && !t.in.bad)
     lua_error(L);  /* an error of a hook */
   if (status != LUA_OK) {  /* one by one: only the bad item fails */
@@ -399,9 +416,41 @@ rs_batch_take (rs_batch *batch, lua_State *L, int index)
   return t.taken;
 }
 
+/* The arguments of 'push_failure_of'. */
+typedef struct pushing {
+  rs_job *job;
+  int n;
+} pushing;
+
+/* (pushing) -> the failure of its job */
+static int
+push_failure_of (lua_State *L)
+{
+  pushing *const p = lua_touserdata(L, 1);
+  lua_settop(L, 0);
+  rs_job_push(p->job, L, &p->n);
+  return p->n;
+}
+
+/* [-0, +rec->n, e]  Push the failure of the job of the current chunk. */
+static void
+push_job (rs_batch *batch, lua_State *L, rs_record *rec)
+{
+  pushing p = { .job = batch->current };
+  rs_level_room(L, LUA_MINSTACK, NULL);
+  lua_pushcfunction(L, push_failure_of);
+  lua_pushlightuserdata(L, &p);
+  batch->decoding = true;
+  const int status = lua_pcall(L, 1, LUA_MULTRET, 0);
+  batch->decoding = false;
+  if (status != LUA_OK)
+    lua_error(L);
+  rec->n = p.n;
+}
+
 /* [-0, +rec->n, e]  Do 'rs_batch_next' for a record of our own size. */
 static int
-next_record (rs_batch *batch, lua_State *L, rs_record *rec)
+take_next (rs_batch *batch, lua_State *L, rs_record *rec)
 {
   if (batch->current == NULL)
     return RS_EDONE;
@@ -434,7 +483,7 @@ next_record (rs_batch *batch, lua_State *L, rs_record *rec)
   else if (state == RS_JOB_FAILED) {  /* was no item reached? */
     rec->state = RS_JOB_FAILED;
     rec->reason = rs_job_reason(job);
-    rs_job_push(batch->current, L, &rec->n);
+    push_job(batch, L, rec);
   }
   else {
     rs_reason reason = rs_job_stop_reason(job);
@@ -448,10 +497,22 @@ next_record (rs_batch *batch, lua_State *L, rs_record *rec)
                                                 ? reason
                                                 : RS_REASON_CANCELLED);
     if (rs_job_failure(job) != NULL)
-      rs_job_push(batch->current, L, &rec->n);
+      push_job(batch, L, rec);
   }
   batch->position++;
   return RS_OK;
+}
+
+/* [-0, +rec->n, e]  'take_next', which nothing enters a second time. */
+static int
+next_record (rs_batch *batch, lua_State *L, rs_record *rec)
+{
+  if (rs_batch_is_reading(batch, L))
+    return RS_EBUSY;
+  batch->taking = true;
+  const int status = take_next(batch, L, rec);
+  batch->taking = false;
+  return status;
 }
 
 int

@@ -16,6 +16,26 @@
 /* Fields of the table that the message handler leaves. */
 enum { TEXT = 1, TRACEBACK, RAISED };
 
+/* The function that the innermost 'rs_rebuild' of this thread calls. */
+static _Thread_local lua_CFunction rebuilding;
+
+/* [-0, +0, -]  True when the error that is handled was raised by a hook, or by
+   what the hook has called, while 'rebuilding' ran. */
+static bool
+is_of_hook (lua_State *L)
+{
+  lua_Debug ar;
+  bool inside = true;
+  for (int level = 0; inside && lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "nf", &ar);
+    inside = lua_tocfunction(L, -1) != rebuilding;
+    lua_pop(L, 1);
+    if (inside && strcmp(ar.namewhat, "hook") == 0)
+      return true;
+  }
+  return false;
+}
+
 /*
  * The message handler: make a text and a traceback of the error.  An error
  * that a hook has raised, for an interrupt or the end of the job, is kept in
@@ -24,13 +44,10 @@ enum { TEXT = 1, TRACEBACK, RAISED };
 static int
 explain (lua_State *L)
 {
-  lua_Debug ar;
   lua_settop(L, 1);
   rs_level_room(L, LUA_MINSTACK, NULL);
   lua_createtable(L, RAISED, 0);
-  const bool hook = lua_getstack(L, 0, &ar) && lua_getinfo(L, "n", &ar)
-                 && strcmp(ar.namewhat, "hook") == 0;
-  if (hook) {
+  if (is_of_hook(L)) {
     lua_pushvalue(L, 1);
     lua_rawseti(L, 2, RAISED);
     return 1;
@@ -75,12 +92,24 @@ push_reason (lua_State *L, int status)
 int
 rs_rebuild (lua_State *L, lua_CFunction f, void *ud)
 {
+  bool busy;
+  return rs_rebuild_busy(L, f, ud, &busy);
+}
+
+int
+rs_rebuild_busy (lua_State *L, lua_CFunction f, void *ud, bool *busy)
+{
   rs_level_room(L, 6, "values");
   const int base = lua_gettop(L);
   lua_pushcfunction(L, explain);
   lua_pushcfunction(L, f);
   lua_pushlightuserdata(L, ud);
+  const lua_CFunction outer = rebuilding;
+  rebuilding = f;
+  *busy = true;
   const int status = lua_pcall(L, 1, LUA_MULTRET, base + 1);
+  *busy = false;
+  rebuilding = outer;
   lua_remove(L, base + 1);
   if (status == LUA_OK)
     return lua_gettop(L) - base;

@@ -20,6 +20,10 @@
  */
 int rs_rebuild (lua_State *L, lua_CFunction f, void *ud);
 
+/* [-0, +(n|2), e]  Do 'rs_rebuild'.  '*busy' is true while 'f' runs, however
+   'f' ends. */
+int rs_rebuild_busy (lua_State *L, lua_CFunction f, void *ud, bool *busy);
+
 /* [-0, +(n|2), e]  Rebuild the result of a call of 'function', which this
    state has sent, or of any message when 'function' is NULL; '*n' is how many
    values are left.  False: the two values of a failed 'rs_rebuild' are. */

@@ -30,6 +30,7 @@
 
 #include <lauxlib.h>
 
+#include "base/defer.h"
 #include "base/finalize.h"
 #include "base/level.h"
 #include "value/mask.h"
@@ -536,12 +537,21 @@ push_finalized (lua_State *L, size_t size, lua_CFunction finalizer)
   return block;
 }
 
-/* (marks, message)  Put the list of marked tables into the table of lists. */
+typedef struct keeping {
+  unsigned *marks;
+  rs_message *message;
+  rs_progress progress;
+} keeping;
+
+/* (keeping)  Put the list of marked tables into the table of lists. */
 static int
 keep (lua_State *L)
 {
-  rs_message *const message = lua_touserdata(L, 2);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, lua_touserdata(L, 1));
+  keeping *const k = lua_touserdata(L, 1);
+  rs_message *const message = k->message;
+  k->progress = RS_BEGUN;
+  lua_settop(L, 2);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, k->marks);
   close_list(L, 3);
   holder *const h = push_finalized(L, sizeof *h, let_go);
   h->proof = &sent_key;
@@ -569,6 +579,7 @@ keep (lua_State *L)
   lua_pushvalue(L, 3);
   lua_rawsetp(L, 4, message);
   message->common = true;
+  k->progress = RS_DONE;
   return 0;
 }
 
@@ -578,10 +589,8 @@ rs_common_keep (unsigned *marks, lua_State *L, rs_message *message)
   int status = RS_OK;
   if (*marks == 0)
     return RS_OK;
-  lua_pushcfunction(L, keep);
-  lua_pushlightuserdata(L, marks);
-  lua_pushlightuserdata(L, message);
-  if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
+  keeping k = { marks, message, RS_NOT_BEGUN };
+  if (rs_defer_call(L, keep, &k, 0, &k.progress) != LUA_OK) {
     lua_pop(L, 1);
     status = RS_ENOMEM;
   }

@@ -413,52 +413,71 @@ begin_all (rs_decoder *d, lua_State *L, const rs_message *msg,
   d->marks_ref = marks;
 }
 
-/* The arguments of 'push_quietly'. */
+/* The arguments of 'push_quietly', and what it finds. */
 typedef struct whole {
-  rs_decoder *d;
   const rs_message *msg;
   const rs_common *common;
   int marks;
+  bool metatables;
 } whole;
 
-/* (whole)  Return all values, with an advance for the collector. */
+/* (decoder)  __close: take back its advance. */
+static int
+close_quiet (lua_State *L)
+{
+  rs_decoder_end_quiet(lua_touserdata(L, 1), L);
+  return 0;
+}
+
+/*
+ * (whole)  Return all values, with an advance for the collector.  The decoder
+ * is a value to be closed.  A protected call would do as well but for errors,
+ * which it would raise again: a message handler could not tell any more where
+ * they come from.
+ */
 static int
 push_quietly (lua_State *L)
 {
-  const whole w = *(const whole *) lua_touserdata(L, 1);
-  rs_decoder *const d = w.d;
+  whole *const w = lua_touserdata(L, 1);
   lua_settop(L, 0);
-  begin_all(d, L, w.msg, w.common, w.marks);
+  rs_decoder *const d = lua_newuserdatauv(L, sizeof *d, 0);
+  d->advance = 0;
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, close_quiet);
+  lua_setfield(L, -2, "__close");
+  lua_setmetatable(L, 1);
+  lua_toclose(L, 1);
+  begin_all(d, L, w->msg, w->common, w->marks);
   begin_quiet(d, L);
-  return push_values(d, L);
+  const int n = push_values(d, L);
+  rs_decoder_end_quiet(d, L);
+  w->metatables = d->metatables;
+  return n;
 }
 
 int
 rs_decode_all (lua_State *L, const rs_message *msg, const rs_common *common,
                int marks, bool *metatables)
 {
-  rs_decoder d;
   int n = rs_decode_small(L, msg);
   if (n >= 0)
     return n;
+  whole w = { msg, common, marks, false };
   if (msg->size < QUIET_FROM || !lua_gc(L, LUA_GCISRUNNING)) {
+    rs_decoder d;
     begin_all(&d, L, msg, common, marks);
     n = push_values(&d, L);
+    w.metatables = d.metatables;
   }
   else {
     const int base = lua_gettop(L);
     rs_level_room(L, LUA_MINSTACK, "message");
     lua_pushcfunction(L, push_quietly);
-    whole w = { &d, msg, common, marks };
     lua_pushlightuserdata(L, &w);
-    d.advance = 0;
-    const int code = lua_pcall(L, 1, LUA_MULTRET, 0);
-    rs_decoder_end_quiet(&d, L);
-    if (code != LUA_OK)
-      lua_error(L);
+    lua_call(L, 1, LUA_MULTRET);
     n = lua_gettop(L) - base;
   }
-  if (d.metatables)
+  if (w.metatables)
     *metatables = true;
   return n;
 }

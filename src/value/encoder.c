@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/defer.h"
 #include "base/large.h"
 #include "base/options.h"
 #include "base/status.h"
@@ -103,9 +104,9 @@ rs_encoder_stop_collector (rs_encoder *e, lua_State *L)
   }
 }
 
-/* (encoder, value)  The stack slots of a protected walk, which may call
+/* (walk, value)  The stack slots of a protected walk, which may call
    '__transfer', and keeps objects that are nested too deep, and marks. */
-enum { ENCODER = 1, VALUE, HOME, KEEP, LATER, MARKS };
+enum { WALK = 1, VALUE, HOME, KEEP, LATER, MARKS };
 
 _Static_assert(MARKS == KEEP + 2, "the others count from KEEP");
 
@@ -137,10 +138,17 @@ encode_rest (rs_encoder *e, lua_State *L)
   return RS_OK;
 }
 
+typedef struct walk {
+  rs_encoder *e;
+  rs_progress progress;
+} walk;
+
 static int
 walk_body (lua_State *L)
 {
-  rs_encoder *const e = lua_touserdata(L, ENCODER);
+  walk *const w = lua_touserdata(L, WALK);
+  rs_encoder *const e = w->e;
+  w->progress = RS_BEGUN;
   rs_home_push(L);
   lua_newtable(L);
   lua_newtable(L);
@@ -152,6 +160,7 @@ walk_body (lua_State *L)
   e->status = rs_encode_any(e, L, VALUE);
   if (e->status == RS_OK && e->later > 0)
     e->status = encode_rest(e, L);
+  w->progress = RS_DONE;
   return 0;
 }
 
@@ -159,10 +168,8 @@ walk_body (lua_State *L)
 static int
 walk_protected (rs_encoder *e, lua_State *L, int index)
 {
-  lua_pushcfunction(L, walk_body);
-  lua_pushlightuserdata(L, e);
-  lua_pushvalue(L, index);
-  const int code = lua_pcall(L, 2, 0, 0);
+  walk w = { e, RS_NOT_BEGUN };
+  const int code = rs_defer_call(L, walk_body, &w, index, &w.progress);
   if (e->quiet)
     lua_gc(L, LUA_GCRESTART);
   e->quiet = false;

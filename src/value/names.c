@@ -19,6 +19,7 @@
 
 #include <lauxlib.h>
 
+#include "base/defer.h"
 #include "base/escape.h"
 #include "base/finalize.h"
 #include "base/fork.h"
@@ -239,16 +240,27 @@ rs_home_push (lua_State *L)
   }
 }
 
+/* (light userdata: progress)  Make the home. */
+static int
+prepare_home (lua_State *L)
+{
+  rs_progress *const progress = lua_touserdata(L, 1);
+  *progress = RS_BEGUN;
+  make_home(L);
+  *progress = RS_DONE;
+  return 0;
+}
+
 bool
 rs_home_try_push (lua_State *L)
 {
+  rs_progress progress = RS_NOT_BEGUN;
   lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key);
   if (rs_home_is(L, -1))
     return true;
   lua_pop(L, 1);
-  lua_pushcfunction(L, make_home);
-  if (lua_pcall(L, 0, 1, 0) == LUA_OK)
-    return true;
+  if (rs_defer_call(L, prepare_home, &progress, 0, &progress) == LUA_OK)
+    return lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key) == LUA_TUSERDATA;
   lua_pop(L, 1);
   return false;
 }

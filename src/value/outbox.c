@@ -13,6 +13,7 @@
 
 #include <lauxlib.h>
 
+#include "base/defer.h"
 #include "base/finalize.h"
 #include "value/encoder.h"
 
@@ -53,9 +54,12 @@ forget (lua_State *L)
   return 0;
 }
 
+/* (light userdata: progress) */
 static int
 make (lua_State *L)
 {
+  rs_progress *const progress = lua_touserdata(L, 1);
+  *progress = RS_BEGUN;
   rs_outbox *const o = lua_newuserdatauv(L, sizeof *o, 0);
   memset(o, 0, sizeof *o);
   rs_encoder_init(&o->encoder, 0);
@@ -70,6 +74,7 @@ make (lua_State *L)
   }
   o->origins = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &outbox_key);
+  *progress = RS_DONE;
   return 0;
 }
 
@@ -82,8 +87,8 @@ rs_outbox_of (lua_State *L)
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &outbox_key) != LUA_TUSERDATA
       || lua_rawlen(L, -1) != sizeof *o) {  /* a script's? */
     lua_pop(L, 1);
-    lua_pushcfunction(L, make);
-    if (lua_pcall(L, 0, 0, 0) != LUA_OK)
+    rs_progress progress = RS_NOT_BEGUN;
+    if (rs_defer_call(L, make, &progress, 0, &progress) != LUA_OK)
       lua_pop(L, 1);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &outbox_key);
   }
