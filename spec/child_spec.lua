@@ -3,6 +3,7 @@
 local lfs <const> = require "lfs"
 local gates <const> = require "support.gate"
 local parallel <const> = require "parallel"
+local tree <const> = require "support.tree"
 
 --- Parents: each lets so many children stand at the gate, and waits for them.
 --- Called with what a child does (which tells the parent first that it is
@@ -177,7 +178,9 @@ local function threads ()
   return n
 end
 
-local ALONE <const> = threads()
+--- Threads of a process without pools; the thread sanitizer has one of its
+--- own.
+local ALONE <const> = tree.sanitizers == "thread" and 2 or 1
 
 --- True when no thread is left of pools, those of parents too.
 local function are_gone () return threads() <= ALONE end

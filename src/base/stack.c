@@ -32,9 +32,8 @@ static _Thread_local uintptr_t lowest;
 static _Thread_local size_t reserve = RESERVE;
 
 /* The lowest address to which the stack can grow; '*size' is what it has then.
-   For the first thread, whose
-   stack grows, the system may tell just the pages used so far (musl); then the
-   limit of the stack counts. */
+   For the first thread, whose stack grows, the system may tell just the pages
+   used so far (musl); then the limit of the stack counts. */
 static uintptr_t
 grow_down (uintptr_t address, size_t *size)
 {
