@@ -314,15 +314,23 @@ rs_cli_pcall (lua_State *L, int nargs, int nresults, int handler)
   running.L = L;
   sigaction(SIGINT, &action, &before);
   const int status = lua_pcall(L, nargs, nresults, handler);
-  running.L = NULL;
-  running.pending = false;
   /* The next SIGINT may be a second one, so our handler stays; but a caller
      that had a handler has it again. */
+  const bool own = before.sa_handler != SIG_DFL
+                && before.sa_handler != SIG_IGN;
   if (running.last == 0 || before.sa_handler != SIG_DFL)
     sigaction(SIGINT, &before, NULL);
   else {
     running.left = true;
     running.before = before;
+  }
+  /* A SIGINT that came when no Lua code ran any more is for the caller. */
+  const bool late = running.pending && own;
+  running.L = NULL;
+  running.pending = false;
+  if (late) {
+    lua_sethook(L, NULL, 0, 0);
+    raise(SIGINT);
   }
   return status;
 }
