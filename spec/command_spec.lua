@@ -274,10 +274,12 @@ describe("a pool behind a command", function ()
         return children() == 0 and count("/proc/" .. me .. "/task") <= 2
                and count("/proc/" .. me .. "/fd") <= fds
       end
-      while not settled() and parallel.now() < late do end
-      print(children(), count("/proc/" .. me .. "/fd") <= fds, settled())
+      -- A look starts programs and a thread of its own: one good look counts.
+      local good
+      repeat good = settled() until good or parallel.now() > late
+      print(good)
     ]]):format(RUNSPACE))
-    assert.equal("0\ttrue\ttrue\n", output:match "[^\n]*\n$")
+    assert.equal("true\n", output:match "[^\n]*\n$")
   end)
 end)
 
