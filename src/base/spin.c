@@ -40,7 +40,7 @@ static struct {
   char before[64];
   _Atomic int awake;     /* workers that do not sleep */
   char between[64];
-  _Atomic int cpus;
+  _Atomic int cpus;      /* 0: not counted yet */
 } counts;
 
 /* The pause in which no thread looks; a lost update does no harm. */
@@ -50,15 +50,11 @@ static struct {
   _Atomic unsigned free; /* offers since then that no program took */
 } quiet;
 
-static int
-cpus_of_process (void)
+void
+rs_spin_prepare (void)
 {
-  int n = atomic_load_explicit(&counts.cpus, memory_order_relaxed);
-  if (n == 0) {
-    n = (int) rs_cpus();
-    atomic_store_explicit(&counts.cpus, n, memory_order_relaxed);
-  }
-  return n;
+  if (atomic_load_explicit(&counts.cpus, memory_order_relaxed) == 0)
+    atomic_store_explicit(&counts.cpus, (int) rs_cpus(), memory_order_relaxed);
 }
 
 void
@@ -86,7 +82,7 @@ RS_IN_CHILD(begin_child)
 static int
 free_cpus (void)
 {
-  return cpus_of_process()
+  return atomic_load_explicit(&counts.cpus, memory_order_relaxed)
        - atomic_load_explicit(&counts.awake, memory_order_relaxed);
 }
 

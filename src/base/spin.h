@@ -14,6 +14,11 @@
 
 #include <stdbool.h>
 
+/* Count the CPUs, once for the process; a thread calls this before it starts
+   the first worker.  No thread spins before.  (Counting reads files: a worker
+   that did so while it spins would be slow when its speed matters most.) */
+void rs_spin_prepare (void);
+
 /* Count a worker that sleeps no more (it runs jobs, or spins), and one that
    goes to sleep. */
 void rs_spin_enter (void);

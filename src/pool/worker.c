@@ -838,6 +838,7 @@ int
 rs_worker_start (rs_pool *pool, rs_worker *w, rs_error *err)
 {
   rs_error failure = { .status = RS_OK };
+  rs_spin_prepare();
   const int status = w != NULL ? create(w, &failure)
                                : rs_fail_plain(&failure, RS_ENOMEM);
   if (status == RS_OK)

@@ -599,6 +599,7 @@ serve (void)
     return EXIT_FAILURE;
   rs_console_redirect(write_output);
   rs_timers_hold();
+  rs_spin_prepare();
   pthread_attr_init(&attr);
   pthread_attr_setstacksize(&attr, STACK_SIZE);
   const int code = pthread_create(&thread, &attr, run, s);
