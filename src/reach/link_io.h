@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * link_io.h - a link: what it is, how its thread waits, and how its process
+ * ends.
+ *
+ * Only the thread of the worker calls these functions; other threads only wake
+ * it.
+ */
+#ifndef RS_LINK_IO_H
+#define RS_LINK_IO_H
+
+#include "pool/runner.h"
+#include "reach/command.h"
+#include "reach/frame.h"
+#include "reach/hosts.h"
+#include "reach/process.h"
+#include "reach/waker.h"
+
+#define RS_LINK_DIE 1.0     /* seconds from the end of the file to that of the
+                               process */
+
+enum {
+  RS_LINK_KEPT = 4,         /* functions that the far side keeps */
+  RS_LINK_NO_SSH = 255      /* status of an ssh without connection */
+};
+
+/* What a wait is for; NULL in a link: for nothing that could be stopped. */
+typedef struct rs_errand {
+  rs_token *token;         /* of the call, or of the opening */
+  rs_call *call;           /* NULL: the state is being opened */
+  const rs_call_sink *sink;
+  int asked;               /* the level that CANCEL was sent for */
+  double kill_at;          /* instant; RS_NEVER */
+  bool stopped;            /* STOP was sent */
+} rs_errand;
+
+typedef struct rs_link {
+  rs_runner base;
+  rs_state_options options;  /* constant */
+  rs_process process;
+  rs_hosts *hosts;         /* lent; NULL: the process is a child that is
+                              started directly */
+  const rs_host *host;     /* that was taken, or NULL */
+  char name[120];          /* of the worker, in messages; "": none */
+  rs_errors errors;        /* of a command; its name is 'name' */
+  rs_frames frames;
+  bool open;               /* the process runs, and its state is there */
+  bool spent;              /* the state, or the process, is to be replaced */
+  bool sending;            /* a frame may be cut in two: no other one may be
+                              written */
+  bool killed;             /* by us, since it did not stop */
+  size_t bytes;            /* memory of the state, as it was told last */
+  uint64_t calls;          /* number of the last call */
+  uint64_t functions;      /* number of the last function */
+  struct {
+    rs_message *function;  /* a reference, or NULL */
+    uint64_t number;
+  } kept[RS_LINK_KEPT];
+  unsigned next;           /* place in 'kept' that is used next, modulo their
+                              number */
+  rs_message *values;      /* VALUES that came, for the next frame; or NULL */
+  rs_errand *errand;       /* what the thread waits for, or NULL */
+  rs_buf payload;          /* of the frame that is being written */
+  rs_waker *waker;
+  rs_sleeper sleeper;      /* at 'waker' */
+} rs_link;
+
+/* Pass on what the far side has to know, and kill it when it is time.  False
+   when a state that is being opened is not wanted any more. */
+bool rs_link_attend (rs_link *k, rs_errand *e);
+
+/* Wait until 'events' are there at the link, the process ends, somebody wakes
+   the thread, or 'deadline'.  Returns what is there at the link; 0: look
+   again; POLLHUP: the process has ended. */
+short rs_link_await (rs_link *k, short events, double deadline);
+
+/* rs_frames.wait: the link takes no more for now. */
+bool rs_link_wait_to_write (void *ud, int fd, short events);
+
+/* Take the next message that comes.  RS_OK, RS_ETIMEOUT, RS_ESTOPPED,
+   RS_ENOMEM, or RS_ECLOSED: the far side has ended, or has sent what is
+   wrong. */
+int rs_link_next (rs_link *k, rs_frame *frame, double deadline);
+
+/* Write what the far side printed (OUTPUT). */
+void rs_link_print (const rs_frame *frame);
+
+/* The process is over, or has to be: it has 'timeout' seconds.  Writes into
+   'text' how it ended; what it sent before, and was wrong, comes first.
+   Returns the status that it exited with, or -1. */
+int rs_link_end (rs_link *k, double timeout, char *text, size_t size);
+
+#endif
