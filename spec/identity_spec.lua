@@ -347,13 +347,38 @@ describe("data that comes with a function", function ()
 
   it("may be weak", function ()
     local cache <const> = setmetatable({}, { __mode = "k" })
-    local back <const> = parallel.run(function ()
+    local function fill (key)
       cache[{}] = 1
       collectgarbage()
-      return next(cache) == nil and cache
-    end)
+      assert(next(cache) == nil)
+      cache[key] = 1
+      return cache, cache[key]
+    end
+    local back <const>, n <const> = parallel.run(fill, "x")
     assert.not_equal(cache, back)
     assert.equal("k", getmetatable(back).__mode)
+    assert.same({ x = 1 }, back)
+    assert.equal(1, n)
+    assert.equal(cache, parallel.run(function ()
+      cache[{}] = 1
+      collectgarbage()
+      return cache
+    end))
+  end)
+
+  it("may be weak, and have lost some of it on one side", function ()
+    local all <const> = setmetatable({}, { __mode = "v" })
+    local kept <const> = {}
+    all.kept, all.lost, all.n = kept, {}, 1
+    local same <const>, back <const> = parallel.run(function (v)
+      assert(kept)
+      collectgarbage()
+      return all.kept == kept and v == all, all
+    end, all)
+    assert.is_true(same)
+    collectgarbage()
+    assert.equal(all, back)
+    assert.equal(kept, back.kept)
   end)
 end)
 

@@ -14,9 +14,14 @@
  * named.  Any other table may be data, which a job changes and returns.  So it
  * is named only while it has the contents that it had when the function was
  * sent or received; the same is asked of the tables in it, and of the upvalues
- * of its functions.  The old contents are kept for small tables only.  The
- * receiver checks its own table, too, and makes a copy with the old contents
- * if that has changed; so it does with the tables and functions in it.
+ * of its functions.  The old contents are kept for small tables only, and for
+ * larger ones with methods.  A weak table has its old contents in a table as
+ * weak, so that they go when its own do.  The receiver checks its own table,
+ * too, and makes a copy with the old contents if that has changed; so it does
+ * with the tables and functions in it.
+ *
+ * A function in a field of such a table is named by the number of the table
+ * and the key of the field, as long as its upvalues are what they were.
  *
  * The sender's lists are in its registry, by message.  Each list has a
  * reference to its message, and is dropped when that is the last one: then no
@@ -39,12 +44,18 @@ enum { TABLES = 1, CONTENTS, METATABLES, NUMBERS, FUNCTIONS, FILTER, HOLDER };
 
 enum {
   FIELDS_MAX = 64,    /* most fields of a table whose contents are kept */
-  LOOKS_MAX = 512,    /* most fields compared, to see that a table is
+  METHODS_MAX = 1024, /* the same for a table that has functions, or
+                         '__index' */
+  LOOKS_MAX = 4096,   /* most fields compared, to see that a table is
                          unchanged */
-  NESTED_MAX = 8,     /* most tables and functions inside each other that are
+  NESTED_MAX = 24,    /* most tables and functions inside each other that are
                          compared */
   LOOK_SLOTS = 6 * NESTED_MAX + LUA_MINSTACK
 };
+
+/* Fields of a function's table in FUNCTIONS, beside its upvalues: the number
+   of the first table that has the function as a field, and the key there. */
+enum { IN_TABLE = -1, IN_KEY = -2 };
 
 /* Key in the registry, by address, of a table: lists by message (light
    userdata), and these numbers: how many lists there are, and how many bytes
@@ -104,22 +115,37 @@ set_table (lua_State *L, int list, int index, lua_Integer n)
   lua_pop(L, 2);
 }
 
-/* [-0, +0, -]  True when the table at 'index' has weak entries, which
-   vanish. */
+/* [-0, +(0|1), -]  Push '__mode' of the metatable of the table at 'index', if
+   that is a string: entries of the table may vanish. */
 static bool
-is_weak (lua_State *L, int index)
+push_mode (lua_State *L, int index)
 {
+  const int top = lua_gettop(L);
   bool weak = false;
   if (lua_getmetatable(L, index)) {
     lua_pushnil(L);
-    while (!weak && lua_next(L, -2)) {
-      weak = lua_type(L, -2) == LUA_TSTRING
+    while (!weak && lua_next(L, top + 1)) {
+      weak = lua_type(L, -2) == LUA_TSTRING && lua_type(L, -1) == LUA_TSTRING
           && strcmp(lua_tostring(L, -2), "__mode") == 0;
-      lua_pop(L, 1);
+      if (!weak)
+        lua_pop(L, 1);
     }
-    lua_pop(L, weak ? 2 : 1);
   }
+  if (weak)
+    lua_replace(L, top + 1);
+  lua_settop(L, weak ? top + 1 : top);
   return weak;
+}
+
+/* [-0, +0, -]  True when the table at 'index' is a class, or looks like
+   one. */
+static bool
+has_index (lua_State *L, int index)
+{
+  lua_pushliteral(L, "__index");
+  const bool has = lua_rawget(L, index) != LUA_TNIL;
+  lua_pop(L, 1);
+  return has;
 }
 
 /* [-1, +0, m]  Keep the upvalues of the function on top, and of the functions
@@ -151,22 +177,51 @@ keep_upvalues (lua_State *L, int functions, unsigned depth)
   lua_settop(L, f - 1);
 }
 
-/* [-0, +1, m]  Push a copy of the table at 'index', or false if the table is
-   too large, or weak. */
+/* [-0, +0, m]  Keep the upvalues of the function on top, which is the field of
+   table number 'n' whose key is below. */
 static void
-push_contents (lua_State *L, int index, int functions)
+keep_function (lua_State *L, int functions, lua_Integer n, bool weak)
 {
-  int n = 0;
+  const int f = lua_gettop(L);
+  const int type = lua_type(L, f - 1);
+  lua_pushvalue(L, f);
+  keep_upvalues(L, functions, 0);
+  if (weak || (type != LUA_TSTRING && type != LUA_TNUMBER))
+    return;
+  lua_pushvalue(L, f);
+  if (lua_rawget(L, functions) == LUA_TTABLE
+      && lua_rawgeti(L, f + 1, IN_TABLE) == LUA_TNIL) {
+    lua_pushinteger(L, n);
+    lua_rawseti(L, f + 1, IN_TABLE);
+    lua_pushvalue(L, f - 1);
+    lua_rawseti(L, f + 1, IN_KEY);
+  }
+  lua_settop(L, f);
+}
+
+/* [-0, +1, m]  Push a copy of the table at 'index', number 'n', or false if
+   the table is too large.  The copy is as weak as the table. */
+static void
+push_contents (lua_State *L, int index, int functions, lua_Integer n)
+{
+  const int copy = lua_gettop(L) + 1;
+  int fields = 0, most = has_index(L, index) ? METHODS_MAX : FIELDS_MAX;
+  bool keep = true;
   lua_newtable(L);
-  const int copy = lua_gettop(L);
-  bool keep = !is_weak(L, index);
+  const bool weak = push_mode(L, index);
+  if (weak) {
+    lua_createtable(L, 0, 1);
+    lua_insert(L, -2);
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, copy);
+  }
   lua_pushnil(L);
   while (keep && lua_next(L, index)) {
-    keep = ++n <= FIELDS_MAX;
-    if (keep && lua_type(L, -1) == LUA_TFUNCTION) {
-      lua_pushvalue(L, -1);
-      keep_upvalues(L, functions, 0);
-    }
+    if (lua_type(L, -1) == LUA_TFUNCTION)
+      most = METHODS_MAX;
+    keep = ++fields <= most;
+    if (keep && lua_type(L, -1) == LUA_TFUNCTION)
+      keep_function(L, functions, n, weak);
     lua_pushvalue(L, -2);
     lua_insert(L, -2);
     lua_rawset(L, copy);
@@ -198,7 +253,7 @@ close_list (lua_State *L, int list)
       continue;  /* a script has taken the table out */
     }
     filter |= rs_common_bit(lua_topointer(L, -1));
-    push_contents(L, top + 5, top + 4);
+    push_contents(L, top + 5, top + 4, i);
     lua_rawseti(L, top + 2, i);
     if (!lua_getmetatable(L, top + 5))
       lua_pushboolean(L, 0);
@@ -222,28 +277,60 @@ get_filter (lua_State *L)
 
 /* --------------------------------------------------------------- comparing */
 
-/* The tables and functions that are being compared, the outermost one last. */
+/*
+ * One comparison, of a table or function and all that is in it.  It ends at
+ * the first difference, so what was met before needs no second look: it is the
+ * same, or is being compared.
+ */
+enum { MET = 128 };  /* a power of two */
+
 typedef struct look {
-  const struct look *outer;
-  const void *object;
+  int list;              /* stack index of the list */
+  unsigned left;         /* fields and upvalues that may still be compared */
+  unsigned met_count;
+  const void *met[MET];  /* tables and functions, a hash; no more are noted
+                            when it is nearly full */
 } look;
 
-static bool is_as_it_was (lua_State *L, int list, int index, lua_Integer n,
-                          const look *outer, unsigned depth, unsigned *looks);
-static bool is_settled (lua_State *L, int list, const look *outer,
-                        unsigned depth, unsigned *looks);
+static void
+begin_look (look *k, int list)
+{
+  k->list = list;
+  k->left = LOOKS_MAX;
+  k->met_count = 0;
+  memset(k->met, 0, sizeof k->met);
+}
+
+/* Was 'object' met before?  It is from here on. */
+static bool
+meets (look *k, const void *object)
+{
+  size_t i = (size_t) (((uint64_t) (uintptr_t) object * 0x9e3779b97f4a7c15u)
+                       >> 32) & (MET - 1);
+  while (k->met[i] != NULL && k->met[i] != object)
+    i = (i + 1) & (MET - 1);
+  if (k->met[i] != NULL)
+    return true;
+  if (k->met_count < MET / 4 * 3) {
+    k->met[i] = object;
+    k->met_count++;
+  }
+  return false;
+}
+
+static bool is_as_it_was (lua_State *L, look *k, int index, lua_Integer n,
+                          unsigned depth);
+static bool is_settled (lua_State *L, look *k, unsigned depth);
 
 /* [-0, +0, -]  True when the upvalues of the function on top have not
    changed. */
 static bool
-has_same_upvalues (lua_State *L, int list, const look *outer, unsigned depth,
-                   unsigned *looks)
+has_same_upvalues (lua_State *L, look *k, unsigned depth)
 {
   const int f = lua_gettop(L);
-  const look own = { outer, lua_topointer(L, f) };
   if (lua_iscfunction(L, f))
     return true;
-  lua_rawgeti(L, list, FUNCTIONS);
+  lua_rawgeti(L, k->list, FUNCTIONS);
   lua_pushvalue(L, f);
   if (lua_rawget(L, f + 1) != LUA_TTABLE) {
     lua_settop(L, f);
@@ -254,13 +341,13 @@ has_same_upvalues (lua_State *L, int list, const look *outer, unsigned depth,
   const char *name;
   for (int i = 1; same && (name = lua_getupvalue(L, f, i)) != NULL; i++) {
     lua_rawgeti(L, f + 1, i);
-    same = *looks > 0 && lua_rawequal(L, -1, -2);
-    *looks -= *looks > 0;
+    same = k->left > 0 && lua_rawequal(L, -1, -2);
+    k->left -= k->left > 0;
     lua_pop(L, 1);
     if (strcmp(name, "_ENV") == 0)  /* each side has its own environment */
       same = true;
     else if (same)
-      same = is_settled(L, list, &own, depth, looks);
+      same = is_settled(L, k, depth);
     lua_settop(L, f + 1);
   }
   lua_settop(L, f);
@@ -270,8 +357,7 @@ has_same_upvalues (lua_State *L, int list, const look *outer, unsigned depth,
 /* [-0, +0, -]  True when the value on top has not changed inside, or cannot;
    it is known to be the same value as before. */
 static bool
-is_settled (lua_State *L, int list, const look *outer, unsigned depth,
-            unsigned *looks)
+is_settled (lua_State *L, look *k, unsigned depth)
 {
   const int index = lua_gettop(L);
   const int type = lua_type(L, index);
@@ -279,35 +365,33 @@ is_settled (lua_State *L, int list, const look *outer, unsigned depth,
     return true;
   if (type > LUA_TFUNCTION)
     return false;
-  for (const look *l = outer; l != NULL; l = l->outer)
-    if (l->object == lua_topointer(L, index))
-      return true;
+  if (meets(k, lua_topointer(L, index)))
+    return true;
   if (depth >= NESTED_MAX)
     return false;
   if (type == LUA_TFUNCTION)
-    return has_same_upvalues(L, list, outer, depth + 1, looks);
-  lua_rawgeti(L, list, NUMBERS);
+    return has_same_upvalues(L, k, depth + 1);
+  lua_rawgeti(L, k->list, NUMBERS);
   lua_pushvalue(L, index);
   lua_rawget(L, -2);
   const lua_Integer n = lua_tointegerx(L, -1, NULL);
   lua_settop(L, index);
-  return n > 0
-      && is_as_it_was(L, list, index, n, outer, depth + 1, looks);
+  return n > 0 && is_as_it_was(L, k, index, n, depth + 1);
 }
 
+/* [-0, +0, -]  True when the table at 'index', number 'n', has not changed,
+   nor what is in it. */
 static bool
-is_as_it_was (lua_State *L, int list, int index, lua_Integer n,
-              const look *outer, unsigned depth, unsigned *looks)
+is_as_it_was (lua_State *L, look *k, int index, lua_Integer n, unsigned depth)
 {
   const int top = lua_gettop(L);
-  const look own = { outer, lua_topointer(L, index) };
-  lua_rawgeti(L, list, METATABLES);
+  lua_rawgeti(L, k->list, METATABLES);
   lua_rawgeti(L, -1, n);
   lua_replace(L, top + 1);
   bool same = lua_getmetatable(L, index) ? lua_rawequal(L, -1, top + 1)
                                          : !lua_toboolean(L, top + 1);
   lua_settop(L, top);
-  lua_rawgeti(L, list, CONTENTS);
+  lua_rawgeti(L, k->list, CONTENTS);
   lua_rawgeti(L, -1, n);
   lua_replace(L, top + 1);
   if (!same || lua_type(L, top + 1) != LUA_TTABLE) {
@@ -319,13 +403,18 @@ is_as_it_was (lua_State *L, int list, int index, lua_Integer n,
   while (same && lua_next(L, index)) {  /* stack: contents, key, value */
     lua_pushvalue(L, top + 2);
     lua_rawget(L, top + 1);
-    same = *looks > 0 && lua_rawequal(L, -1, top + 3)
-        && lua_type(L, top + 2) != LUA_TTABLE;
-    *looks -= *looks > 0;
+    same = k->left > 0 && lua_rawequal(L, -1, top + 3);
+    k->left -= k->left > 0;
     lua_pop(L, 1);
     if (same)
-      same = is_settled(L, list, &own, depth, looks);
+      same = is_settled(L, k, depth);
     lua_settop(L, top + 2);
+    if (same && (lua_type(L, top + 2) == LUA_TTABLE
+                 || lua_type(L, top + 2) == LUA_TFUNCTION)) {
+      lua_pushvalue(L, top + 2);
+      same = is_settled(L, k, depth);
+      lua_settop(L, top + 2);
+    }
     fields++;
   }
   if (same) {  /* is no old field missing now? */
@@ -338,6 +427,26 @@ is_as_it_was (lua_State *L, int list, int index, lua_Integer n,
   }
   lua_settop(L, top);
   return same && fields == 0;
+}
+
+/* [-0, +0, -]  Do 'is_as_it_was', and nothing else. */
+static bool
+is_unchanged (lua_State *L, int list, int index, lua_Integer n)
+{
+  look k;
+  begin_look(&k, list);
+  meets(&k, lua_topointer(L, index));
+  return is_as_it_was(L, &k, index, n, 0);
+}
+
+/* [-0, +0, -]  Do 'has_same_upvalues', and nothing else. */
+static bool
+is_unchanged_function (lua_State *L, int list)
+{
+  look k;
+  begin_look(&k, list);
+  meets(&k, lua_topointer(L, -1));
+  return has_same_upvalues(L, &k, 0);
 }
 
 /* ---------------------------------------------------------- while encoding */
@@ -401,11 +510,32 @@ rs_common_find (const rs_common *c, lua_State *L, int index, bool metatable)
   if (lua_rawget(L, top + 2) == LUA_TNUMBER)
     n = lua_tointegerx(L, -1, NULL);
   lua_settop(L, top + 1);
-  unsigned looks = LOOKS_MAX;
-  if (n > 0 && !metatable
-      && !is_as_it_was(L, top + 1, index, n, NULL, 0, &looks))
+  if (n > 0 && !metatable && !is_unchanged(L, top + 1, index, n))
     n = 0;
   lua_settop(L, top);
+  return n;
+}
+
+lua_Integer
+rs_common_find_function (const rs_common *c, lua_State *L, int index)
+{
+  const int top = lua_gettop(L);
+  lua_Integer n = 0;
+  if (!lua_checkstack(L, LOOK_SLOTS) || !rs_common_push(c, L))
+    return 0;
+  lua_rawgeti(L, top + 1, FUNCTIONS);
+  lua_pushvalue(L, index);
+  if (lua_rawget(L, top + 2) == LUA_TTABLE) {
+    lua_rawgeti(L, top + 3, IN_TABLE);
+    n = lua_tointegerx(L, -1, NULL);
+    lua_pushvalue(L, index);
+    if (n > 0 && !is_unchanged_function(L, top + 1))
+      n = 0;
+    lua_settop(L, top + 3);
+    lua_rawgeti(L, top + 3, IN_KEY);
+    lua_replace(L, top + 1);
+  }
+  lua_settop(L, n > 0 ? top + 1 : top);
   return n;
 }
 
@@ -719,6 +849,7 @@ push_original (lua_State *L, const originals *o, int index, lua_Integer n,
   lua_pushnil(L);
   while (lua_next(L, top + 3)) {
     lua_pushvalue(L, -2);
+    restore(L, o, depth + 1);
     lua_insert(L, -2);
     restore(L, o, depth + 1);
     lua_rawset(L, top + 1);
@@ -808,7 +939,6 @@ restore (lua_State *L, const originals *o, unsigned depth)
 {
   const int index = lua_gettop(L);
   const int type = lua_type(L, index);
-  unsigned looks = LOOKS_MAX;
   if ((type != LUA_TTABLE && type != LUA_TFUNCTION) || depth > 2 * NESTED_MAX)
     return;
   rs_level_room(L, LOOK_SLOTS, "message");
@@ -825,8 +955,7 @@ restore (lua_State *L, const originals *o, unsigned depth)
       lua_rawgeti(L, o->list, CONTENTS);
       kept = n > 0 && lua_rawgeti(L, -1, n) == LUA_TTABLE;
       lua_settop(L, index + 1);
-      if (!kept
-          || is_as_it_was(L, o->list, index, n, NULL, 0, &looks)) {
+      if (!kept || is_unchanged(L, o->list, index, n)) {
         lua_settop(L, index);
         return;
       }
@@ -834,8 +963,7 @@ restore (lua_State *L, const originals *o, unsigned depth)
     }
     else {
       lua_pushvalue(L, index);
-      const bool same = lua_iscfunction(L, index)
-                     || has_same_upvalues(L, o->list, NULL, 0, &looks);
+      const bool same = is_unchanged_function(L, o->list);
       lua_settop(L, index + 1);
       if (!kept || same) {
         lua_settop(L, index);
@@ -846,6 +974,19 @@ restore (lua_State *L, const originals *o, unsigned depth)
   }
   lua_replace(L, index);
   lua_settop(L, index);
+}
+
+/* [-1, +1, v]  Replace the table or function on top by a new one with the old
+   contents or upvalues, if it is not as it was; the list is at 'list'. */
+static void
+restore_alone (lua_State *L, int list)
+{
+  const int index = lua_gettop(L);
+  const originals o = { list, index };
+  lua_newtable(L);
+  lua_insert(L, index);
+  restore(L, &o, 0);
+  lua_remove(L, index);
 }
 
 bool
@@ -863,15 +1004,30 @@ rs_common_resolve (const rs_common *c, lua_State *L, lua_Integer n,
   }
   lua_replace(L, top + 2);
   lua_settop(L, top + 2);
-  unsigned looks = LOOKS_MAX;
-  if (!metatable && !is_as_it_was(L, top + 1, top + 2, n, NULL, 0, &looks)) {
-    const originals o = { top + 1, top + 3 };
-    lua_newtable(L);
-    lua_pushvalue(L, top + 2);
-    restore(L, &o, 0);
-    lua_replace(L, top + 2);
-  }
-  lua_settop(L, top + 2);
+  if (!metatable && !is_unchanged(L, top + 1, top + 2, n))
+    restore_alone(L, top + 1);
   lua_replace(L, top + 1);
+  return true;
+}
+
+bool
+rs_common_resolve_function (const rs_common *c, lua_State *L, lua_Integer n)
+{
+  const int top = lua_gettop(L);
+  rs_level_room(L, LOOK_SLOTS, "message");
+  if (!rs_common_push(c, L))
+    return false;
+  lua_rawgeti(L, top + 1, CONTENTS);
+  if (n <= 0 || lua_rawgeti(L, top + 2, n) != LUA_TTABLE)
+    return false;
+  lua_pushvalue(L, top);
+  if (lua_rawget(L, top + 3) != LUA_TFUNCTION)
+    return false;
+  lua_replace(L, top);
+  lua_settop(L, top + 1);
+  lua_pushvalue(L, top);
+  restore_alone(L, top + 1);
+  lua_replace(L, top);
+  lua_settop(L, top);
   return true;
 }

@@ -66,6 +66,12 @@ void rs_common_drop (unsigned *marks, lua_State *L);
 lua_Integer rs_common_find (const rs_common *c, lua_State *L, int index,
                             bool metatable);
 
+/* [-0, +(0|1), -]  The number of the table that has the function at 'index' in
+   a field, whose key is pushed.  0: no table has it, or its upvalues have
+   changed; nothing is pushed. */
+lua_Integer rs_common_find_function (const rs_common *c, lua_State *L,
+                                     int index);
+
 /* [-0, +(0|1), -]  Push the list of tables, if there is one. */
 bool rs_common_push (const rs_common *c, lua_State *L);
 
@@ -77,5 +83,11 @@ void rs_common_add (lua_State *L, int ref, lua_Integer n);
    count.  False: there is no such table. */
 bool rs_common_resolve (const rs_common *c, lua_State *L, lua_Integer n,
                         bool metatable);
+
+/* [-1, +1, m]  Replace the key on top by the function that table number 'n'
+   had there, or by a new one with the old upvalues, if these have changed.
+   False, and any number of values is left: there is none. */
+bool rs_common_resolve_function (const rs_common *c, lua_State *L,
+                                 lua_Integer n);
 
 #endif

@@ -80,14 +80,38 @@ rs_decode_env (rs_decoder *d, lua_State *L)
 
 /* ------------------------------------------------ tables of both sides */
 
-void
-rs_decode_common (rs_decoder *d, lua_State *L, bool metatable)
+/* [-0, +0, v]  Read the number of a table that this state has. */
+static lua_Integer
+get_number (rs_decoder *d, lua_State *L)
 {
   const size_t n = rs_decoder_length(d, L);
   if (!(d->flags & RS_MESSAGE_COMMON) || n > INT32_MAX)
     rs_decoder_bad(d, L, "a table that nobody has sent");
-  if (!rs_common_resolve(&d->common, L, (lua_Integer) n, metatable))
+  return (lua_Integer) n;
+}
+
+void
+rs_decode_common (rs_decoder *d, lua_State *L, bool as_it_is)
+{
+  const lua_Integer n = get_number(d, L);
+  if (!rs_common_resolve(&d->common, L, n, as_it_is))
     rs_decoder_bad(d, L, "a table of a function that is not here");
+}
+
+void
+rs_decode_common_function (rs_decoder *d, lua_State *L)
+{
+  const lua_Integer n = get_number(d, L);
+  if (d->forbidden & RS_MESSAGE_CODE)
+    rs_decoder_bad(d, L, "functions are not accepted here");
+  if (!rs_decode_scalar(d, L)) {
+    if (rs_decoder_byte(d, L) != RS_TAG_STRING)
+      rs_decoder_bad(d, L, "no key of a function");
+    d->at--;
+    rs_decode_other(d, L);
+  }
+  if (!rs_common_resolve_function(&d->common, L, n))
+    rs_decoder_bad(d, L, "a function of a table that is not here");
 }
 
 /* The two tables that 'is_same' compares. */

@@ -218,6 +218,12 @@ rs_decode_other (rs_decoder *d, lua_State *L)
     case RS_TAG_COMMON_REF:
       rs_decode_common(d, L, false);
       break;
+    case RS_TAG_COMMON_CLASS:
+      rs_decode_common(d, L, true);
+      break;
+    case RS_TAG_COMMON_FUNCTION:
+      rs_decode_common_function(d, L);
+      break;
     case RS_TAG_CFUNCTION:
     case RS_TAG_POINTER:
       rs_decode_pointer(d, L, tag);

@@ -285,8 +285,10 @@ void rs_decode_later (rs_decoder *d, lua_State *L);
 void rs_decode_named (rs_decoder *d, lua_State *L);
 void rs_decode_env (rs_decoder *d, lua_State *L);
 
-/* A table that this state has already, by its number. */
-void rs_decode_common (rs_decoder *d, lua_State *L, bool metatable);
+/* A table that this state has already, by its number; 'as_it_is' when it need
+   not have its old contents.  A function in a field of such a table. */
+void rs_decode_common (rs_decoder *d, lua_State *L, bool as_it_is);
+void rs_decode_common_function (rs_decoder *d, lua_State *L);
 
 /* A table that is in a field of a module: the one in that field here if it has
    the same contents, else the one of the message. */

@@ -120,6 +120,7 @@ rs_encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
     return rs_encoder_refuse(e, "C stack overflow");
   const int base = lua_gettop(L) - 1;
   lua_pushvalue(L, index);
+  e->transferred = true;
   if (e->quiet)  /* '__transfer' may make garbage */
     lua_gc(L, LUA_GCRESTART);
   const int code = lua_pcall(L, 1, LUA_MULTRET, 0);

@@ -35,19 +35,20 @@ static int encode_contents (rs_encoder *e, lua_State *L, int index,
    the list of marked tables takes memory. */
 enum { MARKS_MAX = 200 };
 
-/* [-0, +0, -]  Append the number of a table that both sides have. */
+/* [-0, +0, -]  Append the number of a table that both sides have, as a
+   metatable or behind 'tag'. */
 static void
-put_common (rs_encoder *e, lua_Integer n)
+put_common (rs_encoder *e, unsigned tag, lua_Integer n)
 {
   unsigned char *const at = rs_buf_room(&e->buf, 1 + RS_WIRE_VARINT);
   if (at == NULL)
     return;
-  at[0] = RS_TAG_COMMON_REF;
+  at[0] = (unsigned char) tag;
   e->buf.size += 1 + rs_put_varint(at + 1, (size_t) n);
   e->flags |= RS_MESSAGE_COMMON;
 }
 
-/* [-0, +0, -]  Append the same as a value, not a metatable.  The receiver may
+/* [-0, +0, -]  Append the same as a value that may be data.  The receiver may
    make a copy, so the table gets the number of an object, and is named by that
    from then on; but not at a depth where no object fits. */
 static void
@@ -59,7 +60,7 @@ put_common_value (rs_encoder *e, lua_Integer n)
   }
   else
     rs_encoder_drop_from(e, e->next_id);
-  put_common(e, n);
+  put_common(e, RS_TAG_COMMON_REF, n);
 }
 
 /* [-0, +0, m]  Mark the table at 'index', so that other messages may name it.
@@ -118,11 +119,50 @@ check_metatable (rs_encoder *e, lua_State *L, int index)
                            rs_encoder_away(e));
 }
 
-/* [-0, +0, -]  Append the metatable at 'index', whose address is 'object'.
-   The tag of its table is at offset 'header'. */
+/*
+ * [-0, +0, -]  Find the number of the metatable at 'index', whose address is
+ * 'object', if both sides have it; otherwise '*n' is 0.  From then on the
+ * table goes by that number as a value, too.  If it was sent as a value
+ * before, its contents may be those of a copy: then the walk begins again.
+ * When it must not, since '__transfer' was called, or the table came with an
+ * earlier value, or is the one whose contents are appended, the metatable is
+ * what was sent.  RS_OK, RS_ENOMEM or RS_ERESTART.
+ */
+static int
+find_class (rs_encoder *e, lua_State *L, int index, const void *object,
+            lua_Integer *n)
+{
+  const bool known = rs_encoder_is_class(e, object);
+  *n = known ? e->class.common : 0;
+  if (!(e->common.filter & rs_common_bit(object)) || *n > 0
+      || (known && e->class.sent))
+    return RS_OK;
+  *n = rs_common_find(&e->common, L, index, true);
+  if (*n == 0)
+    return RS_OK;
+  bool found;
+  rs_seen *const seen = rs_encoder_see(e, object, &found);
+  if (seen == NULL)
+    return RS_ENOMEM;
+  const bool sent = found && !seen->common;
+  if (sent && (e->transferred || seen->id < e->first_id
+               || is_open(e, seen->id))) {
+    *n = 0;
+    return RS_OK;
+  }
+  seen->common = true;
+  seen->id = (unsigned) *n;
+  if (known)
+    e->class.common = *n;
+  return sent ? RS_ERESTART : RS_OK;
+}
+
+/* [-0, +0, -]  Append the metatable at 'index', whose address is 'object' and
+   whose number on both sides is 'common', or 0.  The tag of its table is at
+   offset 'header'. */
 static int
 encode_metatable (rs_encoder *e, lua_State *L, int index, const void *object,
-                  size_t header)
+                  lua_Integer common, size_t header)
 {
   const bool known = rs_encoder_is_class(e, object);
   if (e->forbidden & RS_MESSAGE_METHODS) {
@@ -135,21 +175,12 @@ encode_metatable (rs_encoder *e, lua_State *L, int index, const void *object,
       e->buf.data[header]++;  /* META_OPEN is the next tag */
     return rs_encode_ref(e, e->class.id);
   }
-  if (known && e->class.common > 0) {
-    put_common(e, e->class.common);
+  if (common > 0) {
+    put_common(e, RS_TAG_COMMON_REF, common);
     return RS_OK;
   }
   if (object == e->globals || object == e->env)
     return rs_encode_any(e, L, index);
-  if (e->common.filter & rs_common_bit(object)) {
-    const lua_Integer n = rs_common_find(&e->common, L, index, true);
-    if (n > 0) {
-      if (known)
-        e->class.common = n;
-      put_common(e, n);
-      return RS_OK;
-    }
-  }
   bool found;
   rs_seen *const seen = rs_encoder_see(e, object, &found);
   if (seen == NULL)
@@ -487,13 +518,23 @@ put_table_name (rs_encoder *e, lua_State *L, int index)
   return status;
 }
 
+/* [-0, +0, -]  True when the table at 'index' has a field '__index', as classes
+   have. */
+static bool
+has_index (const rs_encoder *e, lua_State *L, int index)
+{
+  lua_getiuservalue(L, e->home, RS_HOME_INDEX);
+  const bool has = lua_rawget(L, index) != LUA_TNIL;
+  lua_pop(L, 1);
+  return has;
+}
+
 /* [-0, +?, -]  Append a class by name, if it has one, when its fields cannot
    travel: it may be that '__index' was not met yet. */
 static int
 rescue_class (rs_encoder *e, lua_State *L, int index, bool *named)
 {
-  lua_getiuservalue(L, e->home, RS_HOME_INDEX);
-  if (lua_rawget(L, index) == LUA_TNIL)
+  if (!has_index(e, L, index))
     return RS_OK;
   return rs_encode_name(e, L, index, RS_NAMES_TABLE, named);
 }
@@ -598,11 +639,14 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
   const origin from = { e->buf.size, e->later, e->flags, e->marks,
                         e->transfers, e->depth };
   const void *class = NULL;
+  lua_Integer common = 0;
   if (lua_getmetatable(L, index)) {
     class = lua_topointer(L, top + 1);
     bool done = false;
     if (!(what & LATER) && !rs_encoder_is_class(e, class))
       status = rs_encode_transfer(e, L, index, top + 1, &open, &done);
+    if (status == RS_OK && !done)
+      status = find_class(e, L, top + 1, class, &common);
     if (status != RS_OK)
       return status;
     if (done)
@@ -620,7 +664,7 @@ encode_contents (rs_encoder *e, lua_State *L, int index, unsigned id,
   fields f;
   status = encode_fields(e, L, index, class != NULL, &f);
   if (status == RS_OK && !f.named && class != NULL)
-    status = encode_metatable(e, L, top + 1, class, f.header);
+    status = encode_metatable(e, L, top + 1, class, common, f.header);
   if (status == RS_EREFUSED && !(what & LATER)) {
     lua_settop(L, top);
     const int found = find_way_out(e, L, index, class != NULL, what,
@@ -654,7 +698,6 @@ static __attribute__ ((noinline)) int
 encode_suspect (rs_encoder *e, lua_State *L, int index, unsigned id)
 {
   rs_name name;
-  const int top = lua_gettop(L);
   int status;
   if (!rs_names_suspects(&e->names, L, e->home, lua_topointer(L, index),
                          &status))
@@ -664,10 +707,7 @@ encode_suspect (rs_encoder *e, lua_State *L, int index, unsigned id)
     return status;
   if (name.parts == 0)
     return encode_contents(e, L, index, id, 0);
-  lua_getiuservalue(L, e->home, RS_HOME_INDEX);
-  const bool own = name.parts == 1 || lua_rawget(L, index) != LUA_TNIL;
-  lua_settop(L, top);
-  if (!own)
+  if (name.parts > 1 && !has_index(e, L, index))
     return encode_contents(e, L, index, id, KNOWN);
   if ((e->forbidden & RS_MESSAGE_METHODS) && rs_name_is_library(&name))
     return rs_encoder_refuse(e, "cannot transfer a library %s",
@@ -688,13 +728,23 @@ rs_encode_table (rs_encoder *e, lua_State *L, int index)
     return RS_OK;
   }
   bool found;
-  const rs_seen *const seen = rs_encoder_see(e, object, &found);
+  rs_seen *const seen = rs_encoder_see(e, object, &found);
   if (seen == NULL)
     return RS_ENOMEM;
+  if (found && seen->common) {
+    put_common(e, RS_TAG_COMMON_CLASS, (lua_Integer) seen->id);
+    return RS_OK;
+  }
   if (found)
     return rs_encode_ref(e, seen->id);
   if (e->common.filter != 0 && (e->common.filter & rs_common_bit(object))) {
     const lua_Integer n = rs_common_find(&e->common, L, index, false);
+    if (n > 0 && has_index(e, L, index)) {
+      seen->common = true;
+      seen->id = (unsigned) n;
+      put_common(e, RS_TAG_COMMON_CLASS, n);
+      return RS_OK;
+    }
     if (n > 0) {
       put_common_value(e, n);
       return RS_OK;

@@ -10,7 +10,9 @@
  * Three cases allocate: '__transfer', which is code of the program, objects
  * that are nested too deep, and marks.  The first one that is met ends the
  * walk.  The walk then begins again inside a protected call, as do the walks
- * of all later values of this encoder.
+ * of all later values of this encoder.  The walk begins again, too, when a
+ * table that was sent by its contents proves to be a class that both sides
+ * have (encode_table.c).
  */
 #include "value/encoder.h"
 
@@ -293,19 +295,21 @@ encode_composite (rs_encoder *e, lua_State *L, int index)
   e->walk++;
   e->home = top + 1;
   e->keep = 0;
+  e->first_id = id;
+  e->transferred = false;
   e->env = rs_home_env(L, e->home);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
   e->globals = lua_topointer(L, -1);
   lua_pop(L, 1);
-  int status = RS_ERESTART;
-  for (int attempt = e->careful; attempt < 2; attempt++) {
+  int status;
+  do {
     e->open = NULL;
     e->depth = 0;
     e->transfers = 0;
     e->stack = 0;
     e->later = 0;
-    status = attempt == 0 ? rs_encode_any(e, L, index)
-                          : walk_protected(e, L, index);
+    status = e->careful ? walk_protected(e, L, index)
+                        : rs_encode_any(e, L, index);
     if (e->buf.failed)
       status = RS_ENOMEM;
     lua_settop(L, top + 1);
@@ -316,9 +320,7 @@ encode_composite (rs_encoder *e, lua_State *L, int index)
     e->flags = flags;
     e->next_id = id;
     rs_encoder_drop_from(e, id);
-    if (status != RS_ERESTART)
-      break;
-  }
+  } while (status == RS_ERESTART);
   e->transfers = 0;
   e->open = NULL;
   e->home = 0;

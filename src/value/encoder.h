@@ -59,6 +59,7 @@ typedef struct rs_encoder {
 
   bool careful;           /* a case that allocates was met: walk protected */
   unsigned transfers;     /* results of '__transfer' around this value */
+  bool transferred;       /* '__transfer' was called for this value */
   rs_names names;         /* modules in which named objects were found */
   rs_common common;       /* tables that can be named by number */
   bool marking;           /* tables of this message may be named: list them */
@@ -75,6 +76,7 @@ typedef struct rs_encoder {
                              'keep' */
   bool quiet;             /* the walk has stopped the collector */
   const rs_open *open;
+  unsigned first_id;      /* number of the first object of this value */
   int depth;
   int stack;              /* up to this top the stack has LUA_MINSTACK room */
 
@@ -184,7 +186,9 @@ rs_message *rs_encode_small (lua_State *L, int first, int n, void *room,
  */
 
 enum {
-  RS_ERESTART = -1,       /* the walk has to begin again, protected */
+  RS_ERESTART = -1,       /* the walk has to begin again: protected, or since a
+                             table proved to be a class that both sides
+                             have */
 
   RS_ENCODER_PREFIX = offsetof(rs_message, data)  /* bytes in the buffer before
                              the header: the 'rs_message' itself */

@@ -122,6 +122,26 @@ rs_encode_upvalues (rs_encoder *e, lua_State *L, int index, unsigned id)
   return RS_OK;
 }
 
+/* [-0, +0, -]  Append the function at 'index' as a field of a table that both
+   sides have, if it is one.  The receiver may make a copy, so the function
+   keeps its number as an object. */
+static bool
+put_common (rs_encoder *e, lua_State *L, int index)
+{
+  if (e->depth >= RS_WIRE_DEPTH)  /* no object fits */
+    return false;
+  const lua_Integer n = rs_common_find_function(&e->common, L, index);
+  if (n == 0)
+    return false;
+  rs_buf_byte(&e->buf, RS_TAG_REPLACED);
+  rs_buf_byte(&e->buf, RS_TAG_COMMON_FUNCTION);
+  rs_encoder_length(e, (size_t) n);
+  rs_put_scalar(&e->buf, L, -1, lua_type(L, -1));
+  e->flags |= RS_MESSAGE_COMMON;
+  lua_pop(L, 1);
+  return true;
+}
+
 int
 rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id)
 {
@@ -130,6 +150,8 @@ rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id)
          ? rs_encoder_refuse(e, "cannot transfer a function %s: return what it"
                                 " returns", rs_encoder_away(e))
          : rs_encoder_refuse(e, "cannot transfer a function from here");
+  if (e->common.filter != 0 && put_common(e, L, index))
+    return RS_OK;
   rs_open open;
   int status = rs_encoder_enter(e, L, &open, id);
   if (status != RS_OK)

@@ -59,7 +59,8 @@ void
 rs_identities_drop_from (rs_identities *o, unsigned id)
 {
   for (size_t i = 0; i < o->room; i++)
-    if (o->seen[i].generation == o->generation && o->seen[i].id >= id)
+    if (o->seen[i].generation == o->generation && o->seen[i].id >= id
+        && !o->seen[i].common)
       o->seen[i].object = &dropped;
 }
 

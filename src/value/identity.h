@@ -22,11 +22,13 @@ typedef struct rs_seen {
                                object */
   unsigned passing : 1;     /* '__transfer' made it: it dies with this value */
   unsigned later : 1;       /* the contents will follow the value */
-  unsigned generation : 22; /* when it is another one, the entry is free */
+  unsigned common : 1;      /* a table that both sides have, and that goes by
+                               its number there, which is 'id' */
+  unsigned generation : 21; /* when it is another one, the entry is free */
 } rs_seen;
 
 /* The largest 'generation' of an rs_seen. */
-enum { RS_GENERATION_MAX = 0x3fffff };
+enum { RS_GENERATION_MAX = 0x1fffff };
 
 typedef struct rs_identities {
   rs_seen *seen;          /* hash by address; NULL until first needed */
@@ -44,7 +46,8 @@ void rs_identities_fini (rs_identities *o);
    seen. */
 void rs_identities_forget (rs_identities *o);
 
-/* Forget the objects from number 'id' on: their bytes are taken back. */
+/* Forget the objects from number 'id' on: their bytes are taken back.  Tables
+   that both sides have stay. */
 void rs_identities_drop_from (rs_identities *o, unsigned id);
 
 /* Forget the objects that '__transfer' made for an earlier value.  Such

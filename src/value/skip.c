@@ -175,7 +175,10 @@ pass_tag (rs_decoder *d, size_t *left)
       return expect(d, left, 1);
     case RS_TAG_REF:
     case RS_TAG_COMMON_REF:
+    case RS_TAG_COMMON_CLASS:
       return get_length(d, &n);
+    case RS_TAG_COMMON_FUNCTION:
+      return get_length(d, &n) && expect(d, left, 1);
     case RS_TAG_NAMED:
       d->next_id++;
       return pass_name(d);

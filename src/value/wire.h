@@ -51,8 +51,8 @@ enum {
 /*
  *  00-7f  the integer 0 to 127
  *  80-bf  a string of 0 to 63 bytes, which follow
- *  c0-e5  below; c7 is free
- *  e6-ff  free
+ *  c0-e6  below
+ *  e7-ff  free
  */
 enum {
   RS_TAG_INTEGER_SMALL = 0x00,
@@ -98,6 +98,8 @@ enum {
   RS_TAG_NAMED_TABLE,       /* a name as in NAMED, then a TABLE or RECORD of
                                any kind: if the receiver has a table of that
                                name with the same contents, that table */
+  RS_TAG_COMMON_CLASS,      /* varint as for COMMON_REF: that very table,
+                               whatever is in it now; no object */
 
   /* Runs of numbers, where several values follow one another: in the array of
      a table, and among the values of a message, but not across raw bytes.
@@ -112,7 +114,11 @@ enum {
                                (one byte), hash (4 bytes); the values of the
                                first n keys; 'hash' keys and values */
   RS_TAG_RECORD_META,       /* RECORD, then the metatable */
-  RS_TAG_RECORD_META_OPEN   /* as RS_TAG_TABLE_META_OPEN */
+  RS_TAG_RECORD_META_OPEN,  /* as RS_TAG_TABLE_META_OPEN */
+
+  RS_TAG_COMMON_FUNCTION    /* varint as for COMMON_REF, and a scalar: the
+                               function that this table had under that key; no
+                               object */
 };
 
 /*
