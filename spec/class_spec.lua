@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- Classes as libraries of classes make them: each style has its own tables
+--- Classes as libraries make them: each style has its own tables
 --- beside the objects, and comparisons between them that must hold in a job and
 --- with what comes back.
 local parallel <const> = require "parallel"

@@ -409,6 +409,26 @@ for _, reset in ipairs { "globals", "fresh", "none" } do
   end)
 end
 
+for _, reset in ipairs { "globals", "fresh", "none" } do
+  it("globals of 'init' count as those of the job: " .. reset, function ()
+    local pool <close> = parallel.pool { max = 1, reset = reset, init = [[
+      for i = 1, 5 do _G[i] = i end ]] }
+    for _ = 1, 2 do
+      assert.same({ 5, 6, 5, 5, 6, n = 5 }, table.pack(pool:run [[
+        local before = #_G
+        _G[6] = 6
+        local after = #_ENV
+        table.remove(_G)
+        local removed = #_G
+        table.remove(_G, 1)
+        table.insert(_G, 1, "x")
+        return before, after, removed, rawlen(_G), #_G + 1 ]]))
+      if reset == "none" then pool:run "_G[6] = nil" end
+    end
+    assert.equal(0, pool:run "return #package.loaded")
+  end)
+end
+
 describe("strictness", function ()
   --- As the strict.lua that comes with Lua.
   local LUAS <const> = [[

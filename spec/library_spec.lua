@@ -82,6 +82,17 @@ local SAME <const> = {
     debug.sethook()
     return hook == f, mask, count, debug.gethook()
   ]] },
+  { "the hook that a coroutine inherits", [[
+    debug.sethook(function () end, "cr", 5)
+    local co = coroutine.create(function ()
+      local hook, mask, count = debug.gethook()
+      coroutine.yield(hook, mask, count)
+    end)
+    local found = { coroutine.resume(co) }
+    local hook, mask, count = debug.gethook(co)
+    debug.sethook()
+    return tostring(found[2]), found[3], found[4], hook, mask, count
+  ]] },
   { "misuse of hooks", [[
     local r = {}
     for _, a in ipairs { { 1 }, { print }, { print, "c", "x" } } do
@@ -164,6 +175,23 @@ local SAME <const> = {
     x, y = nil, nil
     collectgarbage()
     return "no more"
+  ]] },
+  { "a finalizer that is called by its own metatable", [[
+    local seen = {}
+    local callable = setmetatable({}, { __call = function (self, t)
+      seen[#seen + 1] = tostring(self.name) .. t.name
+      setmetatable({}, self)  -- the hook of a stop can come here
+    end })
+    callable.name = "callable "
+    setmetatable({ name = 1 }, { __gc = callable })
+    setmetatable({ name = 2 }, { __gc = setmetatable({ name = "outer " }, {
+      __call = callable }) })
+    collectgarbage()
+    local m = { __gc = setmetatable({}, {
+      __call = function () error "raised" end }) }
+    setmetatable({}, m)
+    collectgarbage()
+    return table.concat(seen, ", ")
   ]] },
   { "weak tables of objects with finalizers", [[
     local seen
@@ -319,6 +347,26 @@ describe("a hook", function ()
       local hook, mask, count = debug.gethook()
       return hook == require "spec_coverage".hook, mask, count
     ]]))
+  end)
+
+  it("that 'init' sets is seen in coroutines as one of the job is",
+     function ()
+    local SEEN <const> = [[
+      local function look (...)
+        local hook, mask, count = debug.gethook(...)
+        return type(hook), mask, count
+      end
+      local co = coroutine.create(look)
+      local a, b, c = look(co)
+      local main = coroutine.running()
+      return a, b, c, look(), coroutine.wrap(function ()
+        return look(main)
+      end)(), select(2, coroutine.resume(co))
+    ]]
+    local SET <const> = "debug.sethook(function () end, 'r', 7) "
+    local pool <close> = parallel.pool { max = 1, init = SET }
+    assert.same(here(SET .. SEEN), table.pack(pool:run(SEEN)))
+    assert.same(here(SET .. SEEN), table.pack(parallel.run(SET .. SEEN)))
   end)
 
   it("that counts, from 'init', samples each job", function ()

@@ -238,8 +238,8 @@ push_guards (lua_State *L)
   lua_rawsetp(L, LUA_REGISTRYINDEX, &guards_key);
 }
 
-/* [-2, +0, e]  Call the finalizer, a Lua function below the object on top, in
-   a coroutine of its own. */
+/* [-2, +0, e]  Call the finalizer, which is below the object on top and is no C
+   function, in a coroutine of its own. */
 static void
 call_finalizer (lua_State *L)
 {
@@ -289,7 +289,7 @@ finalize (lua_State *L)
   if (!lua_getmetatable(L, OBJECT))
     return 0;
   lua_pushliteral(L, "__gc");
-  if (lua_rawget(L, -2) != LUA_TFUNCTION)
+  if (lua_rawget(L, -2) == LUA_TNIL)
     return 0;
   lua_pushvalue(L, OBJECT);
   if (lua_iscfunction(L, -2))
@@ -525,8 +525,16 @@ get_hook (lua_State *L)
     lua_pushnil(L);
     return 1;
   }
-  if (hook == call_kept_hook)
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &kept_key);
+  if (hook == call_kept_hook) {
+    /* A coroutine inherits the hook and has no function for it, as in the
+       original. */
+    push_thread(L, of);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+    if (lua_rawequal(L, -1, -2))
+      lua_rawgetp(L, LUA_REGISTRYINDEX, &kept_key);
+    else
+      lua_pushnil(L);
+  }
   else if (hook == call_hook) {
     push_hooks(L);
     push_thread(L, of);

@@ -285,6 +285,8 @@ same_modules (lua_State *L)
   return 1;
 }
 
+static int get_len (lua_State *L);
+
 /* [-0, +0, m]  Replace 'loaded' of the library 'package' on top by a table
    that stands for the table of modules. */
 static void
@@ -294,6 +296,8 @@ hide_modules (lua_State *L)
   push_metatable(L, get_module, set_module, MODULES);
   lua_pushcfunction(L, same_modules);
   lua_setfield(L, -2, "__eq");
+  lua_pushcfunction(L, get_len);
+  lua_setfield(L, -2, "__len");
   lua_setmetatable(L, -2);
   lua_setfield(L, -2, "loaded");
 }
@@ -606,6 +610,16 @@ raw_len (lua_State *L)
   return 1;
 }
 
+/* __len of environments that inherit, and of the table that stands for the
+   table of modules: '#' is raw where no metatable is known of. */
+static int
+get_len (lua_State *L)
+{
+  rs_environment_expose(L, 1);
+  lua_pushinteger(L, (lua_Integer) lua_rawlen(L, 1));
+  return 1;
+}
+
 static int
 next (lua_State *L)
 {
@@ -828,11 +842,13 @@ rs_environment_open (lua_State *L, rs_environment *e, int reset)
   e->name_of_globals = luaL_ref(L, LUA_REGISTRYINDEX);
   if (reset != RS_RESET_GLOBALS)
     return;
-  lua_createtable(L, 0, 4);
+  lua_createtable(L, 0, 5);
   lua_pushglobaltable(L);
   lua_setfield(L, -2, "__index");
   lua_pushcfunction(L, on_assign);
   lua_setfield(L, -2, "__newindex");
+  lua_pushcfunction(L, get_len);
+  lua_setfield(L, -2, "__len");
   set_kind(L, INHERITS);
   e->metatable = luaL_ref(L, LUA_REGISTRYINDEX);
   replace_functions(L);
