@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
---- Classes as libraries make them: each style has its own tables
---- beside the objects, and comparisons between them that must hold in a job and
---- with what comes back.
+--- Classes as libraries make them: each style has tables of its own beside
+--- the objects, and comparisons that must hold in a job and with what comes
+--- back.
 local parallel <const> = require "parallel"
 
 --- Classes with a dictionary for their objects, and weak lists of subclasses;

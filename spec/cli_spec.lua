@@ -472,6 +472,53 @@ describe("SIGINT", function ()
                    .. "[^\n]* own\ncompleted\n$", text)
   end)
 
+  -- Code that runs inside of the library: what is told is the interruption.
+  for what, code in pairs {
+    ["'__transfer' of an argument"] =
+      "parallel.run(function () end, inside(BODY))",
+    ["'__transfer' of an item"] =
+      "parallel.collect({ inside(BODY) }, function () end)",
+    ["'__transfer' of a value of a loop"] =
+      "for _ in parallel.each({ inside(BODY) }, function () end) do end",
+    ["'__transfer' of an upvalue"] =
+      "local v = inside(BODY) parallel.run(function () return v end)",
+    ["'__transfer' of a variable"] =
+      "parallel.initial_state { variables = { v = inside(BODY) } }",
+    ["a receiver of a result"] = "parallel.run(function () "
+      .. "return rebuilt(BODY) end)",
+    ["a receiver of a record"] = "parallel.collect({ 1 }, function () "
+      .. "return rebuilt(BODY) end)",
+    ["a receiver in a loop"] = "for _ in parallel.each({ 1 }, function () "
+      .. "return rebuilt(BODY) end) do end",
+    ["a receiver of an error"] = "print(parallel.spawn(function () "
+      .. "error(rebuilt(BODY)) end):join())",
+    ["a module that a result needs"] = "package.preload.spec_spins = BODY "
+      .. "parallel.run(function () package.preload.spec_spins = function () "
+      .. "local M = {} M.__index = M return M end "
+      .. "return setmetatable({}, (require 'spec_spins')) end)",
+  } do
+    for where, body in pairs { [""] = "function () interrupt() spin() end",
+                               [", in a coroutine"] = "function () "
+                                 .. "coroutine.wrap(function () interrupt() "
+                                 .. "spin() end)() end" } do
+      it("is not told as a failure of " .. what .. where, function ()
+        local text <const>, status <const> = run_script(INTERRUPT .. [[
+          local function inside (f)
+            return setmetatable({}, { __transfer = function () f() end })
+          end
+          local function rebuilt (f)
+            return setmetatable({}, { __transfer = function () return f end })
+          end
+        ]] .. code:gsub("BODY", body))
+        assert.matches("^[^\n]*:%d+: interrupted!\nstack traceback:\n", text)
+        assert.is_nil(text:find("'__transfer' failed", 1, true))
+        assert.is_nil(text:find("rebuilt here", 1, true))
+        assert.is_nil(text:find("needed by", 1, true))
+        assert.equal(130, status)
+      end)
+    end
+  end
+
   --- Each row: what is interrupted, and what is printed but for the error,
   --- which ends the program or not.
   for what, row in pairs {

@@ -678,3 +678,40 @@ describe("a copy", function ()
     assert.equal("function", type(getmetatable(value).__gc))
   end)
 end)
+
+describe("a stop inside of '__transfer'", function ()
+  for where, call in pairs { [""] = "spin()",
+                             [" in a coroutine"] =
+                               "coroutine.wrap(spin)()" } do
+    for verb, use in pairs {
+      run = "parallel.run(function () end, value)",
+      collect = "parallel.collect({ value }, function () end)",
+      output = "parallel.task.output(value)",
+    } do
+      it("is what '" .. verb .. "' raises" .. where, function ()
+        local job
+        local handler <const> = parallel.on("spec_spins", function ()
+          job:cancel { grace = 60 }
+        end)
+        job = parallel.spawn([[
+          local function spin ()
+            parallel.task.emit "spec_spins"
+            while true do tostring {} end
+          end
+          local value = setmetatable({}, { __transfer = function ()
+            ]] .. call .. [[
+          end })
+          local ok, problem = pcall(function () ]] .. use .. [[ end)
+          parallel.task.warning(tostring(ok))
+          parallel.task.warning(problem)
+        ]])
+        assert.equal("cancelled", job:wait(60))
+        parallel.off("spec_spins", handler)
+        local said <const> = job.streams.warning
+        assert.equal("false", said[1].message)
+        assert.equal("the job was cancelled",
+                     (said[2].message:gsub("^%(chunk%):%d+: ", "")))
+      end)
+    end
+  end
+end)

@@ -148,10 +148,30 @@ push_position (lua_State *L, bool near)
   lua_pushliteral(L, "");
 }
 
+static int
+nothing (lua_State *L)
+{
+  (void) L;
+  return 0;
+}
+
+/* [-0, +0, v]  Let a hook that waits for the next event raise now.  An
+   interrupt that has ended what the error would tell of is raised like that,
+   and the error is not. */
+static void
+run_hooks (lua_State *L)
+{
+  if (lua_gethook(L) == NULL || !lua_checkstack(L, 1))
+    return;
+  lua_pushcfunction(L, nothing);
+  lua_call(L, 0, 0);
+}
+
 int
 rs_handle_error (lua_State *L, const char *format, ...)
 {
   va_list args;
+  run_hooks(L);
   push_position(L, false);
   va_start(args, format);
   lua_pushvfstring(L, format, args);
@@ -163,6 +183,7 @@ rs_handle_error (lua_State *L, const char *format, ...)
 int
 rs_handle_error_near (lua_State *L, const char *text)
 {
+  run_hooks(L);
   push_position(L, true);
   lua_pushstring(L, text);
   lua_concat(L, 2);

@@ -20,6 +20,7 @@
 #include <lauxlib.h>
 
 #include "base/clock.h"
+#include "base/defer.h"
 #include "base/fork.h"
 #include "base/level.h"
 #include "base/options.h"
@@ -118,9 +119,11 @@ make_record (lua_State *L, run **out, rs_stream stream, const char *name,
   rs_cancel_check(s->cancel, L);
   rs_error err;
   rs_message *message = NULL;
-  if (rs_encode_without(L, n, s->spare.forbidden, &message, &err) != RS_OK)
+  if (rs_encode_without(L, n, s->spare.forbidden, &message, &err) != RS_OK) {
+    rs_defer_flush(L);
     luaL_error(L, "%s: %s", name != NULL ? name : rs_stream_name(stream),
                err.text);
+  }
   rs_stream_record *const record =
     rs_stream_record_new(stream, name, r->index, RS_SOURCE_NONE, message);
   if (record == NULL)
@@ -516,6 +519,7 @@ encode_result (lua_State *L, run *r, int index, int number)
   const int status = rs_encode_value(r->out, L, index, NULL);
   if (status == RS_OK)
     return;
+  rs_defer_flush(L);
   char root[32];
   snprintf(root, sizeof root, "result %d", number);
   if (status == RS_EREFUSED)

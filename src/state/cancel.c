@@ -36,6 +36,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/defer.h"
 #include "base/fork.h"
 #include "base/timer.h"
 
@@ -363,6 +364,7 @@ stop (rs_cancel *c, lua_State *L, rs_token *t)
     lua_rawgeti(L, -1, (lua_Integer) reason);
   else  /* the script has cleared the registry */
     lua_pushstring(L, rs_reason_text(reason));
+  rs_defer_note();
   return lua_error(L);
 }
 

@@ -18,6 +18,7 @@
 #include <lualib.h>
 
 #include "base/alloc.h"
+#include "base/defer.h"
 #include "state/cancel.h"
 #include "state/control.h"
 #include "state/output.h"
@@ -148,6 +149,7 @@ on_hook (lua_State *L, lua_Debug *ar)
   lua_pushliteral(L, "interrupted!");
   lua_concat(L, 2);
   note_raised(L, L == main);
+  rs_defer_note();
   lua_error(L);
 }
 

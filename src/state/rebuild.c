@@ -8,6 +8,7 @@
 
 #include <lauxlib.h>
 
+#include "base/defer.h"
 #include "base/level.h"
 #include "state/cancel.h"
 #include "value/decoder.h"
@@ -16,8 +17,10 @@
 /* Fields of the table that the message handler leaves. */
 enum { TEXT = 1, TRACEBACK, RAISED };
 
-/* The function that the innermost 'rs_rebuild' of this thread calls. */
+/* The function that the innermost 'rs_rebuild' of this thread calls, and
+   'rs_defer_noted' when that began. */
 static _Thread_local lua_CFunction rebuilding;
+static _Thread_local unsigned noted;
 
 /* [-0, +0, -]  True when the error that is handled was raised by a hook, or by
    what the hook has called, while 'rebuilding' ran. */
@@ -39,7 +42,8 @@ is_of_hook (lua_State *L)
 /*
  * The message handler: make a text and a traceback of the error.  An error
  * that a hook has raised, for an interrupt or the end of the job, is kept in
- * RAISED as it is, to be raised again.
+ * RAISED as it is, to be raised again; so is one that a coroutine has passed
+ * on.
  */
 static int
 explain (lua_State *L)
@@ -47,7 +51,7 @@ explain (lua_State *L)
   lua_settop(L, 1);
   rs_level_room(L, LUA_MINSTACK, NULL);
   lua_createtable(L, RAISED, 0);
-  if (is_of_hook(L)) {
+  if (noted != rs_defer_noted() || is_of_hook(L)) {
     lua_pushvalue(L, 1);
     lua_rawseti(L, 2, RAISED);
     return 1;
@@ -105,11 +109,14 @@ rs_rebuild_busy (lua_State *L, lua_CFunction f, void *ud, bool *busy)
   lua_pushcfunction(L, f);
   lua_pushlightuserdata(L, ud);
   const lua_CFunction outer = rebuilding;
+  const unsigned outer_noted = noted;
   rebuilding = f;
+  noted = rs_defer_noted();
   *busy = true;
   const int status = lua_pcall(L, 1, LUA_MULTRET, base + 1);
   *busy = false;
   rebuilding = outer;
+  noted = outer_noted;
   lua_remove(L, base + 1);
   if (status == LUA_OK)
     return lua_gettop(L) - base;

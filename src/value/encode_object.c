@@ -9,6 +9,7 @@
  */
 #include "value/encoder.h"
 
+#include "base/defer.h"
 #include "base/level.h"
 #include "base/stack.h"
 #include "value/mask.h"
@@ -123,10 +124,15 @@ rs_encode_transfer (rs_encoder *e, lua_State *L, int index, int meta,
   e->transferred = true;
   if (e->quiet)  /* '__transfer' may make garbage */
     lua_gc(L, LUA_GCRESTART);
-  const int code = lua_pcall(L, 1, LUA_MULTRET, 0);
+  bool stopped;
+  const int code = rs_defer_pcall(L, 1, LUA_MULTRET, &stopped);
   if (e->quiet)
     lua_gc(L, LUA_GCSTOP);
   e->walk++;  /* strings may have been freed */
+  if (stopped) {  /* raised when the callers, which have memory, are done */
+    rs_defer_put_off(L);
+    return rs_encoder_refuse(e, "interrupted");
+  }
   if (code == LUA_ERRMEM)
     return RS_ENOMEM;
   if (code != LUA_OK)

@@ -705,7 +705,10 @@ push_module (lua_State *L, const char *name, size_t size, const char *user)
       luaL_error(L, "module '%s' is needed by %s, but there is no 'require'"
                     " here", push_shown(L, base + 3), user);
     lua_pushvalue(L, base + 3);
-    const int status = lua_pcall(L, 1, 1, 0);
+    bool stopped;
+    const int status = rs_defer_pcall(L, 1, 1, &stopped);
+    if (stopped)
+      rs_defer_raise(L);
     if (status != LUA_OK) {
       if (status == LUA_ERRRUN && lua_type(L, -1) == LUA_TSTRING) {
         const char *const shown = push_shown(L, base + 3);
@@ -752,7 +755,10 @@ rs_name_try_push (lua_State *L, const rs_name *name, bool load)
   if (loaded || load) {
     lua_pushcfunction(L, push_name);
     lua_pushlightuserdata(L, (void *) (uintptr_t) name);
-    const int status = lua_pcall(L, 1, 1, 0);
+    bool stopped;
+    const int status = rs_defer_pcall(L, 1, 1, &stopped);
+    if (stopped)
+      rs_defer_raise(L);
     if (status == LUA_ERRMEM)
       lua_error(L);
     loaded = status == LUA_OK || is_loaded(L, name);
