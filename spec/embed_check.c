@@ -288,6 +288,11 @@ check_pool_options (void)
     { { .hosts = many }, "hosts has 65538 workers" },
     { { .hosts = two, .max = 3 }, "max (3)" },
     { { .hosts = two, .min = 3 }, "min (3)" },
+    { { .heartbeat = 5 }, "heartbeat (5) is for worker processes" },
+    { { .isolation = RS_ISOLATION_PROCESS, .heartbeat = 0.05 },
+      "heartbeat (0.05)" },
+    { { .command = sh, .heartbeat = NAN }, "heartbeat" },
+    { { .command = sh, .heartbeat = INFINITY }, "heartbeat (inf)" },
     { { .size = 1 }, "size (1)" },
   };
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -311,7 +316,7 @@ check_work_options (lua_State *L)
     { { .timeout = NAN }, "timeout (" },
     { { .deadline = -0.5 }, "deadline (-0.5)" },
     { { .deadline = NAN }, "deadline (" },
-    { { .retry_on = 16 }, "retry_on (16)" },
+    { { .retry_on = 32 }, "retry_on (32)" },
     { { .listen = 1u << 11 }, "listen (0x800)" },
     { { .name = "red\33[31m" }, "control character (\\27) at byte 4" },
     { { .name = "two\nlines" }, "control character (\\10) at byte 4" },

@@ -480,7 +480,7 @@ check_stopping (lua_State *L)
 
   const rs_job_options times[] = {
     { .timeout = -1 }, { .deadline = -1 }, { .priority = 11 },
-    { .retry_on = 16 }
+    { .retry_on = 32 }
   };
   const char *const texts[] = {
     "timeout", "deadline", "priority", "retry_on"

@@ -16,7 +16,7 @@ end
 
 --- With all that 'map' knows.
 local UNKNOWN <const> = "unknown option '%s' to 'map' (known are arguments, "
-  .. "chunk, command, cpath, deadline, functions, hosts, init, "
+  .. "chunk, command, cpath, deadline, functions, heartbeat, hosts, init, "
   .. "initial_state, instructions, isolation, libs, limit, "
   .. "max_bytes, max_failures, max_tasks, memory, "
   .. "modules, name, on_error, params, path, preload, priority, progress, "
@@ -51,11 +51,11 @@ local BAD_OPTIONS <const> = {
   { { retries = 0.5 }, "bad option 'retries' to 'map' (a non-negative integer "
     .. "expected, got 0.5)" },
   { { retry_on = "always" }, "bad option 'retry_on' to 'map' ('error', "
-    .. "'failed', 'instruction_limit', 'memory_limit', 'timed_out' or "
-    .. "'timeout', or an array of them expected, got 'always')" },
-  { { retry_on = { "error", "lost" } }, "bad option 'retry_on' to 'map' (an "
-    .. "array of 'error', 'failed', 'instruction_limit', 'memory_limit', "
-    .. "'timed_out' or 'timeout' expected, got 'lost')" },
+    .. "'failed', 'instruction_limit', 'lost', 'memory_limit', 'timed_out' "
+    .. "or 'timeout', or an array of them expected, got 'always')" },
+  { { retry_on = { "error", "late" } }, "bad option 'retry_on' to 'map' (an "
+    .. "array of 'error', 'failed', 'instruction_limit', 'lost', "
+    .. "'memory_limit', 'timed_out' or 'timeout' expected, got 'late')" },
   { { priority = 11 }, "bad option 'priority' to 'map' (an integer from -10 "
     .. "to 10 expected, got 11)" },
   { { max_failures = 0 }, "bad option 'max_failures' to 'map' (a positive "

@@ -611,6 +611,11 @@ typedef struct rs_pool_options {
                              most */
   const char *const *ssh;    /* the words before the name of a host; default
                              "ssh" */
+  double heartbeat;       /* seconds without a sign of life after which a
+                             worker process is lost, from 0.1 on; 0 means 10;
+                             RS_FOREVER: it is waited for.  What a command has
+                             brought up ends by itself when it has not heard of
+                             this process for 6 times as long */
 } rs_pool_options;
 
 /*
@@ -752,7 +757,14 @@ enum {
   RS_RETRY_MEMORY = 4,       /* it reached a limit */
   RS_RETRY_INSTRUCTIONS = 8,
   RS_RETRY_DEFAULT = 0,      /* the first two */
-  RS_RETRY_ALL = 15
+  RS_RETRY_ALL = 15,         /* all of the above */
+  RS_RETRY_LOST = 16         /* it was lost with its worker, a process: refused
+                                by pools of threads, where it may still be
+                                running.  It runs again when that process is
+                                over for certain: one that a command has
+                                brought up ends 7 times 'heartbeat' after it
+                                was lost, at the latest.  Items of a chunk that
+                                was lost run again one at a time. */
 };
 
 /* Jobs of a higher priority start first; of one, in their order. */

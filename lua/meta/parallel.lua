@@ -80,6 +80,7 @@ function core.expected (name, value) end
 ---@field command? string[]
 ---@field hosts? string[]
 ---@field ssh? string[]
+---@field heartbeat? number     seconds; math.huge: none
 ---@field initial_state? parallel.InitialState
 ---@field queue? {jobs?: integer, bytes?: integer}
 ---@field signal? integer       -1: none

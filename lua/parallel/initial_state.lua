@@ -37,6 +37,8 @@ local math, next, package, type = math, next, package, type
 ---@field reset? "globals"|"none"|"fresh"  what becomes of a job's globals
 ---@field isolation? "thread"|"process"  where the runspaces are; default
 ---       "thread"
+---@field heartbeat? number  seconds without a sign of life after which a
+---       process is lost, from 0.1 on; default 10.  math.huge: never
 ---@field runspace? string  the program of the processes; default, the one that
 ---       runs, or the installed `runspace`; or that on `hosts`
 ---@field command? string[]  the words of a command that starts a worker, in

@@ -12,8 +12,8 @@ local ipairs, next, type = ipairs, next, type
 ---@field deadline? number   seconds from now to the end of the whole call
 ---@field retries? integer   further attempts after a failure; default 0
 ---@field retry_on? string|string[]  reasons to try again: "error", "timeout",
----       "memory_limit", "instruction_limit", "failed" (all but "timeout") or
----       "timed_out"; default {"error", "timeout"}
+---       "memory_limit", "instruction_limit", "failed" (these but "timeout"),
+---       "timed_out", or "lost" with a process; default {"error", "timeout"}
 ---@field priority? integer  from -10 to 10; of the jobs queued in a pool,
 ---       those of the highest priority start first; default 0
 
@@ -30,18 +30,20 @@ local ipairs, next, type = ipairs, next, type
 --- RS_RETRY_ of runspace.h
 local RETRY_ERROR <const>, RETRY_TIMEOUT <const> = 1, 2
 local RETRY_MEMORY <const>, RETRY_INSTRUCTIONS <const> = 4, 8
+local RETRY_LOST <const> = 16
 
 ---@type table<string, integer>
 local RETRY <const> = {
   error = RETRY_ERROR,
   failed = RETRY_ERROR | RETRY_MEMORY | RETRY_INSTRUCTIONS,
   instruction_limit = RETRY_INSTRUCTIONS,
+  lost = RETRY_LOST,
   memory_limit = RETRY_MEMORY,
   timed_out = RETRY_TIMEOUT,
   timeout = RETRY_TIMEOUT,
 }
 
-local WORDS <const> = "'error', 'failed', 'instruction_limit', "
+local WORDS <const> = "'error', 'failed', 'instruction_limit', 'lost', "
                       .. "'memory_limit', 'timed_out' or 'timeout'"
 
 ---@param value any

@@ -112,6 +112,15 @@ local function program (value)
   end
 end
 
+--- Test the seconds after which a silent worker is lost.
+---@param value any
+---@return string?
+local function heartbeat (value)
+  if math.type(value) == nil or value ~= value or value < 0.1 then
+    return "a number of seconds from 0.1 on"
+  end
+end
+
 --- Test an array of words.
 ---@param what string
 ---@return fun(value: any): string?, string?
@@ -137,6 +146,7 @@ local PLACE <const> = {
   command = words "an array of words",
   cpath = check.text,
   functions = by_name,
+  heartbeat = heartbeat,
   hosts = words "an array of names of hosts",
   init = check.code,
   initial_state = initial_state,

@@ -97,6 +97,10 @@ local function check_reach (verb, given)
          and given.isolation ~= "process" then
     refuse("runspace", "it is the program of processes: give isolation = "
                        .. "\"process\", too")
+  elseif given.heartbeat ~= nil and not away
+         and given.isolation ~= "process" then
+    refuse("heartbeat", "it is for processes: give isolation = \"process\", "
+                        .. "too")
   end
 end
 
@@ -126,6 +130,7 @@ local function open (max, given, said, verb)
     command = given.command,
     hosts = given.hosts,
     ssh = given.ssh,
+    heartbeat = given.heartbeat,
     initial_state = initial_state.make(said),
     queue = type(queued) == "table" and limits.add("queue", {}, queued)
             or { jobs = queued },

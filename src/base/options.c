@@ -17,6 +17,8 @@
 #include "base/words.h"
 
 #define IDLE 10.0    /* seconds until an idle worker ends, by default */
+#define HEARTBEAT 10.0      /* seconds until a silent worker is lost, too */
+#define LEAST_HEARTBEAT 0.1
 
 /* -------------------------------------------------------------------- rows */
 
@@ -31,13 +33,14 @@
                          0, 1, "true or false" }
 #define END { NULL, 0, RS_OPTION_FLAG, 0, 0, NULL }
 
-/* Numbers up to RS_RETRY_ALL are good, since each bit has a meaning. */
+/* Numbers below twice RS_RETRY_LOST are good, since each bit has a
+   meaning. */
 #define CALL_LIMITS(in) \
   SECONDS(in, timeout), \
   SECONDS(in, deadline), \
   NUMBER(in, retries, UNSIGNED, 0, UINT_MAX), \
-  { "retry_on", offsetof(in, retry_on), RS_OPTION_UNSIGNED, 1, RS_RETRY_ALL, \
-    "a sum of flags of RS_RETRY_ALL" }, \
+  { "retry_on", offsetof(in, retry_on), RS_OPTION_UNSIGNED, 1, \
+    RS_RETRY_ALL | RS_RETRY_LOST, "a sum of flags of RS_RETRY_" }, \
   NUMBER(in, priority, INT, -RS_PRIORITY_MAX, RS_PRIORITY_MAX), \
   END
 
@@ -394,6 +397,25 @@ check_hosts (rs_pool_options *o, rs_error *err)
        : RS_OK;
 }
 
+/* Check the seconds after which a silent worker is lost. */
+static int
+check_heartbeat (rs_pool_options *o, rs_error *err)
+{
+  const double s = o->heartbeat;
+  if (s != 0 && s != RS_FOREVER && !(s >= LEAST_HEARTBEAT && s < INFINITY))
+    return rs_fail(err, RS_EINVAL, "heartbeat (%g) is no time for it: seconds "
+                                   "from %g on, or RS_FOREVER, are needed", s,
+                   LEAST_HEARTBEAT);
+  if (s != 0 && o->isolation == RS_ISOLATION_THREAD && o->command == NULL
+      && o->hosts == NULL)
+    return rs_fail(err, RS_EINVAL, "heartbeat (%g) is for worker processes: "
+                                   "give RS_ISOLATION_PROCESS, or leave it "
+                                   "out", s);
+  if (s == 0)
+    o->heartbeat = HEARTBEAT;
+  return RS_OK;
+}
+
 /* Check where the workers are. */
 static int
 check_reach (rs_pool_options *o, rs_error *err)
@@ -425,6 +447,8 @@ check_reach (rs_pool_options *o, rs_error *err)
   if (o->ssh != NULL && o->hosts == NULL)
     return rs_fail(err, RS_EINVAL, "ssh is what reaches hosts: give hosts, "
                                    "or leave it out");
+  if (check_heartbeat(o, err) != RS_OK)
+    return RS_EINVAL;
   return o->hosts != NULL ? check_hosts(o, err) : RS_OK;
 }
 

@@ -7,6 +7,7 @@
  */
 #include "face/lpool.h"
 
+#include <math.h>
 #include <string.h>
 
 #include <lauxlib.h>
@@ -400,6 +401,10 @@ rs_lua_pool (lua_State *L)
     rs_read_options(L, lua_gettop(L), rs_queue_limits, &o);
   lua_getfield(L, 1, "idle");
   o.idle = luaL_optnumber(L, -1, 0);
+  lua_getfield(L, 1, "heartbeat");
+  o.heartbeat = luaL_optnumber(L, -1, 0);
+  if (isinf(o.heartbeat))
+    o.heartbeat = RS_FOREVER;
   lua_getfield(L, 1, "signal");
   o.signal = (int) luaL_optinteger(L, -1, 0);
   if (!may_take_signal(L, o.signal))

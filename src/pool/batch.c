@@ -97,7 +97,12 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
               const rs_batch_options *options, rs_batch **out, rs_error *err)
 {
   rs_message *function;
-  int status = rs_code_encode(L, nargs, queue->forbidden, &function, err);
+  int status = rs_job_check_retries(queue, options->retry_on, err);
+  if (status != RS_OK) {
+    lua_settop(L, -nargs - 2);
+    return status;
+  }
+  status = rs_code_encode(L, nargs, queue->forbidden, &function, err);
   if (status != RS_OK)
     return status;
   if (rs_fork_is_foreign(queue->born)) {  /* has a '__transfer' forked? */

@@ -469,7 +469,7 @@ take_next (rs_batch *batch, lua_State *L, rs_record *rec)
   rec->host = more != NULL ? more->host : NULL;
   rec->queued = rec->duration = 0;
   rec->n = 0;
-  rec->attempts = state == RS_JOB_LOST;
+  rec->attempts = state == RS_JOB_LOST ? job->call.chunk->losses + 1 : 0;
   if (ran)
     read_record(batch, L, rec);
   else if (batch->unreadable != NULL) {

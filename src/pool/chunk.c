@@ -108,6 +108,7 @@ go_on (rs_batch *batch, rs_job *job, rs_place rest, unsigned attempt)
     chunk->step = old->step;
     chunk->from = rest;
     chunk->from.item = 0;
+    chunk->losses = old->losses;
     status = rs_chunk_push(batch, next, NULL);
   }
   if (status == RS_OK)
@@ -155,9 +156,32 @@ tally_run (rs_batch *batch, rs_job *job)
   return t;
 }
 
+/* The place behind the first item of a chunk; 'item' is 0 where it is not
+   found. */
+static rs_place
+behind_first (const rs_job *job)
+{
+  const rs_chunk *const chunk = job->call.chunk;
+  const rs_message *const items = job->call.arguments;
+  rs_place p = { .item = 1 };
+  if (items == NULL)  /* a range? */
+    return p;
+  rs_decoder d = { .data = items->data, .size = items->size,
+                   .flags = items->data[RS_WIRE_AT_FLAGS],
+                   .at = RS_WIRE_HEADER };
+  if (chunk->from.in.at != 0)
+    rs_decoder_seek(&d, &chunk->from.in);
+  for (unsigned i = 0; i < chunk->arity; i++)
+    if (!rs_decoder_skip(&d))
+      return (rs_place) { .item = 0 };
+  p.in = rs_decoder_tell(&d);
+  return p;
+}
+
 /* Count a lost chunk: its items up to the one that ran are lost, and the rest
    are queued again.  Where the chunk does not tell which one ran, all its
-   items are lost. */
+   items are lost, but for one that was lost before: then the first one has run
+   alone. */
 static tally
 tally_lost (rs_batch *batch, rs_job *job)
 {
@@ -166,14 +190,16 @@ tally_lost (rs_batch *batch, rs_job *job)
   size_t begun[5];
   for (int i = 0; i < 5; i++)
     begun[i] = atomic_load_explicit(&chunk->begun[i], memory_order_relaxed);
-  const rs_place rest = {
+  rs_place rest = {
     .item = begun[0],
     .in = { .at = begun[1], .next_id = (unsigned) begun[2],
             .run = (unsigned) begun[3], .left = begun[4] },
   };
+  if (chunk->losses > 0)
+    rest = behind_first(job);
   rs_batch_count_failure(batch);
   if (rest.item > 0 && rest.item < chunk->count && !rs_batch_stopped(batch))
-    go_on(batch, job, rest, 1);
+    go_on(batch, job, rest, chunk->losses + 1);
   batch->queue->ended(batch->queue, RS_JOB_LOST, p->items);
   return (tally) { .started = p->items, .failed = p->items };
 }

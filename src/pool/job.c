@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/options.h"
+#include "base/status.h"
 #include "pool/face.h"
 
 const char *
@@ -101,6 +102,17 @@ set_user (rs_job *job, void *user)
   if (more != NULL)
     more->user = user;
   return more != NULL;
+}
+
+int
+rs_job_check_retries (const rs_queue *queue, unsigned retry_on, rs_error *err)
+{
+  if ((retry_on & RS_RETRY_LOST) == 0 || queue->reruns)
+    return RS_OK;
+  return rs_fail(err, RS_EINVAL, "retry_on has 'lost', and a job that is lost "
+                                 "in a thread may still be running: give the "
+                                 "pool isolation = \"process\", or leave it "
+                                 "out");
 }
 
 rs_job *

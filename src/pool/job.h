@@ -160,6 +160,11 @@ typedef struct rs_job_part {
    nobody takes what its jobs emit. */
 enum { RS_JOB_DEAF = 0x80 };
 
+/* Check that what a pool loses can be run again, where 'retry_on' (RS_RETRY_)
+   asks for that.  RS_OK or RS_EINVAL. */
+int rs_job_check_retries (const rs_queue *queue, unsigned retry_on,
+                          rs_error *err);
+
 /*
  * New job for a call of 'function'; 'options' may be NULL.  The caller sets
  * the arguments and the deadline before it queues the job.  'part' describes

@@ -236,6 +236,7 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o, void *shared)
     .pool = pool,
     .fresh = o->reset == RS_RESET_FRESH,
     .forbidden = kind->forbidden,
+    .reruns = kind->reruns,
     .born = rs_fork_now(),
     .push = queue_push,
     .claim = queue_claim,

@@ -30,6 +30,8 @@ typedef struct rs_runner_kind {
                           that is */
   bool local;          /* if one runner opens, the others do, since nothing
                           outside of this process has a say */
+  bool reruns;         /* RS_RETRY_LOST is obeyed: a call that is lost is over,
+                          or 'open' waits until it is, before it runs again */
   bool partial;        /* a pool is open when one runner is; other runners that
                           cannot be opened are told, and tried again later */
 
@@ -52,7 +54,8 @@ typedef struct rs_runner_kind {
                rs_error *err);
 
   /* Run the call, and fill in what it leaves, as 'rs_call_run' does, in the
-     place of what an earlier attempt has left. */
+     place of what an earlier attempt has left.  RS_JOB_QUEUED of a runner that
+     is spent: the call is to be run again by the next one. */
   void (*run) (rs_runner *runner, rs_call *call, const rs_call_sink *sink);
 
   /* True when the next call needs another runner. */

@@ -101,6 +101,8 @@ rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
   if (options->events != NULL && rs_events_foreign(options->events))
     return rs_fork_fail(err, "rs_events");
   int status = rs_job_check_nesting(L, err);
+  if (status == RS_OK)
+    status = rs_job_check_retries(&pool->queue, options->retry_on, err);
   if (status != RS_OK)
     return status;
   status = make_job(pool, o, L, function, first, nargs, options, &job, err);

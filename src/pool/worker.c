@@ -174,7 +174,7 @@ claim_seeding_locked (rs_pool *pool, rs_cancel *out[CLAIMS])
 static bool
 opens_long (const rs_pool *pool)
 {
-  return pool->kind->partial
+  return !pool->kind->local
       || rs_initial_state_runs_scripts(pool->options.initial_state);
 }
 
@@ -468,6 +468,7 @@ worker_renew (rs_worker *w)
   rs_seat_renew(&w->seat);
   w->runner = NULL;
   w->served = NULL;
+  w->past = (rs_runner_past) { .opened = false };
   w->cancel = NULL;
   atomic_store_explicit(&w->wish.reason, RS_REASON_NONE, memory_order_relaxed);
   atomic_store_explicit(&w->bytes, 0, memory_order_relaxed);
@@ -695,6 +696,7 @@ open_runner (rs_worker *w, rs_job *job, rs_error *err)
     .wish = job != NULL ? &job->call.wish : &w->wish,
     .owner = job != NULL ? (void *) &job->call : RS_SEEDING,
     .shared = pool->shared,
+    .past = &w->past,
   };
   rs_runner *r = NULL;
   const int status = pool->kind->open(&options, &r, err);

@@ -42,6 +42,7 @@ typedef struct rs_worker {
   rs_runner *runner; /* NULL while it is renewed; only for the worker's thread,
                         as the next one */
   rs_events *served; /* events of the last job, a reference; or NULL */
+  rs_runner_past past;  /* of the runners; for the worker's thread */
   pthread_t thread;  /* set when the thread begins */
   rs_cancel *cancel; /* of the thread, or NULL; lent; set when the thread
                         begins, and there until it leaves */

@@ -155,6 +155,7 @@ rs_open_write (rs_buf *b, const rs_pool_options *o, unsigned worker)
   rs_add_number(b, o->instructions, 8);
   rs_add_number(b, o->max_tasks, 8);
   rs_add_number(b, o->max_bytes, 8);
+  rs_add_double(b, o->heartbeat);
   rs_add_number(b, is->libs, 4);
   rs_add_number(b, (is->warnings ? 1 : 0) | (is->inherited ? 2 : 0)
                    | (is->contained ? 4 : 0), 1);
@@ -262,11 +263,14 @@ rs_open_read (rs_cut *c, rs_pool_options *o, unsigned *worker)
   o->instructions = rs_cut_number(c, 8);
   o->max_tasks = rs_cut_number(c, 8);
   o->max_bytes = (size_t) rs_cut_number(c, 8);
+  o->heartbeat = rs_cut_double(c);
   rs_initial_state *const is = rs_initial_state_new();
   if (is == NULL)
     return RS_ENOMEM;
   rs_initial_state_clear(is);
-  if (c->bad || !cut_initial_state(c, is)) {
+  const bool timed = (o->heartbeat >= 0 && o->heartbeat <= FLT_MAX)
+                  || o->heartbeat == RS_FOREVER;
+  if (c->bad || !timed || !cut_initial_state(c, is)) {
     rs_initial_state_unref(is);
     return RS_EINVAL;
   }
@@ -332,7 +336,9 @@ rs_call_write (rs_buf *b, const rs_call *call, uint64_t function,
   rs_add_text(b, name);
   if (k == NULL)
     return;
-  rs_add_number(b, k->count, 8);
+  /* An item that ends its process shall not take others with it again. */
+  rs_add_number(b, k->losses == 0 ? k->count : 1, 8);
+  rs_add_number(b, k->losses, 4);
   rs_add_number(b, k->arity, 4);
   rs_add_number(b, (uint64_t) k->index, 8);
   rs_add_number(b, (uint64_t) k->first, 8);
@@ -367,6 +373,7 @@ rs_call_read (rs_cut *c, rs_call *call, rs_chunk *k, rs_call_more *more)
     return c->bad || c->size != 0 ? RS_EINVAL : RS_OK;
   call->chunk = k;
   k->count = (size_t) rs_cut_number(c, 8);
+  k->losses = (unsigned) rs_cut_number(c, 4);
   k->arity = (unsigned) rs_cut_number(c, 4);
   k->index = (lua_Integer) rs_cut_number(c, 8);
   k->first = (lua_Integer) rs_cut_number(c, 8);

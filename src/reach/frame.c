@@ -68,6 +68,8 @@ static const struct {
   [RS_FRAME_OUTPUT] = { "OUTPUT", .to_host = true, .is_long = true,
                         .least = 1 },
   [RS_FRAME_LOST] = { "LOST", .to_host = true, .least = 8, .most = 4096 },
+  [RS_FRAME_PING] = { "PING", .to_worker = true },
+  [RS_FRAME_PONG] = { "PONG", .to_host = true },
 };
 
 const char *

@@ -22,6 +22,9 @@
  *     host: FORGET*                             worker: OUTPUT, at any time
  *     host: CLOSE
  *
+ * From HELLO on the host asks with PING for a sign of life, and the worker
+ * gives it with PONG: it has read PING, or has read for long without it.
+ *
  * The reader trusts nothing.  Memory is taken for bytes that have come, never
  * for a length that was announced, and what is out of order or too long closes
  * the link, with a text that says what was wrong.
@@ -69,6 +72,8 @@ typedef enum rs_frame_type {
   RS_FRAME_RESULT,
   RS_FRAME_OUTPUT,          /* bytes for the terminal; number: 1 or 2 */
   RS_FRAME_LOST,            /* the call does not come back; the worker ends */
+  RS_FRAME_PING,            /* to the worker */
+  RS_FRAME_PONG,            /* to the host */
   RS_FRAME_TYPES
 } rs_frame_type;
 

@@ -24,15 +24,17 @@
  *
  * A process that has died between two calls is found before the next call is
  * sent, or while that is sent: the call has not begun, so another process is
- * started for it.
+ * started for it.  CALL is what is sent last: whoever has not got all of it
+ * has not begun.
+ *
+ * A call that is lost may run again (RS_RETRY_LOST) when it is over for
+ * certain.  A child is over when it was reaped.  What a command has brought up
+ * may be out of reach: it ends FAR heartbeats after the last sign of this
+ * host, at the latest, and that is waited for.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE  /* POLLRDHUP */
-#endif
 #include "reach/link.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +48,10 @@
 #define LATE 0.5         /* seconds after its time by which a call that the far
                             side did not stop is stopped from here */
 #define FINISH 1.5       /* seconds that a state has to close */
+#define PATIENCE 10.0    /* seconds in which a call finds a process that does
+                            not die before it has got it */
+#define FAR (RS_HEARTBEATS_FAR + 1)  /* heartbeats after which what a command
+                            has brought up has ended for certain */
 
 static rs_link *
 own (const rs_runner *runner)
@@ -54,16 +60,6 @@ own (const rs_runner *runner)
 }
 
 /* ----------------------------------------------------------------- sending */
-
-static bool
-has_died (const rs_link *k)
-{
-  struct pollfd fds[] = {
-    { .fd = k->process.in, .events = POLLRDHUP },
-    { .fd = k->process.end, .events = POLLIN },
-  };
-  return poll(fds, 2, 0) > 0;
-}
 
 /* True when the function will be sent again, as far as is known: it is worth
    keeping. */
@@ -120,10 +116,10 @@ send_call (rs_link *k, const rs_call *call, const char *name)
   if (status == RS_OK)
     status = k->payload.failed ? RS_ENOMEM
            : rs_frames_put(&k->frames, RS_FRAME_CALL, k->calls, &part, 1);
-  if (status == RS_OK && !comes_again(call))
-    status = rs_frames_put(&k->frames, RS_FRAME_FORGET, number, NULL, 0);
   if (status == RS_OK)
     status = rs_frames_flush(&k->frames);
+  if (status == RS_OK && !comes_again(call))  /* goes with the next frame */
+    status = rs_frames_put(&k->frames, RS_FRAME_FORGET, number, NULL, 0);
   k->sending = false;
   return status;
 }
@@ -139,12 +135,14 @@ hand_over (rs_link *k, const rs_errand *e, rs_stream_record *record)
     rs_stream_record_unref(record);
     return;
   }
+  rs_pulse_give(&k->pulse, RS_PULSE_LENT);
   rs_cancel_wakes(k->base.cancel);
   if (record->info.stream == RS_STREAM_EVENT)
     e->sink->emit(e->call, record);
   else
     e->sink->record(e->call, record);
   rs_cancel_sleeps(k->base.cancel, &k->sleeper);
+  rs_pulse_take(&k->pulse);
 }
 
 /* Take one frame of a call that runs.  RS_OK; RS_EDONE: it was the result;
@@ -171,7 +169,7 @@ take_frame (rs_link *k, rs_errand *e, const rs_frame *frame, char **text)
       rs_message_unref(values);
       return rs_frames_refuse(&k->frames, "VALUES for nothing");
     case RS_FRAME_OUTPUT:
-      rs_link_print(frame);
+      rs_link_print(k, frame);
       return RS_OK;
     case RS_FRAME_RECORD:
       k->values = NULL;
@@ -237,16 +235,27 @@ count_failures (const rs_call *call)
     rs_chunk_fail(k);
 }
 
+/* The process has died, which was not asked of it.  As 'rs_link_end'. */
+static void
+bury (rs_link *k, double timeout, char *text, size_t size)
+{
+  if (!k->done)
+    k->options.past->deaths++;
+  rs_link_end(k, timeout, text, size);
+}
+
 /* Send the call, if need be to another process, since the last one has died
-   without it.  RS_OK or a failure; the text in 'err' says why. */
+   without it.  RS_OK or a failure; the text in 'err' says why.  RS_ECLOSED:
+   the process was killed, since the call was to end. */
 static int
 deliver (rs_link *k, rs_errand *e, rs_error *err)
 {
-  int status = RS_ECLOSED;
+  int status;
   char text[400];
-  for (int i = 0; i < 2 && status == RS_ECLOSED && !k->killed; i++) {
-    if (k->open && has_died(k))
-      rs_link_end(k, RS_LINK_DIE, text, sizeof text);
+  double patience = 0;
+  do {
+    if (k->open && rs_link_has_died(k))
+      bury(k, RS_LINK_DIE, text, sizeof text);
     if (!k->open) {
       rs_call *const call = e->call;
       e->call = NULL;
@@ -258,22 +267,46 @@ deliver (rs_link *k, rs_errand *e, rs_error *err)
     k->errand = e;
     status = send_call(k, e->call, e->sink->name(e->call));
     k->errand = NULL;
-    if (status == RS_ECLOSED && !k->killed)
-      rs_link_end(k, RS_LINK_DIE, text, sizeof text);
-    else if (status != RS_OK)
-      rs_link_end(k, 0, text, sizeof text);
-  }
+    const bool killed = k->killed;
+    if (status != RS_OK)
+      bury(k, status == RS_ECLOSED && !killed ? RS_LINK_DIE : 0, text,
+           sizeof text);
+    if (killed)
+      return rs_fail(err, RS_ECLOSED, "%s", text);
+    if (patience == 0 && status != RS_OK)
+      patience = rs_now() + PATIENCE;
+  } while (status == RS_ECLOSED && rs_now() < patience);
   if (status == RS_ENOMEM)
     return rs_fail_plain(err, RS_ENOMEM);
-  return status == RS_OK ? RS_OK : rs_fail(err, status, "%s", text);
+  return status == RS_OK ? RS_OK : rs_fail(err, RS_EFAILED, "%s", text);
 }
 
-/* The call has ended without a result. */
-static void
-lose (const rs_errand *e, const char *text)
+/* True when a call that is lost shall run again, and will be over. */
+static bool
+runs_again (const rs_link *k, const rs_call *call)
 {
-  e->call->state = RS_JOB_LOST;
-  e->sink->failed(e->call, text);
+  return (call->retry_on & RS_RETRY_LOST) != 0
+      && call->attempt <= call->retries
+      && rs_wish_reason(&call->wish) == RS_REASON_NONE
+      && (k->hosts == NULL || k->options.options->heartbeat != RS_FOREVER);
+}
+
+/* The call has ended without a result.  It runs again if it shall. */
+static void
+lose (rs_link *k, const rs_errand *e, const char *text)
+{
+  rs_call *const call = e->call;
+  if (!runs_again(k, call)) {
+    call->state = RS_JOB_LOST;
+    e->sink->failed(call, text);
+    return;
+  }
+  call->state = RS_JOB_QUEUED;
+  if (call->chunk != NULL)
+    call->chunk->losses++;
+  call->attempt++;
+  k->options.past->over = k->hosts == NULL ? 0
+    : rs_now() + FAR * k->options.options->heartbeat;
 }
 
 static void
@@ -289,7 +322,7 @@ run_call (rs_link *k, rs_errand *e)
     e->sink->failed(e->call, err.text);
   }
   else if (status != RS_OK)
-    lose(e, err.text);
+    lose(k, e, err.text);
   k->spent = status != RS_OK;
   if (status != RS_OK)
     return;
@@ -299,19 +332,21 @@ run_call (rs_link *k, rs_errand *e)
   if (k->errors.fd >= 0)
     rs_errors_read(&k->errors);
   if (status == RS_EDONE) {
+    k->done = true;
+    k->options.past->deaths = 0;
     if (e->call->chunk != NULL && e->call->state != RS_JOB_FAILED)
       count_failures(e->call);
     return;
   }
-  rs_link_end(k, status == RS_ECLOSED ? RS_LINK_DIE : 0, how, sizeof how);
+  bury(k, status == RS_ECLOSED ? RS_LINK_DIE : 0, how, sizeof how);
   k->spent = true;
   if (status == RS_ENOMEM)
-    lose(e, rs_status_message(RS_ENOMEM));
+    lose(k, e, rs_status_message(RS_ENOMEM));
   else if (status == RS_ESTOPPED)
-    lose(e, place != NULL ? place : "it did not come back, and its process "
-                                    "was ended");
+    lose(k, e, place != NULL ? place : "it did not come back, and its process "
+                                       "was ended");
   else
-    lose(e, how);
+    lose(k, e, how);
   free(place);
 }
 
@@ -324,6 +359,7 @@ run (rs_runner *runner, rs_call *call, const rs_call_sink *sink)
   rs_errand e = {
     .token = &token, .call = call, .sink = sink, .kill_at = RS_NEVER
   };
+  rs_pulse_take(&k->pulse);
   rs_message_unref(call->result);  /* of an earlier attempt */
   call->result = NULL;
   call->state = RS_JOB_FAILED;
@@ -335,7 +371,8 @@ run (rs_runner *runner, rs_call *call, const rs_call_sink *sink)
   rs_cancel_wakes(cancel);
   rs_token_end(cancel, &token, NULL);
   const rs_reason reason = rs_token_leave(cancel, &token, NULL);
-  if (call->chunk == NULL || call->state == RS_JOB_LOST)
+  if (call->chunk == NULL || call->state == RS_JOB_LOST
+      || call->state == RS_JOB_QUEUED)
     return;
   if (reason != RS_REASON_NONE) {
     call->reason = reason;
@@ -370,10 +407,11 @@ trim (rs_runner *runner, bool chunk)
   }
 }
 
+/* The heart has the link until the next call. */
 static void
 rest (rs_runner *runner)
 {
-  rs_errors_read(&own(runner)->errors);
+  rs_pulse_give(&own(runner)->pulse, RS_PULSE_RESTING);
 }
 
 static size_t
@@ -390,13 +428,14 @@ say_goodbye (rs_link *k)
 {
   rs_frame frame;
   const double deadline = rs_now() + FINISH;
+  rs_pulse_take(&k->pulse);
   int status = rs_frames_put(&k->frames, RS_FRAME_CLOSE, 0, NULL, 0);
   if (status == RS_OK)
     status = rs_frames_flush(&k->frames);
   while (status == RS_OK
          && (status = rs_link_next(k, &frame, deadline)) == RS_OK) {
     if (frame.type == RS_FRAME_OUTPUT)
-      rs_link_print(&frame);
+      rs_link_print(k, &frame);
     rs_message_unref(frame.message);
   }
 }
@@ -483,7 +522,8 @@ dismiss (void *shared)
 
 /* What both kinds have. */
 #define LINK \
-  .forbidden = RS_MESSAGE_LOCAL, .open = open_link, .run = run, \
+  .forbidden = RS_MESSAGE_LOCAL, .reruns = true, .open = open_link, \
+  .run = run, \
   .spent = spent, .trim = trim, .rest = rest, .bytes = bytes, \
   .close = close_link
 

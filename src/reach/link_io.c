@@ -5,6 +5,9 @@
  * The thread waits at three descriptors: the socket, the process (pidfd), and
  * the waker.  What stops a call crosses meanwhile: link.c tells how.
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* POLLRDHUP */
+#endif
 #include "reach/link_io.h"
 
 #include <errno.h>
@@ -43,6 +46,20 @@ has_flags (const rs_errand *e)
 {
   return e->call != NULL && e->call->chunk != NULL && !e->stopped
       && (e->call->chunk->stop != NULL || e->call->chunk->failed != NULL);
+}
+
+/* Send PING, unless the link takes no more now: then the far side has other
+   bytes to read. */
+static void
+send_ping (rs_link *k)
+{
+  struct pollfd out = { .fd = k->process.out, .events = POLLOUT };
+  if (k->sending || poll(&out, 1, 0) != 1 || (out.revents & POLLOUT) == 0)
+    return;
+  k->sending = true;
+  rs_frames_put(&k->frames, RS_FRAME_PING, 0, NULL, 0);
+  rs_frames_flush(&k->frames);
+  k->sending = false;
 }
 
 /* Send CANCEL: the reason, and the grace that is left. */
@@ -129,7 +146,12 @@ rs_link_wait_to_write (void *ud, int fd, short events)
   (void) fd;
   if (k->errand != NULL && !rs_link_attend(k, k->errand))
     return false;
+  k->silent = rs_pulse_is_silent(&k->pulse);
+  if (k->silent)
+    return false;
   const short there = rs_link_await(k, events, RS_NEVER);
+  if (there & POLLOUT)  /* somebody has read */
+    rs_pulse_note(&k->pulse);
   return (there & (POLLHUP | POLLERR)) == 0 && !k->killed;
 }
 
@@ -141,13 +163,16 @@ has_come (const void *ud)
               MSG_PEEK | MSG_DONTWAIT) >= 0;
 }
 
-int
-rs_link_next (rs_link *k, rs_frame *frame, double deadline)
+/* As 'rs_link_next', PONG too. */
+static int
+next_of_all (rs_link *k, rs_frame *frame, double deadline)
 {
   int status;
   while ((status = rs_frames_take(&k->frames, frame)) == RS_EBUSY) {
     if (k->errand != NULL && !rs_link_attend(k, k->errand))
       return RS_ESTOPPED;
+    if (rs_pulse_is_due(&k->pulse))
+      send_ping(k);
     if (k->killed && k->process.gentle)
       return RS_ECLOSED;
     status = rs_frames_fill(&k->frames);
@@ -159,24 +184,114 @@ rs_link_next (rs_link *k, rs_frame *frame, double deadline)
     if (status == RS_EBUSY) {
       if (rs_now() >= deadline)
         return RS_ETIMEOUT;
+      k->silent = rs_pulse_is_silent(&k->pulse);
+      if (k->silent)
+        return RS_ECLOSED;
       if (rs_link_await(k, POLLIN, deadline) == POLLHUP
           && rs_frames_fill(&k->frames) == RS_EBUSY)
         return RS_ECLOSED;
     }
     else if (status != RS_OK)
       return status;
+    else
+      rs_pulse_note(&k->pulse);
   }
+  return status;
+}
+
+int
+rs_link_next (rs_link *k, rs_frame *frame, double deadline)
+{
+  int status;
+  while ((status = next_of_all(k, frame, deadline)) == RS_OK
+         && frame->type == RS_FRAME_PONG)
+    ;
   return status;
 }
 
 /* The reader of standard output may be gone: then the process is told as one
    that writes there itself. */
-void
-rs_link_print (const rs_frame *frame)
+static void
+print (const rs_frame *frame)
 {
   if (rs_console_write(frame->number == 2 ? 2 : 1, (const char *) frame->data,
                        frame->size) == EPIPE)
     kill(getpid(), SIGPIPE);
+}
+
+void
+rs_link_print (rs_link *k, const rs_frame *frame)
+{
+  rs_pulse_give(&k->pulse, RS_PULSE_LENT);
+  print(frame);
+  rs_pulse_take(&k->pulse);
+}
+
+/* --------------------------------------------------- what the heart does */
+
+/* True when what is written to standard output and standard error is taken:
+   one that is not read may not hold up the heart. */
+static bool
+can_print (void)
+{
+  struct pollfd fds[] = {
+    { .fd = STDOUT_FILENO, .events = POLLOUT },
+    { .fd = STDERR_FILENO, .events = POLLOUT }
+  };
+  return poll(fds, 2, 0) == 2;
+}
+
+/* Take what a far side says at rest.  RS_EBUSY: that was all; or RS_ECLOSED,
+   RS_ENOMEM: nothing more comes. */
+static int
+read_at_rest (rs_link *k)
+{
+  rs_frame frame;
+  int status;
+  do {
+    while ((status = rs_frames_take(&k->frames, &frame)) == RS_OK) {
+      rs_message_unref(frame.message);
+      if (frame.type == RS_FRAME_OUTPUT)
+        print(&frame);
+      else if (frame.type != RS_FRAME_PONG)
+        rs_frames_refuse(&k->frames, "%s while no call runs",
+                         rs_frame_name(frame.type));
+    }
+    if (status == RS_EBUSY && (status = rs_frames_fill(&k->frames)) == RS_OK)
+      rs_pulse_note(&k->pulse);
+  } while (status == RS_OK);
+  return status;
+}
+
+/* rs_pulse.wake */
+static void
+wake_link (rs_pulse *p)
+{
+  RS_LIST_ENTRY(p, rs_link, pulse)->sleeper.wake(
+    RS_LIST_ENTRY(p, rs_link, pulse)->sleeper.object);
+}
+
+/* rs_pulse.serve */
+static bool
+serve_link (rs_pulse *p, bool beats, bool reads)
+{
+  rs_link *const k = RS_LIST_ENTRY(p, rs_link, pulse);
+  if (beats)
+    send_ping(k);
+  if (!reads || !can_print())
+    return false;
+  rs_errors_read(&k->errors);
+  return read_at_rest(k) == RS_EBUSY;
+}
+
+int
+rs_link_watch (rs_link *k, rs_error *err)
+{
+  k->pulse.wake = wake_link;
+  k->pulse.serve = serve_link;
+  k->pulse.fds[0] = &k->process.in;
+  k->pulse.fds[1] = &k->errors.fd;
+  return rs_pulse_start(&k->pulse, k->options.options->heartbeat, err);
 }
 
 /* ----------------------------------------------------------------- the end */
@@ -188,12 +303,25 @@ drop_values (rs_link *k)
   k->values = NULL;
 }
 
+bool
+rs_link_has_died (rs_link *k)
+{
+  struct pollfd fds[] = {
+    { .fd = k->process.in, .events = POLLRDHUP },
+    { .fd = k->process.end, .events = POLLIN },
+  };
+  k->silent = rs_pulse_is_silent(&k->pulse);
+  return k->silent || k->frames.broken || poll(fds, 2, 0) > 0;
+}
+
 int
 rs_link_end (rs_link *k, double timeout, char *text, size_t size)
 {
   char how[120];
   const char *const colon = k->name[0] != '\0' ? ": " : "";
-  if (k->frames.error[0] != '\0' || (k->killed && k->process.gentle))
+  rs_pulse_stop(&k->pulse);
+  if (k->frames.error[0] != '\0' || k->silent
+      || (k->killed && k->process.gentle))
     timeout = 0;
   rs_process_hang_up(&k->process);
   if (k->hosts != NULL) {
@@ -205,6 +333,9 @@ rs_link_end (rs_link *k, double timeout, char *text, size_t size)
   if (k->frames.error[0] != '\0')
     snprintf(text, size, "%s%sthe worker process sent what it may not: %.200s",
              k->name, colon, k->frames.error);
+  else if (k->silent && !k->killed)
+    snprintf(text, size, "%s%sno heartbeat for %g s", k->name, colon,
+             k->options.options->heartbeat);
   else if (!k->killed && status == RS_LINK_NO_SSH && k->host != NULL
            && k->host->ssh)
     snprintf(text, size, "%s: connection closed", k->name);
@@ -222,6 +353,6 @@ rs_link_end (rs_link *k, double timeout, char *text, size_t size)
     rs_message_unref(k->kept[i].function);
     k->kept[i].function = NULL;
   }
-  k->open = k->killed = k->sending = false;
+  k->open = k->killed = k->sending = k->silent = false;
   return status;
 }

@@ -4,7 +4,8 @@
  * ends.
  *
  * Only the thread of the worker calls these functions; other threads only wake
- * it.
+ * it.  While no call runs, or that thread waits for others than the far side,
+ * the heart (heart.h) has the link.
  */
 #ifndef RS_LINK_IO_H
 #define RS_LINK_IO_H
@@ -12,6 +13,7 @@
 #include "pool/runner.h"
 #include "reach/command.h"
 #include "reach/frame.h"
+#include "reach/heart.h"
 #include "reach/hosts.h"
 #include "reach/process.h"
 #include "reach/waker.h"
@@ -49,6 +51,9 @@ typedef struct rs_link {
   bool sending;            /* a frame may be cut in two: no other one may be
                               written */
   bool killed;             /* by us, since it did not stop */
+  bool silent;             /* no sign of life has come for too long */
+  bool done;               /* the process has run a call to its end */
+  rs_pulse pulse;          /* from HELLO to the end of the process */
   size_t bytes;            /* memory of the state, as it was told last */
   uint64_t calls;          /* number of the last call */
   uint64_t functions;      /* number of the last function */
@@ -82,8 +87,15 @@ bool rs_link_wait_to_write (void *ud, int fd, short events);
    wrong. */
 int rs_link_next (rs_link *k, rs_frame *frame, double deadline);
 
-/* Write what the far side printed (OUTPUT). */
-void rs_link_print (const rs_frame *frame);
+/* Write what the far side printed (OUTPUT), which may take its time. */
+void rs_link_print (rs_link *k, const rs_frame *frame);
+
+/* The far side has said HELLO: keep watch over it.  RS_OK or RS_EFAILED. */
+int rs_link_watch (rs_link *k, rs_error *err);
+
+/* True when the process has died, or is not to be spoken to any more, though
+   no call runs. */
+bool rs_link_has_died (rs_link *k);
 
 /* The process is over, or has to be: it has 'timeout' seconds.  Writes into
    'text' how it ended; what it sent before, and was wrong, comes first.

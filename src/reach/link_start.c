@@ -18,6 +18,10 @@
                             come back */
 #define AGAIN 0.4        /* seconds until a server of ssh is tried again that
                             refused one more connection; more each time */
+#define PAUSE 0.05       /* seconds until a process is started in the place of
+                            the second one in a row that has died at once;
+                            doubled each time */
+#define LONGEST 2.0      /* of such pauses */
 
 enum { TRIES = 8 };      /* at a server of ssh that refuses one more */
 
@@ -26,8 +30,11 @@ enum { TRIES = 8 };      /* at a server of ssh that refuses one more */
 static int
 send_open (rs_link *k)
 {
+  rs_pool_options o = *k->options.options;
+  if (k->hosts == NULL)  /* the end of its socket tells a child enough */
+    o.heartbeat = RS_FOREVER;
   rs_buf_clear(&k->payload);
-  rs_open_write(&k->payload, k->options.options, k->options.worker);
+  rs_open_write(&k->payload, &o, k->options.worker);
   if (k->payload.failed)
     return RS_ENOMEM;
   const struct iovec part = { k->payload.data, k->payload.size };
@@ -70,7 +77,7 @@ greet (rs_link *k, rs_error *err)
     if (frame.type == RS_FRAME_VALUES)
       rs_message_unref(frame.message);
     if (frame.type == RS_FRAME_HELLO && !hello) {
-      if (rs_hello_check(&c, err) != RS_OK)
+      if (rs_hello_check(&c, err) != RS_OK || rs_link_watch(k, err) != RS_OK)
         return RS_EFAILED;
       hello = true;
       rs_errors_show(&k->errors);
@@ -78,7 +85,7 @@ greet (rs_link *k, rs_error *err)
         return RS_ENOMEM;
     }
     else if (frame.type == RS_FRAME_OUTPUT && hello)
-      rs_link_print(&frame);
+      rs_link_print(k, &frame);
     else if (frame.type == RS_FRAME_FAILED && hello)
       return read_failed(&frame, err);
     else if (frame.type == RS_FRAME_READY && hello) {
@@ -156,7 +163,7 @@ start_one (rs_link *k, rs_errand *e, rs_error *err)
   k->frames.forbidden = RS_MESSAGE_LIVE;
   k->frames.wait = rs_link_wait_to_write;
   k->frames.ud = k;
-  k->spent = k->killed = false;
+  k->spent = k->killed = k->done = false;
   k->functions = 0;
   k->errand = e;
   err->status = RS_OK;
@@ -274,8 +281,45 @@ start_somewhere (rs_link *k, rs_errand *e, rs_error *err)
   }
 }
 
+/* Start a child; one that was there before has some seconds to come up again.
+   As 'start_one'. */
+static int
+start_child (rs_link *k, rs_errand *e, rs_error *err)
+{
+  rs_runner_past *const past = k->options.past;
+  const double patience = past->opened ? rs_now() + PATIENCE : 0;
+  int status;
+  while ((status = start_one(k, e, err)) == RS_EFAILED
+         && rs_now() < patience) {
+    past->deaths++;
+    if (!rs_link_pause(k, e))
+      return rs_fail(err, RS_ESTOPPED, "%s", rs_reason_text(RS_REASON_CLOSED));
+  }
+  return status;
+}
+
+bool
+rs_link_pause (rs_link *k, rs_errand *e)
+{
+  const unsigned n = k->options.past->deaths;
+  const double seconds = fmin(ldexp(PAUSE, n < 32 ? (int) n - 2 : 30),
+                              LONGEST);
+  /* The moment is chance enough. */
+  return n < 2 || pause_link(k, e, seconds * (0.5 + fmod(rs_now() * 1e3, 1)));
+}
+
 int
 rs_link_start (rs_link *k, rs_errand *e, rs_error *err)
 {
-  return k->hosts == NULL ? start_one(k, e, err) : start_somewhere(k, e, err);
+  rs_runner_past *const past = k->options.past;
+  const bool again = k->options.owner != RS_SEEDING;  /* for a call? */
+  if (!rs_link_pause(k, e)
+      || (again && past->over > rs_now()
+          && !pause_link(k, e, past->over - rs_now())))
+    return rs_fail(err, RS_ESTOPPED, "%s", rs_reason_text(RS_REASON_CLOSED));
+  past->over = again ? 0 : past->over;
+  const int status = k->hosts == NULL ? start_child(k, e, err)
+                                      : start_somewhere(k, e, err);
+  past->opened |= status == RS_OK;
+  return status;
 }

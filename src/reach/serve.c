@@ -9,10 +9,12 @@
  * Three threads run here:
  *
  * - The reader, which is the main thread, takes all frames: so it hears of a
- *   stop while a call runs, and ends the process when the host is gone.
+ *   stop while a call runs, gives signs of life, and ends the process when the
+ *   host is gone.  It never waits to write.
  * - The runner has the state, and runs one call after the other.
  * - The thread of the timers, which stops calls (cancel.h), tells the host of
- *   a call that does not come back, and ends the process then.
+ *   a call that does not come back, and ends the process then; or when nothing
+ *   has come from a host that is to give signs of life.
  *
  * A call belongs to the reader, which makes it, and to the runner; whoever
  * lets go of it last frees it.
@@ -22,6 +24,7 @@
 #endif
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -37,6 +40,7 @@
 #include "base/status.h"
 #include "base/timer.h"
 #include "reach/exchange.h"
+#include "reach/heart.h"
 #include "reach/process.h"
 #include "state/initial_state.h"
 #include "state/state.h"
@@ -79,6 +83,12 @@ typedef struct server {
   struct { rs_message *function; uint64_t number; } kept[FUNCTIONS];
   rs_message *values;      /* VALUES that came, or NULL; the reader's */
   served *latest;          /* a reference, or NULL; the reader's */
+  double told;             /* instant of the last PONG; the reader's */
+  _Atomic double heard;    /* instant at which something came; set by the
+                              reader, read by the thread of the timers */
+  double patience;         /* seconds that the host may be silent, 0: for ever;
+                              constant once 'watch' is set */
+  rs_timer watch;          /* ends the process */
 
   pthread_mutex_t writing; /* held while a message, and what belongs to it, is
                               written; guards what 'frames' writes */
@@ -363,6 +373,64 @@ run (void *arg)
   exit(0);
 }
 
+/* ----------------------------------------------------------- signs of life */
+
+/* Give a sign of life.  Where another thread writes, that is one; and what
+   does not fit now is not waited for. */
+static void
+give_sign (server *s)
+{
+  struct pollfd out = { .fd = s->frames.out, .events = POLLOUT };
+  if (pthread_mutex_trylock(&s->writing) != 0)
+    return;
+  if (poll(&out, 1, 0) == 1 && (out.revents & POLLOUT) != 0) {
+    rs_buf_clear(&s->payload);
+    send_locked(s, RS_FRAME_PONG, 0, NULL);
+  }
+  pthread_mutex_unlock(&s->writing);
+  s->told = rs_now_coarse();
+}
+
+/* Something has come: note it, and give a sign where much comes that is no
+   PING. */
+static void
+note_host (server *s)
+{
+  if (s->patience == 0)
+    return;
+  const double now = rs_now_coarse();
+  atomic_store_explicit(&s->heard, now, memory_order_relaxed);
+  if (now - s->told > s->options.heartbeat / RS_BEATS)
+    give_sign(s);
+}
+
+/* rs_timer: has the host been silent for too long? */
+static void
+look_for_host (rs_timer *timer)
+{
+  server *const s = RS_LIST_ENTRY(timer, server, watch);
+  const double late = atomic_load_explicit(&s->heard, memory_order_relaxed)
+                    + s->patience;
+  if (late <= rs_now())
+    leave(0);
+  rs_timer_set(timer, late);
+}
+
+/* End the process when the host has given no sign of life for some of its
+   heartbeats.  False when there is no thread that could do that. */
+static bool
+watch_host (server *s)
+{
+  const double heartbeat = s->options.heartbeat;
+  if (!(heartbeat > 0))  /* RS_FOREVER? */
+    return true;
+  s->patience = RS_HEARTBEATS_FAR * heartbeat;
+  s->told = rs_now_coarse();
+  atomic_store(&s->heard, s->told);
+  rs_timer_init(&s->watch, look_for_host);
+  return rs_timer_set(&s->watch, s->told + s->patience);
+}
+
 /* -------------------------------------------------------------- the reader */
 
 /* Tell the runner. */
@@ -441,7 +509,8 @@ static bool
 take_open (server *s, const rs_frame *frame)
 {
   rs_cut cut = { frame->data, frame->size, false };
-  if (s->opened || rs_open_read(&cut, &s->options, &s->worker) != RS_OK)
+  if (s->opened || rs_open_read(&cut, &s->options, &s->worker) != RS_OK
+      || !watch_host(s))
     return false;
   pthread_mutex_lock(&s->lock);
   s->opened = true;
@@ -495,6 +564,9 @@ obey (server *s, const rs_frame *frame)
     case RS_FRAME_CANCEL:
       take_cancel(s, frame);
       return true;
+    case RS_FRAME_PING:
+      give_sign(s);
+      return true;
     case RS_FRAME_CLOSE:
       pthread_mutex_lock(&s->lock);
       s->closing = true;
@@ -514,7 +586,7 @@ read_all (server *s)
   for (;;) {
     while ((status = rs_frames_take(&s->frames, &frame)) == RS_EBUSY
            && (status = rs_frames_fill(&s->frames)) == RS_OK)
-      ;
+      note_host(s);
     if (status == RS_EBUSY)
       continue;
     if (status == RS_ECLOSED && s->frames.error[0] == '\0')

@@ -818,7 +818,7 @@ chunk_body (lua_State *L)
       return luaL_error(L, "%s", rs_reason_text(r->ended));
     rs_state_end_lines(r->state);
     close_good_record(r, n);
-    r->attempt = 1;
+    r->attempt = r->chunk->losses + 1;
     rs_encoder_forget(r->out);
     lua_settop(L, top);
   }
@@ -898,7 +898,7 @@ end_item (lua_State *L, run *r)
   lua_pushvalue(L, -1);
   settle(L, r, reason);
   close_record(r, bad_state(reason), reason, ERROR_VALUES);
-  r->attempt = 1;
+  r->attempt = r->chunk->losses + 1;
   count_failure(r->chunk, reason);
   if (unmade && !pass_item(r))
     fail_rest(L, r);

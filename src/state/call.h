@@ -80,6 +80,8 @@ typedef struct rs_chunk {
   rs_place from;              /* where the items begin; 'item' is 0 here */
   double budget;              /* seconds after which no further item is
                                  started; 0: none */
+  unsigned losses;            /* times that items of this chunk were lost with
+                                 a worker, which are attempts of each */
   const _Atomic bool *stop;   /* no further item is started while set; or
                                  NULL */
   _Atomic bool *failed;       /* as 'stop'; set when 'allowed' is used up; or
@@ -118,7 +120,8 @@ struct rs_call {
   double timeout;             /* seconds an item may take; 0: any time */
   unsigned retries;           /* further attempts of an item, or the call */
   unsigned attempt;           /* of the first item, or of the call; from 1;
-                                 outcome, too */
+                                 outcome, too.  Of other items: one more than
+                                 'losses' */
   uint8_t retry_on;           /* RS_RETRY_ */
   uint8_t flags;              /* RS_BATCH_ */
   bool keep;                  /* a state may keep 'function'; a copy of

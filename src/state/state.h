@@ -19,6 +19,16 @@
 
 typedef struct rs_state rs_state;
 
+/* What happened to the runners of a worker before this one.  Of its thread;
+   zero at first; the runners write it. */
+typedef struct rs_runner_past {
+  bool opened;            /* one of them was there */
+  unsigned deaths;        /* that ended by themselves, in a row, before they had
+                             run a call to its end */
+  double over;            /* instant at which the last call that was lost is
+                             over for certain */
+} rs_runner_past;
+
 typedef struct rs_state_options {
   const rs_pool_options *options;         /* lent, while the state is there;
                                              'initial_state' is not NULL */
@@ -35,6 +45,7 @@ typedef struct rs_state_options {
                                              may not leave the state */
   void *shared;                           /* lent: what all runners of the pool
                                              share (pool/runner.h), or NULL */
+  rs_runner_past *past;                   /* of the worker, lent; or NULL */
 } rs_state_options;
 
 /*
