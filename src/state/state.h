@@ -23,8 +23,8 @@ typedef struct rs_state rs_state;
    zero at first; the runners write it. */
 typedef struct rs_runner_past {
   bool opened;            /* one of them was there */
-  unsigned deaths;        /* that ended by themselves, in a row, before they had
-                             run a call to its end */
+  unsigned deaths;        /* that ended by themselves, in a row, before they
+                             had run a call to its end */
   double over;            /* instant at which the last call that was lost is
                              over for certain */
 } rs_runner_past;
