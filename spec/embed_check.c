@@ -254,10 +254,13 @@ check_null_others (lua_State *L)
 static void
 check_pool_options (void)
 {
+#define PROCESS .isolation = RS_ISOLATION_PROCESS
   static const char *const none[] = { NULL }, *const sh[] = { "sh", NULL },
                     *const two[] = { "web1:2", NULL },
                     *const option[] = { "-oProxyCommand=x", NULL },
                     *const shell[] = { "web1;ls", NULL },
+                    *const empty[] = { "", NULL },
+                    *const nameless[] = { "A=b", "=b", NULL },
                     *const many[] = { "web1:65536", "[::1]:2", NULL };
   static const struct { rs_pool_options o; const char *word; } rows[] = {
     { { .min = 3, .max = 2 }, "min (3)" },
@@ -293,8 +296,27 @@ check_pool_options (void)
       "heartbeat (0.05)" },
     { { .command = sh, .heartbeat = NAN }, "heartbeat" },
     { { .command = sh, .heartbeat = INFINITY }, "heartbeat (inf)" },
+    { { .cpu_time = 2 }, "cpu_time is for workers that are processes" },
+    { { .nice = 2 }, "nice is for workers that are processes" },
+    { { .cwd = "/" }, "cwd is for workers that are processes" },
+    { { .env = none }, "env is for workers that are processes" },
+    { { .strict = true }, "strict is for workers that are processes" },
+    { { .readable = none }, "readable is for workers that are processes" },
+    { { .writable = none }, "writable is for workers that are processes" },
+    { { .command = sh, .env = none }, "env is for children of this process" },
+    { { .hosts = two, .strict = true }, "strict is for children of this" },
+    { { PROCESS, .readable = sh }, "readable names what passes the wall" },
+    { { PROCESS, .writable = sh }, "writable names what passes the wall" },
+    { { PROCESS, .strict = true, .readable = empty }, "readable has ''" },
+    { { PROCESS, .env = nameless }, "env has '=b'" },
+    { { PROCESS, .env = empty }, "env has ''" },
+    { { PROCESS, .cwd = "" }, "cwd is empty" },
+    { { PROCESS, .nice = 20 }, "nice (20)" },
+    { { PROCESS, .nice = -1 }, "nice (-1)" },
+    { { PROCESS, .cpu_time = -1 }, "cpu_time (-1)" },
     { { .size = 1 }, "size (1)" },
   };
+#undef PROCESS
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     rs_pool *pool = NULL;
     rs_error err = { .status = RS_OK };

@@ -121,8 +121,10 @@ read_open (rs_cut c)
 {
   rs_pool_options o;
   unsigned worker;
-  if (rs_open_read(&c, &o, &worker) == RS_OK)
-    rs_initial_state_unref(o.initial_state);
+  if (rs_open_read(&c, &o, &worker) != RS_OK)
+    return;
+  rs_initial_state_unref(o.initial_state);
+  free((char *) (uintptr_t) o.cwd);
 }
 
 static void
@@ -244,7 +246,9 @@ write_seeds (void)
     rs_frames_fini(&f);
 
     rs_initial_state *const is = rs_initial_state_new();
-    const rs_pool_options o = { .initial_state = is };
+    const rs_pool_options o = {
+      .initial_state = is, .cpu_time = 2, .nice = 3, .cwd = "/"
+    };
     MUST(rs_frames_init(&f, RS_FRAME_HOST, -1, -1) == RS_OK);
     rs_initial_state_add_module(is, "cjson");
     rs_initial_state_set_path(is, "?.lua");

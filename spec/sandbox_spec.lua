@@ -495,10 +495,10 @@ end)
 describe("the option 'sandbox'", function ()
   --- Each row: what is given, what is said.
   for _, row in ipairs {
-    { "yes", "bad option 'sandbox' to 'pool' (true, or a table of what is "
-      .. "allowed, expected, got 'yes')" },
-    { false, "bad option 'sandbox' to 'pool' (true, or a table of what is "
-      .. "allowed, expected, got false)" },
+    { "yes", "bad option 'sandbox' to 'pool' (true, \"strict\", or a table of "
+      .. "what is allowed, expected, got 'yes')" },
+    { false, "bad option 'sandbox' to 'pool' (true, \"strict\", or a table of "
+      .. "what is allowed, expected, got false)" },
     { { file = "read" }, "bad option 'sandbox' to 'pool' (a table of what is "
       .. "allowed expected, got the field 'file'; did you mean 'files'?; they "
       .. "are bytecode, c_modules, debug, files and programs)" },

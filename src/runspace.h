@@ -580,7 +580,10 @@ typedef struct rs_pool_options {
                              nothing to do ends; 0 means 10; RS_FOREVER */
   int reset;              /* RS_RESET_ */
   rs_initial_state *initial_state;  /* lent; default: Lua's libraries */
-  size_t memory;          /* bytes that a runspace may take; 0: any */
+  size_t memory;          /* bytes that a runspace may take; 0: any.  A
+                             process of its own is also bounded (setrlimit(2),
+                             RLIMIT_AS): to twice that, for messages are there,
+                             too, above what the program itself needs */
   uint64_t instructions;  /* of Lua that a job or item may execute; 0: any.
                              Counting them costs up to half of the speed. */
   uint64_t max_tasks;     /* jobs and items after which a runspace is renewed;
@@ -616,6 +619,26 @@ typedef struct rs_pool_options {
                              RS_FOREVER: it is waited for.  What a command has
                              brought up ends by itself when it has not heard of
                              this process for 6 times as long */
+  /* What workers that are processes are given; also by 'command' and on
+     'hosts', but for 'env' and what belongs to 'strict'. */
+  double cpu_time;        /* seconds of CPU that a job or item may use, by all
+                             threads of the process; one that uses more is
+                             lost, up to a second later; 0: any */
+  int nice;               /* added to the niceness of what jobs run, 0 to
+                             19 */
+  const char *cwd;        /* lent: the working directory; NULL: that of this
+                             process */
+  const char *const *env; /* lent, ended by NULL: "NAME=value" sets a variable
+                             beside those of this process, "NAME" takes one
+                             away; NULL: nothing is changed */
+  bool strict;            /* a wall around each child: it has no files but
+                             those of 'readable' and 'writable', no network, no
+                             variables but those of 'env', and starts no
+                             programs.  It takes the program 'bwrap', of the
+                             package bubblewrap, in PATH */
+  const char *const *readable;  /* lent, ended by NULL: files and directories,
+                             with all that is in them; NULL: none */
+  const char *const *writable;  /* the same, for what may be changed, too */
 } rs_pool_options;
 
 /*

@@ -81,6 +81,11 @@ function core.expected (name, value) end
 ---@field hosts? string[]
 ---@field ssh? string[]
 ---@field heartbeat? number     seconds; math.huge: none
+---@field cwd? string
+---@field env? string[]          "NAME=value", or "NAME"
+---@field strict? boolean
+---@field readable? string[]
+---@field writable? string[]
 ---@field initial_state? parallel.InitialState
 ---@field queue? {jobs?: integer, bytes?: integer}
 ---@field signal? integer       -1: none

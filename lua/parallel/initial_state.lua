@@ -46,6 +46,13 @@ local math, next, package, type = math, next, package, type
 ---@field hosts? string[]  where the workers are, reached by ssh: "web1",
 ---       "admin@web1", or "web1:8", for 8 workers
 ---@field ssh? string[]  the words before a host's name; default {"ssh"}
+---@field sandbox? true|"strict"|parallel.Sandbox  limits of jobs; "strict": a
+---       wall around each process
+---@field readable? string[]  files and directories that pass the wall
+---@field writable? string[]  the same, to be changed, too
+---@field cwd? string       the working directory of the processes
+---@field env? table<string, string|number|false>  variables of the processes,
+---       beside those of this one; false takes one away
 
 ---@type table<string, true>
 local LIBRARIES <const> = {
@@ -177,8 +184,12 @@ local SANDBOX <const> = {
 ---@return parallel.core.Sandbox
 local function sandbox (verb, what, value)
   if value == true then value = {} end
-  if type(value) ~= "table" then
-    bad(verb, what, "true, or a table of what is allowed,",
+  if value == "strict" then
+    check.misuse("bad option '" .. what .. "' to '" .. verb .. "' (\"strict\" "
+                 .. "is no part of an initial state: give it to the pool, or "
+                 .. "to the verb, with isolation = \"process\")")
+  elseif type(value) ~= "table" then
+    bad(verb, what, "true, \"strict\", or a table of what is allowed,",
         check.describe(value))
   end
   local result <const> = { files = FILES.none, forbid = 0 }
@@ -268,6 +279,15 @@ local function fields_of (verb, given)
   return spec
 end
 
+--- Tell whether a field is given.  sandbox = "strict" is none: the pool's.
+---@param given table
+---@param name string
+---@return boolean
+local function has_field (given, name)
+  return given[name] ~= nil
+     and not (name == "sandbox" and given[name] == "strict")
+end
+
 --- Read the initial state that the options of 'verb' give: the option
 --- `initial_state`, or the fields of one.
 ---@param verb string
@@ -275,9 +295,15 @@ end
 ---@return parallel.InitialState|parallel.InitialStateOptions
 local function read (verb, given)
   local state = given.initial_state
-  if state == nil then return fields_of(verb, given) end
+  if state == nil then
+    local own <const> = {}
+    for name in next, FIELDS do
+      if has_field(given, name) then own[name] = given[name] end
+    end
+    return fields_of(verb, own)
+  end
   for name in next, FIELDS do
-    if given[name] ~= nil then
+    if has_field(given, name) then
       check.misuse("bad option '" .. name .. "' to '" .. verb
                    .. "' ('initial_state' is given too)")
     end

@@ -26,6 +26,10 @@ local ipairs, next, type = ipairs, next, type
 ---@field max_tasks? integer  jobs and items after which a runspace is renewed
 ---@field max_bytes? integer|string  bytes held after a job, from which on the
 ---       runspace is renewed
+---@field cpu_time? number  seconds of CPU that a job or item may use, in a
+---       process
+---@field nice? integer  added to the niceness of what runs in a process, from
+---       0 to 19
 
 --- RS_RETRY_ of runspace.h
 local RETRY_ERROR <const>, RETRY_TIMEOUT <const> = 1, 2

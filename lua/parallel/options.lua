@@ -103,12 +103,15 @@ local function initial_state (value)
   end
 end
 
---- Test the path of a program.
----@param value any
----@return string?
-local function program (value)
-  if type(value) ~= "string" or value == "" or value:find("\0", 1, true) then
-    return "the path of a program"
+--- Test a path.
+---@param what string
+---@return fun(value: any): string?
+local function path_of (what)
+  return function (value)
+    if type(value) ~= "string" or value == ""
+       or value:find("\0", 1, true) then
+      return what
+    end
   end
 end
 
@@ -141,10 +144,31 @@ local function words (what)
   end
 end
 
+--- Test a table of variables; one that is false is taken away.
+---@param value any
+---@return string? expected
+---@return string? wrong
+local function variables (value)
+  local expected <const> = "a table of variables"
+  if type(value) ~= "table" then return expected end
+  for key, given in next, value do
+    if type(key) ~= "string" or key == "" or key:find "[=\0]" then
+      return expected, "the name " .. check.describe(key)
+    end
+    if given ~= false and type(given) ~= "number"
+       and (type(given) ~= "string" or given:find("\0", 1, true)) then
+      return "a string, or false, for the variable '" .. check.clean(key)
+             .. "'", check.describe(given)
+    end
+  end
+end
+
 ---@type table<string, fun(value: any): string?, string?>
 local PLACE <const> = {
   command = words "an array of words",
   cpath = check.text,
+  cwd = path_of "the path of a directory",
+  env = variables,
   functions = by_name,
   heartbeat = heartbeat,
   hosts = words "an array of names of hosts",
@@ -155,11 +179,13 @@ local PLACE <const> = {
   modules = check.list,
   path = check.text,
   preload = by_name,
+  readable = words "an array of paths",
   reset = check.one_of("globals", "none", "fresh"),
-  runspace = program,
+  runspace = path_of "the path of a program",
   sandbox = function () end,  -- checked when the initial state is read
   ssh = words "an array of words",
   variables = by_name,
+  writable = words "an array of paths",
 }
 for name, test in next, limits.RUNSPACE do PLACE[name] = test end
 

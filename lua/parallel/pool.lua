@@ -7,7 +7,7 @@ local initial_state = require "parallel.initial_state"
 local limits = require "parallel.limits"
 local options = require "parallel.options"
 
-local math, next, type, warn = math, next, type, warn
+local ipairs, math, next, type, warn = ipairs, math, next, type, warn
 
 --- RS_NO_SIGNAL of runspace.h
 local NO_SIGNAL <const> = -1
@@ -73,14 +73,55 @@ local function default_max ()
   return core.workers ~= nil and core.workers() or core.cpus()
 end
 
+--- Raise, since the options of 'verb' do not go together.
+---@param verb string
+---@param name string
+---@param why string
+local function refuse_option (verb, name, why)
+  check.misuse("bad option '" .. name .. "' to '" .. verb .. "' (" .. why
+               .. ")")
+end
+
+--- Options that only processes have, in the order in which they are looked
+--- at; true: those that are started elsewhere, too.
+local OF_PROCESSES <const> = {
+  { "cpu_time", true }, { "nice", true }, { "cwd", true }, { "env", false },
+  { "sandbox", false }, { "readable", false }, { "writable", false },
+}
+
+--- Raise if an option has no meaning where the workers are.
+---@param verb string
+---@param given table
+---@param away string|false  the option that says that they are elsewhere
+local function check_process (verb, given, away)
+  local strict <const> = given.sandbox == "strict"
+  for _, row in ipairs(OF_PROCESSES) do
+    local name <const>, far <const> = row[1], row[2]
+    local is_given <const> = given[name] ~= nil
+                         and (name ~= "sandbox" or strict)
+    if is_given and not away and given.isolation ~= "process" then
+      refuse_option(verb, name, "it is for processes: give isolation = "
+                                .. "\"process\", or leave it out")
+    elseif is_given and away and not far then
+      refuse_option(verb, name, "it is for children of this process, and '"
+                    .. away .. "' starts others: let the words of '"
+                    .. (away == "hosts" and "ssh" or away)
+                    .. "' see to it, or leave it out")
+    end
+  end
+  for _, name in ipairs { "readable", "writable" } do
+    if given[name] ~= nil and not strict then
+      refuse_option(verb, name, "it names what passes a wall: give sandbox = "
+                                .. "\"strict\", too")
+    end
+  end
+end
+
 --- Raise if options say in two ways where the workers are.
 ---@param verb string
 ---@param given table
 local function check_reach (verb, given)
-  local function refuse (name, why)
-    check.misuse("bad option '" .. name .. "' to '" .. verb .. "' (" .. why
-                 .. ")")
-  end
+  local function refuse (name, why) refuse_option(verb, name, why) end
   local away <const> = given.hosts ~= nil and "hosts"
                     or given.command ~= nil and "command"
   if given.hosts ~= nil and given.command ~= nil then
@@ -102,6 +143,19 @@ local function check_reach (verb, given)
     refuse("heartbeat", "it is for processes: give isolation = \"process\", "
                         .. "too")
   end
+  check_process(verb, given, away or false)
+end
+
+--- Turn a table of variables into the words that `core` takes.
+---@param env table<string, string|number|false>?
+---@return string[]?
+local function to_words (env)
+  if env == nil then return nil end
+  local words <const> = {}
+  for name, value in next, env do
+    words[#words + 1] = value and name .. "=" .. value or name
+  end
+  return words
 end
 
 --- Warn of hosts that could not be reached, while others could.
@@ -131,6 +185,11 @@ local function open (max, given, said, verb)
     hosts = given.hosts,
     ssh = given.ssh,
     heartbeat = given.heartbeat,
+    cwd = given.cwd,
+    env = to_words(given.env),
+    strict = given.sandbox == "strict",
+    readable = given.readable,
+    writable = given.writable,
     initial_state = initial_state.make(said),
     queue = type(queued) == "table" and limits.add("queue", {}, queued)
             or { jobs = queued },

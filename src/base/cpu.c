@@ -19,6 +19,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -249,4 +251,19 @@ rs_cpu_pin (unsigned number)
   CPU_ZERO(&one);
   CPU_SET(cpu, &one);
   pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+}
+
+void
+rs_cpu_limit (double seconds)
+{
+  struct timespec used;
+  struct rlimit limit;
+  if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used) != 0
+      || getrlimit(RLIMIT_CPU, &limit) != 0)
+    return;
+  const double until = ceil((double) used.tv_sec + used.tv_nsec * 1e-9
+                            + seconds);
+  limit.rlim_cur = until < (double) limit.rlim_max ? (rlim_t) until
+                                                   : limit.rlim_max;
+  setrlimit(RLIMIT_CPU, &limit);
 }

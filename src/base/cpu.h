@@ -19,4 +19,9 @@ unsigned rs_cpu_quota (const char *root);
    free. */
 void rs_cpu_pin (unsigned number);
 
+/* Let the process be sent SIGXCPU when it has used 'seconds' of CPU from now
+   on; up to a second later, since the system counts whole ones.  Any
+   thread. */
+void rs_cpu_limit (double seconds);
+
 #endif

@@ -61,6 +61,8 @@ const rs_option rs_runspace_limits[] = {
   ANY(rs_pool_options, instructions, LARGE),
   ANY(rs_pool_options, max_tasks, LARGE),
   ANY(rs_pool_options, max_bytes, BYTES),
+  SECONDS(rs_pool_options, cpu_time),
+  NUMBER(rs_pool_options, nice, INT, 0, 19),
   END
 };
 
@@ -452,6 +454,59 @@ check_reach (rs_pool_options *o, rs_error *err)
   return o->hosts != NULL ? check_hosts(o, err) : RS_OK;
 }
 
+/* Check a list of paths, or of variables; NULL: it is not given. */
+static int
+check_list (const char *const *list, const char *name, bool variables,
+            rs_error *err)
+{
+  for (size_t i = 0; list != NULL && list[i] != NULL; i++)
+    if (list[i][0] == '\0' || (variables && list[i][0] == '='))
+      return rs_fail(err, RS_EINVAL, "%s has '%s', which has no name", name,
+                     list[i]);
+  return RS_OK;
+}
+
+/* Check what workers are given that are processes. */
+static int
+check_process (const rs_pool_options *o, rs_error *err)
+{
+  const struct { const char *name; bool given, far; } rows[] = {
+    { "cpu_time", o->cpu_time > 0, true },
+    { "nice", o->nice != 0, true },
+    { "cwd", o->cwd != NULL, true },
+    { "env", o->env != NULL, false },
+    { "strict", o->strict, false },
+    { "readable", o->readable != NULL, false },
+    { "writable", o->writable != NULL, false },
+  };
+  const bool far = o->command != NULL || o->hosts != NULL;
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    if (!rows[i].given)
+      continue;
+    if (!far && o->isolation == RS_ISOLATION_THREAD)
+      return rs_fail(err, RS_EINVAL, "%s is for workers that are processes: "
+                                     "give RS_ISOLATION_PROCESS, or leave it "
+                                     "out", rows[i].name);
+    if (far && !rows[i].far)
+      return rs_fail(err, RS_EINVAL, "%s is for children of this process, "
+                                     "which command and hosts do not start: "
+                                     "let the words of %s see to it, or leave "
+                                     "it out", rows[i].name,
+                     o->command != NULL ? "command" : "ssh");
+  }
+  if (!o->strict && (o->readable != NULL || o->writable != NULL))
+    return rs_fail(err, RS_EINVAL, "%s names what passes the wall of strict: "
+                                   "give strict, or leave it out",
+                   o->readable != NULL ? "readable" : "writable");
+  if (o->cwd != NULL && o->cwd[0] == '\0')
+    return rs_fail(err, RS_EINVAL, "cwd is empty: the path of a directory is "
+                                   "needed, or NULL, the default");
+  return check_list(o->env, "env", true, err) == RS_OK
+         && check_list(o->readable, "readable", false, err) == RS_OK
+         && check_list(o->writable, "writable", false, err) == RS_OK
+       ? RS_OK : RS_EINVAL;
+}
+
 /* Check the options of a pool, and put in the defaults. */
 static int
 check_pool (rs_pool_options *o, rs_error *err)
@@ -459,7 +514,8 @@ check_pool (rs_pool_options *o, rs_error *err)
   if (check_rows(rs_runspace_limits, o, err) != RS_OK
       || check_rows(rs_pool_numbers, o, err) != RS_OK
       || check_signal(o->signal, err) != RS_OK
-      || check_reach(o, err) != RS_OK)
+      || check_reach(o, err) != RS_OK
+      || check_process(o, err) != RS_OK)
     return RS_EINVAL;
   if (o->min == 0)
     o->min = 1;

@@ -395,6 +395,7 @@ rs_lua_pool (lua_State *L)
   static const char *const isolations[] = { "thread", "process", NULL };
   rs_pool_options o = { 0 };
   luaL_checktype(L, 1, LUA_TTABLE);
+  rs_level_room(L, 2 * LUA_MINSTACK, NULL);
   rs_read_options(L, 1, rs_pool_numbers, &o);
   rs_read_options(L, 1, rs_runspace_limits, &o);
   if (lua_getfield(L, 1, "queue") == LUA_TTABLE)
@@ -418,6 +419,13 @@ rs_lua_pool (lua_State *L)
   o.command = read_words(L, "command");
   o.hosts = read_words(L, "hosts");
   o.ssh = read_words(L, "ssh");
+  lua_getfield(L, 1, "cwd");
+  o.cwd = luaL_optstring(L, -1, NULL);
+  o.env = read_words(L, "env");
+  lua_getfield(L, 1, "strict");
+  o.strict = lua_toboolean(L, -1);
+  o.readable = read_words(L, "readable");
+  o.writable = read_words(L, "writable");
   check_isolation(L, &o);
   lua_getfield(L, 1, "reset");
   o.reset = luaL_checkoption(L, lua_gettop(L), "globals", resets);

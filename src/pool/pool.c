@@ -253,7 +253,9 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o, void *shared)
   pool->kind = kind;
   rs_pool_options *const own = &pool->options;
   *own = *o;
-  own->command = own->hosts = own->ssh = NULL;  /* 'shared' has them */
+  /* 'shared' has these. */
+  own->command = own->hosts = own->ssh = NULL;
+  own->env = own->readable = own->writable = NULL;
   rs_list_init(&pool->waiters);
   rs_timers_hold();
   pool->timed = true;
@@ -261,13 +263,15 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o, void *shared)
                      ? rs_initial_state_ref(o->initial_state)
                      : rs_initial_state_new();
   own->runspace = o->runspace != NULL ? strdup(o->runspace) : NULL;
+  own->cwd = o->cwd != NULL ? strdup(o->cwd) : NULL;
   rs_sched_init(&pool->sched, rs_pool_is_limited(pool));
   rs_list_init(&pool->workers);
   rs_list_init(&pool->gone);
   rs_list_init(&pool->retired);
   rs_cond_init(&pool->changed);
   if (own->initial_state == NULL
-      || (own->runspace == NULL) != (o->runspace == NULL)) {
+      || (own->runspace == NULL) != (o->runspace == NULL)
+      || (own->cwd == NULL) != (o->cwd == NULL)) {
     rs_timers_drop();
     rs_pool_drop(pool);
     return NULL;

@@ -36,8 +36,8 @@ typedef struct rs_runner_kind {
                           cannot be opened are told, and tried again later */
 
   /* Make what all runners of a pool share, from its options, before the first
-     one is opened.  RS_OK, RS_ENOMEM or RS_EINVAL.  NULL: they share
-     nothing. */
+     one is opened.  RS_OK, RS_ENOMEM, RS_EINVAL or RS_EFAILED.  NULL: they
+     share nothing. */
   int (*prepare) (const rs_pool_options *options, void **shared,
                   rs_error *err);
 

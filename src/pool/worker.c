@@ -75,6 +75,7 @@ rs_pool_drop (rs_pool *pool)
     pool->kind->dismiss(pool->shared);
   rs_initial_state_unref(pool->options.initial_state);
   free((char *) (uintptr_t) pool->options.runspace);
+  free((char *) (uintptr_t) pool->options.cwd);
   rs_events_drop(pool->watcher);
   free(pool->numbers);
   free(pool);

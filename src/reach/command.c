@@ -2,9 +2,6 @@
 /*
  * command.c - a command that brings up a worker, and what it says.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE  /* pipe2 */
-#endif
 #include "reach/command.h"
 
 #include <errno.h>
@@ -27,21 +24,6 @@ enum {
 
 /* ---------------------------------------------------------------- starting */
 
-/* Make a pipe above the standard files.  0, or an error number. */
-static int
-make_pipe (int fds[2])
-{
-  if (pipe2(fds, O_CLOEXEC) != 0) {
-    const int code = errno;
-    fds[0] = fds[1] = -1;
-    return code;
-  }
-  for (int i = 0; i < 2; i++)
-    if ((fds[i] = rs_process_raise(fds[i])) < 0)
-      return errno;
-  return 0;
-}
-
 static void
 close_all (const int *fds, int n)
 {
@@ -58,13 +40,13 @@ rs_command_start (rs_process *p, const char *const *words, rs_errors *errors,
   int code = 0;
   *p = (rs_process) RS_NO_PROCESS;
   for (int i = 0; i < 3 && code == 0; i++)
-    code = make_pipe(fds[i]);
+    code = rs_process_pipe(fds[i]);
   if (code != 0) {
     close_all(fds[0], 6);
     return rs_fail(err, RS_EFAILED, "cannot make a pipe for a worker: %s",
                    strerror(code));
   }
-  code = rs_process_spawn(p, words[0], words,
+  code = rs_process_spawn(p, words[0], words, NULL,
                           (int [3]) { fds[0][0], fds[1][1], fds[2][1] });
   close_all((int [3]) { fds[0][0], fds[1][1], fds[2][1] }, 3);
   const int ours[3] = { fds[0][1], fds[1][0], fds[2][0] };
@@ -73,18 +55,25 @@ rs_command_start (rs_process *p, const char *const *words, rs_errors *errors,
     return rs_fail(err, RS_EFAILED, "cannot start '%.150s': %s", words[0],
                    strerror(code));
   }
-  for (int i = 0; i < 3; i++)
+  for (int i = 0; i < 2; i++)
     fcntl(ours[i], F_SETFL, O_NONBLOCK);
   p->out = ours[0];
   p->in = ours[1];
   p->gentle = true;
-  errors->fd = ours[2];
-  errors->shown = false;
-  rs_buf_clear(&errors->held);
+  rs_errors_begin(errors, ours[2]);
   return RS_OK;
 }
 
 /* ---------------------------------------------------------- standard error */
+
+void
+rs_errors_begin (rs_errors *e, int fd)
+{
+  fcntl(fd, F_SETFL, O_NONBLOCK);
+  e->fd = fd;
+  e->shown = false;
+  rs_buf_clear(&e->held);
+}
 
 /* Show a line, of which 'line' has all but its end. */
 static void

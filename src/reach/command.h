@@ -31,6 +31,9 @@ typedef struct rs_errors {
 int rs_command_start (rs_process *p, const char *const *words,
                       rs_errors *errors, rs_error *err);
 
+/* Read 'fd', which becomes owned, from now on, and hold back its lines. */
+void rs_errors_begin (rs_errors *e, int fd);
+
 /* Read what has come, without waiting, and show whole lines. */
 void rs_errors_read (rs_errors *e);
 

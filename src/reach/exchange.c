@@ -156,6 +156,10 @@ rs_open_write (rs_buf *b, const rs_pool_options *o, unsigned worker)
   rs_add_number(b, o->max_tasks, 8);
   rs_add_number(b, o->max_bytes, 8);
   rs_add_double(b, o->heartbeat);
+  rs_add_double(b, isinf(o->cpu_time) ? 0 : o->cpu_time);
+  rs_add_number(b, (uint64_t) o->nice, 1);
+  rs_add_number(b, o->strict, 1);
+  put_maybe(b, o->cwd);
   rs_add_number(b, is->libs, 4);
   rs_add_number(b, (is->warnings ? 1 : 0) | (is->inherited ? 2 : 0)
                    | (is->contained ? 4 : 0), 1);
@@ -264,16 +268,21 @@ rs_open_read (rs_cut *c, rs_pool_options *o, unsigned *worker)
   o->max_tasks = rs_cut_number(c, 8);
   o->max_bytes = (size_t) rs_cut_number(c, 8);
   o->heartbeat = rs_cut_double(c);
+  o->cpu_time = rs_cut_double(c);
+  o->nice = (int) rs_cut_number(c, 1);
+  o->strict = rs_cut_number(c, 1) != 0;
+  char *const cwd = cut_maybe(c);
   rs_initial_state *const is = rs_initial_state_new();
-  if (is == NULL)
-    return RS_ENOMEM;
-  rs_initial_state_clear(is);
+  if (is != NULL)
+    rs_initial_state_clear(is);
   const bool timed = (o->heartbeat >= 0 && o->heartbeat <= FLT_MAX)
                   || o->heartbeat == RS_FOREVER;
-  if (c->bad || !timed || !cut_initial_state(c, is)) {
+  if (is == NULL || c->bad || !timed || !cut_initial_state(c, is)) {
     rs_initial_state_unref(is);
-    return RS_EINVAL;
+    free(cwd);
+    return is == NULL ? RS_ENOMEM : RS_EINVAL;
   }
+  o->cwd = cwd;
   rs_initial_state_seal(is);
   o->initial_state = is;
   return RS_OK;

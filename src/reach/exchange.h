@@ -31,8 +31,8 @@ int rs_initial_state_check (const rs_initial_state *is, rs_error *err);
 
 void rs_open_write (rs_buf *b, const rs_pool_options *o, unsigned worker);
 
-/* Read the options; their initial state is a reference of the caller.  RS_OK,
-   RS_ENOMEM, or RS_EINVAL for bytes that are none. */
+/* Read the options; their initial state is a reference of the caller, who owns
+   'cwd', too.  RS_OK, RS_ENOMEM, or RS_EINVAL for bytes that are none. */
 int rs_open_read (rs_cut *c, rs_pool_options *o, unsigned *worker);
 
 /* -------------------------------------------------------------------- CALL */

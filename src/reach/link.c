@@ -36,6 +36,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -459,7 +460,8 @@ close_link (rs_runner *runner)
 /* ----------------------------------------------------------------- opening */
 
 static int
-open_link (const rs_state_options *options, rs_runner **out, rs_error *err)
+open_link (const rs_runner_kind *kind, const rs_state_options *options,
+           rs_runner **out, rs_error *err)
 {
   rs_token token;
   rs_errand e = { .token = &token, .kill_at = RS_NEVER };
@@ -467,14 +469,17 @@ open_link (const rs_state_options *options, rs_runner **out, rs_error *err)
   if (k == NULL)
     return rs_fail_plain(err, RS_ENOMEM);
   k->base = (rs_runner) {
-    .kind = options->shared != NULL ? &rs_command_kind : &rs_process_kind,
-    .cancel = options->cancel, .worker = options->worker
+    .kind = kind, .cancel = options->cancel, .worker = options->worker
   };
   k->options = *options;
-  k->hosts = options->shared;
+  if (kind == &rs_command_kind)
+    k->hosts = options->shared;
+  else
+    k->launch = options->shared;
+  snprintf(k->label, sizeof k->label, "worker %u", options->worker);
   k->process = (rs_process) RS_NO_PROCESS;
   k->errors = (rs_errors) RS_NO_ERRORS;
-  k->errors.name = k->name;
+  k->errors.name = k->launch != NULL ? k->label : k->name;
   k->payload = (rs_buf) RS_BUF_INIT;
   k->waker = rs_waker_new();
   if (k->waker == NULL) {
@@ -500,7 +505,34 @@ open_link (const rs_state_options *options, rs_runner **out, rs_error *err)
 /* --------------------------------------------------------------- the kinds */
 
 static int
-prepare (const rs_pool_options *options, void **shared, rs_error *err)
+open_child (const rs_state_options *options, rs_runner **out, rs_error *err)
+{
+  return open_link(&rs_process_kind, options, out, err);
+}
+
+static int
+prepare_children (const rs_pool_options *options, void **shared, rs_error *err)
+{
+  rs_launch *launch = NULL;
+  const int status = rs_launch_new(options, &launch, err);
+  *shared = launch;
+  return status;
+}
+
+static void
+dismiss_children (void *shared)
+{
+  rs_launch_free(shared);
+}
+
+static int
+open_command (const rs_state_options *options, rs_runner **out, rs_error *err)
+{
+  return open_link(&rs_command_kind, options, out, err);
+}
+
+static int
+prepare_commands (const rs_pool_options *options, void **shared, rs_error *err)
 {
   rs_hosts *hosts = NULL;
   const int status = rs_hosts_new(options, &hosts, err);
@@ -515,24 +547,29 @@ trouble (void *shared, char *text, size_t size)
 }
 
 static void
-dismiss (void *shared)
+dismiss_commands (void *shared)
 {
   rs_hosts_free(shared);
 }
 
 /* What both kinds have. */
 #define LINK \
-  .forbidden = RS_MESSAGE_LOCAL, .reruns = true, .open = open_link, \
-  .run = run, \
+  .forbidden = RS_MESSAGE_LOCAL, .reruns = true, .run = run, \
   .spent = spent, .trim = trim, .rest = rest, .bytes = bytes, \
   .close = close_link
 
-const rs_runner_kind rs_process_kind = { LINK };
+const rs_runner_kind rs_process_kind = {
+  LINK,
+  .prepare = prepare_children,
+  .dismiss = dismiss_children,
+  .open = open_child,
+};
 
 const rs_runner_kind rs_command_kind = {
   LINK,
   .partial = true,
-  .prepare = prepare,
+  .prepare = prepare_commands,
   .trouble = trouble,
-  .dismiss = dismiss,
+  .dismiss = dismiss_commands,
+  .open = open_command,
 };

@@ -324,7 +324,7 @@ rs_link_end (rs_link *k, double timeout, char *text, size_t size)
       || (k->killed && k->process.gentle))
     timeout = 0;
   rs_process_hang_up(&k->process);
-  if (k->hosts != NULL) {
+  if (k->errors.fd >= 0) {
     const double deadline = rs_deadline(timeout);
     rs_errors_drain(&k->errors, &k->process, timeout);
     timeout = rs_remaining(deadline);

@@ -15,6 +15,7 @@
 #include "reach/frame.h"
 #include "reach/heart.h"
 #include "reach/hosts.h"
+#include "reach/launch.h"
 #include "reach/process.h"
 #include "reach/waker.h"
 
@@ -42,9 +43,13 @@ typedef struct rs_link {
   rs_process process;
   rs_hosts *hosts;         /* lent; NULL: the process is a child that is
                               started directly */
+  const rs_launch *launch; /* lent: how the child is started; NULL: it is
+                              none */
   const rs_host *host;     /* that was taken, or NULL */
   char name[120];          /* of the worker, in messages; "": none */
-  rs_errors errors;        /* of a command; its name is 'name' */
+  char label[24];          /* of a child, in front of its standard error */
+  rs_errors errors;        /* of a command, by 'name', or of a child with a
+                              wall around it */
   rs_frames frames;
   bool open;               /* the process runs, and its state is there */
   bool spent;              /* the state, or the process, is to be replaced */

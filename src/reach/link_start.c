@@ -102,9 +102,12 @@ greet (rs_link *k, rs_error *err)
 static int
 launch (rs_link *k, rs_error *err)
 {
-  if (k->hosts == NULL)
-    return rs_process_start(&k->process, k->options.options->runspace, err);
-  return rs_command_start(&k->process, k->host->words, &k->errors, err);
+  if (k->launch != NULL)
+    return rs_launch_start(k->launch, &k->process, &k->errors, err);
+  const int status = rs_command_start(&k->process, k->host->words, &k->errors,
+                                      err);
+  k->process.cpu_time = k->options.options->cpu_time;
+  return status;
 }
 
 /* What the far side said instead of a greeting, in one line; "": nothing. */
@@ -131,6 +134,11 @@ fail_to_greet (const rs_link *k, int reason, int exit, const char *how,
 {
   const char *const program = k->options.options->runspace;
   const char *const silent = "it says nothing";
+  if (k->hosts == NULL && strncmp(noise, "bwrap: ", 7) == 0)
+    return rs_fail(err, RS_EFAILED, "the wall of \"strict\" cannot be built: "
+                                    "%.250s", noise);
+  if (k->hosts == NULL && noise[0] != '\0')
+    how = noise;
   if (k->hosts == NULL)
     return rs_fail(err, RS_EFAILED, "no runspace came up as a worker process%s"
                                     "%.100s: %.250s",
@@ -177,7 +185,7 @@ start_one (rs_link *k, rs_errand *e, rs_error *err)
     return RS_OK;
   }
   const bool greeted = k->frames.greeted;
-  if (!greeted && k->hosts != NULL && status == RS_ECLOSED) {
+  if (!greeted && k->errors.fd >= 0 && status == RS_ECLOSED) {
     rs_process_hang_up(&k->process);
     rs_errors_drain(&k->errors, &k->process, RS_LINK_DIE);
   }

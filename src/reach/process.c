@@ -26,7 +26,6 @@
 
 #include "base/clock.h"
 #include "base/inherit.h"
-#include "base/status.h"
 
 #define NAP 2e-3         /* seconds between two looks for an end, where there
                             is no pidfd */
@@ -63,6 +62,12 @@ nap (double seconds)
   nanosleep(&t, NULL);
 }
 
+bool
+rs_process_serves (void)
+{
+  return atomic_load(&serving);
+}
+
 int
 rs_process_raise (int fd)
 {
@@ -75,22 +80,40 @@ rs_process_raise (int fd)
   return higher;
 }
 
-/* Make two sockets above the standard files.  0, or an error number. */
+/* Raise both ends; 0, or an error number, and both are closed. */
 static int
-make_sockets (int fds[2])
+raise_both (int fds[2])
 {
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
-    return errno;
   for (int i = 0; i < 2; i++) {
     fds[i] = rs_process_raise(fds[i]);
     if (fds[i] < 0) {
       const int code = errno;
-      close(fds[1 - i]);
+      close_fd(&fds[1 - i]);
       return code;
     }
   }
-  fcntl(fds[0], F_SETFL, O_NONBLOCK);
   return 0;
+}
+
+int
+rs_process_sockets (int fds[2])
+{
+  int code = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0
+           ? raise_both(fds) : errno;
+  if (code == 0)
+    fcntl(fds[0], F_SETFL, O_NONBLOCK);
+  else
+    fds[0] = fds[1] = -1;
+  return code;
+}
+
+int
+rs_process_pipe (int fds[2])
+{
+  const int code = pipe2(fds, O_CLOEXEC) == 0 ? raise_both(fds) : errno;
+  if (code != 0)
+    fds[0] = fds[1] = -1;
+  return code;
 }
 
 /* Let the child have 'fds' as its standard files, and no other descriptor.
@@ -115,8 +138,10 @@ set_files (posix_spawn_file_actions_t *files, const int fds[3])
 
 int
 rs_process_spawn (rs_process *p, const char *path, const char *const *argv,
-                  const int fds[3])
+                  const char *const *env, const int fds[3])
 {
+  char *const *const variables = env != NULL
+                               ? (char *const *) (uintptr_t) env : environ;
   posix_spawn_file_actions_t files;
   posix_spawnattr_t attributes;
   sigset_t none, all;
@@ -135,7 +160,7 @@ rs_process_spawn (rs_process *p, const char *path, const char *const *argv,
   code = set_files(&files, fds);
   for (int i = 0; code == 0 && i < TRIES; i++) {
     code = posix_spawnp(&p->pid, path, &files, &attributes,
-                        (char *const *) (uintptr_t) argv, environ);
+                        (char *const *) (uintptr_t) argv, variables);
     if (code != ETXTBSY)
       break;
     code = i + 1 < TRIES ? 0 : ETXTBSY;
@@ -150,43 +175,6 @@ rs_process_spawn (rs_process *p, const char *path, const char *const *argv,
     p->end = (int) syscall(SYS_pidfd_open, p->pid, 0);  /* close-on-exec */
 #endif
   return code;
-}
-
-/* The worker's program where none is named. */
-static const char *
-find_program (void)
-{
-  static const char installed[] = RS_BINDIR "/runspace";
-  if (atomic_load(&serving))
-    return "/proc/self/exe";
-  return access(installed, X_OK) == 0 ? installed : "runspace";
-}
-
-int
-rs_process_start (rs_process *p, const char *path, rs_error *err)
-{
-  static const char *const argv[] = { "runspace", "--worker", NULL };
-  int fds[2];
-  *p = (rs_process) RS_NO_PROCESS;
-  int code = make_sockets(fds);
-  if (code != 0)
-    return rs_fail(err, RS_EFAILED, "cannot make a socket for a worker "
-                                    "process: %s", strerror(code));
-  code = rs_process_spawn(p, path != NULL ? path : find_program(), argv,
-                          (int [3]) { fds[1], fds[1], -1 });
-  close(fds[1]);
-  if (code != 0) {
-    close(fds[0]);
-    if (path != NULL)
-      return rs_fail(err, RS_EFAILED, "cannot start '%.150s' as a worker "
-                                      "process: %s", path, strerror(code));
-    return rs_fail(err, RS_EFAILED, "cannot start 'runspace' as a worker "
-                                    "process: %s; it is neither in '%s' nor "
-                                    "in PATH: give the option runspace = path",
-                   strerror(code), RS_BINDIR);
-  }
-  p->in = p->out = fds[0];
-  return RS_OK;
 }
 
 /* ------------------------------------------------------------------ ending */
@@ -262,15 +250,22 @@ signal_name (int number)
 }
 
 static void
-describe (const siginfo_t *info, char *text, size_t size)
+describe (const rs_process *p, const siginfo_t *info, char *text, size_t size)
 {
-  const char *const name = signal_name(info->si_status);
-  if (info->si_code == CLD_EXITED)
-    snprintf(text, size, "exited with status %d", info->si_status);
+  enum { SHELL = 128 };
+  const int status = info->si_status;
+  const bool within = p->inside && info->si_code == CLD_EXITED
+                   && status > SHELL && signal_name(status - SHELL)[0] != '\0';
+  const int number = within ? status - SHELL : status;
+  const char *const name = signal_name(number);
+  if (info->si_code == CLD_EXITED && !within)
+    snprintf(text, size, "exited with status %d", status);
+  else if (number == SIGXCPU && p->cpu_time > 0)
+    snprintf(text, size, "used more than %g s of CPU", p->cpu_time);
   else if (name[0] != '\0')
     snprintf(text, size, "was killed by %s", name);
   else
-    snprintf(text, size, "was killed by signal %d", info->si_status);
+    snprintf(text, size, "was killed by signal %d", number);
 }
 
 /* Ask the child to end. */
@@ -303,7 +298,7 @@ rs_process_finish (rs_process *p, double timeout, char *text, size_t size)
   }
   const int found = look(p, &info);
   if (found > 0)
-    describe(&info, text, size);
+    describe(p, &info, text, size);
   /* While the child is not reaped, no other group has its number.  One that
      somebody else has reaped is left alone, for its number may be taken. */
   if (found >= 0)

@@ -28,6 +28,10 @@ typedef struct rs_process {
   int in, out;              /* our ends of what it writes and reads, which do
                                not block; the same for a socket; or -1 */
   bool gentle;              /* SIGTERM comes before SIGKILL */
+  bool inside;              /* the child is the program that stands around the
+                               worker, and exits as shells do: with 128 and
+                               the number of the signal that killed that */
+  double cpu_time;          /* seconds after which SIGXCPU comes; 0: any */
 } rs_process;
 
 #define RS_NO_PROCESS { .end = -1, .in = -1, .out = -1 }
@@ -35,21 +39,23 @@ typedef struct rs_process {
 /* This program serves ('rs_worker_main'), so it can be its own worker. */
 void rs_process_set_serving (void);
 
-/*
- * Start the program 'path' with the argument --worker; without a '/' it is
- * looked for in PATH.  NULL: this very program, if it serves, or else the
- * installed 'runspace', or the one in PATH.  RS_OK or RS_EFAILED.  Any thread.
- */
-int rs_process_start (rs_process *p, const char *path, rs_error *err);
+/* True when it does. */
+bool rs_process_serves (void);
 
 /*
  * Start the program 'path', looked for as execvp(3) does, with 'fds' as its
  * standard files, which are above these, and no other descriptor; -1 as the
- * last one: it has our standard error.  'p' gets the child.  0, or an error
- * number.
+ * last one: it has our standard error.  'env' are its variables; NULL: ours.
+ * 'p' gets the child.  0, or an error number.
  */
 int rs_process_spawn (rs_process *p, const char *path,
-                      const char *const *argv, const int fds[3]);
+                      const char *const *argv, const char *const *env,
+                      const int fds[3]);
+
+/* Make a socket pair above the standard files, whose first end does not block;
+   or a pipe, whose ends block.  0, or an error number, and both are -1. */
+int rs_process_sockets (int fds[2]);
+int rs_process_pipe (int fds[2]);
 
 /* Move a descriptor that is one of the standard files above them, and let it
    be closed in programs that others start.  -1: not possible, and it is

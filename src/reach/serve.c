@@ -35,10 +35,12 @@
 
 #include "base/clock.h"
 #include "base/console.h"
+#include "base/cpu.h"
 #include "base/fork.h"
 #include "base/spin.h"
 #include "base/status.h"
 #include "base/timer.h"
+#include "reach/confine.h"
 #include "reach/exchange.h"
 #include "reach/heart.h"
 #include "reach/process.h"
@@ -317,7 +319,9 @@ open_state (server *s)
     .forbidden = RS_MESSAGE_LIVE | RS_MESSAGE_AWAY,
   };
   rs_error err;
-  const int status = rs_state_open(&o, &s->state, &err);
+  int status = rs_confine(&s->options, &err);
+  if (status == RS_OK)
+    status = rs_state_open(&o, &s->state, &err);
   rs_buf *const b = begin(s);
   if (status == RS_OK)
     rs_add_number(b, rs_state_bytes(s->state), 8);
@@ -333,6 +337,8 @@ static void
 serve_call (server *s, served *c)
 {
   s->state->ahead = c->ahead;
+  if (s->options.cpu_time > 0)
+    rs_cpu_limit(s->options.cpu_time);
   rs_call_run(s->state, NULL, &c->call, &sink);
   if (rs_fork_is_foreign(s->born))  /* has the job forked, and is this the
                                        child, with its only thread? */

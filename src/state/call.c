@@ -20,6 +20,7 @@
 #include <lauxlib.h>
 
 #include "base/clock.h"
+#include "base/cpu.h"
 #include "base/defer.h"
 #include "base/fork.h"
 #include "base/level.h"
@@ -787,6 +788,16 @@ publish (run *r)
                           memory_order_relaxed);
 }
 
+/* The item that begins is bounded in time. */
+static void
+begin_watch (run *r, double cpu_time)
+{
+  if (r->call->timeout > 0)
+    publish(r);
+  if (cpu_time > 0)
+    rs_cpu_limit(cpu_time);
+}
+
 /* (function, objects, extra arguments..., run)  Loop over the items. */
 static int
 chunk_body (lua_State *L)
@@ -795,6 +806,8 @@ chunk_body (lua_State *L)
   run *const r = lua_touserdata(L, top + 1);
   const rs_call *const call = r->call;
   const bool records = (call->flags & RS_BATCH_RECORDS) != 0;
+  const double cpu_time = r->state->options->cpu_time;
+  const bool watched = call->timeout > 0 || cpu_time > 0;
   const int extras = top - OBJECTS;
   const int arity = (int) r->chunk->arity;
   rs_level_room(L, arity + extras + 4, "too many arguments");
@@ -807,8 +820,8 @@ chunk_body (lua_State *L)
     push_item(L, r);
     for (int i = 0; i < extras; i++)
       lua_pushvalue(L, EXTRAS + i);
-    if (call->timeout > 0)
-      publish(r);
+    if (watched)
+      begin_watch(r, cpu_time);
     rs_token_begin(r->state->cancel, &r->token, call->timeout);
     lua_call(L, arity + extras, records ? LUA_MULTRET : 1);
     const int n = records ? lua_gettop(L) - top : 1;
