@@ -5,8 +5,8 @@
 # epmd of its own, for any user.  It ends with the process that it belongs to,
 # whichever way that ends.
 #
-#     rabbitmq.sh open OWNER          start one for the process OWNER (a number)
-#     rabbitmq.sh open OWNER shared   the same, or find the one of that OWNER
+#     rabbitmq.sh open OWNER          start one for the process of that number
+#     rabbitmq.sh open OWNER shared   the same, or the one that OWNER has
 #     rabbitmq.sh open OWNER strict   TLS with a certificate of the client only
 #     rabbitmq.sh stop DIR            end it; connections break
 #     rabbitmq.sh kill DIR            the same by SIGKILL
@@ -22,9 +22,10 @@
 #     other.pem           a CA that has signed nothing here
 #     log/                what the server said
 #
-# Users are guest (password guest), and 'a user' (password 'p@ss/w%rd:'); hosts
-# / and a/b.  What cannot be is told on the standard error; the status is 77
-# where a program is missing.
+# Users are guest (password guest), and 'a user' (password 'p@ss/w%rd:'), who
+# has the virtual host a/b.  There is a queue without priorities, 'plain', and
+# an exchange that is no fanout, 'direct'.  What cannot be is told on the
+# standard error; the status is 77 where a program is missing.
 
 PATH=$PATH:/usr/sbin:/sbin
 here=$(cd "$(dirname "$0")" && pwd)/$(basename "$0")
@@ -113,7 +114,13 @@ END
     { "user": "guest", "vhost": "/",
       "configure": ".*", "write": ".*", "read": ".*" },
     { "user": "a user", "vhost": "a/b",
-      "configure": ".*", "write": ".*", "read": ".*" } ] }
+      "configure": ".*", "write": ".*", "read": ".*" } ],
+  "queues": [
+    { "vhost": "/", "name": "plain", "durable": true, "auto_delete": false,
+      "arguments": {} } ],
+  "exchanges": [
+    { "vhost": "/", "name": "direct", "type": "direct", "durable": true,
+      "auto_delete": false, "internal": false, "arguments": {} } ] }
 END
   echo '[].' >"$dir/enabled_plugins"
 }
