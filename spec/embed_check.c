@@ -784,12 +784,50 @@ check_dropped_events (lua_State *L)
     if (named == 0)
       rs_job_unref(job);
     rs_events_unref(events);
-    if (named != 0) {  /* the job is there all the same */
+    if (named != 0)  /* the job is there all the same */
       CHECK(result_of(job, L) == 1);
-      rs_job_unref(job);
-    }
     rs_pool_unref(pool);
   }
+}
+
+/* ------------------------------------------------------------- globals */
+
+/* Submit a function that reads 'seen' by its name, and 'named' by a text;
+   return 10 times the first and the second, 0 for one that is not there. */
+static lua_Integer
+read_globals (rs_pool *pool, lua_State *L, const char *const *globals)
+{
+  const rs_job_options o = { .globals = globals };
+  rs_error err;
+  rs_job *job = NULL;
+  REQUIRE(luaL_dostring(L, "return function () "
+                           "  return 10 * (seen or 0) "
+                           "         + (load('return named')() or 0) "
+                           "end") == LUA_OK);
+  REQUIRE(rs_submit(pool, L, 0, &o, &job, &err) == RS_OK);
+  return result_of(job, L);
+}
+
+static void
+check_globals (lua_State *L)
+{
+  static const char *const names[] = { "named", NULL };
+  static const char *const none[] = { NULL };
+  REQUIRE(luaL_dostring(L, "seen, named = 1, 2") == LUA_OK);
+  struct { const char *const *pool, *const *job; lua_Integer result; } rows[] =
+    { { NULL, NULL, 10 }, { NULL, names, 12 }, { NULL, RS_NO_GLOBALS, 0 },
+      { names, NULL, 12 }, { names, none, 10 }, { RS_NO_GLOBALS, NULL, 0 },
+      { RS_NO_GLOBALS, none, 10 } };
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    const rs_pool_options o = { .max = 1, .globals = rows[i].pool };
+    rs_pool *pool = NULL;
+    rs_error err;
+    REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+    CHECK(read_globals(pool, L, rows[i].job) == rows[i].result);
+    CHECK(read_globals(pool, L, rows[i].job) == rows[i].result);
+    rs_pool_unref(pool);
+  }
+  REQUIRE(luaL_dostring(L, "seen, named = nil, nil") == LUA_OK);
 }
 
 /* ------------------------------------------------- the loop of the header */
@@ -859,6 +897,7 @@ main (void)
   check_signal(L);
   check_dropped_events(L);
   check_interruption();
+  check_globals(L);
   check_poll_loop(L);
   lua_close(L);
   return report();

@@ -17,8 +17,8 @@ end
 --- With all that 'map' knows.
 local UNKNOWN <const> = "unknown option '%s' to 'map' (known are arguments, "
   .. "chunk, command, cpath, cpu_time, cwd, deadline, env, functions, "
-  .. "heartbeat, hosts, init, initial_state, instructions, isolation, libs, "
-  .. "limit, "
+  .. "globals, heartbeat, hosts, init, initial_state, instructions, "
+  .. "isolation, libs, limit, "
   .. "max_bytes, max_failures, max_tasks, memory, "
   .. "modules, name, nice, on_error, params, path, preload, priority, "
   .. "progress, readable, reset, retries, retry_on, runspace, sandbox, ssh, "
@@ -247,8 +247,9 @@ describe("an option", function ()
       local _ = parallel.submit { square, tmeout = 1 }
     end))
     assert.equal("unknown option 'variables' to 'submit' (known are "
-                 .. "arguments, deadline, fn, name, params, priority, "
-                 .. "retries, retry_on, streams, timeout)", misuse(function ()
+                 .. "arguments, deadline, fn, globals, name, params, "
+                 .. "priority, retries, retry_on, streams, timeout)",
+                 misuse(function ()
       local _ = parallel.submit { square, variables = {} }
     end))
   end)

@@ -639,6 +639,8 @@ typedef struct rs_pool_options {
   const char *const *readable;  /* lent, ended by NULL: files and directories,
                              with all that is in them; NULL: none */
   const char *const *writable;  /* the same, for what may be changed, too */
+  const char *const *globals;  /* lent: as in rs_job_options, for what does not
+                             say; NULL: what functions read */
 } rs_pool_options;
 
 /*
@@ -793,6 +795,11 @@ enum {
 /* Jobs of a higher priority start first; of one, in their order. */
 #define RS_PRIORITY_MAX 10   /* and its negative */
 
+/* For 'globals' in the options of jobs, batches and pools: no global
+   travels. */
+RS_API extern const char *const rs_no_globals[];
+#define RS_NO_GLOBALS rs_no_globals
+
 typedef struct rs_job_options {
   size_t size;        /* sizeof (rs_job_options) */
   const char *name;   /* copied; default "job-" and the id */
@@ -807,6 +814,9 @@ typedef struct rs_job_options {
   void *user;         /* the program's own: 'rs_job_user' */
   bool awaited;       /* the job that submits it will wait for it: so it is one
                          level deeper, even if it begins before that waits */
+  const char *const *globals;  /* names of globals, ended by NULL, that travel
+                         besides those that functions read; NULL: as the pool
+                         has it; RS_NO_GLOBALS: none travels */
 } rs_job_options;
 
 typedef struct rs_job_info {
@@ -984,6 +994,7 @@ typedef struct rs_batch_options {
   size_t max_failures;  /* items that fail until no more start; default: 1, or
                            with RS_BATCH_CONTINUE any number */
   int priority;       /* of its chunks, as of jobs */
+  const char *const *globals;  /* as in rs_job_options */
 } rs_batch_options;
 
 typedef struct rs_record {

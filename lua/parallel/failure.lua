@@ -32,6 +32,11 @@ local function hint_of_global (name, call)
   local value = globals[name]
   -- Every runspace has '_G', so the job has taken it away itself.
   if value == nil or value == globals then return nil end
+  local why <const> = core.refusal(value)
+  if why ~= nil then
+    return "'" .. name .. "' is a global of the host that did not travel: "
+           .. why .. "; make it in the job, or in 'init' of a pool"
+  end
   local kind = type(value)
   local remedy
   if kind == "function" then
@@ -45,9 +50,9 @@ local function hint_of_global (name, call)
       remedy = "write local " .. name .. " = require \"" .. module .. "\""
     end
   end
-  return "'" .. name .. "' is a global of the host and does not travel; "
-         .. "make it a local of the script (upvalues travel with the "
-         .. "function) or " .. remedy
+  return "'" .. name .. "' is a global of the host and did not travel, since "
+         .. "no function reads it by this name, or 'globals' is false; "
+         .. remedy
 end
 
 ---@param message any

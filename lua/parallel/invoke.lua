@@ -4,6 +4,7 @@
 local call = require "parallel.call"
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
+local limits = require "parallel.limits"
 local loop = require "parallel.loop"
 local options = require "parallel.options"
 local params = require "parallel.params"
@@ -212,14 +213,10 @@ local function invoke (pool, keys, lists, bodies, read, placed)
   if read.async then
     local jobs = {}
     for _, key in ipairs(keys) do
-      local job = where:submit { bodies[key], arguments = lists[key],
-                                 name = core.escape(tostring(key)),
-                                 streams = read.streams,
-                                 timeout = read.timeout,
-                                 deadline = read.deadline,
-                                 retries = read.retries,
-                                 retry_on = read.retry_on,
-                                 priority = read.priority }
+      local job = where:submit(limits.copy({
+        bodies[key], arguments = lists[key],
+        name = core.escape(tostring(key)), streams = read.streams,
+      }, read))
       pools[job] = temporary
       jobs[key] = job
     end

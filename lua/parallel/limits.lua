@@ -16,6 +16,8 @@ local ipairs, next, type = ipairs, next, type
 ---       "timed_out", or "lost" with a process; default {"error", "timeout"}
 ---@field priority? integer  from -10 to 10; of the jobs queued in a pool,
 ---       those of the highest priority start first; default 0
+---@field globals? boolean|string[]  which globals travel with functions;
+---       false: none; an array: these, too; default: those that they read
 
 --- Limits of each runspace of a pool.
 ---@class parallel.RunspaceLimits
@@ -93,6 +95,24 @@ end
 local CALL <const>, RUNSPACE <const> = tests "call", tests "runspace"
 CALL.retry_on = retry_on
 
+---@param value any
+---@return string? expected
+---@return string? wrong
+function CALL.globals (value)
+  local expected <const> = "a boolean or an array of names"
+  if type(value) == "boolean" then return nil end
+  if type(value) ~= "table" then return expected end
+  for _, name in ipairs(value) do
+    if type(name) ~= "string" or name:find("\0", 1, true) then
+      return expected, "one with " .. check.describe(name)
+    end
+  end
+  local behind <const> = check.beyond(value)
+  if behind ~= nil then
+    return expected, "the key " .. check.describe(behind)
+  end
+end
+
 --- Turn the words of `retry_on` into RS_RETRY_ bits.
 ---@param words string|string[]
 ---@return integer
@@ -117,6 +137,16 @@ local function add (group, target, given)
                      or kind == "bytes" and check.to_bytes(value) or value
     end
   end
+  if group == "call" then target.globals = given.globals end
+  return target
+end
+
+--- Copy what bounds a call, as it was given, for another call.
+---@param target table
+---@param given table
+---@return table target
+local function copy (target, given)
+  for name in next, CALL do target[name] = given[name] end
   return target
 end
 
@@ -125,5 +155,6 @@ return {
   RUNSPACE = RUNSPACE,
   add = add,
   check = check_limits,
+  copy = copy,
   tests = tests,
 }

@@ -16,6 +16,8 @@ local NO_SIGNAL <const> = -1
 ---@class parallel.PoolOptions: parallel.InitialStateFields, parallel.RunspaceLimits
 ---@field min? integer  workers that are always there; default 1
 ---@field max? integer  workers at most; default, one for each CPU
+---@field globals? boolean|string[]  which globals travel with functions, unless
+---       a call has the option, too
 ---@field idle? number  seconds before a worker above `min` that has nothing to
 ---                     do ends; default 10; math.huge: never
 ---@field streams? table<string, boolean|function>  which streams of its jobs
@@ -62,6 +64,7 @@ local function signal (value)
 end
 
 local OWN <const> = limits.tests "pool"
+OWN.globals = limits.CALL.globals
 OWN.idle = check.seconds
 OWN.queue = queue
 OWN.signal = signal
@@ -190,6 +193,7 @@ local function open (max, given, said, verb)
     strict = given.sandbox == "strict",
     readable = given.readable,
     writable = given.writable,
+    globals = given.globals,
     initial_state = initial_state.make(said),
     queue = type(queued) == "table" and limits.add("queue", {}, queued)
             or { jobs = queued },

@@ -10,6 +10,7 @@ local call = require "parallel.call"
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 local input = require "parallel.input"
+local limits = require "parallel.limits"
 local map = require "parallel.map"
 local options = require "parallel.options"
 local range = require "parallel.range"
@@ -264,11 +265,9 @@ local function reduce (pool, source, items, bound, list, init, opts, placed)
   if init ~= nil then parts = begin_with(init, parts) end
   local values, ends
   local left <const> = opts.deadline and core.now() + opts.deadline
-  local parts_opts <const> = {
-    chunk = 1, deadline = opts.deadline, limit = opts.limit, name = opts.name,
-    priority = opts.priority, retries = opts.retries,
-    retry_on = opts.retry_on, streams = opts.streams, timeout = opts.timeout,
-  }
+  local parts_opts <const> = limits.copy({
+    chunk = 1, limit = opts.limit, name = opts.name, streams = opts.streams,
+  }, opts)
   repeat
     values, ends = pass(where, parts, ends, parts_opts, pool ~= nil, bound,
                         table.unpack(list, 1, list.n))

@@ -290,6 +290,8 @@ check_work (const char *name, unsigned listen, rs_error *err)
   return RS_OK;
 }
 
+const char *const rs_no_globals[1] = { NULL };
+
 const rs_job_options *
 rs_check_job_options (const rs_job_options *given, rs_job_options *room,
                       rs_error *err)

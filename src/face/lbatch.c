@@ -167,7 +167,7 @@ call_event (lua_State *L, const char *function, rs_batch *batch, int handle)
 int
 rs_lua_batch (lua_State *L)
 {
-  enum { POOL = 1, FUNCTION, OPTIONS, HANDLE };
+  enum { POOL = 1, FUNCTION, OPTIONS, HANDLE, GLOBALS, CALLED = GLOBALS + 2 };
   rs_pool *const pool = rs_handle_check(L, POOL, RS_POOL_TYPE);
   rs_error err;
   luaL_checktype(L, OPTIONS, LUA_TTABLE);
@@ -186,13 +186,15 @@ rs_lua_batch (lua_State *L)
   lua_getfield(L, OPTIONS, "name");
   o.name = lua_tostring(L, -1);
   lua_replace(L, POOL);  /* anchors the name; the caller has the pool */
+  o.globals = rs_read_globals(L, OPTIONS);
+  lua_rotate(L, GLOBALS - 1, 2);  /* anchored until the batch is open */
   keeper *const k = push_keeper(L);  /* made first, finalized last */
   void **const handle = rs_handle_new(L, RS_BATCH_TYPE, KEEPER);
   lua_insert(L, -2);
   lua_setiuservalue(L, -2, KEEPER);
   lua_insert(L, HANDLE);
   lua_pushvalue(L, FUNCTION);
-  lua_insert(L, HANDLE + 1);
+  lua_insert(L, CALLED);
   check_status(L, rs_batch_open(pool, L, nargs, &o, &k->batch, &err), &err);
   *handle = k->batch;
   if (lua_getfield(L, OPTIONS, "streams") == LUA_TTABLE)

@@ -13,6 +13,8 @@
 
 #include <lauxlib.h>
 
+#include "face/lhandle.h"
+
 static const struct { const char *name; const rs_option *rows; } groups[] = {
   { "call", rs_call_limits },
   { "batch", rs_batch_numbers },
@@ -98,4 +100,38 @@ rs_read_options (lua_State *L, int index, const rs_option *rows, void *out)
     }
     lua_pop(L, 1);
   }
+}
+
+const char *const *
+rs_read_words (lua_State *L, int index, const char *name)
+{
+  if (lua_getfield(L, index, name) == LUA_TNIL) {
+    lua_pushnil(L);
+    return NULL;
+  }
+  const int list = lua_gettop(L);
+  luaL_checktype(L, list, LUA_TTABLE);
+  const size_t n = (size_t) lua_rawlen(L, list);
+  const char **const words = lua_newuserdatauv(L, (n + 1) * sizeof *words, 0);
+  for (size_t i = 0; i < n; i++) {
+    if (lua_rawgeti(L, list, (lua_Integer) i + 1) != LUA_TSTRING)
+      rs_handle_error(L, "%s has a word that is no string", name);
+    words[i] = lua_tostring(L, -1);
+    lua_pop(L, 1);
+  }
+  words[n] = NULL;
+  return words;
+}
+
+const char *const *
+rs_read_globals (lua_State *L, int index)
+{
+  static const char *const no_others[] = { NULL };
+  if (lua_getfield(L, index, "globals") == LUA_TBOOLEAN) {
+    const bool travel = lua_toboolean(L, -1);
+    lua_pushnil(L);
+    return travel ? no_others : RS_NO_GLOBALS;
+  }
+  lua_pop(L, 1);
+  return rs_read_words(L, index, "globals");
 }

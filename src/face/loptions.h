@@ -15,6 +15,15 @@
 void rs_read_options (lua_State *L, int index, const rs_option *rows,
                       void *out);
 
+/* [-0, +2, e]  Read the words in the array at the field 'name' of the table at
+   'index'.  The two values that are pushed, and that table, anchor them.
+   NULL: there are none. */
+const char *const *rs_read_words (lua_State *L, int index, const char *name);
+
+/* [-0, +2, e]  Read the option 'globals' in the same way: false, true, an
+   array of names, or nil. */
+const char *const *rs_read_globals (lua_State *L, int index);
+
 /* [-0, +0, m]  Set 'options' in the table on top: names of the options by
    group, each with its kind, "seconds", "bytes", "flag" or "whole". */
 void rs_set_options (lua_State *L);

@@ -111,6 +111,22 @@ complain (lua_State *L)
   return rs_handle_error_near(L, luaL_checkstring(L, 1));
 }
 
+/* core.refusal(value) -> why the value cannot travel; nil, if it can */
+static int
+refusal (lua_State *L)
+{
+  rs_error err;
+  rs_message *message;
+  luaL_checkany(L, 1);
+  lua_settop(L, 1);
+  if (rs_encode(L, 1, &message, &err) != RS_OK) {
+    lua_pushstring(L, err.text);
+    return 1;
+  }
+  rs_message_unref(message);
+  return 0;
+}
+
 /* core.escape(text) -> the text, on one line, as 'rs_escape' has it */
 static int
 escape (lua_State *L)
@@ -299,6 +315,7 @@ open_core (lua_State *L)
     { "default_pool", rs_lua_default_pool },
     { "escape", escape },
     { "expected", rs_lua_expected },
+    { "refusal", refusal },
     { "fileno", rs_lua_fileno },
     { "help", rs_lua_help },
     { "in_runspace", in_runspace },

@@ -364,30 +364,6 @@ check_isolation (lua_State *L, const rs_pool_options *o)
                        "state sandbox = {programs = true}", what);
 }
 
-/* [-0, +2, v]  Read the words at the field 'name' of the table at 1, which
-   anchors them.  NULL: there are none. */
-static const char *const *
-read_words (lua_State *L, const char *name)
-{
-  const char **words = NULL;
-  if (lua_getfield(L, 1, name) == LUA_TNIL) {
-    lua_pushnil(L);
-    return NULL;
-  }
-  const int list = lua_gettop(L);
-  luaL_checktype(L, list, LUA_TTABLE);
-  const size_t n = (size_t) lua_rawlen(L, list);
-  words = lua_newuserdatauv(L, (n + 1) * sizeof *words, 0);
-  for (size_t i = 0; i < n; i++) {
-    if (lua_rawgeti(L, list, (lua_Integer) i + 1) != LUA_TSTRING)
-      rs_handle_error(L, "%s has a word that is no string", name);
-    words[i] = lua_tostring(L, -1);
-    lua_pop(L, 1);
-  }
-  words[n] = NULL;
-  return words;
-}
-
 int
 rs_lua_pool (lua_State *L)
 {
@@ -416,16 +392,17 @@ rs_lua_pool (lua_State *L)
   o.isolation = luaL_checkoption(L, lua_gettop(L), "thread", isolations);
   lua_getfield(L, 1, "runspace");  /* the options anchor it */
   o.runspace = luaL_optstring(L, -1, NULL);
-  o.command = read_words(L, "command");
-  o.hosts = read_words(L, "hosts");
-  o.ssh = read_words(L, "ssh");
+  o.command = rs_read_words(L, 1, "command");
+  o.hosts = rs_read_words(L, 1, "hosts");
+  o.ssh = rs_read_words(L, 1, "ssh");
   lua_getfield(L, 1, "cwd");
   o.cwd = luaL_optstring(L, -1, NULL);
-  o.env = read_words(L, "env");
+  o.env = rs_read_words(L, 1, "env");
   lua_getfield(L, 1, "strict");
   o.strict = lua_toboolean(L, -1);
-  o.readable = read_words(L, "readable");
-  o.writable = read_words(L, "writable");
+  o.readable = rs_read_words(L, 1, "readable");
+  o.writable = rs_read_words(L, 1, "writable");
+  o.globals = rs_read_globals(L, 1);
   check_isolation(L, &o);
   lua_getfield(L, 1, "reset");
   o.reset = luaL_checkoption(L, lua_gettop(L), "globals", resets);
@@ -763,6 +740,7 @@ pool_start (lua_State *L)
     guard = (rs_job **) rs_handle_test(L, lua_gettop(L), run_type);
     o.awaited = guard != NULL;
     lua_pop(L, 3);  /* the options anchor name and guard */
+    o.globals = rs_read_globals(L, OPTIONS);
     /* A script may call this method, too, with options that nobody has
        checked. */
     rs_job_options room;

@@ -97,12 +97,15 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
               const rs_batch_options *options, rs_batch **out, rs_error *err)
 {
   rs_message *function;
+  const char *const *const globals =
+    options->globals != NULL ? options->globals : queue->globals;
   int status = rs_job_check_retries(queue, options->retry_on, err);
   if (status != RS_OK) {
     lua_settop(L, -nargs - 2);
     return status;
   }
-  status = rs_code_encode(L, nargs, queue->forbidden, &function, err);
+  status = rs_code_encode(L, nargs, queue->forbidden, globals, &function,
+                          err);
   if (status != RS_OK)
     return status;
   if (rs_fork_is_foreign(queue->born)) {  /* has a '__transfer' forked? */
@@ -125,6 +128,7 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   batch->function = function;
   batch->items.common = rs_common_of(L, function);
   batch->items.names.anew = true;
+  batch->items.gives = globals != RS_NO_GLOBALS;
   batch->flags = options->flags;
   batch->depth = rs_job_nesting(L);
   batch->chunk = queue->fresh ? 1 : options->chunk;

@@ -19,6 +19,7 @@
 #include "base/spin.h"
 #include "base/status.h"
 #include "base/timer.h"
+#include "base/words.h"
 
 #define LATE 0.8     /* seconds by which the news that a worker is lost may
                         come late */
@@ -264,6 +265,10 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o, void *shared)
                      : rs_initial_state_new();
   own->runspace = o->runspace != NULL ? strdup(o->runspace) : NULL;
   own->cwd = o->cwd != NULL ? strdup(o->cwd) : NULL;
+  if (o->globals != NULL && o->globals != RS_NO_GLOBALS)
+    pool->globals = rs_words_copy(o->globals);
+  pool->queue.globals = own->globals = o->globals == RS_NO_GLOBALS
+    ? o->globals : (const char *const *) pool->globals;
   rs_sched_init(&pool->sched, rs_pool_is_limited(pool));
   rs_list_init(&pool->workers);
   rs_list_init(&pool->gone);
@@ -271,7 +276,8 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o, void *shared)
   rs_cond_init(&pool->changed);
   if (own->initial_state == NULL
       || (own->runspace == NULL) != (o->runspace == NULL)
-      || (own->cwd == NULL) != (o->cwd == NULL)) {
+      || (own->cwd == NULL) != (o->cwd == NULL)
+      || (own->globals == NULL) != (o->globals == NULL)) {
     rs_timers_drop();
     rs_pool_drop(pool);
     return NULL;

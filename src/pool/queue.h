@@ -37,6 +37,7 @@ struct rs_queue {
   unsigned forbidden;  /* RS_MESSAGE_ flags of messages that cannot cross to
                           its runners */
   bool reruns;  /* what is lost can be run again: runner.h */
+  const char *const *globals;  /* which travel, by default: value/code.h */
   unsigned born;  /* the generation of the pool: fork.h */
   rs_shared_lock locks[RS_JOB_LOCKS];  /* a job uses one of them, by its
                                           address */

@@ -50,8 +50,10 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
           int n, const rs_job_options *options, rs_job **out, rs_error *err)
 {
   rs_message *function;
+  const char *const *const globals =
+    options->globals != NULL ? options->globals : pool->queue.globals;
   int status = rs_code_encode_function(o, L, index, pool->queue.forbidden,
-                                       &function, err);
+                                       globals, &function, err);
   if (status != RS_OK)
     return status;
   if (rs_pool_is_foreign(pool))  /* has a '__transfer' forked? */
@@ -64,8 +66,8 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
   rs_call *const call = &job->call;
   status = rs_code_encode_arguments(o, L, first, n, call->room,
                                     call->retries == 0 ? sizeof call->room : 0,
-                                    pool->queue.forbidden, call->function,
-                                    &call->arguments, err);
+                                    pool->queue.forbidden, globals,
+                                    call->function, &call->arguments, err);
   if (status == RS_OK && rs_pool_is_foreign(pool))
     status = rs_fork_fail(err, "pool");
   if (status == RS_OK)

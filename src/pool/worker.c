@@ -22,6 +22,7 @@
 #include "base/large.h"
 #include "base/spin.h"
 #include "base/status.h"
+#include "base/words.h"
 
 enum { LOOKS = 800 };  /* looks for a worker that opens or ends */
 
@@ -76,6 +77,7 @@ rs_pool_drop (rs_pool *pool)
   rs_initial_state_unref(pool->options.initial_state);
   free((char *) (uintptr_t) pool->options.runspace);
   free((char *) (uintptr_t) pool->options.cwd);
+  rs_words_free(pool->globals);
   rs_events_drop(pool->watcher);
   free(pool->numbers);
   free(pool);

@@ -71,6 +71,7 @@ struct rs_pool {
                                'rs_check_pool_options', with a reference to
                                'initial_state' */
   const rs_runner_kind *kind;  /* of the runners */
+  char **globals;    /* the words of 'options.globals'; or NULL */
   void *shared;      /* by the runners (runner.h); owned, or NULL */
   int begun;         /* status of starting the first workers */
   _Atomic bool full; /* 'waiters' is not empty; set under the lock */

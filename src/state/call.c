@@ -26,6 +26,7 @@
 #include "base/level.h"
 #include "base/options.h"
 #include "base/status.h"
+#include "state/given.h"
 #include "value/wire.h"
 
 enum { STRIDE = 16 };     /* items between two looks at the clock, at most */
@@ -58,6 +59,11 @@ struct rs_run {
   bool decoding;          /* an item is being taken from 'in' */
   bool open;              /* the record of the item is begun, not ended */
   bool reported;          /* 'out' has the error of the item, or the call */
+  bool gives;             /* globals came with the function of the chunk */
+  bool dressed;           /* the environment has them */
+  int worn;               /* registry reference: the globals that came with
+                             the call or the item and have to be taken off
+                             again; or 0 */
   unsigned guards;        /* rs_cancel_guards, when the call began */
   bool quiet;             /* the collector stands still: on_error */
   rs_reason told;         /* the reason in that error */
@@ -193,6 +199,10 @@ push_kept (lua_State *L, run *r)
     if (s->kept[i].function != message)
       continue;
     const int n = s->kept[i].values;
+    if (s->kept[i].given > 0) {
+      lua_rawgeti(L, LUA_REGISTRYINDEX, s->kept[i].given);
+      rs_env_give_all(L);
+    }
     if (s->kept[i].common > 0)
       rs_common_share(L, s->kept[i].common, &r->common);
     lua_rawgeti(L, LUA_REGISTRYINDEX, s->kept[i].ref);
@@ -208,6 +218,13 @@ push_kept (lua_State *L, run *r)
   const int base = lua_gettop(L);
   const int n = push_function(L, r);
   rs_level_room(L, n + 2, "too many arguments");
+  int given = 0;
+  if (rs_env_is_given()) {
+    rs_env_push_given(L);
+    lua_pushvalue(L, -1);
+    given = luaL_ref(L, LUA_REGISTRYINDEX);
+    rs_env_give_all(L);
+  }
   if (n == 1)
     lua_pushvalue(L, -1);
   else {
@@ -226,12 +243,57 @@ push_kept (lua_State *L, run *r)
     luaL_unref(L, LUA_REGISTRYINDEX, s->kept[slot].ref);
     if (s->kept[slot].common > 0)
       luaL_unref(L, LUA_REGISTRYINDEX, s->kept[slot].common);
+    if (s->kept[slot].given > 0)
+      luaL_unref(L, LUA_REGISTRYINDEX, s->kept[slot].given);
     rs_message_unref(s->kept[slot].function);
   }
   s->kept[slot].values = n;
   s->kept[slot].function = rs_message_ref(message);
   s->kept[slot].ref = ref;
   s->kept[slot].common = common.ref;
+  s->kept[slot].given = given;
+}
+
+/* ----------------------------------------------------------- environments */
+
+/* True when what jobs assign stays, so that globals which came with a call
+   have to be taken off again. */
+static bool
+keeps_globals (const run *r)
+{
+  return r->state->options->reset == RS_RESET_NONE;
+}
+
+/* [-0, +0, e]  The values of the call, or of the item, are there; if globals
+   came with them, no other one gets its environment. */
+static void
+end_giving (lua_State *L, run *r)
+{
+  if (!rs_env_is_given())
+    return;
+  r->state->environment.dirty = true;
+  if (!keeps_globals(r))
+    return;
+  rs_env_push_given(L);
+  if (lua_istable(L, -1))
+    rs_given_put_on(L, lua_gettop(L));
+  if (r->worn == 0 && lua_istable(L, -1))
+    r->worn = luaL_ref(L, LUA_REGISTRYINDEX);
+  else
+    lua_pop(L, 1);
+}
+
+/* [-0, +0, -]  The call, or the item, has ended. */
+static void
+take_off_given (lua_State *L, run *r)
+{
+  if (r->worn == 0)
+    return;
+  if (lua_rawgeti(L, LUA_REGISTRYINDEX, r->worn) == LUA_TTABLE)
+    rs_given_take_off(L, lua_gettop(L));
+  lua_pop(L, 1);
+  luaL_unref(L, LUA_REGISTRYINDEX, r->worn);
+  r->worn = 0;
 }
 
 /* ------------------------------------------------------------------ errors */
@@ -635,6 +697,7 @@ call_body (lua_State *L)
   run *const r = lua_touserdata(L, 1);
   lua_settop(L, 0);
   rs_state_renew_environment(L, r->state);
+  rs_env_collect(keeps_globals(r));
   if (r->call->keep)
     push_kept(L, r);
   else
@@ -642,6 +705,7 @@ call_body (lua_State *L)
   r->out->common = r->common;
   if (r->call->arguments != NULL)
     rs_state_decode(L, r->call->arguments, &r->common, 0);
+  end_giving(L, r);
   lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
   const int n = lua_gettop(L);
   if (r->reported)
@@ -665,6 +729,7 @@ run_plain (lua_State *L, run *r)
   lua_pushlightuserdata(L, r);
   const int status = lua_pcall(L, 1, 0, -3);
   call->reason = end_task(L, r);
+  take_off_given(L, r);
   if (status != LUA_OK)
     settle(L, r, call->reason);
   else if (call->reason != RS_REASON_NONE)
@@ -684,17 +749,21 @@ run_plain (lua_State *L, run *r)
 /* ----------------------------------------------------------------- a chunk */
 
 /* Slots of 'chunk_prepare' and 'chunk_body'. */
-enum { RUN = 1, FUNCTION = 1, OBJECTS, EXTRAS };
+enum { RUN = 1, FUNCTION = 1, OBJECTS, GIVEN, EXTRAS };
 
-/* (run) -> function, table of the decoder's objects or nil, extra
-   arguments... */
+/* (run) -> function, table of the decoder's objects or nil, table of the
+   globals that came with the function or nil, extra arguments... */
 static int
 chunk_prepare (lua_State *L)
 {
   run *const r = lua_touserdata(L, RUN);
   lua_settop(L, 0);
   rs_state_renew_environment(L, r->state);
+  rs_env_collect(true);
   push_kept(L, r);
+  rs_env_push_given(L);
+  r->gives = lua_istable(L, -1);
+  lua_insert(L, GIVEN - 1);
   r->out->common = r->common;
   r->in = (rs_decoder) { .at = 0 };
   if (r->call->arguments != NULL)
@@ -757,6 +826,20 @@ goes_on (run *r)
       && (r->item == 0 || (in_time(r) && !rs_state_spent(r->state)));
 }
 
+/* [-0, +0, e]  Give the next item its environment. */
+static inline void
+dress (lua_State *L, run *r)
+{
+  rs_environment *const env = &r->state->environment;
+  r->dressed &= !env->dirty;
+  rs_state_renew_environment(L, r->state);
+  if (r->gives && !r->dressed) {
+    r->dressed = true;
+    env->dirty = !rs_given_put_on(L, GIVEN)
+              || (r->in.flags & RS_MESSAGE_CODE) != 0;
+  }
+}
+
 /* [-0, +arity, e]  Push the values of the next item. */
 static void
 push_item (lua_State *L, run *r)
@@ -769,9 +852,13 @@ push_item (lua_State *L, run *r)
   }
   r->again = rs_decoder_tell(&r->in);
   r->decoding = true;
+  if (r->in.flags & RS_MESSAGE_CODE)
+    rs_env_collect(keeps_globals(r));
   for (unsigned i = 0; i < chunk->arity; i++)
     rs_decode_value(&r->in, L);
   r->decoding = false;
+  if (r->in.flags & RS_MESSAGE_CODE)
+    end_giving(L, r);
   if (r->in.metatables)
     rs_cancel_set_finalizes(r->state->cancel);
 }
@@ -798,7 +885,7 @@ begin_watch (run *r, double cpu_time)
     rs_cpu_limit(cpu_time);
 }
 
-/* (function, objects, extra arguments..., run)  Loop over the items. */
+/* (function, objects, given, extra arguments..., run)  Loop over the items. */
 static int
 chunk_body (lua_State *L)
 {
@@ -808,14 +895,14 @@ chunk_body (lua_State *L)
   const bool records = (call->flags & RS_BATCH_RECORDS) != 0;
   const double cpu_time = r->state->options->cpu_time;
   const bool watched = call->timeout > 0 || cpu_time > 0;
-  const int extras = top - OBJECTS;
+  const int extras = top - GIVEN;
   const int arity = (int) r->chunk->arity;
   rs_level_room(L, arity + extras + 4, "too many arguments");
   lua_settop(L, top);
   while (goes_on(r)) {
     r->index = r->chunk->index + (lua_Integer) r->item;
     open_record(r);
-    rs_state_renew_environment(L, r->state);
+    dress(L, r);
     lua_pushvalue(L, FUNCTION);
     push_item(L, r);
     for (int i = 0; i < extras; i++)
@@ -827,6 +914,7 @@ chunk_body (lua_State *L)
     const int n = records ? lua_gettop(L) - top : 1;
     encode_record(L, r, top + 1, n);
     r->ended = end_task(L, r);
+    take_off_given(L, r);
     if (r->ended != RS_REASON_NONE)
       return luaL_error(L, "%s", rs_reason_text(r->ended));
     rs_state_end_lines(r->state);
@@ -895,6 +983,7 @@ end_item (lua_State *L, run *r)
   const rs_reason reason = r->ended != RS_REASON_NONE ? r->ended
                                                       : end_task(L, r);
   const bool unmade = r->decoding;
+  take_off_given(L, r);
   r->ended = RS_REASON_NONE;
   r->decoding = false;
   rs_state_end_lines(r->state);
@@ -968,6 +1057,11 @@ run_items (lua_State *L, run *r, int handler)
     if (r->item == items && !skip_item(L, r))
       continue;
     end_item(L, r);
+  }
+  if (r->dressed) {
+    r->state->environment.dirty = true;
+    if (keeps_globals(r))
+      rs_given_take_off(L, handler + GIVEN);
   }
   r->chunk->took = rs_now() - began;
   close_good(r);
@@ -1066,6 +1160,8 @@ enter (rs_state *s, lua_State *L, rs_call *call, const rs_call_sink *sink,
   r.guards = rs_cancel_guards(s->cancel);
   r.common = (rs_common) { .loads = true };
   r.decoding = r.open = r.reported = r.errors = r.quiet = false;
+  r.gives = r.dressed = false;
+  r.worn = 0;
   r.told = r.ended = RS_REASON_NONE;
   rs_message_unref(call->result);  /* of an earlier attempt */
   call->result = NULL;

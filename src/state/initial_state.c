@@ -10,6 +10,8 @@
 
 #include "base/options.h"
 #include "base/status.h"
+#include "value/encoder.h"
+#include "value/outbox.h"
 
 #define OWN_MODULE "parallel"
 
@@ -193,6 +195,25 @@ add (rs_initial_state *is, rs_entry_kind kind, const char *name,
   return RS_OK;
 }
 
+/* [-0, +0, -]  Make a message of the value on top of the stack, with the
+   globals that functions in it read. */
+static int
+encode (lua_State *L, rs_message **out, rs_error *err)
+{
+  rs_encoder e;
+  if (rs_outbox_of(L) == NULL)
+    return rs_fail_plain(err, RS_ENOMEM);
+  rs_encoder_init(&e, 0);
+  e.gives = true;
+  int status = rs_encode_value(&e, L, lua_gettop(L), NULL);
+  if (status != RS_OK)
+    rs_fail(err, status, "%s", e.error);
+  else if ((*out = rs_encoder_message(&e)) == NULL)
+    status = rs_fail_plain(err, RS_ENOMEM);
+  rs_encoder_fini(&e);
+  return status;
+}
+
 /* [-1, +0, -]  Append an entry whose message has the value on top of the
    stack. */
 static int
@@ -208,7 +229,7 @@ add_value (rs_initial_state *is, rs_entry_kind kind, const char *name,
          : atomic_load(&is->sealed)
            ? rs_fail(err, RS_EINVAL, "the initial state is constant since a "
                                      "pool has it: make a new one")
-         : rs_encode(L, 1, &message, err);
+         : encode(L, &message, err);
   lua_pop(L, 1);
   if (status != RS_OK)
     return status;

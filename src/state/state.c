@@ -222,6 +222,8 @@ rs_state_trim (rs_state *s)
       luaL_unref(s->L, LUA_REGISTRYINDEX, s->kept[i].ref);
       if (s->kept[i].common > 0)
         luaL_unref(s->L, LUA_REGISTRYINDEX, s->kept[i].common);
+      if (s->kept[i].given > 0)
+        luaL_unref(s->L, LUA_REGISTRYINDEX, s->kept[i].given);
       rs_message_unref(function);
       s->kept[i].function = NULL;
     }
@@ -326,6 +328,7 @@ static void
 seed_entry (lua_State *L, rs_state *s, const rs_entry *entry)
 {
   const int top = lua_gettop(L);
+  rs_env_collect(false);
   switch (entry->kind) {
     case RS_ENTRY_PRELOAD:
       lua_pushcfunction(L, entry->open);

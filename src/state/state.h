@@ -131,6 +131,7 @@ struct rs_state {
     int ref;              /* registry: the function, or an array of all
                              values */
     int common;           /* registry: tables that came with it; or 0 */
+    int given;            /* registry: globals that came with it; or 0 */
   } kept[RS_STATE_KEPT];
   unsigned next_kept;     /* slot that is used next, modulo RS_STATE_KEPT */
 };

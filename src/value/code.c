@@ -61,20 +61,41 @@ append (rs_encoder *e, lua_State *L, int first, int n, int unnamed,
   return status;
 }
 
+/* An empty list is as good as none. */
+static const char *const *
+simplify (const char *const *globals)
+{
+  return globals == NULL || globals == RS_NO_GLOBALS || globals[0] != NULL
+       ? globals : NULL;
+}
+
+/* Let the encoder send the globals that functions read, and those of the
+   list. */
+static void
+set_globals (rs_encoder *e, const char *const *globals)
+{
+  e->gives = globals != RS_NO_GLOBALS;
+  e->names_given = e->gives ? globals : NULL;
+}
+
 /* [-0, +0, -]  Make a message of the 'n' values from 'first' on.  With a
    function in front ('unnamed' is 1), items and results may name the tables of
-   the message. */
+   the message.  'found' becomes what 'rs_outbox_keep' asks for. */
 static int
 encode (lua_State *L, int first, int n, int unnamed, unsigned forbidden,
-        const rs_common *common, rs_message **out, rs_error *err)
+        const char *const *globals, const rs_common *common, rs_message **out,
+        rs_outbox_globals *found, rs_error *err)
 {
   rs_message *message = NULL;
   rs_encoder e;
   rs_encoder_init(&e, forbidden);
+  set_globals(&e, globals);
   if (common != NULL)
     e.common = *common;
   e.marking = e.names.anew = unnamed > 0;
   int status = append(&e, L, first, n, unnamed, err);
+  *found = !e.gives || globals != NULL || e.moved ? RS_GLOBALS_SENT
+         : e.reads ? RS_GLOBALS_ABSENT : RS_GLOBALS_NONE;
   if (status == RS_OK && (message = rs_encoder_end(&e)) == NULL)
     status = rs_fail_plain(err, RS_ENOMEM);
   if (status == RS_OK && rs_common_keep(&e.marks, L, message) != RS_OK)
@@ -91,28 +112,34 @@ encode (lua_State *L, int first, int n, int unnamed, unsigned forbidden,
 
 int
 rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
-                         unsigned forbidden, rs_message **function,
-                         rs_error *err)
+                         unsigned forbidden, const char *const *globals,
+                         rs_message **function, rs_error *err)
 {
-  rs_message *const known = rs_outbox_find(o, L, index, forbidden);
+  rs_outbox_globals found;
+  globals = simplify(globals);
+  rs_message *const known = globals == NULL
+                          ? rs_outbox_find(o, L, index, forbidden) : NULL;
   if (known != NULL) {
     *function = known;
     return RS_OK;
   }
   int status = check(L, index, err);
   if (status == RS_OK)
-    status = encode(L, index, 1, 1, forbidden, NULL, function, err);
-  if (status == RS_OK)
-    rs_outbox_keep(o, L, index, *function);
+    status = encode(L, index, 1, 1, forbidden, globals, NULL, function,
+                    &found, err);
+  if (status == RS_OK && found != RS_GLOBALS_SENT)
+    rs_outbox_keep(o, L, index, *function, found == RS_GLOBALS_ABSENT);
   return status;
 }
 
 int
 rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
                           void *room, size_t size, unsigned forbidden,
+                          const char *const *globals,
                           const rs_message *function, rs_message **arguments,
                           rs_error *err)
 {
+  rs_outbox_globals found;
   *arguments = NULL;
   if (n == 0)
     return RS_OK;
@@ -122,8 +149,10 @@ rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
   const rs_common common = rs_common_of(L, function);
   rs_encoder *const e = rs_outbox_borrow(o);
   if (e == NULL)  /* called by '__transfer' of other arguments? */
-    return encode(L, first, n, 0, forbidden, &common, arguments, err);
+    return encode(L, first, n, 0, forbidden, globals, &common, arguments,
+                  &found, err);
   e->forbidden = forbidden;
+  e->gives = globals != RS_NO_GLOBALS;
   e->common = common;
   int status = append(e, L, first, n, 0, err);
   if (status == RS_OK) {
@@ -140,21 +169,24 @@ rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
 
 int
 rs_code_encode (lua_State *L, int nargs, unsigned forbidden,
-                rs_message **message, rs_error *err)
+                const char *const *globals, rs_message **message,
+                rs_error *err)
 {
+  rs_outbox_globals found;
   const int base = lua_gettop(L) - nargs - 1;
   rs_outbox *const o = rs_outbox_of(L);
   int status = o != NULL ? RS_OK : rs_fail_plain(err, RS_ENOMEM);
   if (status == RS_OK && nargs == 0) {
-    status = rs_code_encode_function(o, L, base + 1, forbidden, message, err);
+    status = rs_code_encode_function(o, L, base + 1, forbidden, globals,
+                                     message, err);
     if (status == RS_OK && (*message)->constant)
       rs_message_ref(*message);
   }
   else if (status == RS_OK) {
     status = check(L, base + 1, err);
     if (status == RS_OK)
-      status = encode(L, base + 1, nargs + 1, 1, forbidden, NULL, message,
-                      err);
+      status = encode(L, base + 1, nargs + 1, 1, forbidden, simplify(globals),
+                      NULL, message, &found, err);
   }
   lua_settop(L, base);
   return status;

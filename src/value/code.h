@@ -12,6 +12,12 @@
 #include "value/outbox.h"
 
 /*
+ * 'globals' tells which globals travel with functions, as in rs_job_options:
+ * those that a function reads, and those in the list, which NULL ends; NULL:
+ * no others; RS_NO_GLOBALS: none.
+ */
+
+/*
  * [-0, +0, -]  Encode the function, or source text, at 'index'.  Values of the
  * 'forbidden' kinds (RS_MESSAGE_) are refused, in it and below it.  A message
  * that is 'constant' is lent to the caller until the next function is encoded;
@@ -19,8 +25,8 @@
  * RS_EREFUSED or RS_ENOMEM.
  */
 int rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
-                             unsigned forbidden, rs_message **function,
-                             rs_error *err);
+                             unsigned forbidden, const char *const *globals,
+                             rs_message **function, rs_error *err);
 
 /*
  * [-0, +0, -]  Encode the 'n' values from 'first' on as arguments for a call
@@ -29,6 +35,7 @@ int rs_code_encode_function (rs_outbox *o, lua_State *L, int index,
  */
 int rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
                               void *room, size_t size, unsigned forbidden,
+                              const char *const *globals,
                               const rs_message *function,
                               rs_message **arguments, rs_error *err);
 
@@ -38,6 +45,7 @@ int rs_code_encode_arguments (rs_outbox *o, lua_State *L, int first, int n,
  * message.  The caller gets a reference.
  */
 int rs_code_encode (lua_State *L, int nargs, unsigned forbidden,
-                    rs_message **message, rs_error *err);
+                    const char *const *globals, rs_message **message,
+                    rs_error *err);
 
 #endif

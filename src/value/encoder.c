@@ -41,6 +41,8 @@ void
 rs_encoder_truncate (rs_encoder *e, size_t size)
 {
   e->buf.size = size;
+  if (e->plain_at >= size)
+    e->plain_at = 0;
   rs_shapes_truncate(e->shapes, size);
 }
 
@@ -172,6 +174,7 @@ walk_protected (rs_encoder *e, lua_State *L, int index)
 {
   walk w = { e, RS_NOT_BEGUN };
   const int code = rs_defer_call(L, walk_body, &w, index, &w.progress);
+  rs_encoder_end_advance(e, L);
   if (e->quiet)
     lua_gc(L, LUA_GCRESTART);
   e->quiet = false;
@@ -198,8 +201,11 @@ rs_encoder_init (rs_encoder *e, unsigned forbidden)
   e->common = (rs_common) { .sent = NULL };
   e->marking = false;
   e->marks = 0;
+  e->gives = false;
+  e->names_given = NULL;
+  e->read = (rs_buf) RS_BUF_INIT;
   e->home = 0;
-  e->quiet = false;
+  e->quiet = e->advanced = false;
   rs_encoder_clear(e);
 }
 
@@ -210,6 +216,7 @@ rs_encoder_fini (rs_encoder *e)
   free(e->shapes);
   rs_identities_fini(&e->seen);
   rs_names_fini(&e->names);
+  rs_buf_fini(&e->read);
   rs_encoder_init(e, e->forbidden);
 }
 
@@ -223,6 +230,8 @@ rs_encoder_clear (rs_encoder *e)
   e->flags = 0;
   e->next_id = 0;
   e->careful = false;
+  e->reads = e->moved = e->tampers = false;
+  e->plain_at = 0;
   rs_names_clear(&e->names);
   e->status = RS_OK;
   e->pending = 0;
@@ -316,6 +325,7 @@ encode_composite (rs_encoder *e, lua_State *L, int index)
     if (status == RS_OK)
       break;
     rs_encoder_truncate(e, size);
+    rs_buf_clear(&e->read);
     e->buf.failed = false;
     e->flags = flags;
     e->next_id = id;
@@ -325,6 +335,7 @@ encode_composite (rs_encoder *e, lua_State *L, int index)
   e->open = NULL;
   e->home = 0;
   lua_settop(L, top);
+  rs_encoder_end_advance(e, L);
   return status;
 }
 

@@ -64,6 +64,13 @@ typedef struct rs_encoder {
   rs_common common;       /* tables that can be named by number */
   bool marking;           /* tables of this message may be named: list them */
   unsigned marks;         /* tables in that list */
+  bool gives;             /* the globals that functions read travel */
+  const char *const *names_given;  /* names of globals that travel besides,
+                             ended by NULL; or NULL */
+  bool reads;             /* a function reads a global that is not Lua's own */
+  bool moved;             /* a global was sent, or left out */
+  bool tampers;           /* a function may do more than read globals */
+  size_t plain_at;        /* the byte in the buffer that tells so; or 0 */
 
   /* Only while a value is encoded: */
   const void *globals;    /* addresses of both environments */
@@ -75,6 +82,8 @@ typedef struct rs_encoder {
                              they and their numbers are in the slot behind
                              'keep' */
   bool quiet;             /* the walk has stopped the collector */
+  bool advanced;          /* the collector has an advance until its end */
+  rs_buf read;            /* names of globals, see bytecode.h */
   const rs_open *open;
   unsigned first_id;      /* number of the first object of this value */
   int depth;
@@ -181,8 +190,9 @@ rs_message *rs_encode_small (lua_State *L, int first, int n, void *room,
 
 /*
  * encoder.c has the encoder, its walks and its messages; encode_table.c has
- * tables, function.c functions, encode_object.c all other objects; refuse.c
- * tells the path to a value that is refused.
+ * tables, function.c functions, encode_globals.c what these read,
+ * encode_object.c all other objects; refuse.c tells the path to a value that
+ * is refused.
  */
 
 enum {
@@ -215,6 +225,29 @@ int rs_encode_upvalues (rs_encoder *e, lua_State *L, int index, unsigned id);
 int rs_encode_cfunction (rs_encoder *e, lua_State *L, int index);
 int rs_encode_userdata (rs_encoder *e, lua_State *L, int index, unsigned id);
 int rs_encode_pointer (rs_encoder *e, lua_State *L, int index);
+
+/*
+ * [-0, +0, -]  Append the cell of the environment, the table at 'env', which
+ * is upvalue number 'upvalue', from 0 on, of the function with the bytecode
+ * 'dump'; and the globals that the function reads there.  encode_globals.c
+ */
+int rs_encode_environment (rs_encoder *e, lua_State *L, int env,
+                           const unsigned char *dump, size_t size,
+                           unsigned upvalue);
+
+/* [-0, +0, -]  Set 'names' to those of the globals that the function at
+   'index' reads; the environment is its only upvalue.  False when out of
+   memory, or when to look for a name could take memory. */
+bool rs_globals_list (lua_State *L, int index, rs_buf *names);
+
+/* [-0, +0, -]  True when the environment at 'env' has none of the globals. */
+bool rs_globals_absent (lua_State *L, int env, const rs_buf *names);
+
+/* lua_Writer: append to an rs_buf.  function.c */
+int rs_on_bytecode (lua_State *L, const void *bytes, size_t n, void *user);
+
+/* [-0, +0, -]  Take back the collector's advance: the walk has ended. */
+void rs_encoder_end_advance (rs_encoder *e, lua_State *L);
 
 /* Append the number of an object that was sent before. */
 int rs_encode_ref (rs_encoder *e, unsigned id);

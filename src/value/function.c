@@ -22,8 +22,8 @@
 
 /* ------------------------------------------------------------- encoding */
 
-static int
-on_bytecode (lua_State *L, const void *bytes, size_t n, void *user)
+int
+rs_on_bytecode (lua_State *L, const void *bytes, size_t n, void *user)
 {
   (void) L;
   rs_buf *const buf = user;
@@ -70,15 +70,27 @@ is_environment (const rs_encoder *e, lua_State *L, const char *name)
   return inherits;
 }
 
+/* The bytecode of a function. */
+typedef struct bytecode {
+  const rs_buf *buf;
+  size_t at, size;
+} bytecode;
+
 /* [-0, +0, -]  Append upvalue 'i' of the function at 'index'. */
 static int
-encode_upvalue (rs_encoder *e, lua_State *L, int index, unsigned id, int i)
+encode_upvalue (rs_encoder *e, lua_State *L, int index, unsigned id, int i,
+                const bytecode *code)
 {
   const char *const name = lua_getupvalue(L, index, i);
   const int value = lua_gettop(L);
   int status = RS_OK;
-  if (is_environment(e, L, name))
-    rs_buf_byte(&e->buf, RS_TAG_UPVALUE_ENV);
+  if (is_environment(e, L, name)) {
+    if (e->gives)
+      status = rs_encode_environment(e, L, value, code->buf->data + code->at,
+                                     code->size, (unsigned) i - 1);
+    else
+      rs_buf_byte(&e->buf, RS_TAG_UPVALUE_ENV);
+  }
   else {
     bool found;
     rs_seen *const cell =
@@ -110,16 +122,23 @@ rs_encode_upvalues (rs_encoder *e, lua_State *L, int index, unsigned id)
   int status = rs_encoder_enter(e, L, &open, id);
   if (status != RS_OK)
     return status;
+  rs_buf dump = RS_BUF_INIT;  /* the message has the bytecode somewhere */
+  if (e->gives) {
+    lua_pushvalue(L, index);
+    lua_dump(L, rs_on_bytecode, &dump, 1);
+    lua_pop(L, 1);
+  }
+  const bytecode code = { &dump, 0, dump.size };
   lua_Debug ar;
   lua_pushvalue(L, index);
   lua_getinfo(L, ">u", &ar);
-  for (int i = 1; i <= ar.nups; i++) {
-    status = encode_upvalue(e, L, index, id, i);
-    if (status != RS_OK)
-      return status;
-  }
-  rs_encoder_leave(e);
-  return RS_OK;
+  status = dump.failed ? RS_ENOMEM : RS_OK;
+  for (int i = 1; i <= ar.nups && status == RS_OK; i++)
+    status = encode_upvalue(e, L, index, id, i, &code);
+  rs_buf_fini(&dump);
+  if (status == RS_OK)
+    rs_encoder_leave(e);
+  return status;
 }
 
 /* [-0, +0, -]  Append the function at 'index' as a field of a table that both
@@ -169,14 +188,14 @@ rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id)
   rs_buf_add(&e->buf, size, sizeof size);
   const size_t start = e->buf.size;
   lua_pushvalue(L, index);
-  lua_dump(L, on_bytecode, &e->buf, 0);
+  lua_dump(L, rs_on_bytecode, &e->buf, 0);
   lua_pop(L, 1);
   if (e->buf.failed || e->buf.size - start > UINT32_MAX)
     return RS_ENOMEM;
-  rs_wire_put32(e->buf.data + start - sizeof size,
-                (uint32_t) (e->buf.size - start));
+  const bytecode code = { &e->buf, start, e->buf.size - start };
+  rs_wire_put32(e->buf.data + start - sizeof size, (uint32_t) code.size);
   for (int i = 1; i <= ar.nups && !deep; i++) {
-    status = encode_upvalue(e, L, index, id, i);
+    status = encode_upvalue(e, L, index, id, i, &code);
     if (status != RS_OK)
       return status;
   }
@@ -185,6 +204,25 @@ rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id)
 }
 
 /* ------------------------------------------------------------- decoding */
+
+/* [-0, +0, e]  Read the globals that stand behind an upvalue, and give them to
+   the environment. */
+static void
+decode_globals (rs_decoder *d, lua_State *L)
+{
+  const bool plain = rs_decoder_byte(d, L) != 0;
+  rs_decoder_need(d, L, 4);
+  uint32_t n = rs_wire_get32(d->data + d->at);
+  d->at += 4;
+  d->upvalue = 0;
+  for (; n > 0; n--) {
+    rs_decode_any(d, L);
+    if (lua_type(L, -1) != LUA_TSTRING)
+      rs_decoder_bad(d, L, "a global without a name");
+    rs_decode_any(d, L);
+    rs_env_give(L, plain);
+  }
+}
 
 /* [-0, +0, e]  Join upvalue 'i' of the function at 'index' to the cell that
    the message tells. */
@@ -212,10 +250,12 @@ rs_decode_upvalues (rs_decoder *d, lua_State *L)
     rs_decoder_need(d, L, 1);
     switch (d->data[d->at]) {
       case RS_TAG_UPVALUE_ENV:
-        d->at++;
+      case RS_TAG_UPVALUE_GLOBALS:
         lua_pushvalue(L, function);
         rs_env_join_upvalue(L, i);
         lua_pop(L, 1);
+        if (d->data[d->at++] == RS_TAG_UPVALUE_GLOBALS)
+          decode_globals(d, L);
         break;
       case RS_TAG_UPVALUE_SHARED:
         d->at++;

@@ -336,6 +336,97 @@ rs_env_join_upvalue (lua_State *L, int i)
   lua_pop(L, 2);
 }
 
+/* The key in the registry, by address, of the table of what was collected. */
+static const char given_key;
+
+/* A thread runs one state at a time. */
+static _Thread_local struct {
+  bool collects;
+  bool any;      /* something was given */
+} given;
+
+void
+rs_env_collect (bool collect)
+{
+  given.collects = collect;
+  given.any = false;
+}
+
+/* [-2, +0, m]  Collect the value on top under the name below it. */
+static void
+collect (lua_State *L, bool plain)
+{
+  const int name = lua_gettop(L) - 1;
+  if (!given.any) {
+    lua_newtable(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &given_key);
+  }
+  given.any = true;
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &given_key) == LUA_TTABLE) {
+    if (!plain) {
+      lua_pushboolean(L, false);
+      lua_rawseti(L, name + 2, 1);
+    }
+    lua_pushvalue(L, name);
+    if (lua_rawget(L, name + 2) == LUA_TNIL) {
+      lua_pushvalue(L, name);
+      lua_pushvalue(L, name + 1);
+      lua_rawset(L, name + 2);
+    }
+  }
+  lua_settop(L, name - 1);
+}
+
+void
+rs_env_give (lua_State *L, bool plain)
+{
+  if (given.collects) {
+    collect(L, plain);
+    return;
+  }
+  const int name = lua_gettop(L) - 1;
+  given.any = true;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+  rs_env_push(L);
+  bool free = lua_istable(L, name + 2);
+  for (int i = name + 2; free && i <= name + 3; i++) {
+    lua_pushvalue(L, name);
+    free = lua_rawget(L, i) == LUA_TNIL;
+    lua_settop(L, name + 3);
+  }
+  if (free) {
+    lua_pushvalue(L, name);
+    lua_pushvalue(L, name + 1);
+    lua_rawset(L, name + 3);
+  }
+  lua_settop(L, name - 1);
+}
+
+bool
+rs_env_is_given (void)
+{
+  return given.any;
+}
+
+void
+rs_env_push_given (lua_State *L)
+{
+  if (!given.any || !given.collects)
+    lua_pushnil(L);
+  else if (lua_rawgetp(L, LUA_REGISTRYINDEX, &given_key) != LUA_TTABLE) {
+    lua_pop(L, 1);
+    lua_pushnil(L);
+  }
+  given.any = false;
+}
+
+void
+rs_env_give_all (lua_State *L)
+{
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &given_key);
+  given.any = true;
+}
+
 void
 rs_env_join (lua_State *L)
 {

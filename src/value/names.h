@@ -42,6 +42,31 @@ void rs_env_join (lua_State *L);
 /* [-0, +0, e]  Join upvalue 'i' of the function on top to the environment. */
 void rs_env_join_upvalue (lua_State *L, int i);
 
+/*
+ * Globals that came with functions are given to the environment at once, but
+ * for names that the environment or the globals have.  Or they are collected
+ * in a table: there the field 1 is false if the functions may do more than
+ * read globals, and all other keys are names.  The first value of a name
+ * stays.
+ */
+
+/* Collect what this thread is given from now on, or no longer; forget what was
+   given before. */
+void rs_env_collect (bool collect);
+
+/* [-2, +0, m]  Give the value on top under the name below it. */
+void rs_env_give (lua_State *L, bool plain);
+
+/* True when something was given since 'rs_env_collect'. */
+bool rs_env_is_given (void);
+
+/* [-0, +1, m]  Push the table of what was collected, or nil. */
+void rs_env_push_given (lua_State *L);
+
+/* [-1, +0, m]  Collect what the table on top has; 'rs_env_push_given' has
+   pushed it before. */
+void rs_env_give_all (lua_State *L);
+
 /* ------------------------------------------------------- kept in a state */
 
 /*

@@ -15,6 +15,7 @@
 
 #include "base/defer.h"
 #include "base/finalize.h"
+#include "value/bytecode.h"
 #include "value/encoder.h"
 
 enum {
@@ -28,6 +29,8 @@ struct rs_outbox {
     const void *origin;   /* address of the function or source */
     bool bare;            /* 'origin' is a function without upvalues, or a
                              string */
+    rs_buf absent;        /* names of globals that the state has to be
+                             without: bytecode.h */
   } recent[RECENT];
   unsigned next;          /* message to be replaced next, modulo RECENT */
   int origins;            /* registry reference of a table with the origins */
@@ -48,6 +51,7 @@ forget (lua_State *L)
   for (int i = 0; i < RECENT; i++) {
     rs_message_unref(o->recent[i].message);
     o->recent[i].message = NULL;
+    rs_buf_fini(&o->recent[i].absent);
   }
   rs_encoder_fini(&o->encoder);
   o->busy = o->closed = true;  /* finalizers may still send a message */
@@ -60,6 +64,7 @@ make (lua_State *L)
 {
   rs_progress *const progress = lua_touserdata(L, 1);
   *progress = RS_BEGUN;
+  rs_bytecode_learn(L);
   rs_outbox *const o = lua_newuserdatauv(L, sizeof *o, 0);
   memset(o, 0, sizeof *o);
   rs_encoder_init(&o->encoder, 0);
@@ -123,6 +128,19 @@ is_constant (lua_State *L, int index)
   return constant;
 }
 
+/* [-0, +0, -]  True when the state is still without the globals that the
+   function at 'index' reads. */
+static bool
+is_without (lua_State *L, int index, const rs_buf *names)
+{
+  if (names->size == 0)
+    return true;
+  const bool without = lua_getupvalue(L, index, 1) != NULL
+                    && rs_globals_absent(L, lua_gettop(L), names);
+  lua_pop(L, 1);
+  return without;
+}
+
 rs_message *
 rs_outbox_find (const rs_outbox *o, lua_State *L, int index,
                 unsigned forbidden)
@@ -131,13 +149,16 @@ rs_outbox_find (const rs_outbox *o, lua_State *L, int index,
   for (int i = 0; i < RECENT; i++)
     if (o->recent[i].origin == origin && o->recent[i].message != NULL
         && (o->recent[i].message->flags & forbidden) == 0
-        && (o->recent[i].bare || is_constant(L, index)))
+        && (o->recent[i].bare
+            || (is_constant(L, index)
+                && is_without(L, index, &o->recent[i].absent))))
       return o->recent[i].message;
   return NULL;
 }
 
 void
-rs_outbox_keep (rs_outbox *o, lua_State *L, int index, rs_message *message)
+rs_outbox_keep (rs_outbox *o, lua_State *L, int index, rs_message *message,
+                bool absent)
 {
   index = lua_absindex(L, index);
   if (o->closed || !is_constant(L, index))
@@ -147,11 +168,18 @@ rs_outbox_keep (rs_outbox *o, lua_State *L, int index, rs_message *message)
     return;  /* a script has put something else there */
   }
   const unsigned i = o->next++ % RECENT;
+  rs_buf *const names = &o->recent[i].absent;
+  rs_message_unref(o->recent[i].message);
+  o->recent[i].message = NULL;
+  rs_buf_clear(names);
+  if (absent && !rs_globals_list(L, index, names)) {
+    lua_pop(L, 1);
+    return;
+  }
   const bool bare = lua_getupvalue(L, index, 1) == NULL;
   if (!bare)
     lua_pop(L, 1);
   message->constant = true;
-  rs_message_unref(o->recent[i].message);
   o->recent[i].message = message;
   o->recent[i].origin = lua_topointer(L, index);
   o->recent[i].bare = bare;

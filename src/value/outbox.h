@@ -33,13 +33,21 @@ struct rs_encoder;
 rs_message *rs_outbox_find (const rs_outbox *o, lua_State *L, int index,
                             unsigned forbidden);
 
+/* The globals that a function reads, but for those of Lua itself: it reads
+   none; the state has none of them; or some were sent with it, or left out. */
+typedef enum rs_outbox_globals {
+  RS_GLOBALS_NONE, RS_GLOBALS_ABSENT, RS_GLOBALS_SENT
+} rs_outbox_globals;
+
 /*
  * [-0, +0, -]  Keep the message that was made of the value at 'index', if that
  * value is the same each time it is sent: the outbox takes the caller's
- * reference over then, and the message is 'constant'.
+ * reference over then, and the message is 'constant'.  'absent': the message
+ * is good only while the state has none of the globals that the function
+ * reads.
  */
 void rs_outbox_keep (rs_outbox *o, lua_State *L, int index,
-                     rs_message *message);
+                     rs_message *message, bool absent);
 
 /* Borrow the encoder, which is clear; NULL while it is lent.  And give it
    back. */

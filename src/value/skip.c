@@ -156,6 +156,9 @@ pass_tag (rs_decoder *d, size_t *left)
     case RS_TAG_ENV:
     case RS_TAG_UPVALUE_ENV:
       return true;
+    case RS_TAG_UPVALUE_GLOBALS:
+      return get_byte(d, &n) && get_four(d, &n) && expect(d, left, n)
+          && expect(d, left, n);
     case RS_TAG_POINTER:
       return pass(d, 8);
     case RS_TAG_CFUNCTION:

@@ -51,8 +51,8 @@ enum {
 /*
  *  00-7f  the integer 0 to 127
  *  80-bf  a string of 0 to 63 bytes, which follow
- *  c0-e6  below
- *  e7-ff  free
+ *  c0-e7  below
+ *  e8-ff  free
  */
 enum {
   RS_TAG_INTEGER_SMALL = 0x00,
@@ -78,7 +78,7 @@ enum {
   RS_TAG_ENV,               /* the environment; no object */
   RS_TAG_FUNCTION,          /* upvalues (one byte), size (4 bytes), bytecode,
                                then each upvalue: a value, or one of the next
-                               two */
+                               two, or UPVALUE_GLOBALS */
   RS_TAG_UPVALUE_ENV,       /* the cell of the environment */
   RS_TAG_UPVALUE_SHARED,    /* varint function, one byte upvalue: the cell of
                                that upvalue of that function */
@@ -116,9 +116,13 @@ enum {
   RS_TAG_RECORD_META,       /* RECORD, then the metatable */
   RS_TAG_RECORD_META_OPEN,  /* as RS_TAG_TABLE_META_OPEN */
 
-  RS_TAG_COMMON_FUNCTION    /* varint as for COMMON_REF, and a scalar: the
+  RS_TAG_COMMON_FUNCTION,   /* varint as for COMMON_REF, and a scalar: the
                                function that this table had under that key; no
                                object */
+  RS_TAG_UPVALUE_GLOBALS    /* UPVALUE_ENV, and what the function reads there:
+                               plain (one byte; 0: some function of the message
+                               may do more than read), n (4 bytes), n names and
+                               values */
 };
 
 /*

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * bytecode.h - the names that a function reads in its environment.
+ */
+#ifndef RS_BYTECODE_H
+#define RS_BYTECODE_H
+
+#include <lua.h>
+
+#include "base/buf.h"
+
+/*
+ * Names in a buffer, one behind the other, for 'rs_bytecode_next'.  A name is
+ * copied, since the bytecode may move.
+ */
+typedef struct rs_globals_read {
+  bool known;   /* a name was met that Lua itself does not give a value */
+  bool plain;   /* the function only reads its environment, by names of its
+                   own, and cannot get hold of it as a table */
+} rs_globals_read;
+
+/*
+ * [-0, +0, m]  Find out whether the bytecode of this Lua is the one that
+ * bytecode.c knows.  Call it before the first 'rs_bytecode_globals'.
+ */
+void rs_bytecode_learn (lua_State *L);
+
+/*
+ * Append to 'names' the names that the function reads in the table that is its
+ * upvalue number 'env', from 0 on, and those that the functions inside of it
+ * read there.  'dump' is what 'lua_dump' wrote.  Names of Lua's own libraries
+ * and functions are left out.  Where a function gets hold of the table itself,
+ * all its constant strings count as names.
+ */
+rs_globals_read rs_bytecode_globals (const unsigned char *dump, size_t size,
+                                     unsigned env, rs_buf *names);
+
+/* The name at '*at', which has '*size' bytes; '*at' goes to the next one. */
+const char *rs_bytecode_next (const rs_buf *names, size_t *at, size_t *size);
+
+#endif
