@@ -415,7 +415,8 @@ static void
 lie_noise (void)
 {
   rs_frames_flush(&out);
-  const ssize_t n = write(out.out, "Segmentation fault (core dumped)\n", 33);
+  const ssize_t n = write(out.carrier.out,
+                          "Segmentation fault (core dumped)\n", 33);
   (void) n;
 }
 

@@ -135,6 +135,12 @@ is_pause (void)
   return until > 0 && rs_now() < until;
 }
 
+bool
+rs_spin_is_free (void)
+{
+  return free_cpus() > 0 && !is_pause();
+}
+
 void
 rs_spin_few (bool (*ready) (const void *ud), const void *ud, unsigned looks)
 {

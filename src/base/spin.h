@@ -28,6 +28,10 @@ void rs_spin_leave (void);
    has it. */
 bool rs_spin_spare (void);
 
+/* True when a thread that waits would spin: a CPU is left over, and no other
+   program wants it. */
+bool rs_spin_is_free (void);
+
 /*
  * Call 'ready(ud)', which must not lock, until it returns true, or the time is
  * over, or workers have all CPUs.  Return at once while other programs want

@@ -47,7 +47,7 @@ rs_command_start (rs_process *p, const char *const *words, rs_errors *errors,
                    strerror(code));
   }
   code = rs_process_spawn(p, words[0], words, NULL,
-                          (int [3]) { fds[0][0], fds[1][1], fds[2][1] });
+                          (int [4]) { fds[0][0], fds[1][1], fds[2][1], -1 });
   close_all((int [3]) { fds[0][0], fds[1][1], fds[2][1] }, 3);
   const int ours[3] = { fds[0][1], fds[1][0], fds[2][0] };
   if (code != 0) {

@@ -2,19 +2,13 @@
 /*
  * frame.c - frames: cut, written, read and put together.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE  /* MSG_NOSIGNAL */
-#endif
 #include "reach/frame.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/large.h"
 #include "base/status.h"
@@ -26,6 +20,7 @@ enum {
   FRAME_REST = 4096,        /* bytes of a frame that are worth a part of their
                                own in a read */
   AT_ONCE = 16,             /* frames that are written together */
+  URGENT = 16,              /* most bytes of the payload of an urgent one */
   SMALL = 16384             /* a message up to this size is copied, so that the
                                memory of the body serves the next one */
 };
@@ -39,6 +34,7 @@ const unsigned char rs_frame_greeting[RS_FRAME_GREETING] = {
 static const struct {
   const char *name;
   bool to_worker, to_host;
+  bool urgent;              /* does not queue up behind a ring */
   bool is_long;
   bool is_message;
   size_t least, most;       /* bytes; a long one has RS_FRAME_MOST */
@@ -54,8 +50,9 @@ static const struct {
                         .least = RS_WIRE_HEADER + RS_FRAME_TRAILER },
   [RS_FRAME_CALL] = { "CALL", .to_worker = true, .is_long = true,
                       .least = 40 },
-  [RS_FRAME_STOP] = { "STOP", .to_worker = true },
-  [RS_FRAME_CANCEL] = { "CANCEL", .to_worker = true, .least = 9, .most = 9 },
+  [RS_FRAME_STOP] = { "STOP", .to_worker = true, .urgent = true },
+  [RS_FRAME_CANCEL] = { "CANCEL", .to_worker = true, .urgent = true,
+                        .least = 9, .most = 9 },
   [RS_FRAME_CLOSE] = { "CLOSE", .to_worker = true },
   [RS_FRAME_HELLO] = { "HELLO", .to_host = true, .least = 8, .most = 4096 },
   [RS_FRAME_READY] = { "READY", .to_host = true, .least = 8, .most = 8 },
@@ -68,7 +65,7 @@ static const struct {
   [RS_FRAME_OUTPUT] = { "OUTPUT", .to_host = true, .is_long = true,
                         .least = 1 },
   [RS_FRAME_LOST] = { "LOST", .to_host = true, .least = 8, .most = 4096 },
-  [RS_FRAME_PING] = { "PING", .to_worker = true },
+  [RS_FRAME_PING] = { "PING", .to_worker = true, .urgent = true },
   [RS_FRAME_PONG] = { "PONG", .to_host = true },
 };
 
@@ -79,15 +76,22 @@ rs_frame_name (unsigned type)
                                                            : "none";
 }
 
+bool
+rs_frame_is_urgent (rs_frame_type type)
+{
+  return types[type].urgent;
+}
+
 /* -------------------------------------------------------------- life cycle */
 
 int
 rs_frames_init (rs_frames *f, rs_frame_side side, int in, int out)
 {
   *f = (rs_frames) {
-    .in = in, .out = out, .side = side, .greeted = side == RS_FRAME_WORKER,
+    .side = side, .greeted = side == RS_FRAME_WORKER,
     .going = RS_BUF_INIT, .brief = RS_BUF_INIT, .body = RS_BUF_INIT,
   };
+  rs_carrier_init(&f->carrier, in, out);
   f->room = malloc(ROOM);
   return f->room != NULL ? RS_OK : RS_ENOMEM;
 }
@@ -95,6 +99,7 @@ rs_frames_init (rs_frames *f, rs_frame_side side, int in, int out)
 void
 rs_frames_fini (rs_frames *f)
 {
+  rs_carrier_fini(&f->carrier);
   free(f->room);
   f->room = NULL;
   rs_buf_fini(&f->going);
@@ -146,20 +151,27 @@ choose_parts (rs_frames *f, size_t room, struct iovec parts[2])
   return 2;
 }
 
+/* Nothing more can be read, or written. */
+static int
+give_up (rs_frames *f)
+{
+  if (f->carrier.lie != NULL)
+    return rs_frames_refuse(f, "%s", f->carrier.lie);
+  f->broken = true;
+  return RS_ECLOSED;
+}
+
 int
 rs_frames_fill (rs_frames *f)
 {
   struct iovec parts[2];
   const size_t room = f->broken ? 0 : make_room(f);
-  ssize_t n;
   if (f->broken)
     return RS_ECLOSED;
   if (room == 0)
     return RS_OK;
   const int used = choose_parts(f, room, parts);
-  do
-    n = readv(f->in, parts, used);
-  while (n < 0 && errno == EINTR && f->wait == NULL);
+  const ssize_t n = rs_carrier_read(&f->carrier, parts, used);
   if (n > 0) {
     const size_t got = (size_t) n;
     const size_t direct = used == 1 ? 0 : got < f->left ? got : f->left;
@@ -168,10 +180,9 @@ rs_frames_fill (rs_frames *f)
     f->end += got - direct;
     return RS_OK;
   }
-  if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+  if (n < 0 && errno == EAGAIN)
     return RS_EBUSY;
-  f->broken = true;
-  return RS_ECLOSED;
+  return give_up(f);
 }
 
 size_t
@@ -371,36 +382,10 @@ rs_frames_take (rs_frames *f, rs_frame *out)
 static int
 write_all (rs_frames *f, struct iovec *parts, size_t n)
 {
-  while (n > 0) {
-    struct msghdr m = { .msg_iov = parts, .msg_iovlen = n };
-    ssize_t done = f->pipe ? writev(f->out, parts, (int) n)
-                           : sendmsg(f->out, &m, MSG_NOSIGNAL);
-    if (done < 0 && errno == ENOTSOCK && !f->pipe) {
-      f->pipe = true;
-      continue;
-    }
-    if (done < 0 && errno == EINTR && f->wait == NULL)
-      continue;
-    if (done < 0 && (errno == EAGAIN || errno == EWOULDBLOCK
-                     || errno == EINTR)
-        && f->wait != NULL) {
-      if (!f->wait(f->ud, f->out, POLLOUT))
-        return RS_ECLOSED;
-      continue;
-    }
-    if (done < 0)
-      return RS_ECLOSED;
-    while (n > 0 && (size_t) done >= parts->iov_len) {
-      done -= (ssize_t) parts->iov_len;
-      parts++;
-      n--;
-    }
-    if (n > 0) {
-      parts->iov_base = (char *) parts->iov_base + done;
-      parts->iov_len -= (size_t) done;
-    }
-  }
-  return RS_OK;
+  const int status = rs_carrier_write(&f->carrier, parts, n);
+  if (f->carrier.lie != NULL)
+    give_up(f);
+  return status;
 }
 
 int
@@ -479,8 +464,24 @@ write_long (rs_frames *f, rs_frame_type type, uint64_t number,
       left -= length;
     }
     status = write_all(f, all, used);
+    if (status == RS_OK && left > 0 && f->between != NULL)
+      f->between(f->carrier.ud);
   }
   return status;
+}
+
+/* Write a short message beside the ring. */
+static int
+write_urgent (const rs_frames *f, const unsigned char *head,
+              const struct iovec *parts, int n)
+{
+  unsigned char bytes[RS_FRAME_HEAD + URGENT];
+  rs_buf b = RS_BUF_OVER(bytes, sizeof bytes);
+  rs_buf_add(&b, head, RS_FRAME_HEAD);
+  for (int i = 0; i < n; i++)
+    rs_buf_add(&b, parts[i].iov_base, parts[i].iov_len);
+  return b.failed ? RS_ENOMEM
+                  : rs_carrier_write_urgent(&f->carrier, b.data, b.size);
 }
 
 int
@@ -494,12 +495,14 @@ rs_frames_put (rs_frames *f, rs_frame_type type, uint64_t number,
   if (size >= DIRECT && types[type].is_long)
     return size <= RS_FRAME_MOST ? write_long(f, type, number, parts, n, size)
                                  : RS_ENOMEM;
+  make_head(head, type, RS_FRAME_FIRST | RS_FRAME_LAST, size, number);
+  if (f->carrier.ring != NULL && types[type].urgent)
+    return write_urgent(f, head, parts, n);
   if (f->going.size + size > RS_FRAME_BYTES) {
     const int status = rs_frames_flush(f);
     if (status != RS_OK)
       return status;
   }
-  make_head(head, type, RS_FRAME_FIRST | RS_FRAME_LAST, size, number);
   rs_buf_add(&f->going, head, sizeof head);
   for (int i = 0; i < n; i++)
     rs_buf_add(&f->going, parts[i].iov_base, parts[i].iov_len);
@@ -518,80 +521,4 @@ rs_frames_put_message (rs_frames *f, rs_frame_type type, uint64_t number,
     { trailer, sizeof trailer },
   };
   return rs_frames_put(f, type, number, parts, 2);
-}
-
-/* -------------------------------------------------- the bytes of a payload */
-
-uint64_t
-rs_cut_number (rs_cut *c, int bytes)
-{
-  const unsigned char *const p = rs_cut_bytes(c, (uint64_t) bytes);
-  uint64_t n = 0;
-  for (int i = 0; p != NULL && i < bytes; i++)
-    n |= (uint64_t) p[i] << 8 * i;
-  return n;
-}
-
-double
-rs_cut_double (rs_cut *c)
-{
-  const uint64_t bits = rs_cut_number(c, 8);
-  double x;
-  memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-const unsigned char *
-rs_cut_bytes (rs_cut *c, uint64_t size)
-{
-  const unsigned char *const at = c->data;
-  if (c->bad || size > c->size) {
-    c->bad = true;
-    return NULL;
-  }
-  c->data += size;
-  c->size -= (size_t) size;
-  return at;
-}
-
-char *
-rs_cut_text (rs_cut *c)
-{
-  const uint64_t size = rs_cut_number(c, 4);
-  const unsigned char *const at = rs_cut_bytes(c, size);
-  if (at == NULL)
-    return NULL;
-  if (memchr(at, 0, (size_t) size) != NULL) {
-    c->bad = true;
-    return NULL;
-  }
-  char *const text = malloc((size_t) size + 1);
-  if (text == NULL)
-    return NULL;
-  memcpy(text, at, (size_t) size);
-  text[size] = '\0';
-  return text;
-}
-
-void
-rs_add_number (rs_buf *b, uint64_t n, int bytes)
-{
-  for (int i = 0; i < bytes; i++)
-    rs_buf_byte(b, (unsigned char) (n >> 8 * i));
-}
-
-void
-rs_add_double (rs_buf *b, double x)
-{
-  uint64_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  rs_add_number(b, bits, 8);
-}
-
-void
-rs_add_text (rs_buf *b, const char *text)
-{
-  const size_t size = strlen(text);
-  rs_add_number(b, size, 4);
-  rs_buf_add(b, text, size);
 }

@@ -30,6 +30,10 @@
  * the link, with a text that says what was wrong.
  *
  * The parser works on bytes alone ('feed' and 'take'), so it can be fuzzed.
+ *
+ * A carrier moves the bytes.  Where that is a ring, urgent messages (STOP,
+ * CANCEL, PING) go through the socket beside it.  Elsewhere they go between the
+ * frames of a long message.  They may come before the call that they name.
  */
 #ifndef RS_FRAME_H
 #define RS_FRAME_H
@@ -40,6 +44,8 @@
 #include <sys/uio.h>
 
 #include "base/buf.h"
+#include "reach/carrier.h"
+#include "reach/payload.h"
 #include "value/message.h"
 
 enum {
@@ -93,18 +99,16 @@ typedef enum rs_frame_side {
   RS_FRAME_HOST, RS_FRAME_WORKER
 } rs_frame_side;
 
-/* One side of a link: two descriptors, what came, and what is to go.  A side
+/* One side of a link: a carrier, what came, and what is to go.  A side
    is read by one thread, and written to by one at a time. */
 typedef struct rs_frames {
-  int in, out;              /* lent; the same for a socket */
+  rs_carrier carrier;       /* what the bytes go through */
   rs_frame_side side;       /* who reads here; constant */
   unsigned forbidden;       /* RS_MESSAGE_ kinds of what comes */
-  /* Wait until 'events' (poll(2)) are there at 'fd', which does not block;
-     false: give up.  NULL: the descriptors block. */
-  bool (*wait) (void *ud, int fd, short events);
-  void *ud;
+  /* Called now and then while a long message is being written, between two of
+     its frames: short messages may be put then.  Or NULL. */
+  void (*between) (void *ud);  /* 'ud' is the carrier's */
 
-  bool pipe;                /* 'out' is no socket */
   rs_buf going;             /* frames that wait for 'flush' */
 
   unsigned char *room;      /* owned: bytes that came and were not taken */
@@ -154,6 +158,9 @@ int rs_frames_refuse (rs_frames *f, const char *format, ...)
    end them by a zero. */
 void rs_frames_noise (const rs_frames *f, char *text, size_t size);
 
+/* True for a type that waits behind no other message. */
+bool rs_frame_is_urgent (rs_frame_type type);
+
 /* The name of a type, in capitals; static storage. */
 const char *rs_frame_name (unsigned type);
 
@@ -173,26 +180,5 @@ int rs_frames_put_message (rs_frames *f, rs_frame_type type, uint64_t number,
 
 /* Write all that is queued. */
 int rs_frames_flush (rs_frames *f);
-
-/* -------------------------------------------------- the bytes of a payload */
-
-/* Bytes that are read from the front; 'bad' once they were too few. */
-typedef struct rs_cut {
-  const unsigned char *data;
-  size_t size;
-  bool bad;
-} rs_cut;
-
-uint64_t rs_cut_number (rs_cut *c, int bytes);
-double rs_cut_double (rs_cut *c);
-/* 'size' bytes, or NULL. */
-const unsigned char *rs_cut_bytes (rs_cut *c, uint64_t size);
-/* A text with its length in front, as 'rs_add_text' writes it: a copy, owned
-   by the caller; NULL: there is none, or it has a zero byte, or no memory. */
-char *rs_cut_text (rs_cut *c);
-
-void rs_add_number (rs_buf *b, uint64_t n, int bytes);
-void rs_add_double (rs_buf *b, double x);
-void rs_add_text (rs_buf *b, const char *text);
 
 #endif

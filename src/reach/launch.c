@@ -191,7 +191,7 @@ close_both (const int fds[2])
 
 int
 rs_launch_start (const rs_launch *l, rs_process *p, rs_errors *errors,
-                 rs_error *err)
+                 int ring, rs_error *err)
 {
   static const char *const plain[] = { "runspace", "--worker", NULL };
   const char *const *const words = l->words != NULL
@@ -211,7 +211,7 @@ rs_launch_start (const rs_launch *l, rs_process *p, rs_errors *errors,
                                     "process: %s", strerror(code));
   }
   code = rs_process_spawn(p, path, words, (const char *const *) l->env,
-                          (int [3]) { link[1], link[1], pipe[1] });
+                          (int [4]) { link[1], link[1], pipe[1], ring });
   close_both((int [2]) { link[1], pipe[1] });
   if (code != 0) {
     close_both((int [2]) { link[0], pipe[0] });

@@ -22,11 +22,12 @@ void rs_launch_free (rs_launch *l);
  * Start a child.  Its program has the argument --worker.  That program is
  * 'runspace' of the options; without one this very program, if it serves, or
  * else the installed 'runspace', or the one in PATH.  A child that has a wall
- * around it has no file of ours: 'errors' reads its standard error.  RS_OK or
- * RS_EFAILED.  Any thread.
+ * around it has no file of ours: 'errors' reads its standard error.  'ring'
+ * becomes RS_RING_FD of the child; -1: there is none.  RS_OK or RS_EFAILED.
+ * Any thread.
  */
 int rs_launch_start (const rs_launch *l, rs_process *p, rs_errors *errors,
-                     rs_error *err);
+                     int ring, rs_error *err);
 
 /* Is there a wall around the children? */
 bool rs_launch_is_strict (const rs_launch *l);

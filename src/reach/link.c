@@ -408,11 +408,10 @@ trim (rs_runner *runner, bool chunk)
   }
 }
 
-/* The heart has the link until the next call. */
 static void
 rest (rs_runner *runner)
 {
-  rs_pulse_give(&own(runner)->pulse, RS_PULSE_RESTING);
+  rs_link_rest(own(runner));
 }
 
 static size_t

@@ -30,8 +30,6 @@
                                  where */
 #define LOOK 0.01        /* seconds between two looks at a chunk's flags */
 
-enum { LOOKS = 100 };    /* looks for bytes before the thread sleeps */
-
 /* ----------------------------------------------------------------- waiting */
 
 static bool
@@ -48,18 +46,29 @@ has_flags (const rs_errand *e)
       && (e->call->chunk->stop != NULL || e->call->chunk->failed != NULL);
 }
 
+/* Send a message that is urgent.  Beside a ring, this may be while another one
+   is being written to it. */
+static void
+send_urgent (rs_link *k, rs_frame_type type, uint64_t number,
+             const struct iovec *parts, int n)
+{
+  rs_frames_put(&k->frames, type, number, parts, n);
+  if (k->frames.carrier.ring == NULL)
+    rs_frames_flush(&k->frames);
+}
+
 /* Send PING, unless the link takes no more now: then the far side has other
    bytes to read. */
 static void
 send_ping (rs_link *k)
 {
-  struct pollfd out = { .fd = k->process.out, .events = POLLOUT };
-  if (k->sending || poll(&out, 1, 0) != 1 || (out.revents & POLLOUT) == 0)
+  if (k->frames.carrier.ring == NULL
+      && (k->sending || !rs_carrier_has_room(&k->frames.carrier)))
     return;
+  const bool sending = k->sending;
   k->sending = true;
-  rs_frames_put(&k->frames, RS_FRAME_PING, 0, NULL, 0);
-  rs_frames_flush(&k->frames);
-  k->sending = false;
+  send_urgent(k, RS_FRAME_PING, 0, NULL, 0);
+  k->sending = sending;
 }
 
 /* Send CANCEL: the reason, and the grace that is left. */
@@ -76,8 +85,7 @@ send_cancel (rs_link *k, rs_errand *e, bool force)
   rs_add_double(&k->payload, force ? 0 : wish != RS_REASON_NONE
                                    ? (double) e->call->wish.grace : RS_GRACE);
   const struct iovec part = { k->payload.data, k->payload.size };
-  rs_frames_put(&k->frames, RS_FRAME_CANCEL, k->calls, &part, 1);
-  rs_frames_flush(&k->frames);
+  send_urgent(k, RS_FRAME_CANCEL, k->calls, &part, 1);
 }
 
 bool
@@ -88,7 +96,8 @@ rs_link_attend (rs_link *k, rs_errand *e)
                                                                   : RS_GOING;
   if (e->call == NULL)
     return level == RS_GOING;
-  if (level > e->asked && !k->sending) {
+  const bool may_write = !k->sending || k->frames.carrier.ring != NULL;
+  if (level > e->asked && may_write) {
     send_cancel(k, e, forced);
     e->asked = level;
   }
@@ -99,10 +108,9 @@ rs_link_attend (rs_link *k, rs_errand *e)
     if (!k->process.gentle)
       rs_process_kill(&k->process);
   }
-  if (has_flags(e) && !k->sending
+  if (has_flags(e) && may_write
       && (is_set(e->call->chunk->stop) || is_set(e->call->chunk->failed))) {
-    rs_frames_put(&k->frames, RS_FRAME_STOP, k->calls, NULL, 0);
-    rs_frames_flush(&k->frames);
+    send_urgent(k, RS_FRAME_STOP, k->calls, NULL, 0);
     e->stopped = true;
   }
   return true;
@@ -113,9 +121,11 @@ rs_link_await (rs_link *k, short events, double deadline)
 {
   const rs_errand *const e = k->errand;
   const bool writes = k->process.in != k->process.out && (events & POLLOUT);
+  short at_link = (short) (writes ? events & ~POLLOUT : events);
+  if (!rs_carrier_begin_wait(&k->frames.carrier, &at_link))
+    return events;
   struct pollfd fds[] = {
-    { .fd = k->process.in,
-      .events = (short) (writes ? events & ~POLLOUT : events) },
+    { .fd = k->process.in, .events = at_link },
     { .fd = k->waker->fd, .events = POLLIN },
     { .fd = k->process.end, .events = POLLIN },  /* -1: left out */
     { .fd = k->errors.fd, .events = POLLIN },
@@ -128,7 +138,9 @@ rs_link_await (rs_link *k, short events, double deadline)
   const double left = rs_remaining(deadline);
   const int ms = left == RS_FOREVER ? -1 : left < 1e6 ? (int) (left * 1e3) + 1
                                                       : 1000000000;
-  if (poll(fds, sizeof fds / sizeof fds[0], ms) < 0)
+  const bool failed = poll(fds, sizeof fds / sizeof fds[0], ms) < 0;
+  rs_carrier_end_wait(&k->frames.carrier, failed ? 0 : fds[0].revents);
+  if (failed)
     return 0;
   if (fds[1].revents != 0)
     rs_waker_take(k->waker);
@@ -139,28 +151,57 @@ rs_link_await (rs_link *k, short events, double deadline)
   return (short) (fds[0].revents | fds[4].revents);
 }
 
+/* Read what the far side says while this side writes, so that they do not wait
+   for each other.  A worker that is not running a call only prints. */
+static bool
+read_prints (rs_link *k)
+{
+  rs_frame frame;
+  int status;
+  do {
+    status = rs_frames_take(&k->frames, &frame);
+    if (status == RS_EBUSY)
+      status = rs_frames_fill(&k->frames);
+    else if (status == RS_OK && frame.type == RS_FRAME_OUTPUT)
+      rs_link_print(k, &frame);
+    else if (status == RS_OK && frame.type != RS_FRAME_PONG) {
+      rs_message_unref(frame.message);
+      status = rs_frames_refuse(&k->frames, "%s while no call runs",
+                                rs_frame_name(frame.type));
+    }
+  } while (status == RS_OK);
+  return status == RS_EBUSY;
+}
+
 bool
-rs_link_wait_to_write (void *ud, int fd, short events)
+rs_link_wait_to_write (void *ud, short events)
 {
   rs_link *const k = ud;
-  (void) fd;
   if (k->errand != NULL && !rs_link_attend(k, k->errand))
     return false;
   k->silent = rs_pulse_is_silent(&k->pulse);
   if (k->silent)
     return false;
-  const short there = rs_link_await(k, events, RS_NEVER);
-  if (there & POLLOUT)  /* somebody has read */
-    rs_pulse_note(&k->pulse);
+  const bool listens = k->frames.carrier.ring != NULL;
+  if (listens && !read_prints(k))
+    return false;
+  const short there = rs_link_await(k, listens ? events | POLLIN : events,
+                                    RS_NEVER);
+  if ((there & POLLOUT) || rs_carrier_has_room(&k->frames.carrier))
+    rs_pulse_note(&k->pulse);  /* somebody has read */
   return (there & (POLLHUP | POLLERR)) == 0 && !k->killed;
 }
 
-static bool
-has_come (const void *ud)
+void
+rs_link_between (void *ud)
 {
-  char byte;
-  return recv(((const rs_link *) ud)->process.in, &byte, 1,
-              MSG_PEEK | MSG_DONTWAIT) >= 0;
+  rs_link *const k = ud;
+  const bool sending = k->sending;
+  k->sending = false;
+  if (k->errand != NULL)
+    rs_link_attend(k, k->errand);
+  k->sending = sending;
+  rs_pulse_note(&k->pulse);  /* the far side has read what came before */
 }
 
 /* As 'rs_link_next', PONG too. */
@@ -176,9 +217,8 @@ next_of_all (rs_link *k, rs_frame *frame, double deadline)
     if (k->killed && k->process.gentle)
       return RS_ECLOSED;
     status = rs_frames_fill(&k->frames);
-    if (status == RS_EBUSY && k->errand != NULL && k->errand->call != NULL
-        && k->hosts == NULL) {
-      rs_spin_few(has_come, k, LOOKS);
+    if (status == RS_EBUSY && k->errand != NULL && k->errand->call != NULL) {
+      rs_carrier_look(&k->frames.carrier);
       status = rs_frames_fill(&k->frames);
     }
     if (status == RS_EBUSY) {
@@ -241,12 +281,13 @@ can_print (void)
   return poll(fds, 2, 0) == 2;
 }
 
-/* Take what a far side says at rest.  RS_EBUSY: that was all; or RS_ECLOSED,
-   RS_ENOMEM: nothing more comes. */
-static int
+/* Take what a far side says at rest, until there is nothing; what comes then
+   can be waited for at its descriptor.  False: nothing more comes. */
+static bool
 read_at_rest (rs_link *k)
 {
   rs_frame frame;
+  short events;
   int status;
   do {
     while ((status = rs_frames_take(&k->frames, &frame)) == RS_OK) {
@@ -259,8 +300,11 @@ read_at_rest (rs_link *k)
     }
     if (status == RS_EBUSY && (status = rs_frames_fill(&k->frames)) == RS_OK)
       rs_pulse_note(&k->pulse);
-  } while (status == RS_OK);
-  return status;
+    events = POLLIN;
+  } while (status == RS_OK
+           || (status == RS_EBUSY
+               && !rs_carrier_begin_wait(&k->frames.carrier, &events)));
+  return status == RS_EBUSY;
 }
 
 /* rs_pulse.wake */
@@ -278,10 +322,20 @@ serve_link (rs_pulse *p, bool beats, bool reads)
   rs_link *const k = RS_LIST_ENTRY(p, rs_link, pulse);
   if (beats)
     send_ping(k);
+  if (reads)
+    rs_carrier_end_wait(&k->frames.carrier, POLLIN);
   if (!reads || !can_print())
     return false;
   rs_errors_read(&k->errors);
-  return read_at_rest(k) == RS_EBUSY;
+  return read_at_rest(k);
+}
+
+void
+rs_link_rest (rs_link *k)
+{
+  if (k->frames.carrier.ring != NULL)
+    read_at_rest(k);
+  rs_pulse_give(&k->pulse, RS_PULSE_RESTING);
 }
 
 int

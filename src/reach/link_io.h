@@ -84,8 +84,12 @@ bool rs_link_attend (rs_link *k, rs_errand *e);
    again; POLLHUP: the process has ended. */
 short rs_link_await (rs_link *k, short events, double deadline);
 
-/* rs_frames.wait: the link takes no more for now. */
-bool rs_link_wait_to_write (void *ud, int fd, short events);
+/* rs_carrier.wait: the link takes no more for now. */
+bool rs_link_wait_to_write (void *ud, short events);
+
+/* rs_frames.between: what stops a call need not wait for the end of a long
+   message. */
+void rs_link_between (void *ud);
 
 /* Take the next message that comes.  RS_OK, RS_ETIMEOUT, RS_ESTOPPED,
    RS_ENOMEM, or RS_ECLOSED: the far side has ended, or has sent what is
@@ -94,6 +98,10 @@ int rs_link_next (rs_link *k, rs_frame *frame, double deadline);
 
 /* Write what the far side printed (OUTPUT), which may take its time. */
 void rs_link_print (rs_link *k, const rs_frame *frame);
+
+/* The thread of the worker sleeps until the next call: the heart has the link
+   until then. */
+void rs_link_rest (rs_link *k);
 
 /* The far side has said HELLO: keep watch over it.  RS_OK or RS_EFAILED. */
 int rs_link_watch (rs_link *k, rs_error *err);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -60,9 +61,10 @@ read_failed (const rs_frame *frame, rs_error *err)
   return known;
 }
 
-/* What comes until the state is there: HELLO, OUTPUT, READY or FAILED.  A
-   command gets OPEN when its worker is there, since what else reads its
-   standard input would take that. */
+/* What comes until the state is there: HELLO, OUTPUT, READY or FAILED.  OPEN
+   goes when the worker is there: what else reads the standard input of a
+   command would take it, and a child has chosen by then whether its ring is
+   used. */
 static int
 greet (rs_link *k, rs_error *err)
 {
@@ -81,7 +83,7 @@ greet (rs_link *k, rs_error *err)
         return RS_EFAILED;
       hello = true;
       rs_errors_show(&k->errors);
-      if (k->hosts != NULL && send_open(k) == RS_ENOMEM)
+      if (send_open(k) == RS_ENOMEM)
         return RS_ENOMEM;
     }
     else if (frame.type == RS_FRAME_OUTPUT && hello)
@@ -98,15 +100,34 @@ greet (rs_link *k, rs_error *err)
   }
 }
 
-/* Start the process.  RS_OK or RS_EFAILED. */
+/* Start the process, and make its frames.  RS_OK, RS_ENOMEM or RS_EFAILED. */
 static int
 launch (rs_link *k, rs_error *err)
 {
-  if (k->launch != NULL)
-    return rs_launch_start(k->launch, &k->process, &k->errors, err);
-  const int status = rs_command_start(&k->process, k->host->words, &k->errors,
-                                      err);
-  k->process.cpu_time = k->options.options->cpu_time;
+  int fd = -1;
+  rs_ring *ring = NULL;
+  int status;
+  if (k->launch != NULL) {
+    ring = rs_ring_new(&fd);
+    status = rs_launch_start(k->launch, &k->process, &k->errors, fd, err);
+  }
+  else {
+    status = rs_command_start(&k->process, k->host->words, &k->errors, err);
+    k->process.cpu_time = k->options.options->cpu_time;
+  }
+  if (fd >= 0)
+    close(fd);
+  if (status != RS_OK) {
+    rs_ring_free(ring);
+    return status;
+  }
+  status = rs_frames_init(&k->frames, RS_FRAME_HOST, k->process.in,
+                          k->process.out);
+  rs_carrier_use(&k->frames.carrier, ring);
+  k->frames.carrier.wait = rs_link_wait_to_write;
+  k->frames.carrier.ud = k;
+  k->frames.between = rs_link_between;
+  k->frames.forbidden = RS_MESSAGE_LIVE;
   return status;
 }
 
@@ -164,21 +185,14 @@ start_one (rs_link *k, rs_errand *e, rs_error *err)
 {
   char text[400], noise[256] = "";
   int status = launch(k, err);
-  if (status != RS_OK)
+  if (status == RS_EFAILED)
     return status;
-  status = rs_frames_init(&k->frames, RS_FRAME_HOST, k->process.in,
-                          k->process.out);
-  k->frames.forbidden = RS_MESSAGE_LIVE;
-  k->frames.wait = rs_link_wait_to_write;
-  k->frames.ud = k;
   k->spent = k->killed = k->done = false;
   k->functions = 0;
   k->errand = e;
   err->status = RS_OK;
-  if (status == RS_OK && k->hosts == NULL)
-    status = send_open(k);
-  if (status == RS_OK || status == RS_ECLOSED)
-    status = greet(k, err);  /* it may have said why it ended */
+  if (status == RS_OK)
+    status = greet(k, err);
   k->errand = NULL;
   if (status == RS_OK) {
     k->open = true;

@@ -116,21 +116,22 @@ rs_process_pipe (int fds[2])
   return code;
 }
 
-/* Let the child have 'fds' as its standard files, and no other descriptor.
-   0, or an error number. */
+/* Let the child have 'fds' as its first descriptors, and no other ones.  0, or
+   an error number. */
 static int
-set_files (posix_spawn_file_actions_t *files, const int fds[3])
+set_files (posix_spawn_file_actions_t *files, const int fds[4])
 {
   int code = 0;
-  for (int i = 0; i < 3 && code == 0; i++)
+  for (int i = 0; i < 4 && code == 0; i++)
     if (fds[i] >= 0)
       code = posix_spawn_file_actions_adddup2(files, fds[i], i);
+  const int rest = STDERR_FILENO + (fds[3] >= 0 ? 2 : 1);
 #ifdef HAVE_POSIX_SPAWN_FILE_ACTIONS_ADDCLOSEFROM_NP
   if (code == 0)
-    code = posix_spawn_file_actions_addclosefrom_np(files, STDERR_FILENO + 1);
+    code = posix_spawn_file_actions_addclosefrom_np(files, rest);
 #else
   const int end = rs_inherit_end();
-  for (int other = STDERR_FILENO + 1; code == 0 && other < end; other++)
+  for (int other = rest; code == 0 && other < end; other++)
     code = posix_spawn_file_actions_addclose(files, other);
 #endif
   return code;
@@ -138,7 +139,7 @@ set_files (posix_spawn_file_actions_t *files, const int fds[3])
 
 int
 rs_process_spawn (rs_process *p, const char *path, const char *const *argv,
-                  const char *const *env, const int fds[3])
+                  const char *const *env, const int fds[4])
 {
   char *const *const variables = env != NULL
                                ? (char *const *) (uintptr_t) env : environ;

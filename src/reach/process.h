@@ -44,13 +44,14 @@ bool rs_process_serves (void);
 
 /*
  * Start the program 'path', looked for as execvp(3) does, with 'fds' as its
- * standard files, which are above these, and no other descriptor; -1 as the
- * last one: it has our standard error.  'env' are its variables; NULL: ours.
- * 'p' gets the child.  0, or an error number.
+ * standard files, which are above these, and the last one as the descriptor
+ * behind them; it has no other descriptor.  -1 as the third one: it has our
+ * standard error; as the last one: it has none there.  'env' are its
+ * variables; NULL: ours.  'p' gets the child.  0, or an error number.
  */
 int rs_process_spawn (rs_process *p, const char *path,
                       const char *const *argv, const char *const *env,
-                      const int fds[3]);
+                      const int fds[4]);
 
 /* Make a socket pair above the standard files, whose first end does not block;
    or a pipe, whose ends block.  0, or an error number, and both are -1. */

@@ -11,20 +11,19 @@
  * - The reader, which is the main thread, takes all frames: so it hears of a
  *   stop while a call runs, gives signs of life, and ends the process when the
  *   host is gone.  It never waits to write.
- * - The runner has the state, and runs one call after the other.
+ * - The runner has the state, and runs one call after the other.  Where frames
+ *   come through a ring, the runner takes them itself, since to wake it would
+ *   cost more than the rest of a small call; the reader has the socket, and so
+ *   what is urgent.
  * - The thread of the timers, which stops calls (cancel.h), tells the host of
  *   a call that does not come back, and ends the process then; or when nothing
  *   has come from a host that is to give signs of life.
- *
- * A call belongs to the reader, which makes it, and to the runner; whoever
- * lets go of it last frees it.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE  /* F_DUPFD_CLOEXEC */
 #endif
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -43,6 +42,7 @@
 #include "reach/confine.h"
 #include "reach/exchange.h"
 #include "reach/heart.h"
+#include "reach/inbox.h"
 #include "reach/process.h"
 #include "state/initial_state.h"
 #include "state/state.h"
@@ -50,7 +50,6 @@
 enum {
   HIGH = 100,            /* the descriptors of the link, if the system allows
                             so many */
-  FUNCTIONS = 64,        /* that are kept, at most; a host keeps few */
   TRIM = 32,             /* plain calls between two trims of the state */
   LINE = 1 << 20         /* bytes of output in one message, at most */
 };
@@ -62,29 +61,13 @@ enum {
 #define STACK_SIZE (1u << 20)
 #endif
 
-/* A call, from CALL to RESULT. */
-typedef struct served {
-  rs_call call;
-  rs_chunk chunk;
-  _Atomic unsigned refs;   /* of the reader and the runner */
-  uint64_t number;
-  char *name;              /* owned */
-  double ahead;            /* seconds that the host's clock is ahead of ours */
-  _Atomic bool stop;       /* STOP came; set by the reader, read by the
-                              runner; publishes nothing */
-  _Atomic bool failed;     /* no failure is allowed any more */
-  _Atomic size_t allowed;
-} served;
-
 typedef struct server {
-  rs_frames frames;        /* read by the reader alone */
-  rs_pool_options options; /* constant once OPEN was read, as 'worker' */
-  unsigned worker;
+  rs_frames frames;        /* read by one thread: the reader; with a ring, the
+                              runner */
+  rs_frames urgent;        /* with a ring: the socket; the reader's */
+  rs_inbox inbox;
   unsigned born;           /* generation of the process: fork.h; constant */
   rs_state *state;         /* the runner's */
-  struct { rs_message *function; uint64_t number; } kept[FUNCTIONS];
-  rs_message *values;      /* VALUES that came, or NULL; the reader's */
-  served *latest;          /* a reference, or NULL; the reader's */
   double told;             /* instant of the last PONG; the reader's */
   _Atomic double heard;    /* instant at which something came; set by the
                               reader, read by the thread of the timers */
@@ -95,42 +78,10 @@ typedef struct server {
   pthread_mutex_t writing; /* held while a message, and what belongs to it, is
                               written; guards what 'frames' writes */
   rs_buf payload;
-
-  pthread_mutex_t lock;    /* guards down to the blank line */
-  served *next;            /* for the runner, a reference; or NULL */
-  bool opened;             /* OPEN was read */
-  bool closing;            /* CLOSE was read */
-  rs_cancel *cancel;       /* of the runner; set before READY is sent, and
-                              constant then */
-  pthread_cond_t changed;  /* next != NULL || opened || closing */
-
-  _Atomic unsigned news;   /* how often one of them changed, for the runner
-                              that looks before it sleeps */
 } server;
 
 /* The process serves one host. */
-static server one = {
-  .writing = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER
-};
-
-static served *
-served_of (rs_call *call)
-{
-  return RS_LIST_ENTRY(call, served, call);
-}
-
-static void
-served_unref (served *c)
-{
-  if (c == NULL
-      || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
-    return;
-  rs_message_unref(c->call.function);
-  rs_message_unref(c->call.arguments);
-  rs_message_unref(c->call.result);
-  free(c->name);
-  free(c);
-}
+static server one = { .writing = PTHREAD_MUTEX_INITIALIZER };
 
 /* The host is gone, or cannot be understood.  Nothing is closed in order: the
    runner may be anywhere. */
@@ -205,7 +156,7 @@ write_output (int fd, const char *text, size_t size)
 static void
 on_record (rs_call *call, rs_stream_record *record)
 {
-  const served *const c = served_of(call);
+  const rs_served *const c = rs_served_of(call);
   if (!rs_fork_is_foreign(one.born)) {
     rs_record_write(begin(&one), &record->info, c->ahead);
     end(&one, RS_FRAME_RECORD, c->number, record->info.values);
@@ -223,7 +174,7 @@ is_ready (rs_call *call)
 static const char *
 name_of (rs_call *call)
 {
-  return served_of(call)->name;
+  return rs_served_of(call)->name;
 }
 
 static void
@@ -259,10 +210,10 @@ lost_call (void *owner)
 {
   rs_call *const call = owner;
   char text[RS_PLACE] = "";
-  if (!rs_cancel_place(one.cancel, text, sizeof text))
+  if (!rs_cancel_place(one.inbox.cancel, text, sizeof text))
     text[0] = '\0';
   rs_lost_write(begin(&one), call, text);
-  end(&one, RS_FRAME_LOST, served_of(call)->number, NULL);
+  end(&one, RS_FRAME_LOST, rs_served_of(call)->number, NULL);
   leave(0);
 }
 
@@ -275,33 +226,56 @@ static const rs_cancel_owner owner = {
 static bool
 has_news (const void *seen)
 {
-  return atomic_load_explicit(&one.news, memory_order_relaxed)
+  return atomic_load_explicit(&one.inbox.news, memory_order_relaxed)
          != *(const unsigned *) seen;
 }
 
+static void read_frames (server *s, rs_frames *frames);
+
+/* Read the ring until the next call, or CLOSE, has come; 'opening': or OPEN.
+   The runner alone puts these in, and takes them out. */
+static void
+read_ring (server *s, bool opening)
+{
+  const rs_inbox *const b = &s->inbox;
+  read_frames(s, &s->frames);
+  while (!rs_inbox_has_call_locked(b) && !(opening && b->opened)) {
+    if (!rs_carrier_look(&s->frames.carrier)) {
+      if (s->state != NULL)
+        rs_state_rest(s->state);
+      rs_spin_leave();
+      rs_carrier_sleep(&s->frames.carrier);
+      rs_spin_enter();
+    }
+    read_frames(s, &s->frames);
+  }
+}
+
 /* Wait for the next call; NULL: the state is to be closed. */
-static served *
+static rs_served *
 take (server *s)
 {
-  pthread_mutex_lock(&s->lock);
-  if (s->next == NULL && !s->closing) {
-    const unsigned seen = atomic_load_explicit(&s->news,
+  rs_inbox *const b = &s->inbox;
+  if (s->frames.carrier.ring != NULL)
+    read_ring(s, false);
+  pthread_mutex_lock(&b->lock);
+  if (!rs_inbox_has_call_locked(b)) {
+    const unsigned seen = atomic_load_explicit(&b->news,
                                                memory_order_relaxed);
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_unlock(&b->lock);
     rs_spin(has_news, &seen);
     if (!has_news(&seen))
       rs_state_rest(s->state);
-    pthread_mutex_lock(&s->lock);
+    pthread_mutex_lock(&b->lock);
   }
-  if (s->next == NULL && !s->closing) {
+  if (!rs_inbox_has_call_locked(b)) {
     rs_spin_leave();
-    while (s->next == NULL && !s->closing)
-      pthread_cond_wait(&s->changed, &s->lock);
+    while (!rs_inbox_has_call_locked(b))
+      pthread_cond_wait(&b->changed, &b->lock);
     rs_spin_enter();
   }
-  served *const c = s->next;
-  s->next = NULL;
-  pthread_mutex_unlock(&s->lock);
+  rs_served *const c = rs_inbox_take_locked(b);
+  pthread_mutex_unlock(&b->lock);
   return c;
 }
 
@@ -311,15 +285,15 @@ open_state (server *s)
 {
   static const rs_wish none;
   const rs_state_options o = {
-    .options = &s->options,
-    .worker = s->worker,
-    .cancel = s->cancel,
+    .options = &s->inbox.options,
+    .worker = s->inbox.worker,
+    .cancel = s->inbox.cancel,
     .wish = &none,
     .owner = RS_SEEDING,
     .forbidden = RS_MESSAGE_LIVE | RS_MESSAGE_AWAY,
   };
   rs_error err;
-  int status = rs_confine(&s->options, &err);
+  int status = rs_confine(&s->inbox.options, &err);
   if (status == RS_OK)
     status = rs_state_open(&o, &s->state, &err);
   rs_buf *const b = begin(s);
@@ -334,11 +308,11 @@ open_state (server *s)
 }
 
 static void
-serve_call (server *s, served *c)
+serve_call (server *s, rs_served *c)
 {
   s->state->ahead = c->ahead;
-  if (s->options.cpu_time > 0)
-    rs_cpu_limit(s->options.cpu_time);
+  if (s->inbox.options.cpu_time > 0)
+    rs_cpu_limit(s->inbox.options.cpu_time);
   rs_call_run(s->state, NULL, &c->call, &sink);
   if (rs_fork_is_foreign(s->born))  /* has the job forked, and is this the
                                        child, with its only thread? */
@@ -352,26 +326,29 @@ static void *
 run (void *arg)
 {
   server *const s = arg;
+  rs_inbox *const b = &s->inbox;
   unsigned plain = 0;
-  served *c;
+  rs_served *c;
   rs_spin_enter();
-  pthread_mutex_lock(&s->lock);
-  while (!s->opened && !s->closing)
-    pthread_cond_wait(&s->changed, &s->lock);
-  const bool opened = s->opened;
-  pthread_mutex_unlock(&s->lock);
+  if (s->frames.carrier.ring != NULL)
+    read_ring(s, true);
+  pthread_mutex_lock(&b->lock);
+  while (!b->opened && !b->closing)
+    pthread_cond_wait(&b->changed, &b->lock);
+  const bool opened = b->opened;
+  pthread_mutex_unlock(&b->lock);
   if (!opened)
     exit(0);
-  rs_cancel *const cancel = rs_cancel_new(s->options.signal, &owner, NULL);
-  pthread_mutex_lock(&s->lock);
-  s->cancel = cancel;
-  pthread_mutex_unlock(&s->lock);
+  rs_cancel *const cancel = rs_cancel_new(b->options.signal, &owner, NULL);
+  pthread_mutex_lock(&b->lock);
+  b->cancel = cancel;
+  pthread_mutex_unlock(&b->lock);
   if (cancel == NULL || !open_state(s))
     exit(1);
   while ((c = take(s)) != NULL) {
     const bool chunk = c->call.chunk != NULL;
     serve_call(s, c);
-    served_unref(c);
+    rs_served_unref(c);
     if (chunk || ++plain % TRIM == 0)
       rs_state_trim(s->state);
   }
@@ -386,10 +363,9 @@ run (void *arg)
 static void
 give_sign (server *s)
 {
-  struct pollfd out = { .fd = s->frames.out, .events = POLLOUT };
   if (pthread_mutex_trylock(&s->writing) != 0)
     return;
-  if (poll(&out, 1, 0) == 1 && (out.revents & POLLOUT) != 0) {
+  if (rs_carrier_has_room(&s->frames.carrier)) {
     rs_buf_clear(&s->payload);
     send_locked(s, RS_FRAME_PONG, 0, NULL);
   }
@@ -406,7 +382,7 @@ note_host (server *s)
     return;
   const double now = rs_now_coarse();
   atomic_store_explicit(&s->heard, now, memory_order_relaxed);
-  if (now - s->told > s->options.heartbeat / RS_BEATS)
+  if (now - s->told > s->inbox.options.heartbeat / RS_BEATS)
     give_sign(s);
 }
 
@@ -427,7 +403,7 @@ look_for_host (rs_timer *timer)
 static bool
 watch_host (server *s)
 {
-  const double heartbeat = s->options.heartbeat;
+  const double heartbeat = s->inbox.options.heartbeat;
   if (!(heartbeat > 0))  /* RS_FOREVER? */
     return true;
   s->patience = RS_HEARTBEATS_FAR * heartbeat;
@@ -437,181 +413,47 @@ watch_host (server *s)
   return rs_timer_set(&s->watch, s->told + s->patience);
 }
 
-/* -------------------------------------------------------------- the reader */
-
-/* Tell the runner. */
-static void
-change_locked (server *s)
-{
-  atomic_fetch_add_explicit(&s->news, 1, memory_order_relaxed);
-  pthread_cond_signal(&s->changed);
-}
-
-/* The place of the function that is kept under 'number'; NULL: none is. */
-static rs_message **
-find_function (server *s, uint64_t number)
-{
-  for (int i = 0; i < FUNCTIONS; i++)
-    if (s->kept[i].function != NULL && s->kept[i].number == number)
-      return &s->kept[i].function;
-  return NULL;
-}
-
-static bool
-keep_function (server *s, const rs_frame *frame)
-{
-  for (int i = 0; i < FUNCTIONS; i++)
-    if (s->kept[i].function == NULL) {
-      s->kept[i].function = frame->message;
-      s->kept[i].number = frame->number;
-      return true;
-    }
-  return false;
-}
-
-/* Make the call, and give it to the runner; false for one that is none. */
-static bool
-take_call (server *s, const rs_frame *frame)
-{
-  rs_cut cut = { frame->data, frame->size, false };
-  rs_call_more more;
-  served *const c = calloc(1, sizeof *c);
-  if (c == NULL)
-    return false;
-  atomic_init(&c->refs, 2);
-  c->number = frame->number;
-  const int status = rs_call_read(&cut, &c->call, &c->chunk, &more);
-  c->name = more.name;
-  rs_message **const f = status == RS_OK ? find_function(s, more.function)
-                                         : NULL;
-  if (f == NULL || more.arguments != (s->values != NULL)) {
-    served_unref(c);
-    served_unref(c);
-    return false;
-  }
-  c->call.function = rs_message_ref(*f);
-  c->call.arguments = s->values;
-  s->values = NULL;
-  c->ahead = more.now - rs_now();
-  c->chunk.stop = &c->stop;
-  if (more.limited) {
-    atomic_init(&c->allowed, more.allowed);
-    c->chunk.failed = &c->failed;
-    c->chunk.allowed = &c->allowed;
-  }
-  served_unref(s->latest);
-  s->latest = c;
-  pthread_mutex_lock(&s->lock);
-  const bool busy = s->next != NULL;
-  if (!busy) {
-    s->next = c;
-    change_locked(s);
-  }
-  pthread_mutex_unlock(&s->lock);
-  return !busy;
-}
-
-static bool
-take_open (server *s, const rs_frame *frame)
-{
-  rs_cut cut = { frame->data, frame->size, false };
-  if (s->opened || rs_open_read(&cut, &s->options, &s->worker) != RS_OK
-      || !watch_host(s))
-    return false;
-  pthread_mutex_lock(&s->lock);
-  s->opened = true;
-  change_locked(s);
-  pthread_mutex_unlock(&s->lock);
-  return true;
-}
-
-static void
-take_cancel (server *s, const rs_frame *frame)
-{
-  rs_cut cut = { frame->data, frame->size, false };
-  const unsigned reason = (unsigned) rs_cut_number(&cut, 1);
-  const double grace = rs_cut_double(&cut);
-  served *const c = s->latest;
-  if (c == NULL || c->number != frame->number || reason == RS_REASON_NONE
-      || reason >= RS_REASONS || !(grace >= 0))
-    return;  /* the call has ended, and the host will see that */
-  rs_wish_make(&c->call.wish, (rs_reason) reason, grace);
-  rs_cancel_request(s->cancel, &c->call, (rs_reason) reason, grace);
-}
+/* ------------------------------------------------------------ what is read */
 
 /* Obey a frame; false for what may not come. */
 static bool
 obey (server *s, const rs_frame *frame)
 {
-  rs_message **function;
-  switch (frame->type) {
-    case RS_FRAME_OPEN:
-      return take_open(s, frame);
-    case RS_FRAME_FUNCTION:
-      return keep_function(s, frame);
-    case RS_FRAME_FORGET:
-      function = find_function(s, frame->number);
-      if (function == NULL)
-        return false;
-      rs_message_unref(*function);
-      *function = NULL;
-      return true;
-    case RS_FRAME_VALUES:
-      if (s->values != NULL)
-        return false;
-      s->values = frame->message;
-      return true;
-    case RS_FRAME_CALL:
-      return s->opened && take_call(s, frame);
-    case RS_FRAME_STOP:
-      if (s->latest != NULL && s->latest->number == frame->number)
-        atomic_store_explicit(&s->latest->stop, true, memory_order_relaxed);
-      return true;
-    case RS_FRAME_CANCEL:
-      take_cancel(s, frame);
-      return true;
-    case RS_FRAME_PING:
-      give_sign(s);
-      return true;
-    case RS_FRAME_CLOSE:
-      pthread_mutex_lock(&s->lock);
-      s->closing = true;
-      change_locked(s);
-      pthread_mutex_unlock(&s->lock);
-      return true;
-    default:
-      return false;
-  }
+  if (frame->type != RS_FRAME_PING)
+    return rs_inbox_put(&s->inbox, frame)
+        && (frame->type != RS_FRAME_OPEN || watch_host(s));
+  give_sign(s);
+  return true;
 }
 
-static _Noreturn void
-read_all (server *s)
+/* Read what has come; without a ring, wait for some bytes first.  The process
+   ends if that cannot go on. */
+static void
+read_frames (server *s, rs_frames *frames)
 {
   rs_frame frame;
-  int status;
-  for (;;) {
-    while ((status = rs_frames_take(&s->frames, &frame)) == RS_EBUSY
-           && (status = rs_frames_fill(&s->frames)) == RS_OK)
-      note_host(s);
-    if (status == RS_EBUSY)
-      continue;
-    if (status == RS_ECLOSED && s->frames.error[0] == '\0')
-      leave(0);  /* the host is gone, or has left */
-    if (status == RS_ENOMEM) {
-      fprintf(stderr, "runspace --worker: not enough memory for what came\n");
-      leave(1);
-    }
-    if (status != RS_OK) {
-      fprintf(stderr, "runspace --worker: what came is no frame: %s\n",
-              s->frames.error);
-      leave(1);
-    }
-    if (!obey(s, &frame)) {
+  int status = rs_frames_fill(frames);
+  if (status == RS_OK)
+    note_host(s);
+  while (status == RS_OK
+         && (status = rs_frames_take(frames, &frame)) == RS_OK) {
+    if ((frames == &s->urgent && !rs_frame_is_urgent(frame.type))
+        || !obey(s, &frame)) {
       fprintf(stderr, "runspace --worker: %s may not come here\n",
               rs_frame_name(frame.type));
       leave(1);
     }
   }
+  if (status == RS_EBUSY)
+    return;
+  if (status == RS_ECLOSED && frames->error[0] == '\0')
+    leave(0);  /* the host is gone, or has left */
+  if (status == RS_ENOMEM)
+    fprintf(stderr, "runspace --worker: not enough memory for what came\n");
+  else
+    fprintf(stderr, "runspace --worker: what came is no frame: %s\n",
+            frames->error);
+  leave(1);
 }
 
 /* --------------------------------------------------------------- the start */
@@ -671,9 +513,12 @@ serve (void)
   }
   prctl(PR_SET_NAME, "runspace-worker");  /* it was started as "exe" */
   s->born = rs_fork_now();
-  rs_cond_init(&s->changed);
+  rs_inbox_init(&s->inbox);
   if (rs_frames_init(&s->frames, RS_FRAME_WORKER, in, out) != RS_OK
-      || !say_hello(s))
+      || rs_frames_init(&s->urgent, RS_FRAME_WORKER, in, out) != RS_OK)
+    return EXIT_FAILURE;
+  rs_carrier_use(&s->frames.carrier, rs_ring_join(in));
+  if (!say_hello(s))
     return EXIT_FAILURE;
   rs_console_redirect(write_output);
   rs_timers_hold();
@@ -687,7 +532,8 @@ serve (void)
             strerror(code));
     return EXIT_FAILURE;
   }
-  read_all(s);
+  for (;;)
+    read_frames(s, s->frames.carrier.ring != NULL ? &s->urgent : &s->frames);
 }
 
 int
