@@ -112,10 +112,11 @@ describe("invoke", function ()
     { "an unknown name", { a = { "x", prt = 1 } }, nil,
       "unknown parameter 'prt' .*did you mean 'port'" },
     { "what cannot travel, by position", { a = { 1 }, b = { 2, io.stdout } },
-      nil, "invoke_spec.lua:%d+: key 'b': cannot transfer a userdata" },
+      nil, "invoke_spec.lua:%d+: key 'b': argument 2: cannot transfer a "
+           .. "userdata" },
     { "what cannot travel, by name",
       { a = { "x", 1 }, b = { host = { print, io.stdout }, port = 1 } }, nil,
-      "key 'b': field '%[2%]': cannot transfer a userdata" },
+      "key 'b': parameter 'host': field '%[2%]': cannot transfer" },
     { "too many arguments", { [7] = { "x", n = 300 } }, nil,
       "key 7: 0 to 200 arguments expected, got 300" },
     { "no table of calls", 5, nil, "bad argument 'calls' to 'invoke'" },

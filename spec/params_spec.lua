@@ -100,3 +100,86 @@ describe("params", function ()
     end, "give params or arguments")
   end)
 end)
+
+describe("a value that cannot travel", function ()
+  local file <const> = io.stdout
+  local function three (a, b, log) return a, b, log end
+  local function each (...)
+    for _ in parallel.each(...) do error "not reached" end
+  end
+  local pool
+  setup(function () pool = parallel.pool { max = 1 } end)
+  teardown(function () pool:close() end)
+
+  for _, row in ipairs {
+    { "map", "parameter 'log': ",
+      function () parallel.map({ 1 }, function (_, log) return log end,
+                               { params = { log = file } }) end },
+    { "collect", "parameter 'log': field 'a': ",
+      function () parallel.collect({ 1 }, function (_, log) return log end,
+                                   { params = { log = { a = file } } }) end },
+    { "filter", "parameter 'log': ",
+      function () parallel.filter({ 1 }, function (_, log) return log end,
+                                  { params = { log = file } }) end },
+    { "each", "parameter 'log': ",
+      function () each({ 1 }, function (_, log) return log end,
+                       { params = { log = file } }) end },
+    { "reduce", "parameter 'log': ",
+      function () parallel.reduce({ 1, 2 }, three, nil,
+                                  { params = { log = file } }) end },
+    { "reduce by position", "argument 1: ",
+      function () parallel.reduce({ 1, 2 }, three, nil,
+                                  { arguments = { file } }) end },
+    { "reduce in its function", "upvalue 'file' of function ",
+      function () parallel.reduce({ 1, 2 },
+                                  function () return file end) end },
+    { "submit", "parameter 'log': ",
+      function () parallel.submit { three, arguments = { 1 },
+                                    params = { b = 2, log = file } } end },
+    { "submit by position", "argument 1: ",
+      function () parallel.submit { three, arguments = { file },
+                                    params = { b = 2, log = 3 } } end },
+    { "submit of a chunk", "parameter 'log': ",
+      function () parallel.submit { "return log",
+                                    params = { a = 1, log = file } } end },
+    { "try_submit", "parameter 'b': ",
+      function () pool:try_submit { three, params = { a = 1, b = file,
+                                                      log = 3 } } end },
+    { "invoke", "key 'k': parameter 'log': ",
+      function () parallel.invoke(three, { k = { a = 1, b = 2,
+                                                 log = file } }) end },
+    { "invoke, one value", "key 'k': parameter 'x': ",
+      function () parallel.invoke(function (x) return x end,
+                                  { k = { x = file } }) end },
+    { "invoke, for all keys", "key 'k': parameter 'log': ",
+      function () parallel.invoke(three, { k = { 1, 2 } },
+                                  { params = { log = file } }) end },
+    { "invoke by position", "key 'k': argument 2: field 'b': ",
+      function () parallel.invoke(three, { k = { 1, { b = file } } }) end },
+    { "invoke without waiting", "parameter 'log': ",
+      function () parallel.invoke(three, { k = { 1, b = 2, log = file } },
+                                  { async = true }) end },
+    { "manager", "parameter 'log': ",
+      function () parallel.manager():start(three, { 1, 2, log = file }) end },
+    { "map of several values", "item 1: value 2: ",
+      function () parallel.map(function (_, i)
+        if i == nil then return 1, file end
+      end, three) end },
+  } do
+    it("is named: " .. row[1], function ()
+      local ok <const>, message <const> = pcall(row[3])
+      assert.is_false(ok)
+      local who <const> = message:match "^[^:]+:%d+: (.*)cannot transfer a "
+      assert.equal(row[2], ((who or message):gsub("<.*", "", 1)))
+    end)
+  end
+
+  it("is named where its '__transfer' raises", function ()
+    assert.error_matches(function ()
+      parallel.submit { three, params = { a = 1, b = 2,
+        log = setmetatable({}, { __transfer = function ()
+          error("raised", 0)
+        end }) } }
+    end, "parameter 'log': '__transfer' failed: raised$")
+  end)
+end)

@@ -2,6 +2,7 @@
 --- A call over items: what it was given, the pool that it works in, and its
 --- batch.
 
+local arguments = require "parallel.arguments"
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 local input = require "parallel.input"
@@ -61,7 +62,11 @@ local function bind (verb, fn, given, leading)
     check.misuse("bad option 'params' to '" .. verb .. "' (values come by "
                  .. "name or by position: give params or arguments)")
   end
-  return require("parallel.params").bind(verb, fn, given.params, leading)
+  local bound <const>, values <const>, names <const> =
+    require("parallel.params").bind(verb, fn, given.params, leading)
+  local list <const> = { n = 0 }
+  arguments.append(list, values, names)
+  return bound, list
 end
 
 --- The two public forms of a verb over items: a function, and a method of
@@ -98,15 +103,18 @@ end
 ---@param fn function|string
 ---@param given table      the options of the call
 ---@param own table        what the verb has to say itself
----@param ... any          further arguments
+---@param list? table      further arguments, with `n`
 ---@return parallel.Batch
-local function batch (pool, fn, given, own, ...)
+local function batch (pool, fn, given, own, list)
   own.limit = given.limit
   own.chunk = own.chunk or given.chunk
   own.name = given.name
   own.streams = options.streams_of(pool, given.streams)
   own.max_failures = own.max_failures or given.max_failures
-  return core.batch(pool, fn, limits.add("call", own, given), ...)
+  limits.add("call", own, given)
+  if list == nil then return core.batch(pool, fn, own) end
+  own.names = arguments.names_in(list)
+  return core.batch(pool, fn, own, table.unpack(list, 1, list.n))
 end
 
 --- For a call that has nothing to do, and so asks the pool for nothing.

@@ -7,7 +7,7 @@ local _, core = ...  -- parallel.core
 local loop = require "parallel.loop"
 local report = require "parallel.report"
 
-local math, require, table = math, require, table
+local math, require = math, require
 
 ---@class parallel.Record
 ---@field index integer     of the item, from 1
@@ -116,7 +116,7 @@ local function collect (pool, source, fn, list, opts, placed, stop)
     total = source.total,
     records = true,
     continue = not stop,
-  }, table.unpack(list, 1, list.n))
+  }, list)
   local records, info, why = run(batch, source, stop, progress)
   local total <const> = source.total or source.count()
   complete(records, source, total, info.reason, why)

@@ -11,7 +11,7 @@ local _, core = ...  -- parallel.core
 local loop = require "parallel.loop"
 
 local misuse <const> = core.misuse
-local require, setmetatable, table = require, setmetatable, table
+local require, setmetatable = require, setmetatable
 
 ---@class parallel.EachOptions: parallel.CallOptions
 ---@field ordered? boolean  in the order of the items; default, of completion
@@ -170,7 +170,7 @@ local function each (pool, source, fn, list, opts, placed, stop)
     records = true,
     continue = not self.stop,
     eager = true,
-  }, table.unpack(list, 1, list.n))
+  }, list)
   return (opts.ordered and in_order or as_completed)(self), nil, nil, self
 end
 

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Call a function once for each key, with that key's arguments.
 
+local arguments = require "parallel.arguments"
 local call = require "parallel.call"
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
@@ -68,10 +69,9 @@ local function arguments_of (fn, key, own, common)
     if named[name] == nil then named[name] = value end
   end
   if next(named) == nil then return fn, list end
-  local bound, values = params.bind("invoke", fn, named, list.n,
-                                    " (key " .. brief(key) .. ")")
-  table.move(values, 1, values.n, list.n + 1, list)
-  list.n = list.n + values.n
+  local bound, values, names = params.bind("invoke", fn, named, list.n,
+                                           " (key " .. brief(key) .. ")")
+  arguments.append(list, values, names)
   return bound, list
 end
 
@@ -134,9 +134,17 @@ local function run (where, body, keys, lists, read, progress, results, errors)
   local _ <close> = require("parallel.streams").name_items(batch:id(),
     function (index) return tostring(keys[index]) end)
   local function tell (text)
-    local index <const>, what <const> = text:match "^item (%d+): (.*)$"
-    return index == nil and text
-           or "key " .. brief(keys[math.tointeger(index)]) .. ": " .. what
+    local item <const>, what <const> = text:match "^item (%d+): (.*)$"
+    if item == nil then return text end
+    local index <const> = math.tointeger(item)
+    local list <const> = items[index]
+    local value <const>, why <const> = what:match "^value (%d+): (.*)$"
+    local called = ""
+    if value ~= nil or list.n == 1 then
+      called = arguments.called(arguments.names_in(list),
+                                math.tointeger(value or 1))
+    end
+    return "key " .. brief(keys[index]) .. ": " .. called .. (why or what)
   end
   local values, at = {}, 1
   local source <const> = {

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Jobs: calls of one function in a runspace.
 
+local arguments = require "parallel.arguments"
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 local event = require "parallel.event"
@@ -244,12 +245,14 @@ local function read (verb, given)
                  .. "' (the function is given twice)")
   end
   local list = table.pack(options.arguments(verb, given))
+  if given.arguments ~= nil then
+    arguments.set_names(list, arguments.names_in(given.arguments))
+  end
   if given.params ~= nil then
-    local bound
-    fn, bound = require("parallel.params").bind(verb, fn, given.params,
-                                                list.n)
-    table.move(bound, 1, bound.n, list.n + 1, list)
-    list.n = list.n + bound.n
+    local bound, names
+    fn, bound, names = require("parallel.params").bind(verb, fn, given.params,
+                                                       list.n)
+    arguments.append(list, bound, names)
   end
   return given, fn, list
 end
@@ -264,7 +267,8 @@ end
 ---@return string? why  "full"
 local function submit (pool, wait, given, fn, list)
   local streams <const> = options.streams_of(pool, given.streams)
-  local described <const> = { name = given.name, streams = streams }
+  local described <const> = { name = given.name, streams = streams,
+                              names = arguments.names_in(list) }
   limits.add("call", described, given)
   return start(pool, wait, streams, fn, described,
                table.unpack(list, 1, list.n))

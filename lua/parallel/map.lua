@@ -6,7 +6,7 @@ local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 local loop = require "parallel.loop"
 
-local error, require, table = error, require, table
+local error, require = error, require
 
 ---@class parallel.MapOptions: parallel.CallOptions
 ---@field on_error? "stop"|"continue"  default "stop": raise the first failure
@@ -66,15 +66,15 @@ end
 ---@param fn function|string
 ---@param opts parallel.MapOptions
 ---@param keep? boolean  the inputs are asked for later
----@param ... any  further arguments
+---@param list table  further arguments, with `n`
 ---@return table results
 ---@return table<integer, parallel.Failure>? failures
-local function run (pool, source, fn, opts, keep, ...)
+local function run (pool, source, fn, opts, keep, list)
   local go_on <const> = opts.on_error == "continue"
   local batch <close> = call.batch(pool, fn, opts, {
     total = source.total,
     continue = go_on,
-  }, ...)
+  }, list)
   local _ <close> = source.name
     and require("parallel.streams").name_items(batch:id(), source.name) or nil
   local results = table_for(source.total)
@@ -125,13 +125,12 @@ end
 
 local function map (pool, source, fn, list, opts, placed)
   local where, _ <close> = call.place("map", pool, opts, placed)
-  return run(where, source, fn, opts, false, table.unpack(list, 1, list.n))
+  return run(where, source, fn, opts, false, list)
 end
 
 local function filter (pool, source, predicate, list, opts, placed)
   local where, _ <close> = call.place("filter", pool, opts, placed)
-  local results, failures = run(where, source, predicate, opts, true,
-                                table.unpack(list, 1, list.n))
+  local results, failures = run(where, source, predicate, opts, true, list)
   local item <const> = source.item
   local kept, n = {}, 0
   for i = 1, results.n do

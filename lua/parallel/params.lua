@@ -66,6 +66,7 @@ end
 ---@param params table<string, any>
 ---@param leading integer?  nil: all before the first one that 'params' names
 ---@return table list
+---@return string[] names  of the values in the list
 local function bind_function (verb, fn, params, leading)
   local names = names_of(verb, fn)
   local places = {}
@@ -92,7 +93,7 @@ local function bind_function (verb, fn, params, leading)
                    .. listed(names, leading + 1))
     end
   end
-  local list = { n = 0 }
+  local list, bound = { n = 0 }, {}
   for i = leading + 1, #names do
     local value = params[names[i]]
     if value == nil then
@@ -100,9 +101,9 @@ local function bind_function (verb, fn, params, leading)
                    .. verb .. "; the function has: " .. listed(names))
     end
     list.n = list.n + 1
-    list[list.n] = value
+    list[list.n], bound[list.n] = value, names[i]
   end
-  return list
+  return list, bound
 end
 
 --- Put a declaration of local variables with the names of 'params' in front of
@@ -113,6 +114,7 @@ end
 ---@param leading integer?
 ---@return string source
 ---@return table list
+---@return string[] names  of the values in the list
 local function bind_source (verb, source, params, leading)
   local names = {}
   for name in next, params do
@@ -129,12 +131,12 @@ local function bind_source (verb, source, params, leading)
   end
   local list = { n = #names }
   for i, name in ipairs(names) do list[i] = params[name] end
-  if #names == 0 then return source, list end
+  if #names == 0 then return source, list, names end
   -- The values follow the positional arguments in '...', so blanks stand for
   -- those in the list of names.
   local blanks = string.rep("_, ", leading or 1)
   return "local " .. blanks .. table.concat(names, ", ") .. " = ...; "
-         .. source, list
+         .. source, list, names
 end
 
 --- Bind 'params' to the parameters of 'fn' by name.
@@ -145,6 +147,7 @@ end
 ---@param whose? string  text behind the verb in messages: " (key 'db1')"
 ---@return function|string fn  the function, or the changed source
 ---@return table list          the values to call it with, in order, with `n`
+---@return string[] names      of these values
 local function bind (verb, fn, params, leading, whose)
   verb = whose and verb .. whose or "'" .. verb .. "'"
   check_names(verb, params)

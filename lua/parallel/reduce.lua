@@ -6,6 +6,7 @@
 -- Neighbours stay neighbours, so the function must be associative, but need
 -- not be commutative: strings are joined in the order of the items.
 
+local arguments = require "parallel.arguments"
 local call = require "parallel.call"
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
@@ -169,10 +170,10 @@ end
 ---@param ends? integer[]  index of the last item behind each value in a part
 ---@param opts table
 ---@param in_pool boolean  a pool's own method was called
----@param fn function
+---@param list table  the function, and its further arguments
 ---@return table values
 ---@return integer[] ends
-local function pass (pool, parts, ends, opts, in_pool, fn, ...)
+local function pass (pool, parts, ends, opts, in_pool, list)
   local marks, values = {}, 0
   local function span (index)
     return index == 1 and 1 or marks[index - 1] + 1, marks[index]
@@ -197,7 +198,7 @@ local function pass (pool, parts, ends, opts, in_pool, fn, ...)
   end)
   source.span, source.name = span, name
   source.in_pool = in_pool
-  local results = map.run(pool, source, fold, opts, false, fn, ...)
+  local results = map.run(pool, source, fold, opts, false, list)
   return results, marks
 end
 
@@ -240,6 +241,20 @@ local function check_init (init, opts)
                .. "options)")
 end
 
+--- The arguments of a fold: the function, and its own further arguments.  In
+--- refusals these go by what they are for the caller.
+---@param fn function
+---@param list table  with `n`
+---@return table
+local function with_function (fn, list)
+  local all <const> = table.move(list, 1, list.n, 2, { n = list.n + 1, fn })
+  local own <const> = arguments.names_in(list) or {}
+  local names <const> = { false }
+  for i = 1, list.n do names[i + 1] = own[i] or i end
+  arguments.set_names(all, names)
+  return all
+end
+
 --- The arguments of `reduce`, read.
 local function prepare (pool, items, fn, init, opts)
   check.in_order("reduce", items, "fn", fn)
@@ -263,14 +278,14 @@ local function reduce (pool, source, items, bound, list, init, opts, placed)
   local workers <const> = where:info().max
   local parts = cut(source, items, opts.chunk, workers)
   if init ~= nil then parts = begin_with(init, parts) end
+  local all <const> = with_function(bound, list)
   local values, ends
   local left <const> = opts.deadline and core.now() + opts.deadline
   local parts_opts <const> = limits.copy({
     chunk = 1, limit = opts.limit, name = opts.name, streams = opts.streams,
   }, opts)
   repeat
-    values, ends = pass(where, parts, ends, parts_opts, pool ~= nil, bound,
-                        table.unpack(list, 1, list.n))
+    values, ends = pass(where, parts, ends, parts_opts, pool ~= nil, all)
     if values.n == 0 then return init end
     parts = cut_array(values, values.n, math.max(2, -(-values.n // workers)))
     if left ~= nil then

@@ -106,7 +106,7 @@ rs_defer_call (lua_State *L, lua_CFunction f, void *ud, int index,
   return LUA_OK;
 }
 
-/* ------------------------------------------- code of a script inside of ours */
+/* ----------------------------------------- code of a script inside of ours */
 
 static _Thread_local unsigned noted;
 
@@ -124,7 +124,7 @@ rs_defer_noted (void)
 
 /* The innermost 'rs_defer_pcall' of this thread. */
 static _Thread_local struct {
-  const void *caller;       /* the function that has called it; compared only */
+  const void *caller;       /* the call that has called it; compared only */
   bool by_hook;             /* a hook has raised the error */
 } guarded;
 

@@ -33,7 +33,7 @@ typedef enum rs_progress { RS_NOT_BEGUN, RS_BEGUN, RS_DONE } rs_progress;
 int rs_defer_call (lua_State *L, lua_CFunction f, void *ud, int index,
                    const rs_progress *progress);
 
-/* ------------------------------------------- code of a script inside of ours */
+/* ----------------------------------------- code of a script inside of ours */
 
 /* Note that an interrupt, or the stop of a job, is about to be raised on the
    calling thread; how often that was noted. */

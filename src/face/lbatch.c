@@ -195,7 +195,8 @@ rs_lua_batch (lua_State *L)
   lua_insert(L, HANDLE);
   lua_pushvalue(L, FUNCTION);
   lua_insert(L, CALLED);
-  check_status(L, rs_batch_open(pool, L, nargs, &o, &k->batch, &err), &err);
+  if (rs_batch_open(pool, L, nargs, &o, &k->batch, &err) != RS_OK)
+    return rs_raise_named(L, OPTIONS, &err);
   *handle = k->batch;
   if (lua_getfield(L, OPTIONS, "streams") == LUA_TTABLE)
     call_event(L, "add_streams", k->batch, HANDLE);

@@ -9,6 +9,7 @@
 #include "face/loptions.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <lauxlib.h>
@@ -134,4 +135,28 @@ rs_read_globals (lua_State *L, int index)
   }
   lua_pop(L, 1);
   return rs_read_words(L, index, "globals");
+}
+
+int
+rs_raise_named (lua_State *L, int index, const rs_error *err)
+{
+  static const char start[] = "argument ";
+  char *end;
+  if (strncmp(err->text, start, sizeof start - 1) != 0
+      || lua_getfield(L, index, "names") != LUA_TTABLE)
+    return rs_handle_raise(L, err);
+  const long place = strtol(err->text + sizeof start - 1, &end, 10);
+  if (strncmp(end, ": ", 2) != 0)
+    return rs_handle_raise(L, err);
+  switch (lua_rawgeti(L, -1, place)) {
+    case LUA_TSTRING:
+      return rs_handle_error(L, "parameter '%s'%s", lua_tostring(L, -1), end);
+    case LUA_TNUMBER:
+      return rs_handle_error(L, "%s%I%s", start,
+                             (LUAI_UACINT) lua_tointeger(L, -1), end);
+    case LUA_TBOOLEAN:
+      return rs_handle_error(L, "%s", end + 2);
+    default:
+      return rs_handle_raise(L, err);
+  }
 }

@@ -8,6 +8,7 @@
 #include <lua.h>
 
 #include "base/options.h"
+#include "runspace.h"
 
 /* [-0, +0, e]  Read the options that have a row from the table at 'index' into
    the struct at 'out'; what is nil there stays as it is.  The values were
@@ -27,6 +28,12 @@ const char *const *rs_read_globals (lua_State *L, int index);
 /* [-0, +0, m]  Set 'options' in the table on top: names of the options by
    group, each with its kind, "seconds", "bytes", "flag" or "whole". */
 void rs_set_options (lua_State *L);
+
+/* [-0, +0, e]  Raise the text of 'err'.  An argument that it begins with is
+   called as the field 'names' of the options at 'index' has it, by its
+   number: by the name of a parameter, by another number, or not at all
+   (false); see lua/parallel/arguments.lua. */
+int rs_raise_named (lua_State *L, int index, const rs_error *err);
 
 /* Function of the C part, for Lua:
    (name, value) -> what is expected, or nil for a good value */

@@ -714,6 +714,7 @@ pool_await_room (lua_State *L)
 /* pool:start(function or source, options or nil, ...)
      -> job | nil, "full"
    options: name, streams, what bounds a call (rs_call_limits);
+     names: what refusals call the arguments (rs_raise_named);
      guard: a run guard (core.run_guard), which gets a reference to the job, so
        that an interrupt or a stop finds the job there at once */
 static int
@@ -758,7 +759,8 @@ pool_start (lua_State *L)
     return 2;
   }
   if (status != RS_OK)
-    return rs_handle_raise(L, &err);
+    return lua_istable(L, OPTIONS) ? rs_raise_named(L, OPTIONS, &err)
+                                   : rs_handle_raise(L, &err);
   *handle = job;
   if (guard != NULL)
     *guard = rs_job_ref(job);

@@ -313,6 +313,9 @@ rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err)
     status = rs_encode_value(&batch->items, L, base + i, "");
     if (status == RS_ENOMEM)
       rs_fail_plain(err, status);
+    else if (status != RS_OK && n > 1)
+      rs_fail(err, status, "item %zu: value %d: %s", batch->added + 1, i,
+              batch->items.error);
     else if (status != RS_OK)
       rs_fail(err, status, "item %zu: %s", batch->added + 1,
               batch->items.error);

@@ -238,8 +238,8 @@ push_guards (lua_State *L)
   lua_rawsetp(L, LUA_REGISTRYINDEX, &guards_key);
 }
 
-/* [-2, +0, e]  Call the finalizer, which is below the object on top and is no C
-   function, in a coroutine of its own. */
+/* [-2, +0, e]  Call the finalizer, which is below the object on top and is no
+   C function, in a coroutine of its own. */
 static void
 call_finalizer (lua_State *L)
 {

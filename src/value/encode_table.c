@@ -518,8 +518,8 @@ put_table_name (rs_encoder *e, lua_State *L, int index)
   return status;
 }
 
-/* [-0, +0, -]  True when the table at 'index' has a field '__index', as classes
-   have. */
+/* [-0, +0, -]  True when the table at 'index' has a field '__index', as
+   classes have. */
 static bool
 has_index (const rs_encoder *e, lua_State *L, int index)
 {
