@@ -541,6 +541,52 @@ check_inside (lua_State *L)
   rs_pool_unref(pool);
 }
 
+/* close_inside()  Close the batch that takes an item, or reads a record. */
+static int
+close_inside (lua_State *L)
+{
+  rs_batch_close(inside_of, L);
+  uses++;
+  lua_pushinteger(L, 8);
+  return 1;
+}
+
+/* Code that an item or a result calls may close the batch. */
+static void
+check_closed_inside (lua_State *L)
+{
+  rs_pool *const pool = gated_pool(1, 1);
+  rs_error err;
+  rs_record rec;
+  lua_settop(L, 0);
+  uses = 0;
+  lua_register(L, "close_inside", close_inside);
+  for (int adding = 0; adding < 2; adding++) {
+    lua_pushliteral(L, "return setmetatable({}, { __transfer = function () "
+                       "return function () return rawget(_G, 'close_inside')()"
+                       " end end })");
+    REQUIRE(rs_batch_open(pool, L, 0, NULL, &inside_of, &err) == RS_OK);
+    for (int i = 0; i < 3; i++) {
+      REQUIRE(rs_batch_room(inside_of) > 0);
+      lua_pushinteger(L, i);
+      REQUIRE(rs_batch_add(inside_of, L, 1, &err) == RS_OK);
+      REQUIRE(rs_batch_flush(inside_of, &err) == RS_OK);
+    }
+    if (adding) {
+      REQUIRE(luaL_dostring(L, "return setmetatable({}, { __transfer = "
+                               "function () return close_inside() end })")
+              == LUA_OK);
+      CHECK(rs_batch_add(inside_of, L, 1, &err) == RS_ECLOSED);
+    }
+    else {
+      REQUIRE(rs_batch_wait(inside_of, L, RS_FOREVER) == RS_OK);
+      CHECK(rs_batch_next(inside_of, L, &rec) == RS_ECLOSED);
+    }
+    CHECK(lua_gettop(L) == 0 && uses == adding + 1);
+  }
+  rs_pool_unref(pool);
+}
+
 /* ------------------------------------------------------------------ events */
 
 static const char emits[] =
@@ -892,6 +938,7 @@ main (void)
   check_sizes(L);
   check_times(L);
   check_inside(L);
+  check_closed_inside(L);
   check_many_events(L);
   check_senders(L);
   check_signal(L);

@@ -1072,7 +1072,8 @@ RS_API int rs_batch_wait (rs_batch *batch, lua_State *L, double timeout);
  * out, with n = 0, or with a text that says that no worker was left.  Lost
  * ones come with a text that says where, if that is known, or n = 0.  RS_OK or
  * RS_EDONE.  In a job that is to stop, it raises.  Code that runs while values
- * are rebuilt gets RS_EBUSY, from 'rs_batch_wait' too.
+ * are rebuilt gets RS_EBUSY, from 'rs_batch_wait' too; if it has closed the
+ * batch, this returns RS_ECLOSED and pushes nothing.
  */
 RS_API int rs_batch_next_sized (rs_batch *batch, lua_State *L, rs_record *rec,
                                 size_t size);
@@ -1119,6 +1120,10 @@ rs_batch_info_get (rs_batch *batch, rs_batch_info *out)
 /*
  * [-0, +0, -]  Stop the batch, if it has not ended, and free it.  'L' is the
  * state that 'rs_batch_next' was called with.  NULL is accepted for 'batch'.
+ *
+ * Code that runs inside of a call of the batch, such as a function that
+ * rebuilds a result or a '__transfer', may close it.  Then it is stopped at
+ * once and freed when that call ends, which returns RS_ECLOSED.
  */
 RS_API void rs_batch_close (rs_batch *batch, lua_State *L);
 

@@ -38,6 +38,7 @@ enum { HANDLERS = 1, KEEPER };
  * busy, so that 'close' frees nothing and the collector does.
  */
 typedef struct keeper {
+  const void *proof;       /* 'keeper_type': no other userdata has it here */
   rs_batch *batch;         /* owned; NULL: closed, or not open yet */
   unsigned busy;           /* methods that run, or have raised */
   bool closed;             /* 'close' was called */
@@ -70,8 +71,8 @@ static keeper *
 push_keeper (lua_State *L)
 {
   keeper *const k = lua_newuserdatauv(L, sizeof *k, 0);
-  *k = (keeper) { .batch = NULL };
-  lua_rawgetp(L, LUA_REGISTRYINDEX, keeper_type);
+  *k = (keeper) { .proof = keeper_type };
+  rs_push_kept_table(L, keeper_type);
   lua_setmetatable(L, -2);
   return k;
 }
@@ -82,12 +83,15 @@ check (lua_State *L)
   return rs_handle_check(L, 1, RS_BATCH_TYPE);
 }
 
-/* [-0, +0, -]  Return the keeper of the handle at 1, which is a batch's. */
+/* [-0, +0, v]  Return the keeper of the handle at 1, which is a batch's. */
 static keeper *
 keeper_of (lua_State *L)
 {
-  lua_getiuservalue(L, 1, KEEPER);
+  const int type = lua_getiuservalue(L, 1, KEEPER);
   keeper *const k = lua_touserdata(L, -1);
+  if (type != LUA_TUSERDATA || lua_rawlen(L, -1) != sizeof *k
+      || k->proof != keeper_type)
+    rs_raise_replaced(L);
   lua_pop(L, 1);
   return k;
 }

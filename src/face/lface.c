@@ -72,7 +72,7 @@ rs_push_empty_job (lua_State *L, rs_face *face, unsigned *slot)
   if (face->handles % TOLD == 0 && lua_gc(L, LUA_GCISRUNNING) > 0)
     lua_gc(L, LUA_GCSTEP, 1);  /* -1 in a finalizer, 0 before Lua 5.4.4 */
   void **const handle = rs_handle_new(L, RS_JOB_TYPE, 0);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &handles_key);
+  rs_push_kept_table(L, &handles_key);
   while (lua_rawgeti(L, -1, ++face->handles) != LUA_TNIL)
     lua_pop(L, 1);  /* after 2^32 handles: this one is still alive */
   lua_pushvalue(L, -3);
@@ -87,13 +87,16 @@ rs_push_empty_job (lua_State *L, rs_face *face, unsigned *slot)
 static const rs_handle *
 push_numbered (lua_State *L, unsigned number)
 {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &handles_key);
-  lua_rawgeti(L, -1, number);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &handles_key) == LUA_TTABLE)
+    lua_rawgeti(L, -1, number);
+  else  /* a script has replaced it */
+    lua_pushnil(L);
   lua_remove(L, -2);
-  const rs_handle *const handle = lua_touserdata(L, -1);
-  if (handle == NULL)
-    lua_pop(L, 1);
-  return handle;
+  const void *const object = rs_handle_test(L, -1, RS_JOB_TYPE);
+  if (object != NULL)
+    return lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return NULL;
 }
 
 /* [-0, +0|1, -]  Push the handle of 'job'.  Return false, and push nothing, if
@@ -160,7 +163,7 @@ push_numbers (lua_State *L, size_t *n)
     lua_settop(L, top);
     room = *n + 16;
     numbers = lua_newuserdatauv(L, room * sizeof *numbers, 0);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &handles_key);
+    rs_push_kept_table(L, &handles_key);
     lua_pushnil(L);
     for (*n = 0; lua_next(L, top + 2); ++*n) {
       lua_pop(L, 1);
@@ -308,14 +311,18 @@ rs_lua_face (lua_State *L)
 {
   static const luaL_Reg meta[] = { { "__gc", gc }, { NULL, NULL } };
   rs_face *face;
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &face_key) == LUA_TUSERDATA) {
-    face = lua_touserdata(L, -1);
+  const int type = lua_rawgetp(L, LUA_REGISTRYINDEX, &face_key);
+  face = lua_touserdata(L, -1);
+  if (type == LUA_TUSERDATA && lua_rawlen(L, -1) == sizeof *face
+      && face->proof == &face_key) {
     lua_pop(L, 1);
     return face;
   }
+  if (type != LUA_TNIL)
+    rs_raise_replaced(L);
   lua_pop(L, 1);
   face = lua_newuserdatauv(L, sizeof *face, 0);
-  *face = (rs_face) { .events = NULL };
+  *face = (rs_face) { .proof = &face_key };
   rs_push_type(L, FACE_TYPE, meta);
   lua_setmetatable(L, -2);
   lua_newtable(L);

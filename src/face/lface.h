@@ -14,6 +14,7 @@
 #include "runspace.h"
 
 typedef struct rs_face {
+  const void *proof;      /* an address that no other userdata has here */
   rs_events *events;      /* queue of the state's jobs; a reference */
   unsigned born;          /* 'rs_forks' when 'events' was made */
   unsigned listening;     /* RS_LISTEN_: asked of all jobs of the state */
@@ -30,11 +31,13 @@ typedef struct rs_face {
    stays while the state lives. */
 rs_face *rs_lua_face (lua_State *L);
 
-/* Return the face in a method of a handle: it is the first upvalue. */
+/* [-0, +0, e]  Return the face in a method of a handle: it is the first
+   upvalue, unless a script has changed that. */
 static inline rs_face *
 rs_lua_own_face (lua_State *L)
 {
-  return lua_touserdata(L, lua_upvalueindex(1));
+  rs_face *const face = lua_touserdata(L, lua_upvalueindex(1));
+  return face != NULL ? face : rs_lua_face(L);
 }
 
 /* [-0, +0, e]  Return the events at which this state hears of its jobs.  They

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/escape.h"
@@ -22,7 +23,7 @@ rs_handle_new (lua_State *L, const char *type, int values)
 {
   rs_handle *const handle = lua_newuserdatauv(L, sizeof *handle, values);
   *handle = (rs_handle) { .type = type, .born = rs_handle_born() };
-  lua_rawgetp(L, LUA_REGISTRYINDEX, type);
+  rs_push_kept_table(L, type);
   lua_setmetatable(L, -2);
   return &handle->object;
 }
@@ -33,6 +34,21 @@ rs_handle_test (lua_State *L, int index, const char *type)
   rs_handle *const handle = lua_touserdata(L, index);
   return handle != NULL && lua_rawlen(L, index) == sizeof *handle
          && handle->type == type ? &handle->object : NULL;
+}
+
+void
+rs_raise_replaced (lua_State *L)
+{
+  rs_handle_error(L, "what the module had in the registry of this state, or in "
+                     "a handle, was replaced");
+  abort();  /* not reached */
+}
+
+void
+rs_push_kept_table (lua_State *L, const void *key)
+{
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, key) != LUA_TTABLE)
+    rs_raise_replaced(L);
 }
 
 void *

@@ -84,6 +84,14 @@ void *rs_handle_get (lua_State *L, int arg, const char *type);
 /* [-0, +0, v]  'rs_handle_get'; raise "<type> is closed" for NULL. */
 void *rs_handle_check (lua_State *L, int arg, const char *type);
 
+/* [-0, +1, v]  Push the table that the registry has under the address 'key'.
+   Raise if a script that has the registry has put another value there. */
+void rs_push_kept_table (lua_State *L, const void *key);
+
+/* [-0, +0, v]  Raise since a script has taken away what the registry, or a
+   handle, had. */
+_Noreturn void rs_raise_replaced (lua_State *L);
+
 /*
  * [-0, +1, m]  Make the metatable of 'type' from 'meta', make its table of
  * methods from 'methods', and push the table of methods.  The first upvalue of

@@ -265,7 +265,7 @@ push_results (lua_State *L, rs_handle *handle, int *n)
   if (!handle->kept)
     return rs_job_push(handle->object, L, n);
   const int top = lua_gettop(L);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, handle);
+  rs_push_kept_table(L, handle);
   lua_rawgeti(L, top + 1, 0);
   *n = (int) lua_tointeger(L, -1);
   lua_pop(L, 1);

@@ -249,10 +249,11 @@ rs_lua_pools (lua_State *L)
   lua_Integer n = 0;
   lua_pushnil(L);
   while (lua_next(L, 2)) {
-    rs_pool *const *const handle = lua_touserdata(L, 3);
-    rs_pool_info info;
-    rs_pool_info_get(*handle, &info);
-    if (*handle != NULL && !info.closed) {  /* NULL: failed to open */
+    void *const *const handle = rs_handle_test(L, 3, RS_POOL_TYPE);
+    rs_pool_info info = { .closed = true };
+    if (handle != NULL && *handle != NULL)  /* NULL: failed to open */
+      rs_pool_info_get(*handle, &info);
+    if (!info.closed) {
       lua_pushvalue(L, 3);
       lua_rawseti(L, 1, ++n);
     }
@@ -460,12 +461,21 @@ copy_paths (lua_State *L, rs_initial_state *is)
   lua_pop(L, 2);
 }
 
+/* [-0, +1, -]  Push the default pool of this state, or what stands in its
+   place.  Return its handle, or NULL. */
+static const rs_handle *
+push_default (lua_State *L)
+{
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key);
+  return (const rs_handle *) rs_handle_test(L, -1, RS_POOL_TYPE);
+}
+
 int
 rs_lua_default_pool (lua_State *L)
 {
   rs_pool *const own = rs_pool_current(L);
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) != LUA_TNIL
-      && (own != NULL || !rs_handle_foreign(lua_touserdata(L, -1))))
+  const rs_handle *const known = push_default(L);
+  if (known != NULL && (own != NULL || !rs_handle_foreign(known)))
     return 1;
   if (own != NULL) {  /* a runspace: its own pool, which outlives it, lent */
     *rs_handle_new(L, RS_POOL_TYPE, STREAMS) = own;
@@ -482,8 +492,8 @@ rs_lua_default_pool (lua_State *L)
     o.initial_state = push_initial_state(L);
     copy_paths(L, o.initial_state);
     open(L, &o);
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) != LUA_TNIL
-        && !rs_handle_foreign(lua_touserdata(L, -1))) {
+    const rs_handle *const other = push_default(L);
+    if (other != NULL && !rs_handle_foreign(other)) {
       rs_handle *const late = lua_touserdata(L, -2);
       rs_pool_unref(late->object);
       late->object = NULL;

@@ -322,6 +322,10 @@ rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err)
   }
   batch->encoding = false;
   lua_settop(L, base);
+  if (batch->closing) {
+    rs_batch_close(batch, L);
+    return rs_fail_plain(err, RS_ECLOSED);
+  }
   rs_encoder_forget(&batch->items);
   if (status != RS_OK) {
     rs_encoder_rewind(&batch->items, &mark);
@@ -570,6 +574,11 @@ rs_batch_close (rs_batch *batch, lua_State *L)
 {
   if (batch == NULL || rs_batch_foreign(batch))
     return;
+  if (batch->encoding || batch->decoding) {  /* in use, up the C stack */
+    batch->closing = true;
+    rs_batch_stop(batch);
+    return;
+  }
   rs_timer_clear(&batch->timer);
   rs_batch_stop(batch);
   rs_batch_leave(batch, L);

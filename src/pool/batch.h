@@ -85,6 +85,8 @@ struct rs_batch {
   bool decoding;            /* code of the program may run, in a protected
                                call, that rebuilds a value of 'current' */
   bool taking;              /* 'rs_batch_next' runs, or has raised */
+  bool closing;             /* 'rs_batch_close' was called by code that ran
+                               while 'encoding' or 'decoding' */
 
   pthread_mutex_t lock;     /* guards down to the blank line */
   rs_list flying;           /* parts of jobs that were queued and have not

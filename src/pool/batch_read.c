@@ -14,6 +14,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include <lauxlib.h>
+
 #include "base/clock.h"
 #include "base/level.h"
 #include "base/options.h"
@@ -217,7 +219,8 @@ make_values (lua_State *L)
   head *const h = lua_touserdata(L, 1);
   lua_settop(L, 0);
   if (h->objects) {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, h->batch);
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, h->batch) != LUA_TTABLE)
+      luaL_error(L, "what the registry of this state had was replaced");
     h->in.objects = lua_gettop(L);
   }
   const int base = lua_gettop(L);
@@ -509,10 +512,15 @@ next_record (rs_batch *batch, lua_State *L, rs_record *rec)
 {
   if (rs_batch_is_reading(batch, L))
     return RS_EBUSY;
+  const int top = lua_gettop(L);
   batch->taking = true;
-  const int status = take_next(batch, L, rec);
+  const int status = batch->closing ? RS_OK : take_next(batch, L, rec);
   batch->taking = false;
-  return status;
+  if (!batch->closing)
+    return status;
+  lua_settop(L, top);
+  rs_batch_close(batch, L);
+  return RS_ECLOSED;
 }
 
 int

@@ -571,6 +571,28 @@ rs_control_keep_hook (lua_State *L)
   rs_cancel_keep_hook(rs_cancel_mine(), hook, mask, count);
 }
 
+/* debug.setupvalue: functions in C, of ours, find what they work on by
+   pointers, which stay as they are. */
+static int
+set_upvalue (lua_State *L)
+{
+  luaL_checkany(L, 3);
+  const int n = (int) luaL_checkinteger(L, 2);
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  if (lua_iscfunction(L, 1) && lua_getupvalue(L, 1, n) != NULL) {
+    if (lua_islightuserdata(L, -1))
+      return luaL_error(L, "debug.setupvalue was called for a pointer of a "
+                           "C function, which cannot be another one");
+    lua_pop(L, 1);
+  }
+  lua_settop(L, 3);
+  const char *const name = lua_setupvalue(L, 1, n);
+  if (name == NULL)
+    return 0;
+  lua_pushstring(L, name);
+  return 1;
+}
+
 /* ------------------------------------------------------------------ public */
 
 /* [-n, +0, m]  Replace the field 'name' of the table at 'index', if the table
@@ -620,6 +642,7 @@ rs_control_open (lua_State *L, bool counted)
     replace(L, library, "sethook", set_hook, 1);
     replace(L, library, "gethook", get_hook, 0);
     replace(L, library, "setmetatable", set_any_metatable, 0);
+    replace(L, library, "setupvalue", set_upvalue, 0);
   }
   lua_settop(L, top);
 }

@@ -33,12 +33,24 @@
 /* The first error that a callback of this state has raised: the user value of
    a userdata of this type. */
 typedef struct failure {
+  const void *proof;       /* the address of 'key' */
   bool raised;             /* the user value is an error */
   lua_CFunction stop;      /* luv's function 'stop' */
 } failure;
 
 /* The key of the userdata in the registry, by address. */
 static const char key;
+
+/* [-0, +1, -]  Push the userdata, or what a script has put in its place.
+   Returns it, or NULL. */
+static failure *
+push_failure (lua_State *L)
+{
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &key);
+  failure *const f = lua_touserdata(L, -1);
+  return f != NULL && lua_rawlen(L, -1) == sizeof *f && f->proof == &key
+         ? f : NULL;
+}
 
 /* The type 'luv_CFpcall' of luv, and the type of 'luv_set_callback'. */
 typedef int call (lua_State *L, int nargs, int nresults, int flags);
@@ -61,8 +73,11 @@ call_back (lua_State *L, int nargs, int nresults, int flags)
     rs_running_switch(r, from);
   if (status == LUA_OK)
     return lua_gettop(L) - top;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &key);
-  failure *const f = lua_touserdata(L, -1);
+  failure *const f = push_failure(L);
+  if (f == NULL) {
+    lua_settop(L, top);
+    return -status;
+  }
   lua_insert(L, -2);
   if (!f->raised)  /* the first one? */
     lua_setiuservalue(L, -2, 1);
@@ -82,9 +97,8 @@ run (lua_State *L)
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_insert(L, 1);
   lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &key);
-  failure *const f = lua_touserdata(L, -1);
-  if (!f->raised) {
+  failure *const f = push_failure(L);
+  if (f == NULL || !f->raised) {
     lua_pop(L, 1);
     return lua_gettop(L);
   }
@@ -139,7 +153,7 @@ rs_luv_adopt (lua_State *L, int index)
   set_call *const set = find_setter(stop);
   if (set != NULL) {
     failure *const f = lua_newuserdatauv(L, sizeof *f, 1);
-    *f = (failure) { .stop = stop };
+    *f = (failure) { .proof = &key, .stop = stop };
     lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
     replace(L, module, "run");
     replace(L, module, "walk");
