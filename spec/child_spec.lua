@@ -270,18 +270,20 @@ describe("a child", function ()
   end
 
   it("has as much time to clean up as its parent", function ()
-    local pool <close> = parallel.pool { max = 2 }
+    local pool <close> = parallel.pool { max = 3 }
     local first <close> = gates.new()
     local gate <close> = gates.new()
+    local cleaning <close> = gates.new()
     local ends <close> = gates.new()
     local begin <const>, path <const> = first.pass, first.path
     local pass <const>, bell <const>, ring <const> =
       gate.pass, gate.bell, ends.pass
+    local clean <const> = cleaning.pass
     ends:open()
     local job <const> = pool:spawn(function ()
       local child <const> = parallel.spawn(function ()
         local _ <close> = setmetatable({}, { __close = function ()
-          parallel.task.sleep(0.3)  -- longer than the usual grace
+          clean()
           ring()
         end })
         begin()
@@ -299,6 +301,19 @@ describe("a child", function ()
     end)
     gate:await(2)
     job:cancel { grace = 60 }
+    cleaning:await(1)
+    -- When this one is forced to end, the usual grace of the child is over.
+    local busy <const> = gate.pass
+    local other <const> = pool:spawn(function ()
+      local _ <close> = setmetatable({}, { __close = function ()
+        while true do tostring {} end
+      end })
+      busy()
+    end)
+    gate:await(1)
+    other:cancel()
+    assert.equal("cancelled", other:wait(60))
+    cleaning:open()
     assert.equal("cancelled", job:wait(60))
     ends:await(1)
   end)

@@ -252,3 +252,18 @@ describe("a pool that has lost all its workers", function ()
     assert.matches("' was cancelled$", tostring(select(2, job:join())))
   end)
 end)
+
+describe("a lost job that its parent runs itself", function ()
+  it("takes the parent along, and the manual says so", function ()
+    local gate <close> = gates.new()
+    local pool <close> = parallel.pool { max = 1 }
+    local wait <const> = deaf(gate)
+    local job <const> = pool:spawn(function ()
+      local child <const> = parallel.submit { wait, timeout = 0.01 }
+      return child:join()
+    end)
+    assert.equal("lost", job:wait())
+    assert.equal(1, pool:info().lost_workers)
+    assert.equal(1, pool:run "return 1")
+  end)
+end)
