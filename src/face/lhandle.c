@@ -39,8 +39,8 @@ rs_handle_test (lua_State *L, int index, const char *type)
 void
 rs_raise_replaced (lua_State *L)
 {
-  rs_handle_error(L, "what the module had in the registry of this state, or in "
-                     "a handle, was replaced");
+  rs_handle_error(L, "what the module had in the registry of this state, or "
+                     "in a handle, was replaced");
   abort();  /* not reached */
 }
 
