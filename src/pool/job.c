@@ -140,7 +140,7 @@ rs_job_new (rs_queue *queue, rs_message *function,
   job->call.retry_on = (uint8_t) (options->retry_on != RS_RETRY_DEFAULT
                                   ? options->retry_on
                                   : RS_RETRY_ERROR | RS_RETRY_TIMEOUT);
-  job->priority = (int8_t) options->priority;
+  job->priority = job->call.priority = (int8_t) options->priority;
   job->slot = options->slot;
   job->created = part != NULL && part->created > 0 ? part->created : rs_now();
   atomic_init(&job->listen, options->listen);

@@ -341,7 +341,7 @@ rs_call_write (rs_buf *b, const rs_call *call, uint64_t function,
   rs_add_number(b, atomic_load_explicit(&call->depth, memory_order_relaxed),
                 2);
   rs_add_double(b, call->timeout);
-  rs_add_double(b, rs_now());
+  rs_add_double(b, rs_now() + (k != NULL ? k->ahead : 0));
   rs_add_text(b, name);
   if (k == NULL)
     return;
@@ -479,6 +479,33 @@ rs_result_read (rs_cut *c, rs_call *call, rs_message *values, bool *spent,
   return RS_OK;
 }
 
+void
+rs_call_count_failures (const rs_call *call)
+{
+  rs_chunk *const k = call->chunk;
+  size_t n = k->ended[RS_JOB_FAILED];
+  if (call->reason != RS_REASON_DEADLINE)
+    n += k->ended[RS_JOB_TIMED_OUT];
+  for (size_t i = 0; i < n && k->allowed != NULL; i++)
+    rs_chunk_fail(k);
+}
+
+void
+rs_call_settle (rs_call *call, rs_reason reason)
+{
+  if (call->chunk == NULL || call->state == RS_JOB_LOST
+      || call->state == RS_JOB_QUEUED)
+    return;
+  if (reason != RS_REASON_NONE) {
+    call->reason = reason;
+    call->state = rs_reason_state(reason);
+  }
+  if (call->state == RS_JOB_FAILED) {
+    memset(call->chunk->ended, 0, sizeof call->chunk->ended);
+    call->chunk->ended[RS_JOB_FAILED] = call->chunk->count;
+  }
+}
+
 /* ------------------------------------------------------------------ RECORD */
 
 void
@@ -510,7 +537,7 @@ rs_record_read (rs_cut *c, const rs_call *call, rs_message *values,
   const lua_Integer index = (lua_Integer) rs_cut_number(c, 8);
   double time = rs_cut_double(c);
   char *const name = rs_cut_text(c);
-  const double now = rs_now();
+  const double now = rs_now() + (call->chunk != NULL ? call->chunk->ahead : 0);
   *out = NULL;
   const bool good = !c->bad && c->size == 0 && values != NULL
                  && stream <= RS_STREAM_EVENT

@@ -69,6 +69,13 @@ void rs_result_write (rs_buf *b, const rs_call *call, bool spent,
 int rs_result_read (rs_cut *c, rs_call *call, rs_message *values, bool *spent,
                     size_t *bytes);
 
+/* The failures of a chunk that has ended count for its batch. */
+void rs_call_count_failures (const rs_call *call);
+
+/* The call has ended, and 'reason' is why it was to stop, if it was: note that
+   in a chunk, all of whose items have failed if the call has. */
+void rs_call_settle (rs_call *call, rs_reason reason);
+
 /* ------------------------------------------------------------------ RECORD */
 
 /* 'ahead': seconds that the clock of the host is ahead of ours. */

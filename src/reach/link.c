@@ -224,18 +224,6 @@ time_of (const rs_call *call)
   return call->timeout > 0 ? call->timeout * items * attempts + LATE : 0;
 }
 
-/* The failures of a chunk that has ended count for its batch. */
-static void
-count_failures (const rs_call *call)
-{
-  rs_chunk *const k = call->chunk;
-  size_t n = k->ended[RS_JOB_FAILED];
-  if (call->reason != RS_REASON_DEADLINE)
-    n += k->ended[RS_JOB_TIMED_OUT];
-  for (size_t i = 0; i < n && k->allowed != NULL; i++)
-    rs_chunk_fail(k);
-}
-
 /* The process has died, which was not asked of it.  As 'rs_link_end'. */
 static void
 bury (rs_link *k, double timeout, char *text, size_t size)
@@ -336,7 +324,7 @@ run_call (rs_link *k, rs_errand *e)
     k->done = true;
     k->options.past->deaths = 0;
     if (e->call->chunk != NULL && e->call->state != RS_JOB_FAILED)
-      count_failures(e->call);
+      rs_call_count_failures(e->call);
     return;
   }
   bury(k, status == RS_ECLOSED ? RS_LINK_DIE : 0, how, sizeof how);
@@ -371,18 +359,7 @@ run (rs_runner *runner, rs_call *call, const rs_call_sink *sink)
   run_call(k, &e);
   rs_cancel_wakes(cancel);
   rs_token_end(cancel, &token, NULL);
-  const rs_reason reason = rs_token_leave(cancel, &token, NULL);
-  if (call->chunk == NULL || call->state == RS_JOB_LOST
-      || call->state == RS_JOB_QUEUED)
-    return;
-  if (reason != RS_REASON_NONE) {
-    call->reason = reason;
-    call->state = rs_reason_state(reason);
-  }
-  if (call->state == RS_JOB_FAILED) {
-    memset(call->chunk->ended, 0, sizeof call->chunk->ended);
-    call->chunk->ended[RS_JOB_FAILED] = call->chunk->count;
-  }
+  rs_call_settle(call, rs_token_leave(cancel, &token, NULL));
 }
 
 static bool

@@ -251,8 +251,8 @@ rs_link_next (rs_link *k, rs_frame *frame, double deadline)
 
 /* The reader of standard output may be gone: then the process is told as one
    that writes there itself. */
-static void
-print (const rs_frame *frame)
+void
+rs_output_print (const rs_frame *frame)
 {
   if (rs_console_write(frame->number == 2 ? 2 : 1, (const char *) frame->data,
                        frame->size) == EPIPE)
@@ -263,11 +263,11 @@ void
 rs_link_print (rs_link *k, const rs_frame *frame)
 {
   rs_pulse_give(&k->pulse, RS_PULSE_LENT);
-  print(frame);
+  rs_output_print(frame);
   rs_pulse_take(&k->pulse);
 }
 
-/* --------------------------------------------------- what the heart does */
+/* ----------------------------------------------------- what the heart does */
 
 /* True when what is written to standard output and standard error is taken:
    one that is not read may not hold up the heart. */
@@ -293,7 +293,7 @@ read_at_rest (rs_link *k)
     while ((status = rs_frames_take(&k->frames, &frame)) == RS_OK) {
       rs_message_unref(frame.message);
       if (frame.type == RS_FRAME_OUTPUT)
-        print(&frame);
+        rs_output_print(&frame);
       else if (frame.type != RS_FRAME_PONG)
         rs_frames_refuse(&k->frames, "%s while no call runs",
                          rs_frame_name(frame.type));

@@ -96,7 +96,9 @@ void rs_link_between (void *ud);
    wrong. */
 int rs_link_next (rs_link *k, rs_frame *frame, double deadline);
 
-/* Write what the far side printed (OUTPUT), which may take its time. */
+/* Write what a far side printed (OUTPUT); the same for a link, which may take
+   its time. */
+void rs_output_print (const rs_frame *frame);
 void rs_link_print (rs_link *k, const rs_frame *frame);
 
 /* The thread of the worker sleeps until the next call: the heart has the link

@@ -88,6 +88,9 @@ typedef struct rs_chunk {
                                  NULL */
   _Atomic size_t *allowed;    /* failures left until 'failed' is set; or
                                  NULL */
+  double ahead;               /* seconds that the clock by which records are
+                                 told is ahead of ours: that of a caller on
+                                 another host; 0: ours */
 
   rs_place rest;              /* where the items begin that were not started;
                                  'attempt' of the call is that of the first
@@ -124,6 +127,7 @@ struct rs_call {
                                  'losses' */
   uint8_t retry_on;           /* RS_RETRY_ */
   uint8_t flags;              /* RS_BATCH_ */
+  int8_t priority;            /* among those of other callers */
   bool keep;                  /* a state may keep 'function'; a copy of
                                  'function->constant', so that a worker need
                                  not read a cache line of the host's CPU */
