@@ -16,12 +16,13 @@ end
 
 --- With all that 'map' knows.
 local UNKNOWN <const> = "unknown option '%s' to 'map' (known are arguments, "
-  .. "chunk, command, cpath, cpu_time, cwd, deadline, env, functions, "
-  .. "globals, heartbeat, hosts, init, initial_state, instructions, "
-  .. "isolation, libs, limit, "
+  .. "broker, chunk, command, cpath, cpu_time, cwd, deadline, env, "
+  .. "functions, globals, heartbeat, hosts, init, initial_state, "
+  .. "instructions, isolation, key, libs, limit, "
   .. "max_bytes, max_failures, max_tasks, memory, "
   .. "modules, name, nice, on_error, params, path, preload, priority, "
-  .. "progress, readable, reset, retries, retry_on, runspace, sandbox, ssh, "
+  .. "progress, queue, readable, reset, retries, retry_on, runspace, "
+  .. "sandbox, ssh, "
   .. "streams, timeout, variables, writable)"
 
 --- Each row: what is passed to 'map' as options, what is said.

@@ -569,6 +569,9 @@ enum {
 /* For 'rs_pool_options.signal'. */
 #define RS_NO_SIGNAL (-1)
 
+/* Bytes of the name of a broker's queue at most. */
+#define RS_QUEUE_NAME_MAX 200
+
 /* Workers of a pool at most. */
 #define RS_WORKERS_MAX 65536
 
@@ -641,6 +644,12 @@ typedef struct rs_pool_options {
   const char *const *writable;  /* the same, for what may be changed, too */
   const char *const *globals;  /* lent: as in rs_job_options, for what does not
                              say; NULL: what functions read */
+  const char *broker;     /* lent, as the next two: calls go to the workers of
+                             a broker, amqp[s]://user@host/vhost; NULL: none */
+  const char *broker_queue;  /* the queue there whose workers run them
+                             ('rs_server_open') */
+  const char *key;        /* path of the file with the key that the workers
+                             of the queue have; NULL: they have none */
 } rs_pool_options;
 
 /*
@@ -659,8 +668,11 @@ typedef struct rs_pool_options {
  * and 'min' is 'max'.  ssh gets options behind the words of 'ssh', so that
  * those count: -T, BatchMode=yes, ConnectTimeout=10, ServerAliveInterval=10,
  * ServerAliveCountMax=3.
- * RS_OK, RS_EINVAL, RS_ENOMEM, RS_EREFUSED, RS_EFAILED (seeding raised, or a
- * process could not be started) or RS_ETHREAD.  Any thread.
+ * With 'broker' the workers are elsewhere: each of this pool's, 16 at most by
+ * default, waits for one call.  The pool is open when the broker is reached.
+ * RS_OK, RS_EINVAL, RS_ENOMEM, RS_EREFUSED, RS_EFAILED (seeding raised, a
+ * process could not be started, or the broker not be reached) or RS_ETHREAD.
+ * Any thread.
  */
 RS_API int rs_pool_open (const rs_pool_options *options, rs_pool **out,
                          rs_error *err);
@@ -739,6 +751,52 @@ rs_pool_info_get (rs_pool *pool, rs_pool_info *out)
 {
   rs_pool_info_get_sized(pool, out, sizeof *out);
 }
+
+/*
+ * What works for a queue of a broker ('broker' of rs_pool_options): it takes
+ * calls from there, runs them in child processes, and sends back what they
+ * leave.  Servers come and go as they like, on any host.  The child processes
+ * run this program, if it calls 'rs_worker_main', or else 'runspace'.
+ */
+typedef struct rs_server rs_server;
+
+typedef struct rs_server_options {
+  size_t size;            /* sizeof (rs_server_options) */
+  const char *broker;     /* lent, as the next two: URL of the broker */
+  const char *queue;      /* its queue */
+  const char *key;        /* path of a file with the key that callers have;
+                             nothing is run that is not signed by it.  NULL:
+                             whoever can write to the queue runs code here */
+  unsigned workers;       /* calls at a time; default 'rs_cpus()' */
+  uint64_t max_jobs;      /* calls after which it ends; 0: any number */
+  double idle;            /* seconds without a call after which it ends; 0:
+                             it does not */
+  void (*log) (void *user, const char *line);  /* gets a line for what
+                             happens; from any thread; or NULL */
+  void *user;
+} rs_server_options;
+
+/*
+ * Begin to serve.  The connection is made, and made again, meanwhile.  What
+ * calls print goes to their callers from here on, and the process has no
+ * status line at its terminal.
+ * RS_OK, RS_EINVAL, RS_ENOMEM, RS_ETHREAD, or RS_EFAILED: the module for
+ * brokers is not installed, or the key cannot be read.  Any thread.
+ */
+RS_API int rs_server_open (const rs_server_options *options, rs_server **out,
+                           rs_error *err);
+
+/* Wait until it has ended, 'timeout' seconds at most.  RS_OK, RS_ETIMEOUT, or
+   RS_EFAILED: the broker has refused it.  Any thread. */
+RS_API int rs_server_wait (rs_server *server, double timeout, rs_error *err);
+
+/* Take no more calls, and end after those that run.  NULL is accepted.  Any
+   thread. */
+RS_API void rs_server_stop (rs_server *server);
+
+/* Stop what runs, which its callers are told as lost, and free the server.
+   NULL is accepted. */
+RS_API void rs_server_close (rs_server *server);
 
 /* A host of a pool that has 'hosts'. */
 typedef struct rs_host_info {

@@ -165,6 +165,7 @@ end
 
 ---@type table<string, fun(value: any): string?, string?>
 local PLACE <const> = {
+  broker = check.name,
   command = words "an array of words",
   cpath = check.text,
   cwd = path_of "the path of a directory",
@@ -175,10 +176,12 @@ local PLACE <const> = {
   init = check.code,
   initial_state = initial_state,
   isolation = check.one_of("thread", "process"),
+  key = check.name,
   libs = check.list,
   modules = check.list,
   path = check.text,
   preload = by_name,
+  queue = check.name,
   readable = words "an array of paths",
   reset = check.one_of("globals", "none", "fresh"),
   runspace = path_of "the path of a program",

@@ -22,9 +22,10 @@ local NO_SIGNAL <const> = -1
 ---                     do ends; default 10; math.huge: never
 ---@field streams? table<string, boolean|function>  which streams of its jobs
 ---       are shown or handed to functions, unless a call has the option, too
----@field queue? integer|{jobs?: integer, bytes?: integer|string}  jobs that
----       may be queued, and bytes of their functions and arguments; `submit`
----       and `spawn` wait while the queue is full
+---@field queue? integer|string|{jobs?: integer, bytes?: integer|string,
+---       name?: string}  jobs that may be queued, and bytes of their functions
+---       and arguments; `submit` and `spawn` wait while the queue is full.
+---       With `broker`, the name of the queue there
 ---@field pin? boolean  each worker stays on one CPU, worker 1 on the first CPU
 ---       that the process may use, and so on
 ---@field signal? integer|"none"  signal that stops a job; default SIGURG; with
@@ -34,13 +35,14 @@ local NO_SIGNAL <const> = -1
 local MOST_WORKERS <const> = 65536
 
 local QUEUE <const> = limits.tests "queue"
+QUEUE.name = check.name
 
 --- Test the option `queue`: a number of jobs, or a table of jobs and bytes.
 ---@param value any
 ---@return string? expected
 ---@return string? wrong
 local function queue (value)
-  if QUEUE.jobs(value) == nil then return nil end
+  if QUEUE.jobs(value) == nil or type(value) == "string" then return nil end
   local expected <const> = "a positive integer, or a table of jobs and bytes,"
   if type(value) ~= "table" then return expected end
   for name, limit in next, value do
@@ -125,8 +127,26 @@ end
 ---@param given table
 local function check_reach (verb, given)
   local function refuse (name, why) refuse_option(verb, name, why) end
+  local queued <const> = given.queue
+  local named <const> = type(queued) == "string"
+                     or type(queued) == "table" and queued.name ~= nil
   local away <const> = given.hosts ~= nil and "hosts"
                     or given.command ~= nil and "command"
+                    or given.broker ~= nil and "broker"
+  for _, name in ipairs { "hosts", "command", "runspace" } do
+    if given.broker ~= nil and given[name] ~= nil then
+      refuse(name, "the workers of 'broker' are started where they are, by "
+                   .. "'runspace --serve': leave one of them out")
+    end
+  end
+  if given.broker ~= nil and not named then
+    refuse("broker", "a queue is needed: give its name as 'queue'")
+  elseif given.broker == nil and named then
+    refuse("queue", "it is the name of a queue of a broker: give 'broker', "
+                    .. "too")
+  elseif given.broker == nil and given.key ~= nil then
+    refuse("key", "it is for a broker: give 'broker', too")
+  end
   if given.hosts ~= nil and given.command ~= nil then
     refuse("command", "'hosts' are reached by ssh, whose words the option "
                       .. "'ssh' has: leave one of them out")
@@ -179,6 +199,7 @@ local function open (max, given, said, verb)
   local idle = given.idle
   if idle == 0 then idle = 1e-9 end  -- for `core`, 0 means the default
   local queued <const> = given.queue
+  local limited <const> = type(queued) == "table"
   local own <const> = {
     idle = idle,
     reset = given.reset or "globals",
@@ -195,13 +216,17 @@ local function open (max, given, said, verb)
     writable = given.writable,
     globals = given.globals,
     initial_state = initial_state.make(said),
-    queue = type(queued) == "table" and limits.add("queue", {}, queued)
-            or { jobs = queued },
+    broker = given.broker,
+    broker_queue = limited and queued.name
+                   or type(queued) == "string" and queued or nil,
+    key = given.key,
+    queue = limited and limits.add("queue", {}, queued)
+            or { jobs = math.type(queued) and queued },
     signal = given.signal == "none" and NO_SIGNAL or given.signal,
   }
   limits.add("pool", own, given)
   limits.add("runspace", own, given)
-  if given.hosts == nil then
+  if given.hosts == nil and given.broker == nil then
     own.min, own.max = min, max or math.max(min, default_max())
   else  -- they say how many
     own.min, own.max = given.min, max

@@ -20,6 +20,9 @@
 #define HEARTBEAT 10.0      /* seconds until a silent worker is lost, too */
 #define LEAST_HEARTBEAT 0.1
 
+enum { CALLS = 16 };  /* that a pool of a broker has there at a time, by
+                         default */
+
 /* -------------------------------------------------------------------- rows */
 
 /* Rows for a field of the struct 'in'.  The type has to be that of the field.
@@ -420,6 +423,39 @@ check_heartbeat (rs_pool_options *o, rs_error *err)
   return RS_OK;
 }
 
+/* Check the broker, and what belongs to it. */
+static int
+check_broker (rs_pool_options *o, rs_error *err)
+{
+  const char *const other = o->hosts != NULL ? "hosts"
+                          : o->command != NULL ? "command"
+                          : o->runspace != NULL ? "runspace"
+                          : o->isolation == RS_ISOLATION_PROCESS
+                          ? "RS_ISOLATION_PROCESS" : NULL;
+  if (o->broker == NULL && (o->broker_queue != NULL || o->key != NULL))
+    return rs_fail(err, RS_EINVAL, "%s is of a broker: give broker, or leave "
+                                   "it out", o->key != NULL ? "key"
+                                                            : "broker_queue");
+  if (o->broker == NULL)
+    return RS_OK;
+  if (other != NULL)
+    return rs_fail(err, RS_EINVAL, "%s and broker are given, and each says "
+                                   "where workers are: leave one of them out",
+                   other);
+  if (o->broker_queue == NULL)
+    return rs_fail(err, RS_EINVAL, "broker is given without a queue: "
+                                   "broker_queue is needed");
+  if (o->broker_queue[0] == '\0'
+      || strlen(o->broker_queue) > RS_QUEUE_NAME_MAX
+      || find_control(o->broker_queue) != NULL)
+    return rs_fail(err, RS_EINVAL, "broker_queue is no name: 1 to %d bytes "
+                                   "without control characters are needed",
+                   RS_QUEUE_NAME_MAX);
+  if (o->max == 0)
+    o->max = o->min > CALLS ? o->min : CALLS;
+  return RS_OK;
+}
+
 /* Check where the workers are. */
 static int
 check_reach (rs_pool_options *o, rs_error *err)
@@ -451,7 +487,7 @@ check_reach (rs_pool_options *o, rs_error *err)
   if (o->ssh != NULL && o->hosts == NULL)
     return rs_fail(err, RS_EINVAL, "ssh is what reaches hosts: give hosts, "
                                    "or leave it out");
-  if (check_heartbeat(o, err) != RS_OK)
+  if (check_heartbeat(o, err) != RS_OK || check_broker(o, err) != RS_OK)
     return RS_EINVAL;
   return o->hosts != NULL ? check_hosts(o, err) : RS_OK;
 }
@@ -481,7 +517,7 @@ check_process (const rs_pool_options *o, rs_error *err)
     { "readable", o->readable != NULL, false },
     { "writable", o->writable != NULL, false },
   };
-  const bool far = o->command != NULL || o->hosts != NULL;
+  const bool far = o->command != NULL || o->hosts != NULL || o->broker != NULL;
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     if (!rows[i].given)
       continue;
@@ -494,7 +530,8 @@ check_process (const rs_pool_options *o, rs_error *err)
                                      "which command and hosts do not start: "
                                      "let the words of %s see to it, or leave "
                                      "it out", rows[i].name,
-                     o->command != NULL ? "command" : "ssh");
+                     o->broker != NULL ? "what starts 'runspace --serve'"
+                     : o->command != NULL ? "command" : "ssh");
   }
   if (!o->strict && (o->readable != NULL || o->writable != NULL))
     return rs_fail(err, RS_EINVAL, "%s names what passes the wall of strict: "

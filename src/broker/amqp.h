@@ -131,7 +131,8 @@ typedef struct rs_amqp_message {
 typedef struct rs_amqp_module {
   unsigned version;         /* RS_AMQP_VERSION */
 
-  /* Start a connection; it is down at first.  RS_OK, RS_ENOMEM, RS_ETHREAD, or
+  /* Start a connection; it is down at first.  '*out' is set before a function
+     of the user is called.  RS_OK, RS_ENOMEM, RS_ETHREAD, or
      RS_EINVAL for a URL that is none. */
   int (*open) (const rs_amqp_options *options, rs_amqp **out, rs_error *err);
 

@@ -404,6 +404,12 @@ rs_lua_pool (lua_State *L)
   o.readable = rs_read_words(L, 1, "readable");
   o.writable = rs_read_words(L, 1, "writable");
   o.globals = rs_read_globals(L, 1);
+  lua_getfield(L, 1, "broker");  /* the options anchor it, as the next two */
+  o.broker = luaL_optstring(L, -1, NULL);
+  lua_getfield(L, 1, "broker_queue");
+  o.broker_queue = luaL_optstring(L, -1, NULL);
+  lua_getfield(L, 1, "key");
+  o.key = luaL_optstring(L, -1, NULL);
   check_isolation(L, &o);
   lua_getfield(L, 1, "reset");
   o.reset = luaL_checkoption(L, lua_gettop(L), "globals", resets);

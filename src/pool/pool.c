@@ -257,6 +257,7 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o, void *shared)
   /* 'shared' has these. */
   own->command = own->hosts = own->ssh = NULL;
   own->env = own->readable = own->writable = NULL;
+  own->broker = own->broker_queue = own->key = NULL;
   rs_list_init(&pool->waiters);
   rs_timers_hold();
   pool->timed = true;

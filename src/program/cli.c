@@ -44,6 +44,7 @@ static const char usage[] =
   "  -i        enter interactive mode after executing 'script'\n"
   "  -j N      let the default pool of 'parallel' have N workers\n"
   "  --isolation process  let each of them be a child process, not a thread\n"
+  "  --serve URL --queue NAME  work for a queue of a broker; comes first\n"
   "  -l mod    require library 'mod' into global 'mod'\n"
   "  -l g=mod  require library 'mod' into global 'g'\n"
   "  -v        show version information\n"

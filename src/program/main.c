@@ -25,6 +25,7 @@
 #include "program/cli.h"
 #include "lparallel.h"
 #include "program/repl.h"
+#include "program/serve.h"
 #include "runspace.h"
 
 static void
@@ -166,6 +167,9 @@ main (int argc, char **argv)
   const int served = rs_worker_main(argc, argv);
   if (served >= 0)
     return served;
+  const int ended = rs_program_serve(argc, argv);
+  if (ended >= 0)
+    return ended;
   program.argc = argc;
   program.argv = argv;
   if (is_small() && start_elsewhere())

@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "pool/face.h"
 #include "pool/pool.h"
+#include "reach/broker_run.h"
 #include "reach/exchange.h"
 #include "reach/hosts.h"
 #include "reach/link.h"
@@ -20,13 +21,14 @@ rs_pool_start (const rs_pool_options *options, rs_pool **out, rs_error *err)
   if (o == NULL)
     return RS_EINVAL;
   const bool away = o->command != NULL || o->hosts != NULL;
-  if (o->isolation != RS_ISOLATION_PROCESS && !away)
+  if (o->isolation != RS_ISOLATION_PROCESS && !away && o->broker == NULL)
     return rs_pool_start_on(&rs_state_kind, options, out, err);
   const int status = o->initial_state != NULL
                    ? rs_initial_state_check(o->initial_state, err) : RS_OK;
   return status != RS_OK ? status
-       : rs_pool_start_on(away ? &rs_command_kind : &rs_process_kind, options,
-                          out, err);
+       : rs_pool_start_on(o->broker != NULL ? &rs_broker_kind
+                          : away ? &rs_command_kind : &rs_process_kind,
+                          options, out, err);
 }
 
 /* Cleanup: drop a pool that will not open, since that failed or the thread is
