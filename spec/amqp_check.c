@@ -131,6 +131,7 @@ typedef struct side {
   unsigned ups, downs;
   bool up, refused;
   char text[1000];
+  bool told;                /* a password */
   unsigned delivered;
   body bodies[BODIES];      /* the first ones that came, owned */
   unsigned confirmed, unrouted;
@@ -162,10 +163,10 @@ static void
 on_down (void *ud, const char *text, bool refused)
 {
   side *const s = ud;
-  CHECK(strstr(text, "guest:guest") == NULL && strstr(text, "p@ss") == NULL
-        && strstr(text, "wrong") == NULL);
   pthread_mutex_lock(&s->lock);
   s->downs++;
+  s->told = s->told || strstr(text, "guest:guest") != NULL
+            || strstr(text, "p@ss") != NULL || strstr(text, "wrong") != NULL;
   s->up = false;
   s->refused = refused;
   snprintf(s->text, sizeof s->text, "%s", text);
@@ -246,6 +247,17 @@ init_side (side *s)
   pthread_cond_init(&s->changed, NULL);
 }
 
+/* Check what holds of a side now. */
+#define SEES(s, condition) \
+  do { \
+    pthread_mutex_lock(&(s)->lock); \
+    const bool held = (condition); \
+    if (!held) \
+      fprintf(stderr, "last: %s\n", (s)->text); \
+    pthread_mutex_unlock(&(s)->lock); \
+    CHECK(held && #condition); \
+  } while (0)
+
 static int
 open_side (side *s, const char *url, rs_amqp_options o, rs_error *err)
 {
@@ -271,6 +283,7 @@ static void
 close_side (side *s)
 {
   module->close(s->a, 10);
+  CHECK(!s->told);
   for (int i = 0; i < BODIES; i++)
     free(s->bodies[i].bytes);
   free(s->seen);
@@ -417,21 +430,21 @@ check_no_broker (void)
   side s;
   start_side(&s, "amqp://guest:guest@127.0.0.1:1/", (rs_amqp_options) { 0 });
   AWAIT(&s, s.downs >= 2);  /* it goes on */
-  CHECK(!s.refused);
-  CHECK(strstr(s.text, "amqp://guest@127.0.0.1:1/: no broker at 127.0.0.1:1: "
-                       "Connection refused") != NULL);
+  SEES(&s, !s.refused);
+  SEES(&s, strstr(s.text, "amqp://guest@127.0.0.1:1/: no broker at "
+                          "127.0.0.1:1: Connection refused") != NULL);
   CHECK(publish(&s, RS_AMQP_QUEUE, "q", 1, "x") == RS_ECLOSED);
   module->acknowledge(s.a, 1);
   module->look(s.a);
   close_side(&s);
   start_side(&s, "amqps://guest:guest@127.0.0.1:1/", (rs_amqp_options) { 0 });
   AWAIT(&s, s.downs >= 1);
-  CHECK(strstr(s.text, "no broker at 127.0.0.1:1: Connection refused")
-        != NULL);
+  SEES(&s, strstr(s.text, "no broker at 127.0.0.1:1: Connection refused")
+           != NULL);
   close_side(&s);
   start_side(&s, "amqp://host.invalid", (rs_amqp_options) { 0 });
   AWAIT(&s, s.downs >= 1);
-  CHECK(!s.refused && strstr(s.text, "no host 'host.invalid'") != NULL);
+  SEES(&s, !s.refused && strstr(s.text, "no host 'host.invalid'") != NULL);
   close_side(&s);
   module->close(NULL, 1);
 }
@@ -446,9 +459,9 @@ check_refused (const char *url, rs_amqp_options o, const char *said)
   AWAIT(&s, s.downs == 1);
   if (!s.refused || strstr(s.text, said) == NULL)
     fprintf(stderr, "%s: %s\n", url, s.text);
-  CHECK(s.refused);
-  CHECK(strstr(s.text, said) != NULL);
-  CHECK(s.ups == 0);
+  SEES(&s, s.refused);
+  SEES(&s, strstr(s.text, said) != NULL);
+  SEES(&s, s.ups == 0);
   close_side(&s);
 }
 
@@ -504,7 +517,8 @@ check_refusals (void)
   AWAIT(&first, first.ups == 1);
   start_side(&second, plain_url(), (rs_amqp_options) { .own = "mine" });
   AWAIT(&second, second.downs >= 1);
-  CHECK(!second.refused && strstr(second.text, "RESOURCE_LOCKED") != NULL);
+  SEES(&second, !second.refused
+                && strstr(second.text, "RESOURCE_LOCKED") != NULL);
   close_side(&first);
   AWAIT(&second, second.ups == 1);
   close_side(&second);
@@ -548,8 +562,8 @@ check_tls (void)
   side s;
   start_side(&s, url, none);
   AWAIT(&s, s.downs >= 1);
-  CHECK(strstr(s.text, "'?certfile=FILE&keyfile=FILE' gives") != NULL);
-  CHECK(s.ups == 0);
+  SEES(&s, strstr(s.text, "'?certfile=FILE&keyfile=FILE' gives") != NULL);
+  SEES(&s, s.ups == 0);
   close_side(&s);
   snprintf(url, sizeof url, "amqps://guest:guest@localhost:%d/"
                             "?cacertfile=%s/nowhere.pem", tls_port, d);
@@ -567,7 +581,7 @@ check_tls (void)
   snprintf(url, sizeof url, "amqp://guest:guest@localhost:%d/", tls_port);
   start_side(&s, url, none);
   AWAIT(&s, s.downs == 1);
-  CHECK(strstr(s.text, "localhost") != NULL);
+  SEES(&s, strstr(s.text, "localhost") != NULL);
   close_side(&s);
 
   /* What crosses. */
@@ -584,10 +598,10 @@ check_tls (void)
     CHECK(publish_bytes(&s, RS_AMQP_QUEUE, "tls", i, 0, bytes, size)
           == RS_OK);
   AWAIT(&s, s.confirmed == 8 && s.delivered == 8);
-  CHECK(s.unrouted == 0 && s.downs == 0);
+  SEES(&s, s.unrouted == 0 && s.downs == 0);
   for (int i = 0; i < 8; i++)
-    CHECK(s.bodies[i].size == size
-          && memcmp(s.bodies[i].bytes, bytes, size) == 0);
+    SEES(&s, s.bodies[i].size == size
+             && memcmp(s.bodies[i].bytes, bytes, size) == 0);
   close_side(&s);
   free(bytes);
 }
@@ -612,30 +626,32 @@ check_messages (void)
   /* To the shared queue, and back; empty bodies, too. */
   CHECK(publish(&host, RS_AMQP_SHARED, NULL, 7, "work") == RS_OK);
   AWAIT(&worker, worker.delivered == 1);
-  CHECK(is(&worker, 0, "work") && worker.bodies[0].shared
-        && !worker.bodies[0].redelivered);
+  SEES(&worker, is(&worker, 0, "work") && worker.bodies[0].shared
+                && !worker.bodies[0].redelivered);
   CHECK(publish(&worker, RS_AMQP_QUEUE, "host", 9, "") == RS_OK);
   CHECK(publish(&worker, RS_AMQP_QUEUE, "host", 0, "result") == RS_OK);
   AWAIT(&host, host.delivered == 2);
-  CHECK(is(&host, 0, "") && is(&host, 1, "result") && !host.bodies[1].shared);
+  SEES(&host, is(&host, 0, "") && is(&host, 1, "result")
+              && !host.bodies[1].shared);
   AWAIT(&worker, worker.confirmed == 1);
-  CHECK(worker.last == 9 && worker.unrouted == 0);
+  SEES(&worker, worker.last == 9 && worker.unrouted == 0);
   module->acknowledge(worker.a, worker.bodies[0].tag);
   AWAIT(&host, host.confirmed == 1);
 
   /* A queue that is not there. */
   CHECK(publish(&worker, RS_AMQP_QUEUE, "nobody", 10, "x") == RS_OK);
   AWAIT(&worker, worker.confirmed == 2);
-  CHECK(worker.last == 10 && worker.unrouted == 1);
+  SEES(&worker, worker.last == 10 && worker.unrouted == 1);
 
   /* To all that listen. */
   CHECK(publish(&host, RS_AMQP_EXCHANGE, NULL, 11, "stop") == RS_OK);
   AWAIT(&worker, worker.delivered == 2);
   AWAIT(&third, third.delivered == 1);
-  CHECK(is(&worker, 1, "stop") && is(&third, 0, "stop"));
-  CHECK(!worker.bodies[1].shared);
+  SEES(&worker, is(&worker, 1, "stop"));
+  SEES(&third, is(&third, 0, "stop"));
+  SEES(&worker, !worker.bodies[1].shared);
   AWAIT(&host, host.confirmed == 2);
-  CHECK(host.delivered == 2 && host.unrouted == 0);
+  SEES(&host, host.delivered == 2 && host.unrouted == 0);
 
   /* What goes back comes again, to whoever takes it; a tag of another
      connection means nothing. */
@@ -644,7 +660,7 @@ check_messages (void)
   module->acknowledge(third.a, worker.bodies[2].tag);
   module->reject(worker.a, worker.bodies[2].tag, true);
   AWAIT(&worker, worker.delivered == 4);
-  CHECK(is(&worker, 3, "again") && worker.bodies[3].redelivered);
+  SEES(&worker, is(&worker, 3, "again") && worker.bodies[3].redelivered);
   module->reject(worker.a, worker.bodies[3].tag, false);
 
   /* No more than 'prefetch' at a time; who quits gets no more. */
@@ -653,15 +669,16 @@ check_messages (void)
   AWAIT(&worker, worker.delivered == 6);
   module->look(third.a);
   AWAIT(&third, third.counts == 1);
-  CHECK(third.messages == 3 && third.consumers == 1);
+  SEES(&third, third.messages == 3 && third.consumers == 1);
   module->quit(worker.a);
   module->quit(worker.a);
+  unsigned counts = 1;
   do {
-    const unsigned counts = third.counts;
     module->look(third.a);
     AWAIT(&third, third.counts > counts);
-  } while (third.consumers > 0);
-  CHECK(third.messages == 3);
+    counts++;
+  } while (third.consumers > 0);  /* nobody else looks */
+  SEES(&third, third.messages == 3);
 
   /* A worker that ends gives back what it has. */
   close_side(&worker);
@@ -674,7 +691,7 @@ check_messages (void)
     module->acknowledge(worker.a, worker.bodies[i].tag);
   }
   CHECK(again == 2);
-  CHECK(worker.downs == 0);
+  SEES(&worker, worker.downs == 0);
   close_side(&worker);
 
   /* What is more urgent comes first. */
@@ -689,10 +706,12 @@ check_messages (void)
   AWAIT(&worker, worker.delivered == 4);
   for (unsigned i = 0; i < 4; i++) {
     const char name[] = { (char) ('3' - i), '\0' };
-    CHECK(is(&worker, i, name));
+    SEES(&worker, is(&worker, i, name));
     module->acknowledge(worker.a, worker.bodies[i].tag);
   }
-  CHECK(host.downs == 0 && worker.downs == 0 && third.downs == 0);
+  SEES(&host, host.downs == 0);
+  SEES(&worker, worker.downs == 0);
+  SEES(&third, third.downs == 0);
   close_side(&worker);
   close_side(&third);
   close_side(&host);
@@ -721,26 +740,27 @@ check_long (void)
   CHECK(publish(&a, RS_AMQP_QUEUE, "long own", 0, "behind") == RS_OK);
   AWAIT(&b, b.delivered == N + 1);
   AWAIT(&a, a.confirmed == N);
-  CHECK(a.unrouted == 0);
+  SEES(&a, a.unrouted == 0);
   for (int i = 0; i < N; i++)
-    CHECK(b.bodies[i].size == sizes[i]
-          && memcmp(b.bodies[i].bytes, bytes, sizes[i]) == 0);
-  CHECK(is(&b, N, "behind"));
+    SEES(&b, b.bodies[i].size == sizes[i]
+             && memcmp(b.bodies[i].bytes, bytes, sizes[i]) == 0);
+  SEES(&b, is(&b, N, "behind"));
   CHECK(publish_bytes(&a, RS_AMQP_SHARED, NULL, 20, 0, bytes, RS_AMQP_PART + 1)
         == RS_EFULL);
   CHECK(publish_bytes(&a, RS_AMQP_SHARED, NULL, 21, 0, bytes, RS_AMQP_PART)
         == RS_OK);
   AWAIT(&b, b.delivered == N + 2);
-  CHECK(b.bodies[N + 1].shared && b.bodies[N + 1].size == RS_AMQP_PART
-        && memcmp(b.bodies[N + 1].bytes, bytes, RS_AMQP_PART) == 0);
+  SEES(&b, b.bodies[N + 1].shared && b.bodies[N + 1].size == RS_AMQP_PART
+           && memcmp(b.bodies[N + 1].bytes, bytes, RS_AMQP_PART) == 0);
   module->acknowledge(b.a, b.bodies[N + 1].tag);
 
   /* A long one that no queue takes. */
   CHECK(publish_bytes(&a, RS_AMQP_QUEUE, "nobody", 22, 0, bytes,
                       2 * RS_AMQP_PART + 1) == RS_OK);
   AWAIT(&a, a.confirmed == N + 2);
-  CHECK(a.unrouted == 1 && a.last == 22);
-  CHECK(a.downs == 0 && b.downs == 0);
+  SEES(&a, a.unrouted == 1 && a.last == 22);
+  SEES(&a, a.downs == 0);
+  SEES(&b, b.downs == 0);
   close_side(&a);
   close_side(&b);
   free(bytes);
@@ -802,7 +822,8 @@ check_many (void)
       REQUIRE(false);
   AWAIT(&b, b.numbers == MANY);
   AWAIT(&a, a.confirmed == MANY);
-  CHECK(b.doubles == 0 && a.unrouted == 0 && a.downs == 0 && b.downs == 0);
+  SEES(&b, b.doubles == 0 && b.downs == 0);
+  SEES(&a, a.unrouted == 0 && a.downs == 0);
   printf("%d messages, confirmed, in %.2f s\n", (int) MANY, now() - since);
   close_side(&a);
   close_side(&b);
@@ -826,7 +847,8 @@ check_restart (const char *how)
   AWAIT(&a, a.downs >= 1);
   AWAIT(&b, b.downs >= 1);
   CHECK(publish_number(&a, RS_AMQP_SHARED, NULL, 0) == RS_ECLOSED);
-  CHECK(!a.refused && !b.refused);
+  SEES(&a, !a.refused);
+  SEES(&b, !b.refused);
   tell_server("run");
   AWAIT(&a, a.ups == 2);
   AWAIT(&b, b.ups == 2);
@@ -834,9 +856,9 @@ check_restart (const char *how)
     CHECK(publish_number(&a, RS_AMQP_SHARED, NULL, i) == RS_OK);
   AWAIT(&b, b.numbers == MANY);
   AWAIT(&a, a.confirmed == MANY);
-  printf("after '%s': %u came twice\n", how, b.doubles);
   close_side(&a);
   close_side(&b);
+  printf("after '%s': %u came twice\n", how, b.doubles);
 }
 
 /* Threads that publish while the broker dies: none of them hangs. */
@@ -891,11 +913,11 @@ check_heartbeats (void)
   nap(4);
   module->look(s.a);
   AWAIT(&s, s.counts == 1);
-  CHECK(s.downs == 0);
+  SEES(&s, s.downs == 0);
   const int pid = atoi(ask("cat %s/pid", server));
   REQUIRE(pid > 1 && kill(pid, SIGSTOP) == 0);
   AWAIT(&s, s.downs >= 1);
-  CHECK(strstr(s.text, "no heartbeat from the broker") != NULL);
+  SEES(&s, strstr(s.text, "no heartbeat from the broker") != NULL);
   const double since = now();
   close_side(&s);  /* while nobody answers */
   CHECK(now() - since < 30);
