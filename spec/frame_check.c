@@ -206,6 +206,8 @@ static const struct {
   { "short, and cut", RS_FRAME_RESULT, 1, 0, 16, "or in several frames" },
   { "short, and long", RS_FRAME_READY, 3, 0, 9, "READY with 9 bytes" },
   { "too short", RS_FRAME_LOST, 3, 0, 2, "LOST with 2 bytes" },
+  { "a sign with bytes", RS_FRAME_PONG, 3, 0, 1, "PONG with 1 bytes" },
+  { "PING from there", RS_FRAME_PING, 3, 0, 0, "PING, which does not come" },
   { "the middle first", RS_FRAME_VALUES, 0, 0, 40, "out of order" },
   { "the end first", RS_FRAME_VALUES, 2, 0, 40, "out of order" },
   { "nothing", RS_FRAME_VALUES, 1, 0, 0, "without bytes" },

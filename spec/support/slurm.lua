@@ -48,6 +48,7 @@ AccountingStorageType=accounting_storage/none
 SelectType=select/cons_res
 SelectTypeParameters=CR_CPU
 ReturnToService=2
+SchedulerParameters=sched_interval=1,sched_min_interval=0
 SlurmdParameters=config_overrides
 KillWait=2
 StateSaveLocation=DIR/state

@@ -30,6 +30,8 @@
                                  where */
 #define LOOK 0.01        /* seconds between two looks at a chunk's flags */
 
+enum { FILLS = 16 };     /* reads at rest, before others have their turn */
+
 /* ----------------------------------------------------------------- waiting */
 
 static bool
@@ -282,13 +284,15 @@ can_print (void)
 }
 
 /* Take what a far side says at rest, until there is nothing; what comes then
-   can be waited for at its descriptor.  False: nothing more comes. */
+   can be waited for at its descriptor.  Of a flood, some is left for the next
+   beat.  False: nothing more comes. */
 static bool
 read_at_rest (rs_link *k)
 {
   rs_frame frame;
   short events;
   int status;
+  int left = FILLS;
   do {
     while ((status = rs_frames_take(&k->frames, &frame)) == RS_OK) {
       rs_message_unref(frame.message);
@@ -301,10 +305,11 @@ read_at_rest (rs_link *k)
     if (status == RS_EBUSY && (status = rs_frames_fill(&k->frames)) == RS_OK)
       rs_pulse_note(&k->pulse);
     events = POLLIN;
-  } while (status == RS_OK
-           || (status == RS_EBUSY
-               && !rs_carrier_begin_wait(&k->frames.carrier, &events)));
-  return status == RS_EBUSY;
+  } while (--left > 0
+           && (status == RS_OK
+               || (status == RS_EBUSY
+                   && !rs_carrier_begin_wait(&k->frames.carrier, &events))));
+  return status == RS_OK || status == RS_EBUSY;
 }
 
 /* rs_pulse.wake */
@@ -322,10 +327,13 @@ serve_link (rs_pulse *p, bool beats, bool reads)
   rs_link *const k = RS_LIST_ENTRY(p, rs_link, pulse);
   if (beats)
     send_ping(k);
-  if (reads)
-    rs_carrier_end_wait(&k->frames.carrier, POLLIN);
-  if (!reads || !can_print())
+  if (!reads)
     return false;
+  if (!can_print()) {  /* then the next beat looks again */
+    rs_pulse_note(p);
+    return false;
+  }
+  rs_carrier_end_wait(&k->frames.carrier, POLLIN);
   rs_errors_read(&k->errors);
   return read_at_rest(k);
 }
@@ -333,6 +341,8 @@ serve_link (rs_pulse *p, bool beats, bool reads)
 void
 rs_link_rest (rs_link *k)
 {
+  if (k->pulse.given)  /* the heart has it already */
+    return;
   if (k->frames.carrier.ring != NULL)
     read_at_rest(k);
   rs_pulse_give(&k->pulse, RS_PULSE_RESTING);
