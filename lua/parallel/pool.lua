@@ -139,7 +139,10 @@ local function check_reach (verb, given)
                    .. "'runspace --serve': leave one of them out")
     end
   end
-  if given.broker ~= nil and not named then
+  if given.broker ~= nil and given.isolation == "process" then
+    refuse("isolation", "the workers of 'broker' are processes where they "
+                        .. "are: leave one of them out")
+  elseif given.broker ~= nil and not named then
     refuse("broker", "a queue is needed: give its name as 'queue'")
   elseif given.broker == nil and named then
     refuse("queue", "it is the name of a queue of a broker: give 'broker', "

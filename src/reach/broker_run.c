@@ -38,6 +38,9 @@
 #define SILENCE (RS_KILL + 3.0)  /* seconds from force until a worker that does
                             not tell the end of a call is taken for lost */
 
+#define SILENT 3.0       /* seconds without a letter of the holder until it is
+                            probed: more than it lets pass */
+
 enum {
   KEPT = 4,              /* functions whose hashes are known */
   SMALL = 4096,          /* bytes of a function, or of what opens a runspace,
@@ -73,7 +76,10 @@ typedef struct trip {
                             the rs_broker_state; 0: it was not */
   unsigned ups;          /* the connection that is known */
   bool sure;             /* since then somebody has told of it, or will */
-  bool begun, probed;
+  bool begun;
+  double heard;          /* instant of the last letter of the holder, or of the
+                            last probe */
+  bool probed;           /* nothing has come since */
   char holder[RS_AMQP_NAME];
   char granted[RS_AMQP_NAME];  /* whom it was given to by a reply; "" */
   bool back;             /* it was handed back, or is still to be given */
@@ -449,11 +455,21 @@ is_holder (trip *t, const char *from)
   if (strcmp(t->holder, from) != 0)
     return false;
   t->sure = true;
+  t->heard = rs_now();
   if (t->probed) {
     rs_order_forget(t->r->broker, &t->order);
     t->probed = false;
   }
   return true;
+}
+
+/* Find out whether the holder is there. */
+static void
+probe (trip *t)
+{
+  t->heard = rs_now();
+  t->probed |= send_brief(t, RS_LETTER_PROBE, t->holder,
+                          2 * t->order.serial + 1);
 }
 
 static void
@@ -497,12 +513,10 @@ take_ask (trip *t, const rs_letter *letter, const rs_broker_state *state)
     return;
   if (t->begun && strcmp(t->holder, t->asker) == 0 && again)
     lose(t, "does not know any more that it has begun the call");
-  else if (t->begun && again) {
-    /* 'review' finds out whether the holder is there. */
-    if (!t->probed)
-      t->probed = send_brief(t, RS_LETTER_PROBE, t->holder,
-                             2 * t->order.serial + 1);
-  }
+  else if (t->begun && again && !t->probed)
+    probe(t);  /* 'review' hears of it */
+  else if (t->begun && again)
+    t->asked = true;
   else if (t->begun || (!again && t->granted[0] != '\0'
                         && strcmp(t->granted, t->asker) != 0))
     answer(t, RS_DROP);
@@ -630,12 +644,20 @@ send_off (trip *t, const rs_broker_state *state)
     give_up(t, RS_JOB_FAILED, rs_status_message(status));
 }
 
+/* The instant from which on workers are connected again that were with a
+   broker which has been away. */
+static double
+all_back (const rs_broker_state *state)
+{
+  return state->ups > 1 ? state->since + RS_BROKER_PATIENCE : 0;
+}
+
 /* After the connection was away: is the call somewhere?  Returns the instant
    at which that is known. */
 static double
 doubt (trip *t, const rs_order *o, const rs_broker_state *state)
 {
-  const double until = state->since + RS_BROKER_PATIENCE;
+  const double until = all_back(state);
   if (rs_now() < until)
     return until;
   if (t->begun)
@@ -681,10 +703,14 @@ review (trip *t)
   }
   else if (!t->sure)
     next = doubt(t, &o, &state);
-  else if (o.absent && rs_now() >= state.since + RS_BROKER_PATIENCE)
+  else if (o.absent && rs_now() >= all_back(&state))
     lose(t, "is gone: its connection to the broker has ended");
   else if (o.absent)
-    next = state.since + RS_BROKER_PATIENCE;
+    next = all_back(&state);
+  else if (t->begun && rs_now() >= t->heard + SILENT)
+    probe(t);
+  if (t->begun && state.up && !o.absent && t->heard + SILENT < next)
+    next = t->heard + SILENT;
   if (t->kill_at < next)
     next = t->kill_at;
   if (has_flags(t) && rs_now() + LOOK < next)

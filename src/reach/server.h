@@ -137,6 +137,7 @@ struct rs_server {
   double busy;              /* instant of the last task's end */
   bool up, reached;
   double since;             /* instant at which it came up */
+  char down[256];           /* why it is down; "": it is up */
   bool stopping;            /* no more tasks begin */
   bool closing;             /* the clerk ends */
   bool over;                /* nothing is left to be done */

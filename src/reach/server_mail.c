@@ -403,6 +403,7 @@ on_up (void *ud)
   rs_tray_init(&o);
   pthread_mutex_lock(&s->lock);
   s->up = s->reached = true;
+  s->down[0] = '\0';
   s->since = s->busy = rs_now();
   for (rs_list *link = s->tasks.next; link != &s->tasks; link = link->next) {
     rs_server_task *const t = RS_LIST_ENTRY(link, rs_server_task, link);
@@ -438,8 +439,11 @@ on_down (void *ud, const char *text, bool refused)
     if (t->state != RS_TASK_RUNNING && t->state != RS_TASK_ENDED)
       rs_server_drop_task_locked(s, t);
   }
+  const bool again = strncmp(s->down, text, sizeof s->down - 1) == 0;
+  snprintf(s->down, sizeof s->down, "%s", text);
   pthread_mutex_unlock(&s->lock);
-  rs_server_log(s, "%s", text);
+  if (!again)  /* once is enough for an attempt after the other */
+    rs_server_log(s, "%s", text);
 }
 
 static void
