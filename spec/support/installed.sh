@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# installed.sh DESTDIR BINDIR LIBDIR LUAEXECDIR PKGCONFIGDIR
+# installed.sh DESTDIR BINDIR LIBDIR LUAEXECDIR PKGCONFIGDIR [BROKER]
 #
 # Use an installation as its three kinds of user do: the program, the module
 # in a stock lua5.4, and a C program that knows nothing but 'pkg-config'.
+# BROKER is the module for brokers, if there is one.
 # Prints 'N passed, N failed'; its status tells the same.  The environment
 # has LUA, CC, PKG_CONFIG and RUNSPACE_SRCDIR.
 
@@ -79,6 +80,20 @@ expect "the module exports its opener only" "" \
   exported "$module" '^luaopen_parallel$'
 expect "the library exports its interface only" "" \
   exported "$libdir/librunspace.so" '^rs_[a-z]\|^luaopen_parallel$'
+
+# ---- the module for brokers; below DESTDIR nobody looks for it
+if test $# -gt 5; then
+  RUNSPACE_BROKER_MODULE=${destdir:+$destdir$6}
+  export RUNSPACE_BROKER_MODULE
+  broker () {
+    "$bindir/runspace" -e "
+      local _, why = pcall(parallel.pool, {broker = 'amqp://h:x', queue = 'q'})
+      print(tostring(why):match 'this is no URL' or why)"
+  }
+  expect "the module for brokers exports its table only" "" \
+    exported "$destdir$6" '^rs_amqp_module_table$'
+  expect "a pool finds the module for brokers" "this is no URL" broker
+fi
 
 # ---- a C program; below DESTDIR the .pc file's paths are not real yet
 sed "s|^\([a-z_]*\)=/|\1=$destdir/|" "$pkgconfigdir/runspace.pc" \

@@ -520,14 +520,16 @@ rs_amqp_open (const rs_amqp_options *o, rs_amqp **out, rs_error *err)
   }
   if (status == RS_OK) {
     snprintf(a->id, sizeof a->id, "%016llx", (unsigned long long) id);
+    rs_amqp *const before = *out;
+    *out = a;  /* the user's functions find it there */
     const int code = start(a);
-    if (code != 0)
+    if (code != 0) {
+      *out = before;
       status = rs_fail(err, RS_ETHREAD, "no thread for the broker: %s",
                        strerror(code));
+    }
   }
-  if (status == RS_OK)
-    *out = a;
-  else
+  if (status != RS_OK)
     free_connection(a);
   return status;
 }
