@@ -590,7 +590,8 @@ typedef struct rs_pool_options {
   uint64_t instructions;  /* of Lua that a job or item may execute; 0: any.
                              Counting them costs up to half of the speed. */
   uint64_t max_tasks;     /* jobs and items after which a runspace is renewed;
-                             0: never */
+                             0: never.  One that is a process is replaced by
+                             the next one, which is started ahead */
   size_t max_bytes;       /* the same, when so many bytes are still held
                              after a job; 0: never */
   size_t queue_jobs;      /* jobs that may be queued; 0: any number.  Chunks

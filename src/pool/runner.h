@@ -53,6 +53,13 @@ typedef struct rs_runner_kind {
   int (*open) (const rs_state_options *options, rs_runner **out,
                rs_error *err);
 
+  /* Renew the runner '*r': then it, or another one in its place, is as one
+     that was just opened.  As 'open', but that on failure the runner is
+     closed, and '*r' NULL.  NULL: a runner is closed, and another one
+     opened. */
+  int (*renew) (rs_runner **r, const rs_state_options *options,
+                rs_error *err);
+
   /* Run the call, and fill in what it leaves, as 'rs_call_run' does, in the
      place of what an earlier attempt has left.  RS_JOB_QUEUED of a runner that
      is spent: the call is to be run again by the next one. */

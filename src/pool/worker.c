@@ -685,12 +685,15 @@ close_runner (rs_worker *w)
   end_child(w);
 }
 
-/* Open a runner for 'job', or for any job with NULL.  A stop of 'job' stops
-   the opening, too.  False, and 'err' filled, on failure. */
+/* Open a runner for 'job', or for any job with NULL, in place of the one that
+   the worker may have.  A stop of 'job' stops the opening, too.  False, and
+   'err' filled, on failure. */
 static bool
 open_runner (rs_worker *w, rs_job *job, rs_error *err)
 {
   const rs_pool *const pool = w->pool;
+  if (pool->kind->renew == NULL)
+    close_runner(w);
   const rs_state_options options = {
     .options = &pool->options,
     .pool = w->pool,
@@ -701,8 +704,10 @@ open_runner (rs_worker *w, rs_job *job, rs_error *err)
     .shared = pool->shared,
     .past = &w->past,
   };
-  rs_runner *r = NULL;
-  const int status = pool->kind->open(&options, &r, err);
+  rs_runner *r = w->runner;
+  w->runner = NULL;
+  const int status = r != NULL ? pool->kind->renew(&r, &options, err)
+                               : pool->kind->open(&options, &r, err);
   end_child(w);
   if (status != RS_OK)
     return false;
@@ -711,12 +716,10 @@ open_runner (rs_worker *w, rs_job *job, rs_error *err)
   return true;
 }
 
-/* Open a runner as 'open_runner', in place of the one that the worker may
-   have. */
+/* As 'open_runner', and count that. */
 static bool
 renew (rs_worker *w, rs_job *job, rs_error *err)
 {
-  close_runner(w);
   if (!open_runner(w, job, err))
     return false;
   rs_pool_lock(w->pool);

@@ -53,6 +53,7 @@ static const struct {
   [RS_FRAME_STOP] = { "STOP", .to_worker = true, .urgent = true },
   [RS_FRAME_CANCEL] = { "CANCEL", .to_worker = true, .urgent = true,
                         .least = 9, .most = 9 },
+  [RS_FRAME_RENEW] = { "RENEW", .to_worker = true },
   [RS_FRAME_CLOSE] = { "CLOSE", .to_worker = true },
   [RS_FRAME_HELLO] = { "HELLO", .to_host = true, .least = 8, .most = 4096 },
   [RS_FRAME_READY] = { "READY", .to_host = true, .least = 8, .most = 8 },

@@ -19,6 +19,7 @@
  *     host: OPEN                                worker: READY or FAILED
  *     host: FUNCTION*, VALUES?, CALL            worker: (VALUES, RECORD)*,
  *           STOP?, CANCEL*                              VALUES?, RESULT
+ *     host: RENEW                               worker: READY or FAILED
  *     host: FORGET*                             worker: OUTPUT, at any time
  *     host: CLOSE
  *
@@ -80,6 +81,7 @@ typedef enum rs_frame_type {
   RS_FRAME_LOST,            /* the call does not come back; the worker ends */
   RS_FRAME_PING,            /* to the worker */
   RS_FRAME_PONG,            /* to the host */
+  RS_FRAME_RENEW,           /* to the worker: close the state, open another */
   RS_FRAME_TYPES
 } rs_frame_type;
 

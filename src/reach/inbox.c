@@ -189,9 +189,11 @@ rs_inbox_put (rs_inbox *b, const rs_frame *frame)
     case RS_FRAME_CANCEL:
       take_cancel(b, frame);
       return true;
+    case RS_FRAME_RENEW:
     case RS_FRAME_CLOSE:
       pthread_mutex_lock(&b->lock);
-      b->closing = true;
+      b->renewing |= frame->type == RS_FRAME_RENEW;
+      b->closing |= frame->type == RS_FRAME_CLOSE;
       change_locked(b);
       pthread_mutex_unlock(&b->lock);
       return true;
@@ -203,13 +205,15 @@ rs_inbox_put (rs_inbox *b, const rs_frame *frame)
 bool
 rs_inbox_has_call_locked (const rs_inbox *b)
 {
-  return b->next != NULL || b->closing;
+  return b->next != NULL || b->closing || b->renewing;
 }
 
 rs_served *
-rs_inbox_take_locked (rs_inbox *b)
+rs_inbox_take_locked (rs_inbox *b, bool *again)
 {
   rs_served *const c = b->next;
   b->next = NULL;
+  *again = c == NULL && b->renewing && !b->closing;
+  b->renewing &= c != NULL;
   return c;
 }

@@ -56,10 +56,11 @@ typedef struct rs_inbox {
     double grace;
   } cancelled;             /* CANCEL that came last: the call may be to come */
   bool opened;             /* OPEN was read */
+  bool renewing;           /* RENEW was read */
   bool closing;            /* CLOSE was read */
   rs_cancel *cancel;       /* of the runner; set before READY is sent, and
                               constant then */
-  pthread_cond_t changed;  /* next != NULL || opened || closing */
+  pthread_cond_t changed;  /* next != NULL || opened || renewing || closing */
 
   _Atomic unsigned news;   /* how often one of them changed, for a runner that
                               looks before it sleeps */
@@ -70,11 +71,13 @@ void rs_inbox_init (rs_inbox *b);
 /* Take a message; false for what may not come, or no memory. */
 bool rs_inbox_put (rs_inbox *b, const rs_frame *frame);
 
-/* True when there is a call for the runner, or none will come any more. */
+/* True when there is a call for the runner, or none will come any more to the
+   state that is there. */
 bool rs_inbox_has_call_locked (const rs_inbox *b);
 
-/* Take the call, with its reference; NULL: none will come. */
-rs_served *rs_inbox_take_locked (rs_inbox *b);
+/* Take the call, with its reference; NULL: none will come, and with '*again'
+   another state is to be opened. */
+rs_served *rs_inbox_take_locked (rs_inbox *b, bool *again);
 
 static inline rs_served *
 rs_served_of (rs_call *call)

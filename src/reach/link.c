@@ -44,11 +44,11 @@
 #include "base/status.h"
 #include "reach/exchange.h"
 #include "reach/link_io.h"
+#include "reach/link_life.h"
 #include "reach/link_start.h"
 
 #define LATE 0.5         /* seconds after its time by which a call that the far
                             side did not stop is stopped from here */
-#define FINISH 1.5       /* seconds that a state has to close */
 #define PATIENCE 10.0    /* seconds in which a call finds a process that does
                             not die before it has got it */
 #define FAR (RS_HEARTBEATS_FAR + 1)  /* heartbeats after which what a command
@@ -298,6 +298,31 @@ lose (rs_link *k, const rs_errand *e, const char *text)
     : rs_now() + FAR * k->options.options->heartbeat;
 }
 
+/* True when a process that has run so many calls and items is to be
+   replaced. */
+static bool
+is_used_up (const rs_link *k, uint64_t tasks)
+{
+  const uint64_t most = k->options.options->max_tasks;
+  return most != 0 && tasks >= most;
+}
+
+/* Calls, or items, that the call was which has ended. */
+static uint64_t
+count_tasks (const rs_call *call)
+{
+  return call->chunk != NULL ? call->chunk->rest.item : 1;
+}
+
+/* True when the process will be replaced after this call, as far as is
+   known. */
+static bool
+is_last (const rs_link *k, const rs_call *call)
+{
+  const rs_chunk *const chunk = call->chunk;
+  return is_used_up(k, k->tasks + (chunk != NULL ? chunk->count : 1));
+}
+
 static void
 run_call (rs_link *k, rs_errand *e)
 {
@@ -315,6 +340,8 @@ run_call (rs_link *k, rs_errand *e)
   k->spent = status != RS_OK;
   if (status != RS_OK)
     return;
+  if (is_last(k, e->call))
+    rs_link_start_ahead(k);
   k->errand = e;
   status = receive(k, e, &place);
   k->errand = NULL;
@@ -323,6 +350,8 @@ run_call (rs_link *k, rs_errand *e)
   if (status == RS_EDONE) {
     k->done = true;
     k->options.past->deaths = 0;
+    k->tasks += count_tasks(e->call);
+    k->spent |= is_used_up(k, k->tasks);
     if (e->call->chunk != NULL && e->call->state != RS_JOB_FAILED)
       rs_call_count_failures(e->call);
     return;
@@ -397,85 +426,76 @@ bytes (const rs_runner *runner)
   return own(runner)->bytes;
 }
 
-/* ----------------------------------------------------------------- closing */
-
-/* Let the state close, whose finalizers may print, and the process end. */
-static void
-say_goodbye (rs_link *k)
-{
-  rs_frame frame;
-  const double deadline = rs_now() + FINISH;
-  rs_pulse_take(&k->pulse);
-  int status = rs_frames_put(&k->frames, RS_FRAME_CLOSE, 0, NULL, 0);
-  if (status == RS_OK)
-    status = rs_frames_flush(&k->frames);
-  while (status == RS_OK
-         && (status = rs_link_next(k, &frame, deadline)) == RS_OK) {
-    if (frame.type == RS_FRAME_OUTPUT)
-      rs_link_print(k, &frame);
-    rs_message_unref(frame.message);
-  }
-}
-
-static void
-close_link (rs_runner *runner)
-{
-  rs_link *const k = own(runner);
-  char text[400];
-  if (k->open) {
-    say_goodbye(k);
-    rs_link_end(k, RS_LINK_DIE / 4, text, sizeof text);
-  }
-  rs_buf_fini(&k->payload);
-  rs_errors_close(&k->errors);
-  if (k->waker != NULL)
-    rs_waker_unref(k->waker);
-  free(k);
-}
-
 /* ----------------------------------------------------------------- opening */
+
+/* Start the process of the link, or go on with it, as 'act' does; what the
+   options say stops that. */
+static int
+act_for (rs_link *k, const rs_state_options *options,
+         int (*act) (rs_link *, rs_errand *, rs_error *), rs_error *err)
+{
+  rs_token token;
+  rs_errand e = { .token = &token, .kill_at = RS_NEVER };
+  k->options = *options;
+  rs_token_enter(options->cancel, &token, NULL, options->owner,
+                 options->wish);
+  rs_cancel_sleeps(options->cancel, &k->sleeper);
+  const int status = act(k, &e, err);
+  rs_cancel_wakes(options->cancel);
+  rs_token_leave(options->cancel, &token, NULL);
+  return status;
+}
 
 static int
 open_link (const rs_runner_kind *kind, const rs_state_options *options,
            rs_runner **out, rs_error *err)
 {
-  rs_token token;
-  rs_errand e = { .token = &token, .kill_at = RS_NEVER };
-  rs_link *const k = calloc(1, sizeof *k);
-  if (k == NULL)
-    return rs_fail_plain(err, RS_ENOMEM);
-  k->base = (rs_runner) {
-    .kind = kind, .cancel = options->cancel, .worker = options->worker
-  };
-  k->options = *options;
-  if (kind == &rs_command_kind)
-    k->hosts = options->shared;
-  else
-    k->launch = options->shared;
-  snprintf(k->label, sizeof k->label, "worker %u", options->worker);
-  k->process = (rs_process) RS_NO_PROCESS;
-  k->errors = (rs_errors) RS_NO_ERRORS;
-  k->errors.name = k->launch != NULL ? k->label : k->name;
-  k->payload = (rs_buf) RS_BUF_INIT;
-  k->waker = rs_waker_new();
-  if (k->waker == NULL) {
-    close_link(&k->base);
-    return rs_fail(err, RS_EFAILED, "cannot make an eventfd for a worker "
-                                    "process: %s", strerror(errno));
-  }
-  k->sleeper = rs_waker_sleeper(k->waker);
-  rs_token_enter(options->cancel, &token, NULL, options->owner,
-                 options->wish);
-  rs_cancel_sleeps(options->cancel, &k->sleeper);
-  const int status = rs_link_start(k, &e, err);
-  rs_cancel_wakes(options->cancel);
-  rs_token_leave(options->cancel, &token, NULL);
-  if (status != RS_OK) {
-    close_link(&k->base);
+  rs_link *k;
+  int status = rs_link_new(kind, options, &k, err);
+  if (status != RS_OK)
     return status;
+  status = act_for(k, options, rs_link_start, err);
+  if (status == RS_OK)
+    *out = &k->base;
+  else
+    rs_link_close(k);
+  return status;
+}
+
+/* A process that is well gets a new state; one that has run all that it may is
+   replaced by the one that was started ahead. */
+static int
+renew (rs_runner **r, const rs_state_options *options, rs_error *err)
+{
+  rs_link *const k = own(*r);
+  const rs_runner_kind *const kind = (*r)->kind;
+  rs_pulse_take(&k->pulse);
+  int status = RS_ECLOSED;
+  if (k->open && !k->spent && !rs_link_has_died(k))
+    status = act_for(k, options, rs_link_reopen, err);
+  if (status == RS_OK)
+    return RS_OK;
+  rs_link *const spare = k->spare;
+  k->spare = NULL;
+  rs_link_close(own(*r));
+  *r = NULL;
+  if (status == RS_ECLOSED && spare != NULL) {
+    status = act_for(spare, options, rs_link_start, err);
+    if (status == RS_OK) {
+      *r = &spare->base;
+      return RS_OK;
+    }
   }
-  *out = &k->base;
-  return RS_OK;
+  if (spare != NULL)
+    rs_link_close(spare);
+  return status == RS_ECLOSED || status == RS_EFAILED
+       ? open_link(kind, options, r, err) : status;
+}
+
+static void
+close_link (rs_runner *runner)
+{
+  rs_link_close(own(runner));
 }
 
 /* --------------------------------------------------------------- the kinds */
@@ -530,7 +550,7 @@ dismiss_commands (void *shared)
 
 /* What both kinds have. */
 #define LINK \
-  .forbidden = RS_MESSAGE_LOCAL, .reruns = true, .run = run, \
+  .forbidden = RS_MESSAGE_LOCAL, .reruns = true, .renew = renew, .run = run, \
   .spent = spent, .trim = trim, .rest = rest, .bytes = bytes, \
   .close = close_link
 

@@ -417,6 +417,6 @@ rs_link_end (rs_link *k, double timeout, char *text, size_t size)
     rs_message_unref(k->kept[i].function);
     k->kept[i].function = NULL;
   }
-  k->open = k->killed = k->sending = k->silent = false;
+  k->open = k->begun = k->killed = k->sending = k->silent = false;
   return status;
 }

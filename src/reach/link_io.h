@@ -58,6 +58,12 @@ typedef struct rs_link {
   bool killed;             /* by us, since it did not stop */
   bool silent;             /* no sign of life has come for too long */
   bool done;               /* the process has run a call to its end */
+  bool begun;              /* the process was started, and nothing of it was
+                              read */
+  bool sent;               /* OPEN was sent then */
+  uint64_t tasks;          /* calls and items that the process has run */
+  struct rs_link *spare;   /* owned: begun, for the time when this process has
+                              run all that it may; or NULL */
   rs_pulse pulse;          /* from HELLO to the end of the process */
   size_t bytes;            /* memory of the state, as it was told last */
   uint64_t calls;          /* number of the last call */

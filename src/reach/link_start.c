@@ -24,12 +24,16 @@
                             doubled each time */
 #define LONGEST 2.0      /* of such pauses */
 
-enum { TRIES = 8 };      /* at a server of ssh that refuses one more */
+enum {
+  TRIES = 8,               /* at a server of ssh that refuses one more */
+  AT_ONCE = 32768          /* bytes that go into an empty ring */
+};
 
 /* ----------------------------------------------------------------- opening */
 
+/* Send OPEN, if it has no more than 'most' bytes. */
 static int
-send_open (rs_link *k)
+send_open (rs_link *k, size_t most)
 {
   rs_pool_options o = *k->options.options;
   if (k->hosts == NULL)  /* the end of its socket tells a child enough */
@@ -39,7 +43,9 @@ send_open (rs_link *k)
   if (k->payload.failed)
     return RS_ENOMEM;
   const struct iovec part = { k->payload.data, k->payload.size };
-  int status = rs_frames_put(&k->frames, RS_FRAME_OPEN, 0, &part, 1);
+  k->sent = k->payload.size <= most;
+  int status = k->sent ? rs_frames_put(&k->frames, RS_FRAME_OPEN, 0, &part, 1)
+                       : RS_OK;
   if (status == RS_OK)
     status = rs_frames_flush(&k->frames);
   rs_buf_fini(&k->payload);  /* it may be large, and is not needed again */
@@ -66,11 +72,10 @@ read_failed (const rs_frame *frame, rs_error *err)
    command would take it, and a child has chosen by then whether its ring is
    used. */
 static int
-greet (rs_link *k, rs_error *err)
+greet (rs_link *k, bool hello, rs_error *err)
 {
   rs_frame frame;
   const double deadline = rs_now() + GREET;
-  bool hello = false;
   for (;;) {
     const int status = rs_link_next(k, &frame, hello ? RS_NEVER : deadline);
     if (status != RS_OK)
@@ -83,7 +88,7 @@ greet (rs_link *k, rs_error *err)
         return RS_EFAILED;
       hello = true;
       rs_errors_show(&k->errors);
-      if (send_open(k) == RS_ENOMEM)
+      if (!k->sent && send_open(k, SIZE_MAX) == RS_ENOMEM)
         return RS_ENOMEM;
     }
     else if (frame.type == RS_FRAME_OUTPUT && hello)
@@ -178,21 +183,32 @@ fail_to_greet (const rs_link *k, int reason, int exit, const char *how,
                  noise[0] != '\0' ? noise : how);
 }
 
-/* Start a process, and open its state.  The errand says what stops that.
-   RS_OK, RS_ENOMEM, RS_EFAILED or RS_ESTOPPED. */
+/* Start a process, without a wait for it.  When it runs the link has begun,
+   whatever the status is.  As 'launch'. */
+static int
+begin (rs_link *k, rs_error *err)
+{
+  const int status = launch(k, err);
+  k->begun = status != RS_EFAILED;
+  k->spent = k->killed = k->done = k->sent = false;
+  k->functions = k->tasks = 0;
+  return status;
+}
+
+/* Start a process, unless the link has begun, and open its state.  The errand
+   says what stops that.  RS_OK, RS_ENOMEM, RS_EFAILED or RS_ESTOPPED. */
 static int
 start_one (rs_link *k, rs_errand *e, rs_error *err)
 {
   char text[400], noise[256] = "";
-  int status = launch(k, err);
-  if (status == RS_EFAILED)
+  int status = k->begun ? RS_OK : begin(k, err);
+  if (!k->begun)
     return status;
-  k->spent = k->killed = k->done = false;
-  k->functions = 0;
+  k->begun = false;
   k->errand = e;
   err->status = RS_OK;
   if (status == RS_OK)
-    status = greet(k, err);
+    status = greet(k, false, err);
   k->errand = NULL;
   if (status == RS_OK) {
     k->open = true;
@@ -330,9 +346,44 @@ rs_link_pause (rs_link *k, rs_errand *e)
   return n < 2 || pause_link(k, e, seconds * (0.5 + fmod(rs_now() * 1e3, 1)));
 }
 
+bool
+rs_link_begin (rs_link *k, bool joined)
+{
+  rs_error err;
+  char text[400];
+  int status = begin(k, &err);
+  if (status == RS_OK && joined && k->frames.carrier.ring != NULL)
+    status = send_open(k, AT_ONCE);
+  if (status != RS_OK && k->begun)
+    rs_link_end(k, 0, text, sizeof text);
+  return status == RS_OK;
+}
+
+int
+rs_link_reopen (rs_link *k, rs_errand *e, rs_error *err)
+{
+  char text[400];
+  err->status = RS_OK;
+  k->errand = e;
+  int status = rs_frames_put(&k->frames, RS_FRAME_RENEW, 0, NULL, 0);
+  if (status == RS_OK)
+    status = rs_frames_flush(&k->frames);
+  if (status == RS_OK)
+    status = greet(k, true, err);
+  k->errand = NULL;
+  if (status == RS_OK)
+    return RS_OK;
+  rs_link_end(k, status == RS_ECLOSED ? RS_LINK_DIE : 0, text, sizeof text);
+  if (status == RS_ESTOPPED)
+    return rs_fail(err, RS_ESTOPPED, "%s", rs_reason_text(RS_REASON_CLOSED));
+  return err->status != RS_OK ? err->status : rs_fail(err, status, "%s", text);
+}
+
 int
 rs_link_start (rs_link *k, rs_errand *e, rs_error *err)
 {
+  if (k->begun)
+    return start_one(k, e, err);
   rs_runner_past *const past = k->options.past;
   const bool again = k->options.owner != RS_SEEDING;  /* for a call? */
   if (!rs_link_pause(k, e)

@@ -16,4 +16,14 @@ bool rs_link_pause (rs_link *k, rs_errand *e);
    RS_ESTOPPED.  The thread of the worker. */
 int rs_link_start (rs_link *k, rs_errand *e, rs_error *err);
 
+/* Start a child, and let it open its state, without a wait for it;
+   'rs_link_start' goes on from there.  'joined': its program is known to use
+   the ring, so that it can be spoken to now.  False: there is no child. */
+bool rs_link_begin (rs_link *k, bool joined);
+
+/* Let the process, which is well, close its state and open another one.  As
+   'rs_link_start'; RS_ECLOSED: it has died.  On failure the process has
+   ended. */
+int rs_link_reopen (rs_link *k, rs_errand *e, rs_error *err);
+
 #endif

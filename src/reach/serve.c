@@ -67,7 +67,8 @@ typedef struct server {
   rs_frames urgent;        /* with a ring: the socket; the reader's */
   rs_inbox inbox;
   unsigned born;           /* generation of the process: fork.h; constant */
-  rs_state *state;         /* the runner's */
+  rs_state *state;         /* the runner's, as the next one; or NULL */
+  bool confined;           /* 'rs_confine' was called */
   double told;             /* instant of the last PONG; the reader's */
   _Atomic double heard;    /* instant at which something came; set by the
                               reader, read by the thread of the timers */
@@ -251,9 +252,10 @@ read_ring (server *s, bool opening)
   }
 }
 
-/* Wait for the next call; NULL: the state is to be closed. */
+/* Wait for the next call; NULL: the state is to be closed, and with '*again'
+   another one to be opened. */
 static rs_served *
-take (server *s)
+take (server *s, bool *again)
 {
   rs_inbox *const b = &s->inbox;
   if (s->frames.carrier.ring != NULL)
@@ -274,7 +276,7 @@ take (server *s)
       pthread_cond_wait(&b->changed, &b->lock);
     rs_spin_enter();
   }
-  rs_served *const c = rs_inbox_take_locked(b);
+  rs_served *const c = rs_inbox_take_locked(b, again);
   pthread_mutex_unlock(&b->lock);
   return c;
 }
@@ -293,7 +295,8 @@ open_state (server *s)
     .forbidden = RS_MESSAGE_LIVE | RS_MESSAGE_AWAY,
   };
   rs_error err;
-  int status = rs_confine(&s->inbox.options, &err);
+  int status = s->confined ? RS_OK : rs_confine(&s->inbox.options, &err);
+  s->confined = true;
   if (status == RS_OK)
     status = rs_state_open(&o, &s->state, &err);
   rs_buf *const b = begin(s);
@@ -322,13 +325,32 @@ serve_call (server *s, rs_served *c)
   end(s, RS_FRAME_RESULT, c->number, c->call.result);
 }
 
+/* Serve calls until the state is to be closed, and close it.  True when
+   another one is to be opened. */
+static bool
+serve_calls (server *s)
+{
+  unsigned plain = 0;
+  bool again;
+  rs_served *c;
+  while ((c = take(s, &again)) != NULL) {
+    const bool chunk = c->call.chunk != NULL;
+    serve_call(s, c);
+    rs_served_unref(c);
+    if (chunk || ++plain % TRIM == 0)
+      rs_state_trim(s->state);
+  }
+  rs_state *const state = s->state;
+  s->state = NULL;
+  rs_state_close(state);
+  return again;
+}
+
 static void *
 run (void *arg)
 {
   server *const s = arg;
   rs_inbox *const b = &s->inbox;
-  unsigned plain = 0;
-  rs_served *c;
   rs_spin_enter();
   if (s->frames.carrier.ring != NULL)
     read_ring(s, true);
@@ -343,16 +365,12 @@ run (void *arg)
   pthread_mutex_lock(&b->lock);
   b->cancel = cancel;
   pthread_mutex_unlock(&b->lock);
-  if (cancel == NULL || !open_state(s))
+  if (cancel == NULL)
     exit(1);
-  while ((c = take(s)) != NULL) {
-    const bool chunk = c->call.chunk != NULL;
-    serve_call(s, c);
-    rs_served_unref(c);
-    if (chunk || ++plain % TRIM == 0)
-      rs_state_trim(s->state);
-  }
-  rs_state_close(s->state);
+  do {
+    if (!open_state(s))
+      exit(1);
+  } while (serve_calls(s));
   exit(0);
 }
 
