@@ -169,6 +169,24 @@ describe("sandbox = 'strict'", function ()
     assert.not_nil(open(read "pwd" .. "/spec/support/tree.lua", "r"))
   end)
 
+  for _, path in ipairs { "/", "/etc", "/usr", "/lib" } do
+    HERE("lets through what holds the system, too: " .. path, function ()
+      local pool <close> = parallel.pool(strict { readable = { path } })
+      assert.equal(path == "/" or path == "/etc",
+                   pool:run "return io.open '/etc/passwd' ~= nil")
+      assert.is_nil(pool:run("return io.open('/etc/x', 'w')"))
+      assert.is_true(pool:run "return io.open '/proc/self/stat' ~= nil")
+      assert.is_nil(pool:run(("return io.open '/proc/%d/stat'"):format(
+        io.open "/proc/self/stat":read "n")))
+    end)
+  end
+
+  HERE("lets no device through", function ()
+    assert.matches("readable: '/dev/tty' is a device, and devices do not pass",
+                   raised(parallel.pool, strict { readable = { "/dev/tty" } }),
+                   1, true)
+  end)
+
   HERE("follows no link out of what may be written", function ()
     local outside <close> = folder()
     local home <close> = folder()

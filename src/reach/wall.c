@@ -43,7 +43,8 @@ static const char *const system_files[] = {
 typedef struct place {
   const char *option;       /* of bwrap: constant */
   char *from, *to;          /* owned; 'from' may be NULL */
-  int rank;                 /* of those at one place, the highest counts */
+  enum { OWN, SYSTEM, READABLE, WRITABLE } rank;
+                            /* of those at one place, the highest counts */
 } place;
 
 typedef struct places {
@@ -53,7 +54,8 @@ typedef struct places {
 } places;
 
 static void
-add (places *p, const char *option, const char *from, const char *to, int rank)
+add (places *p, const char *option, const char *from, const char *to,
+     unsigned rank)
 {
   if (p->n == p->room) {
     const size_t room = p->room > 0 ? 2 * p->room : 32;
@@ -108,15 +110,15 @@ add_system (places *p)
                     ? readlink(path, target, sizeof target - 1) : -1;
     if (n >= 0) {
       target[n] = '\0';
-      add(p, "--symlink", target, path, 0);
+      add(p, "--symlink", target, path, SYSTEM);
     }
     else if (S_ISDIR(st.st_mode))
-      add(p, "--ro-bind", path, path, 0);
+      add(p, "--ro-bind", path, path, SYSTEM);
   }
   for (size_t i = 0; i < sizeof system_files / sizeof system_files[0]; i++)
-    add(p, "--ro-bind-try", system_files[i], system_files[i], 0);
-  add(p, "--proc", NULL, "/proc", 0);
-  add(p, "--dev", NULL, "/dev", 0);
+    add(p, "--ro-bind-try", system_files[i], system_files[i], SYSTEM);
+  add(p, "--proc", NULL, "/proc", OWN);
+  add(p, "--dev", NULL, "/dev", OWN);
 }
 
 /* dl_iterate_phdr(3): a library of this program, which the worker will look
@@ -127,7 +129,7 @@ add_library (struct dl_phdr_info *info, size_t size, void *ud)
   (void) size;
   if (info->dlpi_name != NULL && info->dlpi_name[0] == '/'
       && !is_system(info->dlpi_name))
-    add(ud, "--ro-bind-try", info->dlpi_name, info->dlpi_name, 0);
+    add(ud, "--ro-bind-try", info->dlpi_name, info->dlpi_name, SYSTEM);
   return 0;
 }
 
@@ -150,13 +152,22 @@ is_settled (const char *path)
    that leads through links. */
 static int
 add_named (places *p, const char *const *paths, const char *name,
-           const char *option, int rank, rs_error *err)
+           const char *option, unsigned rank, rs_error *err)
 {
   for (size_t i = 0; paths != NULL && paths[i] != NULL; i++) {
     char *const real = realpath(paths[i], NULL);
-    if (real == NULL)
+    struct stat st;
+    if (real == NULL || stat(real, &st) != 0) {
+      free(real);
       return rs_fail(err, RS_EFAILED, "%s: '%.1000s': %s", name, paths[i],
                      strerror(errno));
+    }
+    if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)) {
+      free(real);
+      return rs_fail(err, RS_EFAILED, "%s: '%.1000s' is a device, and devices "
+                                      "do not pass the wall of \"strict\"",
+                     name, paths[i]);
+    }
     char *const to = strdup(is_settled(paths[i]) ? paths[i] : real);
     size_t n = to != NULL ? strlen(to) : 0;
     while (n > 1 && to[n - 1] == '/')
@@ -177,7 +188,24 @@ compare (const void *a, const void *b)
 {
   const place *const x = a, *const y = b;
   const size_t n = strlen(x->to), m = strlen(y->to);
-  return n != m ? (n > m) - (n < m) : x->rank - y->rank;
+  return n != m ? (n > m) - (n < m)
+                : (x->rank > y->rank) - (x->rank < y->rank);
+}
+
+/* True when a path of the system is inside of one that is named. */
+static bool
+is_named (const places *p, const place *system)
+{
+  if (system->rank != SYSTEM)
+    return false;
+  for (size_t i = 0; i < p->n; i++) {
+    const char *const to = p->list[i].to;
+    const size_t n = strcmp(to, "/") != 0 ? strlen(to) : 0;
+    if (p->list[i].rank >= READABLE && strncmp(system->to, to, n) == 0
+        && (system->to[n] == '/' || system->to[n] == '\0'))
+      return true;
+  }
+  return false;
 }
 
 /* True when all that is inside may be changed. */
@@ -211,6 +239,8 @@ make_words (places *p, const char *bwrap, const char *program)
   for (size_t i = 0; i < FIRST; i++)
     words[n++] = first[i];
   for (size_t i = 0; i < p->n; i++) {
+    if (is_named(p, &p->list[i]))
+      continue;
     words[n++] = p->list[i].option;
     if (p->list[i].from != NULL)
       words[n++] = p->list[i].from;
@@ -235,12 +265,14 @@ rs_wall_words (const rs_pool_options *o, const char *bwrap,
   places p = { .list = NULL };
   add_system(&p);
   if (!is_system(program))
-    add(&p, "--ro-bind", program, program, 0);
+    add(&p, "--ro-bind", program, program, OWN);
   if (serving)
     dl_iterate_phdr(add_library, &p);
-  int status = add_named(&p, o->readable, "readable", "--ro-bind", 1, err);
+  int status = add_named(&p, o->readable, "readable", "--ro-bind", READABLE,
+                         err);
   if (status == RS_OK)
-    status = add_named(&p, o->writable, "writable", "--bind", 2, err);
+    status = add_named(&p, o->writable, "writable", "--bind", WRITABLE,
+                       err);
   char **words = NULL;
   if (status == RS_OK && !p.failed) {
     qsort(p.list, p.n, sizeof *p.list, compare);
