@@ -99,6 +99,17 @@ tell_server (const char *what)
   REQUIRE(system(command) == 0);
 }
 
+/* Run a command of rabbitmqctl. */
+static void
+control (const char *what)
+{
+  char command[1000];
+  snprintf(command, sizeof command,
+           "sh '%s/spec/support/rabbitmq.sh' ctl %s %s", source(), server,
+           what);
+  REQUIRE(system(command) == 0);
+}
+
 static void
 start_server (void)
 {
@@ -832,13 +843,56 @@ check_many (void)
   close_side(&b);
 }
 
+/* Threads that publish while the broker dies: none of them hangs. */
+typedef struct flood {
+  side *s;
+  pthread_t thread;
+  unsigned sent;
+} flood;
+
+enum { FLOODS = 3 };
+
+static void *
+send_until_closed (void *arg)
+{
+  flood *const f = arg;
+  static const unsigned char bytes[100000];
+  while (publish_bytes(f->s, RS_AMQP_QUEUE, "flood own", f->sent + 1, 0, bytes,
+                       sizeof bytes) == RS_OK)
+    f->sent++;
+  return NULL;
+}
+
+static void
+start_floods (side *s, flood floods[FLOODS])
+{
+  start_side(s, plain_url(), (rs_amqp_options) { .own = "flood own" });
+  AWAIT(s, s->up);
+  for (int i = 0; i < FLOODS; i++) {
+    floods[i] = (flood) { .s = s };
+    REQUIRE(pthread_create(&floods[i].thread, NULL, send_until_closed,
+                           &floods[i]) == 0);
+  }
+  AWAIT(s, s->delivered > 50);
+}
+
+static void
+join_floods (side *s, flood floods[FLOODS])
+{
+  for (int i = 0; i < FLOODS; i++)
+    pthread_join(floods[i].thread, NULL);
+  AWAIT(s, s->downs >= 1);
+  close_side(s);
+}
+
 /* What is not confirmed when the broker ends is published again by its user,
    and comes at least once; what the shared queue had is there afterwards. */
 static void
 check_restart (const char *how)
 {
   enum { MANY = 4000 };
-  side a, b;
+  side a, b, c;
+  flood floods[FLOODS];
   start_side(&a, plain_url(), (rs_amqp_options) { .queue = "numbers" });
   AWAIT(&a, a.up);
   for (uint32_t i = 0; i < MANY / 2; i++)
@@ -846,7 +900,9 @@ check_restart (const char *how)
   AWAIT(&a, a.confirmed == MANY / 2);  /* these are the broker's now */
   listen_for_numbers(&b, "own numbers", MANY);
   AWAIT(&b, b.numbers > 100);
+  start_floods(&c, floods);
   tell_server(how);
+  join_floods(&c, floods);
   AWAIT(&a, a.downs >= 1);
   AWAIT(&b, b.downs >= 1);
   CHECK(publish_number(&a, RS_AMQP_SHARED, NULL, 0) == RS_ECLOSED);
@@ -862,45 +918,6 @@ check_restart (const char *how)
   close_side(&a);
   close_side(&b);
   printf("after '%s': %u came twice\n", how, b.doubles);
-}
-
-/* Threads that publish while the broker dies: none of them hangs. */
-typedef struct flood {
-  side *s;
-  pthread_t thread;
-  unsigned sent;
-} flood;
-
-static void *
-send_until_closed (void *arg)
-{
-  flood *const f = arg;
-  static const unsigned char bytes[100000];
-  while (publish_bytes(f->s, RS_AMQP_QUEUE, "flood own", f->sent + 1, 0, bytes,
-                       sizeof bytes) == RS_OK)
-    f->sent++;
-  return NULL;
-}
-
-static void
-check_flood (void)
-{
-  side s;
-  flood floods[3];
-  start_side(&s, plain_url(), (rs_amqp_options) { .own = "flood own" });
-  AWAIT(&s, s.up);
-  for (int i = 0; i < 3; i++) {
-    floods[i] = (flood) { .s = &s };
-    REQUIRE(pthread_create(&floods[i].thread, NULL, send_until_closed,
-                           &floods[i]) == 0);
-  }
-  AWAIT(&s, s.delivered > 50);
-  tell_server("kill");
-  for (int i = 0; i < 3; i++)
-    pthread_join(floods[i].thread, NULL);
-  AWAIT(&s, s.downs >= 1);
-  close_side(&s);
-  tell_server("run");
 }
 
 /* Heartbeats: nothing else happens for longer than they may be missing; then
@@ -949,6 +966,52 @@ check_stuck (void)
   close_side(&s);
 }
 
+/* A broker that is short of memory reads nothing from those that publish: they
+   wait, heartbeats go on, and nothing is lost. */
+static void *
+send_many (void *arg)
+{
+  flood *const f = arg;
+  static const unsigned char bytes[100000];
+  for (unsigned i = 0; i < 300; i++)
+    f->sent += publish_bytes(f->s, RS_AMQP_QUEUE, "alarm", i + 1, 0, bytes,
+                             sizeof bytes) == RS_OK;
+  return NULL;
+}
+
+static void
+check_alarm (void)
+{
+  side s;
+  char url[200];
+  snprintf(url, sizeof url, "%s?heartbeat=1", plain_url());
+  start_side(&s, url, (rs_amqp_options) { .own = "alarm" });
+  AWAIT(&s, s.up);
+  flood f = { .s = &s };
+  control("set_vm_memory_high_watermark 0");
+  REQUIRE(pthread_create(&f.thread, NULL, send_many, &f) == 0);
+  nap(4);
+  SEES(&s, s.downs == 0 && s.confirmed < 300);
+  control("set_vm_memory_high_watermark 0.4");
+  pthread_join(f.thread, NULL);
+  AWAIT(&s, s.confirmed == 300 && s.delivered == 300);
+  SEES(&s, s.downs == 0 && s.unrouted == 0);
+  CHECK(f.sent == 300);
+
+  control("set_vm_memory_high_watermark 0");
+  for (unsigned i = 0; i < 100; i++) {
+    static unsigned char bytes[100000];
+    const struct iovec part = { bytes, sizeof bytes };
+    const rs_amqp_message m = { .target = RS_AMQP_QUEUE, .name = "alarm",
+                                .number = i + 1, .parts = &part, .n = 1 };
+    CHECK(module->publish(s.a, &m) == RS_OK);
+  }
+  module->close(s.a, 0.5);
+  s.a = NULL;
+  control("set_vm_memory_high_watermark 0.4");
+  close_side(&s);
+}
+
 /* ------------------------------------------------------------------------ */
 
 static void
@@ -977,9 +1040,9 @@ with_server (void)
   const int fds = entries("/proc/self/fd"), tasks = entries("/proc/self/task");
   check_restart("stop");
   check_restart("kill");
-  check_flood();
   check_heartbeats();
   check_stuck();
+  check_alarm();
   CHECK(entries("/proc/self/fd") == fds);
   CHECK(entries("/proc/self/task") == tasks);
   tell_server("close");

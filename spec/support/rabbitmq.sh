@@ -11,6 +11,7 @@
 #     rabbitmq.sh stop DIR            end it; connections break
 #     rabbitmq.sh kill DIR            the same by SIGKILL
 #     rabbitmq.sh run DIR             start it again, with what it had
+#     rabbitmq.sh ctl DIR WORD...     rabbitmqctl WORD...
 #     rabbitmq.sh close DIR           end it, and remove all of it
 #
 # 'open' prints DIR, which has:
@@ -136,11 +137,9 @@ run () {
   fi
   (
     cd "$dir" || exit
-    export HOME="$dir" ERL_EPMD_PORT="$epmd_port" ERL_EPMD_ADDRESS=127.0.0.1
+    surround
     export RUNNING_UNDER_SYSTEMD=true  # it becomes the server, and stays it
-    export RABBITMQ_NODENAME=rs@localhost
     export RABBITMQ_DIST_PORT="$(cat dist_port)"
-    export RABBITMQ_CONF_ENV_FILE="$dir/none"
     export RABBITMQ_CONFIG_FILE="$dir/rabbitmq.conf"
     export RABBITMQ_ADVANCED_CONFIG_FILE="$dir/none"
     export RABBITMQ_GENERATED_CONFIG_DIR="$dir/generated"
@@ -164,6 +163,22 @@ run () {
     test $waited -lt $((BOOT * 10)) ||
       die "the server does not listen: $(tail -n 20 "$dir/said")"
   done
+}
+
+# What all programs of the server are told.
+surround () {
+  HOME=$dir
+  ERL_EPMD_PORT=$(cat "$dir/epmd_port")
+  ERL_EPMD_ADDRESS=127.0.0.1
+  RABBITMQ_NODENAME=rs@localhost
+  RABBITMQ_CONF_ENV_FILE=$dir/none
+  export HOME ERL_EPMD_PORT ERL_EPMD_ADDRESS RABBITMQ_NODENAME
+  export RABBITMQ_CONF_ENV_FILE
+}
+
+ctl () {
+  surround
+  exec "$(dirname $server)/rabbitmqctl" -q "$@" </dev/null
 }
 
 # end SIGNAL
@@ -253,6 +268,7 @@ case $command in
   run|close) dir=$1; $command ;;
   stop) dir=$1; end TERM ;;
   kill) dir=$1; end KILL ;;
+  ctl) dir=$1; shift; ctl "$@" ;;
   keep) dir=$1; keep "$2" ;;
   *) die "no command '$command'" ;;
 esac
