@@ -65,7 +65,7 @@ rs_carrier_read (rs_carrier *c, const struct iovec *parts, int n)
       errno = EAGAIN;
     return got;
   }
-  got = rs_ring_read(c->ring, parts, n);
+  got = c->lie == NULL ? rs_ring_read(c->ring, parts, n) : -1;
   if (got < 0)
     note_lie(c);
   if (got != 0 || c->ended)

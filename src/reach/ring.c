@@ -33,8 +33,6 @@
 #include "reach/process.h"
 
 enum {
-  LINE = 128,              /* bytes: two lines of a cache, which CPUs fetch
-                              together */
   PIECE = 128 << 10,       /* bytes that are copied before the other side is
                               told */
   SHORT = 4096,            /* bytes of a short message, at most */
@@ -47,35 +45,17 @@ enum {
 #define FUTEX SYS_futex_time64  /* no time is given, so they are the same */
 #endif
 
-/* What one side writes, and the other one reads. */
-typedef struct counts {
-  _Alignas(LINE) _Atomic uint32_t written;
-  _Alignas(LINE) _Atomic uint32_t read;
-  /* The number of a wait for bytes, and for room; 0: there is none. */
-  _Alignas(LINE) _Atomic uint32_t reads;
-  _Atomic uint32_t writes;
-  _Atomic uint32_t may_look;   /* the host's: a CPU is free for the worker */
-} counts;
+enum { ALL = RS_RING_HEAD + 2 * RS_RING_BYTES };
 
-typedef struct shared {
-  char magic[16];
-  counts host, worker;
-} shared;
-
-enum {
-  HEAD = 4096,             /* bytes in front of the data */
-  ALL = HEAD + 2 * RS_RING_BYTES
-};
-
-_Static_assert(sizeof(shared) <= HEAD, "the head has its room");
+_Static_assert(sizeof(rs_ring_head) <= RS_RING_HEAD, "the head has its room");
 _Static_assert((RS_RING_BYTES & (RS_RING_BYTES - 1)) == 0, "a power of two");
 _Static_assert(sizeof(_Atomic uint32_t) == 4, "futex(2) wants a plain word");
 
-static const char magic[sizeof ((shared *) 0)->magic] = "runspace ring 1";
+static const char magic[RS_RING_MAGIC] = "runspace ring 1";
 
 struct rs_ring {
-  shared *memory;
-  counts *own, *far;
+  rs_ring_head *memory;
+  rs_ring_counts *own, *far;
   int bell;                /* the worker's socket; -1: this is the host */
 
   struct {                 /* of the thread that writes */
@@ -116,7 +96,7 @@ map (int fd, int bell)
     free(r);
     return NULL;
   }
-  unsigned char *const data = (unsigned char *) at + HEAD;
+  unsigned char *const data = (unsigned char *) at + RS_RING_HEAD;
   const bool host = bell < 0;
   r->memory = at;
   r->own = host ? &r->memory->host : &r->memory->worker;

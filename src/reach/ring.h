@@ -45,8 +45,10 @@
 #ifndef RS_RING_H
 #define RS_RING_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -112,5 +114,29 @@ bool rs_ring_hear (rs_ring *r, const unsigned char *bytes, size_t n);
 
 /* The host: true when the worker has written to the ring. */
 bool rs_ring_is_joined (const rs_ring *r);
+
+/* ------------------------------------------- the memory: ring.c, and checks */
+
+enum {
+  RS_RING_HEAD = 4096,      /* bytes in front of the data */
+  RS_RING_MAGIC = 16,
+  RS_RING_LINE = 128        /* bytes: two lines of a cache, which CPUs fetch
+                               together */
+};
+
+/* What one side writes, and the other one reads. */
+typedef struct rs_ring_counts {
+  _Alignas(RS_RING_LINE) _Atomic uint32_t written;
+  _Alignas(RS_RING_LINE) _Atomic uint32_t read;
+  /* The number of a wait for bytes, and for room; 0: there is none. */
+  _Alignas(RS_RING_LINE) _Atomic uint32_t reads;
+  _Atomic uint32_t writes;
+  _Atomic uint32_t may_look;   /* the host's: a CPU is free for the worker */
+} rs_ring_counts;
+
+typedef struct rs_ring_head {
+  char magic[RS_RING_MAGIC];
+  rs_ring_counts host, worker;
+} rs_ring_head;
 
 #endif
