@@ -465,8 +465,9 @@ write_long (rs_frames *f, rs_frame_type type, uint64_t number,
       left -= length;
     }
     status = write_all(f, all, used);
-    if (status == RS_OK && left > 0 && f->between != NULL)
-      f->between(f->carrier.ud);
+    if (status == RS_OK && left > 0 && f->between != NULL
+        && !f->between(f->carrier.ud))
+      status = RS_ECLOSED;
   }
   return status;
 }

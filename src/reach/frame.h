@@ -108,8 +108,9 @@ typedef struct rs_frames {
   rs_frame_side side;       /* who reads here; constant */
   unsigned forbidden;       /* RS_MESSAGE_ kinds of what comes */
   /* Called now and then while a long message is being written, between two of
-     its frames: short messages may be put then.  Or NULL. */
-  void (*between) (void *ud);  /* 'ud' is the carrier's */
+     its frames: short messages may be put then.  False: give up.  Or
+     NULL. */
+  bool (*between) (void *ud);  /* 'ud' is the carrier's */
 
   rs_buf going;             /* frames that wait for 'flush' */
 

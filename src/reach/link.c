@@ -234,8 +234,8 @@ bury (rs_link *k, double timeout, char *text, size_t size)
 }
 
 /* Send the call, if need be to another process, since the last one has died
-   without it.  RS_OK or a failure; the text in 'err' says why.  RS_ECLOSED:
-   the process was killed, since the call was to end. */
+   without it.  RS_OK or a failure; the text in 'err' says why.  RS_ESTOPPED:
+   the call was to end before all of it was sent, so it has not begun. */
 static int
 deliver (rs_link *k, rs_errand *e, rs_error *err)
 {
@@ -256,12 +256,12 @@ deliver (rs_link *k, rs_errand *e, rs_error *err)
     k->errand = e;
     status = send_call(k, e->call, e->sink->name(e->call));
     k->errand = NULL;
-    const bool killed = k->killed;
+    if (status != RS_OK && rs_token_forced(e->token)) {
+      rs_link_end(k, 0, text, sizeof text);
+      return rs_fail(err, RS_ESTOPPED, "%s", text);
+    }
     if (status != RS_OK)
-      bury(k, status == RS_ECLOSED && !killed ? RS_LINK_DIE : 0, text,
-           sizeof text);
-    if (killed)
-      return rs_fail(err, RS_ECLOSED, "%s", text);
+      bury(k, status == RS_ECLOSED ? RS_LINK_DIE : 0, text, sizeof text);
     if (patience == 0 && status != RS_OK)
       patience = rs_now() + PATIENCE;
   } while (status == RS_ECLOSED && rs_now() < patience);
@@ -387,8 +387,14 @@ run (rs_runner *runner, rs_call *call, const rs_call_sink *sink)
   rs_token_begin(cancel, &token, time_of(call));
   run_call(k, &e);
   rs_cancel_wakes(cancel);
-  rs_token_end(cancel, &token, NULL);
-  rs_call_settle(call, rs_token_leave(cancel, &token, NULL));
+  const rs_reason late = rs_token_end(cancel, &token, NULL);
+  rs_reason reason = rs_token_leave(cancel, &token, NULL);
+  if (call->state == RS_JOB_CANCELLED && call->reason == RS_REASON_NONE) {
+    reason = reason != RS_REASON_NONE ? reason : late;  /* it has not begun */
+    call->reason = reason;
+    call->state = rs_reason_state(reason);
+  }
+  rs_call_settle(call, reason);
 }
 
 static bool

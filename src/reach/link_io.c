@@ -153,6 +153,14 @@ rs_link_await (rs_link *k, short events, double deadline)
   return (short) (fds[0].revents | fds[4].revents);
 }
 
+/* True when the call that is being sent is to end by force: what is left of it
+   is not worth the time. */
+static bool
+is_given_up (const rs_link *k)
+{
+  return k->errand != NULL && rs_token_forced(k->errand->token);
+}
+
 /* Read what the far side says while this side writes, so that they do not wait
    for each other.  A worker that is not running a call only prints. */
 static bool
@@ -179,7 +187,7 @@ bool
 rs_link_wait_to_write (void *ud, short events)
 {
   rs_link *const k = ud;
-  if (k->errand != NULL && !rs_link_attend(k, k->errand))
+  if ((k->errand != NULL && !rs_link_attend(k, k->errand)) || is_given_up(k))
     return false;
   k->silent = rs_pulse_is_silent(&k->pulse);
   if (k->silent)
@@ -194,7 +202,7 @@ rs_link_wait_to_write (void *ud, short events)
   return (there & (POLLHUP | POLLERR)) == 0 && !k->killed;
 }
 
-void
+bool
 rs_link_between (void *ud)
 {
   rs_link *const k = ud;
@@ -204,6 +212,7 @@ rs_link_between (void *ud)
     rs_link_attend(k, k->errand);
   k->sending = sending;
   rs_pulse_note(&k->pulse);  /* the far side has read what came before */
+  return !is_given_up(k);
 }
 
 /* As 'rs_link_next', PONG too. */

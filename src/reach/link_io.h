@@ -95,7 +95,7 @@ bool rs_link_wait_to_write (void *ud, short events);
 
 /* rs_frames.between: what stops a call need not wait for the end of a long
    message. */
-void rs_link_between (void *ud);
+bool rs_link_between (void *ud);
 
 /* Take the next message that comes.  RS_OK, RS_ETIMEOUT, RS_ESTOPPED,
    RS_ENOMEM, or RS_ECLOSED: the far side has ended, or has sent what is

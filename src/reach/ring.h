@@ -115,7 +115,7 @@ bool rs_ring_hear (rs_ring *r, const unsigned char *bytes, size_t n);
 /* The host: true when the worker has written to the ring. */
 bool rs_ring_is_joined (const rs_ring *r);
 
-/* ------------------------------------------- the memory: ring.c, and checks */
+/* ------------------------------------------ the memory: ring.c, and checks */
 
 enum {
   RS_RING_HEAD = 4096,      /* bytes in front of the data */
