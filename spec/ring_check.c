@@ -194,7 +194,7 @@ check_streams (void)
   }
 }
 
-/* ------------------------------------------------- counts that cannot be so */
+/* ------------------------------------------------ counts that cannot be so */
 
 /* Bytes that the worker has written and the host has read, before the lie. */
 static void
@@ -500,7 +500,7 @@ check_lies (void)
   lua_close(L);
 }
 
-/* --------------------------------------------------- with and without a ring */
+/* -------------------------------------------------- with and without a ring */
 
 /* What a child tells of itself: whether it has the ring, whether a program of
    its jobs has a descriptor of the ring, and how long what came back is. */

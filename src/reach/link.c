@@ -392,7 +392,8 @@ run (rs_runner *runner, rs_call *call, const rs_call_sink *sink)
   if (call->state == RS_JOB_CANCELLED && call->reason == RS_REASON_NONE) {
     reason = reason != RS_REASON_NONE ? reason : late;  /* it has not begun */
     call->reason = reason;
-    call->state = rs_reason_state(reason);
+    if (reason != RS_REASON_NONE)
+      call->state = rs_reason_state(reason);
   }
   rs_call_settle(call, reason);
 }
