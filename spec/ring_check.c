@@ -26,7 +26,7 @@
 #include "reach/frame.h"
 #include "reach/ring.h"
 
-/* ------------------------------------------------------ both sides, in here */
+/* ----------------------------------------------------- both sides, in here */
 
 /* A ring whose two sides are in this process. */
 typedef struct pair {
@@ -500,7 +500,7 @@ check_lies (void)
   lua_close(L);
 }
 
-/* -------------------------------------------------- with and without a ring */
+/* ------------------------------------------------- with and without a ring */
 
 /* What a child tells of itself: whether it has the ring, whether a program of
    its jobs has a descriptor of the ring, and how long what came back is. */
