@@ -6,7 +6,9 @@
 local gates <const> = require "support.gate"
 local leaks <const> = require "support.leaks"
 local parallel <const> = require "parallel"
+local rabbitmq <const> = require "support.rabbitmq"
 local run <const> = require "support.script"
+local serve <const> = require "support.serve"
 local slurm <const> = require "support.slurm"
 local sshd <const> = require "support.sshd"
 local tree <const> = require "support.tree"
@@ -16,6 +18,8 @@ local tree <const> = require "support.tree"
 -- - 'os.exit' ends a process, and raises in a thread.
 -- - What comes out of a process is data.
 -- - A crash ends a job of a process, and the whole program with a thread.
+-- - A pool of a broker is open when the broker is reached: what opens no
+--   runspace fails its jobs.  The connection has the heartbeat.
 local KINDS <const> = { "thread", "process", "command" }
 
 --- Options of pools of each kind.
@@ -43,6 +47,20 @@ if cluster ~= nil then
   teardown(function () cluster:close() end)
 else
   print("left out, since " .. why .. ": workers behind srun")
+end
+
+local absent <const> = serve.missing()
+if not absent then
+  local broker <const> = assert(rabbitmq.shared())
+  KINDS[#KINDS + 1] = "broker"
+  WHERE.broker = { broker = broker.url, queue = "process_spec" }
+  local worker <const> = serve.start(broker.url, "process_spec", "-j 1")
+  teardown(function ()
+    worker:close()
+    broker:close()
+  end)
+else
+  print("left out, since " .. absent .. ": workers of a broker")
 end
 
 --- Options of a pool of this kind, and others.
@@ -373,10 +391,21 @@ for _, kind in ipairs(KINDS) do
                      pool:run "return select(2, os.execute 'true')")
     end)
 
+    if kind == "broker" then
+      it("fails where 'init' raises", function ()
+        local pool <close> = parallel.pool(on(kind, {
+          init = "error 'no luck'" }))
+        assert.matches("init: .*no luck", raised(pool.run, pool, "return 1"))
+      end)
+      goto opened
+    end
+
     it("does not open where 'init' raises", function ()
       assert.matches("init: .*no luck", raised(parallel.pool, on(kind, {
         init = "error 'no luck'" })))
     end)
+
+    ::opened::
 
     it("keeps to a limit of memory, and of instructions", function ()
       local pool <close> = parallel.pool(on(kind, {
@@ -431,7 +460,7 @@ local function pass (heartbeats)
 end
 
 for _, kind in ipairs(KINDS) do
-  if kind == "thread" then goto next end
+  if kind == "thread" or kind == "broker" then goto next end
   describe("the heartbeat of a pool of one " .. kind, function ()
     local function open ()
       return parallel.pool(on(kind, { max = 1, heartbeat = HEARTBEAT }))

@@ -34,6 +34,8 @@
 #include "reach/exchange.h"
 #include "reach/link_io.h"
 
+#define HEARSAY 0.5      /* seconds in which the news that a call has begun is
+                            here */
 #define LOOK 0.01        /* seconds between two looks at a chunk's flags */
 #define SILENCE (RS_KILL + 3.0)  /* seconds from force until a worker that does
                             not tell the end of a call is taken for lost */
@@ -93,7 +95,9 @@ typedef struct trip {
   rs_list early;         /* parcels that came before their turn */
   unsigned n_early;
   int level;             /* that CANCEL was sent for */
-  double kill_at;        /* instant; RS_NEVER */
+  double kill_at;        /* instant; RS_NEVER, as the next one */
+  double drop_at;        /* until which a worker that has begun a call that is
+                            stopped may say so */
   bool stopped;          /* STOP was sent */
   bool ended;
 } trip;
@@ -598,22 +602,24 @@ send_cancel (trip *t, bool force)
   return send(t, NULL, 0, 0) == RS_OK;
 }
 
-/* Pass on what stops the call.  A call that nobody has begun has ended then,
-   and a worker that begins it none the less is told so. */
+/* Pass on what stops the call.  A call that nobody has begun, as far as is
+   known soon after that, has ended then; a worker that begins it none the less
+   is told so. */
 static void
 attend (trip *t, const rs_broker_state *state)
 {
   const bool forced = rs_token_forced(t->token);
   const int level = forced ? RS_HARD : rs_token_stopped(t->token) ? RS_SOFT
                                                                   : RS_GOING;
-  if (level > t->level && (!t->begun || state->up) && !t->ended) {
-    if (t->published == 0 || send_cancel(t, forced) || !t->begun)
-      t->level = level;
-    if (!t->begun) {
-      t->call->state = RS_JOB_CANCELLED;
-      t->ended = true;
-      return;
-    }
+  if (level > t->level && t->published != 0 && state->up
+      && send_cancel(t, forced))
+    t->level = level;
+  if (level > RS_GOING && t->drop_at == RS_NEVER)
+    t->drop_at = t->published != 0 ? rs_now() + HEARSAY : 0;
+  if (!t->begun && rs_now() >= t->drop_at) {
+    t->call->state = RS_JOB_CANCELLED;
+    t->ended = true;
+    return;
   }
   if (forced && t->kill_at == RS_NEVER)
     t->kill_at = rs_now() + SILENCE;
@@ -713,6 +719,8 @@ review (trip *t)
     next = t->heard + SILENT;
   if (t->kill_at < next)
     next = t->kill_at;
+  if (!t->begun && t->drop_at < next)
+    next = t->drop_at;
   if (has_flags(t) && rs_now() + LOOK < next)
     next = rs_now() + LOOK;
   return next;
@@ -768,7 +776,8 @@ run (rs_runner *runner, rs_call *call, const rs_call_sink *sink)
   broker_runner *const r = own(runner);
   rs_token token;
   trip t = {
-    .r = r, .token = &token, .call = call, .sink = sink, .kill_at = RS_NEVER
+    .r = r, .token = &token, .call = call, .sink = sink, .kill_at = RS_NEVER,
+    .drop_at = RS_NEVER
   };
   rs_list_init(&t.early);
   snprintf(t.worker, sizeof t.worker, "the worker of queue '%.60s'",
