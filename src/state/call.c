@@ -696,8 +696,12 @@ call_body (lua_State *L)
 {
   run *const r = lua_touserdata(L, 1);
   lua_settop(L, 0);
-  rs_state_renew_environment(L, r->state);
-  rs_env_collect(keeps_globals(r));
+  const bool standing = (r->call->flags & RS_CALL_STANDING) != 0;
+  if (standing)
+    rs_environment_lend(L, &r->state->environment);
+  else
+    rs_state_renew_environment(L, r->state);
+  rs_env_collect(keeps_globals(r) && !standing);
   if (r->call->keep)
     push_kept(L, r);
   else
@@ -730,6 +734,8 @@ run_plain (lua_State *L, run *r)
   const int status = lua_pcall(L, 1, 0, -3);
   call->reason = end_task(L, r);
   take_off_given(L, r);
+  if (call->flags & RS_CALL_STANDING)
+    r->state->tasks--;
   if (status != LUA_OK)
     settle(L, r, call->reason);
   else if (call->reason != RS_REASON_NONE)

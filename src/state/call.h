@@ -49,6 +49,10 @@ enum {
 enum { RS_CALL_ROOM = 96 };  /* bytes of a message that stands in the rs_call
                                 and needs no memory of its own */
 
+/* A flag of a call, beside those of a batch: it prepares the runspace, as
+   'init' does.  What it assigns stays, and it counts as no task. */
+enum { RS_CALL_STANDING = 0x40 };
+
 typedef struct rs_call rs_call;
 
 /* Where a call sends its records and events while it runs.  'record' and
@@ -126,7 +130,7 @@ struct rs_call {
                                  outcome, too.  Of other items: one more than
                                  'losses' */
   uint8_t retry_on;           /* RS_RETRY_ */
-  uint8_t flags;              /* RS_BATCH_ */
+  uint8_t flags;              /* RS_BATCH_, RS_CALL_ */
   int8_t priority;            /* among those of other callers */
   bool keep;                  /* a state may keep 'function'; a copy of
                                  'function->constant', so that a worker need

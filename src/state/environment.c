@@ -913,6 +913,23 @@ rs_environment_renew (lua_State *L, rs_environment *e, bool nested)
   e->dirty = !bare;
 }
 
+void
+rs_environment_lend (lua_State *L, rs_environment *e)
+{
+  if (e->reset != RS_RESET_GLOBALS)
+    return;
+  if (!is_hidden(L, e)) {
+    /* The fields of the metatable become those that jobs begin with once the
+       call has ended. */
+    restore_fields(L);
+    lua_pushnil(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &fields_key);
+  }
+  push_globals(L);
+  rs_environment_set(L, e);
+  e->dirty = true;
+}
+
 bool
 rs_environment_check (lua_State *L, rs_environment *e)
 {

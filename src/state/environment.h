@@ -41,6 +41,10 @@ void rs_environment_open (lua_State *L, rs_environment *e, int reset);
    'nested': another call, or 'init', waits for the call that begins. */
 void rs_environment_renew (lua_State *L, rs_environment *e, bool nested);
 
+/* [-0, +0, m]  Make the globals the environment of a call that prepares the
+   runspace: what it assigns stays, as what 'init' assigns does. */
+void rs_environment_lend (lua_State *L, rs_environment *e);
+
 /* [-1, +0, -]  Make the table on top the environment.  Needs 6 stack slots. */
 void rs_environment_set (lua_State *L, const rs_environment *e);
 

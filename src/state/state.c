@@ -246,6 +246,8 @@ bool
 rs_state_used_up (rs_state *s)
 {
   const rs_pool_options *const l = s->options;
+  if (s->tasks == 0)  /* it would be replaced by one that is like it */
+    return false;
   if (l->max_tasks != 0 && s->tasks >= l->max_tasks)
     return true;
   if (l->max_bytes == 0 || s->alloc.used <= l->max_bytes || s->depth > 0)

@@ -84,6 +84,11 @@ rs_decoder_tell (const rs_decoder *d)
    raised, seek to the start of that value first.  [skip.c] */
 bool rs_decoder_skip (rs_decoder *d);
 
+/* [-0, +0, -]  Find the value number 'n', from 1, of the message, if that is a
+   string: its bytes are lent.  False when there is none.  [skip.c] */
+bool rs_message_string (const rs_message *msg, int n, const char **text,
+                        size_t *size);
+
 /* Go to a place of the same message, and give up the value that is being read.
    Values from there on must not refer to objects of the value given up. */
 static inline void

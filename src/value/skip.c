@@ -233,3 +233,28 @@ rs_decoder_skip (rs_decoder *d)
   }
   return true;
 }
+
+bool
+rs_message_string (const rs_message *msg, int n, const char **text,
+                   size_t *size)
+{
+  rs_decoder d = {
+    .data = msg->data, .size = msg->size, .at = RS_WIRE_HEADER
+  };
+  size_t tag, length;
+  if (msg->size < RS_WIRE_HEADER)
+    return false;
+  while (--n > 0)
+    if (!rs_decoder_skip(&d))
+      return false;
+  if (d.left > 0 || !get_byte(&d, &tag))
+    return false;
+  if (tag >= RS_TAG_STRING_SHORT
+      && tag <= RS_TAG_STRING_SHORT + RS_WIRE_SHORT_MAX)
+    length = tag - RS_TAG_STRING_SHORT;
+  else if (tag != RS_TAG_STRING || !get_length(&d, &length))
+    return false;
+  *text = (const char *) d.data + d.at;
+  *size = length;
+  return pass(&d, length);
+}
