@@ -713,7 +713,8 @@ describe("the command line", function ()
       stdout = result.stdout:gsub("^runspace [%d.]+  %((Lua [^\n]*)%)\n",
                                   "%1\n"),
       stderr = result.stderr:gsub("\n  %-j N [^\n]*", "")
-                            :gsub("\n  %-%-isolation [^\n]*", ""),
+                            :gsub("\n  %-%-isolation [^\n]*", "")
+                            :gsub("\n  %-%-serve [^\n]*", ""),
       status = result.status,
     }
   end
