@@ -290,7 +290,27 @@ describe("function of a class", function ()
     assert.equal(1, counter.add())
   end)
 
-  it("is the one that was sent, if the field has another one now", function ()
+  it("shares its upvalues with the others, whichever have changed",
+     function ()
+    local n, m = 0, 0
+    local counter <const> = {
+      add = function () n = n + 1 return n end,
+      set = function (v) m = v end,
+      sum = function () return n + m end,
+      get = function () return m end,
+    }
+    local back <const> = parallel.map({ 1 }, function ()
+      counter.add()
+      return { counter.set, counter.sum, counter.get, counter }
+    end)[1]
+    back[1](5)
+    assert.equal(6, back[2]())
+    assert.equal(5, back[3]())
+    assert.equal(6, back[4].sum())
+    assert.equal(0, m)
+  end)
+
+  it("is a copy if the field has another one now", function ()
     local first <const> = function () return 1 end
     local t <const> = { f = first }
     local back <const> = parallel.map({ 1 }, function ()
@@ -298,7 +318,7 @@ describe("function of a class", function ()
       t.f = function () return 2 end
       return { old, t.f, t }
     end)[1]
-    assert.equal(first, back[1])
+    assert.equal(1, back[1]())
     assert.equal(2, back[2]())
     assert.equal(back[2], back[3].f)
     assert.equal(first, t.f)
@@ -373,6 +393,30 @@ describe("class as a value beside its objects", function ()
     assert.equal(Class, list[1])
     assert.equal(Class, getmetatable(list[2]))
     assert.equal(Class, class)
+  end)
+
+  it("has its own bases in what comes back, whichever a job has changed",
+     function ()
+    local Base <const> = {}
+    Base.__index = Base
+    local Middle <const> = setmetatable({}, Base)
+    Middle.__index = Middle
+    local Other <const> = { __index = Middle }
+    local Leaf <const> = setmetatable({}, Middle)
+    Leaf.__index = Leaf
+    local back <const> = parallel.map({ setmetatable({}, Leaf) },
+                                      function (object)
+      Middle.count, Base.count = 1, 2
+      return { Base, Middle, object, Leaf, Base, Middle,
+               setmetatable({}, Other) }
+    end)[1]
+    assert.equal(Base, back[1])
+    assert.equal(Middle, back[2])
+    assert.equal(Leaf, getmetatable(back[3]))
+    assert.equal(Leaf, back[4])
+    assert.equal(Base, back[5])
+    assert.equal(Middle, getmetatable(back[4]))
+    assert.equal(Other, getmetatable(back[7]))
   end)
 
   it("is one table where its change came first", function ()

@@ -733,7 +733,8 @@ describe("__transfer", function ()
   it("that raises refuses the value", function ()
     assert.matches("^field 'a': '__transfer' failed: .*: no way$",
                    refusal { a = by(function () error "no way" end) })
-    assert.matches("^field 'a': '__transfer' failed: %(no text%)",
+    assert.matches("^field 'a': '__transfer' failed: %(error object is a "
+                   .. "table value%)",
                    refusal { a = by(function () error {} end) })
     assert.matches("'__transfer' failed: .*attempt to call",
                    refusal(by(1)))

@@ -715,3 +715,36 @@ describe("a stop inside of '__transfer'", function ()
     end
   end
 end)
+
+describe("what '__transfer' has made of a part of a table", function ()
+  local function made (...)
+    local values <const> = table.pack(...)
+    return setmetatable({}, { __transfer = function ()
+      return table.unpack(values, 1, values.n)
+    end })
+  end
+
+  for _, row in ipairs {
+    { "a key, nil", { [made(nil)] = 1 }, "'__transfer' of a key of a table "
+      .. "has made it nil" },
+    { "a key, NaN", { [made(0 / 0)] = 1 }, "of a key of a table has made it "
+      .. "NaN" },
+    { "a key, rebuilt as nil", { [made(function () end)] = 1 },
+      "of a key of a table has made it nil" },
+    { "a metatable", setmetatable({}, made(5)), "'__transfer' of a metatable "
+      .. "of a table has made it number" },
+  } do
+    it("is told where no table can have it: " .. row[1], function ()
+      local ok <const>, problem <const> =
+        pcall(parallel.run, function (t) return t end, row[2])
+      assert.is_false(ok)
+      assert.matches(row[3], tostring(problem), 1, true)
+      assert.is_nil(tostring(problem):find("bad message", 1, true))
+    end)
+  end
+
+  it("may be another key", function ()
+    assert.equal("x", parallel.run(function (t) return t[1] end,
+                                   { [made(1.0)] = "x" }))
+  end)
+end)

@@ -184,7 +184,7 @@ push_function (lua_State *L, run *r)
     return rs_state_push_function(L, message, 0);
   r->common.ref = rs_common_open(L);
   const int n = rs_state_push_function(L, message, r->common.ref);
-  r->common.filter = rs_common_close(L, r->common.ref);
+  rs_common_close(L, &r->common);
   return n;
 }
 

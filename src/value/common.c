@@ -8,7 +8,8 @@
  * these tables by number, and each side takes its own.  Each side has a list:
  *
  *     { tables by number, what was in them, their metatables,
- *       numbers by table, upvalues by function, filter }
+ *       numbers by table, upvalues by function, filter of the tables,
+ *       filter of the functions that may be named }
  *
  * A table that is the metatable of an object stands for a class, and is always
  * named.  Any other table may be data, which a job changes and returns.  So it
@@ -21,7 +22,8 @@
  * with the tables and functions in it.
  *
  * A function in a field of such a table is named by the number of the table
- * and the key of the field, as long as its upvalues are what they were.
+ * and the key of the field, as long as the table is as it was: functions of a
+ * table may share upvalues, so all of them are named, or none.
  *
  * The sender's lists are in its registry, by message.  Each list has a
  * reference to its message, and is dropped when that is the last one: then no
@@ -40,7 +42,8 @@
 #include "base/level.h"
 #include "value/mask.h"
 
-enum { TABLES = 1, CONTENTS, METATABLES, NUMBERS, FUNCTIONS, FILTER, HOLDER };
+enum { TABLES = 1, CONTENTS, METATABLES, NUMBERS, FUNCTIONS, FILTER,
+       FUNCTION_FILTER, HOLDER };
 
 enum {
   FIELDS_MAX = 64,    /* most fields of a table whose contents are kept */
@@ -52,10 +55,6 @@ enum {
                          compared */
   LOOK_SLOTS = 6 * NESTED_MAX + LUA_MINSTACK
 };
-
-/* Fields of a function's table in FUNCTIONS, beside its upvalues: the number
-   of the first table that has the function as a field, and the key there. */
-enum { IN_TABLE = -1, IN_KEY = -2 };
 
 /* Key in the registry, by address, of a table: lists by message (light
    userdata), and these numbers: how many lists there are, and how many bytes
@@ -148,15 +147,28 @@ has_index (lua_State *L, int index)
   return has;
 }
 
+/* [-0, +0, -]  True when the function on top has upvalues in Lua. */
+static bool
+has_upvalues (lua_State *L)
+{
+  if (lua_iscfunction(L, -1) || lua_getupvalue(L, -1, 1) == NULL)
+    return false;
+  lua_pop(L, 1);
+  return true;
+}
+
 /* [-1, +0, m]  Keep the upvalues of the function on top, and of the functions
    among them, in the table at 'functions'. */
 static void
 keep_upvalues (lua_State *L, int functions, unsigned depth)
 {
   const int f = lua_gettop(L);
+  if (!has_upvalues(L) || depth == NESTED_MAX) {
+    lua_settop(L, f - 1);
+    return;
+  }
   lua_pushvalue(L, f);
-  if (lua_iscfunction(L, f) || depth == NESTED_MAX
-      || lua_rawget(L, functions) != LUA_TNIL) {
+  if (lua_rawget(L, functions) != LUA_TNIL) {
     lua_settop(L, f - 1);
     return;
   }
@@ -177,32 +189,11 @@ keep_upvalues (lua_State *L, int functions, unsigned depth)
   lua_settop(L, f - 1);
 }
 
-/* [-0, +0, m]  Keep the upvalues of the function on top, which is the field of
-   table number 'n' whose key is below. */
+/* [-0, +1, m]  Push a copy of the table at 'index', or false if the table is
+   too large.  The copy is as weak as the table.  Functions that may be named
+   are added to the filter. */
 static void
-keep_function (lua_State *L, int functions, lua_Integer n, bool weak)
-{
-  const int f = lua_gettop(L);
-  const int type = lua_type(L, f - 1);
-  lua_pushvalue(L, f);
-  keep_upvalues(L, functions, 0);
-  if (weak || (type != LUA_TSTRING && type != LUA_TNUMBER))
-    return;
-  lua_pushvalue(L, f);
-  if (lua_rawget(L, functions) == LUA_TTABLE
-      && lua_rawgeti(L, f + 1, IN_TABLE) == LUA_TNIL) {
-    lua_pushinteger(L, n);
-    lua_rawseti(L, f + 1, IN_TABLE);
-    lua_pushvalue(L, f - 1);
-    lua_rawseti(L, f + 1, IN_KEY);
-  }
-  lua_settop(L, f);
-}
-
-/* [-0, +1, m]  Push a copy of the table at 'index', number 'n', or false if
-   the table is too large.  The copy is as weak as the table. */
-static void
-push_contents (lua_State *L, int index, int functions, lua_Integer n)
+push_contents (lua_State *L, int index, int functions, uint64_t *filter)
 {
   const int copy = lua_gettop(L) + 1;
   int fields = 0, most = has_index(L, index) ? METHODS_MAX : FIELDS_MAX;
@@ -220,8 +211,12 @@ push_contents (lua_State *L, int index, int functions, lua_Integer n)
     if (lua_type(L, -1) == LUA_TFUNCTION)
       most = METHODS_MAX;
     keep = ++fields <= most;
-    if (keep && lua_type(L, -1) == LUA_TFUNCTION)
-      keep_function(L, functions, n, weak);
+    if (keep && lua_type(L, -1) == LUA_TFUNCTION) {
+      if (!weak && !lua_iscfunction(L, -1))
+        *filter |= rs_common_bit(lua_topointer(L, -1));
+      lua_pushvalue(L, -1);
+      keep_upvalues(L, functions, 0);
+    }
     lua_pushvalue(L, -2);
     lua_insert(L, -2);
     lua_rawset(L, copy);
@@ -239,7 +234,7 @@ static void
 close_list (lua_State *L, int list)
 {
   const int top = lua_gettop(L);
-  uint64_t filter = 0;
+  uint64_t filter = 0, functions = 0;
   rs_level_room(L, LUA_MINSTACK, NULL);
   check_list(L, list);
   lua_rawgeti(L, list, TABLES);
@@ -253,7 +248,7 @@ close_list (lua_State *L, int list)
       continue;  /* a script has taken the table out */
     }
     filter |= rs_common_bit(lua_topointer(L, -1));
-    push_contents(L, top + 5, top + 4, i);
+    push_contents(L, top + 5, top + 4, &functions);
     lua_rawseti(L, top + 2, i);
     if (!lua_getmetatable(L, top + 5))
       lua_pushboolean(L, 0);
@@ -262,17 +257,27 @@ close_list (lua_State *L, int list)
   }
   lua_pushinteger(L, (lua_Integer) filter);
   lua_rawseti(L, list, FILTER);
+  lua_pushinteger(L, (lua_Integer) functions);
+  lua_rawseti(L, list, FUNCTION_FILTER);
   lua_settop(L, top);
 }
 
 /* [-0, +0, -]  The filter of the list on top. */
 static uint64_t
-get_filter (lua_State *L)
+get_filter (lua_State *L, int which)
 {
-  lua_rawgeti(L, -1, FILTER);
+  lua_rawgeti(L, -1, which);
   const uint64_t filter = (uint64_t) lua_tointegerx(L, -1, NULL);
   lua_pop(L, 1);
   return filter;
+}
+
+/* [-0, +0, -]  Let 'c' have the filters of the list on top. */
+static void
+set_filters (lua_State *L, rs_common *c)
+{
+  c->filter = get_filter(L, FILTER);
+  c->functions = get_filter(L, FUNCTION_FILTER);
 }
 
 /* --------------------------------------------------------------- comparing */
@@ -328,7 +333,7 @@ static bool
 has_same_upvalues (lua_State *L, look *k, unsigned depth)
 {
   const int f = lua_gettop(L);
-  if (lua_iscfunction(L, f))
+  if (!has_upvalues(L))
     return true;
   lua_rawgeti(L, k->list, FUNCTIONS);
   lua_pushvalue(L, f);
@@ -449,6 +454,8 @@ is_unchanged_function (lua_State *L, int list)
   return has_same_upvalues(L, &k, 0);
 }
 
+static bool push_part (const rs_common *c, lua_State *L, int which);
+
 /* ---------------------------------------------------------- while encoding */
 
 void
@@ -503,40 +510,61 @@ rs_common_find (const rs_common *c, lua_State *L, int index, bool metatable)
 {
   const int top = lua_gettop(L);
   lua_Integer n = 0;
-  if (!lua_checkstack(L, LOOK_SLOTS) || !rs_common_push(c, L))
+  if (!lua_checkstack(L, LOOK_SLOTS))
     return 0;
-  lua_rawgeti(L, top + 1, NUMBERS);
-  lua_pushvalue(L, index);
-  if (lua_rawget(L, top + 2) == LUA_TNUMBER)
-    n = lua_tointegerx(L, -1, NULL);
-  lua_settop(L, top + 1);
-  if (n > 0 && !metatable && !is_unchanged(L, top + 1, index, n))
-    n = 0;
+  if (push_part(c, L, NUMBERS)) {
+    lua_pushvalue(L, index);
+    if (lua_rawget(L, top + 1) == LUA_TNUMBER)
+      n = lua_tointegerx(L, -1, NULL);
+  }
   lua_settop(L, top);
+  if (n > 0 && !metatable) {
+    if (!rs_common_push(c, L) || !is_unchanged(L, top + 1, index, n))
+      n = 0;
+    lua_settop(L, top);
+  }
   return n;
+}
+
+/* [-0, +(0|1), -]  Push the key, a string or a number, under which the table
+   at 'table' has the function at 'index'.  False: there is none. */
+static bool
+push_key (lua_State *L, int table, int index)
+{
+  lua_pushnil(L);
+  while (lua_next(L, table)) {
+    const int type = lua_type(L, -2);
+    const bool found = (type == LUA_TSTRING || type == LUA_TNUMBER)
+                    && lua_rawequal(L, -1, index);
+    lua_pop(L, 1);
+    if (found)
+      return true;
+  }
+  return false;
 }
 
 lua_Integer
 rs_common_find_function (const rs_common *c, lua_State *L, int index)
 {
   const int top = lua_gettop(L);
-  lua_Integer n = 0;
   if (!lua_checkstack(L, LOOK_SLOTS) || !rs_common_push(c, L))
     return 0;
-  lua_rawgeti(L, top + 1, FUNCTIONS);
-  lua_pushvalue(L, index);
-  if (lua_rawget(L, top + 2) == LUA_TTABLE) {
-    lua_rawgeti(L, top + 3, IN_TABLE);
-    n = lua_tointegerx(L, -1, NULL);
-    lua_pushvalue(L, index);
-    if (n > 0 && !is_unchanged_function(L, top + 1))
-      n = 0;
+  lua_rawgeti(L, top + 1, CONTENTS);
+  lua_rawgeti(L, top + 1, TABLES);
+  const lua_Integer tables = (lua_Integer) lua_rawlen(L, top + 3);
+  for (lua_Integer n = 1; n <= tables; n++) {
+    if (lua_rawgeti(L, top + 2, n) == LUA_TTABLE
+        && lua_rawgeti(L, top + 3, n) == LUA_TTABLE
+        && push_key(L, top + 4, index) && !push_mode(L, top + 5)
+        && is_unchanged(L, top + 1, top + 5, n)) {
+      lua_replace(L, top + 1);
+      lua_settop(L, top + 1);
+      return n;
+    }
     lua_settop(L, top + 3);
-    lua_rawgeti(L, top + 3, IN_KEY);
-    lua_replace(L, top + 1);
   }
-  lua_settop(L, n > 0 ? top + 1 : top);
-  return n;
+  lua_settop(L, top);
+  return 0;
 }
 
 /* ------------------------------------------------------------- the sender */
@@ -738,32 +766,49 @@ rs_common_of (lua_State *L, const rs_message *message)
   const rs_common own = { .sent = message };
   if (rs_common_push(&own, L)) {
     c.sent = message;
-    c.filter = get_filter(L);
+    set_filters(L, &c);
     lua_pop(L, 1);
   }
   return c;
 }
 
+/* [-0, +1, -]  Push the list of tables; what may stand in its place is any
+   other value. */
+static void
+push_any_list (const rs_common *c, lua_State *L)
+{
+  if (c->ref > 0)
+    lua_rawgeti(L, LUA_REGISTRYINDEX, c->ref);
+  else if (c->sent != NULL
+           && lua_rawgetp(L, LUA_REGISTRYINDEX, &sent_key) == LUA_TTABLE) {
+    lua_rawgetp(L, -1, c->sent);
+    lua_remove(L, -2);
+  }
+  else if (c->sent == NULL)
+    lua_pushnil(L);
+}
+
 bool
 rs_common_push (const rs_common *c, lua_State *L)
 {
-  const int top = lua_gettop(L);
-  if (c->ref > 0) {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, c->ref);
-    if (is_list(L, -1))
-      return true;
-    lua_settop(L, top);
-    return false;
-  }
-  if (c->sent == NULL)
-    return false;
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &sent_key) == LUA_TTABLE
-      && lua_rawgetp(L, -1, c->sent) == LUA_TTABLE && is_list(L, -1)) {
-    lua_remove(L, -2);
+  push_any_list(c, L);
+  if (is_list(L, -1))
     return true;
-  }
-  lua_settop(L, top);
+  lua_pop(L, 1);
   return false;
+}
+
+/* [-0, +1, -]  Push field 'which' of the list of tables.  False: a script has
+   put something else in its place. */
+static bool
+push_part (const rs_common *c, lua_State *L, int which)
+{
+  push_any_list(c, L);
+  if (lua_type(L, -1) != LUA_TTABLE)
+    return false;
+  lua_rawgeti(L, -1, which);
+  lua_remove(L, -2);
+  return lua_type(L, -1) == LUA_TTABLE;
 }
 
 /* ----------------------------------------------------------- the receiver */
@@ -785,14 +830,13 @@ rs_common_add (lua_State *L, int ref, lua_Integer n)
   lua_settop(L, index);
 }
 
-uint64_t
-rs_common_close (lua_State *L, int ref)
+void
+rs_common_close (lua_State *L, rs_common *c)
 {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, c->ref);
   close_list(L, lua_gettop(L));
-  const uint64_t filter = get_filter(L);
+  set_filters(L, c);
   lua_pop(L, 1);
-  return filter;
 }
 
 void
@@ -800,7 +844,7 @@ rs_common_share (lua_State *L, int ref, rs_common *c)
 {
   lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
   check_list(L, -1);
-  c->filter = get_filter(L);
+  set_filters(L, c);
   c->ref = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
@@ -995,18 +1039,22 @@ rs_common_resolve (const rs_common *c, lua_State *L, lua_Integer n,
 {
   const int top = lua_gettop(L);
   rs_level_room(L, LOOK_SLOTS, "message");
-  if (!rs_common_push(c, L))
-    return false;
-  lua_rawgeti(L, top + 1, TABLES);
-  if (n <= 0 || lua_rawgeti(L, top + 2, n) != LUA_TTABLE) {
+  if (!push_part(c, L, TABLES) || n <= 0
+      || lua_rawgeti(L, top + 1, n) != LUA_TTABLE) {
     lua_settop(L, top);
     return false;
   }
-  lua_replace(L, top + 2);
-  lua_settop(L, top + 2);
-  if (!metatable && !is_unchanged(L, top + 1, top + 2, n))
-    restore_alone(L, top + 1);
   lua_replace(L, top + 1);
+  if (!metatable) {
+    if (!rs_common_push(c, L)) {
+      lua_settop(L, top);
+      return false;
+    }
+    lua_insert(L, top + 1);
+    if (!is_unchanged(L, top + 1, top + 2, n))
+      restore_alone(L, top + 1);
+    lua_replace(L, top + 1);
+  }
   return true;
 }
 

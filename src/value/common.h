@@ -16,6 +16,7 @@ typedef struct rs_common {
                               this state has received; or 0 */
   uint64_t filter;         /* 'rs_common_bit's of the tables; 0: there are
                               none */
+  uint64_t functions;      /* the same of functions in fields of the tables */
   bool loads;              /* the decoder tries to load modules, to find tables
                               that have a name; it can do without */
 } rs_common;
@@ -32,11 +33,11 @@ rs_common_bit (const void *table)
 rs_common rs_common_of (lua_State *L, const rs_message *message);
 
 /* [-0, +0, m]  Make a list for the tables of a message, in the registry,
-   before the message is decoded.  'close' the list afterwards; it returns the
-   filter.  'share' gives 'c' a reference to it, for as long as a call
-   lasts. */
+   before the message is decoded.  'close' the list that 'c' has afterwards;
+   that sets the filters.  'share' gives 'c' a reference to a list, for as long
+   as a call lasts. */
 int rs_common_open (lua_State *L);
-uint64_t rs_common_close (lua_State *L, int ref);
+void rs_common_close (lua_State *L, rs_common *c);
 void rs_common_share (lua_State *L, int ref, rs_common *c);
 void rs_common_release (lua_State *L, rs_common *c);
 
@@ -67,7 +68,7 @@ lua_Integer rs_common_find (const rs_common *c, lua_State *L, int index,
                             bool metatable);
 
 /* [-0, +(0|1), -]  The number of the table that has the function at 'index' in
-   a field, whose key is pushed.  0: no table has it, or its upvalues have
+   a field, whose key is pushed.  0: no table had it, or that table has
    changed; nothing is pushed. */
 lua_Integer rs_common_find_function (const rs_common *c, lua_State *L,
                                      int index);

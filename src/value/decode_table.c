@@ -49,6 +49,24 @@ set_metatable (rs_decoder *d, lua_State *L, int table, bool own)
     rs_set_copy_metatable(L, table);
 }
 
+/* True for the tag of a value that '__transfer' has made. */
+static bool
+is_transferred (unsigned tag)
+{
+  return tag == RS_TAG_REPLACED || tag == RS_TAG_REBUILD;
+}
+
+/* [-0, +0, v]  Raise since '__transfer' has made 'what' into the value on
+   top. */
+static void
+raise_transferred (lua_State *L, const char *what)
+{
+  const bool is_nan = !lua_rawequal(L, -1, -1);
+  lua_pushfstring(L, "'__transfer' of %s of a table has made it %s", what,
+                  is_nan ? "NaN" : lua_typename(L, lua_type(L, -1)));
+  lua_error(L);
+}
+
 static void
 decode_metatable (rs_decoder *d, lua_State *L, int table, unsigned tag)
 {
@@ -65,8 +83,11 @@ decode_metatable (rs_decoder *d, lua_State *L, int table, unsigned tag)
   }
   else
     rs_decode_any(d, L);
-  if (lua_type(L, -1) != LUA_TTABLE)
+  if (lua_type(L, -1) != LUA_TTABLE) {
+    if (is_transferred(kind))
+      raise_transferred(L, "a metatable");
     rs_decoder_bad(d, L, "a metatable that is no table");
+  }
   d->metatables = true;
   /* A metatable has to be complete when 'set_metatable' looks into it. */
   if (own || d->objects == 0
@@ -124,11 +145,15 @@ push_table (rs_decoder *d, lua_State *L, size_t array, size_t named,
 static void
 decode_key (rs_decoder *d, lua_State *L)
 {
+  const size_t at = d->at;
   rs_decode_next(d, L);
   const int type = lua_type(L, -1);
   if (type == LUA_TNIL
-      || (type == LUA_TNUMBER && !lua_rawequal(L, -1, -1)))
+      || (type == LUA_TNUMBER && !lua_rawequal(L, -1, -1))) {
+    if (is_transferred(d->data[at]))
+      raise_transferred(L, "a key");
     rs_decoder_bad(d, L, "a key that no table can have");
+  }
 }
 
 /* [-0, +0, e]  Assign 'n' fields that come as key and value. */

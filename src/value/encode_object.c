@@ -9,6 +9,8 @@
  */
 #include "value/encoder.h"
 
+#include <lauxlib.h>
+
 #include "base/defer.h"
 #include "base/level.h"
 #include "base/stack.h"
@@ -90,9 +92,11 @@ rs_encode_name (rs_encoder *e, lua_State *L, int index, int kind, bool *done)
 int
 rs_encoder_refuse_error (rs_encoder *e, lua_State *L, const char *what)
 {
-  const char *const text = lua_type(L, -1) == LUA_TSTRING
-                         ? lua_tostring(L, -1) : "(no text)";
-  rs_encoder_refuse(e, "%s: %s", what, text);
+  if (lua_type(L, -1) == LUA_TSTRING)
+    rs_encoder_refuse(e, "%s: %s", what, lua_tostring(L, -1));
+  else
+    rs_encoder_refuse(e, "%s: (error object is a %s value)", what,
+                      luaL_typename(L, -1));
   lua_pop(L, 1);
   return RS_EREFUSED;
 }

@@ -120,24 +120,30 @@ check_metatable (rs_encoder *e, lua_State *L, int index)
 }
 
 /*
- * [-0, +0, -]  Find the number of the metatable at 'index', whose address is
- * 'object', if both sides have it; otherwise '*n' is 0.  From then on the
- * table goes by that number as a value, too.  If it was sent as a value
- * before, its contents may be those of a copy: then the walk begins again.
- * When it must not, since '__transfer' was called, or the table came with an
- * earlier value, or is the one whose contents are appended, the metatable is
- * what was sent.  RS_OK, RS_ENOMEM or RS_ERESTART.
+ * [-0, +0, -]  Let the table at 'index', if both sides have it, go by its
+ * number '*n' from here on, as a value, too; otherwise '*n' is 0.  If it was
+ * sent as a value before, its contents may be those of a copy: then the walk
+ * begins again.  When it must not, since '__transfer' was called, or the table
+ * came with an earlier value, or is the one whose contents are appended, '*n'
+ * is 0: the table is what was sent.  'known' tells that it was noted before.
+ * RS_OK, RS_ENOMEM or RS_ERESTART.
  */
 static int
-find_class (rs_encoder *e, lua_State *L, int index, const void *object,
-            lua_Integer *n)
+note_class (rs_encoder *e, lua_State *L, int index, lua_Integer *n,
+            bool *known)
 {
-  const bool known = rs_encoder_is_class(e, object);
-  *n = known ? e->class.common : 0;
-  if (!(e->common.filter & rs_common_bit(object)) || *n > 0
-      || (known && e->class.sent))
-    return RS_OK;
-  *n = rs_common_find(&e->common, L, index, true);
+  const void *const object = lua_topointer(L, index);
+  if (e->seen.room > 0) {
+    const rs_seen *const before = rs_identity_slot(&e->seen, object);
+    *known = before->generation == e->seen.generation && before->common;
+    if (*known) {
+      *n = (lua_Integer) before->id;
+      return RS_OK;
+    }
+  }
+  *known = false;
+  *n = e->common.filter & rs_common_bit(object)
+     ? rs_common_find(&e->common, L, index, true) : 0;
   if (*n == 0)
     return RS_OK;
   bool found;
@@ -152,9 +158,57 @@ find_class (rs_encoder *e, lua_State *L, int index, const void *object,
   }
   seen->common = true;
   seen->id = (unsigned) *n;
+  return sent ? RS_ERESTART : RS_OK;
+}
+
+enum { BASES_MAX = 32 };   /* most classes that a class inherits from */
+
+/* [-0, +0, -]  Do 'note_class' for the classes that the one at 'index'
+   inherits from, by its metatable or its '__index': those of the receiver's
+   class are the receiver's own.  RS_OK or the status. */
+static int
+note_bases (rs_encoder *e, lua_State *L, int index)
+{
+  const int top = lua_gettop(L);
+  int status = RS_OK;
+  lua_Integer n = 1;
+  bool known = false;
+  lua_pushvalue(L, index);
+  for (int i = 0; i < BASES_MAX && n > 0 && !known && status == RS_OK; i++) {
+    const void *const object = lua_topointer(L, top + 1);
+    lua_getiuservalue(L, e->home, RS_HOME_INDEX);
+    if (lua_rawget(L, top + 1) != LUA_TTABLE
+        || lua_topointer(L, -1) == object) {
+      lua_settop(L, top + 1);
+      if (!lua_getmetatable(L, top + 1) || lua_topointer(L, -1) == object)
+        break;
+    }
+    lua_replace(L, top + 1);
+    status = note_class(e, L, top + 1, &n, &known);
+  }
+  lua_settop(L, top);
+  return status;
+}
+
+/* [-0, +0, -]  Find the number of the metatable at 'index', whose address is
+   'object': see 'note_class'. */
+static int
+find_class (rs_encoder *e, lua_State *L, int index, const void *object,
+            lua_Integer *n)
+{
+  if (!(e->common.filter & rs_common_bit(object)))
+    return RS_OK;
+  const bool known = rs_encoder_is_class(e, object);
+  *n = known ? e->class.common : 0;
+  if (*n > 0 || (known && e->class.sent))
+    return RS_OK;
+  bool noted;
+  const int status = note_class(e, L, index, n, &noted);
+  if (status != RS_OK || *n == 0)
+    return status;
   if (known)
     e->class.common = *n;
-  return sent ? RS_ERESTART : RS_OK;
+  return noted ? RS_OK : note_bases(e, L, index);
 }
 
 /* [-0, +0, -]  Append the metatable at 'index', whose address is 'object' and

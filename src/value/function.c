@@ -169,7 +169,8 @@ rs_encode_function (rs_encoder *e, lua_State *L, int index, unsigned id)
          ? rs_encoder_refuse(e, "cannot transfer a function %s: return what it"
                                 " returns", rs_encoder_away(e))
          : rs_encoder_refuse(e, "cannot transfer a function from here");
-  if (e->common.filter != 0 && put_common(e, L, index))
+  if ((e->common.functions & rs_common_bit(lua_topointer(L, index)))
+      && put_common(e, L, index))
     return RS_OK;
   rs_open open;
   int status = rs_encoder_enter(e, L, &open, id);
