@@ -141,15 +141,18 @@ rs_spin_is_free (void)
   return free_cpus() > 0 && !is_pause();
 }
 
-void
-rs_spin_few (bool (*ready) (const void *ud), const void *ud, unsigned looks)
+/* As 'rs_spin_few', with 'row' looks in a row at first, and twice as many each
+   time, up to LOOKS. */
+static void
+spin (bool (*ready) (const void *ud), const void *ud, unsigned looks,
+      unsigned row)
 {
   double began = 0, now = 0;
   unsigned offers = 0;
   bool done = ready(ud) || is_pause();
   /* Each awake worker has a CPU; the loop needs one more, for the host. */
   while (!done && looks > 0 && now - began <= PATIENCE && free_cpus() > 0) {
-    for (int i = 0; i < LOOKS && looks > 0 && !done; i++, looks--) {
+    for (unsigned i = 0; i < row && looks > 0 && !done; i++, looks--) {
       relax();
       done = ready(ud);
     }
@@ -165,12 +168,25 @@ rs_spin_few (bool (*ready) (const void *ud), const void *ud, unsigned looks)
       return;
     }
     offers++;
+    row = row < LOOKS / 2 ? 2 * row : LOOKS;
   }
   note_free(offers);
 }
 
 void
+rs_spin_few (bool (*ready) (const void *ud), const void *ud, unsigned looks)
+{
+  spin(ready, ud, looks, LOOKS);
+}
+
+void
 rs_spin (bool (*ready) (const void *ud), const void *ud)
 {
-  rs_spin_few(ready, ud, UINT_MAX);
+  spin(ready, ud, UINT_MAX, LOOKS);
+}
+
+void
+rs_spin_handed (bool (*ready) (const void *ud), const void *ud)
+{
+  spin(ready, ud, UINT_MAX, 1);
 }

@@ -39,6 +39,10 @@ bool rs_spin_is_free (void);
  */
 void rs_spin (bool (*ready) (const void *ud), const void *ud);
 
+/* Spin as 'rs_spin' does, after the work was handed to another process, whose
+   thread may wait for this very CPU: offer it at once. */
+void rs_spin_handed (bool (*ready) (const void *ud), const void *ud);
+
 /* Spin as 'rs_spin' does, but look 'looks' times at most, 50 ns each. */
 void rs_spin_few (bool (*ready) (const void *ud), const void *ud,
                   unsigned looks);

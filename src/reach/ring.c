@@ -329,7 +329,7 @@ rs_ring_look (const rs_ring *r, short events)
   const look l = { r, events };
   if (r->bell < 0 || atomic_load_explicit(&r->far->may_look,
                                           memory_order_relaxed) != 0)
-    rs_spin(is_ready, &l);
+    rs_spin_handed(is_ready, &l);
   return rs_ring_is_ready(r, events);
 }
 
