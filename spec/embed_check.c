@@ -97,6 +97,10 @@ check_null_status (lua_State *L)
     rs_submit(pool, L, -1, NULL, NULL, &err),
     rs_submit(pool, L, 1, NULL, NULL, &err),
     rs_submit(pool, L, 1 << 30, NULL, NULL, NULL),
+    rs_pool_everywhere(NULL, L, 0, 0, NULL, NULL, &err),
+    rs_pool_everywhere(pool, NULL, 0, 0, NULL, NULL, &err),
+    rs_pool_everywhere(pool, L, -1, 0, NULL, NULL, &err),
+    rs_pool_everywhere(pool, L, 1, 0, NULL, NULL, &err),
     rs_job_wait(NULL, L, 0),
     rs_job_wait(job, L, NAN),
     rs_job_cancel(NULL, 0),
@@ -217,6 +221,9 @@ check_null_others (lua_State *L)
   CHECK(rs_pool_ref(NULL) == NULL && rs_pool_user(NULL) == NULL);
   rs_pool_unref(NULL);
   rs_pool_cancel(NULL, 0);
+  CHECK(rs_standing_job(NULL, 0) == NULL);
+  rs_standing_withdraw(NULL);
+  rs_standing_close(NULL);
   CHECK(!rs_pool_is_limited(NULL) && rs_pool_current(NULL) == NULL);
   rs_pool_info_get(NULL, &pool);
   CHECK(pool.max == 0);
@@ -924,6 +931,89 @@ check_poll_loop (lua_State *L)
   rs_events_unref(events);
 }
 
+/* ---------------------------------------------------------- standing calls */
+
+static rs_standing *
+call_everywhere (rs_pool *pool, lua_State *L, const char *source)
+{
+  rs_standing *call = NULL;
+  rs_error err;
+  lua_settop(L, 0);
+  lua_pushstring(L, source);
+  lua_pushinteger(L, 7);
+  CHECK(rs_pool_everywhere(pool, L, 1, RS_EACH_RUNSPACE, NULL, &call, &err)
+        == RS_OK);
+  CHECK(lua_gettop(L) == 0);
+  return call;
+}
+
+/* A standing call: its jobs, and what later runspaces make of it. */
+static void
+check_standing (lua_State *L)
+{
+  rs_error err;
+  rs_job_info info;
+  rs_pool *const pool = gated_pool(2, 3);
+  const struct { int each; rs_job_options o; const char *word; } rows[] = {
+    { 7, { .size = 0 }, "each (7)" },
+    { RS_EACH_HOST, { .size = 0 }, "hosts" },
+    { 0, { .retries = 1 }, "retries" },
+    { 0, { .priority = 1 }, "priority" },
+    { 0, { .timeout = -1 }, "timeout" },
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    lua_pushliteral(L, "return 1");
+    CHECK(says(rs_pool_everywhere(pool, L, 0, rows[i].each, &rows[i].o, NULL,
+                                  &err), &err, rows[i].word));
+    CHECK(lua_gettop(L) == 0);
+  }
+  lua_pushliteral(L, "this is no source");
+  CHECK(rs_pool_everywhere(pool, L, 0, 0, NULL, NULL, &err) == RS_EINVAL);
+
+  rs_standing *call = call_everywhere(pool, L, "x = (x or 0) + ... return x");
+  for (unsigned i = 0; i < 2; i++) {
+    rs_job *const job = rs_standing_job(call, i);
+    rs_job_info_get(job, &info);
+    CHECK(info.worker == i + 1);
+    CHECK(result_of(rs_job_ref(job), L) == 7);
+  }
+  CHECK(rs_standing_job(call, 2) == NULL);
+  rs_standing_close(call);
+
+  /* One that is withdrawn is not for the third worker. */
+  call = call_everywhere(pool, L, "y = ... return y");
+  for (unsigned i = 0; i < 2; i++)
+    CHECK(rs_job_wait(rs_standing_job(call, i), NULL, RS_FOREVER) == RS_OK);
+  rs_standing_withdraw(call);
+  rs_standing_withdraw(call);
+  rs_standing_close(call);
+  rs_job *jobs[3];
+  gate_close();
+  for (int i = 0; i < 3; i++)
+    jobs[i] = submit(pool, L, "wait_at_gate() return 10 * x + (y or 0)", 0);
+  gate_await(3);
+  gate_open();
+  lua_Integer sum = 0;
+  for (int i = 0; i < 3; i++)
+    sum += result_of(jobs[i], L);
+  CHECK(sum == 77 + 77 + 70);
+
+  /* Nobody takes the results. */
+  lua_pushliteral(L, "z = 3");
+  CHECK(rs_pool_everywhere(pool, L, 0, 0, NULL, NULL, &err) == RS_OK);
+  CHECK(result_of(submit(pool, L, "return z", 0), L) == 3);
+
+  /* Handles outlive the pool. */
+  call = call_everywhere(pool, L, "return ...");
+  rs_pool_close(pool, RS_FOREVER);
+  CHECK(result_of(rs_job_ref(rs_standing_job(call, 2)), L) == 7);
+  lua_pushliteral(L, "z = 4");
+  CHECK(rs_pool_everywhere(pool, L, 0, 0, NULL, NULL, &err) == RS_ECLOSED);
+  rs_pool_unref(pool);
+  rs_standing_withdraw(call);
+  rs_standing_close(call);
+}
+
 int
 main (void)
 {
@@ -946,6 +1036,7 @@ main (void)
   check_interruption();
   check_globals(L);
   check_poll_loop(L);
+  check_standing(L);
   lua_close(L);
   return report();
 }

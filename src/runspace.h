@@ -924,6 +924,60 @@ RS_API int rs_submit (rs_pool *pool, lua_State *L, int nargs,
                       const rs_job_options *options, rs_job **out,
                       rs_error *err);
 
+/* For which runspaces a standing call is. */
+enum {
+  RS_EACH_RUNSPACE = 0,
+  RS_EACH_HOST        /* one at each host of a pool with 'hosts' */
+};
+
+/*
+ * A standing call: each runspace of a pool runs it once, those that are there
+ * and each one that comes later (of a new worker, or in place of one that was
+ * lost or renewed), before it runs anything else.
+ */
+typedef struct rs_standing rs_standing;
+
+/*
+ * [-(nargs+1), +0, -]  Let each runspace of the pool call the function (or
+ * chunk of source) below 'nargs' arguments once.  What the function assigns to
+ * globals stays in the runspace, as with 'init'.  A worker that is busy makes
+ * the call when its job has ended, before other jobs.  Never waits.
+ *
+ * There is a job for each worker that is there, with its number as 'worker'
+ * from the start; with RS_EACH_HOST for one worker of each host, with its name
+ * as 'host'.  A pool that has lost all its workers starts one.  Runspaces that
+ * come later have jobs of their own, which report to the events of 'options';
+ * one whose job fails is not used: its worker ends, as one whose 'init' has
+ * failed ('failure' of rs_pool_info), and so do jobs for which no worker is
+ * left.  A job that is cancelled there runs again in the next runspace.
+ *
+ * 'options' may be NULL; its 'deadline' is for the jobs of workers that are
+ * there, its 'retries' and 'priority' have to be 0.
+ *
+ * 'out', if it is not NULL, gets the standing call, which
+ * 'rs_standing_close' takes back; the call itself ends with the pool, or by
+ * 'rs_standing_withdraw'.
+ * RS_OK, RS_EINVAL (as 'rs_submit'; 'each' is RS_EACH_HOST and the pool has no
+ * hosts; or 'L' runs a job of the pool, whose runspace could not run another
+ * one), RS_EREFUSED, RS_ECLOSED, RS_ENOMEM, RS_ETHREAD (no worker is left, and
+ * none can be started).  The stack is popped as by 'rs_submit'.  Any thread
+ * that owns 'L'.
+ */
+RS_API int rs_pool_everywhere (rs_pool *pool, lua_State *L, int nargs,
+                               int each, const rs_job_options *options,
+                               rs_standing **out, rs_error *err);
+
+/* The job number 'i', from 0 on, of those for workers that were there; lent.
+   NULL: there are no more.  The thread that has the call, as below. */
+RS_API rs_job *rs_standing_job (rs_standing *call, size_t i);
+
+/* Runspaces that come from now on are not concerned.  Its jobs go on. */
+RS_API void rs_standing_withdraw (rs_standing *call);
+
+/* Give the call and its jobs back; NULL is accepted.  A job that has failed,
+   or will, and that nobody has looked at, is told as by 'rs_job_forget'. */
+RS_API void rs_standing_close (rs_standing *call);
+
 /*
  * Wait until the job has ended, 'timeout' seconds at most.  In a runspace,
  * pass the running 'L': a job that is still queued at the runspace's own

@@ -212,23 +212,26 @@ for name, test in next, limits.CALL do SUBMIT[name] = test end
 --- Check a table that describes a job, and read the call from it.
 ---@param verb string
 ---@param given parallel.SubmitOptions
+---@param known? table<string, fun(value: any): string?, string?>  tests of the
+---       options that the verb has
 ---@return parallel.SubmitOptions given
 ---@return function|string fn
 ---@return table list  the arguments of the function, with `n`
-local function read (verb, given)
+local function read (verb, given, known)
+  known = known or SUBMIT
   if type(given) ~= "table" then
     check.misuse("bad argument 'options' to '" .. verb .. "' (a table "
                  .. "expected, got " .. check.describe(given) .. "; it is "
                  .. "written " .. verb .. "{fn, arguments = {...}})")
   end
   for name, value in next, given do
-    local test = SUBMIT[name]
+    local test = known[name]
     if math.type(name) == "integer" and name > 1 then
       check.misuse("bad options to '" .. verb .. "' (named options expected, "
                    .. "got the key " .. name .. "; arguments are given as "
                    .. "arguments = {...})")
     elseif test == nil then
-      check.unknown_option(verb, name, SUBMIT)
+      check.unknown_option(verb, name, known)
     end
     local expected, wrong = test(value)
     if expected ~= nil then
@@ -350,4 +353,5 @@ return {
   functions = functions,
   job_methods = job_methods,
   methods = methods,
+  read = read,
 }

@@ -35,8 +35,8 @@ local TYPES <const> = {
     attempts created duration error finished host id name queued reason started
     state streams worker]]),
   ["parallel.pool"] = list [[
-    cancel close collect each filter info invoke map reduce run spawn submit
-    try_submit]],
+    cancel close collect each everywhere filter info invoke map reduce run
+    spawn submit try_submit]],
 }
 
 --- Return the names of a value's fields and methods, without calling a

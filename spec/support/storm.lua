@@ -162,6 +162,12 @@ way("a pool that is left", function ()
   parallel.pool { max = 1 }:spawn(copy, 1)
   collectgarbage()
 end)
+way("a call everywhere", function ()
+  local pool <close> = parallel.pool { min = 2, max = 2, max_tasks = 1 }
+  pool:everywhere("x = ...", { 1 })
+  pool:everywhere { "error 'x'" }
+  pool:run "return x"
+end)
 way("a pool that is seeded", function ()
   local pool <close> = parallel.pool { max = 1, variables = { x = { 1 } },
                                        functions = { f = copy },

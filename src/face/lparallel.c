@@ -30,6 +30,7 @@
 #include "face/ljob.h"
 #include "face/loptions.h"
 #include "face/lpool.h"
+#include "face/lstanding.h"
 #include "face/ltask.h"
 #include "face/lua_files.h"
 
@@ -314,6 +315,7 @@ open_core (lua_State *L)
     { "cpus", cpus },
     { "default_pool", rs_lua_default_pool },
     { "escape", escape },
+    { "everywhere", rs_lua_everywhere },
     { "expected", rs_lua_expected },
     { "refusal", refusal },
     { "fileno", rs_lua_fileno },
@@ -365,6 +367,8 @@ open_core (lua_State *L)
   rs_open_batch_type(L);
   lua_pop(L, 1);
   rs_open_initial_state_type(L);
+  lua_pop(L, 1);
+  rs_open_standing_type(L);
   lua_pop(L, 1);
   return 1;
 }

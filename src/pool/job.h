@@ -94,6 +94,9 @@ struct rs_job {
                               guarded by the job's lock */
   bool refused : 1;        /* a host could not rebuild what the job left;
                               guarded by the job's lock */
+  bool returned;           /* its worker has given it back, and is to take it
+                              again (standing.h); guarded by the lock of the
+                              pool */
   bool blocked;            /* the job waits for another one, and its worker is
                               counted as blocked; only for the thread that runs
                               the job */
@@ -116,8 +119,8 @@ struct rs_job {
   double started;          /* instant of the first attempt, or 0 */
   rs_cancel *runner;       /* of the thread that runs the job; NULL when the
                               job has ended */
-  unsigned worker;         /* number of the worker of the last attempt; 0:
-                              none */
+  unsigned worker;         /* number of the worker of the last attempt, or of
+                              the one that it is for; 0: none */
   unsigned attempts;       /* that have begun */
   rs_call call;            /* constant while the job is queued; then only for
                               the thread that runs it */
@@ -198,9 +201,18 @@ void rs_job_make_name (char *text, const char *prefix, uint64_t id);
 
 /*
  * Run a job that was taken out of its queue.  Returns the state that the job
- * is to end in; RS_JOB_QUEUED when another runner is to run it again.
+ * is to end in; RS_JOB_QUEUED when another runner is to run it, again, or
+ * since this one had gone before the job began.
  */
 rs_job_state rs_job_execute (rs_job *job, rs_runner *runner);
+
+/* Queue the job again: its worker gives it back between two attempts.  False
+   when it has ended. */
+bool rs_job_requeue (rs_job *job);
+
+/* The text of the error of a job that did not complete, or "", for a thread
+   without a state that could push it.  Lent, as long as the job. */
+const char *rs_job_error_text (rs_job *job, size_t *size);
 
 /* End the job in 'state'.  Harmless when it has ended. */
 void rs_job_end (rs_job *job, rs_job_state state);

@@ -146,6 +146,21 @@ push_error (rs_job *job, lua_State *L, rs_job_state state)
     refuse(job, L, base + 1);
 }
 
+const char *
+rs_job_error_text (rs_job *job, size_t *size)
+{
+  const char *text = rs_job_failure(job);
+  const rs_message *const m = text == NULL
+                              && rs_job_state_now(job) != RS_JOB_LOST
+                            ? job->call.result : NULL;
+  *size = text != NULL ? strlen(text) : 0;
+  if (m == NULL)
+    return text != NULL ? text : "";
+  /* The value, or, if that is no string, what stands behind the traceback. */
+  return rs_message_string(m, 1, &text, size)
+         || rs_message_string(m, 3, &text, size) ? text : "";
+}
+
 /* [-0, +2, e]  Push the error of a job that did not complete. */
 static void
 push_end (rs_job *job, lua_State *L, rs_job_state state)

@@ -281,6 +281,28 @@ begin (rs_job *job, const rs_runner *r)
   return go;
 }
 
+/* The job has not begun there after all. */
+static void
+unbegin (rs_job *job)
+{
+  rs_job_lock(job);
+  job->attempts--;
+  rs_job_unlock(job);
+}
+
+bool
+rs_job_requeue (rs_job *job)
+{
+  rs_job_lock(job);
+  const bool live = !rs_job_state_final(rs_job_state_now(job));
+  if (live) {
+    job->runner = NULL;
+    rs_job_set_state_locked(job, RS_JOB_QUEUED);
+  }
+  rs_job_unlock(job);
+  return live;
+}
+
 /* Note where the job ran, which is known when it has begun there. */
 static void
 set_host (rs_job *job, const rs_runner *r)
@@ -296,9 +318,11 @@ rs_job_state
 rs_job_execute (rs_job *job, rs_runner *r)
 {
   rs_call *const call = &job->call;
+  unsigned attempt;
   do {
     if (!begin(job, r))
       return rs_reason_state(rs_wish_reason(&call->wish));
+    attempt = call->attempt;
     r->kind->run(r, call, &rs_job_sink);
     if (r->host != NULL)
       set_host(job, r);
@@ -309,6 +333,8 @@ rs_job_execute (rs_job *job, rs_runner *r)
       job->blocked = false;
     }
   } while (call->state == RS_JOB_QUEUED && !r->kind->spent(r));
+  if (call->state == RS_JOB_QUEUED && call->attempt == attempt)
+    unbegin(job);
   return call->state;
 }
 

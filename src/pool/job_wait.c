@@ -120,7 +120,8 @@ rs_job_help (rs_job *job, lua_State *L)
     return false;
   rs_job_nest(job, L, true);
   rs_state *const s = rs_job_helper(job->queue, L);
-  if (s == NULL || !rs_job_can_help(job->queue, s, job, NULL))
+  if (s == NULL || (job->call.flags & RS_CALL_STANDING) != 0  /* of another? */
+      || !rs_job_can_help(job->queue, s, job, NULL))
     return false;
   const bool claimed = job->queue->claim(job->queue, job);
   if (claimed)

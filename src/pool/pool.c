@@ -124,7 +124,10 @@ queue_claim (rs_queue *q, rs_job *job)
 {
   rs_pool *const pool = pool_of(q);
   rs_pool_lock(pool);
-  const bool found = rs_sched_claim_locked(&pool->sched, job);
+  const bool found = job->returned
+                     || (job->call.flags & RS_CALL_STANDING) != 0
+                   ? rs_standings_claim_locked(&pool->standing, job)
+                   : rs_sched_claim_locked(&pool->sched, job);
   const bool over = found && rs_pool_is_over_locked(pool);
   rs_pool_unlock(pool);
   if (found)
@@ -254,6 +257,7 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o, void *shared)
   pool->kind = kind;
   rs_pool_options *const own = &pool->options;
   *own = *o;
+  pool->hosts = o->hosts != NULL ? rs_words_count(o->hosts) : 0;
   /* 'shared' has these. */
   own->command = own->hosts = own->ssh = NULL;
   own->env = own->readable = own->writable = NULL;
@@ -274,6 +278,7 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o, void *shared)
   rs_list_init(&pool->workers);
   rs_list_init(&pool->gone);
   rs_list_init(&pool->retired);
+  rs_standings_init(&pool->standing);
   rs_cond_init(&pool->changed);
   if (own->initial_state == NULL
       || (own->runspace == NULL) != (o->runspace == NULL)
@@ -380,12 +385,25 @@ wait_for_workers_locked (rs_pool *pool, double deadline)
   return rs_list_empty(&pool->workers);
 }
 
+/* Take out any job that has not begun; NULL: there is none. */
+static rs_job *
+claim_any (rs_pool *pool)
+{
+  rs_job *const job = queue_claim_of(&pool->queue, NULL);
+  if (job != NULL)
+    return job;
+  rs_pool_lock(pool);
+  rs_job *const standing = rs_standings_claim_any_locked(&pool->standing);
+  rs_pool_unlock(pool);
+  return standing;
+}
+
 /* End what is queued as stopped for 'reason', and stop what is running. */
 static void
 cancel_all (rs_pool *pool, rs_reason reason, double grace)
 {
   rs_job *job;
-  while ((job = queue_claim_of(&pool->queue, NULL)) != NULL) {
+  while ((job = claim_any(pool)) != NULL) {
     rs_job_end_queued(job, reason);
     rs_job_unref(job);
   }
@@ -518,7 +536,11 @@ rs_pool_close (rs_pool *pool, double timeout)
   }
   const bool timed = pool->timed;
   pool->timed = false;
+  rs_list calls;
+  rs_list_init(&calls);
+  rs_standings_prune_locked(&pool->standing, true, &calls);
   rs_pool_unlock(pool);
+  rs_standings_free(&calls);
   rs_pool_tell_room(pool);
   if (timed)
     rs_timers_drop();

@@ -21,6 +21,11 @@ int rs_pool_start_on (const rs_runner_kind *kind,
  */
 int rs_pool_push (rs_pool *pool, rs_job *job, bool limited, rs_error *err);
 
+/* Check that there is a pool, and a function below 'nargs' arguments on top of
+   the stack.  RS_OK or RS_EINVAL. */
+int rs_submit_check (const rs_pool *pool, lua_State *L, int nargs,
+                     rs_error *err);
+
 /*
  * True when the pool is closed.  A worker of a pool that is about to stop its
  * jobs waits until they are asked to: a job that finds the pool closed is then

@@ -62,7 +62,8 @@ typedef struct rs_runner_kind {
 
   /* Run the call, and fill in what it leaves, as 'rs_call_run' does, in the
      place of what an earlier attempt has left.  RS_JOB_QUEUED of a runner that
-     is spent: the call is to be run again by the next one. */
+     is spent: the call is to be run by the next one, again, or since this one
+     is 'prepared', and has lost its runspace before the call. */
   void (*run) (rs_runner *runner, rs_call *call, const rs_call_sink *sink);
 
   /* True when the next call needs another runner. */
@@ -81,13 +82,15 @@ typedef struct rs_runner_kind {
   void (*close) (rs_runner *runner);
 } rs_runner_kind;
 
-/* The beginning of each runner; constant, but for the last one. */
+/* The beginning of each runner; constant, but for the last two. */
 struct rs_runner {
   const rs_runner_kind *kind;
   rs_cancel *cancel;   /* of the thread; lent */
   unsigned worker;     /* number of the worker in the pool */
   const char *host;    /* where it is: a name that lives as long as the pool;
                           NULL: on this host.  'run' may change it */
+  bool prepared;       /* standing calls have completed there, which a runspace
+                          in its place would have to run, too */
 };
 
 /* The kind of a runner that is a state of this process. */

@@ -233,14 +233,20 @@ rs_sched_push_locked (rs_sched *s, rs_job *job)
 }
 
 void
+rs_sched_call_all_locked (rs_sched *s)
+{
+  while (!rs_list_empty(&s->idle)) {
+    rs_seat *const seat = RS_LIST_ENTRY(s->idle.next, rs_seat, link);
+    stand_up_locked(s, seat);
+    call_locked(s, seat);
+  }
+}
+
+void
 rs_sched_close_locked (rs_sched *s)
 {
   s->closed = true;
-  while (!rs_list_empty(&s->idle)) {
-    rs_seat *const seat = RS_LIST_ENTRY(s->idle.next, rs_seat, link);
-    stand_up_locked(s, seat);  /* the seat is given nothing any more */
-    call_locked(s, seat);
-  }
+  rs_sched_call_all_locked(s);  /* they are given nothing any more */
 }
 
 /* -------------------------------------------------- the thread of the seat */
@@ -283,6 +289,20 @@ rs_seat_end (rs_sched *s, rs_seat *seat)
     atomic_store_explicit(&seat->has, false, memory_order_relaxed);
     rs_sched_unlock(s);
   }
+  seat->job = NULL;
+}
+
+void
+rs_sched_begin_locked (rs_sched *s, rs_seat *seat, rs_job *job)
+{
+  set_job_locked(s, seat, job, rs_now());
+}
+
+void
+rs_seat_leave_locked (rs_seat *seat)
+{
+  /* Whoever takes a reference meanwhile holds the lock. */
+  atomic_store_explicit(&seat->has, false, memory_order_relaxed);
   seat->job = NULL;
 }
 
@@ -339,7 +359,7 @@ rs_sched_sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
     sleep_locked(s, seat, deadline);
   if (!rs_list_empty(&seat->link))
     stand_up_locked(s, seat);
-  if (seat->job == NULL) {
+  if (!is_called(seat)) {
     rs_job *const job = rs_sched_claim_of_locked(s, NULL);
     if (job != NULL)
       set_job_locked(s, seat, job, rs_now());

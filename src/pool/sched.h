@@ -66,8 +66,8 @@ typedef struct rs_sched {
 struct rs_seat {
   _Alignas(RS_LINE)
   _Atomic bool called;   /* the worker is to stand up: it was given a job, or
-                            the scheduler is closed; set under the lock, read
-                            by the worker without it */
+                            is to look again (rs_sched_call_all_locked); set
+                            under the lock, read by the worker without it */
   _Atomic bool has;      /* the worker has a job, and has not ended it; set
                             under the lock; cleared by the worker, and for a
                             moment by a thread that takes a reference */
@@ -126,6 +126,13 @@ rs_job *rs_seat_job (const rs_seat *seat);
    ends the job and gives up the reference. */
 void rs_seat_end (rs_sched *s, rs_seat *seat);
 
+/* Let the worker, which does not sit, have a job that is in no queue. */
+void rs_sched_begin_locked (rs_sched *s, rs_seat *seat, rs_job *job);
+
+/* Take the job that the worker has, and has not done, from its seat; the
+   reference is the caller's. */
+void rs_seat_leave_locked (rs_seat *seat);
+
 /* Take a queued job.  Without one, sit down, unless the scheduler is closed,
    and return false. */
 bool rs_sched_take_locked (rs_sched *s, rs_seat *seat);
@@ -135,11 +142,14 @@ bool rs_sched_take_locked (rs_sched *s, rs_seat *seat);
 bool rs_seat_spin (rs_seat *seat);
 
 /* Sleep on a seat that sits, until it is called, or 'deadline', and stand up.
-   True: the worker has a job; otherwise the time is over, or the scheduler is
-   closed. */
+   True: the worker has a job; otherwise the time is over, or the worker was
+   called to look again. */
 bool rs_sched_sleep_locked (rs_sched *s, rs_seat *seat, double deadline);
 
 /* ------------------------------------------------------------- any thread */
+
+/* Let all workers that sit stand up, and look for something to do. */
+void rs_sched_call_all_locked (rs_sched *s);
 
 /* Take 'job' out of the queue; false when it is not there any more. */
 bool rs_sched_claim_locked (rs_sched *s, rs_job *job);

@@ -77,9 +77,9 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
   return status;
 }
 
-/* Check that a function is below 'nargs' arguments on top of the stack. */
-static int
-check_top (const rs_pool *pool, lua_State *L, int nargs, rs_error *err)
+int
+rs_submit_check (const rs_pool *pool, lua_State *L, int nargs,
+                 rs_error *err)
 {
   if (pool == NULL || L == NULL)
     return rs_fail_null(err, pool == NULL ? "pool" : "L");
@@ -143,7 +143,7 @@ rs_submit (rs_pool *pool, lua_State *L, int nargs,
            const rs_job_options *options, rs_job **out, rs_error *err)
 {
   rs_job_options room;
-  int status = check_top(pool, L, nargs, err);
+  int status = rs_submit_check(pool, L, nargs, err);
   if (status != RS_OK)
     return status;
   const int index = lua_gettop(L) - nargs;
@@ -162,7 +162,7 @@ rs_batch_open (rs_pool *pool, lua_State *L, int nargs,
                const rs_batch_options *options, rs_batch **out, rs_error *err)
 {
   rs_batch_options room;
-  int status = check_top(pool, L, nargs, err);
+  int status = rs_submit_check(pool, L, nargs, err);
   if (status != RS_OK)
     return status;
   options = rs_check_batch_options(options, &room, err);

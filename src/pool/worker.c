@@ -69,6 +69,10 @@ rs_pool_drop (rs_pool *pool)
     rs_seat_fini(&w->seat);
     free(w);
   }
+  rs_list calls;
+  rs_list_init(&calls);
+  rs_standings_prune_locked(&pool->standing, true, &calls);
+  rs_standings_free(&calls);
   rs_sched_fini(&pool->sched);
   pthread_cond_destroy(&pool->changed);
   rs_job_locks_fini(pool->queue.locks);
@@ -203,6 +207,7 @@ bool
 rs_pool_is_over_locked (const rs_pool *pool)
 {
   return pool->sched.closed && pool->sched.queued == 0
+      && pool->standing.waiting == 0
       && rs_sched_running_locked(&pool->sched) == 0;
 }
 
@@ -324,7 +329,8 @@ set_opened (rs_worker *w, int status, const rs_error *err)
   wake(watcher);
 }
 
-/* Take no more jobs. */
+/* Take no more jobs.  'rs_pool_end_stranded' is to be called without the lock
+   after that. */
 static void
 leave_locked (rs_pool *pool, rs_worker *w)
 {
@@ -332,6 +338,7 @@ leave_locked (rs_pool *pool, rs_worker *w)
     return;
   w->leaving = true;
   pool->alive--;
+  rs_standings_strand_locked(&pool->standing, w->number);
   rs_sched_leave_locked(&pool->sched, &w->seat);
 }
 
@@ -343,14 +350,22 @@ is_surplus_locked (const rs_pool *pool)
   return pool->alive > pool->options.max + pool->blocked;
 }
 
-/* Take a job, or sit down; false when the worker is to leave. */
+/* Take a job, or a standing call, or sit down; false when the worker is to
+   leave. */
 static bool
 look_for_job (rs_pool *pool, rs_worker *w, bool *sits)
 {
   rs_pool_lock(pool);
-  bool stay = !w->abandoned && !is_surplus_locked(pool);
-  const bool taken = stay && rs_sched_take_locked(&pool->sched, &w->seat);
-  stay = stay && (taken || !pool->sched.closed);
+  if (pool->hosts > 0)
+    w->host = w->runner->host;
+  bool stay = !w->abandoned;
+  bool taken = stay && (w->stood != pool->standing.last || w->returned)
+            && rs_worker_take_standing_locked(w);
+  if (!taken) {
+    stay = stay && !is_surplus_locked(pool);
+    taken = stay && rs_sched_take_locked(&pool->sched, &w->seat);
+    stay = stay && (taken || !pool->sched.closed);
+  }
   *sits = stay && !taken;
   if (!stay)
     leave_locked(pool, w);
@@ -377,10 +392,11 @@ wait_for_job (rs_pool *pool, rs_worker *w, double *leave)
   const double trim = kept ? rs_now() + RS_LARGE_SECONDS : RS_NEVER;
   const bool called = rs_sched_sleep_locked(&pool->sched, &w->seat,
                                             idle < trim ? idle : trim);
-  const bool stay = called
-                 || (!pool->sched.closed
-                     && (pool->alive <= pool->options.min
-                         || rs_now() < *leave));
+  const bool stay = called || w->stood != pool->standing.last
+                 || (pool->sched.closed
+                     ? rs_pool_is_wanted_locked(pool)
+                     : pool->alive <= pool->options.min
+                       || rs_now() < *leave);
   if (!stay)
     leave_locked(pool, w);
   rs_pool_unlock(pool);
@@ -389,10 +405,21 @@ wait_for_job (rs_pool *pool, rs_worker *w, double *leave)
   return stay;
 }
 
+/* Make the job of the standing call that comes next; false, and 'err' filled,
+   when there is no memory. */
+static bool
+make_late (rs_worker *w, rs_error *err)
+{
+  const int status = rs_worker_make_late(w, err);
+  if (status != RS_OK)
+    set_opened(w, status, err);
+  return status == RS_OK;
+}
+
 /* Wait for the next job, whose reference becomes the worker's; NULL: the
    worker ends. */
 static rs_job *
-take (rs_worker *w)
+take (rs_worker *w, rs_error *err)
 {
   rs_pool *const pool = w->pool;
   rs_job *job;
@@ -400,7 +427,9 @@ take (rs_worker *w)
   double leave = 0;
   while ((job = rs_seat_job(&w->seat)) == NULL && stay) {
     stay = look_for_job(pool, w, &sits);
-    if (stay && sits)
+    if (stay && w->standing != NULL)
+      stay = rs_seat_job(&w->seat) != NULL || make_late(w, err);
+    else if (stay && sits)
       stay = wait_for_job(pool, w, &leave);
   }
   rs_pool_tell_room(pool);
@@ -416,7 +445,8 @@ stays (rs_worker *w)
   rs_pool_lock(pool);
   const bool stay = !w->abandoned
                  && rs_wish_reason(&w->wish) == RS_REASON_NONE
-                 && (!pool->sched.closed || rs_pool_is_wanted_locked(pool));
+                 && (!pool->sched.closed || rs_pool_is_wanted_locked(pool)
+                     || pool->standing.waiting > 0);
   rs_pool_unlock(pool);
   return stay;
 }
@@ -473,6 +503,11 @@ worker_renew (rs_worker *w)
   w->served = NULL;
   w->past = (rs_runner_past) { .opened = false };
   w->cancel = NULL;
+  w->host = NULL;
+  w->stood = 0;
+  w->standing = NULL;
+  w->late = NULL;
+  w->returned = false;
   atomic_store_explicit(&w->wish.reason, RS_REASON_NONE, memory_order_relaxed);
   atomic_store_explicit(&w->bytes, 0, memory_order_relaxed);
   w->began = w->opened = w->leaving = w->abandoned = w->uncounted = false;
@@ -594,6 +629,7 @@ lose (void *ud)
   change_locked(pool);
   rs_events *const watcher = rs_events_hold(pool->watcher);
   rs_pool_unlock(pool);
+  rs_pool_end_stranded(pool, "the worker was lost in another job");
   if (again)
     start_instead(pool, next);
   rs_pool_stop_seeding_if_over(pool);
@@ -616,6 +652,8 @@ leave (rs_worker *w)
                  && pool->failed_workers > 0;
   const rs_error failure = pool->failure;
   rs_pool_unlock(pool);
+  rs_pool_end_stranded(pool, failure.text[0] != '\0' ? failure.text
+                                             : "the worker has ended");
   if (none)
     rs_pool_fail_queued(pool, &failure);
   rs_pool_stop_seeding_if_over(pool);
@@ -711,7 +749,9 @@ open_runner (rs_worker *w, rs_job *job, rs_error *err)
   end_child(w);
   if (status != RS_OK)
     return false;
+  r->prepared = false;
   w->runner = r;
+  w->stood = 0;
   tell_bytes(w);
   return true;
 }
@@ -728,9 +768,10 @@ renew (rs_worker *w, rs_job *job, rs_error *err)
   return true;
 }
 
-/* Run the job, and end it.  The worker has no runner afterwards when it could
-   not be renewed on the way. */
-static void
+/* Run the job, and end it.  Returns its state; RS_JOB_QUEUED when it was given
+   back.  The worker has no runner afterwards when it could not be renewed on
+   the way. */
+static rs_job_state
 run (rs_worker *w, rs_job *job, rs_error *err)
 {
   rs_job_state state = RS_JOB_FAILED;
@@ -742,6 +783,8 @@ run (rs_worker *w, rs_job *job, rs_error *err)
       state = rs_reason_state(reason);
       break;
     }
+    if (rs_worker_give_back(w, job))
+      return RS_JOB_QUEUED;
     renew(w, job, err);
   }
   end_child(w);
@@ -758,16 +801,18 @@ run (rs_worker *w, rs_job *job, rs_error *err)
       rs_job_fail(job, err->text);
     rs_job_unref(job);
   }
+  return state;
 }
 
 /* True when the next job needs another runner: the old one has had its time,
-   or there is none since its opening was stopped with the job that it was
-   for. */
+   or there is none since its opening was stopped with the job that it was for.
+   'standing': the last job was that of a standing call. */
 static bool
-is_due (const rs_worker *w, const rs_error *err)
+is_due (const rs_worker *w, bool standing, const rs_error *err)
 {
   return w->runner == NULL ? err->status == RS_ESTOPPED
-                           : w->pool->options.reset == RS_RESET_FRESH
+                           : (w->pool->options.reset == RS_RESET_FRESH
+                              && !standing)
                              || w->pool->kind->spent(w->runner);
 }
 
@@ -778,10 +823,15 @@ serve (rs_worker *w)
   bool open = open_runner(w, NULL, &err);
   set_opened(w, open ? RS_OK : err.status, &err);
   rs_job *job;
-  while (open && (job = take(w)) != NULL) {
-    const bool chunk = job->batch != NULL;
-    run(w, job, &err);
-    if (is_due(w, &err)) {
+  while (open && (job = take(w, &err)) != NULL) {
+    const bool chunk = job->batch != NULL, standing = w->standing != NULL;
+    const rs_job_state state = run(w, job, &err);
+    bool due = is_due(w, standing, &err);
+    if (standing && !rs_worker_end_standing(w, state, &due, &err)) {
+      set_opened(w, err.status, &err);
+      break;
+    }
+    if (due) {
       if (!stays(w))
         break;
       renew(w, NULL, &err);
@@ -863,6 +913,7 @@ rs_worker_start (rs_pool *pool, rs_worker *w, rs_error *err)
   pool->failure = failure;
   change_locked(pool);
   rs_pool_unlock(pool);
+  rs_pool_end_stranded(pool, failure.text);
   if (w != NULL)
     rs_pool_drop(pool);
   return rs_fail(err, status, "%s", failure.text);

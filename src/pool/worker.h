@@ -28,6 +28,7 @@
 #include "base/fork.h"
 #include "pool/runner.h"
 #include "pool/sched.h"
+#include "pool/standing.h"
 
 /* A host that waits for room in the queue. */
 typedef struct rs_waiter {
@@ -51,13 +52,22 @@ typedef struct rs_worker {
   _Atomic size_t bytes;  /* memory that the runner takes; set by the worker's
                             thread, read by any */
   rs_seat seat;
+  uint64_t stood;    /* number of the last standing call that the runspace has
+                        come to; only for the worker's thread, as the next
+                        three */
+  rs_standing *standing;  /* whose job the worker has, or is to make, a
+                        reference; or NULL */
+  rs_job *late;      /* that job, a reference, if the worker has made it; or
+                        NULL */
+  bool returned;     /* the worker has given a job back, and takes it again */
   rs_list link;      /* in 'workers' or 'gone' */
-  bool began;        /* the thread runs; guarded by the pool's lock, as the
-                        next four */
+  bool began;        /* the thread runs; guarded by the pool's lock, as all
+                        that follows */
   bool opened;
   bool leaving;      /* takes no more jobs */
   bool abandoned;    /* no thread will join it */
   bool uncounted;    /* spin.h does not count it any more */
+  const char *host;  /* in a pool with hosts: where its runspace is, or NULL */
 } rs_worker;
 
 struct rs_pool {
@@ -73,6 +83,7 @@ struct rs_pool {
   const rs_runner_kind *kind;  /* of the runners */
   char **globals;    /* the words of 'options.globals'; or NULL */
   void *shared;      /* by the runners (runner.h); owned, or NULL */
+  size_t hosts;      /* names of hosts that the options have; constant */
   int begun;         /* status of starting the first workers */
   _Atomic bool full; /* 'waiters' is not empty; set under the lock */
   char behind[64];
@@ -99,6 +110,7 @@ struct rs_pool {
                               none */
   unsigned blocked;  /* workers that wait for jobs that they cannot run
                         themselves */
+  rs_standings standing;
   bool closing;
   unsigned stopping; /* threads that close the pool, whose time is over, and
                         have not asked all running jobs to stop yet */
@@ -159,6 +171,36 @@ void rs_worker_abandon_locked (rs_pool *pool, rs_worker *w);
 
 /* Keep a worker that is in no list for the next thread. */
 void rs_worker_retire_locked (rs_pool *pool, rs_worker *w);
+
+/* ----------------------------------- standing calls [worker_standing.c] */
+
+/* Fail the jobs that waited for workers which take no more, for the reason in
+   the text. */
+void rs_pool_end_stranded (rs_pool *pool, const char *why);
+
+/* Find the standing call that the runspace of the worker has to run next, if
+   there is one, and let the worker have the job that waits for it; behind the
+   last one, the job that it has given back.  False when there is nothing. */
+bool rs_worker_take_standing_locked (rs_worker *w);
+
+/* Make the job of 'w->standing', for which none waits: the runspace came
+   later.  RS_OK, also when the worker has to look again; or RS_ENOMEM. */
+int rs_worker_make_late (rs_worker *w, rs_error *err);
+
+/*
+ * Give back a job that another runspace is to run, if that has to be prepared
+ * by standing calls before: the worker takes it again after them.  False when
+ * it can go on at once.
+ */
+bool rs_worker_give_back (rs_worker *w, rs_job *job);
+
+/* The job of 'w->standing' has ended, in 'state'; in RS_JOB_QUEUED, it was
+   given back.  False when the worker is to leave; 'err' has the reason.
+   '*due': the runspace is to be replaced. */
+bool rs_worker_end_standing (rs_worker *w, rs_job_state state, bool *due,
+                             rs_error *err);
+
+/* ------------------------------------------------------------- any thread */
 
 /* True when the pool may have one worker more. */
 bool rs_pool_may_grow_locked (const rs_pool *pool);

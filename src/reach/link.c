@@ -235,7 +235,9 @@ bury (rs_link *k, double timeout, char *text, size_t size)
 
 /* Send the call, if need be to another process, since the last one has died
    without it.  RS_OK or a failure; the text in 'err' says why.  RS_ESTOPPED:
-   the call was to end before all of it was sent, so it has not begun. */
+   the call was to end before all of it was sent, so it has not begun.
+   RS_EBUSY: it has died, and what was prepared there has to be so before the
+   call. */
 static int
 deliver (rs_link *k, rs_errand *e, rs_error *err)
 {
@@ -245,6 +247,8 @@ deliver (rs_link *k, rs_errand *e, rs_error *err)
   do {
     if (k->open && rs_link_has_died(k))
       bury(k, RS_LINK_DIE, text, sizeof text);
+    if (!k->open && k->base.prepared)
+      return RS_EBUSY;
     if (!k->open) {
       rs_call *const call = e->call;
       e->call = NULL;
@@ -311,7 +315,8 @@ is_used_up (const rs_link *k, uint64_t tasks)
 static uint64_t
 count_tasks (const rs_call *call)
 {
-  return call->chunk != NULL ? call->chunk->rest.item : 1;
+  return call->chunk != NULL ? call->chunk->rest.item
+       : (call->flags & RS_CALL_STANDING) == 0;
 }
 
 /* True when the process will be replaced after this call, as far as is
@@ -320,7 +325,8 @@ static bool
 is_last (const rs_link *k, const rs_call *call)
 {
   const rs_chunk *const chunk = call->chunk;
-  return is_used_up(k, k->tasks + (chunk != NULL ? chunk->count : 1));
+  return (call->flags & RS_CALL_STANDING) == 0
+      && is_used_up(k, k->tasks + (chunk != NULL ? chunk->count : 1));
 }
 
 static void
@@ -331,6 +337,8 @@ run_call (rs_link *k, rs_errand *e)
   int status = deliver(k, e, &err);
   if (status == RS_ESTOPPED)  /* before it began */
     e->call->state = RS_JOB_CANCELLED;
+  else if (status == RS_EBUSY)
+    e->call->state = RS_JOB_QUEUED;
   else if (status == RS_EFAILED || status == RS_ENOMEM) {
     e->call->state = RS_JOB_FAILED;
     e->sink->failed(e->call, err.text);
@@ -348,8 +356,10 @@ run_call (rs_link *k, rs_errand *e)
   if (k->errors.fd >= 0)
     rs_errors_read(&k->errors);
   if (status == RS_EDONE) {
-    k->done = true;
-    k->options.past->deaths = 0;
+    if ((e->call->flags & RS_CALL_STANDING) == 0) {
+      k->done = true;
+      k->options.past->deaths = 0;
+    }
     k->tasks += count_tasks(e->call);
     k->spent |= is_used_up(k, k->tasks);
     if (e->call->chunk != NULL && e->call->state != RS_JOB_FAILED)
