@@ -419,6 +419,23 @@ describe("a pool on hosts", function ()
     assert.equal(6, pool:info().workers)
   end)
 
+  it("is compared with other ways", function ()
+    local function look (x)
+      assert((os.getenv "SSH_CONNECTION" ~= nil) == x)
+    end
+    local result <const> = parallel.compare(on({ "web1:2" }, {
+      fn = look, items = { true, true }, isolation = { "host" } }))
+    assert.equal("host", result.fastest.isolation)
+    assert.same({ "none", "runspace", "job", "fresh", "host" }, (function ()
+      local words <const> = {}
+      for i, row in ipairs(parallel.compare(on({ "web1" }, {
+        fn = "return ...", items = { 1 } }))) do
+        words[i] = row.isolation
+      end
+      return words
+    end)())
+  end)
+
   it("ends its workers when it is closed", function ()
     local pool <const> = parallel.pool(on { "web1:2" })
     local pid <const> = pool:run("return " .. PID)

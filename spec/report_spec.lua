@@ -199,7 +199,16 @@ describe("compare", function ()
   it("refuses ways that it does not know", function ()
     for _, row in ipairs {
       { { fn = square, items = {}, isolation = { "thread" } },
-        "none, runspace, job, fresh, process expected, got the way 'thread'" },
+        "none, runspace, job, fresh, process, host expected, got the way "
+        .. "'thread'" },
+      { { fn = square, items = {}, isolation = { "host" } },
+        "'isolation' to 'compare' %(the way 'host' needs hosts" },
+      { { fn = square, items = {}, isolation = { "none" }, hosts = { "a" } },
+        "'hosts' to 'compare' %(it is of the way 'host'" },
+      { { fn = square, items = {}, ssh = { "ssh" } },
+        "'ssh' to 'compare' %(.*give hosts, too" },
+      { { fn = square, items = {}, hosts = {} },
+        "'hosts' to 'compare' %(an array of names of hosts" },
       { { fn = square, items = {}, isolation = "none" }, "'isolation'" },
       { { fn = square, items = { a = 1 }, isolation = { "none" } },
         "bad argument 'items' to 'compare'" },

@@ -4,9 +4,10 @@
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 local input = require "parallel.input"
+local place <const> = require("parallel.options").PLACE
 
-local error, ipairs, next, require, setmetatable, string, type =
-  error, ipairs, next, require, setmetatable, string, type
+local error, ipairs, next, require, setmetatable, string, table, type =
+  error, ipairs, next, require, setmetatable, string, table, type
 
 ---@class parallel.CompareOptions
 ---@field fn function|string  called with each item
@@ -14,8 +15,13 @@ local error, ipairs, next, require, setmetatable, string, type =
 ---@field isolation? string[] which ways, default the first four: "none" (in
 ---       the host, one after another), "runspace" (in runspaces of a pool),
 ---       "job" (a job for each item), "fresh" (a new state for each item),
----       "process" (in child processes of a pool)
----@field limit? integer      runspaces at once; default: the default pool's
+---       "process" (in child processes of a pool), "host" (on `hosts`, and
+---       a default where they are given)
+---@field limit? integer      runspaces at once; default: the default pool's;
+---       on hosts, as many as they name
+---@field hosts? string[]     of the way "host", as the next two
+---@field ssh? string[]
+---@field runspace? string
 ---@field repeats? integer    times each way; the fastest counts; default 1
 
 ---@class parallel.Comparison
@@ -26,7 +32,7 @@ local comparison = { __name = "parallel.comparison" }
 comparison.__index = comparison
 
 --- Open a pool whose 'limit' workers are all started.
----@param limit integer
+---@param limit? integer  default: as many as the options say
 ---@param given? parallel.PoolOptions  further options
 ---@return parallel.Pool
 local function open (limit, given)
@@ -50,7 +56,8 @@ end
 --- Functions that do the work of 'n' items in one way, by the name of the way;
 --- each returns seconds, without those in which a pool opens.
 ---@type table<string, fun(fn: any, items: table, limit: integer,
----                         n: integer): number>
+---                         n: integer, given: parallel.CompareOptions):
+---                         number>
 local WAYS <const> = {
   none = function (fn, items, _, n)
     if type(fn) == "string" then fn = check.compile(fn) end
@@ -73,6 +80,10 @@ local WAYS <const> = {
   end,
   fresh = map_in { reset = "fresh" },
   process = map_in { isolation = "process" },
+  host = function (fn, items, _, _, given)
+    return map_in { hosts = given.hosts, ssh = given.ssh,
+                    runspace = given.runspace }(fn, items, given.limit)
+  end,
 }
 
 --- The ways that are taken without a word: all that start no program.
@@ -83,7 +94,7 @@ local ORDER <const> = { "none", "runspace", "job", "fresh" }
 ---@return string? wrong
 local function isolation (value)
   local expected <const> =
-    "an array of the words none, runspace, job, fresh, process"
+    "an array of the words none, runspace, job, fresh, process, host"
   if type(value) ~= "table" or #value == 0 then return expected end
   local behind <const> = check.beyond(value)
   if behind ~= nil then
@@ -98,11 +109,46 @@ end
 
 local OWN <const> = {
   fn = check.code,
+  hosts = place.hosts,
   isolation = isolation,
   items = check.list,
   limit = check.bounds "max",
   repeats = check.size,
+  runspace = place.runspace,
+  ssh = place.ssh,
 }
+
+--- The ways to take.
+---@param given parallel.CompareOptions
+---@return string[]
+local function ways_of (given)
+  if given.isolation ~= nil then return given.isolation end
+  local ways <const> = table.move(ORDER, 1, #ORDER, 1, {})
+  if given.hosts ~= nil then ways[#ways + 1] = "host" end
+  return ways
+end
+
+--- Raise if the options of the way "host" are there without it, or it is there
+--- without hosts.
+---@param given parallel.CompareOptions
+local function check_hosts (given)
+  local asked = false
+  for _, word in ipairs(ways_of(given)) do
+    asked = asked or word == "host"
+  end
+  if asked and given.hosts == nil then
+    check.misuse("bad option 'isolation' to 'compare' (the way 'host' needs "
+                 .. "hosts: give hosts = {...})")
+  end
+  for _, name in ipairs { "hosts", "ssh", "runspace" } do
+    if given[name] ~= nil and not asked then
+      check.misuse("bad option '" .. name .. "' to 'compare' (it is of the "
+                   .. "way 'host', which is not asked for: "
+                   .. (name == "hosts" and "add it to isolation)"
+                       or "give hosts, too)"))
+    end
+  end
+end
 
 --- Write a number: with three digits below 1, and else two behind the point.
 ---@param x number
@@ -135,6 +181,7 @@ local function prepare (given)
   if given.items == nil then
     check.bad_option("compare", "items", "an array", nil)
   end
+  check_hosts(given)
   return given, input.length("compare", given.items)
 end
 
@@ -147,10 +194,10 @@ local compare = check.public("parallel.compare{fn =, items =, ...}", 1,
                              function (given, n)
   local limit <const> = given.limit or core.workers()
   local result, plain = setmetatable({}, comparison), nil
-  for i, word in ipairs(given.isolation or ORDER) do
+  for i, word in ipairs(ways_of(given)) do
     local best
     for _ = 1, given.repeats or 1 do
-      local seconds = WAYS[word](given.fn, given.items, limit, n)
+      local seconds = WAYS[word](given.fn, given.items, limit, n, given)
       if best == nil or seconds < best then best = seconds end
     end
     result[i] = { isolation = word, seconds = best }
