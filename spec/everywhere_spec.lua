@@ -316,6 +316,21 @@ for _, kind in ipairs(KINDS) do
         assert.same({ n = 2, 1, 1 }, pool:map({ 1, 2 }, "return n"))
       end)
 
+      it("runs before a job that was lost runs again", function ()
+        local pool <close> = parallel.pool(on(kind, { min = 1, max = 1 }))
+        pool:everywhere "n = (n or 0) + 1"
+        if kind ~= "ssh" then  -- there it is over after a while only
+          local code <const> =
+            "if parallel.task.attempt == 1 then os.exit(2) end return n"
+          local job <const> = pool:submit { code, retries = 1,
+                                            retry_on = "lost" }
+          assert.equal(1, job:get())
+          assert.equal(2, job.attempts)
+          assert.same({ n = 2, 1, 1 }, pool:map({ 1, 2 }, code, {
+            chunk = 1, retries = 1, retry_on = "lost" }))
+        end
+      end)
+
       it("is lost with its process, and the pool goes on", function ()
         local pool <close> = parallel.pool(on(kind, { min = 2, max = 2 }))
         local results, errors = pool:everywhere [[
