@@ -372,6 +372,21 @@ describe("everywhere", function ()
     ]]))
   end)
 
+  it("keeps the globals that go along", function ()
+    assert.equal("6\t12\nfalse\n", (run [[
+      function scaled (x) return factor * x end
+      factor = 3
+      local pool <close> = parallel.pool { max = 1, max_tasks = 1 }
+      pool:everywhere(function () made = scaled(2) end)
+      scaled, factor = nil, nil
+      print(pool:run "return made, scaled(4)")
+      function other () end
+      local _, errors = pool:everywhere {
+        function () other() end, globals = false }
+      print(errors[1] == nil)
+    ]]))
+  end)
+
   it("is told as a job of its own", function ()
     local pool <close> = parallel.pool { max = 1, max_tasks = 1 }
     local names <const> = {}

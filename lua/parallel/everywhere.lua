@@ -16,6 +16,7 @@ local error, ipairs, math, require, select, table, tostring, type =
 ---@field arguments? any[]      its first arguments
 ---@field params? table<string, any>  its further arguments, by the names of
 ---       its parameters; local variables of a chunk of source
+---@field globals? boolean|string[]  which globals travel with it
 ---@field name? string          of its jobs; default "everywhere"
 ---@field streams? table<string, boolean|function>
 ---@field timeout? number       seconds that it may take in a runspace
@@ -26,6 +27,7 @@ local error, ipairs, math, require, select, table, tostring, type =
 local OWN <const> = {
   [1] = check.code,
   fn = check.code,
+  globals = limits.CALL.globals,
   arguments = options.by_position,
   deadline = limits.CALL.deadline,
   name = check.name,

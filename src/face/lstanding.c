@@ -22,7 +22,7 @@ static const char type[] = "parallel.standing";
 int
 rs_lua_everywhere (lua_State *L)
 {
-  enum { POOL = 1, OPTIONS, CALL, FUNCTION };
+  enum { POOL = 1, OPTIONS, WORDS, CALL = WORDS + 2, FUNCTION };
   rs_pool *const pool = rs_handle_check(L, POOL, RS_POOL_TYPE);
   rs_face *const face = rs_lua_face(L);
   rs_job_options o = { .events = rs_lua_events_of(L, face) };
@@ -37,6 +37,8 @@ rs_lua_everywhere (lua_State *L)
   lua_getfield(L, OPTIONS, "each_host");
   const int each = lua_toboolean(L, -1) ? RS_EACH_HOST : RS_EACH_RUNSPACE;
   lua_pop(L, 3);
+  o.globals = rs_read_globals(L, OPTIONS);
+  lua_rotate(L, WORDS, 2);
   void **const handle = rs_handle_new(L, type, 0);
   lua_insert(L, CALL);
   if (rs_pool_everywhere(pool, L, lua_gettop(L) - FUNCTION, each, &o, &call,

@@ -74,6 +74,7 @@ static bool
 copy_options (rs_standing *c, const rs_job_options *o)
 {
   c->options = *o;
+  c->options.globals = NULL;  /* they went along with the function */
   c->options.events = rs_events_hold(o->events);
   c->options.name = o->name != NULL ? strdup(o->name) : NULL;
   return (c->options.name == NULL) == (o->name == NULL);
@@ -97,19 +98,21 @@ make (rs_pool *pool, lua_State *L, int index, int nargs, int each,
   c->each_host = each == RS_EACH_HOST;
   c->pool = pool;
   rs_pool_hold(pool);
+  const char *const *const globals =
+    o->globals != NULL ? o->globals : pool->queue.globals;
   const bool copied = copy_options(c, o);
   c->hosts = c->each_host ? calloc(pool->hosts, sizeof *c->hosts) : NULL;
   int status = copied && (c->hosts != NULL || !c->each_host)
              ? rs_code_encode_function(outbox, L, index,
-                                       pool->queue.forbidden, &c->function,
-                                       err)
+                                       pool->queue.forbidden, globals,
+                                       &c->function, err)
              : rs_fail_plain(err, RS_ENOMEM);
   if (status == RS_OK && c->function->constant)
     rs_message_ref(c->function);
   if (status == RS_OK)
     status = rs_code_encode_arguments(outbox, L, index + 1, nargs, NULL, 0,
-                                      pool->queue.forbidden, c->function,
-                                      &c->arguments, err);
+                                      pool->queue.forbidden, globals,
+                                      c->function, &c->arguments, err);
   if (status == RS_OK && rs_pool_is_foreign(pool))  /* by '__transfer'? */
     status = rs_fork_fail(err, "pool");
   if (status == RS_OK)
