@@ -958,9 +958,10 @@ typedef struct rs_standing rs_standing;
  * 'rs_standing_close' takes back; the call itself ends with the pool, or by
  * 'rs_standing_withdraw'.
  * RS_OK, RS_EINVAL (as 'rs_submit'; 'each' is RS_EACH_HOST and the pool has no
- * hosts; or 'L' runs a job of the pool, whose runspace could not run another
- * one), RS_EREFUSED, RS_ECLOSED, RS_ENOMEM, RS_ETHREAD (no worker is left, and
- * none can be started).  The stack is popped as by 'rs_submit'.  Any thread
+ * hosts; the pool has a broker, so that its jobs run in whatever runspace of
+ * the queue is free; or 'L' runs a job of the pool, whose runspace could not
+ * run another one), RS_EREFUSED, RS_ECLOSED, RS_ENOMEM, RS_ETHREAD (no worker
+ * is left, and none can be started).  The stack is popped as by 'rs_submit'.  Any thread
  * that owns 'L'.
  */
 RS_API int rs_pool_everywhere (rs_pool *pool, lua_State *L, int nargs,

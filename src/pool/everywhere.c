@@ -30,6 +30,10 @@ check (const rs_pool *pool, lua_State *L, int each, const rs_job_options *o,
   if (each == RS_EACH_HOST && pool->hosts == 0)
     return rs_fail(err, RS_EINVAL, "each (RS_EACH_HOST) is for pools with "
                                    "hosts, and this one has none");
+  if (pool->kind->anywhere)
+    return rs_fail(err, RS_EINVAL, "a pool with a broker has no runspaces of "
+                                   "its own to be prepared: give its initial "
+                                   "state 'init'");
   if (o->retries != 0 || o->priority != 0)
     return rs_fail(err, RS_EINVAL, "%s is not 0: a standing call is run once, "
                                    "and before all jobs",

@@ -32,6 +32,8 @@ typedef struct rs_runner_kind {
                           outside of this process has a say */
   bool reruns;         /* RS_RETRY_LOST is obeyed: a call that is lost is over,
                           or 'open' waits until it is, before it runs again */
+  bool anywhere;       /* a call runs in whatever runspace is free: a runner
+                          has none of its own */
   bool partial;        /* a pool is open when one runner is; other runners that
                           cannot be opened are told, and tried again later */
 

@@ -923,6 +923,7 @@ dismiss (void *shared)
 const rs_runner_kind rs_broker_kind = {
   .forbidden = RS_MESSAGE_LOCAL,
   .reruns = true,
+  .anywhere = true,
   .prepare = prepare,
   .trouble = trouble,
   .dismiss = dismiss,
