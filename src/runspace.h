@@ -961,8 +961,8 @@ typedef struct rs_standing rs_standing;
  * hosts; the pool has a broker, so that its jobs run in whatever runspace of
  * the queue is free; or 'L' runs a job of the pool, whose runspace could not
  * run another one), RS_EREFUSED, RS_ECLOSED, RS_ENOMEM, RS_ETHREAD (no worker
- * is left, and none can be started).  The stack is popped as by 'rs_submit'.  Any thread
- * that owns 'L'.
+ * is left, and none can be started).  The stack is popped as by 'rs_submit'.
+ * Any thread that owns 'L'.
  */
 RS_API int rs_pool_everywhere (rs_pool *pool, lua_State *L, int nargs,
                                int each, const rs_job_options *options,

@@ -305,6 +305,14 @@ count_failure_locked (rs_pool *pool, bool failed)
   pool->later = failed ? rs_now() + PAUSE * (double) (1u << doubled) : 0;
 }
 
+/* Note where the runner is, before any thread hears that it is there. */
+static inline void
+note_host_locked (rs_worker *w)
+{
+  if (w->pool->hosts > 0 && w->runner != NULL)
+    w->host = w->runner->host;
+}
+
 /* Note that the runner is there, or could not be opened: 'status' and the text
    of 'err'. */
 static void
@@ -312,6 +320,7 @@ set_opened (rs_worker *w, int status, const rs_error *err)
 {
   rs_pool *const pool = w->pool;
   rs_pool_lock(pool);
+  note_host_locked(w);
   if (!w->opened) {
     w->opened = true;
     pool->opening--;
@@ -356,8 +365,7 @@ static bool
 look_for_job (rs_pool *pool, rs_worker *w, bool *sits)
 {
   rs_pool_lock(pool);
-  if (pool->hosts > 0)
-    w->host = w->runner->host;
+  note_host_locked(w);
   bool stay = !w->abandoned;
   bool taken = stay && (w->stood != pool->standing.last || w->returned)
             && rs_worker_take_standing_locked(w);
