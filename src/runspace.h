@@ -753,6 +753,19 @@ rs_pool_info_get (rs_pool *pool, rs_pool_info *out)
   rs_pool_info_get_sized(pool, out, sizeof *out);
 }
 
+/* The queue of a pool that has 'broker'. */
+typedef struct rs_broker_info {
+  size_t size;              /* bytes that are filled */
+  char url[256];            /* without a password */
+  char queue[RS_QUEUE_NAME_MAX + 1];
+  uint64_t waiting;         /* calls of all callers that no worker has taken */
+  uint64_t servers;         /* that take calls: 'runspace --serve' */
+} rs_broker_info;
+
+/* Fill 'out'; false for a pool without a broker.  The numbers are those that
+   the broker has told last, and it is asked anew.  Any thread. */
+RS_API bool rs_pool_broker (rs_pool *pool, rs_broker_info *out);
+
 /*
  * What works for a queue of a broker ('broker' of rs_pool_options): it takes
  * calls from there, runs them in child processes, and sends back what they

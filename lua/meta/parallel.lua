@@ -220,6 +220,12 @@ function core.default_pool () end
 ---@field max integer
 ---@field failure? string   why it could not be reached when last tried
 
+---@class parallel.BrokerInfo
+---@field url string        without a password
+---@field queue string
+---@field waiting integer   calls of all callers that no worker has taken
+---@field servers integer   that take calls: `runspace --serve`
+
 ---@class parallel.PoolInfo
 ---@field min integer
 ---@field max integer
@@ -236,6 +242,7 @@ function core.default_pool () end
 ---@field closed boolean
 ---@field failure? string   the last reason for a failed worker
 ---@field hosts? parallel.HostInfo[]
+---@field broker? parallel.BrokerInfo  as the broker has told last
 ---@field done table<string, integer>  jobs and items by final state
 ---@field bytes integer     memory of the runspaces, as of their last job
 

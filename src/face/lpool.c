@@ -356,6 +356,7 @@ check_isolation (lua_State *L, const rs_pool_options *o)
   rs_sandbox sandbox;
   const char *const what = o->command != NULL ? "command"
                          : o->hosts != NULL ? "hosts"
+                         : o->broker != NULL ? "broker"
                          : o->isolation == RS_ISOLATION_PROCESS
                          ? "isolation = \"process\"" : NULL;
   if (what != NULL && rs_sandbox_get(L, &sandbox)
@@ -645,6 +646,25 @@ set_hosts (lua_State *L, rs_pool *pool)
   lua_pop(L, 1);
 }
 
+/* [-0, +0, m]  Set 'broker' in the table on top, if the pool has one. */
+static void
+set_broker (lua_State *L, rs_pool *pool)
+{
+  rs_broker_info i;
+  if (!rs_pool_broker(pool, &i))
+    return;
+  lua_createtable(L, 0, 4);
+  lua_pushstring(L, i.url);
+  lua_setfield(L, -2, "url");
+  lua_pushstring(L, i.queue);
+  lua_setfield(L, -2, "queue");
+  lua_pushinteger(L, (lua_Integer) i.waiting);
+  lua_setfield(L, -2, "waiting");
+  lua_pushinteger(L, (lua_Integer) i.servers);
+  lua_setfield(L, -2, "servers");
+  lua_setfield(L, -2, "broker");
+}
+
 /* pool:info() -> table */
 static int
 pool_info (lua_State *L)
@@ -679,6 +699,7 @@ pool_info (lua_State *L)
     lua_setfield(L, -2, "failure");
   }
   set_hosts(L, pool);
+  set_broker(L, pool);
   lua_pushinteger(L, (lua_Integer) i.bytes);
   lua_setfield(L, -2, "bytes");
   lua_createtable(L, 0, 4);

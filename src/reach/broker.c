@@ -145,6 +145,20 @@ rs_broker_trouble (rs_broker *b, char *text, size_t size)
   pthread_mutex_unlock(&b->lock);
 }
 
+void
+rs_broker_get (rs_broker *b, rs_broker_info *out)
+{
+  memset(out, 0, sizeof *out);
+  out->size = sizeof *out;
+  snprintf(out->url, sizeof out->url, "%s", b->url);
+  snprintf(out->queue, sizeof out->queue, "%s", b->queue);
+  pthread_mutex_lock(&b->lock);
+  out->waiting = b->state.waiting;
+  out->servers = b->state.servers;
+  pthread_mutex_unlock(&b->lock);
+  b->desk.module->look(b->amqp);
+}
+
 /* ------------------------------------------------------- what is forgotten */
 
 static void
@@ -246,6 +260,7 @@ on_up (void *ud)
   rs_broker *const b = ud;
   const double now = rs_now();
   send_brief(b, RS_LETTER_RESUME, atomic_load(&b->next), NULL);
+  b->desk.module->look(b->amqp);
   pthread_mutex_lock(&b->lock);
   b->state.away = now - b->state.since;
   b->state.since = now;
@@ -365,9 +380,11 @@ on_confirm (void *ud, uint64_t number, bool routed)
 static void
 on_count (void *ud, uint64_t messages, uint64_t consumers)
 {
-  (void) ud;
-  (void) messages;
-  (void) consumers;
+  rs_broker *const b = ud;
+  pthread_mutex_lock(&b->lock);
+  b->state.waiting = messages;
+  b->state.servers = consumers;
+  pthread_mutex_unlock(&b->lock);
 }
 
 static const rs_amqp_user user = {

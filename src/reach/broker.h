@@ -32,6 +32,7 @@ typedef struct rs_broker_state {
   double since;             /* instant at which it came up, or went down, last;
                                or was opened */
   double away;              /* seconds that it was down before it came up */
+  uint64_t waiting, servers;  /* as in rs_broker_info */
   char text[400];           /* why it is down; "": it has not been tried */
 } rs_broker_state;
 
@@ -97,6 +98,9 @@ void rs_broker_flush (rs_broker *b);
 
 /* Write why the connection is down; "": it is up. */
 void rs_broker_trouble (rs_broker *b, char *text, size_t size);
+
+/* As 'rs_pool_broker'. */
+void rs_broker_get (rs_broker *b, rs_broker_info *out);
 
 /* A copy of the name of a host, which lives as long as the broker.  NULL: no
    memory. */

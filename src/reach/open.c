@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "pool/face.h"
 #include "pool/pool.h"
+#include "reach/broker.h"
 #include "reach/broker_run.h"
 #include "reach/exchange.h"
 #include "reach/hosts.h"
@@ -61,4 +62,14 @@ rs_pool_hosts (rs_pool *pool, rs_host_info *out, size_t room)
   return pool == NULL || rs_pool_is_foreign(pool)
          || pool->kind != &rs_command_kind || (out == NULL && room > 0)
          ? 0 : rs_hosts_get(pool->shared, out, room);
+}
+
+bool
+rs_pool_broker (rs_pool *pool, rs_broker_info *out)
+{
+  const bool has = pool != NULL && out != NULL && !rs_pool_is_foreign(pool)
+                && pool->kind == &rs_broker_kind;
+  if (has)
+    rs_broker_get(pool->shared, out);
+  return has;
 }
