@@ -381,6 +381,23 @@ describe("class as a value beside its objects", function ()
     end
   end
 
+  it("is the same at the end of many others", function ()
+    local classes <const> = {}
+    for i = 1, 25 do
+      local super <const> = classes[i - 1]
+      classes[i] = { super = super, base = function () return super end }
+    end
+    local last <const> = classes[25]
+    local back <const> = parallel.map({ { last, last.base } }, function (v)
+      assert(v[1] == last and v[2] == last.base)
+      return { classes[1], classes[12], last, last.base }
+    end)[1]
+    assert.equal(classes[1], back[1])
+    assert.equal(classes[12], back[2])
+    assert.equal(last, back[3])
+    assert.equal(last.base, back[4])
+  end)
+
   it("is the same though it has changed since it was sent", function ()
     local Class <const> = {}
     Class.__index = Class

@@ -40,6 +40,7 @@
 #include "base/defer.h"
 #include "base/finalize.h"
 #include "base/level.h"
+#include "base/stack.h"
 #include "value/mask.h"
 
 enum { TABLES = 1, CONTENTS, METATABLES, NUMBERS, FUNCTIONS, FILTER,
@@ -51,7 +52,7 @@ enum {
                          '__index' */
   LOOKS_MAX = 4096,   /* most fields compared, to see that a table is
                          unchanged */
-  NESTED_MAX = 24,    /* most tables and functions inside each other that are
+  NESTED_MAX = 64,    /* most tables and functions inside each other that are
                          compared */
   LOOK_SLOTS = 6 * NESTED_MAX + LUA_MINSTACK
 };
@@ -372,7 +373,7 @@ is_settled (lua_State *L, look *k, unsigned depth)
     return false;
   if (meets(k, lua_topointer(L, index)))
     return true;
-  if (depth >= NESTED_MAX)
+  if (depth >= NESTED_MAX || rs_stack_low())
     return false;
   if (type == LUA_TFUNCTION)
     return has_same_upvalues(L, k, depth + 1);
@@ -985,6 +986,7 @@ restore (lua_State *L, const originals *o, unsigned depth)
   const int type = lua_type(L, index);
   if ((type != LUA_TTABLE && type != LUA_TFUNCTION) || depth > 2 * NESTED_MAX)
     return;
+  rs_stack_check(L);
   rs_level_room(L, LOOK_SLOTS, "message");
   lua_pushvalue(L, index);
   if (lua_rawget(L, o->made) == LUA_TNIL) {
