@@ -67,6 +67,32 @@ local function first_result ()
   return (harness.spread(times)) * 1e3
 end
 
+--- A field of /proc/PID/status, in MiB.
+local function memory_of (pid, field)
+  local file <close> = assert(io.open("/proc/" .. pid .. "/status"))
+  return tonumber(file:read "a":match(field .. ":%s*(%d+)")) / 1024
+end
+
+--- MiB that the larger of two processes takes at most while a string of 1 GiB
+--- goes to a child, and another one comes back.
+local function gigabyte ()
+  local pool <close> = children(1)
+  local child <const> = pool:run "return io.open '/proc/self/stat':read 'n'"
+  collectgarbage()
+  local before <const> = memory_of("self", "VmRSS")
+  do  -- the peak of this process is that of what follows
+    local file <close> = assert(io.open("/proc/self/clear_refs", "w"))
+    file:write "5"
+  end
+  local size <const> = 1 << 30
+  assert(pool:run("return #(...)", ("x"):rep(size)) == size)
+  collectgarbage()
+  assert(#pool:run("return ('y'):rep(...)", size) == size)
+  collectgarbage()
+  return math.max(memory_of("self", "VmHWM") - before,
+                  memory_of(child, "VmHWM"))
+end
+
 --- A contender that the floor in C measures.
 local function floor (name, sample, scale, most)
   local contender <const> = harness.floor(name, "floor_process",
@@ -117,6 +143,15 @@ function sections.reach ()
     echo()
     return median(7, echo) * 1e3
   end)
+
+  local rounds <const> = harness.rounds
+  harness.rounds = 1
+  compare("1 GiB to a child, and 1 GiB back", "MiB at most", {
+    { measure = gigabyte },
+    { name = "three copies", most = 1.05,
+      measure = function () return 3 << 10 end },
+  })
+  harness.rounds = rounds
 
   compare("a child from its start to its first result", "ms", {
     { measure = first_result },
