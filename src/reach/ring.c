@@ -39,6 +39,10 @@ enum {
   SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL
 };
 
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8u  /* since Linux 6.3 */
+#endif
+
 #ifdef SYS_futex
 #define FUTEX SYS_futex
 #else
@@ -107,10 +111,20 @@ map (int fd, int bell)
   return r;
 }
 
+/* Make the memory: where the system may insist on it, as one that is no
+   program. */
+static int
+make_memory (void)
+{
+  static const char name[] = "runspace-ring";
+  const int fd = memfd_create(name, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+  return fd >= 0 ? fd : memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+}
+
 rs_ring *
 rs_ring_new (int *out)
 {
-  int fd = memfd_create("runspace-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  int fd = make_memory();
   if (fd >= 0)
     fd = rs_process_raise(fd);
   if (fd < 0)
@@ -126,18 +140,26 @@ rs_ring_new (int *out)
   return r;
 }
 
-rs_ring *
-rs_ring_join (int bell)
+/* Is the descriptor that of a ring? */
+static bool
+is_ring (int fd)
 {
   struct stat info;
   char found[sizeof magic];
+  const int seals = fcntl(fd, F_GET_SEALS);
+  return seals >= 0 && (seals & SEALS) == SEALS
+      && fstat(fd, &info) == 0 && info.st_size == ALL
+      && pread(fd, found, sizeof found, 0) == sizeof found
+      && memcmp(found, magic, sizeof magic) == 0;
+}
+
+rs_ring *
+rs_ring_join (int bell)
+{
   int type;
   socklen_t size = sizeof type;
   if (getsockopt(bell, SOL_SOCKET, SO_TYPE, &type, &size) != 0
-      || fcntl(RS_RING_FD, F_GET_SEALS) != SEALS
-      || fstat(RS_RING_FD, &info) != 0 || info.st_size != ALL
-      || pread(RS_RING_FD, found, sizeof found, 0) != sizeof found
-      || memcmp(found, magic, sizeof magic) != 0)
+      || !is_ring(RS_RING_FD))
     return NULL;
   rs_ring *const r = map(RS_RING_FD, bell);
   close(RS_RING_FD);
