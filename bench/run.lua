@@ -20,6 +20,7 @@ local FILES <const> = {
   { "tax", "tax" },
   { "scale", "scale" },
   { "reach", "reach" },
+  { "broker", "broker" },
 }
 
 local function names ()

@@ -155,7 +155,9 @@ typedef struct rs_amqp_module {
   void (*look) (rs_amqp *a);
 
   /* Write what is to be written and confirmed, for at most 'seconds', close,
-     and wait for the thread.  No function of the user is called after that.
+     and wait for the thread.  A search for the host, or a handshake of TLS,
+     that has begun is not cut short: the latter ends with the URL's
+     'connection_timeout'.  No function of the user is called after that.
      Accepts NULL. */
   void (*close) (rs_amqp *a, double seconds);
 

@@ -71,6 +71,8 @@ rs_session_fail (rs_session *s, int status)
            || status == AMQP_STATUS_SOCKET_CLOSED
            || status == AMQP_STATUS_SSL_ERROR)
     rs_session_fail_for(s, "the connection was cut");
+  else if (status == AMQP_STATUS_TIMEOUT)
+    rs_session_fail_for(s, "the broker does not answer");
   else
     rs_session_fail_for(s, "%s", amqp_error_string2(status));
 }
