@@ -130,6 +130,15 @@ describe("a child", function ()
       assert.is_false(pool:run "return require 'attack'.take(1 << 30)")
       local text <const> = ("x"):rep(40 << 20)
       assert.equal(#text, #pool:run("return ...", text))
+      -- What cannot be there is told without a try, or by the far side.
+      for _, size in ipairs { 65, 100, 300 } do
+        local large <const> = pool:spawn("return #...", ("x"):rep(size << 20))
+        assert.equal("failed", large:wait())
+        assert.equal("memory_limit", large.reason)
+        local one <const> = pool:collect({ 1 }, "return #select(2, ...)", {
+          arguments = { ("x"):rep(size << 20) }, on_error = "continue" })[1]
+        assert.equal("failed", one.state)
+      end
       local job <const> = pool:spawn [[
         local t = {} for i = 1, math.huge do t[i] = ("x"):rep(1000) .. i end]]
       assert.equal("failed", job:wait())

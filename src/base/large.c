@@ -90,8 +90,14 @@ void *
 rs_large_take (size_t size)
 {
   const size_t room = rs_large_room(size);
-  void *const memory = take_kept(room);
-  return memory != NULL ? memory : malloc(room);
+  void *memory = take_kept(room);
+  if (memory == NULL)
+    memory = malloc(room);
+  if (memory == NULL && rs_large_any()) {  /* what is kept may be in the way */
+    rs_large_trim();
+    memory = malloc(room);
+  }
+  return memory;
 }
 
 /* Let the C library see that blocks of this size come and go.  The values of a

@@ -57,6 +57,8 @@ enum {
   RS_FRAME_GREETING = 12,   /* bytes */
   RS_FRAME_NOISE = 65536,   /* most bytes in front of the greeting */
   RS_FRAME_TRAILER = 8,     /* bytes behind those of a message */
+  RS_FRAME_NO_MEMORY = 86,  /* status that a worker exits with which had no
+                               memory for what came */
   RS_PROTOCOL = 1
 };
 

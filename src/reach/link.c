@@ -224,13 +224,26 @@ time_of (const rs_call *call)
   return call->timeout > 0 ? call->timeout * items * attempts + LATE : 0;
 }
 
-/* The process has died, which was not asked of it.  As 'rs_link_end'. */
-static void
+/* The process has died, which was not asked of it.  Writes into 'text' how.
+   RS_ECLOSED; RS_ENOMEM: it had no memory for what it was sent. */
+static int
 bury (rs_link *k, double timeout, char *text, size_t size)
 {
   if (!k->done)
     k->options.past->deaths++;
-  rs_link_end(k, timeout, text, size);
+  return rs_link_end(k, timeout, text, size) == RS_FRAME_NO_MEMORY
+         ? RS_ENOMEM : RS_ECLOSED;
+}
+
+/* True when the call brings more than the far side may take.  What Lua makes
+   of a message takes no less than that. */
+static bool
+is_too_large (const rs_link *k, const rs_call *call)
+{
+  const size_t most = k->options.options->memory;
+  return most != 0
+      && (call->function->size > most
+          || (call->arguments != NULL && call->arguments->size > most));
 }
 
 /* Send the call, if need be to another process, since the last one has died
@@ -264,8 +277,10 @@ deliver (rs_link *k, rs_errand *e, rs_error *err)
       rs_link_end(k, 0, text, sizeof text);
       return rs_fail(err, RS_ESTOPPED, "%s", text);
     }
-    if (status != RS_OK)
-      bury(k, status == RS_ECLOSED ? RS_LINK_DIE : 0, text, sizeof text);
+    if (status == RS_ECLOSED)
+      status = bury(k, RS_LINK_DIE, text, sizeof text);
+    else if (status != RS_OK)
+      bury(k, 0, text, sizeof text);
     if (patience == 0 && status != RS_OK)
       patience = rs_now() + PATIENCE;
   } while (status == RS_ECLOSED && rs_now() < patience);
@@ -334,18 +349,22 @@ run_call (rs_link *k, rs_errand *e)
 {
   rs_error err = { .status = RS_OK };
   char how[400], *place = NULL;
-  int status = deliver(k, e, &err);
+  int status = is_too_large(k, e->call) ? RS_ENOMEM : deliver(k, e, &err);
   if (status == RS_ESTOPPED)  /* before it began */
     e->call->state = RS_JOB_CANCELLED;
   else if (status == RS_EBUSY)
     e->call->state = RS_JOB_QUEUED;
+  else if (status == RS_ENOMEM && k->options.options->memory != 0) {
+    e->call->state = RS_JOB_FAILED;
+    e->call->reason = RS_REASON_MEMORY;
+  }
   else if (status == RS_EFAILED || status == RS_ENOMEM) {
     e->call->state = RS_JOB_FAILED;
     e->sink->failed(e->call, err.text);
   }
   else if (status != RS_OK)
     lose(k, e, err.text);
-  k->spent = status != RS_OK;
+  k->spent = !k->open;
   if (status != RS_OK)
     return;
   if (is_last(k, e->call))

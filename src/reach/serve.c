@@ -467,10 +467,9 @@ read_frames (server *s, rs_frames *frames)
   if (status == RS_ECLOSED && frames->error[0] == '\0')
     leave(0);  /* the host is gone, or has left */
   if (status == RS_ENOMEM)
-    fprintf(stderr, "runspace --worker: not enough memory for what came\n");
-  else
-    fprintf(stderr, "runspace --worker: what came is no frame: %s\n",
-            frames->error);
+    leave(RS_FRAME_NO_MEMORY);
+  fprintf(stderr, "runspace --worker: what came is no frame: %s\n",
+          frames->error);
   leave(1);
 }
 
