@@ -33,7 +33,7 @@ function sections.broker ()
     print("left out: " .. why)
     return
   end
-  local workers <close> = serve(server.url, "bench")
+  local _ <close> = serve(server.url, "bench")
   local pool <close> = parallel.pool {
     broker = server.url, queue = "bench", max = FLIGHT
   }
