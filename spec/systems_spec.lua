@@ -3,6 +3,8 @@
 --- and what it prints is checked.
 
 local socket <const> = require "socket"
+local rabbitmq <const> = require "support.rabbitmq"
+local serve <const> = require "support.serve"
 local sshd <const> = require "support.sshd"
 local tree <const> = require "support.tree"
 
@@ -203,6 +205,25 @@ jobs left: 0
     assert.matches("closed: no connection: ", text, 1, true)
     assert.equal(1, status)
     assert.matches("missing argument 'host'", (remote ""))
+  end)
+
+  it("cluster.lua", function ()
+    local why <const> = serve.missing()
+    if why then
+      pending("left out, since " .. why)
+      return
+    end
+    local server <const> = assert(rabbitmq.shared())
+    local text, status = example("cluster.lua", ("'%s' -r '%s' -q 'cluster %d'")
+      :format(server.url, tree.program(), io.open "/proc/self/stat":read "n"))
+    assert.same({ "17984 primes below 200000", "a worker was killed" },
+                lines(text, true))
+    assert.equal(0, status)
+    server:close()
+    text, status = example("cluster.lua", "amqp://guest:hidden@127.0.0.1:1/")
+    assert.matches("no broker at 127.0.0.1:1", text, 1, true)
+    assert.is_nil(text:find "hidden")
+    assert.equal(1, status)
   end)
 
   for _, how in ipairs { "luv", "poll" } do
