@@ -123,8 +123,8 @@ local function calm ()
 end
 
 local REASONS <const> = {
-  "was killed by SIGKILL$", "no heartbeat for [%d.]+ s$", "exited with status",
-  "connection closed$", "was killed by SIGTERM$", "was killed by SIGHUP$"
+  "was killed by SIGKILL$", "was killed by SIGTERM$", "was killed by SIGHUP$",
+  "exited with status 137$", "no heartbeat for [%d.]+ s$", "connection closed$"
 }
 
 local function check_reason (text)
