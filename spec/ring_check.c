@@ -399,7 +399,7 @@ lie_change (void)
 static void
 lie_end (void)
 {
-  say(RS_FRAME_OUTPUT, 1, "", 1);
+  say(RS_FRAME_PONG, 0, NULL, 0);
   _exit(9);
 }
 
