@@ -115,7 +115,7 @@ wait_at (const end *e, short events)
     poll(&fd, 1, -1);
   rs_ring_end_sleep(e->ring);
   const ssize_t n = recv(e->fd, bytes, sizeof bytes, MSG_DONTWAIT);
-  CHECK(n <= 0 || rs_ring_hear(e->ring, bytes, (size_t) n));
+  REQUIRE(n <= 0 || rs_ring_hear(e->ring, bytes, (size_t) n));
 }
 
 static void *
@@ -166,7 +166,7 @@ read_stream (void *arg)
     if (n == 0)
       wait_at(e, POLLIN);
   }
-  CHECK(wrong == 0);
+  REQUIRE(wrong == 0);
   free(bytes);
   return NULL;
 }
