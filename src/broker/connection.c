@@ -305,7 +305,7 @@ serve (rs_amqp *a)
   const unsigned beat = a->session.url->heartbeat;
   bool readable = true, writable = false, more = false;
   double looked = 0;
-  while (!gather(a)) {
+  for (;;) {
     const double now = rs_now_coarse();
     if (beat > 0 && now - looked > (double) beat / BEATS)
       readable = true;
@@ -315,6 +315,8 @@ serve (rs_amqp *a)
         return;
     }
     if (writable && !write_some(a))
+      return;
+    if (gather(a))
       return;
     const bool busy = more || amqp_frames_enqueued(a->session.state);
     if (wait(a, busy, &readable, &writable))
