@@ -49,7 +49,13 @@ local source = [==[
   end
   walk(debug.getregistry(), 0)
 
-  local VALUES <const> = { n = 4, nil, {}, 42, print }
+  --- What takes its place: also a pointer, and userdata of other types.
+  local pointer
+  for key in next, debug.getregistry() do
+    if type(key) == "userdata" then pointer = key break end
+  end
+  local VALUES <const> = { n = 7, nil, {}, 42, print, io.stdout, pointer,
+                           parallel.spawn "return 1" }
 
   --- Things of a kind, and which of them is meant; each with so many values.
   local function choose (values, is_meant)
