@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -403,6 +404,33 @@ lie_end (void)
   _exit(9);
 }
 
+/* Read the socket beside the ring until CANCEL has come. */
+static void
+await_cancel (void)
+{
+  rs_frames urgent;
+  rs_frame frame;
+  int status;
+  REQUIRE(rs_frames_init(&urgent, RS_FRAME_WORKER, 0, 0) == RS_OK);
+  do
+    if ((status = rs_frames_take(&urgent, &frame)) == RS_EBUSY)
+      status = rs_frames_fill(&urgent);
+    else if (status == RS_OK && frame.type == RS_FRAME_CANCEL)
+      break;
+  while (status == RS_OK);
+  REQUIRE(status == RS_OK);
+  rs_frames_fini(&urgent);
+}
+
+static void
+tell_cancelled (void)
+{
+  static const unsigned char result[16] = {
+    RS_JOB_CANCELLED, RS_REASON_CANCELLED, 0, 1
+  };
+  say(RS_FRAME_RESULT, 1, result, sizeof result);
+}
+
 static const struct {
   const char *name;
   void (*tell) (void);
@@ -439,6 +467,7 @@ serve (const char *lie)
   say(RS_FRAME_HELLO, 0, hello.data, hello.size);
   rs_buf_fini(&hello);
   say(RS_FRAME_READY, 0, ready, sizeof ready);
+  const bool deaf = strcmp(lie, "deaf") == 0;
   for (;;) {
     while ((status = rs_frames_take(&out, &frame)) == RS_EBUSY)
       if ((status = rs_frames_fill(&out)) == RS_EBUSY
@@ -447,8 +476,12 @@ serve (const char *lie)
     if (status != RS_OK)
       return 1;
     rs_message_unref(frame.message);
+    if (frame.type == RS_FRAME_OPEN && deaf)
+      await_cancel();
     if (frame.type != RS_FRAME_CALL)
       continue;
+    if (deaf)
+      tell_cancelled();
     for (int i = 0; i < LIES; i++)
       if (strcmp(lies[i].name, lie) == 0)
         lies[i].tell();
@@ -497,6 +530,33 @@ check_lies (void)
     CHECK(rs_pool_close(pool, RS_FOREVER) == RS_OK);
     rs_pool_unref(pool);
   }
+  lua_close(L);
+}
+
+/* A stop does not wait behind a message that fills the ring: this worker reads
+   the ring only when CANCEL has come. */
+static void
+check_cancel (void)
+{
+  lua_State *const L = new_state();
+  char *const text = calloc(1, 4 * RS_RING_BYTES);
+  rs_pool *pool = NULL;
+  rs_error err;
+  REQUIRE(text != NULL);
+  setenv("RING_CHECK", "deaf", 1);
+  REQUIRE(rs_pool_open(&direct, &pool, &err) == RS_OK);
+  lua_pushlstring(L, text, 4 * RS_RING_BYTES);
+  rs_job *const job = submit(pool, L, "return 1", 1);
+  REQUIRE(job != NULL);
+  while (state_of(job) == RS_JOB_QUEUED)
+    sched_yield();
+  rs_job_cancel(job, RS_FOREVER);
+  CHECK(rs_job_wait(job, L, RS_FOREVER) == RS_OK);
+  CHECK(state_of(job) == RS_JOB_CANCELLED);
+  rs_job_unref(job);
+  CHECK(rs_pool_close(pool, RS_FOREVER) == RS_OK);
+  rs_pool_unref(pool);
+  free(text);
   lua_close(L);
 }
 
@@ -586,6 +646,7 @@ main (int argc, char **argv)
   check_bells();
   check_streams();
   check_lies();
+  check_cancel();
   check_carriers();
   return report();
 }
