@@ -291,6 +291,18 @@ check_pool_options (void)
     { { .command = sh, .hosts = two }, "command and hosts" },
     { { .command = sh, .runspace = "x" }, "runspace (x)" },
     { { .ssh = sh }, "ssh is what reaches hosts" },
+    { { .broker = "amqp://x/" }, "broker is given without a queue" },
+    { { .broker_queue = "q" }, "broker_queue is of a broker" },
+    { { .key = "k" }, "key is of a broker" },
+    { { .broker = "amqp://x/", .broker_queue = "" }, "broker_queue is no" },
+    { { .broker = "amqp://x/", .broker_queue = "a\nb" }, "broker_queue is no" },
+    { { .broker = "amqp://x/", .broker_queue = "q", .hosts = two },
+      "hosts and broker are given" },
+    { { .broker = "amqp://x/", .broker_queue = "q", .command = sh },
+      "command and broker are given" },
+    { { .broker = "amqp://x/", .broker_queue = "q",
+        .isolation = RS_ISOLATION_PROCESS },
+      "RS_ISOLATION_PROCESS and broker are given" },
     { { .hosts = two, .ssh = none }, "ssh has no first word" },
     { { .hosts = none }, "hosts is empty" },
     { { .hosts = option }, "hosts has '-oProxyCommand=x'" },
@@ -330,6 +342,32 @@ check_pool_options (void)
     CHECK(says(rs_pool_open(&rows[i].o, &pool, &err), &err, rows[i].word));
     CHECK(pool == NULL);
   }
+}
+
+/* What is wrong with the options of a server is told by name, before the
+   module is looked for. */
+static void
+check_server_options (void)
+{
+  static const struct { rs_server_options o; const char *word; } rows[] = {
+    { { .queue = "q" }, "broker is NULL" },
+    { { .broker = "amqp://x/" }, "queue is NULL" },
+    { { .broker = "amqp://x/", .queue = "" }, "queue is no name" },
+    { { .broker = "amqp://x/", .queue = "q", .workers = 5000 },
+      "workers (5000)" },
+    { { .broker = "amqp://x/", .queue = "q", .idle = -1 }, "idle (-1)" },
+    { { .size = 1 }, "size (1)" },
+  };
+  rs_error err = { .status = RS_OK };
+  rs_server *server = NULL;
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+    CHECK(says(rs_server_open(&rows[i].o, &server, &err), &err,
+               rows[i].word));
+  CHECK(says(rs_server_open(NULL, &server, &err), &err, "options is NULL"));
+  CHECK(says(rs_server_wait(NULL, 0, &err), &err, "server is NULL"));
+  CHECK(server == NULL);
+  rs_server_stop(NULL);
+  rs_server_close(NULL);
 }
 
 /* What jobs and batches share is refused for both, with one text. */
@@ -1024,6 +1062,7 @@ main (void)
   check_no_arrays(L);
   check_null_others(L);
   check_pool_options();
+  check_server_options();
   check_work_options(L);
   check_sizes(L);
   check_times(L);

@@ -214,7 +214,7 @@ jobs left: 0
       return
     end
     local server <const> = assert(rabbitmq.shared())
-    local text, status = example("cluster.lua", ("'%s' -r '%s' -q 'cluster %d'")
+    local text, status = example("cluster.lua", ("'%s' -r '%s' -q 'c %d'")
       :format(server.url, tree.program(), io.open "/proc/self/stat":read "n"))
     assert.same({ "17984 primes below 200000", "a worker was killed" },
                 lines(text, true))

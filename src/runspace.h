@@ -572,6 +572,9 @@ enum {
 /* Bytes of the name of a broker's queue at most. */
 #define RS_QUEUE_NAME_MAX 200
 
+/* Calls that a server runs at a time, at most. */
+#define RS_SERVER_WORKERS_MAX 4096
+
 /* Workers of a pool at most. */
 #define RS_WORKERS_MAX 65536
 

@@ -423,6 +423,13 @@ check_heartbeat (rs_pool_options *o, rs_error *err)
   return RS_OK;
 }
 
+static bool
+is_queue_name (const char *name)
+{
+  return name[0] != '\0' && strlen(name) <= RS_QUEUE_NAME_MAX
+      && find_control(name) == NULL;
+}
+
 /* Check the broker, and what belongs to it. */
 static int
 check_broker (rs_pool_options *o, rs_error *err)
@@ -445,9 +452,7 @@ check_broker (rs_pool_options *o, rs_error *err)
   if (o->broker_queue == NULL)
     return rs_fail(err, RS_EINVAL, "broker is given without a queue: "
                                    "broker_queue is needed");
-  if (o->broker_queue[0] == '\0'
-      || strlen(o->broker_queue) > RS_QUEUE_NAME_MAX
-      || find_control(o->broker_queue) != NULL)
+  if (!is_queue_name(o->broker_queue))
     return rs_fail(err, RS_EINVAL, "broker_queue is no name: 1 to %d bytes "
                                    "without control characters are needed",
                    RS_QUEUE_NAME_MAX);
@@ -614,4 +619,33 @@ rs_check_sandbox (const rs_sandbox *given, rs_sandbox *room, rs_error *err)
     return NULL;
   }
   return room;
+}
+
+/* ----------------------------------------------------------------- servers */
+
+const rs_server_options *
+rs_check_server_options (const rs_server_options *given,
+                         rs_server_options *room, rs_error *err)
+{
+  if (given == NULL || read_sized(given, room, sizeof *room,
+                                  "rs_server_options", err) != RS_OK) {
+    if (given == NULL)
+      rs_fail_null(err, "options");
+    return NULL;
+  }
+  int status = RS_EINVAL;
+  if (room->broker == NULL || room->queue == NULL)
+    rs_fail_null(err, room->broker == NULL ? "broker" : "queue");
+  else if (!is_queue_name(room->queue))
+    rs_fail(err, RS_EINVAL, "queue is no name: 1 to %d bytes without control "
+                            "characters are needed", RS_QUEUE_NAME_MAX);
+  else if (room->workers > RS_SERVER_WORKERS_MAX)
+    rs_fail(err, RS_EINVAL, "workers (%u) are more than %d", room->workers,
+            RS_SERVER_WORKERS_MAX);
+  else if (!(room->idle >= 0))
+    rs_fail(err, RS_EINVAL, "idle (%g) is no time: seconds from 0 on are "
+                            "needed", room->idle);
+  else
+    status = RS_OK;
+  return status == RS_OK ? room : NULL;
 }

@@ -127,4 +127,8 @@ rs_give_sized (void *out, size_t size, void *known, size_t full)
   memcpy(out, known, n);
 }
 
+/* The same for those of a server. */
+const rs_server_options *rs_check_server_options
+  (const rs_server_options *given, rs_server_options *room, rs_error *err);
+
 #endif

@@ -59,7 +59,7 @@ typedef enum rs_letter_type {
 } rs_letter_type;
 
 /* What a reply says. */
-typedef enum rs_verdict { RS_GO = 1, RS_DROP, RS_HOLD } rs_verdict;
+typedef enum rs_verdict { RS_GO = 1, RS_DROP } rs_verdict;
 
 /* What news is. */
 typedef enum rs_news {

@@ -88,27 +88,6 @@ keep_books (void *server)
 /* ---------------------------------------------------------------- the life */
 
 static int
-check (const rs_server_options *o, rs_error *err)
-{
-  if (o == NULL || o->broker == NULL)
-    return rs_fail_null(err, o == NULL ? "options" : "broker");
-  if (o->queue == NULL)
-    return rs_fail_null(err, "queue");
-  if (o->queue[0] == '\0' || strlen(o->queue) > RS_QUEUE_NAME_MAX
-      || rs_check_name(o->queue, NULL) != RS_OK)
-    return rs_fail(err, RS_EINVAL, "queue is no name: 1 to %d bytes without "
-                                   "control characters are needed",
-                   RS_QUEUE_NAME_MAX);
-  if (o->workers > 4096)
-    return rs_fail(err, RS_EINVAL, "workers (%u) are more than 4096",
-                   o->workers);
-  if (!(o->idle >= 0))
-    return rs_fail(err, RS_EINVAL, "idle (%g) is no time: seconds from 0 on "
-                                   "are needed", o->idle);
-  return RS_OK;
-}
-
-static int
 start_workers (rs_server *s, rs_error *err)
 {
   for (unsigned i = 0; i < s->n_workers; i++) {
@@ -165,10 +144,13 @@ set_up (rs_server *s, const rs_server_options *o, rs_error *err)
 }
 
 int
-rs_server_open (const rs_server_options *options, rs_server **out,
+rs_server_open (const rs_server_options *given, rs_server **out,
                 rs_error *err)
 {
-  if (check(options, err) != RS_OK)
+  rs_server_options room;
+  const rs_server_options *const options
+    = rs_check_server_options(given, &room, err);
+  if (options == NULL || (out == NULL && rs_fail_null(err, "out")))
     return RS_EINVAL;
   const rs_amqp_module *const module = rs_broker_module(err);
   if (module == NULL)
