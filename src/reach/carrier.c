@@ -124,7 +124,7 @@ void
 rs_carrier_end_wait (rs_carrier *c, short there)
 {
   unsigned char bytes[256];
-  ssize_t n = 1;
+  ssize_t n;
   if (c->ring == NULL)
     return;
   rs_ring_end_sleep(c->ring);
@@ -135,11 +135,9 @@ rs_carrier_end_wait (rs_carrier *c, short there)
     rs_carrier_use(c, NULL);
     return;
   }
-  while (n > 0 && c->lie == NULL) {
-    n = recv(c->in, bytes, sizeof bytes, MSG_DONTWAIT);
-    if (n > 0 && !rs_ring_hear(c->ring, bytes, (size_t) n))
-      note_lie(c);
-  }
+  n = recv(c->in, bytes, sizeof bytes, MSG_DONTWAIT);
+  if (n > 0 && !rs_ring_hear(c->ring, bytes, (size_t) n))
+    note_lie(c);
   c->ended = c->ended || n == 0;
 }
 
