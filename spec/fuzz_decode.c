@@ -247,6 +247,7 @@ check_refusal (lua_State *L, const input *in)
 {
   static const char *const texts[] = {
     "bad message at byte ", "is needed by ", "not accepted", "stack overflow",
+    "of a table has made it ",
     "too many"
   };
   if (calls(in))

@@ -191,6 +191,7 @@ is_refusal (lua_State *L)
   const char *const text = lua_tostring(L, -1);
   return strstr(text, "bad message at byte ") != NULL
       || strstr(text, "is needed by ") != NULL
+      || strstr(text, "of a table has made it ") != NULL
       || strstr(text, "stack overflow") != NULL;
 }
 
@@ -396,7 +397,8 @@ mutate (unsigned char *bytes, size_t size)
     0x00, 0x01, 0x7f, 0x80, 0xff, RS_TAG_TABLE, RS_TAG_TABLE_META,
     RS_TAG_TABLE_META_OPEN, RS_TAG_REF, RS_TAG_NAMED, RS_TAG_ENV,
     RS_TAG_REPLACED, RS_TAG_STRING, RS_TAG_LATER, RS_TAG_COMMON,
-    RS_TAG_COMMON_REF, RS_TAG_NAMED_TABLE
+    RS_TAG_COMMON_REF, RS_TAG_NAMED_TABLE, RS_TAG_COMMON_CLASS,
+    RS_TAG_COMMON_FUNCTION
   };
   for (unsigned n = 1 + random_below(4); n > 0; n--) {
     const size_t at = random_below(size);
