@@ -431,6 +431,15 @@ tell_cancelled (void)
   say(RS_FRAME_RESULT, 1, result, sizeof result);
 }
 
+/* End when something has come, without reading it. */
+static _Noreturn void
+end_tired (void)
+{
+  while (!rs_carrier_look(&out.carrier))
+    rs_carrier_sleep(&out.carrier);
+  _exit(5);
+}
+
 static const struct {
   const char *name;
   void (*tell) (void);
@@ -468,6 +477,7 @@ serve (const char *lie)
   rs_buf_fini(&hello);
   say(RS_FRAME_READY, 0, ready, sizeof ready);
   const bool deaf = strcmp(lie, "deaf") == 0;
+  const bool tired = strcmp(lie, "tired") == 0;
   for (;;) {
     while ((status = rs_frames_take(&out, &frame)) == RS_EBUSY)
       if ((status = rs_frames_fill(&out)) == RS_EBUSY
@@ -480,8 +490,10 @@ serve (const char *lie)
       await_cancel();
     if (frame.type != RS_FRAME_CALL)
       continue;
-    if (deaf)
+    if (deaf || tired)
       tell_cancelled();
+    if (tired)
+      end_tired();
     for (int i = 0; i < LIES; i++)
       if (strcmp(lies[i].name, lie) == 0)
         lies[i].tell();
@@ -557,6 +569,27 @@ check_cancel (void)
   CHECK(rs_pool_close(pool, RS_FOREVER) == RS_OK);
   rs_pool_unref(pool);
   free(text);
+  lua_close(L);
+}
+
+/* A worker that ends between two calls, too late to be seen before the second
+   one is written: that call has not begun, and another worker gets it. */
+static void
+check_unread (void)
+{
+  lua_State *const L = new_state();
+  rs_pool *pool = NULL;
+  rs_error err;
+  setenv("RING_CHECK", "tired", 1);
+  REQUIRE(rs_pool_open(&direct, &pool, &err) == RS_OK);
+  for (int i = 0; i < 6; i++) {
+    rs_job *const job = submit(pool, L, "return 1", 0);
+    CHECK(rs_job_wait(job, L, RS_FOREVER) == RS_OK);
+    CHECK(state_of(job) == RS_JOB_CANCELLED);
+    rs_job_unref(job);
+  }
+  CHECK(rs_pool_close(pool, RS_FOREVER) == RS_OK);
+  rs_pool_unref(pool);
   lua_close(L);
 }
 
@@ -647,6 +680,7 @@ main (int argc, char **argv)
   check_streams();
   check_lies();
   check_cancel();
+  check_unread();
   check_carriers();
   return report();
 }

@@ -400,6 +400,19 @@ rs_frames_flush (rs_frames *f)
   return status;
 }
 
+uint32_t
+rs_frames_place (const rs_frames *f)
+{
+  return f->carrier.ring == NULL ? 0
+       : rs_ring_place(f->carrier.ring) + (uint32_t) f->going.size;
+}
+
+bool
+rs_frames_may_be_read (const rs_frames *f, uint32_t place)
+{
+  return f->carrier.ring == NULL || rs_ring_has_read(f->carrier.ring, place);
+}
+
 static void
 make_head (unsigned char h[RS_FRAME_HEAD], rs_frame_type type, unsigned flags,
            size_t length, uint64_t number)

@@ -186,4 +186,10 @@ int rs_frames_put_message (rs_frames *f, rs_frame_type type, uint64_t number,
 /* Write all that is queued. */
 int rs_frames_flush (rs_frames *f);
 
+/* The place at which the next message will begin.  Whether the far side may
+   have read something of the message, once it was written; without a ring that
+   is not known, and it may. */
+uint32_t rs_frames_place (const rs_frames *f);
+bool rs_frames_may_be_read (const rs_frames *f, uint32_t place);
+
 #endif

@@ -114,6 +114,7 @@ send_call (rs_link *k, const rs_call *call, const char *name)
   rs_buf_clear(&k->payload);
   rs_call_write(&k->payload, call, number, name);
   const struct iovec part = { k->payload.data, k->payload.size };
+  k->place = rs_frames_place(&k->frames);
   if (status == RS_OK)
     status = k->payload.failed ? RS_ENOMEM
            : rs_frames_put(&k->frames, RS_FRAME_CALL, k->calls, &part, 1);
@@ -344,6 +345,15 @@ is_last (const rs_link *k, const rs_call *call)
       && is_used_up(k, k->tasks + (chunk != NULL ? chunk->count : 1));
 }
 
+/* True when the process, which has run others, has ended before it read the
+   call: nobody saw that in time, and the call has not begun. */
+static bool
+is_unread (const rs_link *k, const rs_errand *e, int status)
+{
+  return status == RS_ECLOSED && k->done && !rs_token_stopped(e->token)
+      && !rs_frames_may_be_read(&k->frames, k->place);
+}
+
 static void
 run_call (rs_link *k, rs_errand *e)
 {
@@ -385,9 +395,12 @@ run_call (rs_link *k, rs_errand *e)
       rs_call_count_failures(e->call);
     return;
   }
+  const bool unread = is_unread(k, e, status);
   bury(k, status == RS_ECLOSED ? RS_LINK_DIE : 0, how, sizeof how);
   k->spent = true;
-  if (status == RS_ENOMEM)
+  if (unread)
+    e->call->state = RS_JOB_QUEUED;
+  else if (status == RS_ENOMEM)
     lose(k, e, rs_status_message(RS_ENOMEM));
   else if (status == RS_ESTOPPED)
     lose(k, e, place != NULL ? place : "it did not come back, and its process "

@@ -67,6 +67,7 @@ typedef struct rs_link {
   rs_pulse pulse;          /* from HELLO to the end of the process */
   size_t bytes;            /* memory of the state, as it was told last */
   uint64_t calls;          /* number of the last call */
+  uint32_t place;          /* in 'frames': where its CALL begins */
   uint64_t functions;      /* number of the last function */
   struct {
     rs_message *function;  /* a reference, or NULL */

@@ -314,6 +314,19 @@ rs_ring_write (rs_ring *r, const struct iovec *parts, int n)
   return (ssize_t) copied;
 }
 
+uint32_t
+rs_ring_place (const rs_ring *r)
+{
+  return r->out.written;
+}
+
+bool
+rs_ring_has_read (const rs_ring *r, uint32_t place)
+{
+  const uint32_t read = atomic_load(&r->far->read);
+  return r->out.written - read < r->out.written - place;
+}
+
 /* ----------------------------------------------------------------- waiting */
 
 bool

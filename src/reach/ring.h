@@ -85,6 +85,11 @@ ssize_t rs_ring_read (rs_ring *r, const struct iovec *parts, int n);
    Returns how many; 0: there is no room; -1: the other side has lied. */
 ssize_t rs_ring_write (rs_ring *r, const struct iovec *parts, int n);
 
+/* The number of the next byte that is written, modulo 2^32; and whether the
+   other side says that it has read that byte. */
+uint32_t rs_ring_place (const rs_ring *r);
+bool rs_ring_has_read (const rs_ring *r, uint32_t place);
+
 /* What was wrong, after a -1; static storage. */
 const char *rs_ring_lie (const rs_ring *r);
 
