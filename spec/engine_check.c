@@ -735,7 +735,7 @@ check_batches (lua_State *L)
   lua_pushinteger(L, 6);
   lua_newthread(L);
   CHECK(rs_batch_add(batch, L, 2, &err) == RS_EREFUSED);
-  CHECK(strstr(err.text, "item 2: cannot transfer a thread") != NULL);
+  CHECK(strstr(err.text, "item 2: value 2: cannot transfer a thread") != NULL);
   CHECK(rs_batch_finish(batch, &err) == RS_OK);
   CHECK(rs_batch_wait(batch, NULL, RS_FOREVER) == RS_OK);
   CHECK(rs_batch_next(batch, L, &rec) == RS_OK && rec.index == 1
