@@ -70,6 +70,18 @@ for kind in pairs(WHERE) do
       assert.is_true(all[5] > 4)
     end)
 
+    it("does not count what opens a runspace", function ()
+      local pool <close> = parallel.pool(on(kind, {
+        cpu_time = 0.1, reset = "fresh", init = [[
+          local late = os.clock() + 1.5
+          while os.clock() < late do end]] }))
+      local pids <const> = {}
+      for i = 1, 3 do
+        pids[i] = pool:run "return io.open '/proc/self/stat':read 'n'"
+      end
+      assert.same({ pids[1], pids[1], pids[1] }, pids)
+    end)
+
     it("adds 'nice' to the niceness of its jobs", function ()
       local here <const> = math.tointeger(load("return " .. NICE)())
       local pool <close> = parallel.pool(on(kind, { nice = 5 }))

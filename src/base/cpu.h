@@ -20,8 +20,8 @@ unsigned rs_cpu_quota (const char *root);
 void rs_cpu_pin (unsigned number);
 
 /* Let the process be sent SIGXCPU when it has used 'seconds' of CPU from now
-   on; up to a second later, since the system counts whole ones.  Any
-   thread. */
+   on; up to a second later, since the system counts whole ones.  INFINITY:
+   never.  Any thread. */
 void rs_cpu_limit (double seconds);
 
 #endif

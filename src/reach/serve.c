@@ -24,6 +24,7 @@
 #endif
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -297,6 +298,8 @@ open_state (server *s)
   rs_error err;
   int status = s->confined ? RS_OK : rs_confine(&s->inbox.options, &err);
   s->confined = true;
+  if (s->inbox.options.cpu_time > 0)  /* which is that of jobs */
+    rs_cpu_limit(INFINITY);
   if (status == RS_OK)
     status = rs_state_open(&o, &s->state, &err);
   rs_buf *const b = begin(s);
