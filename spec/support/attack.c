@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -104,15 +105,14 @@ take (lua_State *L)
   return 1;
 }
 
-/* Ignore all signals, close what is open, and never return. */
+/* dig_in(path): ignore all signals, make a file that tells so, and never
+   return */
 static int
 dig_in (lua_State *L)
 {
-  (void) L;
   for (int i = 1; i < 65; i++)
     signal(i, SIG_IGN);
-  for (int fd = 0; fd < 1024; fd++)
-    close(fd);
+  close(open(luaL_checkstring(L, 1), O_WRONLY | O_CREAT, 0600));
   for (;;)
     usleep(1000);
 }
