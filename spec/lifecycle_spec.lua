@@ -155,29 +155,72 @@ describe("pools", function ()
       pool:spawn("return 2")
       gate:await(1)
     end
-    collectgarbage()  -- cancels, waits a little, and leaves the worker behind
+    collectgarbage()
     collectgarbage()
     gate:open()
-    assert.equal("cancelled", job:wait())
+    assert.equal("completed", job:wait())
     assert.is_true(gates.eventually(function ()
+      parallel.pool { max = 1 }:close()  -- pools without jobs go now, too
       return threads() == before
     end))
   end)
 end)
 
 describe("a host state that is closed", function ()
-  it("does not wait for a job that goes on for ever", function ()
+  it("waits for the jobs of all pools, and for those that they start",
+     function ()
     local text, status = child [[
-      local job = parallel.spawn("while true do tostring {} end")
-      while job.state ~= "running" do end
+      parallel.on("finished", function (event)
+        if event.job_name == "first" then parallel.spawn "print 'third'" end
+      end)
+      parallel.submit { function ()
+        parallel.run "print 'first'"
+      end, name = "first" }
+      do
+        local pool = parallel.pool { max = 1 }
+        pool:spawn "print 'second'"
+      end
+      collectgarbage()
       print "end"
     ]]
-    assert.equal("end\n", text)
+    for _, word in ipairs { "first", "second", "third", "end" } do
+      assert.matches(word .. "\n", text, 1, true)
+    end
     assert.equal(0, status)
   end)
 
-  it("ends what was queued, and leaves quietly", function ()
+  it("has the exit status 1 for a failure that nobody looked at", function ()
+    local text, status = child "parallel.spawn 'error \"lost\"'"
+    assert.matches("^parallel: nobody looked at the failure of 'job%-1'", text)
+    assert.equal(1, status)
+    text, status = child "print(parallel.spawn('error \"seen\"'):join())"
+    assert.matches("^false\t", text)
+    assert.equal(0, status)
+    text, status = child [[
+      parallel.on("unseen_failure", function () print "handled" end)
+      parallel.spawn "error 'told'"
+    ]]
+    assert.equal("handled\n", text)
+    assert.equal(0, status)
+  end)
+
+  it("does not wait behind an error, and says what it ends", function ()
     local text, status = child [[
+      local pool = parallel.pool { max = 1 }
+      local job = pool:spawn("while true do tostring {} end")
+      while job.state ~= "running" do end
+      for _ = 1, 3 do pool:spawn "print 'never'" end
+      error "end"
+    ]]
+    assert.matches("end\nstack traceback:.*\nparallel: the script ended early: "
+                   .. "1 job stopped, 3 jobs not run\n$", text)
+    assert.equal(1, status)
+  end)
+
+  it("ends what was queued, and says so", function ()
+    local text, status = child [[
+      local busy = parallel.pool { max = 1 }
+      busy:spawn "while true do tostring {} end"
       for i = 1, 1000 do parallel.spawn("return ...", i) end
       local t = {}
       for i = 1, 1000 do t[i] = i end
@@ -185,7 +228,7 @@ describe("a host state that is closed", function ()
         if record.index > 10 then os.exit(3, true) end
       end
     ]]
-    assert.equal("", text)
+    assert.matches("^parallel: the script ended early: [^\n]*\n$", text)
     assert.equal(3, status)
   end)
 
@@ -227,7 +270,7 @@ describe("a host state that is closed", function ()
           parallel.on("output", leave)
           %s
         ]]):format(close, call))
-        assert.equal("", text)
+        assert.matches("^parallel: the script ended early: [^\n]*\n$", text)
         assert.equal(7, status)
       end)
     end

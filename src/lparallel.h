@@ -57,6 +57,18 @@ RS_API void rs_parallel_dispatch (lua_State *L);
  */
 RS_API void rs_parallel_interrupt (lua_State *L);
 
+/*
+ * The end of what 'L' runs.  [-0, +0, e]  Wait until the jobs of all pools of
+ * 'L' have ended; handlers run meanwhile.  [-0, +0, e]  Cancel them, and say on
+ * standard error how many had not ended.
+ */
+RS_API void rs_parallel_finish (lua_State *L);
+RS_API void rs_parallel_abandon (lua_State *L);
+
+/* Failures of jobs in this process that nobody had looked at when their
+   handles went.  Any thread. */
+RS_API unsigned rs_parallel_unseen (void);
+
 /* [-0, +0, -]  Workers that the default pool of 'L' has at most. */
 RS_API unsigned rs_parallel_workers (lua_State *L);
 

@@ -254,6 +254,7 @@ local function report_unseen (job)
   local words <const> = problem.state == "failed"
     and "parallel: nobody looked at the failure of "
     or "parallel: nobody has seen that "
+  core.count_unseen()
   core.write(2, words .. tostring(problem) .. "\n")
 end
 

@@ -8,10 +8,14 @@
  */
 #include "face/lface.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include <lauxlib.h>
 
+#include "base/console.h"
 #include "face/lhandle.h"
 #include "pool/face.h"
 
@@ -289,6 +293,30 @@ report_all (lua_State *L, rs_events *e)
   free(list);
 }
 
+/* Drop the pools whose jobs are not over, and say how many jobs that ends. */
+static void
+drop_pools (rs_face *face)
+{
+  size_t n = 0;
+  for (unsigned i = 0; i < face->left; i++) {
+    rs_pool_info info;
+    rs_pool_info_get(face->pools[i], &info);
+    n += info.queued + info.running;
+  }
+  if (n > 0 && face->opened) {
+    char text[128];
+    snprintf(text, sizeof text, "parallel: %zu %s cancelled, as the script "
+             "has ended: call parallel.wait or job:wait\n", n,
+             n == 1 ? "job is" : "jobs are");
+    rs_console_write(STDERR_FILENO, text, strlen(text));
+  }
+  for (unsigned i = 0; i < face->left; i++)
+    rs_pool_unref(face->pools[i]);
+  free(face->pools);
+  face->pools = NULL;
+  face->left = 0;
+}
+
 /* __gc of the face: the state is being closed. */
 static int
 gc (lua_State *L)
@@ -301,6 +329,7 @@ gc (lua_State *L)
     rs_events_close(e);
   rs_events_unref(e);
   face->events = NULL;
+  drop_pools(face);
   return 0;
 }
 

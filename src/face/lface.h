@@ -23,6 +23,10 @@ typedef struct rs_face {
   unsigned dispatching;   /* dispatches in progress; an inner one runs in a
                              handler that an outer one has called */
   bool interrupted;       /* the program has interrupted a handler */
+  bool opened;            /* the state has opened a pool */
+  rs_pool **pools;        /* whose handles are gone while their jobs are not
+                             over; references */
+  unsigned left;          /* number of 'pools' */
   lua_CFunction open;     /* opens the module in a runspace; NULL while this
                              state has no C part of the module */
 } rs_face;

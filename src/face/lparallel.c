@@ -26,6 +26,7 @@
 #include "face/lbatch.h"
 #include "face/levent.h"
 #include "face/lface.h"
+#include "face/lfinish.h"
 #include "face/lhandle.h"
 #include "face/ljob.h"
 #include "face/loptions.h"
@@ -318,6 +319,8 @@ open_core (lua_State *L)
     { "everywhere", rs_lua_everywhere },
     { "expected", rs_lua_expected },
     { "refusal", refusal },
+    { "left", rs_lua_left },
+    { "count_unseen", rs_lua_count_unseen },
     { "fileno", rs_lua_fileno },
     { "help", rs_lua_help },
     { "in_runspace", in_runspace },

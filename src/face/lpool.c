@@ -16,6 +16,7 @@
 #include "base/level.h"
 #include "face/levent.h"
 #include "face/lface.h"
+#include "face/lfinish.h"
 #include "face/lhandle.h"
 #include "face/ljob.h"
 #include "face/loptions.h"
@@ -251,7 +252,8 @@ rs_lua_pools (lua_State *L)
   while (lua_next(L, 2)) {
     void *const *const handle = rs_handle_test(L, 3, RS_POOL_TYPE);
     rs_pool_info info = { .closed = true };
-    if (handle != NULL && *handle != NULL)  /* NULL: failed to open */
+    if (handle != NULL && *handle != NULL  /* NULL: failed to open */
+        && !rs_handle_foreign((const rs_handle *) handle))
       rs_pool_info_get(*handle, &info);
     if (!info.closed) {
       lua_pushvalue(L, 3);
@@ -301,6 +303,7 @@ open (lua_State *L, const rs_pool_options *options)
   rs_error err;
   rs_pool *pool = NULL;
   rs_lua_events(L);  /* raises while the state closes: the pool would stay */
+  rs_finish_look(L);
   push_pools(L);
   void **const handle = rs_handle_new(L, RS_POOL_TYPE, STREAMS);
   lua_pushvalue(L, -1);
@@ -606,15 +609,15 @@ pool_close (lua_State *L)
   }
 }
 
-/* __close of a pool: cancel the jobs that are queued, and stop those that
-   run. */
+/* (pool, error)  __close of a pool: wait for its jobs.  If an error ends the
+   block, cancel those that are queued, and stop those that run. */
 static int
 pool_scope_end (lua_State *L)
 {
   const rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1,
                                                                RS_POOL_TYPE);
   if (handle == NULL || !rs_handle_foreign(handle))
-    close(L, 0);
+    close(L, lua_isnoneornil(L, 2) ? RS_FOREVER : 0);
   return 0;
 }
 
@@ -982,7 +985,8 @@ pool_gc (lua_State *L)
   if (handle == NULL)
     return 0;
   lua_getiuservalue(L, 1, LENT);
-  if (!lua_toboolean(L, -1))  /* does the handle have a reference? */
+  if (!lua_toboolean(L, -1)  /* does the handle have a reference? */
+      && (*handle == NULL || !rs_finish_keep(L, *handle)))
     rs_pool_unref(*handle);
   *handle = NULL;
   return 0;

@@ -75,7 +75,8 @@ rs_pool_refuses_locked (rs_pool *pool)
   while (pool->stopping > 0 && is_own_worker_locked(pool))
     rs_cond_wait_counted(&pool->changed, &pool->sched.lock, RS_NEVER,
                          &pool->watching);
-  return pool->sched.closed;
+  return pool->sched.closed
+      && (pool->stopped || !is_own_worker_locked(pool));
 }
 
 int
@@ -91,7 +92,7 @@ rs_pool_push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
     rs_pool_unlock(pool);
     return rs_fail(err, RS_EFULL, "the queue of the pool is full");
   }
-  const bool may_grow = rs_pool_may_grow_locked(pool);
+  const bool may_grow = !pool->sched.closed && rs_pool_may_grow_locked(pool);
   const bool handed = rs_sched_push_locked(&pool->sched, job);
   const bool grow = !handed && may_grow && is_short_locked(pool);
   rs_worker *const w = grow ? rs_worker_reserve_locked(pool) : NULL;
@@ -436,6 +437,7 @@ cancel_all (rs_pool *pool, rs_reason reason, double grace)
 static void
 stop_jobs_locked (rs_pool *pool)
 {
+  pool->stopped = true;
   rs_pool_unlock(pool);
   rs_pool_stop_seeding(pool);
   cancel_all(pool, RS_REASON_CLOSED, RS_GRACE);

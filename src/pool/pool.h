@@ -27,9 +27,11 @@ int rs_submit_check (const rs_pool *pool, lua_State *L, int nargs,
                      rs_error *err);
 
 /*
- * True when the pool is closed.  A worker of a pool that is about to stop its
- * jobs waits until they are asked to: a job that finds the pool closed is then
- * stopped for that, and does not fail by itself.  Releases the lock meanwhile.
+ * True when the pool takes no job of this thread: it is closed.  The jobs that
+ * still run may submit others, until they are stopped.  A worker of a pool
+ * that is about to stop its jobs waits until they are asked to: a job that
+ * finds the pool closed is then stopped for that, and does not fail by itself.
+ * Releases the lock meanwhile.
  */
 bool rs_pool_refuses_locked (rs_pool *pool);
 

@@ -112,6 +112,7 @@ struct rs_pool {
                         themselves */
   rs_standings standing;
   bool closing;
+  bool stopped;      /* its jobs were cancelled when it was closed */
   unsigned stopping; /* threads that close the pool, whose time is over, and
                         have not asked all running jobs to stop yet */
   bool over;         /* seen by 'rs_pool_stop_seeding_if_over' */

@@ -523,3 +523,56 @@ rs_cli_run_stdin (lua_State *L, const rs_cli *cli)
 {
   return run_chunk(L, luaL_loadfile(L, NULL), cli);
 }
+
+/* ------------------------------------------------------------------ its end */
+
+static int
+finish (lua_State *L)
+{
+  rs_parallel_finish(L);
+  return 0;
+}
+
+static int
+abandon (lua_State *L)
+{
+  rs_parallel_abandon(L);
+  return 0;
+}
+
+int
+rs_cli_await_jobs (lua_State *L, const rs_cli *cli)
+{
+  lua_pushcfunction(L, finish);
+  return rs_cli_report(L, rs_cli_call(L, 0, 0), cli->name);
+}
+
+void
+rs_cli_abandon_jobs (lua_State *L)
+{
+  lua_pushcfunction(L, abandon);
+  if (lua_pcall(L, 0, 0, 0) != LUA_OK)
+    lua_pop(L, 1);
+}
+
+/* os.exit([status [, close]]); the upvalue is Lua's own. */
+static int
+os_exit (lua_State *L)
+{
+  rs_cli_abandon_jobs(L);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_call(L, lua_gettop(L) - 1, 0);
+  return 0;
+}
+
+void
+rs_cli_replace_exit (lua_State *L)
+{
+  if (lua_getglobal(L, LUA_OSLIBNAME) == LUA_TTABLE) {
+    lua_getfield(L, -1, "exit");
+    lua_pushcclosure(L, os_exit, 1);
+    lua_setfield(L, -2, "exit");
+  }
+  lua_pop(L, 1);
+}

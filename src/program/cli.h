@@ -27,6 +27,7 @@ typedef struct rs_cli {
   bool version;       /* -v or -i */
   bool statements;    /* -e */
   bool no_env;        /* -E */
+  bool prompt;        /* there is a prompt: set by 'main' */
 } rs_cli;
 
 /*
@@ -84,6 +85,16 @@ int rs_cli_run_options (lua_State *L, const rs_cli *cli);
 /* [-0, +0, e]  Run the script with its arguments.  A Lua status; the error has
    been reported. */
 int rs_cli_run_script (lua_State *L, const rs_cli *cli);
+
+/* [-0, +0, e]  Wait for the jobs that the script has started.  A Lua status;
+   the error has been reported. */
+int rs_cli_await_jobs (lua_State *L, const rs_cli *cli);
+
+/* [-0, +0, -]  Cancel the jobs that have not ended, and say how many. */
+void rs_cli_abandon_jobs (lua_State *L);
+
+/* [-0, +0, m]  Let 'os.exit' do that, too. */
+void rs_cli_replace_exit (lua_State *L);
 
 /* [-0, +0, e]  Run standard input, to its end, as one chunk.  A Lua status;
    the error has been reported. */

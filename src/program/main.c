@@ -43,6 +43,7 @@ open_libraries (lua_State *L, const rs_cli *cli)
   rs_parallel_set_workers(L, cli->workers);
   rs_parallel_set_isolation(L, cli->isolation);
   rs_cli_set_events(rs_parallel_events(L));
+  rs_cli_replace_exit(L);
 }
 
 /* Do all that can raise.  Takes the rs_cli, returns true if all of it went
@@ -50,33 +51,33 @@ open_libraries (lua_State *L, const rs_cli *cli)
 static int
 run (lua_State *L)
 {
-  const rs_cli *const cli = lua_touserdata(L, 1);
+  rs_cli *const cli = lua_touserdata(L, 1);
   const bool has_script = cli->script < cli->argc;
   const bool asked = has_script || cli->statements || cli->version;
   /* A user at a terminal who asked for nothing wants a prompt. */
-  const bool prompt = cli->interactive || (!asked && isatty(STDIN_FILENO));
+  cli->prompt = cli->interactive || (!asked && isatty(STDIN_FILENO));
 
-  if (prompt)
+  if (cli->prompt)
     rs_repl_prepare();
   if (cli->version)
     rs_cli_version();
   open_libraries(L, cli);
   rs_cli_set_arg(L, cli);
   lua_gc(L, LUA_GCGEN, 0, 0);
-  if (!cli->no_env && rs_cli_run_init(L, cli) != LUA_OK)
-    return 0;
-  if (rs_cli_run_options(L, cli) != LUA_OK)
-    return 0;
-  if (has_script && rs_cli_run_script(L, cli) != LUA_OK)
-    return 0;
-  if (prompt) {
+  bool good = (cli->no_env || rs_cli_run_init(L, cli) == LUA_OK)
+           && rs_cli_run_options(L, cli) == LUA_OK
+           && (!has_script || rs_cli_run_script(L, cli) == LUA_OK);
+  if (good && cli->prompt) {
     if (!cli->version)
       rs_cli_version();
     rs_repl_run(L);
   }
-  else if (!asked)
+  else if (good && !asked)
     rs_cli_run_stdin(L, cli);  /* its failure does not count, as in lua5.4 */
-  lua_pushboolean(L, true);
+  if (good && !cli->prompt)
+    good = rs_cli_await_jobs(L, cli) == LUA_OK;
+  rs_cli_abandon_jobs(L);
+  lua_pushboolean(L, good);
   return 1;
 }
 
@@ -99,7 +100,8 @@ start (int argc, char **argv)
   rs_cli_report(L, status, cli.name);
   rs_host_close(L);
   rs_cli_die_interrupted();
-  return (status == LUA_OK && done) ? EXIT_SUCCESS : EXIT_FAILURE;
+  return status == LUA_OK && done && (cli.prompt || rs_parallel_unseen() == 0)
+       ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* ------------------------------------------------------------- its stack */
