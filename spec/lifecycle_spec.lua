@@ -212,8 +212,8 @@ describe("a host state that is closed", function ()
       for _ = 1, 3 do pool:spawn "print 'never'" end
       error "end"
     ]]
-    assert.matches("end\nstack traceback:.*\nparallel: the script ended early: "
-                   .. "1 job stopped, 3 jobs not run\n$", text)
+    assert.matches("end\nstack traceback:.*\nparallel: the script ended "
+                   .. "early: 1 job stopped, 3 jobs not run\n$", text)
     assert.equal(1, status)
   end)
 
