@@ -59,8 +59,8 @@ RS_API void rs_parallel_interrupt (lua_State *L);
 
 /*
  * The end of what 'L' runs.  [-0, +0, e]  Wait until the jobs of all pools of
- * 'L' have ended; handlers run meanwhile.  [-0, +0, e]  Cancel them, and say on
- * standard error how many had not ended.
+ * 'L' have ended; handlers run meanwhile.  [-0, +0, e]  Cancel them, and say
+ * on standard error how many had not ended.
  */
 RS_API void rs_parallel_finish (lua_State *L);
 RS_API void rs_parallel_abandon (lua_State *L);

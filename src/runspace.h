@@ -683,11 +683,11 @@ RS_API int rs_pool_open (const rs_pool_options *options, rs_pool **out,
 
 /*
  * Close: take no new work but that of its own jobs, let what is queued and
- * running end, join the workers.  After 'timeout' seconds what is still queued is cancelled, and
- * what is running is stopped as 'rs_job_cancel' does it; workers whose jobs
- * are lost are left behind (they free themselves if they ever end).  What is
- * queued when all workers are lost is cancelled at once.  A second close is
- * harmless.
+ * running end, join the workers.  After 'timeout' seconds what is still queued
+ * is cancelled, and what is running is stopped as 'rs_job_cancel' does it;
+ * workers whose jobs are lost are left behind (they free themselves if they
+ * ever end).  What is queued when all workers are lost is cancelled at once.
+ * A second close is harmless.
  * RS_OK, or RS_ETIMEOUT when work was cancelled or a worker left behind.
  * Any thread but the pool's own workers (RS_EINVAL).
  */

@@ -60,7 +60,7 @@ rs_finish_keep (lua_State *L, rs_pool *pool)
   rs_face *const face = rs_lua_face(L);
   size_t queued, running;
   if (info.queued + info.running == 0 || info.closed || face->events == NULL
-      || face->born != rs_forks())
+      || face->born != rs_forks() || rs_pool_current(L) != NULL)
     return false;
   look(face, &queued, &running);
   rs_pool **const more = realloc(face->pools,

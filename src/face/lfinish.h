@@ -13,7 +13,8 @@
 
 /* [-0, +0, -]  Take over the reference to a pool whose handle is gone, until
    the jobs of the pool have ended.  False, and the caller keeps the reference:
-   the pool has none, the state is being closed, or there is no memory. */
+   the pool has none, the state is being closed or is a runspace, whose jobs
+   end with what they started, or there is no memory. */
 bool rs_finish_keep (lua_State *L, rs_pool *pool);
 
 /* [-0, +0, m]  Note that the state opens a pool, and drop those pools that

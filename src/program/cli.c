@@ -524,7 +524,7 @@ rs_cli_run_stdin (lua_State *L, const rs_cli *cli)
   return run_chunk(L, luaL_loadfile(L, NULL), cli);
 }
 
-/* ------------------------------------------------------------------ its end */
+/* ----------------------------------------------------------------- its end */
 
 static int
 finish (lua_State *L)
