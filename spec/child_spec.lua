@@ -239,6 +239,8 @@ describe("a child", function ()
         if stop[1] == "is cancelled" and kind == nil then
           ends:await(children)
         end
+        -- A lost one stands at the gate still.
+        if pool:info().lost_workers > 0 then gate:open() end
         pool:close()
         assert.is_true(gates.eventually(are_gone))
       end)
@@ -264,6 +266,8 @@ describe("a child", function ()
         n = arrived(gate)
         timeout = 2 * timeout
       until n >= arrivals and state == "timed_out"
+      -- A lost one stands at the gate still.
+      if pool:info().lost_workers > 0 then gate:open() end
       pool:close()
       assert.is_true(gates.eventually(are_gone))
     end)
