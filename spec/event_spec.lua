@@ -173,10 +173,19 @@ describe("parallel.on", function ()
   it("does not keep a host from ending", function ()
     local text, status = run [[
       parallel.spawn(function ()
-        for i = 1, 1e9 do parallel.task.emit("flood", i) end
+        for i = 1, 5000 do parallel.task.emit("flood", i) end
       end)
     ]]
     assert.equal("", text)
+    assert.equal(0, status)
+    text, status = run [[
+      local job = parallel.spawn(function ()
+        for i = 1, 1e9 do parallel.task.emit("flood", i) end
+      end)
+      while job.state ~= "running" do end
+      os.exit(true)
+    ]]
+    assert.equal("parallel: the script ended early: 1 job stopped\n", text)
     assert.equal(0, status)
   end)
 end)

@@ -732,15 +732,40 @@ describe("pool:cancel", function ()
 end)
 
 describe("the end of a pool", function ()
-  it("stops its jobs, and says why", function ()
+  it("by an error stops its jobs, and says why", function ()
     local job
-    do
+    local good <const>, text <const> = pcall(function ()
       local pool <close> = parallel.pool { max = 1 }
       job = pool:spawn(function () while true do pcall(spin) end end)
       while job.state == "queued" do parallel.poll(0.001) end
-    end
+      error("left", 0)
+    end)
+    assert.same({ false, "left" }, { good, text })
     assert.equal("cancelled", job.state)
     assert.equal("closed", job.reason)
+  end)
+
+  it("waits for its jobs, and for those that they start", function ()
+    local first, nested, queued
+    do
+      local pool <close> = parallel.pool { max = 1 }
+      first = pool:spawn(function ()
+        local list <const> = parallel.map({ 1, 2, 3 }, function (x)
+          return x * x
+        end)
+        parallel.spawn "return 'nobody waits for it'"
+        return list[3]
+      end)
+      nested = pool:spawn(function ()
+        return parallel.run(function ()
+          return parallel.run "return 'nested'"
+        end)
+      end)
+      for _ = 1, 20 do queued = pool:spawn "return 'queued'" end
+    end
+    assert.equal(9, first:get())
+    assert.equal("nested", nested:get())
+    assert.equal("queued", queued:get())
   end)
 end)
 

@@ -257,6 +257,7 @@ describe("io.popen and os.execute", function ()
       print "here"
       os.exit(7)
     ]]
-    assert.same({ "here\n", 7 }, { text, status })
+    assert.same({ "here\nparallel: the script ended early: 1 job stopped\n",
+                  7 }, { text, status })
   end)
 end)

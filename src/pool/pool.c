@@ -399,15 +399,10 @@ claim_any (rs_pool *pool)
   return standing;
 }
 
-/* End what is queued as stopped for 'reason', and stop what is running. */
+/* Stop what is running, for 'reason'. */
 static void
-cancel_all (rs_pool *pool, rs_reason reason, double grace)
+stop_running (rs_pool *pool, rs_reason reason, double grace)
 {
-  rs_job *job;
-  while ((job = claim_any(pool)) != NULL) {
-    rs_job_end_queued(job, reason);
-    rs_job_unref(job);
-  }
   /* Workers are stopped by their numbers, 64 at a time, without memory. */
   rs_job *some[64];
   const size_t room = sizeof some / sizeof some[0];
@@ -430,6 +425,21 @@ cancel_all (rs_pool *pool, rs_reason reason, double grace)
       rs_job_unref(some[n]);
     }
   }
+}
+
+/* End what is queued as stopped for 'reason', and stop what is running: before
+   that, so that a job which waits for a queued one ends for the same reason,
+   and again, for what has begun meanwhile. */
+static void
+cancel_all (rs_pool *pool, rs_reason reason, double grace)
+{
+  rs_job *job;
+  stop_running(pool, reason, grace);
+  while ((job = claim_any(pool)) != NULL) {
+    rs_job_end_queued(job, reason);
+    rs_job_unref(job);
+  }
+  stop_running(pool, reason, grace);
 }
 
 /* Stop all jobs of a pool whose time is over.  The thread counts in
