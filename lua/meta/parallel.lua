@@ -283,6 +283,28 @@ function pool:stop (grace) end
 --- Let the next wait of this state end when the queue may have room.
 function pool:await_room () end
 
+--- A standing call, for `<close>`: at the end it is withdrawn, unless it was
+--- kept, and an error stops its jobs.
+---@class parallel.core.Standing: userdata
+local standing = {}
+
+--- The call stands until its pool is closed.
+function standing:keep () end
+
+---@class parallel.core.StandingOptions: parallel.Limits
+---@field name? string
+---@field streams? table
+---@field each_host? boolean
+
+--- Let each runspace of the pool call `fn`.  Never waits.
+---@param owner parallel.Pool
+---@param options parallel.core.StandingOptions
+---@param fn function|string
+---@param ... any
+---@return parallel.core.Standing
+---@return parallel.Job[] jobs  of the workers that are there
+function core.everywhere (owner, options, fn, ...) end
+
 ---@class parallel.JobInfo
 ---@field id integer        unique in the process, from 1
 ---@field name string
