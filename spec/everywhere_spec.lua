@@ -543,6 +543,26 @@ describe("everywhere", function ()
     assert.equal("well", (pool:run "return 'well'"))
   end)
 
+  it("is stopped where it is withdrawn, in runspaces that came meanwhile, too",
+     function ()
+    local other <close> = parallel.pool { max = 1 }
+    local pool <close> = parallel.pool { min = 1, max = 2 }
+    local gate <close> = gates.new()
+    local first <const> = pool:spawn(gate.pass)
+    gate:await(1)
+    -- The worker that a second job adds begins with the call.
+    meanwhile(other, function () pool:spawn "return 1" end)
+    local _, errors = pool:everywhere { SPIN, deadline = 0.2 }
+    assert.equal("deadline", errors[1].reason)
+    gate:open()
+    first:get()
+    assert.equal("well", (pool:run "return 'well'"))
+    assert.same({ "well", "well" }, at_once(pool, 2, function (pass)
+      pass()
+      return "well"
+    end))
+  end)
+
   it("may use the verbs", function ()
     local pool <close> = parallel.pool { min = 2, max = 2 }
     assert.same({ 6, 6 }, (pool:everywhere(function ()

@@ -988,7 +988,8 @@ RS_API int rs_pool_everywhere (rs_pool *pool, lua_State *L, int nargs,
    NULL: there are no more.  The thread that has the call, as below. */
 RS_API rs_job *rs_standing_job (rs_standing *call, size_t i);
 
-/* Runspaces that come from now on are not concerned.  Its jobs go on. */
+/* Runspaces that come from now on are not concerned, and those that have come
+   since the call was made are stopped in it.  Its jobs in the others go on. */
 RS_API void rs_standing_withdraw (rs_standing *call);
 
 /* Give the call and its jobs back; NULL is accepted.  A job that has failed,

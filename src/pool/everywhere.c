@@ -315,9 +315,30 @@ rs_standing_job (rs_standing *call, size_t i)
   return call != NULL && i < call->n ? call->jobs[i] : NULL;
 }
 
+/* A job of the call that a worker has made, whose runspace came later, and
+   that was not asked to stop; a reference, or NULL. */
+static rs_job *
+find_late (const rs_standing *call)
+{
+  rs_pool *const pool = call->pool;
+  rs_job *job = NULL;
+  rs_pool_lock(pool);
+  for (rs_list *link = pool->workers.next;
+       job == NULL && link != &pool->workers; link = link->next) {
+    const rs_worker *const w = RS_LIST_ENTRY(link, rs_worker, link);
+    if (w->standing == call && w->late != NULL
+        && rs_wish_reason(&w->late->call.wish) == RS_REASON_NONE
+        && !rs_job_state_final(rs_job_state_now(w->late)))
+      job = rs_job_ref(w->late);
+  }
+  rs_pool_unlock(pool);
+  return job;
+}
+
 void
 rs_standing_withdraw (rs_standing *call)
 {
+  rs_job *job;
   rs_list gone;
   if (call == NULL || rs_pool_is_foreign(call->pool))
     return;
@@ -327,6 +348,10 @@ rs_standing_withdraw (rs_standing *call)
   rs_standings_prune_locked(&call->pool->standing, false, &gone);
   rs_pool_unlock(call->pool);
   rs_standings_free(&gone);
+  while ((job = find_late(call)) != NULL) {
+    rs_job_stop(job, RS_REASON_CANCELLED, RS_GRACE);
+    rs_job_unref(job);
+  }
 }
 
 void

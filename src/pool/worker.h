@@ -54,12 +54,13 @@ typedef struct rs_worker {
   rs_seat seat;
   uint64_t stood;    /* number of the last standing call that the runspace has
                         come to; only for the worker's thread, as the next
-                        three */
+                        one */
+  bool returned;     /* the worker has given a job back, and takes it again */
   rs_standing *standing;  /* whose job the worker has, or is to make, a
-                        reference; or NULL */
+                        reference; or NULL; set by the worker under the pool's
+                        lock, as the next one */
   rs_job *late;      /* that job, a reference, if the worker has made it; or
                         NULL */
-  bool returned;     /* the worker has given a job back, and takes it again */
   rs_list link;      /* in 'workers' or 'gone' */
   bool began;        /* the thread runs; guarded by the pool's lock, as all
                         that follows */

@@ -56,22 +56,22 @@ int
 rs_worker_make_late (rs_worker *w, rs_error *err)
 {
   rs_pool *const pool = w->pool;
-  rs_job *const job = rs_standing_job_new(w->standing, &pool->queue,
-                                          w->number);
+  rs_standing *const c = w->standing;
+  rs_job *const job = rs_standing_job_new(c, &pool->queue, w->number);
   rs_pool_lock(pool);
-  const bool over = is_over_locked(w);
-  if (job != NULL && !over)
-    rs_sched_begin_locked(&pool->sched, &w->seat, job);
-  rs_pool_unlock(pool);
-  w->late = job;
-  if (job == NULL || over) {
-    rs_standing_unref(w->standing);
+  const bool over = job == NULL || c->withdrawn || is_over_locked(w);
+  if (over)
     w->standing = NULL;
+  else {
+    w->late = job;
+    rs_sched_begin_locked(&pool->sched, &w->seat, job);
   }
-  if (job != NULL && over) {
+  rs_pool_unlock(pool);
+  if (over)
+    rs_standing_unref(c);
+  if (over && job != NULL) {
     rs_job_unref(job);
     rs_job_unref(job);
-    w->late = NULL;
   }
   return job != NULL ? RS_OK : rs_fail_plain(err, RS_ENOMEM);
 }
@@ -135,15 +135,14 @@ rs_worker_end_standing (rs_worker *w, rs_job_state state, bool *due,
   rs_standing *const c = w->standing;
   rs_job *const late = w->late;
   const bool good = rs_job_state_good(state);
+  rs_pool_lock(pool);
   w->standing = NULL;
   w->late = NULL;
+  if (!good)
+    rs_standing_miss_locked(c, w->host);
+  rs_pool_unlock(pool);
   if (w->runner != NULL && good)
     w->runner->prepared = true;
-  if (!good) {
-    rs_pool_lock(pool);
-    rs_standing_miss_locked(c, w->host);
-    rs_pool_unlock(pool);
-  }
   const bool stay = late == NULL || is_prepared(late, due, err);
   rs_job_forget(late);
   rs_standing_unref(c);
