@@ -260,18 +260,21 @@ describe("a call by a broker", function ()
 end)
 
 describe("a storm over the workers of a queue", function ()
-  --- Run jobs while one worker after the other is killed.
+  --- Run jobs while one worker after the other is killed; and the broker, too,
+  --- if it is 'own'.
   ---@param more table  options of the jobs
+  ---@param own? table
   ---@return table states  how many jobs ended in which
   ---@return integer most  times that one job began
-  local function storm (more)
+  local function storm (more, own)
+    local url <const> = (own or broker).url
     local made <close> = files()
     local queue <const>, path <const> = name(), made.new()
     local workers <const> = {}
-    for i = 1, 3 do workers[i] = serve.start(broker.url, queue, "-j 2") end
+    for i = 1, 3 do workers[i] = serve.start(url, queue, "-j 2") end
     local jobs <const>, states <const> = {}, {}
     do
-      local pool <close> = open(queue, { max = 16 })
+      local pool <close> = open(queue, { max = 16, broker = url })
       local n <const> = tree.sanitizers == "" and 300 or 80
       for i = 1, n do
         local options <const> = { function (number, log)
@@ -290,7 +293,11 @@ describe("a storm over the workers of a queue", function ()
           local at <const> = i // (n // 6) % 3 + 1
           workers[at]:signal "KILL"
           workers[at]:close()
-          workers[at] = serve.start(broker.url, queue, "-j 2", true)
+          workers[at] = serve.start(url, queue, "-j 2", true)
+          if own and i // (n // 6) % 2 == 0 and i < n then
+            own:kill()
+            own:run()
+          end
         end
         local state <const> = job:wait()
         states[state] = (states[state] or 0) + 1
@@ -313,6 +320,13 @@ describe("a storm over the workers of a queue", function ()
   it("loses none that may run again", function ()
     local states <const> = storm { retries = 10, retry_on = "lost" }
     assert.equal(states.all, states.completed)
+  end)
+
+  it("ends each job once, though the broker is killed, too", function ()
+    local own <close> = assert(rabbitmq.start())
+    local states <const>, most <const> = storm({}, own)
+    assert.equal(states.all, (states.completed or 0) + (states.lost or 0))
+    assert.equal(1, most)
   end)
 end)
 
