@@ -270,7 +270,9 @@ describe("a storm over the workers of a queue", function ()
     local url <const> = (own or broker).url
     local made <close> = files()
     local queue <const>, path <const> = name(), made.new()
-    local workers <const> = {}
+    local workers <close> = setmetatable({}, { __close = function (all)
+      for _, worker in ipairs(all) do worker:close() end
+    end })
     for i = 1, 3 do workers[i] = serve.start(url, queue, "-j 2") end
     local jobs <const>, states <const> = {}, {}
     do
@@ -305,7 +307,6 @@ describe("a storm over the workers of a queue", function ()
       end
       states.all = n
     end
-    for _, worker in ipairs(workers) do worker:close() end
     local most = 0
     for _, times in pairs(beginnings(path)) do most = math.max(most, times) end
     return states, most
