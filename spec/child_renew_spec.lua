@@ -246,6 +246,7 @@ describe("max_tasks = 1", function ()
         p:map(parallel.range(1, 6), "return ...")
         local job = p:spawn "parallel.task.sleep(10000)"
         p:run "return 1"
+        p:close(0)
       end
       round()
       local fds = "ls /proc/" .. me .. "/fd"
