@@ -532,6 +532,8 @@ renew (rs_runner **r, const rs_state_options *options, rs_error *err)
     status = act_for(spare, options, rs_link_start, err);
     if (status == RS_OK) {
       *r = &spare->base;
+      if (is_used_up(spare, 1))  /* now, while nobody waits */
+        rs_link_start_ahead(spare);
       return RS_OK;
     }
   }
