@@ -348,8 +348,9 @@ describe("SIGINT", function ()
           local file <close> = io.open(path)  -- nil: it is over already
         end
         print(pcall(function () %s end))
-        io.open(path, "r+"):close()
-        os.remove(path)
+        local gate = io.open(path, "r+")
+        os.remove(path)  -- a job that comes now passes, or finds nothing
+        gate:close()
         print(parallel.run "return 'alive'")
       ]]):format(wait)
       local pipe = assert(io.popen(("%s - 2>&1 <<'END'\n%s\nEND"):format(

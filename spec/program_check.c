@@ -143,7 +143,6 @@ static const struct {
   { "os.exit(0)", { 0 } },
   { "os.exit(0, true)", { 0 } },
   { "error 'x'", { 0 } },
-  { "", { 0 } },
   { "pool:close(0)", { 0 } },
   { "pool:cancel()", { 0 } },
 };
