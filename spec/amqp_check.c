@@ -681,6 +681,7 @@ check_messages (void)
   for (int i = 0; i < 5; i++)
     CHECK(publish(&host, RS_AMQP_SHARED, NULL, 13 + i, "many") == RS_OK);
   AWAIT(&worker, worker.delivered == 6);
+  AWAIT(&host, host.confirmed == 8);
   module->look(third.a);
   AWAIT(&third, third.counts == 1);
   SEES(&third, third.messages == 3 && third.consumers == 1);

@@ -427,14 +427,11 @@ stop_running (rs_pool *pool, rs_reason reason, double grace)
   }
 }
 
-/* End what is queued as stopped for 'reason', and stop what is running: before
-   that, so that a job which waits for a queued one ends for the same reason,
-   and again, for what has begun meanwhile. */
+/* End what is queued as stopped for 'reason', and stop what is running. */
 static void
 cancel_all (rs_pool *pool, rs_reason reason, double grace)
 {
   rs_job *job;
-  stop_running(pool, reason, grace);
   while ((job = claim_any(pool)) != NULL) {
     rs_job_end_queued(job, reason);
     rs_job_unref(job);
@@ -447,9 +444,11 @@ cancel_all (rs_pool *pool, rs_reason reason, double grace)
 static void
 stop_jobs_locked (rs_pool *pool)
 {
-  pool->stopped = true;
+  pool->stopped = true;  /* no worker takes what is queued any more */
   rs_pool_unlock(pool);
   rs_pool_stop_seeding(pool);
+  /* A job that waits for a queued one is to end for the same reason. */
+  stop_running(pool, RS_REASON_CLOSED, RS_GRACE);
   cancel_all(pool, RS_REASON_CLOSED, RS_GRACE);
   rs_pool_lock(pool);
 }

@@ -370,7 +370,7 @@ look_for_job (rs_pool *pool, rs_worker *w, bool *sits)
   bool taken = stay && (w->stood != pool->standing.last || w->returned)
             && rs_worker_take_standing_locked(w);
   if (!taken) {
-    stay = stay && !is_surplus_locked(pool);
+    stay = stay && !is_surplus_locked(pool) && !pool->stopped;
     taken = stay && rs_sched_take_locked(&pool->sched, &w->seat);
     stay = stay && (taken || !pool->sched.closed);
   }
