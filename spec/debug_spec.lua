@@ -213,8 +213,10 @@ describe("A job with the library 'debug'", function ()
   for _, mode in ipairs { "cleared", "registry", "upvalues", "user values",
                           "metatables", "finalizers", "calls" } do
     it("does not end the process: " .. mode, function ()
+      -- What a job has made unreachable is never freed.
       local text <const>, status <const> =
-        run((PROGRAM:gsub("MODE", ("%q"):format(mode), 1)))
+        run((PROGRAM:gsub("MODE", ("%q"):format(mode), 1)),
+            "ASAN_OPTIONS=detect_leaks=0")
       assert.equal(0, status, text:sub(-2000))
       local ways <const> = tonumber(text:match ": (%d+) ways, and all is")
       assert.is_true((ways or 0) >= 1, text:sub(-2000))
