@@ -171,7 +171,7 @@ open_state (void)
   MUST(lua_pcall(L, 1, 2, 0) == LUA_OK);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &classes_key);
-  MUST(rs_code_encode(L, 0, 0, &sent, &err) == RS_OK);
+  MUST(rs_code_encode(L, 0, 0, NULL, &sent, &err) == RS_OK);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &tame_key);
   lua_settop(L, 0);
   return L;
@@ -496,7 +496,7 @@ read_rebuilt (lua_State *L)
   rs_common common = { .ref = rs_common_open(L), .loads = true };
   rs_decode_all(L, in->first, NULL, common.ref, &metatables);
   lua_settop(L, 0);
-  common.filter = rs_common_close(L, common.ref);
+  rs_common_close(L, &common);
   rs_decode_all(L, in->msg, &common, 0, &metatables);
   rs_common_release(L, &common);
   return 0;
@@ -760,7 +760,7 @@ write_seeds (void)
   push(L, "local C, NONE = {}, {} C.__index = C return function (i)"
           " return setmetatable({ i, NONE }, C), C end");
   lua_pushvalue(L, -1);
-  REQUIRE(rs_code_encode(L, 0, 0, &function, NULL) == RS_OK);
+  REQUIRE(rs_code_encode(L, 0, 0, NULL, &function, NULL) == RS_OK);
   write_records(L, COMMON);
   for (size_t i = 0; i < CORPUS; i++) {
     const int n = push(L, corpus[i]);

@@ -24,6 +24,7 @@
    that takes memory for the first time. */
 #define APART ((rlim_t) 64 << 20)
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 /* Addresses that the process takes, in bytes; 0: not known. */
 static rlim_t
 taken (void)
@@ -37,6 +38,7 @@ taken (void)
   fclose(f);
   return (rlim_t) pages * (rlim_t) sysconf(_SC_PAGESIZE);
 }
+#endif
 
 /* Bound what the process may take.  A sanitizer takes terabytes of addresses,
    so that there is no bound beside it. */
