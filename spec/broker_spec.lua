@@ -494,4 +494,18 @@ describe("runspace --serve", function ()
       assert.equal(1, status)
     end)
   end
+
+  it("has the options that examples/runspace@.service gives it", function ()
+    local words
+    for line in io.lines(tree.source "examples/runspace@.service") do
+      words = words or line:match "^ExecStart=%S+ (%-%-serve .*)$"
+    end
+    words = words:gsub("%${BROKER}", nowhere):gsub("%%i", "reports")
+                 :gsub("%%d/key", "/no/such/key")
+    local pipe <const> = io.popen(("'%s' %s 2>&1"):format(tree.program(),
+                                                          words))
+    assert.matches("^runspace: key '/no/such/key' cannot be read",
+                   pipe:read "a")
+    pipe:close()
+  end)
 end)

@@ -16,9 +16,8 @@
 /* Failures that nobody had looked at when they were told, in this process. */
 static _Atomic unsigned unseen;
 
-/* Jobs of the pool that have not ended. */
 static rs_pool_info
-unfinished (rs_pool *pool)
+info_of (rs_pool *pool)
 {
   rs_pool_info info;
   rs_pool_info_get(pool, &info);
@@ -32,7 +31,7 @@ look (rs_face *face, size_t *queued, size_t *running)
   unsigned n = 0;
   *queued = *running = 0;
   for (unsigned i = 0; i < face->left; i++) {
-    const rs_pool_info info = unfinished(face->pools[i]);
+    const rs_pool_info info = info_of(face->pools[i]);
     *queued += info.queued;
     *running += info.running;
     if (info.queued + info.running == 0)
@@ -56,7 +55,7 @@ rs_finish_look (lua_State *L)
 bool
 rs_finish_keep (lua_State *L, rs_pool *pool)
 {
-  const rs_pool_info info = unfinished(pool);
+  const rs_pool_info info = info_of(pool);
   rs_face *const face = rs_lua_face(L);
   size_t queued, running;
   if (info.queued + info.running == 0 || info.closed || face->events == NULL

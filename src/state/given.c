@@ -22,6 +22,7 @@ rs_given_put_on (lua_State *L, int given)
   rs_env_push(L);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
   lua_pushnil(L);
+  /* A script may have taken the table of globals from the registry. */
   while (lua_istable(L, top + 2) && lua_next(L, given)) {
     const int name = top + 3;
     if (lua_type(L, name) != LUA_TSTRING)

@@ -9,10 +9,7 @@
 
 #include "base/buf.h"
 
-/*
- * Names in a buffer, one behind the other, for 'rs_bytecode_next'.  A name is
- * copied, since the bytecode may move.
- */
+/* What 'rs_bytecode_globals' finds. */
 typedef struct rs_globals_read {
   bool known;   /* a name was met that Lua itself does not give a value */
   bool plain;   /* the function only reads its environment, by names of its
@@ -35,7 +32,8 @@ void rs_bytecode_learn (lua_State *L);
 rs_globals_read rs_bytecode_globals (const unsigned char *dump, size_t size,
                                      unsigned env, rs_buf *names);
 
-/* The name at '*at', which has '*size' bytes; '*at' goes to the next one. */
+/* The name at '*at', which has '*size' bytes; '*at' goes to the next one.
+   Names are copies, since the bytecode may move. */
 const char *rs_bytecode_next (const rs_buf *names, size_t *at, size_t *size);
 
 #endif
