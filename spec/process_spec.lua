@@ -333,6 +333,22 @@ local ROWS <const> = {
       job:cancel { grace = 10000 }
       return (job:wait())
     end, "cancelled" },
+  { "stops one on its way to sleep, in a call from C", function (pool)
+      local gate <close> = gates.new()
+      local code <const> = deaf(gate)
+      local job <const> = pool:spawn(function ()
+        debug.sethook(function ()
+          if debug.getinfo(2, "n").name ~= nil then return end
+          debug.sethook()
+          load(code)()
+        end, "c")
+        parallel.task.sleep(10000)
+      end)
+      gate:await(1)
+      job:cancel { grace = 10000 }
+      gate:open()
+      return { (job:wait()), job.reason }
+    end, { "cancelled", "cancelled" } },
   { "closes variables of what it stops", function (pool)
       local job <const> = begin(pool, "local x <close> = setmetatable({}, "
         .. "{ __close = function () parallel.task.verbose 'closed' end }) "

@@ -32,13 +32,15 @@ local function jobs (n)
 end
 
 --- Wait until all jobs have ended.  Handlers run meanwhile, and may start
---- further jobs.
+--- further jobs, as may the handler of the end of a job that no pool counts any
+--- more.
 local function finish ()
   local began <const> = core.now()
   local told, pause = core.terminal_width(2) == nil, SHORT
   local queued, running = unfinished()
-  while queued + running > 0 do
-    if not told and core.now() - began >= QUIET then
+  while queued + running > 0 or core.poll(0) + event.report_all() > 0 do
+    if not told and queued + running > 0
+       and core.now() - began >= QUIET then
       told = true
       core.write(2, "parallel: waiting for " .. jobs(queued + running)
                     .. "; Ctrl-C stops what is left\n")
@@ -49,7 +51,6 @@ local function finish ()
     pause = woken and SHORT or math.min(2 * pause, LONG)
     queued, running = unfinished()
   end
-  event.report_all()
 end
 
 --- Cancel the jobs that have not ended, and say how many.

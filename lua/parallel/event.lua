@@ -270,12 +270,18 @@ local function newer (a, b) return a.id > b.id end
 
 --- Report the jobs in `unseen`, the oldest first.  Each is removed before the
 --- report, since its handler may wait, which calls this again, or may raise.
+---@return integer reports
 local function report_all ()
+  local reports = 0
   table.sort(unseen, newer)
   while unseen[1] ~= nil do
     local job <const> = table.remove(unseen)
-    if job:facts().unseen then report_unseen(job) end
+    if job:facts().unseen then
+      report_unseen(job)
+      reports = reports + 1
+    end
   end
+  return reports
 end
 
 ---@param job parallel.Job

@@ -16,6 +16,7 @@
 #include <lauxlib.h>
 
 #include "base/console.h"
+#include "base/defer.h"
 #include "face/lhandle.h"
 #include "pool/face.h"
 
@@ -366,6 +367,7 @@ rs_lua_face (lua_State *L)
   if (face->events == NULL || face->outbox == NULL)
     rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
   lua_rawsetp(L, LUA_REGISTRYINDEX, &face_key);
+  rs_defer_flush(L);  /* the caller may wait next, where no hook is called */
   return face;
 }
 
