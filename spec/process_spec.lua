@@ -333,22 +333,6 @@ local ROWS <const> = {
       job:cancel { grace = 10000 }
       return (job:wait())
     end, "cancelled" },
-  { "stops one on its way to sleep, in a call from C", function (pool)
-      local gate <close> = gates.new()
-      local code <const> = deaf(gate)
-      local job <const> = pool:spawn(function ()
-        debug.sethook(function ()
-          if debug.getinfo(2, "n").name ~= nil then return end
-          debug.sethook()
-          load(code)()
-        end, "c")
-        parallel.task.sleep(10000)
-      end)
-      gate:await(1)
-      job:cancel { grace = 10000 }
-      gate:open()
-      return { (job:wait()), job.reason }
-    end, { "cancelled", "cancelled" } },
   { "closes variables of what it stops", function (pool)
       local job <const> = begin(pool, "local x <close> = setmetatable({}, "
         .. "{ __close = function () parallel.task.verbose 'closed' end }) "
@@ -454,6 +438,29 @@ for _, kind in ipairs(KINDS) do
         assert.equal(1, fresh:run [[string.n = (string.n or 0) + 1
                                     return string.n]])
       end
+    end)
+
+    -- The first wait of a runspace makes what it waits at; the runspaces of a
+    -- broker have waited before.
+    local is_new <const> = kind ~= "broker" and it or pending
+    is_new("stops a job on its way to its first wait", function ()
+      local pool <close> = parallel.pool(on(kind, { max = 1 }))
+      local gate <close> = gates.new()
+      local code <const> = deaf(gate)
+      local job <const> = pool:spawn(function ()
+        debug.sethook(function ()
+          if debug.getinfo(2, "n").name == nil then  -- called from C
+            debug.sethook()
+            load(code)()
+          end
+        end, "c")
+        parallel.task.sleep(10000)
+      end)
+      gate:await(1)
+      job:cancel { grace = 10000 }
+      gate:open()
+      assert.equal("cancelled", (job:wait()))
+      assert.equal("cancelled", job.reason)
     end)
 
     it("is opened for one call", function ()
