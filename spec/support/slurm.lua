@@ -6,29 +6,15 @@
 --     parallel.pool{command = cluster:worker(PROGRAM), ...}
 
 local gates <const> = require "support.gate"
+local servers <const> = require "support.server"
+
+local contents <const>, read <const> = servers.contents, servers.read
+local sh <const> = servers.sh
 
 local slurm = {}
 
 local cluster = {}
 cluster.__index = cluster
-
-local function sh (...)
-  return os.execute((...):format(select(2, ...)))
-end
-
----@param command string
----@return string
-local function read (command)
-  local pipe <close> = assert(io.popen(command))
-  return (pipe:read "a":gsub("%s+$", ""))
-end
-
----@param path string
----@return string
-local function contents (path)
-  local file <close> = io.open(path)
-  return file and file:read "a" or ""
-end
 
 local CONFIG <const> = [[
 ClusterName=spec
@@ -73,12 +59,6 @@ local function tool (self, name, more)
                                                       more or "")
 end
 
---- The number of a daemon; nil while it has none.
-local function pid_of (self, name)
-  return math.tointeger(tonumber(contents(self.dir .. "/" .. name
-                                          .. ".pid"):match "%d+"))
-end
-
 --- Start a cluster.  nil and a reason where that is not possible.
 ---@return table?
 ---@return string? why
@@ -89,7 +69,7 @@ function slurm.start ()
                   .. "slurm-client"
     end
   end
-  local new <const> = setmetatable({ dir = read "mktemp -d" }, cluster)
+  local new <const> = setmetatable({ dir = servers.folder() }, cluster)
   sh("mkdir %s/state %s/spool", new.dir, new.dir)
   local names <const> = {
     DIR = new.dir, HOST = read "hostname -s", USER = read "id -un"
@@ -98,9 +78,8 @@ function slurm.start ()
   for _ = 1, 5 do
     local port <const> = math.random(20000, 60000)
     local config <const> = CONFIG:format(port, port + 1)
-    local file <close> = assert(io.open(new.dir .. "/slurm.conf", "w"))
-    file:write((config:gsub("%u%u%u%u?", names)))
-    file:close()
+    servers.write(new.dir .. "/slurm.conf",
+                  (config:gsub("%u%u%u%u?", names)))
     if os.execute(tool(new, "slurmctld", "-c >/dev/null 2>&1"))
        and os.execute(tool(new, "slurmd", "-c >/dev/null 2>&1")) then
       -- The node is idle when it has registered.
@@ -130,7 +109,7 @@ end
 
 function cluster:stop ()
   for _, name in ipairs { "slurmd", "slurmctld" } do
-    local pid <const> = pid_of(self, name)
+    local pid <const> = servers.pid(self.dir .. "/" .. name .. ".pid")
     if pid ~= nil then
       sh("kill %d 2>/dev/null", pid)
       gates.eventually(function ()

@@ -13,37 +13,16 @@
 -- - noisy    where the login prints before it runs the command
 
 local gates <const> = require "support.gate"
+local servers <const> = require "support.server"
+
+local contents <const>, read <const> = servers.contents, servers.read
+local sh <const>, write <const> = servers.sh, servers.write
 
 --- A name that no host has, by the rules of names.
 local sshd = { nowhere = "host.invalid" }
 
 local server = {}
 server.__index = server
-
-local function sh (...)
-  return os.execute((...):format(select(2, ...)))
-end
-
----@param command string
----@return string
-local function read (command)
-  local pipe <close> = assert(io.popen(command))
-  return (pipe:read "a":gsub("%s+$", ""))
-end
-
----@param path string
----@param text string
-local function write (path, text)
-  local file <close> = assert(io.open(path, "w"))
-  assert(file:write(text))
-end
-
----@param path string
----@return string
-local function contents (path)
-  local file <close> = io.open(path)
-  return file and file:read "a" or ""
-end
 
 local SERVER <const> = [[
 ListenAddress 127.0.0.1
@@ -102,7 +81,7 @@ local function try (dir, program, port, startups)
   -- It listens before it writes its number.
   local pid
   gates.eventually(function ()
-    pid = math.tointeger(tonumber(contents(dir .. "/pid"):match "%d+"))
+    pid = servers.pid(dir .. "/pid")
     return pid or contents(dir .. "/log"):find("Cannot bind", 1, true)
   end)
   return pid
@@ -117,7 +96,7 @@ function sshd.start (startups)
   if program == "" or read "command -v ssh-keygen" == "" then
     return nil, "sshd is not installed: package openssh-server"
   end
-  local dir <const> = read "mktemp -d"
+  local dir <const> = servers.folder()
   for _, name in ipairs { "host", "user", "other", "noisy" } do
     assert(sh("ssh-keygen -q -t ed25519 -N '' -f %s/%s", dir, name))
   end
