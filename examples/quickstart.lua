@@ -9,8 +9,8 @@ local parallel = require "parallel"  -- 'runspace' has it as a global, too
 ------------------------------------------------------------------- map
 
 -- Apply a function to each item; the results keep the order of the items.
-local squares = parallel.map({ 1, 2, 3 }, function (x) return x * x end)
-print("map", table.concat(squares, " "))
+function square (x) return x * x end
+print("map", table.concat(parallel.map({ 1, 2, 3 }, square), " "))
 
 -- Items can be a range or an iterator; a function can be source text.
 local sevens = parallel.map(parallel.range(7, 35, 7), "return ... + 1")
@@ -18,15 +18,15 @@ print("range", table.concat(sevens, " "))
 local words = parallel.map(("to be or not"):gmatch "%a+", string.upper)
 print("iterator", table.concat(words, " "))
 
--- What a function refers to travels with it: tables, other functions,
--- modules, and itself.
-local prices = { apple = 3, plum = 5 }
-local function price (name) return prices[name] or error("no " .. name) end
+-- What a function refers to travels with it, by global names and as upvalues:
+-- tables, other functions, modules, and itself.
+prices = { apple = 3, plum = 5 }
+function price (name) return prices[name] or error("no " .. name) end
 local function fib (n) return n < 2 and n or fib(n - 1) + fib(n - 2) end
 local costs = parallel.map({ "plum", "apple" }, function (name)
   return string.format("%s costs %d", name, price(name))
 end)
-print("upvalues", table.concat(costs, ", "))
+print("globals", table.concat(costs, ", "))
 print("recursion", table.concat(parallel.map({ 10, 20 }, fib), " "))
 
 -- filter keeps items, reduce combines them.

@@ -63,7 +63,7 @@ describe("quickstart.lua", function ()
       "map 1 4 9",
       "range 8 15 22 29 36",
       "iterator TO BE OR NOT",
-      "upvalues plum costs 5, apple costs 3",
+      "globals plum costs 5, apple costs 3",
       "recursion 55 6765",
       "filter 2 4 6 8 10",
       "reduce 5050",
