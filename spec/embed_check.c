@@ -922,6 +922,41 @@ check_globals (lua_State *L)
   REQUIRE(luaL_dostring(L, "seen, named = nil, nil") == LUA_OK);
 }
 
+/* ----------------------------------------------------------------- seeds */
+
+/* What a job with this seed, or none, draws. */
+static lua_Integer
+draw (rs_pool *pool, lua_State *L, const lua_Integer *seed)
+{
+  const rs_job_options o = { .seed = seed };
+  rs_error err;
+  rs_job *job = NULL;
+  REQUIRE(luaL_dostring(L, "return function () return math.random(0) end")
+          == LUA_OK);
+  REQUIRE(rs_submit(pool, L, 0, &o, &job, &err) == RS_OK);
+  return result_of(job, L);
+}
+
+static void
+check_seed (lua_State *L)
+{
+  const rs_pool_options o = { .max = 1 };
+  rs_pool *pool = NULL;
+  rs_error err;
+  lua_Integer seed = 0;
+  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+  REQUIRE(luaL_dostring(L, "math.randomseed(0) local x = math.random(0) "
+                           "math.randomseed() return x") == LUA_OK);
+  const lua_Integer first = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  CHECK(draw(pool, L, &seed) == first);
+  CHECK(draw(pool, L, NULL) != first);
+  CHECK(draw(pool, L, &seed) == first);
+  seed = -1;
+  CHECK(draw(pool, L, &seed) != first);
+  rs_pool_unref(pool);
+}
+
 /* ------------------------------------------------- the loop of the header */
 
 /* As 'rs_events_fileno' in runspace.h has it. */
@@ -1075,6 +1110,7 @@ main (void)
   check_dropped_events(L);
   check_interruption();
   check_globals(L);
+  check_seed(L);
   check_poll_loop(L);
   check_standing(L);
   lua_close(L);

@@ -587,7 +587,7 @@ check_opening (void)
   setenv("FRAME_CHECK_LIE", "version", 1);
   CHECK(rs_pool_open(&o, &pool, &err) == RS_EFAILED);
   CHECK(strstr(err.text, "protocol 77") != NULL
-        && strstr(err.text, "protocol 1") != NULL);
+        && strstr(err.text, "protocol 2") != NULL);
 
   o.initial_state = rs_initial_state_new();
   rs_initial_state_add_preload(o.initial_state, "ours", open_module, 0);

@@ -22,7 +22,7 @@ local UNKNOWN <const> = "unknown option '%s' to 'map' (known are arguments, "
   .. "max_bytes, max_failures, max_tasks, memory, "
   .. "modules, name, nice, on_error, params, path, preload, priority, "
   .. "progress, queue, readable, reset, retries, retry_on, runspace, "
-  .. "sandbox, ssh, "
+  .. "sandbox, seed, ssh, "
   .. "streams, timeout, variables, writable)"
 
 --- Each row: what is passed to 'map' as options, what is said.
@@ -249,7 +249,7 @@ describe("an option", function ()
     end))
     assert.equal("unknown option 'variables' to 'submit' (known are "
                  .. "arguments, deadline, fn, globals, name, params, "
-                 .. "priority, retries, retry_on, streams, timeout)",
+                 .. "priority, retries, retry_on, seed, streams, timeout)",
                  misuse(function ()
       local _ = parallel.submit { square, variables = {} }
     end))

@@ -892,6 +892,9 @@ typedef struct rs_job_options {
   const char *const *globals;  /* names of globals, ended by NULL, that travel
                          besides those that functions read; NULL: as the pool
                          has it; RS_NO_GLOBALS: none travels */
+  const lua_Integer *seed;  /* where 'math.random' begins in each attempt, as
+                         after 'math.randomseed' of this number; NULL: where
+                         the runspace has it.  Copied */
 } rs_job_options;
 
 typedef struct rs_job_info {
@@ -1126,6 +1129,10 @@ typedef struct rs_batch_options {
                            with RS_BATCH_CONTINUE any number */
   int priority;       /* of its chunks, as of jobs */
   const char *const *globals;  /* as in rs_job_options */
+  const lua_Integer *seed;  /* where 'math.random' begins in each attempt of
+                         an item: at a number made of this one and the index
+                         of the item; NULL: where the runspace has it.
+                         Copied */
 } rs_batch_options;
 
 typedef struct rs_record {

@@ -9,6 +9,7 @@ local limits = require "parallel.limits"
 local loop = require "parallel.loop"
 local options = require "parallel.options"
 local params = require "parallel.params"
+local seeds = require "parallel.seed"
 
 local ipairs, math, next, require, setmetatable, table, tostring, type =
   ipairs, math, next, require, setmetatable, table, tostring, type
@@ -220,13 +221,18 @@ local function invoke (pool, keys, lists, bodies, read, placed)
   local where, temporary = call.place("invoke", pool, read, own)
   if read.async then
     local jobs = {}
-    for _, key in ipairs(keys) do
-      local job = where:submit(limits.copy({
-        bodies[key], arguments = lists[key],
-        name = core.escape(tostring(key)), streams = read.streams,
-      }, read))
-      pools[job] = temporary
-      jobs[key] = job
+    for number, group in ipairs(by_body(keys, bodies)) do
+      local seed <const> = seeds.of_batch(read.seed, number)
+      for index, key in ipairs(group.keys) do
+        local described <const> = limits.copy({
+          group.body, arguments = lists[key],
+          name = core.escape(tostring(key)), streams = read.streams,
+        }, read)
+        described.seed = seed and seeds.of_item(seed, index)
+        local job = where:submit(described)
+        pools[job] = temporary
+        jobs[key] = job
+      end
     end
     return jobs
   end
@@ -236,11 +242,12 @@ local function invoke (pool, keys, lists, bodies, read, placed)
     or nil
   local results, errors = {}, {}
   local deadline <const> = core.now() + (read.deadline or math.huge)
-  for _, group in ipairs(by_body(keys, bodies)) do
+  for number, group in ipairs(by_body(keys, bodies)) do
     local left <const> = math.max(1e-6, deadline - core.now())
-    local rest <const> = setmetatable({ deadline = left,
-                                        in_pool = pool ~= nil },
-                                      { __index = read })
+    local rest <const> = setmetatable({
+      deadline = left, in_pool = pool ~= nil,
+      seed = seeds.of_batch(read.seed, number),
+    }, { __index = read })
     run(where, group.body, group.keys, lists, rest, progress, results, errors)
   end
   return results, errors

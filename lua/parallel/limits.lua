@@ -4,7 +4,7 @@
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 
-local ipairs, next, type = ipairs, next, type
+local ipairs, math, next, type = ipairs, math, next, type
 
 --- Limits of a job, or of each item of a call.
 ---@class parallel.Limits
@@ -18,6 +18,8 @@ local ipairs, next, type = ipairs, next, type
 ---       those of the highest priority start first; default 0
 ---@field globals? boolean|string[]  which globals travel with functions;
 ---       false: none; an array: these, too; default: those that they read
+---@field seed? integer  where `math.random` begins in a job, or, together with
+---       its index, in an item, each time that it is tried
 
 --- Limits of each runspace of a pool.
 ---@class parallel.RunspaceLimits
@@ -113,6 +115,12 @@ function CALL.globals (value)
   end
 end
 
+---@param value any
+---@return string? expected
+function CALL.seed (value)
+  if math.type(value) ~= "integer" then return "an integer" end
+end
+
 --- Turn the words of `retry_on` into RS_RETRY_ bits.
 ---@param words string|string[]
 ---@return integer
@@ -137,7 +145,9 @@ local function add (group, target, given)
                      or kind == "bytes" and check.to_bytes(value) or value
     end
   end
-  if group == "call" then target.globals = given.globals end
+  if group == "call" then
+    target.globals, target.seed = given.globals, given.seed
+  end
   return target
 end
 

@@ -29,6 +29,8 @@ local getmetatable, math, next, table, type =
 
 local OWN <const> = {
   progress = "how many parts there will be is not known; leave it out",
+  seed = "the items are combined in parts, whose number depends on the "
+    .. "workers; draw the numbers in a map with seed first",
 }
 
 --- Parts for each worker when the number of items is known: enough to even

@@ -183,6 +183,8 @@ rs_lua_batch (lua_State *L)
   };
   rs_read_options(L, OPTIONS, rs_batch_limits, &o);
   rs_read_options(L, OPTIONS, rs_batch_numbers, &o);
+  lua_Integer seed;
+  o.seed = rs_read_seed(L, OPTIONS, &seed);
   o.events = rs_lua_events(L);
   lua_getfield(L, OPTIONS, "streams");
   o.listen = rs_check_streams(L, lua_gettop(L));

@@ -137,6 +137,16 @@ rs_read_globals (lua_State *L, int index)
   return rs_read_words(L, index, "globals");
 }
 
+const lua_Integer *
+rs_read_seed (lua_State *L, int index, lua_Integer *room)
+{
+  int given = 0;
+  if (lua_getfield(L, index, "seed") != LUA_TNIL)
+    *room = lua_tointegerx(L, -1, &given);
+  lua_pop(L, 1);
+  return given ? room : NULL;
+}
+
 int
 rs_raise_named (lua_State *L, int index, const rs_error *err)
 {

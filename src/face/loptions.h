@@ -25,6 +25,10 @@ const char *const *rs_read_words (lua_State *L, int index, const char *name);
    array of names, or nil. */
 const char *const *rs_read_globals (lua_State *L, int index);
 
+/* [-0, +0, e]  Read the option 'seed' into 'room', which is returned.  NULL:
+   it is not given. */
+const lua_Integer *rs_read_seed (lua_State *L, int index, lua_Integer *room);
+
 /* [-0, +0, m]  Set 'options' in the table on top: names of the options by
    group, each with its kind, "seconds", "bytes", "flag" or "whole". */
 void rs_set_options (lua_State *L);

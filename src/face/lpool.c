@@ -767,12 +767,14 @@ pool_start (lua_State *L)
   rs_face *const face = rs_lua_own_face(L);
   rs_job_options o = { .events = rs_lua_events_of(L, face) };
   rs_job **guard = NULL;
+  lua_Integer seed;
   luaL_checkany(L, FUNCTION);
   if (lua_gettop(L) < OPTIONS)
     lua_settop(L, OPTIONS);
   const int nargs = lua_gettop(L) - OPTIONS;
   if (lua_istable(L, OPTIONS)) {
     rs_read_options(L, OPTIONS, rs_call_limits, &o);
+    o.seed = rs_read_seed(L, OPTIONS, &seed);
     lua_getfield(L, OPTIONS, "streams");
     o.listen = rs_check_streams(L, lua_gettop(L));
     lua_getfield(L, OPTIONS, "name");

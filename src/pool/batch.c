@@ -138,6 +138,10 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   batch->cost = -1;
   batch->id = rs_job_next_id();
   rs_batch_limits_get(options, &batch->options);
+  if (options->seed != NULL) {
+    batch->seed = *options->seed;
+    batch->options.seed = &batch->seed;
+  }
   batch->options.name = batch->text;
   if (options->name == NULL)
     rs_job_make_name(batch->text, "batch", batch->id);

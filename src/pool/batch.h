@@ -45,6 +45,7 @@ struct rs_batch {
   rs_events *events;        /* a reference */
   bool shared;              /* 'events' are the caller's */
   rs_job_options options;   /* of the jobs of its chunks; lent by the batch */
+  lua_Integer seed;         /* what 'options' lends, if it has one */
   rs_timer timer;           /* the deadline of the batch */
 
   /* Flags that workers look at for each item stay away from what the opener

@@ -154,6 +154,8 @@ rs_job_new (rs_queue *queue, rs_message *function,
     job->call.id = part->id;
     job->call.flags = (uint8_t) part->flags;
   }
+  if (options->seed != NULL)
+    rs_call_set_seed(&job->call, *options->seed);
   /* Release: a thread that finds the job by its events finds all of that. */
   atomic_store_explicit(&job->refs, 2, memory_order_release);
   return job;

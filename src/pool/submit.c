@@ -65,7 +65,8 @@ make_job (rs_pool *pool, rs_outbox *o, lua_State *L, int index, int first,
     return rs_fail_plain(err, RS_ENOMEM);
   rs_call *const call = &job->call;
   status = rs_code_encode_arguments(o, L, first, n, call->room,
-                                    call->retries == 0 ? sizeof call->room : 0,
+                                    call->retries == 0
+                                    ? rs_call_room(call) : 0,
                                     pool->queue.forbidden, globals,
                                     call->function, &call->arguments, err);
   if (status == RS_OK && rs_pool_is_foreign(pool))

@@ -343,6 +343,8 @@ rs_call_write (rs_buf *b, const rs_call *call, uint64_t function,
   rs_add_double(b, call->timeout);
   rs_add_double(b, rs_now() + (k != NULL ? k->ahead : 0));
   rs_add_text(b, name);
+  if (rs_call_is_seeded(call))
+    rs_add_number(b, (uint64_t) rs_call_seed(call), 8);
   if (k == NULL)
     return;
   /* An item that ends its process shall not take others with it again. */
@@ -378,6 +380,8 @@ rs_call_read (rs_cut *c, rs_call *call, rs_chunk *k, rs_call_more *more)
   more->name = rs_cut_text(c);
   if (more->name == NULL)
     return c->bad ? RS_EINVAL : RS_ENOMEM;
+  if (rs_call_is_seeded(call))
+    rs_call_set_seed(call, (lua_Integer) rs_cut_number(c, 8));
   if ((flags & CHUNK) == 0)
     return c->bad || c->size != 0 ? RS_EINVAL : RS_OK;
   call->chunk = k;

@@ -59,7 +59,7 @@ enum {
   RS_FRAME_TRAILER = 8,     /* bytes behind those of a message */
   RS_FRAME_NO_MEMORY = 86,  /* status that a worker exits with which had no
                                memory for what came */
-  RS_PROTOCOL = 1
+  RS_PROTOCOL = 2
 };
 
 /* Most bytes of a message.  A string of 2 GiB goes through. */

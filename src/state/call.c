@@ -27,6 +27,7 @@
 #include "base/options.h"
 #include "base/status.h"
 #include "state/given.h"
+#include "state/seed.h"
 #include "value/wire.h"
 
 enum { STRIDE = 16 };     /* items between two looks at the clock, at most */
@@ -710,11 +711,13 @@ call_body (lua_State *L)
   if (r->call->arguments != NULL)
     rs_state_decode(L, r->call->arguments, &r->common, 0);
   end_giving(L, r);
+  if (rs_call_is_seeded(r->call))
+    rs_seed_begin(L, rs_call_seed(r->call));
   lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
   const int n = lua_gettop(L);
   if (r->reported)
     forget_report(r);
-  r->small = rs_encode_small(L, 1, n, r->call->room, sizeof r->call->room);
+  r->small = rs_encode_small(L, 1, n, r->call->room, rs_call_room(r->call));
   if (r->small == NULL)
     for (int i = 1; i <= n; i++)
       encode_result(L, r, i, i);
@@ -901,6 +904,7 @@ chunk_body (lua_State *L)
   const bool records = (call->flags & RS_BATCH_RECORDS) != 0;
   const double cpu_time = r->state->options->cpu_time;
   const bool watched = call->timeout > 0 || cpu_time > 0;
+  const bool seeded = rs_call_is_seeded(call);
   const int extras = top - GIVEN;
   const int arity = (int) r->chunk->arity;
   rs_level_room(L, arity + extras + 4, "too many arguments");
@@ -913,6 +917,8 @@ chunk_body (lua_State *L)
     push_item(L, r);
     for (int i = 0; i < extras; i++)
       lua_pushvalue(L, EXTRAS + i);
+    if (seeded)
+      rs_seed_begin(L, rs_seed_of_item(rs_call_seed(call), r->index));
     if (watched)
       begin_watch(r, cpu_time);
     rs_token_begin(r->state->cancel, &r->token, call->timeout);
@@ -1129,7 +1135,7 @@ run_call (rs_state *s, lua_State *L, run *r)
   if (call->arguments == (const void *) call->room)
     call->arguments = NULL;  /* the result may take the room */
   call->result = r->small != NULL ? r->small
-               : rs_encoder_message_at(r->out, call->room, sizeof call->room);
+               : rs_encoder_message_at(r->out, call->room, rs_call_room(call));
   lua_settop(L, base);
   if (r->common.ref > 0) {
     rs_common_release(L, &r->common);
@@ -1143,8 +1149,11 @@ run_call (rs_state *s, lua_State *L, run *r)
   }
 }
 
-/* Run 'call'; the result is encoded in 'out', which is clear before and
-   after. */
+/*
+ * Run 'call'; the result is encoded in 'out', which is clear before and after.
+ * A call with a seed leaves no trace in 'math.random' of the runspace, and a
+ * call that runs inside of one none in that of the outer call.
+ */
 static void
 enter (rs_state *s, lua_State *L, rs_call *call, const rs_call_sink *sink,
        rs_encoder *out)
@@ -1174,6 +1183,11 @@ enter (rs_state *s, lua_State *L, rs_call *call, const rs_call_sink *sink,
   call->state = RS_JOB_FAILED;
   call->reason = RS_REASON_NONE;
   const int top = lua_gettop(L);
+  rs_random random;
+  const bool keeps_random = rs_call_is_seeded(call)
+    || (r.outer != NULL && rs_call_is_seeded(r.outer->call));
+  if (keeps_random)
+    rs_random_save(L, &random);
   if (lua_checkstack(L, LUA_MINSTACK)) {
     if (r.outer != NULL)
       rs_state_end_lines(s);
@@ -1196,6 +1210,8 @@ enter (rs_state *s, lua_State *L, rs_call *call, const rs_call_sink *sink,
     call->chunk->ended[RS_JOB_FAILED] = call->chunk->count;
   }
   lua_settop(L, top);
+  if (keeps_random)
+    rs_random_restore(L, &random);
   rs_encoder_clear(out);
 }
 

@@ -12,6 +12,8 @@
 #ifndef RS_CALL_H
 #define RS_CALL_H
 
+#include <string.h>
+
 #include "state/cancel.h"
 #include "value/decoder.h"
 #include "runspace.h"
@@ -52,6 +54,10 @@ enum { RS_CALL_ROOM = 96 };  /* bytes of a message that stands in the rs_call
 /* A flag of a call, beside those of a batch: it prepares the runspace, as
    'init' does.  What it assigns stays, and it counts as no task. */
 enum { RS_CALL_STANDING = 0x40 };
+
+/* Another one: the call has a seed, behind what messages may take of its
+   room. */
+enum { RS_CALL_SEEDED = 0x20 };
 
 typedef struct rs_call rs_call;
 
@@ -141,6 +147,36 @@ struct rs_call {
                                  waits, read by the thread that runs this
                                  one; publishes nothing */
 };
+
+static inline bool
+rs_call_is_seeded (const rs_call *call)
+{
+  return (call->flags & RS_CALL_SEEDED) != 0;
+}
+
+/* Bytes of the room that a message may take. */
+static inline size_t
+rs_call_room (const rs_call *call)
+{
+  return RS_CALL_ROOM - (rs_call_is_seeded(call) ? sizeof(lua_Integer) : 0);
+}
+
+/* Give a call whose room is still empty a seed (seed.h). */
+static inline void
+rs_call_set_seed (rs_call *call, lua_Integer seed)
+{
+  call->flags |= RS_CALL_SEEDED;
+  memcpy(call->room + rs_call_room(call), &seed, sizeof seed);
+}
+
+/* The seed of a call that has one. */
+static inline lua_Integer
+rs_call_seed (const rs_call *call)
+{
+  lua_Integer seed;
+  memcpy(&seed, call->room + rs_call_room(call), sizeof seed);
+  return seed;
+}
 
 /* True when a call or an item in this state has results. */
 static inline bool

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -92,15 +93,88 @@ randomseed (lua_State *L)
   return lua_gettop(L);
 }
 
+/* Key in the registry of Lua's own 'randomseed'. */
+static const char own_key;
+
 void
 rs_seed_open (lua_State *L)
 {
   if (!push_function(L))
     return;
   lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &own_key);
+  lua_pushvalue(L, -1);
   push_seed(L);
   lua_call(L, 2, 0);
   lua_pushcclosure(L, randomseed, 1);
   lua_setfield(L, -2, "randomseed");
   lua_pop(L, 1);
+}
+
+/* ------------------------------------------------------------ seeded calls */
+
+lua_Integer
+rs_seed_of_item (lua_Integer seed, lua_Integer index)
+{
+  return (lua_Integer) mix(mix((uint64_t) seed)
+                           + (uint64_t) index * UINT64_C(0x9e3779b97f4a7c15));
+}
+
+/* [-0, +0, -]  What 'math.random' of this state draws from: the userdata that
+   Lua's functions share as their upvalue.  NULL: there is none, or another
+   one. */
+static void *
+find_random (lua_State *L)
+{
+  const int top = lua_gettop(L);
+  void *random = NULL;
+  if (lua_checkstack(L, 2)
+      && lua_rawgetp(L, LUA_REGISTRYINDEX, &own_key) == LUA_TFUNCTION
+      && lua_getupvalue(L, -1, 1) != NULL
+      && lua_type(L, -1) == LUA_TUSERDATA
+      && lua_rawlen(L, -1) == sizeof ((rs_random *) NULL)->bytes)
+    random = lua_touserdata(L, -1);
+  lua_settop(L, top);
+  return random;
+}
+
+void
+rs_random_save (lua_State *L, rs_random *r)
+{
+  const void *const random = find_random(L);
+  r->known = random != NULL;
+  if (r->known)
+    memcpy(r->bytes, random, sizeof r->bytes);
+}
+
+/* Seed anew, in a protected call. */
+static int
+seed_anew (lua_State *L)
+{
+  rs_seed_random(L);
+  return 0;
+}
+
+void
+rs_random_restore (lua_State *L, const rs_random *r)
+{
+  void *const random = find_random(L);
+  if (r->known && random != NULL)
+    memcpy(random, r->bytes, sizeof r->bytes);
+  else if (lua_checkstack(L, LUA_MINSTACK)) {
+    lua_pushcfunction(L, seed_anew);
+    if (lua_pcall(L, 0, 0, 0) != LUA_OK)
+      lua_pop(L, 1);
+  }
+}
+
+void
+rs_seed_begin (lua_State *L, lua_Integer seed)
+{
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &own_key) == LUA_TFUNCTION) {
+    lua_pushinteger(L, seed);
+    lua_call(L, 1, 0);
+  }
+  else
+    lua_pop(L, 1);
 }
