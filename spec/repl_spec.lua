@@ -89,7 +89,7 @@ describe("the prompt at a pipe", function ()
       { "{ ['\\27\\n'] = '\\u{9b}' }", '{["\\x1B\\n"] = "\\u{9B}"}' },
       { "select(2, parallel.map({ 1 }, function () error('x', 0) end, "
         .. "{ on_error = 'continue' }))",
-        "{item 1 (1): x... (4 more lines)}" },
+        "{item 1 (1): x... (3 more lines)}" },
       { "{ setmetatable({}, { __tostring = error }) }",
         "{<table: error in __tostring>}" },
       { "setmetatable({ 1 }, { __index = error, __len = error, "
@@ -210,6 +210,46 @@ more? 5)
 1? _PROMPT = nil
 ]], dialogue('_PROMPT, _PROMPT2 = "1? ", "more? "', "(", "5)",
              "_PROMPT = nil"))
+    end)
+
+    it("what failed unseen above the next prompt, once", function ()
+      local output <const> = dialogue(
+        "parallel.spawn(function () error('dropped', 0) end)",
+        "held = parallel.spawn(function () error('held', 0) end)",
+        "_ = parallel.wait(parallel.jobs())", "'next'", "collectgarbage()",
+        "'last'")
+      for i, name in ipairs { "dropped", "held" } do
+        local told <const> = "parallel: nobody looked at the failure of "
+                             .. "'job-" .. i .. "': " .. name .. "\n"
+        local first <const>, last <const> = output:find(told, 1, true)
+        assert.is_number(first, output)
+        assert.is_true(first < output:find("> 'next'", 1, true))
+        assert.is_nil(output:find(told, last, true))
+      end
+      assert.is_true(output:find("'job-1'", 1, true)
+                     < output:find("'job-2': held", 1, true))
+    end)
+
+    it("nothing of a failure that somebody has seen, or will", function ()
+      assert.is_nil(dialogue(
+        "held = parallel.spawn(function () error('held', 0) end)",
+        "held:join()",
+        "_ = parallel.spawn(function () error 'told' end)"
+        .. ":on('failed', function () end)",
+        "_ = parallel.wait(parallel.jobs())", "1"
+      ):find("nobody looked", 1, true))
+    end)
+
+    it("a failure with the line of its call, and the script's frames",
+       function ()
+      assert.equal([[
+stdin:1: item 1 (1): odd
+traceback of the runspace:
+	[C]: in function 'error'
+	stdin:1: in function <stdin:1>
+stack traceback:
+	stdin:1: in main chunk]], shown(
+        "parallel.map({ 1 }, function () error('odd', 0) end)"))
     end)
 
     it("a line, and leaves the next to io.read", function ()
@@ -859,6 +899,21 @@ stack traceback:
       expect "> 'half typed'\nhalf typed\n>"
       assert(os.remove(home.path .. "/go"))
     end
+  end)
+
+  it("tells what failed unseen above the next prompt", function ()
+    start()
+    enter "job = parallel.spawn(function () error('no route', 0) end)"
+    enter "_ = parallel.wait({job})"
+    press "C-l"
+    expect ">"
+    enter "'next'"
+    expect "> 'next'\nnext\n>"
+    enter "other = parallel.spawn(function () error('lost', 0) end)"
+    press "C-l"
+    enter "_ = parallel.wait({other})"
+    assert.matches("^> _ = parallel.wait%({other}%)\nparallel: nobody looked "
+                   .. "at the failure of 'job%-2': lost\n", screen())
   end)
 
   it("can read while jobs run", function ()

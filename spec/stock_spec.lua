@@ -92,6 +92,26 @@ describe("the module in a stock lua5.4", function ()
     ]])
   end)
 
+  it("shows a failure that nobody catches as 'runspace' does", function ()
+    local text, status = stock [[
+      local parallel = require "parallel"
+      local function outer ()
+        local _ = parallel.map({7}, function () error "no route" end)
+      end
+      outer()
+    ]]
+    assert.equal(1, status)
+    assert.equal([[
+script:3: item 1 (7): script:3: no route
+traceback of the runspace:
+	[C]: in function 'error'
+	script:3: in function <script:3>
+stack traceback:
+	script:3: in local 'outer'
+	script:5: in main chunk
+]], (text:gsub("^%S*lua[%d.]*: ", ""):gsub("/tmp/lua_%w+", "script")))
+  end)
+
   it("brings C modules of the distribution", function ()
     prints("[1,2]\n", [[
       local parallel = require "parallel"

@@ -65,8 +65,12 @@ RS_API void rs_parallel_interrupt (lua_State *L);
 RS_API void rs_parallel_finish (lua_State *L);
 RS_API void rs_parallel_abandon (lua_State *L);
 
-/* Failures of jobs in this process that nobody had looked at when their
-   handles went.  Any thread. */
+/* [-0, +0, e]  Tell, on standard error, of the jobs of 'L' that have failed
+   and nobody has looked at, also of those whose handles the script holds. */
+RS_API void rs_parallel_report (lua_State *L);
+
+/* Failures of jobs in this process that nobody had looked at when they were
+   told.  Any thread. */
 RS_API unsigned rs_parallel_unseen (void);
 
 /* [-0, +0, -]  Workers that the default pool of 'L' has at most. */

@@ -12,8 +12,8 @@ local _, core = ...  -- parallel.core
 local failure = require "parallel.failure"
 local streams = require "parallel.streams"
 
-local error, ipairs, next, pcall, setmetatable, table, tostring, type =
-  error, ipairs, next, pcall, setmetatable, table, tostring, type
+local error, ipairs, next, pcall, setmetatable, table, type =
+  error, ipairs, next, pcall, setmetatable, table, type
 
 --- Bits of the mask for which a job is queued: RS_LISTEN_ of runspace.h.
 local BITS <const> = core.listen_bits
@@ -238,6 +238,17 @@ local function tell_start (job, info, list)
   return calls
 end
 
+--- The way out was told: once is enough.
+local advised = false
+
+--- Say what is to be done about failures that nobody looks at.
+---@return string
+local function way_out ()
+  if advised then return "" end
+  advised = true
+  return "hint: job:get() raises the failure of a job, job:join() returns it\n"
+end
+
 --- Report the failure of a job that nobody looked at.
 ---@param job parallel.Job
 local function report_unseen (job)
@@ -247,6 +258,7 @@ local function report_unseen (job)
   local ok, value, traceback, state = job:fetch()
   if ok ~= false then return end
   local problem <const> = failure.of_job(job, value, traceback, state)
+  problem.where = nil  -- here it is told of only
   local event = make_event(job, job:facts(), "unseen_failure")
   event.data = problem
   local _, told = call_all(job, "unseen_failure", event)
@@ -255,7 +267,7 @@ local function report_unseen (job)
     and "parallel: nobody looked at the failure of "
     or "parallel: nobody has seen that "
   core.count_unseen()
-  core.write(2, words .. tostring(problem) .. "\n")
+  core.write(2, words .. failure.explain(problem) .. "\n" .. way_out())
 end
 
 --- Jobs whose failure nobody looked at.  They are reported when the queue is
@@ -282,6 +294,32 @@ local function report_all ()
     end
   end
   return reports
+end
+
+--- Tell whether a handler will hear, or has heard, of the end of a job.
+---@param job parallel.Job
+---@return boolean
+local function is_heard (job)
+  local info <const> = job:facts()
+  local state <const> = info.state
+  if handlers.finished ~= nil or handlers[state] ~= nil then return true end
+  for _, listener in ipairs(listeners[info.id] or {}) do
+    if not listener.waits
+       and (listener.event == "finished" or listener.event == state) then
+      return true
+    end
+  end
+  return false
+end
+
+--- Report the jobs that have failed and nobody has looked at, the oldest
+--- first, also those whose handles the script holds.
+local function report_ended ()
+  local jobs <const> = core.unseen()
+  table.sort(jobs, newer)
+  for i = #jobs, 1, -1 do
+    if not is_heard(jobs[i]) then report_unseen(jobs[i]) end
+  end
 end
 
 ---@param job parallel.Job
@@ -571,6 +609,7 @@ return {
     end, core.is_job),
   },
   report_all = report_all,
+  report_ended = report_ended,
   report_unseen = report_unseen,
   watch = watch,
 }

@@ -4,10 +4,10 @@
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 
-local getmetatable, ipairs, math, next, package, pcall, rawget, rawlen, select,
-      setmetatable, string, table, tostring, type =
-  getmetatable, ipairs, math, next, package, pcall, rawget, rawlen, select,
-  setmetatable, string, table, tostring, type
+local assert, error, getmetatable, ipairs, math, next, package, pcall, rawget,
+      rawlen, select, setmetatable, string, table, tostring, type =
+  assert, error, getmetatable, ipairs, math, next, package, pcall, rawget,
+  rawlen, select, setmetatable, string, table, tostring, type
 local globals <const> = _G
 
 --- Error value that `map`, `run` and `job:get` raise, and `job:join` returns.
@@ -21,6 +21,7 @@ local globals <const> = _G
 ---@field reason? string  why: "error", "timeout", "memory_limit", ...
 ---@field name? string    the job's or the call's
 ---@field hint? string    a remedy, where one is known
+---@field where? string   the line of the host that made the call: "scan.lua:7"
 local failure = { __name = "parallel.failure" }
 failure.__index = failure
 
@@ -71,6 +72,7 @@ end
 ---@return parallel.Failure
 function failure.new (fields, call)
   fields.hint = hint(fields.error, call)
+  fields.where = core.position():match "^(.+): $"
   return setmetatable(fields, failure)
 end
 
@@ -228,29 +230,36 @@ local function head (self)
   return who .. " " .. ended, self.error ~= nil and not PLAIN[self.reason]
 end
 
---- Write the lines behind the message: the runspace's traceback, and the hint,
---- if there are any.
+--- The frame of the worker, at the end of a traceback.
+local WORKER <const> = "\n\t%[C%]: in %?$"
+
+--- Write the lines of the runspace's traceback, and that of the hint, if there
+--- are any.
 ---@param self parallel.Failure
----@return string
+---@return string traceback
+---@return string hint
 local function tail (self)
   local text = ""
   local traceback <const> = self.traceback
   if type(traceback) == "string" and not traceback:find(NOWHERE) then
     text = "\n" .. traceback:gsub("^stack traceback:",
                                   "traceback of the runspace:")
+                            :gsub(WORKER, "")
   end
-  return self.hint ~= nil and text .. "\nhint: " .. self.hint or text
+  return text, self.hint ~= nil and "\nhint: " .. self.hint or ""
 end
 
 --- Lengths of a chain of failures, each the error of the one before.  SHOWN of
 --- the first and SHOWN of the last ones are shown; LONGEST are looked at.
 local SHOWN <const>, LONGEST <const> = 4, 1000
 
---- Write the message, "item 3 ("web1"): scan.lua:12: no route", and the lines
---- of `tail`.  When a job fails because a job that it waited for failed, its
---- error is the failure of that job: "'job-1': 'job-2': no route".
+--- Write the message, "item 3 ("web1"): scan.lua:12: no route", and what
+--- `tail` tells.  When a job fails because one that it waited for failed, its
+--- error is the failure of that one: "'job-1': 'job-2': no route".
 ---@param self parallel.Failure
----@return string
+---@return string message
+---@return string tracebacks
+---@return string hints
 local function write (self)
   local chain = { self }
   while #chain < LONGEST and getmetatable(self.error) == failure
@@ -258,12 +267,13 @@ local function write (self)
     self = self.error
     chain[#chain + 1] = self
   end
-  local heads, tails = {}, ""
+  local heads, tracebacks, hints = {}, "", ""
   for i, one in ipairs(chain) do
     local left <const> = #chain - i
     if i <= SHOWN or left < SHOWN then
       heads[#heads + 1] = head(one)
-      tails = tail(one) .. tails
+      local traceback <const>, remedy <const> = tail(one)
+      tracebacks, hints = traceback .. tracebacks, remedy .. hints
     elseif i == SHOWN + 1 then
       heads[#heads + 1] = "(" .. left - SHOWN + 1 .. " more)"
     end
@@ -271,16 +281,43 @@ local function write (self)
   if select(2, head(self)) then
     heads[#heads + 1] = failure.message_of(self.error)
   end
-  return table.concat(heads, ": ") .. tails
+  return table.concat(heads, ": "), tracebacks, hints
 end
 
---- Write the failure.  A job can return any table as a failure, so nothing
---- raises here.
+--- What stands for a failure whose fields are no longer what they were: a job
+--- can return any table as a failure, so nothing may raise when one is shown.
+local DAMAGED <const> = "parallel.failure (damaged)"
+
+--- Write all that is known of a failure, in several lines, for people.
+---@param self parallel.Failure
+---@return string
+function failure.explain (self)
+  local ok, message, tracebacks, hints = pcall(write, self)
+  return ok and message .. tracebacks .. hints or DAMAGED
+end
+
+--- Write a failure that nobody has caught: with the line that made the call in
+--- front, and with the script's own traceback.
+---@param self parallel.Failure
+---@param stack string  "" for none
+---@return string
+local function write_uncaught (self, stack)
+  local message, tracebacks, hints = write(self)
+  if type(self.where) == "string" then
+    message = self.where .. ": " .. message
+  end
+  if stack ~= "" then stack = "\n" .. stack end
+  return message .. tracebacks .. stack .. hints
+end
+
+--- Write the failure.
 ---@param self parallel.Failure
 ---@return string
 function failure.__tostring (self)
-  local ok, text = pcall(write, self)
-  return ok and text or "parallel.failure (damaged)"
+  local stack <const> = core.uncaught(tostring, error, assert)
+  if stack == nil then return failure.explain(self) end
+  local ok, text = pcall(write_uncaught, self, stack)
+  return ok and text or DAMAGED
 end
 
 return failure

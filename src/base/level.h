@@ -23,6 +23,17 @@ bool rs_level_is_ours (const lua_Debug *ar);
  */
 int rs_level_user (lua_State *L, int level, const char *message);
 
+/*
+ * [-0, +1, m]  Push 'message', unless that is NULL, and a traceback from
+ * 'level' on, as 'luaL_traceback' makes it.  Frames of the module 'parallel'
+ * are left out, and those of the functions in C by which it is called and
+ * calls, unless 'message' is an error of the module itself.  With 'bare' the
+ * frame at the bottom is left out, too, if it is that of the C program; what
+ * is pushed is "" if no frame is left then.
+ */
+void rs_level_traceback (lua_State *L, const char *message, int level,
+                         bool bare);
+
 /* [-0, +0, v]  Raise, since there is no room for 'slots' more slots: a stack
    overflow, or "not enough memory". */
 void rs_level_full (lua_State *L, int slots, const char *message);

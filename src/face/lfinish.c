@@ -91,14 +91,14 @@ rs_lua_count_unseen (lua_State *L)
   return 0;
 }
 
-/* [-0, +0, e]  Call a function of the Lua part, if the state has, or had, a
-   pool. */
+/* [-0, +0, e]  Call the function 'name' of the file 'module' of the Lua part,
+   if the state has, or had, a pool. */
 static void
-call (lua_State *L, const char *name)
+call (lua_State *L, const char *module, const char *name)
 {
   if (!rs_lua_face(L)->opened)
     return;
-  rs_lua_require(L, "parallel.ending");
+  rs_lua_require(L, module);
   lua_getfield(L, -1, name);
   lua_remove(L, -2);
   lua_call(L, 0, 0);
@@ -107,14 +107,20 @@ call (lua_State *L, const char *name)
 void
 rs_parallel_finish (lua_State *L)
 {
-  call(L, "finish");
+  call(L, "parallel.ending", "finish");
 }
 
 void
 rs_parallel_abandon (lua_State *L)
 {
-  call(L, "abandon");
+  call(L, "parallel.ending", "abandon");
   rs_lua_face(L)->opened = false;  /* that was told */
+}
+
+void
+rs_parallel_report (lua_State *L)
+{
+  call(L, "parallel.event", "report_ended");
 }
 
 unsigned

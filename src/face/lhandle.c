@@ -164,6 +164,12 @@ push_position (lua_State *L, bool near)
   lua_pushliteral(L, "");
 }
 
+void
+rs_handle_position (lua_State *L)
+{
+  push_position(L, false);
+}
+
 static int
 nothing (lua_State *L)
 {

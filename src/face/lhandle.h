@@ -117,6 +117,9 @@ void rs_push_type (lua_State *L, const char *type, const luaL_Reg *meta);
  */
 int rs_handle_error (lua_State *L, const char *format, ...);
 
+/* [-0, +1, m]  Push that position, "scan.lua:12: ", or "" if it is unknown. */
+void rs_handle_position (lua_State *L);
+
 /* [-0, +0, v]  Raise 'text', behind the caller's position only where Lua's
    'error' with a level would find it: not if 'pcall(method, ...)' made the
    call. */

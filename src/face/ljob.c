@@ -147,6 +147,35 @@ rs_lua_jobs (lua_State *L)
   return 1;
 }
 
+/* (job)  Append the job to the table that is the upvalue if it has failed and
+   nobody has looked. */
+static int
+add_unseen (lua_State *L)
+{
+  rs_job_info info;
+  rs_job_info_get(check(L), &info);
+  if (info.chunk || !info.unseen)
+    return 0;
+  lua_settop(L, 1);
+  lua_rawseti(L, lua_upvalueindex(1),
+              (lua_Integer) lua_rawlen(L, lua_upvalueindex(1)) + 1);
+  return 0;
+}
+
+/* core.unseen() -> array of the jobs that have failed, whose handles the
+   script holds, or has dropped a while ago, and that nobody has looked at */
+int
+rs_lua_unseen (lua_State *L)
+{
+  lua_settop(L, 0);
+  lua_newtable(L);
+  lua_pushvalue(L, 1);
+  lua_pushcclosure(L, add_unseen, 1);
+  rs_visit_jobs(L, NULL);
+  lua_settop(L, 1);
+  return 1;
+}
+
 /* [-0, +1, -]  Push an instant; nil for 0, when it was not reached. */
 static void
 push_instant (lua_State *L, double t)

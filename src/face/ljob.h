@@ -21,6 +21,7 @@ bool rs_await_job (lua_State *L, rs_events *e, rs_job *job, double timeout);
    () -> table of jobs, by id
    (jobs) -> guard */
 int rs_lua_jobs (lua_State *L);
+int rs_lua_unseen (lua_State *L);
 int rs_lua_wait_guard (lua_State *L);
 
 #endif

@@ -113,6 +113,53 @@ complain (lua_State *L)
   return rs_handle_error_near(L, luaL_checkstring(L, 1));
 }
 
+/* core.position() -> "scan.lua:12: ", where the script has called into the
+   module, or "" */
+static int
+position (lua_State *L)
+{
+  rs_handle_position(L);
+  return 1;
+}
+
+/* [-0, +0, -]  Tell whether the function at 'level' is one in C, and the value
+   at 'index'. */
+static bool
+stands_at (lua_State *L, int level, int index)
+{
+  lua_Debug ar;
+  if (!lua_getstack(L, level, &ar))
+    return false;
+  lua_getinfo(L, "f", &ar);
+  const bool same = lua_iscfunction(L, -1) && lua_rawequal(L, -1, index);
+  lua_pop(L, 1);
+  return same;
+}
+
+/*
+ * core.uncaught(tostring, error, assert) -> traceback | nil
+ *
+ * In a '__tostring' that a message handler in C has called, as that of 'lua'
+ * is: the traceback of the script, without this module.  The error on its way
+ * is raised by 'error' or 'assert' then, which call nothing else.
+ */
+static int
+uncaught (lua_State *L)
+{
+  enum { TOSTRING = 1, ERROR, ASSERT };
+  enum { HANDLER = 2, RAISED };  /* levels; 0 is this function */
+  lua_Debug ar;
+  lua_settop(L, ASSERT);
+  if (rs_pool_current(L) != NULL || !lua_getstack(L, HANDLER, &ar))
+    return 0;
+  lua_getinfo(L, "S", &ar);
+  if (*ar.what != 'C' || stands_at(L, HANDLER, TOSTRING)
+      || (!stands_at(L, RAISED, ERROR) && !stands_at(L, RAISED, ASSERT)))
+    return 0;
+  rs_level_traceback(L, NULL, RAISED, true);
+  return 1;
+}
+
 /* core.refusal(value) -> why the value cannot travel; nil, if it can */
 static int
 refusal (lua_State *L)
@@ -334,6 +381,7 @@ open_core (lua_State *L)
     { "misuse", misuse },
     { "now", now },
     { "poll", rs_lua_poll },
+    { "position", position },
     { "pool", rs_lua_pool },
     { "pools", rs_lua_pools },
     { "public", public },
@@ -342,6 +390,8 @@ open_core (lua_State *L)
     { "status", status },
     { "table", table },
     { "terminal_width", terminal_width },
+    { "uncaught", uncaught },
+    { "unseen", rs_lua_unseen },
     { "wait", rs_lua_wait },
     { "wait_guard", rs_lua_wait_guard },
     { "workers", workers },

@@ -373,11 +373,11 @@ describe_error (lua_State *L)
   running.ended = message != NULL && is_interruption(message);
   if (message == NULL) {
     if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING)
-      return 1;  /* the value speaks for itself: no traceback */
+      return 1;  /* the value speaks for itself, as failures do */
     message = lua_pushfstring(L, "(error object is a %s value)",
                               luaL_typename(L, 1));
   }
-  luaL_traceback(L, L, message, rs_level_user(L, 1, message));
+  rs_level_traceback(L, message, rs_level_user(L, 1, message), false);
   return 1;
 }
 

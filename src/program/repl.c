@@ -94,12 +94,26 @@ dispatch_body (lua_State *L)
   return 0;
 }
 
+static int
+report_body (lua_State *L)
+{
+  rs_parallel_report(L);
+  return 0;
+}
+
+/* [-0, +0, -]  Call the body, and show an error of it. */
+static void
+call_body (lua_State *L, lua_CFunction body)
+{
+  lua_pushcfunction(L, body);
+  rs_cli_report(L, rs_cli_call(L, 0, 0), NULL);
+}
+
 /* [-0, +0, -]  Run the handlers of what jobs have told. */
 static void
 dispatch (lua_State *L)
 {
-  lua_pushcfunction(L, dispatch_body);
-  rs_cli_report(L, rs_cli_call(L, 0, 0), NULL);
+  call_body(L, dispatch_body);
 }
 
 /* --------------------------------------------------------- a plain line */
@@ -881,6 +895,7 @@ rs_repl_run (lua_State *L)
     }
     lua_settop(L, 0);
     dispatch(L);
+    call_body(L, report_body);  /* above the next prompt */
   }
   if (r.edit)
     stop_editor();

@@ -535,8 +535,9 @@ on_error (lua_State *L)
     r->quiet = true;
   }
   rs_level_room(L, LUA_MINSTACK, NULL);
-  luaL_traceback(L, L, NULL, rs_level_user(L, 1, lua_type(L, 1) == LUA_TSTRING
-                                                 ? lua_tostring(L, 1) : NULL));
+  rs_level_traceback(L, NULL,
+                     rs_level_user(L, 1, lua_type(L, 1) == LUA_TSTRING
+                                         ? lua_tostring(L, 1) : NULL), false);
   if (rs_token_stopped(&r->token))
     report_stop(r, rs_token_reason(r->state->cancel, &r->token),
                 lua_tostring(L, 2));
