@@ -343,6 +343,156 @@ describe("what a function reads by a global name", function ()
   end)
 end)
 
+describe("a module of a file", function ()
+  local dir, path
+
+  --- Write a file that 'require' finds.
+  local function write (name, text)
+    local file <close> = assert(io.open(dir .. "/" .. name, "w"))
+    assert(file:write(text))
+  end
+
+  setup(function ()
+    local pipe <close> = assert(io.popen "mktemp -d")
+    dir, path = pipe:read "l", package.path
+    package.path = dir .. "/?.lua;" .. dir .. "/?/init.lua;" .. path
+    assert(os.execute("mkdir " .. dir .. "/gtest"))
+    write("gtest_util.lua", [[
+      local M = { inner = {} }
+      function M.f () return gtest_aid and gtest_aid() end
+      M.inner.g = M.f
+      function gtest_stray () return gtest_aid() end
+      return M]])
+    write("gtest/init.lua", "return function () return gtest_aid end")
+    write("gtest/deep.lua", "return { f = function () return gtest_aid end }")
+    write("gtest_file.lua", "function gtest_file () return gtest_aid() end")
+  end)
+  before_each(function ()
+    for name in pairs(_G) do before[name] = true end
+    script "function gtest_aid () return 'found' end"
+  end)
+  after_each(forget)
+  teardown(function ()
+    package.path = path
+    for _, name in ipairs { "gtest", "gtest.deep", "gtest_util" } do
+      package.loaded[name] = nil
+    end
+    os.execute("rm -rf " .. dir)
+  end)
+
+  it("has functions whose globals do not travel", function ()
+    local util <const> = require "gtest_util"
+    assert.is_nil((parallel.run(util.f)))
+    assert.is_nil((parallel.run(util.inner.g)))
+    assert.is_nil((parallel.run(require "gtest")))
+    assert.is_nil((parallel.run(require "gtest.deep".f)))
+    assert.same({ n = 1 }, parallel.map({ 1 }, util.f))
+  end)
+
+  it("does not keep the script's globals from travelling", function ()
+    assert.same({ "found", "found" }, { parallel.run((script([[
+      local f = ...
+      return function () return f(), gtest_aid() end
+    ]], require "gtest_util".f))) })
+  end)
+
+  it("has them brought by 'globals'", function ()
+    assert.equal("found", parallel.submit {
+      require "gtest_util".f, globals = { "gtest_aid" } }:get())
+  end)
+
+  it("may make globals, which are like the script's", function ()
+    package.loaded.gtest_util = nil
+    require "gtest_util"
+    assert.equal("found", parallel.run(script "return gtest_stray"))
+    assert.equal("found", parallel.run(
+      script "return function () return gtest_stray() end"))
+  end)
+
+  it("is not one that 'dofile' runs, nor what the script adds", function ()
+    dofile(dir .. "/gtest_file.lua")
+    assert.equal("found", parallel.run(script "return gtest_file"))
+    local util <const> = require "gtest_util"
+    util.own = script "return function () return gtest_aid() end"
+    assert.equal("found", parallel.run(util.own))
+    util.own = nil
+  end)
+end)
+
+describe("the hint of a failure", function ()
+  local function hint_of (...)
+    local good, failure = pcall(...)
+    assert.is_false(good)
+    return failure.hint
+  end
+
+  local added <const> = "'string.gtest' was made by the script, and a "
+    .. "runspace has a 'string' of its own; write local gtest = string.gtest "
+    .. "and call gtest(...), which travels, or pass init = function () "
+    .. "string.gtest = gtest end"
+
+  it("tells of what the script has added to a library", function ()
+    local gtest <const> = script "return function (s) return #s end"
+    rawset(string, "gtest", gtest)
+    local by_method <const> = script "return function (s) return s:gtest() end"
+    local by_field <const> =
+      script "return function (s) return string.gtest(s) end"
+    assert.equal(added, hint_of(parallel.map, { "a" }, by_method))
+    assert.equal(added, hint_of(parallel.map, { "a" }, by_field))
+    assert.equal(added .. " to parallel.pool",
+                 hint_of(parallel.run, by_method, "a"))
+    -- The two ways out.
+    assert.same({ 3, n = 1 }, parallel.map({ "abc" }, by_method, {
+      init = function () rawset(string, "gtest", gtest) end }))
+    assert.equal(3, parallel.run(function (s) return gtest(s) end, "abc"))
+    rawset(string, "gtest", nil)
+    assert.is_nil(hint_of(parallel.map, { "a" }, by_method))
+  end)
+
+  it("tells nothing of what a library has by itself", function ()
+    assert.is_nil(hint_of(parallel.run, script [[
+      return function () local t = {} return t.format("x") end]]))
+    assert.is_nil(hint_of(parallel.run, script [[
+      return function () local t = {} return t:rep("x") end]]))
+  end)
+
+  it("tells of a changed package.path", function ()
+    local pipe <close> = assert(io.popen "mktemp -d")
+    local dir <const> = pipe:read "l"
+    do
+      local file <close> = assert(io.open(dir .. "/gtest_far.lua", "w"))
+      file:write "return { answer = 42 }"
+    end
+    local before_it <const> = package.path
+    local needs <const> =
+      script "return function () return require 'gtest_far'.answer end"
+    parallel.run "return 1"  -- the default pool has the path of now
+    package.path = dir .. "/?.lua"
+    local told <const> = hint_of(parallel.run, needs)
+    assert.equal(42, parallel.map({ 1 }, needs, { path = package.path })[1])
+    package.path = before_it
+    assert.is_nil(hint_of(parallel.run, needs))
+    os.execute("rm -r " .. dir)
+    assert.equal("the host finds 'gtest_far' in " .. dir .. "/gtest_far.lua; "
+                 .. "runspaces look where 'package.path' pointed when their "
+                 .. "pool was opened: set it before the first call, or pass "
+                 .. "path = package.path to parallel.pool", told)
+  end)
+
+  it("tells of package.preload", function ()
+    package.preload.gtest_made = script "return function () return 7 end"
+    local told <const> = hint_of(parallel.map, { 1 }, script [[
+      return function () return require "gtest_made" end]])
+    assert.same({ 7, n = 1 }, parallel.map({ 1 }, script [[
+      return function () return require "gtest_made" end]], {
+        preload = { ["gtest_made"] = package.preload["gtest_made"] } }))
+    package.preload.gtest_made = nil
+    assert.equal("'gtest_made' is in 'package.preload' of the host, which "
+                 .. "does not travel; pass preload = {[\"gtest_made\"] = "
+                 .. "package.preload[\"gtest_made\"]}", told)
+  end)
+end)
+
 describe("the option 'globals'", function ()
   before_each(function ()
     for name in pairs(_G) do before[name] = true end

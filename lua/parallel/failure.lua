@@ -3,12 +3,12 @@
 
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
+local hint = require "parallel.hint"
 
-local assert, error, getmetatable, ipairs, math, next, package, pcall, rawget,
-      rawlen, select, setmetatable, string, table, tostring, type =
-  assert, error, getmetatable, ipairs, math, next, package, pcall, rawget,
-  rawlen, select, setmetatable, string, table, tostring, type
-local globals <const> = _G
+local assert, error, getmetatable, ipairs, math, next, pcall, rawget, rawlen,
+      select, setmetatable, string, table, tostring, type =
+  assert, error, getmetatable, ipairs, math, next, pcall, rawget, rawlen,
+  select, setmetatable, string, table, tostring, type
 
 --- Error value that `map`, `run` and `job:get` raise, and `job:join` returns.
 ---@class parallel.Failure
@@ -24,46 +24,6 @@ local globals <const> = _G
 ---@field where? string   the line of the host that made the call: "scan.lua:7"
 local failure = { __name = "parallel.failure" }
 failure.__index = failure
-
---- Make the hint for a global of the host that a function did not find.
----@param name string
----@param call boolean?  the call takes an initial state itself
----@return string?
-local function hint_of_global (name, call)
-  local value = globals[name]
-  -- Every runspace has '_G', so the job has taken it away itself.
-  if value == nil or value == globals then return nil end
-  local why <const> = core.refusal(value)
-  if why ~= nil then
-    return "'" .. name .. "' is a global of the host that did not travel: "
-           .. why .. "; make it in the job, or in 'init' of a pool"
-  end
-  local kind = type(value)
-  local remedy
-  if kind == "function" then
-    remedy = "pass functions = {" .. name .. " = " .. name .. "}"
-  else
-    remedy = "pass variables = {" .. name .. " = " .. name .. "}"
-  end
-  if not call then remedy = remedy .. " to parallel.pool" end
-  for module, loaded in next, package and package.loaded or {} do
-    if loaded == value and module ~= "_G" then
-      remedy = "write local " .. name .. " = require \"" .. module .. "\""
-    end
-  end
-  return "'" .. name .. "' is a global of the host and did not travel, since "
-         .. "no function reads it by this name, or 'globals' is false; "
-         .. remedy
-end
-
----@param message any
----@param call boolean?
----@return string?
-local function hint (message, call)
-  if type(message) ~= "string" then return nil end
-  local name = message:match("a nil value %(global '([%a_][%w_]*)'%)")
-  return name and hint_of_global(name, call)
-end
 
 --- Turn 'fields' into a failure.
 ---@param fields table

@@ -11,6 +11,9 @@
  * from others by '__index', as the sandboxes of test frameworks do, is
  * followed; a function as '__index' (strict.lua, say) is not called.
  *
+ * The function of a module that was loaded from a file brings no globals: it
+ * finds those that the module has made where that is loaded.
+ *
  * To push a name allocates nothing, since the function has it as a constant,
  * but would let the collector take a step if one is due.  So the collector
  * gets an advance until the walk ends.
@@ -18,6 +21,7 @@
 #include "value/encoder.h"
 
 #include "value/bytecode.h"
+#include "value/module_function.h"
 #include "value/scalar.h"
 
 enum {
@@ -183,14 +187,21 @@ add_given_names (rs_encoder *e)
 }
 
 int
-rs_encode_environment (rs_encoder *e, lua_State *L, int env,
+rs_encode_environment (rs_encoder *e, lua_State *L, int function, int env,
                        const unsigned char *dump, size_t size,
                        unsigned upvalue)
 {
   const size_t from = e->read.size;
-  const rs_globals_read found =
-    rs_bytecode_globals(dump, size, upvalue, &e->read);
+  rs_globals_read found = rs_bytecode_globals(dump, size, upvalue, &e->read);
   int status = RS_OK;
+  if (e->read.size > from) {
+    if (lua_gettop(L) > e->stack && !rs_encoder_grow_stack(e, L))
+      return RS_ENOMEM;
+    if (rs_is_module_function(L, e->home, function)) {
+      e->read.size = from;
+      found.known = false;
+    }
+  }
   if (e->names_given != NULL)
     status = add_given_names(e);
   if (status != RS_OK)

@@ -228,10 +228,11 @@ int rs_encode_pointer (rs_encoder *e, lua_State *L, int index);
 
 /*
  * [-0, +0, -]  Append the cell of the environment, the table at 'env', which
- * is upvalue number 'upvalue', from 0 on, of the function with the bytecode
- * 'dump'; and the globals that the function reads there.  encode_globals.c
+ * is upvalue number 'upvalue', from 0 on, of the function at 'function', whose
+ * bytecode is 'dump'; and the globals that the function reads there.
+ * encode_globals.c
  */
-int rs_encode_environment (rs_encoder *e, lua_State *L, int env,
+int rs_encode_environment (rs_encoder *e, lua_State *L, int function, int env,
                            const unsigned char *dump, size_t size,
                            unsigned upvalue);
 

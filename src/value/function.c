@@ -86,8 +86,9 @@ encode_upvalue (rs_encoder *e, lua_State *L, int index, unsigned id, int i,
   int status = RS_OK;
   if (is_environment(e, L, name)) {
     if (e->gives)
-      status = rs_encode_environment(e, L, value, code->buf->data + code->at,
-                                     code->size, (unsigned) i - 1);
+      status = rs_encode_environment(e, L, index, value,
+                                     code->buf->data + code->at, code->size,
+                                     (unsigned) i - 1);
     else
       rs_buf_byte(&e->buf, RS_TAG_UPVALUE_ENV);
   }
