@@ -134,6 +134,43 @@ describe("parallel.on", function ()
     assert.equal(0, parallel.off("x"))
   end)
 
+  it("is heard once with once", function ()
+    local seen <const> = {}
+    local function note (event) seen[#seen + 1] = event.data end
+    local function emit ()
+      for i = 1, 3 do parallel.task.emit("x", i) end
+    end
+    assert.equal(note, parallel.once("x", note))
+    parallel.run(emit)
+    parallel.run(emit)
+    assert.same({ 1 }, seen)
+    assert.equal(0, parallel.off("x"))
+    parallel.once("x", note)
+    assert.equal(1, parallel.off("x", note))
+    parallel.run(emit)
+    assert.same({ 1 }, seen)
+  end)
+
+  it("is heard once of a job, also of what was before", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local seen <const> = {}
+    local function note (event)
+      seen[#seen + 1] = event.name .. (event.data or "")
+    end
+    local job <const> = pool:submit { function ()
+      for i = 1, 3 do parallel.task.verbose(i) end
+    end }
+    assert.equal(job, job:once("verbose", note))
+    job:once("finished", note)
+    job:once("completed", note):off("completed", note)
+    job:wait()
+    parallel.poll()
+    assert.same({ "verbose1", "finished" }, seen)
+    job:once("verbose", note):once("finished", note)
+    parallel.poll()
+    assert.same({ "verbose1", "finished", "verbose1", "finished" }, seen)
+  end)
+
   it("refuses names and handlers that are none", function ()
     assert.error_matches(function () parallel.on(1, print) end,
                          "bad argument 'event' to 'on'")

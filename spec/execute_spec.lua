@@ -224,6 +224,93 @@ describe("task.execute", function ()
     os.remove(path)
   end)
 
+  it("takes numbers among the words", function ()
+    assert.same({ 0, "1 2.5 -3|", "", n = 3 },
+                table.pack(execute { { "printf", "%s %s %s|", 1, 2.5, -3 } }))
+    local words <const> = { "printf", "%s", 7 }
+    execute { words }
+    assert.equal("integer", math.type(words[3]))
+  end)
+
+  it("sets variables to numbers, and takes away those that are false",
+     function ()
+    assert.same({ 0, "5 none /\n", "" }, { execute {
+      "echo $FIVE ${HOME-none} ${PATH:+/}",
+      env = { FIVE = 5, HOME = false, NO_SUCH_VARIABLE = false },
+    } })
+    assert.same({ 0, "x\n", "" }, { execute {
+      { "/bin/sh", "-c", "echo ${HOM-x}" }, env = { HOM = false } } })
+  end)
+
+  describe("with on_output", function ()
+    it("calls it with each line, while the program runs", function ()
+      local lines <const> = {}
+      local path <const> = os.tmpname()
+      os.remove(path)
+      execute { { "mkfifo", path } }
+      local status, out, err = execute {
+        "echo one; read x <" .. path .. "; printf 'two %s\n\nlast' $x; "
+        .. "echo no >&2",
+        on_output = function (...)
+          assert.equal(1, select("#", ...))
+          lines[#lines + 1] = ...
+          if #lines == 1 then  -- the program waits for this
+            local file <close> = assert(io.open(path, "w"))
+            file:write "it\n"
+          end
+        end,
+      }
+      os.remove(path)
+      assert.same({ 0, "one\ntwo it\n\nlast", "no\n" },
+                  { status, out, err })
+      assert.same({ "one", "two it", "", "last" }, lines)
+    end)
+
+    it("gives all lines of much output, however it is cut", function ()
+      local n, bytes = 0, 0
+      local _, out = execute { "yes 0123456789abcdef | head -n 200000",
+                               on_output = function (line)
+        n, bytes = n + 1, bytes + #line
+      end }
+      assert.same({ 200000, 3200000, 3400000 }, { n, bytes, #out })
+      local long
+      execute { "head -c 3000000 /dev/zero", on_output = function (line)
+        long = #line
+      end }
+      assert.equal(3000000, long)
+    end)
+
+    it("ends the program when it raises", function ()
+      local before <const> = descriptors()
+      local own_error <const> = {}
+      local pid
+      local ok, problem = pcall(execute, {
+        "echo $$; exec sleep 100", on_output = function (line)
+          pid = line
+          error(own_error)
+        end,
+      })
+      assert.is_false(ok)
+      assert.equal(own_error, problem)
+      assert.equal(1, (execute("kill -0 " .. pid .. " 2> /dev/null")))
+      assert.equal(before, descriptors())
+    end)
+
+    it("may run programs itself, and be stopped", function ()
+      local seen
+      execute { "echo a", on_output = function (line)
+        seen = select(2, execute { { "echo", line, "b" } })
+      end }
+      assert.equal("a b\n", seen)
+      local pool <close> = parallel.pool { max = 1 }
+      local job <const> = pool:submit { function ()
+        parallel.task.execute { "echo x; exec sleep 100",
+                                on_output = function () while true do end end }
+      end, timeout = 0.05 }
+      assert.equal("timed_out", job:wait())
+    end)
+  end)
+
   --- Each row: what is passed, what is said.
   for _, row in ipairs {
     { { "x", timeout = -1 }, "bad option 'timeout' to 'execute' (a positive "
@@ -239,16 +326,20 @@ describe("task.execute", function ()
       .. "variables expected, got string)" },
     { { "x", env = { ["A=B"] = "1" } }, "the name of a variable expected, got "
       .. "'A=B'" },
-    { { "x", env = { A = 1 } }, "bad option 'env' to 'execute' (a string "
+    { { "x", env = { A = true } }, "bad option 'env' to 'execute' (a string, "
+      .. "a number or false expected, got boolean)" },
+    { { "x", env = { 1 } }, "bad option 'env' to 'execute' (a string "
       .. "expected, got number)" },
+    { { "x", on_output = "print" }, "bad option 'on_output' to 'execute' (a "
+      .. "function expected, got 'print')" },
     { { "a\0b" }, "a string without zero bytes expected" },
     { { { "a", "b\0" } }, "a string without zero bytes expected" },
     { { {} }, "the name of a program expected, got an empty array" },
     { { setmetatable({ "a", "b" }, { __len = function ()
           return (1 << 61) - 1
         end }) }, "at most 1048576 words expected, got 2305843009213693951" },
-    { { { 1 } }, "bad option 'command' to 'execute' (a string expected, got "
-      .. "number)" },
+    { { { 1, true } }, "bad option 'command' to 'execute' (a string or a "
+      .. "number expected, got boolean)" },
     { {}, "bad option 'command' to 'execute' (a string expected, got nil)" },
     { 5, "table expected, got number" },
   } do

@@ -115,10 +115,34 @@ describe("job", function ()
     local names = {}
     for name in pairs(info) do names[#names + 1] = name end
     table.sort(names)
-    assert.equal("attempts created duration finished id name queued started "
-                 .. "state worker", table.concat(names, " "))
+    assert.equal("attempts created duration finished finished_at id name "
+                 .. "queued started started_at state worker",
+                 table.concat(names, " "))
     assert.is_nil(job.no_such_field)
     assert.matches("^parallel.job", tostring(job))
+  end)
+
+  it("tells the time of day of its start and its end", function ()
+    local pool <close> = parallel.pool { max = 1 }
+    local gate <close> = gates.new()
+    local before <const> = os.time()
+    local pass <const> = gate.pass
+    local job = pool:spawn(function () pass() end)
+    gate:await(1)
+    assert.is_true(job.started_at >= before)
+    assert.is_nil(job.finished_at)
+    gate:open()
+    job:wait()
+    assert.is_true(job.started_at >= before)
+    assert.is_true(job.finished_at <= os.time() + 1)
+    local info <const> = job:info()
+    assert.equal(job.started_at, info.started_at)
+    assert.equal(job.finished_at, info.finished_at)
+    assert.is_true(math.abs(info.finished_at - info.started_at
+                            - info.duration) < 1e-5)
+    local waits <const> = pool:submit { square, arguments = { 1 } }
+    waits:wait()
+    assert.is_true(waits.started_at >= job.finished_at)
   end)
 
   it("has a name when it is given one", function ()

@@ -18,6 +18,20 @@ describe("a manager", function ()
     assert.equal("a1", m:wait(m:start("return ...", { "a1" }).name).result)
   end)
 
+  it("takes what a pool takes", function ()
+    local m <close> = parallel.manager {
+      max = 1, variables = { base = 40 }, reset = "none",
+    }
+    m:start("base = base + 2", nil, "first")
+    m:start("return base", nil, "second")
+    assert.equal(42, m:wait("second").result)
+    local record <const> = m:wait "first"
+    assert.is_true(record.finished_at >= record.started_at)
+    assert.is_true(math.abs(record.finished_at - os.time()) < 60)
+    local child <close> = parallel.manager { isolation = "process", max = 1 }
+    assert.equal(1, child:wait(child:start("return 1").name).result)
+  end)
+
   it("makes names of 'Job_' and eight characters", function ()
     local m <close> = parallel.manager(1)
     assert.matches("^Job_%w%w%w%w%w%w%w%w$", m:start(function () end).name)
@@ -64,6 +78,12 @@ describe("a manager", function ()
       { function () m:wait("X", -1) end, "bad argument 'timeout' to 'wait'" },
       { function () parallel.manager(0) end,
         "bad argument 'max' to 'manager'" },
+      { function () parallel.manager { max = 1, min = 2 } end,
+        "bad option 'min' to 'manager' %(2 workers are more than 'max', 1" },
+      { function () parallel.manager { modules = { "no.such" } } end,
+        "module 'no.such' not found" },
+      { function () parallel.manager { cwd = "/" } end,
+        "bad option 'cwd' to 'manager' %(it is for processes" },
       { function () m.all() end, "bad call of 'all'" },
     } do
       assert.error_matches(row[1], row[2])

@@ -23,7 +23,7 @@ local UNKNOWN <const> = "unknown option '%s' to 'map' (known are arguments, "
   .. "modules, name, nice, on_error, params, path, preload, priority, "
   .. "progress, queue, readable, reset, retries, retry_on, runspace, "
   .. "sandbox, seed, ssh, "
-  .. "streams, timeout, variables, writable)"
+  .. "streams, timeout, total_timeout, variables, writable)"
 
 --- Each row: what is passed to 'map' as options, what is said.
 local BAD_OPTIONS <const> = {
@@ -48,6 +48,10 @@ local BAD_OPTIONS <const> = {
     .. "seconds expected, got -1)" },
   { { deadline = 0 / 0 }, "bad option 'deadline' to 'map' (a positive number "
     .. "of seconds expected, got " .. tostring(0 / 0) .. ")" },
+  { { total_timeout = 0 }, "bad option 'total_timeout' to 'map' (a positive "
+    .. "number of seconds expected, got 0)" },
+  { { total_timeout = 1, deadline = 1 }, "bad option 'total_timeout' to 'map' "
+    .. "(it is another word for 'deadline': leave one of them out)" },
   { { retries = -1 }, "bad option 'retries' to 'map' (a non-negative integer "
     .. "expected, got -1)" },
   { { retries = 0.5 }, "bad option 'retries' to 'map' (a non-negative integer "
@@ -249,7 +253,8 @@ describe("an option", function ()
     end))
     assert.equal("unknown option 'variables' to 'submit' (known are "
                  .. "arguments, deadline, fn, globals, name, params, "
-                 .. "priority, retries, retry_on, seed, streams, timeout)",
+                 .. "priority, retries, retry_on, seed, streams, timeout, "
+                 .. "total_timeout)",
                  misuse(function ()
       local _ = parallel.submit { square, variables = {} }
     end))

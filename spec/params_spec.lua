@@ -43,6 +43,38 @@ describe("params", function ()
     end, { params = { tail = 2 } }))
   end)
 
+  it("may leave out what is marked by 'opt_'", function ()
+    local function probe (host, opt_port, path, opt_tries)
+      return table.concat({ host, tostring(opt_port), path,
+                            tostring(opt_tries) }, " ")
+    end
+    for _, row in ipairs {
+      { "a nil /x nil", { host = "a", path = "/x" } },
+      { "a 80 /x nil", { host = "a", path = "/x", opt_port = 80 } },
+      { "a nil /x 3", { host = "a", path = "/x", opt_tries = 3 } },
+    } do
+      assert.equal(row[1], parallel.submit { probe, params = row[2] }:get())
+    end
+    assert.equal("a nil /x nil", parallel.submit {
+      probe, arguments = { "a" }, params = { path = "/x" } }:get())
+    assert.same({ "a nil /x nil", n = 1 },
+                parallel.map({ "a" }, probe, { params = { path = "/x" } }))
+    assert.same({ "a 1 /x nil", n = 1 },
+                parallel.map({ "a" }, probe,
+                             { params = { path = "/x", opt_port = 1 } }))
+    assert.same({ "k v nil x", n = 1 },
+                parallel.map(parallel.iter(pairs { k = "v" }),
+                             function (k, v, opt_a, b)
+      return table.concat({ k, v, tostring(opt_a), b }, " ")
+    end, { params = { b = "x" } }))
+    local results, errors = parallel.invoke(probe, {
+      one = { host = "a", path = "/" },
+      two = { "b", 2, "/", opt_tries = 1 },
+    })
+    assert.same({ one = "a nil / nil", two = "b 2 / 1" }, results)
+    assert.is_nil(next(errors))
+  end)
+
   it("are local variables of a chunk, whose lines stay", function ()
     assert.equal(3, parallel.submit { "return a + b",
                                       params = { a = 1, b = 2 } }:get())
@@ -69,6 +101,10 @@ describe("params", function ()
     { "an unknown one", { two, params = { first = 1, secnd = 2 } },
       "unknown parameter 'secnd' .*did you mean 'second'?.*; the function "
       .. "has: first, second" },
+    { "one that only its mark tells from a known one",
+      { function (opt_port) return opt_port end, params = { port = 1 } },
+      "unknown parameter 'port' .*did you mean 'opt_port'?.*; the function "
+      .. "has: opt_port" },
     { "one that is there by position",
       { two, arguments = { 1 }, params = { first = 1 } },
       "parameter 'first' .* is given already, by position; by name there "

@@ -318,6 +318,9 @@ function core.everywhere (owner, options, fn, ...) end
 ---@field created number    instants on the monotonic clock; nil until reached
 ---@field started? number
 ---@field finished? number
+---@field started_at? number  the same on the clock of the day: seconds since
+---       the epoch, as of 'os.time'
+---@field finished_at? number
 
 ---@class parallel.JobFacts: parallel.JobInfo
 ---@field listen integer    bits as in `parallel.event`

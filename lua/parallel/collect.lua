@@ -102,6 +102,7 @@ local MOST <const> = 100000000
 ---@return parallel.Record[] records
 ---@return parallel.Report report
 local function collect (pool, source, fn, list, opts, placed, stop)
+  local _ <close> = source.closing
   local started <const> = core.now()
   if (source.total or 0) > MOST then
     check.misuse("bad argument 'items' to 'collect' (a record of each is kept:"
@@ -139,4 +140,8 @@ local functions = {}
 ---          parallel.Report
 functions.collect = call_collect
 
-return { functions = functions, methods = { collect = collect_in_pool } }
+return {
+  collect = collect,
+  functions = functions,
+  methods = { collect = collect_in_pool },
+}

@@ -44,6 +44,7 @@ each_loop.__index = each_loop
 function each_loop:close (problem)
   if self.ended then return end
   self.ended, self.more = true, false
+  local _ <close> = self.source.closing
   local _ <close> = self.pool
   local _ <close> = self.progress
   if self.batch ~= nil then

@@ -76,6 +76,26 @@ local listeners = {}
 ---@type table<string, function[]>
 local handlers = {}
 
+--- The functions that were given to `once`, by the handlers that were made of
+--- them.
+---@type table<function, function>
+local originals = setmetatable({}, { __mode = "k" })
+
+--- Make a handler that takes itself away before it calls 'fn'.
+---@param fn fun(event: parallel.Event)
+---@param remove fun(handler: function)
+---@return fun(event: parallel.Event) handler
+local function once_only (fn, remove)
+  local called = false
+  local function handler (event)
+    if called then return end
+    called = true
+    remove(handler)
+    return fn(event)
+  end
+  originals[handler] = fn
+  return handler
+end
 
 --- Write the error of a handler; other handlers go on.  An interrupt, or the
 --- stop of the job that runs here, is raised again instead, for the code that
@@ -90,7 +110,7 @@ local function report (job, name, problem)
   end
   core.write(2, "parallel: a handler of '" .. core.escape(name)
              .. "' raised: "
-             .. failure.message_of(problem) .. "\n")
+             .. failure.explain(problem) .. "\n")
 end
 
 ---@param job parallel.Job
@@ -477,7 +497,7 @@ end
 local function off (name, fn)
   local list, rest, removed = handlers[name] or {}, {}, 0
   for _, known in ipairs(list) do
-    if fn == nil or known == fn then
+    if fn == nil or known == fn or originals[known] == fn then
       removed = removed + 1
     else
       rest[#rest + 1] = known
@@ -486,6 +506,15 @@ local function off (name, fn)
   handlers[name] = rest[1] ~= nil and rest or nil
   listen()
   return removed
+end
+
+--- Call `fn` for the next event `name` only.
+---@param name string
+---@param fn fun(event: parallel.Event)
+---@return function fn
+local function once (name, fn)
+  on(name, once_only(fn, function (handler) off(name, handler) end))
+  return fn
 end
 
 --- Run the handlers of what has happened.  If there is nothing, wait `timeout`
@@ -551,12 +580,24 @@ end
 function methods:off (event, fn)
   local rest = {}
   for _, listener in ipairs(listeners[self.id] or {}) do
-    if listener.event ~= event or fn ~= nil and listener.fn ~= fn then
+    local own <const> = listener.fn
+    if listener.event ~= event
+       or fn ~= nil and own ~= fn and originals[own] ~= fn then
       rest[#rest + 1] = listener
     end
   end
   if listeners[self.id] ~= nil then listeners[self.id] = rest end
   return self
+end
+
+--- Call `fn` for the first of these events only.
+---@param event string
+---@param fn fun(event: parallel.Event)
+---@return parallel.Job
+function methods:once (event, fn)
+  return self:on(event, once_only(fn, function (handler)
+    self:off(event, handler)
+  end))
 end
 
 --- Let the functions in an option `streams` get the records of the job or map
@@ -594,6 +635,10 @@ return {
     on = check.public("parallel.on(name, fn)", 2, on, function (name, fn)
       return check_handler("on", name, fn)
     end),
+    once = check.public("parallel.once(name, fn)", 2, once,
+                        function (name, fn)
+      return check_handler("once", name, fn)
+    end),
     poll = check.public("parallel.poll([timeout])", 1, poll, check_poll),
   },
   job_methods = {
@@ -606,6 +651,11 @@ return {
                       function (job, name, fn)
       is_job_event("on", name)
       return job, check_handler("on", name, fn)
+    end, core.is_job),
+    once = check.public("job:once(event, fn)", 3, methods.once,
+                        function (job, name, fn)
+      is_job_event("once", name)
+      return job, check_handler("once", name, fn)
     end, core.is_job),
   },
   report_all = report_all,

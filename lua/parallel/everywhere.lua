@@ -22,6 +22,7 @@ local error, ipairs, math, require, select, table, tostring, type =
 ---@field timeout? number       seconds that it may take in a runspace
 ---@field deadline? number      seconds from now to its end in the runspaces
 ---       that are there
+---@field total_timeout? number  another word for `deadline`
 ---@field per? "worker"|"host"  once for each runspace, or in one of each host
 
 local OWN <const> = {
@@ -35,6 +36,7 @@ local OWN <const> = {
   per = check.one_of("worker", "host"),
   streams = options.streams,
   timeout = limits.CALL.timeout,
+  total_timeout = limits.CALL.deadline,
 }
 
 --- Read the arguments of a call: a function and its arguments, or a table that

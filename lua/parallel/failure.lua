@@ -23,7 +23,6 @@ local assert, error, getmetatable, ipairs, math, next, pcall, rawget, rawlen,
 ---@field hint? string    a remedy, where one is known
 ---@field where? string   the line of the host that made the call: "scan.lua:7"
 local failure = { __name = "parallel.failure" }
-failure.__index = failure
 
 --- Turn 'fields' into a failure.
 ---@param fields table
@@ -248,10 +247,12 @@ end
 --- can return any table as a failure, so nothing may raise when one is shown.
 local DAMAGED <const> = "parallel.failure (damaged)"
 
---- Write all that is known of a failure, in several lines, for people.
----@param self parallel.Failure
+--- Write all that is known of a failure, in several lines, for people; or
+--- another error value.
+---@param self any
 ---@return string
 function failure.explain (self)
+  if getmetatable(self) ~= failure then return failure.message_of(self) end
   local ok, message, tracebacks, hints = pcall(write, self)
   return ok and message .. tracebacks .. hints or DAMAGED
 end
@@ -270,12 +271,69 @@ local function write_uncaught (self, stack)
   return message .. tracebacks .. stack .. hints
 end
 
---- Write the failure.
+--- Write the message and the hints of a failure, on one line.
+---@param self parallel.Failure
+---@return string
+local function write_line (self)
+  local ok, message, _, hints = pcall(write, self)
+  if not ok then return DAMAGED end
+  return core.escape((message:gsub("\n+$", "") .. hints:gsub("\n", "; ")))
+end
+
+--- The text of a failure, or another value as it is.
+---@param value any
+---@return any
+local function as_text (value)
+  return getmetatable(value) == failure and write_line(value) or value
+end
+
+--- Methods of strings, by those of failures that were made of them.
+---@type table<function, function>
+local methods <const> = setmetatable({}, { __mode = "k" })
+
+--- A failure has the methods of strings, those that a script has added
+--- included: `failure:match "no route"`.
+---@param key any
+---@return function?
+function failure.__index (_, key)
+  local shared <const> = getmetatable("")
+  local index <const> = type(shared) == "table" and rawget(shared, "__index")
+  local method <const> = type(index) == "table" and index[key] or nil
+  if type(method) ~= "function" then return nil end
+  local made = methods[method]
+  if made == nil then
+    made = function (self, ...) return method(as_text(self), ...) end
+    methods[method] = made
+  end
+  return made
+end
+
+---@param a any
+---@param b any
+---@return string
+function failure.__concat (a, b)
+  local left <const>, right <const> = as_text(a), as_text(b)
+  for _, text in ipairs { type(left), type(right) } do
+    if text ~= "string" and text ~= "number" then
+      error("attempt to concatenate a " .. text .. " value", 2)
+    end
+  end
+  return left .. right
+end
+
+---@param self parallel.Failure
+---@return integer
+function failure.__len (self)
+  return #write_line(self)
+end
+
+--- Write the failure: on one line, unless it is about to be shown by who calls
+--- because nobody has caught it.
 ---@param self parallel.Failure
 ---@return string
 function failure.__tostring (self)
   local stack <const> = core.uncaught(tostring, error, assert)
-  if stack == nil then return failure.explain(self) end
+  if stack == nil then return write_line(self) end
   local ok, text = pcall(write_uncaught, self, stack)
   return ok and text or DAMAGED
 end

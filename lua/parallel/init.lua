@@ -20,18 +20,22 @@ local FUNCTIONS <const> = {
   everywhere = "parallel.everywhere",
   fileno = "parallel.event",
   filter = "parallel.map",
+  group = "parallel.group",
   initial_state = "parallel.initial_state",
   invoke = "parallel.invoke",
+  iter = "parallel.iter",
   jobs = "parallel.job",
   manager = "parallel.manager",
   map = "parallel.map",
   off = "parallel.event",
   on = "parallel.event",
+  once = "parallel.event",
   poll = "parallel.event",
   pool = "parallel.pool",
   range = "parallel.range",
   reduce = "parallel.reduce",
   run = "parallel.job",
+  sh = "parallel.sh",
   spawn = "parallel.job",
   stats = "parallel.stats",
   submit = "parallel.job",
@@ -45,10 +49,12 @@ local POOL_METHODS <const> = {
   each = "parallel.each",
   everywhere = "parallel.everywhere",
   filter = "parallel.map",
+  group = "parallel.group",
   invoke = "parallel.invoke",
   map = "parallel.map",
   reduce = "parallel.reduce",
   run = "parallel.job",
+  sh = "parallel.sh",
   spawn = "parallel.job",
   submit = "parallel.job",
   try_submit = "parallel.job",
@@ -61,6 +67,7 @@ local JOB_METHODS <const> = {
   join = "parallel.job",
   off = "parallel.job",
   on = "parallel.job",
+  once = "parallel.job",
   records = "parallel.job",
   remove = "parallel.job",
 }
@@ -106,8 +113,11 @@ lend(core.job_methods, JOB_METHODS, "job_methods")
 ---@field reduce fun(items: parallel.AnyItems, fn: parallel.Code, init?: any, opts?: parallel.ReduceOptions): any
 ---@field collect fun(items: parallel.AnyItems, fn: parallel.Code, opts?: parallel.CollectOptions): parallel.Record[], parallel.Report
 ---@field each fun(items: parallel.AnyItems, fn: parallel.Code, opts?: parallel.EachOptions): fun(): parallel.Record?
+---@field sh fun(template: string|any[], items: parallel.AnyItems, opts?: parallel.ShOptions): parallel.ShRecord[], parallel.Report
+---@field iter fun(step: function, state?: any, control?: any, closing?: any): parallel.Iterator
 ---@field run fun(fn: parallel.Code, ...: any): ...
 ---@field spawn fun(fn: parallel.Code, ...: any): parallel.Job
+---@field group fun(given?: parallel.GroupOptions): parallel.Group
 ---@field pool fun(given?: parallel.PoolOptions): parallel.Pool
 ---@field initial_state fun(spec: parallel.InitialStateOptions): parallel.InitialState
 ---@field range fun(first: integer, last?: integer, step?: integer): parallel.Range

@@ -4,6 +4,7 @@
 
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
+local iter = require "parallel.iter"
 local range = require "parallel.range"
 
 local getmetatable, ipairs, math, next, pcall, rawget, rawlen, type =
@@ -29,6 +30,7 @@ local INEXT <const> = ipairs {}
 ---       return the name of an item, where that is not "item 3"
 ---@field in_pool? boolean  the caller has called a method of a pool
 ---@field iterator? fun(state: any, control: any): ...  the user's
+---@field closing? parallel.Iterator  to be closed at the end of the call
 
 ---@param list any[]
 ---@param n integer
@@ -101,8 +103,7 @@ end
 
 --- Advice for a caller whose iterator needs its state.
 local REMEDY <const> = "of what stands behind 'in' only the first value "
-  .. "arrives; pass a function that knows the others: "
-  .. "local f, s, v = ...; function () v = f(s, v) return v end"
+  .. "arrives; parallel.iter packs all of it: parallel.iter(lfs.dir(path))"
 
 --- Raise the error of the first call of an iterator; with an advice, if the
 --- iterator has probably failed since its state is nil.
@@ -209,17 +210,21 @@ local function open (verb, value)
   if value == next then
     check.misuse("bad argument 'items' to '" .. verb .. "' (got 'next' alone: "
                  .. "of what 'pairs' returns only the first value arrives; "
-                 .. "pass an iterator that knows its table)")
+                 .. "pass parallel.iter(pairs(t)))")
   end
   if value == INEXT then
     check.misuse("bad argument 'items' to '" .. verb .. "' (of what 'ipairs' "
                  .. "returns only the first value arrives; pass the array "
-                 .. "itself)")
+                 .. "itself, or parallel.iter(ipairs(t)))")
   end
   if type(value) == "function" then
     return of_iterator(value, nil, careful(verb, value))
   end
-  if is_callable(value) then return of_iterator(value) end
+  if is_callable(value) then
+    local source <const> = of_iterator(value)
+    if iter.is_iterator(value) then source.closing = value end
+    return source
+  end
   if type(value) ~= "table" then
     check.bad_argument(verb, "items", "an array, a range or an iterator",
                        value)

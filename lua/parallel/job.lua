@@ -92,6 +92,7 @@ job_methods.cancel = method("cancel([{grace = seconds}])", 2,
 end)
 
 job_methods.on, job_methods.off = event.job_methods.on, event.job_methods.off
+job_methods.once = event.job_methods.once
 
 --- Iterate over the records of the job's streams, in order: first the records
 --- kept so far, then the ones that come, until the job has ended.
@@ -240,7 +241,7 @@ local function read (verb, given, known)
                    .. (wrong or check.describe(value)) .. ")")
     end
   end
-  limits.check(verb, given)
+  given = limits.check(verb, given)
   local fn = given[1] or given.fn
   check.is_code(verb, "fn", fn)
   if given[1] ~= nil and given.fn ~= nil then
@@ -354,4 +355,5 @@ return {
   job_methods = job_methods,
   methods = methods,
   read = read,
+  start = start,
 }

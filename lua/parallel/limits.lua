@@ -10,6 +10,7 @@ local ipairs, math, next, type = ipairs, math, next, type
 ---@class parallel.Limits
 ---@field timeout? number    seconds that each attempt may run
 ---@field deadline? number   seconds from now to the end of the whole call
+---@field total_timeout? number  another word for `deadline`
 ---@field retries? integer   further attempts after a failure; default 0
 ---@field retry_on? string|string[]  reasons to try again: "error", "timeout",
 ---       "memory_limit", "instruction_limit", "failed" (these but "timeout"),
@@ -72,15 +73,26 @@ local function retry_on (value)
   if value[1] == nil then return "an array of " .. WORDS, "none" end
 end
 
---- Check that the options of 'verb' go together.
+--- Check that the options of 'verb' go together.  Return them with one word
+--- for each: `deadline` for `total_timeout`.
 ---@param verb string
 ---@param given parallel.Limits
+---@return parallel.Limits
 local function check_limits (verb, given)
   if given.retry_on ~= nil and given.retries == nil then
     check.misuse("bad option 'retry_on' to '" .. verb .. "' (without "
                  .. "'retries' nothing is tried again: give retries = 1, or "
                  .. "leave it out)")
   end
+  if given.total_timeout == nil then return given end
+  if given.deadline ~= nil then
+    check.misuse("bad option 'total_timeout' to '" .. verb .. "' (it is "
+                 .. "another word for 'deadline': leave one of them out)")
+  end
+  local read <const> = {}
+  for name, value in next, given do read[name] = value end
+  read.deadline, read.total_timeout = given.total_timeout, nil
+  return read
 end
 
 --- Make the tests of a group of options, as `options.read` takes them.
@@ -96,6 +108,7 @@ end
 
 local CALL <const>, RUNSPACE <const> = tests "call", tests "runspace"
 CALL.retry_on = retry_on
+CALL.total_timeout = CALL.deadline
 
 ---@param value any
 ---@return string? expected

@@ -23,6 +23,8 @@ local PATIENCE <const> = 300
 ---@field created number   instants, as the next two
 ---@field started? number
 ---@field finished? number
+---@field started_at? number  on the clock of the day: seconds since the epoch
+---@field finished_at? number
 ---@field duration number  seconds of running so far
 ---@field job parallel.Job
 
@@ -81,6 +83,7 @@ local function record_of (job)
     name = info.name, state = info.state, reason = info.reason,
     created = info.created, started = info.started,
     finished = info.finished, duration = info.duration, job = job,
+    started_at = info.started_at, finished_at = info.finished_at,
   }
   if info.finished ~= nil then
     local function take (ok, value, ...)
@@ -270,21 +273,26 @@ function manager:__tostring ()
   return "parallel.manager: " .. #self.order .. " jobs"
 end
 
---- Open a manager of named jobs, which runs up to `max` of them at once.
+--- Open a manager of named jobs, which runs up to `max` of them at once, in a
+--- pool of its own with these options.
 ---
----     local jobs <close> = parallel.manager(4)
+---     local jobs <close> = parallel.manager{max = 4}
 ---     jobs:start(backup, {path = "/home"}, "home")
 ---     print(jobs:wait("home").result)
----@type fun(max?: integer): parallel.Manager
-local new = check.public("parallel.manager([max])", 1, function (max)
-  local pool = require("parallel.pool").functions.pool { max = max }
+---@type fun(given?: integer|parallel.PoolOptions): parallel.Manager
+local new = check.public("parallel.manager{max =, ...}", 1, function (...)
+  local pool <const> = require("parallel.pool").open(...)
   return setmetatable({ pool = pool, jobs = {}, order = {} }, manager)
-end, function (max)
-  local expected <const> = max ~= nil and core.expected("max", max) or nil
-  if expected ~= nil then
-    check.bad_argument("manager", "max", expected, max)
+end, function (given)
+  if type(given) ~= "table" then
+    local expected <const> =
+      given ~= nil and core.expected("max", given) or nil
+    if expected ~= nil then
+      check.bad_argument("manager", "max", expected, given)
+    end
+    given = { max = given }
   end
-  return max
+  return require("parallel.pool").read("manager", given)
 end)
 
 return { functions = { manager = new } }

@@ -124,11 +124,13 @@ local function run (pool, source, fn, opts, keep, list)
 end
 
 local function map (pool, source, fn, list, opts, placed)
+  local _ <close> = source.closing
   local where, _ <close> = call.place("map", pool, opts, placed)
   return run(where, source, fn, opts, false, list)
 end
 
 local function filter (pool, source, predicate, list, opts, placed)
+  local _ <close> = source.closing
   local where, _ <close> = call.place("filter", pool, opts, placed)
   local results, failures = run(where, source, predicate, opts, true, list)
   local item <const> = source.item

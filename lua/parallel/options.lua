@@ -250,7 +250,7 @@ local function read (verb, pool, given, own)
       check.bad_option(verb, name, expected, value)
     end
   end
-  limits.check(verb, given)
+  given = limits.check(verb, given)
   return given, placed and require("parallel.initial_state").read(verb, given)
 end
 

@@ -39,6 +39,13 @@ local function names_of (verb, fn)
   return names
 end
 
+--- Tell whether a parameter can be left out: its name says so.
+---@param name string
+---@return boolean
+local function is_optional (name)
+  return name:find "^opt_." ~= nil
+end
+
 ---@param names string[]
 ---@param first? integer
 ---@return string
@@ -60,7 +67,8 @@ local function check_names (verb, params)
 end
 
 --- Put the values of 'params' in the order of the function's parameters.  The
---- first 'leading' parameters are left out: they are given by position.
+--- first 'leading' parameters are left out: they are given by position.  Those
+--- whose names begin with "opt_" are nil where 'params' has none.
 ---@param verb string
 ---@param fn function
 ---@param params table<string, any>
@@ -77,12 +85,17 @@ local function bind_function (verb, fn, params, leading)
       if params[names[i]] ~= nil then leading = i - 1 end
     end
     if next(params) == nil then leading = #names end
+    -- What can be left out in front of the first named one is no item's.
+    while leading > 1 and leading < #names and is_optional(names[leading]) do
+      leading = leading - 1
+    end
     if leading < 1 and #names > 0 then leading = 1 end
   end
   for name in next, params do
     local place = places[name]
     if place == nil then
-      local near = check.nearest(name, places)
+      local near = places["opt_" .. name] and "opt_" .. name
+                   or check.nearest(name, places)
       check.misuse("unknown parameter '" .. check.clean(name)
                    .. "' in 'params' to " .. verb
                    .. (near and " (did you mean '" .. near .. "'?)" or "")
@@ -96,7 +109,7 @@ local function bind_function (verb, fn, params, leading)
   local list, bound = { n = 0 }, {}
   for i = leading + 1, #names do
     local value = params[names[i]]
-    if value == nil then
+    if value == nil and not is_optional(names[i]) then
       check.misuse("missing parameter '" .. names[i] .. "' in 'params' to "
                    .. verb .. "; the function has: " .. listed(names))
     end

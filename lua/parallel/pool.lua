@@ -250,36 +250,40 @@ local function open_for (verb, given, said)
               said or initial_state.read(verb, given), verb)
 end
 
+--- Check the options of a pool.
+---@param verb string
 ---@param given any
 ---@return integer? max
 ---@return table given
 ---@return parallel.InitialState|parallel.InitialStateOptions said
-local function prepare (given)
+---@return string verb
+local function read (verb, given)
   given = given or {}
   if type(given) == "number" then
-    check.misuse("bad argument 'options' to 'pool' (a table expected, got "
+    check.misuse("bad argument 'options' to '" .. verb .. "' (a table "
+                 .. "expected, got "
                  .. given .. "; it is written parallel.pool{max = " .. given
                  .. "})")
   end
-  check.is_options(given, "pool")
+  check.is_options(given, verb)
   for name, value in next, given do
     local test = OWN[name] or options.PLACE[name]
     if test == nil then
-      check.unknown_option("pool", name, OWN, options.PLACE)
+      check.unknown_option(verb, name, OWN, options.PLACE)
     end
     local expected, wrong = test(value)
     if expected ~= nil then
-      check.misuse("bad option '" .. name .. "' to 'pool' (" .. expected
-                   .. " expected, got " .. (wrong or check.describe(value))
-                   .. ")")
+      check.misuse("bad option '" .. name .. "' to '" .. verb .. "' ("
+                   .. expected .. " expected, got "
+                   .. (wrong or check.describe(value)) .. ")")
     end
   end
   local min, max = given.min, given.max
   if min ~= nil and max ~= nil and min > max then
-    check.misuse("bad option 'min' to 'pool' (" .. min
+    check.misuse("bad option 'min' to '" .. verb .. "' (" .. min
                  .. " workers are more than 'max', " .. max .. ")")
   end
-  return max, given, initial_state.read("pool", given), "pool"
+  return max, given, initial_state.read(verb, given), verb
 end
 
 --- Open a pool.  Its first `min` workers are started before this returns.  If
@@ -290,9 +294,14 @@ end
 ---
 ---     local pool <close> = parallel.pool{max = 4, modules = {"cjson"}}
 ---@type fun(given?: parallel.PoolOptions): parallel.Pool
-local pool = check.public("parallel.pool{max =, ...}", 1, open, prepare)
+local pool = check.public("parallel.pool{max =, ...}", 1, open,
+                                  function (given)
+  return read("pool", given)
+end)
 
 return {
   functions = { pool = pool },
+  open = open,
   open_for = open_for,
+  read = read,
 }

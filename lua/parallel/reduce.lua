@@ -271,6 +271,7 @@ local function prepare (pool, items, fn, init, opts)
 end
 
 local function reduce (pool, source, items, bound, list, init, opts, placed)
+  local _ <close> = source.closing
   if source.total == 0 then
     call.is_open(pool)
     return init

@@ -30,6 +30,7 @@ local FIELDS <const> = {
   index = true, input = true, state = true, result = true, results = true,
   error = true, streams = true, queued = true, duration = true,
   worker = true, traceback = true, reason = true, attempts = true, host = true,
+  command = true, status = true, output = true, errors = true,
 }
 
 --- Make a report of the records of a call.

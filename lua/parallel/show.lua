@@ -14,6 +14,7 @@ local ipairs, math, next, pairs, pcall, rawget, rawlen, require, table,
       tostring, type =
   ipairs, math, next, pairs, pcall, rawget, rawlen, require, table, tostring,
   type
+local failure <const> = require "parallel.failure"
 local width_of <const> = require("parallel.width").of
 
 local names <const> = require "parallel.names"
@@ -235,7 +236,7 @@ local function format (value, width)
 end
 
 --- Return the values that 'print' is to show for results: tables become texts,
--- long strings are cut, other values stay.  If a table takes several lines,
+-- long strings are cut, failures tell all, other values stay.  If a table takes several lines,
 -- all results become one text, in which each has lines of its own.
 ---@param width integer  columns
 ---@param ... any
@@ -248,6 +249,8 @@ local function results (width, ...)
     if type(value) == "string" and #value > limits.text then
       values[i] = ("%s... (%d more bytes)"):format(value:sub(1, limits.text),
                                                    #value - limits.text)
+    elseif type(value) == "table" and raw_metatable(value) == failure then
+      values[i] = failure.explain(value)
     elseif not is_plain(value) then
       values[i] = format(value, width)
       tall = tall or values[i]:find("\n", 1, true) ~= nil

@@ -52,6 +52,7 @@ typedef struct stream {
   int fd;                  /* -1: closed */
   char *data;              /* owned */
   size_t size, room;       /* bytes */
+  size_t told;             /* bytes of lines that a listener was told of */
 } stream;
 
 typedef struct execution {
@@ -139,17 +140,20 @@ new_execution (lua_State *L)
 /* ---------------------------------------------------------------- starting */
 
 /* Stack slots of 'execute'. */
-enum { OPTIONS = 1, EXECUTION };
+enum { OPTIONS = 1, EXECUTION, LISTENER };
 
 /* [-0, +0, v]  Return the text at 'index', the option 'what'.  Raise if it has
-   a zero byte, which would end it for C. */
+   a zero byte, which would end it for C.  With 'more', which says so in the
+   message, a number becomes a string there. */
 static const char *
-check_text (lua_State *L, int index, const char *what)
+check_text (lua_State *L, int index, const char *what, const char *more)
 {
   size_t size;
-  if (lua_type(L, index) != LUA_TSTRING)
-    rs_handle_error(L, "bad option '%s' to 'execute' (a string expected, got "
-                       "%s)", what, luaL_typename(L, index));
+  if (lua_type(L, index) != LUA_TSTRING
+      && !(more != NULL && lua_type(L, index) == LUA_TNUMBER))
+    rs_handle_error(L, "bad option '%s' to 'execute' (a string%s expected, got "
+                       "%s)", what, more != NULL ? more : "",
+                    luaL_typename(L, index));
   const char *const text = lua_tolstring(L, index, &size);
   if (strlen(text) != size)
     rs_handle_error(L, "bad option '%s' to 'execute' (a string without zero "
@@ -160,7 +164,7 @@ check_text (lua_State *L, int index, const char *what)
 
 /* [-0, +1, v]  Push and return an array of pointers to the words of the
    command at 'index': those of an array, or "/bin/sh", "-c" and a text.  The
-   strings stay anchored at 'index'. */
+   pushed userdata anchors the strings. */
 static const char **
 push_arguments (lua_State *L, int index)
 {
@@ -175,18 +179,22 @@ push_arguments (lua_State *L, int index)
                        "expected, got %I)", MOST_WORDS, (LUAI_UACINT) n);
   rs_level_room(L, 4, NULL);
   const char **const list =
-    lua_newuserdatauv(L, ((size_t) n + 1) * sizeof *list, 0);
+    lua_newuserdatauv(L, ((size_t) n + 1) * sizeof *list, 1);
+  lua_newtable(L);  /* anchors the strings */
   for (lua_Integer i = 0; i < n; i++) {
     if (!words && i < 2)
       list[i] = shell[i];
-    else if (!words)
-      list[i] = check_text(L, index, "command");
     else {
-      lua_rawgeti(L, index, i + 1);
-      list[i] = check_text(L, -1, "command");  /* the array anchors it */
-      lua_pop(L, 1);
+      if (words)
+        lua_rawgeti(L, index, i + 1);
+      else
+        lua_pushvalue(L, index);
+      list[i] = check_text(L, -1, "command",
+                           words ? " or a number" : NULL);
+      lua_rawseti(L, -2, i + 1);
     }
   }
+  lua_setiuservalue(L, -2, 1);
   list[n] = NULL;
   return list;
 }
@@ -196,10 +204,49 @@ push_arguments (lua_State *L, int index)
 static void
 check_name (lua_State *L, int index)
 {
-  const char *const name = check_text(L, index, "env");
+  const char *const name = check_text(L, index, "env", NULL);
   if (name[0] == '\0' || strchr(name, '=') != NULL)
     rs_handle_error(L, "bad option 'env' to 'execute' (the name of a variable "
                        "expected, got %s)", rs_handle_describe(L, index));
+}
+
+/* [-0, +1, e]  Push a table of strings, "name=value" for each variable in the
+   table at 'index', and "name" for each one that is false there, and return
+   their number. */
+static size_t
+push_variables (lua_State *L, int index)
+{
+  size_t n = 0;
+  if (!lua_isnil(L, index) && !lua_istable(L, index))
+    rs_handle_error(L, "bad option 'env' to 'execute' (a table of variables "
+                       "expected, got %s)", luaL_typename(L, index));
+  lua_newtable(L);
+  if (lua_isnil(L, index))
+    return 0;
+  const int strings = lua_gettop(L);
+  lua_pushnil(L);
+  while (lua_next(L, index)) {
+    check_name(L, -2);
+    if (lua_isboolean(L, -1) && !lua_toboolean(L, -1))
+      lua_pushvalue(L, -2);
+    else {
+      check_text(L, -1, "env", ", a number or false");
+      lua_pushfstring(L, "%s=%s", lua_tostring(L, -2), lua_tostring(L, -1));
+    }
+    lua_rawseti(L, strings, (lua_Integer) ++n);
+    lua_pop(L, 1);
+  }
+  return n;
+}
+
+/* Is the variable 'entry', "name=value", the one that 'given' names, alone or
+   with a value? */
+static bool
+is_same_name (const char *entry, const char *given)
+{
+  const size_t length = strcspn(given, "=");
+  return strncmp(entry, given, length) == 0
+      && (entry[length] == '=' || entry[length] == '\0');
 }
 
 /* [-0, +1, e]  Push and return an array of pointers to "name=value" strings:
@@ -208,48 +255,34 @@ check_name (lua_State *L, int index)
 static const char **
 push_environment (lua_State *L, int index)
 {
-  size_t n = 0, more = 0;
+  size_t n = 0;
   while (environ[n] != NULL)
     n++;
-  const bool given = !lua_isnil(L, index);
-  if (given && !lua_istable(L, index))
-    rs_handle_error(L, "bad option 'env' to 'execute' (a table of variables "
-                       "expected, got %s)", luaL_typename(L, index));
-  lua_newtable(L);  /* anchors the strings */
+  const size_t more = push_variables(L, index);
   const int strings = lua_gettop(L);
-  lua_pushnil(L);
-  while (given && lua_next(L, index)) {
-    check_name(L, -2);
-    lua_pushfstring(L, "%s=%s", lua_tostring(L, -2),
-                    check_text(L, -1, "env"));
-    lua_rawseti(L, strings, (lua_Integer) ++more);
-    lua_pop(L, 1);
-  }
-  if (!given)
-    lua_settop(L, strings);
   const char **const list =
     lua_newuserdatauv(L, (n + more + 1) * sizeof *list, 1);
-  lua_insert(L, strings);
-  lua_setiuservalue(L, strings, 1);
-  lua_getiuservalue(L, strings, 1);
-  size_t used = 0;
-  for (size_t i = 0; i < more; i++) {
-    lua_rawgeti(L, -1, (lua_Integer) i + 1);
-    list[used++] = lua_tostring(L, -1);
+  for (size_t k = 0; k < more; k++) {
+    lua_rawgeti(L, strings, (lua_Integer) k + 1);
+    list[k] = lua_tostring(L, -1);
     lua_pop(L, 1);
   }
+  size_t used = more;
   for (size_t i = 0; i < n; i++) {
-    const char *const end = strchr(environ[i], '=');
-    const size_t length = end != NULL ? (size_t) (end - environ[i]) + 1
-                                      : strlen(environ[i]);
-    bool replaced = false;
-    for (size_t k = 0; k < more; k++)
-      replaced |= strncmp(list[k], environ[i], length) == 0;
-    if (!replaced)
+    bool named = false;
+    for (size_t k = 0; k < more && !named; k++)
+      named = is_same_name(environ[i], list[k]);
+    if (!named)
       list[used++] = environ[i];
   }
-  list[used] = NULL;
-  lua_pop(L, 1);
+  size_t kept = 0;  /* names alone go */
+  for (size_t k = 0; k < used; k++) {
+    if (k >= more || strchr(list[k], '=') != NULL)
+      list[kept++] = list[k];
+  }
+  list[kept] = NULL;
+  lua_insert(L, strings);
+  lua_setiuservalue(L, strings, 1);
   return list;
 }
 
@@ -389,6 +422,28 @@ write_some (execution *e)
     close_fd(&e->in);
 }
 
+/* [-0, +0, e]  Call the listener, if there is one, with each line that has come
+   since the last time, without its end; at the end of the output also with one
+   that has none. */
+static void
+tell_lines (lua_State *L, stream *s)
+{
+  if (lua_isnil(L, LISTENER))
+    return;
+  while (s->told < s->size) {
+    const char *const line = s->data + s->told;
+    const char *const end = memchr(line, '\n', s->size - s->told);
+    if (end == NULL && s->fd >= 0)
+      return;
+    const size_t length = end != NULL ? (size_t) (end - line)
+                                      : s->size - s->told;
+    s->told += length + (end != NULL);
+    lua_pushvalue(L, LISTENER);
+    lua_pushlstring(L, line, length);
+    lua_call(L, 1, 0);
+  }
+}
+
 /* [-0, +0, e]  Raise if the job is to stop, or by a pending hook. */
 static void
 look (lua_State *L)
@@ -423,6 +478,8 @@ talk (lua_State *L, execution *e)
   if ((fds[1].revents != 0 && !read_some(&e->out))
       || (fds[2].revents != 0 && !read_some(&e->err)))
     luaL_error(L, "%s", rs_status_message(RS_ENOMEM));
+  if (fds[1].revents != 0)
+    tell_lines(L, &e->out);
   return true;
 }
 
@@ -449,7 +506,7 @@ static void
 check_fields (lua_State *L)
 {
   static const char *const known[] = {
-    "command", "stdin", "timeout", "cwd", "env"
+    "command", "stdin", "timeout", "cwd", "env", "on_output"
   };
   lua_pushnil(L);
   while (lua_next(L, OPTIONS)) {
@@ -465,7 +522,7 @@ check_fields (lua_State *L)
                       rs_handle_describe(L, lua_gettop(L)));
     if (!found)
       rs_handle_error(L, "unknown option %s to 'execute' (known are "
-                         "command, stdin, timeout, cwd and env)",
+                         "command, stdin, timeout, cwd, env and on_output)",
                       rs_handle_describe(L, lua_gettop(L)));
   }
 }
@@ -515,6 +572,11 @@ rs_lua_execute (lua_State *L)
                          "sandbox = {programs = true}");
   execution *const e = new_execution(L);
   lua_toclose(L, EXECUTION);
+  if (lua_getfield(L, OPTIONS, "on_output") != LUA_TNIL
+      && lua_type(L, LISTENER) != LUA_TFUNCTION)
+    return rs_handle_error(L, "bad option 'on_output' to 'execute' (a function "
+                              "expected, got %s)",
+                           rs_handle_describe(L, LISTENER));
   read_timeout(L, e);
   if (lua_getfield(L, OPTIONS, "stdin") != LUA_TNIL) {
     if (lua_type(L, -1) != LUA_TSTRING)
@@ -524,7 +586,7 @@ rs_lua_execute (lua_State *L)
   }
   lua_getfield(L, OPTIONS, "cwd");
   const char *const directory = lua_isnil(L, -1) ? NULL
-                              : check_text(L, -1, "cwd");
+                              : check_text(L, -1, "cwd", NULL);
   lua_rawgeti(L, OPTIONS, 1);
   if (lua_getfield(L, OPTIONS, "command") == LUA_TNIL)
     lua_pop(L, 1);

@@ -4,6 +4,10 @@
  */
 #include "face/ljob.h"
 
+#include <math.h>
+#include <stdatomic.h>
+#include <time.h>
+
 #include <lauxlib.h>
 
 #include "base/finalize.h"
@@ -186,15 +190,44 @@ push_instant (lua_State *L, double t)
     lua_pushnil(L);
 }
 
-/* Fields of a job.  Those below INFO_FIELDS are in 'job:info()', too. */
+/*
+ * [-0, +1, -]  Push the time of an instant on the clock of the day; nil for 0.
+ * The distance of the two clocks is kept, so that a job tells the same time
+ * whenever it is asked, until that distance has changed: the clock was set, or
+ * the machine has slept.  Any thread may keep it, and each value is good.
+ */
+static void
+push_wall (lua_State *L, double t)
+{
+  static _Atomic double distance;
+  struct timespec now;
+  if (t <= 0) {
+    lua_pushnil(L);
+    return;
+  }
+  clock_gettime(CLOCK_REALTIME, &now);
+  const double d = (double) now.tv_sec + (double) now.tv_nsec * 1e-9
+                 - rs_now();
+  double kept = atomic_load_explicit(&distance, memory_order_relaxed);
+  if (fabs(kept - d) > 1e-2) {
+    kept = d;
+    atomic_store_explicit(&distance, d, memory_order_relaxed);
+  }
+  lua_pushnumber(L, t + kept);
+}
+
+/* Fields of a job.  Those below INFO_FIELDS are in 'job:info()', too, and
+   those below FACTS in 'job:facts()'. */
 enum {
   ID, NAME, STATE, REASON, WORKER, HOST, ATTEMPTS, CREATED, STARTED, FINISHED,
-  QUEUED, DURATION, INFO_FIELDS, ERROR = INFO_FIELDS, STREAMS, FIELDS
+  QUEUED, DURATION, FACTS, STARTED_AT = FACTS, FINISHED_AT, INFO_FIELDS,
+  ERROR = INFO_FIELDS, STREAMS, FIELDS
 };
 
 static const char *const field_names[FIELDS] = {
   "id", "name", "state", "reason", "worker", "host", "attempts", "created",
-  "started", "finished", "queued", "duration", "error", "streams"
+  "started", "finished", "queued", "duration", "started_at", "finished_at",
+  "error", "streams"
 };
 
 /* [-0, +1, m]  Push a field below INFO_FIELDS of the job, whose 'info' was
@@ -235,6 +268,12 @@ push_field (lua_State *L, rs_job *job, const rs_job_info *info, int field)
       return;
     case FINISHED:
       push_instant(L, info->finished);
+      return;
+    case STARTED_AT:
+      push_wall(L, info->started);
+      return;
+    case FINISHED_AT:
+      push_wall(L, info->finished);
       return;
     case QUEUED:
       lua_pushnumber(L, (info->started > 0 ? info->started
@@ -406,13 +445,14 @@ get_field (lua_State *L)
   return 1;
 }
 
-/* [-0, +1, m]  Push a table of the fields of 'job:info()', with room for
+/* [-0, +1, m]  Push a table of the fields of a job below 'n', with room for
    'more' fields. */
 static void
-push_fields (lua_State *L, rs_job *job, const rs_job_info *info, int more)
+push_fields (lua_State *L, rs_job *job, const rs_job_info *info, int n,
+             int more)
 {
-  lua_createtable(L, 0, INFO_FIELDS + more);
-  for (int k = 0; k < INFO_FIELDS; k++) {
+  lua_createtable(L, 0, n + more);
+  for (int k = 0; k < n; k++) {
     push_field(L, job, info, k);
     lua_setfield(L, -2, field_names[k]);
   }
@@ -429,7 +469,7 @@ info (lua_State *L)
   rs_job_info_get(job, &i);
   if (i.finished > 0)
     rs_job_see(job);
-  push_fields(L, job, &i, 0);
+  push_fields(L, job, &i, INFO_FIELDS, 0);
   return 1;
 }
 
@@ -443,7 +483,7 @@ facts (lua_State *L)
   look(L, lua_touserdata(L, 1));
   rs_job_info i;
   rs_job_info_get(job, &i);
-  push_fields(L, job, &i, 3);
+  push_fields(L, job, &i, FACTS, 3);
   lua_pushinteger(L, i.listen);
   lua_setfield(L, -2, "listen");
   lua_pushboolean(L, i.chunk);

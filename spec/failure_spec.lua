@@ -1,0 +1,62 @@
+-- SPDX-License-Identifier: MIT
+--- Failures: values that say what went wrong, where strings are expected, too.
+local parallel <const> = require "parallel"
+
+--- The failure of a job that raises 'value'.
+local function failure_of (value)
+  local _, failure <const> = parallel.submit {
+    function (v) error(v, 0) end, arguments = { value }, name = "j",
+  }:join()
+  return failure
+end
+
+describe("a failure", function ()
+  it("can be joined with strings", function ()
+    local failure <const> = failure_of "no route"
+    local text <const> = tostring(failure)
+    assert.equal("x: " .. text, "x: " .. failure)
+    assert.equal(text .. ".", failure .. ".")
+    assert.equal("1" .. text .. "2", 1 .. failure .. 2)
+    assert.equal(text .. text, failure .. failure)
+    assert.equal(#text, #failure)
+    for _, other in ipairs { {}, true, print } do
+      local ok, message <const> = pcall(function ()
+        return failure .. other
+      end)
+      assert.is_false(ok)
+      assert.matches("^[^\n]*failure_spec.lua:%d+: attempt to concatenate a ",
+                     message)
+    end
+  end)
+
+  it("has the methods of strings", function ()
+    local failure <const> = failure_of "no route to a.b"
+    assert.equal("route", failure:match "r%a+e")
+    assert.equal("'J': NO", failure:upper():sub(1, 7))
+    assert.same({ failure:find("a.b", 1, true) },
+                { tostring(failure):find("a.b", 1, true) })
+    assert.same({ "no", "route" }, { failure:match "(no) (route)" })
+    assert.equal(tostring(failure):gsub("o", "0"), (failure:gsub("o", "0")))
+    rawset(string, "first_word", function (s) return s:match "%w+" end)
+    assert.equal("j", failure:first_word())
+    rawset(string, "first_word", nil)
+    assert.is_nil(failure.first_word)
+    assert.is_nil(failure.no_such_field)
+    assert.is_nil(failure[1])
+  end)
+
+  it("has them in a job, too", function ()
+    local failure <const> = failure_of "no route"
+    assert.same({ "route", "j" }, { parallel.run(function (f)
+      return f:match "route", (f .. ""):match "j"
+    end, failure) })
+  end)
+
+  it("keeps its fields apart from them", function ()
+    local failure <const> = failure_of { code = 7 }
+    assert.equal(7, failure.error.code)
+    assert.equal("j", failure.name)
+    assert.is_nil(failure.hint)
+    assert.is_nil(failure.index)
+  end)
+end)
