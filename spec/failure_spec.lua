@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Failures: values that say what went wrong, where strings are expected, too.
 local parallel <const> = require "parallel"
+local run <const> = require "support.script"
 
 --- The failure of a job that raises 'value'.
 local function failure_of (value)
@@ -11,6 +12,48 @@ local function failure_of (value)
 end
 
 describe("a failure", function ()
+  it("is one line as text, and has its traceback in a field", function ()
+    for _, row in ipairs {
+      { "no route", "'j': no route" },
+      { "a\nb\tc\n", "'j': a\\nb\\tc" },
+      { { message = "m\n" }, "'j': m\\n {message = \"m\\n\"}" },
+      { { code = 7 }, "'j': (error value: {code = 7})" },
+      { "", "'j': " },
+    } do
+      local failure <const> = failure_of(row[1])
+      assert.equal(row[2], tostring(failure))
+      assert.matches("^stack traceback:\n\t", failure.traceback)
+    end
+    local outer <const> = failure_of(failure_of "inner")
+    assert.equal("'j': 'j': inner", tostring(outer))
+  end)
+
+  it("has its hint in the line", function ()
+    local _, failure <const> = pcall(parallel.run, function ()
+      return host_only()  -- luacheck: ignore
+    end)
+    rawset(_G, "host_only", print)
+    local _, hinted <const> = pcall(parallel.run, "return host_only()")
+    rawset(_G, "host_only", nil)
+    assert.is_nil(tostring(failure):find "hint")
+    assert.matches("host_only'%); hint: 'host_only' is a global of the host",
+                   tostring(hinted))
+    assert.is_nil(tostring(hinted):find "\n")
+  end)
+
+  it("is told with its traceback where nobody catches it", function ()
+    for _, script in ipairs {
+      "parallel.run(function () error 'x' end)",
+      "parallel.spawn(function () error 'x' end)",
+      [[parallel.on("e", function ()
+          parallel.run(function () error "x" end)
+        end)
+        parallel.run "parallel.task.emit 'e'"]],
+    } do
+      assert.matches("x\ntraceback of the runspace:\n\t", run(script))
+    end
+  end)
+
   it("can be joined with strings", function ()
     local failure <const> = failure_of "no route"
     local text <const> = tostring(failure)

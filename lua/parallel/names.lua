@@ -31,12 +31,12 @@ local TASK <const> = list("checkpoint emit execute sleep "
 ---@type table<string, table<string, boolean>>
 local TYPES <const> = {
   ["parallel.job"] = list([[
-    cancel fetch get info join off on records remove wait]], [[
-    attempts created duration error finished host id name queued reason started
-    state streams worker]]),
+    cancel fetch get info join off on once records remove wait]], [[
+    attempts created duration error finished finished_at host id name queued
+    reason started started_at state streams worker]]),
   ["parallel.pool"] = list [[
-    cancel close collect each everywhere filter info invoke map reduce run
-    spawn submit try_submit]],
+    cancel close collect each everywhere filter group info invoke map reduce
+    run sh spawn submit try_submit]],
 }
 
 --- Return the names of a value's fields and methods, without calling a

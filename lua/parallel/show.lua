@@ -236,8 +236,9 @@ local function format (value, width)
 end
 
 --- Return the values that 'print' is to show for results: tables become texts,
--- long strings are cut, failures tell all, other values stay.  If a table takes several lines,
--- all results become one text, in which each has lines of its own.
+-- long strings are cut, failures tell all, other values stay.  If a table
+-- takes several lines, all results become one text, in which each has lines of
+-- its own.
 ---@param width integer  columns
 ---@param ... any
 ---@return any ...
