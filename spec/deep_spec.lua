@@ -204,7 +204,7 @@ describe("deep value", function ()
     local t = { file = io.stdout }
     for _ = 1, LEVELS + 10 do t = { next = t } end
     assert.matches("^field '%.%.%.next%.next.*%.next%.file':"
-                   .. " cannot transfer a userdata %(FILE%*%)$", refusal(t))
+                   .. " cannot transfer a userdata %(FILE%*%); ", refusal(t))
     local log <const> = io.stdout
     local f = function () return log end
     for _ = 1, 1000 do

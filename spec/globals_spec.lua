@@ -225,8 +225,8 @@ describe("what a function reads by a global name", function ()
     ]])
     assert.is_true(good)
     assert.equal("'log' is a global of the host that did not travel: cannot "
-                 .. "transfer a userdata (FILE*); make it in the job, or in "
-                 .. "'init' of a pool", failure.hint)
+                 .. "transfer a userdata (FILE*); open the file in the job, "
+                 .. "by its name, or in 'init' of a pool", failure.hint)
     assert.matches("'config' is a global of the host that did not travel: "
                    .. "field 'out': cannot transfer a userdata (FILE*)",
                    other.hint, 1, true)

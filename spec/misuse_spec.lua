@@ -568,6 +568,40 @@ describe("an initial value", function ()
   end)
 end)
 
+describe("what cannot travel", function ()
+  local socket <const> = require "socket"
+  local directory <const> = require "lfs".dir
+
+  --- Each row: a value; what is proposed.
+  for _, row in ipairs {
+    { io.stdout, "open the file in the job, by its name, or in 'init'" },
+    { coroutine.create(square), "make the coroutine in the job" },
+    { socket.tcp(), "make the connection in the job, or in 'init'" },
+    { socket.udp(), "make the connection in the job, or in 'init'" },
+    { require "lpeg".P(1), "make it in the job, or in 'init' of a pool" },
+    { select(2, directory "/"), "open the directory in the job" },
+    { things.job, "pass what job:get() returns" },
+    { things.pool, "in a job the verbs of 'parallel' work on its own pool" },
+    { ("x"):gmatch "x", "require that in the job" },
+  } do
+    it("is told with the way out: " .. row[2], function ()
+      for _, call in ipairs {
+        function () return (parallel.run(square, row[1])) end,
+        function () return (parallel.map({ 1, { x = row[1] } }, square)) end,
+        function () return (things.pool:spawn(square, row[1])) end,
+        function () return (parallel.pool { variables = { v = row[1] } }) end,
+      } do
+        local ok, message = pcall(call)
+        assert.is_false(ok)
+        assert.matches("^[^\n]*misuse_spec.lua:%d+: [^\n]*cannot transfer a ",
+                       message)
+        assert.is_truthy(message:find("; " .. row[2], 1, true)
+                         or message:find(row[2], 1, true), message)
+      end
+    end)
+  end
+end)
+
 describe("items", function ()
   it("have a length of their own, not what their metatable says", function ()
     local Stack <const> = { n = 7, size = 2 }

@@ -22,10 +22,11 @@ local function of_global (name, call)
   local value = globals[name]
   -- Every runspace has '_G', so the job has taken it away itself.
   if value == nil or value == globals then return nil end
-  local why <const> = core.refusal(value)
+  local why <const>, remedy_of <const> = core.refusal(value)
   if why ~= nil then
     return "'" .. name .. "' is a global of the host that did not travel: "
-           .. why .. "; make it in the job, or in 'init' of a pool"
+           .. why .. "; "
+           .. (remedy_of or "make it in the job, or in 'init' of a pool")
   end
   local option <const> = type(value) == "function" and "functions"
                          or "variables"

@@ -54,6 +54,29 @@ way("remove", function () parallel.spawn "return 1":remove() end)
 way("wait for all", function ()
   parallel.wait { parallel.spawn(copy, 1), parallel.spawn(copy, 2) }
 end)
+way("a group", function ()
+  local g <close> = parallel.group()
+  for i = 1, 5 do g:spawn(copy, i) end
+  g:submit { copy, arguments = { 1 } }
+  g:wait()
+  g:spawn(copy, "x")
+end)
+way("a group that fails", function ()
+  pcall(function ()
+    local g <close> = parallel.group()
+    for i = 1, 5 do g:spawn(copy, i) end
+    g:spawn "error 'x'"
+  end)
+end)
+way("groups in one another", function ()
+  local outer <close> = parallel.group()
+  outer:spawn(function ()
+    local g <close> = parallel.group { timeout = 5 }
+    for i = 1, 3 do g:spawn("return ...", i) end
+  end)
+  local inner <close> = parallel.group()
+  inner:spawn(copy, 2)
+end)
 way("wait for any", function ()
   parallel.wait({ parallel.spawn(copy, 1), parallel.spawn(copy, 2) },
                 { mode = "any", timeout = 1 })

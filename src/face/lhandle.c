@@ -12,6 +12,7 @@
 
 #include "base/escape.h"
 #include "base/level.h"
+#include "face/lremedy.h"
 
 const char rs_type_pool[] = "parallel.pool";
 const char rs_type_job[] = "parallel.job";
@@ -196,9 +197,12 @@ rs_handle_error (lua_State *L, const char *format, ...)
   run_hooks(L);
   push_position(L, false);
   va_start(args, format);
-  lua_pushvfstring(L, format, args);
+  const char *const text = lua_pushvfstring(L, format, args);
   va_end(args);
-  lua_concat(L, 2);
+  const char *const remedy = rs_remedy(text);
+  lua_pushstring(L, remedy != NULL ? "; " : "");
+  lua_pushstring(L, remedy != NULL ? remedy : "");
+  lua_concat(L, 4);
   return lua_error(L);
 }
 

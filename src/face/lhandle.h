@@ -113,7 +113,8 @@ void rs_push_type (lua_State *L, const char *type, const luaL_Reg *meta);
 /*
  * [-0, +0, v]  Raise a message that begins with the position of the code that
  * called into the module, however many functions of the module are between
- * that code and this call.
+ * that code and this call.  Where the message tells which value cannot travel,
+ * the way out follows (lremedy.h).
  */
 int rs_handle_error (lua_State *L, const char *format, ...);
 

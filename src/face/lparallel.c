@@ -31,6 +31,7 @@
 #include "face/ljob.h"
 #include "face/loptions.h"
 #include "face/lpool.h"
+#include "face/lremedy.h"
 #include "face/lstanding.h"
 #include "face/ltask.h"
 #include "face/lua_files.h"
@@ -160,7 +161,8 @@ uncaught (lua_State *L)
   return 1;
 }
 
-/* core.refusal(value) -> why the value cannot travel; nil, if it can */
+/* core.refusal(value) -> why the value cannot travel, and what to do instead,
+   where that is known; nil, if it can */
 static int
 refusal (lua_State *L)
 {
@@ -170,7 +172,8 @@ refusal (lua_State *L)
   lua_settop(L, 1);
   if (rs_encode(L, 1, &message, &err) != RS_OK) {
     lua_pushstring(L, err.text);
-    return 1;
+    lua_pushstring(L, rs_remedy(err.text));
+    return 2;
   }
   rs_message_unref(message);
   return 0;
