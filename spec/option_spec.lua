@@ -18,7 +18,7 @@ end
 local UNKNOWN <const> = "unknown option '%s' to 'map' (known are arguments, "
   .. "broker, chunk, command, cpath, cpu_time, cwd, deadline, env, "
   .. "functions, globals, heartbeat, hosts, init, initial_state, "
-  .. "instructions, isolation, key, libs, limit, "
+  .. "instructions, isolation, journal, key, libs, limit, "
   .. "max_bytes, max_failures, max_tasks, memory, "
   .. "modules, name, nice, on_error, params, path, preload, priority, "
   .. "progress, queue, readable, reset, retries, retry_on, runspace, "

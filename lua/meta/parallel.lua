@@ -36,6 +36,77 @@ function core.now () end
 ---@return boolean
 function core.interrupted (over) end
 
+--- What stands for the values in the next run, too: 16 bytes.  A value that
+--- nothing stands for: nil, its number, and what it is.
+---@param ... any
+---@return string? digest
+---@return integer? number
+---@return string? what
+function core.digest (...) end
+
+--- What stands for the code of a function, the names that it reads in its
+--- upvalue `_ENV`, and the names of its upvalues; nil for one in C.
+---@param fn function
+---@return string? digest
+---@return string[] globals
+---@return string[] upvalues
+function core.code_of (fn) end
+
+--- The value of an upvalue.
+---@param fn function
+---@param n integer
+---@return any
+function core.upvalue (fn, n) end
+
+--- A file that keeps results of items, locked.
+---@class parallel.core.Journal: userdata
+local file = {}
+
+--- Open the file; nil and what is wrong with it.
+---@param path string
+---@return parallel.core.Journal?
+---@return string? why
+function core.journal (path) end
+
+--- The next entry of the file: a key, and where its values are; or false and
+--- the heading; nothing at the end; nil and why not.
+---@return string|false|nil key
+---@return integer|string|nil place
+function file:next () end
+
+--- Begin the file anew.
+---@param heading string
+function file:head (heading) end
+
+--- The values at a place: true, attempts, duration, values; false when they
+--- cannot be made.
+---@param place integer
+---@return boolean
+---@return any ...
+function file:values (place) end
+
+--- Add values; nil and why they cannot be kept.
+---@param key string
+---@param attempts integer
+---@param duration number
+---@param ... any
+---@return boolean?
+---@return string? why
+function file:add (key, attempts, duration, ...) end
+
+---@param key string
+---@param state string
+---@param text string
+function file:add_failure (key, state, text) end
+
+--- Write what was added; nil and why not.
+---@param now? boolean  to the disk, too
+---@return boolean?
+---@return string? why
+function file:write (now) end
+
+function file:close () end
+
 --- Copies of the values, as a runspace would get them.
 ---@param ... any
 ---@return any ...
@@ -451,6 +522,9 @@ function batch:feed_range (first, step, from, last) end
 function batch:feed_iterator (iterator, state, control, inputs, added, tell)
 end
 
+--- Leave out the next index.
+function batch:pass () end
+
 --- No more items will come.
 function batch:finish () end
 
@@ -475,6 +549,15 @@ function batch:wait (timeout) end
 ---@return string? traceback
 ---@return string? reason
 function batch:take_values (results, inputs) end
+
+--- Take the first value of the next item of the current chunk; nil when it is
+--- used up.
+---@return integer? index
+---@return parallel.JobState? state
+---@return any value  or error
+---@return string? traceback
+---@return string? reason
+function batch:take_value () end
 
 --- The next record of the current chunk; nil when it is used up.
 ---@return parallel.Record?

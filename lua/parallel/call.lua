@@ -9,7 +9,7 @@ local input = require "parallel.input"
 local limits = require "parallel.limits"
 local options = require "parallel.options"
 
-local require, table = require, table
+local require, setmetatable, table = require, setmetatable, table
 
 --- Does the first failure stop a call?  Then there are none to be counted.
 ---@param verb string
@@ -105,7 +105,7 @@ end
 ---@param own table        what the verb has to say itself
 ---@param list? table      further arguments, with `n`
 ---@return parallel.Batch
-local function batch (pool, fn, given, own, list)
+local function plain_batch (pool, fn, given, own, list)
   own.limit = given.limit
   own.chunk = own.chunk or given.chunk
   own.name = given.name
@@ -115,6 +115,29 @@ local function batch (pool, fn, given, own, list)
   if list == nil then return core.batch(pool, fn, own) end
   own.names = arguments.names_in(list)
   return core.batch(pool, fn, own, table.unpack(list, 1, list.n))
+end
+
+--- The batch of a call over items, with its options; with a journal, if the
+--- call has one.
+---@param pool parallel.Pool
+---@param fn function|string
+---@param given table      the options of the call
+---@param own table        what the verb has to say itself; for a journal, its
+---       `verb`, or the `journal` that it has opened, and `keyed`
+---@param list? table      further arguments, with `n`
+---@return parallel.Batch
+local function batch (pool, fn, given, own, list)
+  if given.journal == nil then
+    return plain_batch(pool, fn, given, own, list)
+  end
+  local journal <const> = own.journal
+    or require("parallel.journal").open(own.verb, fn, given, list)
+  local _ <close> = setmetatable({}, { __close = function (_, problem)
+    if problem ~= nil then journal:close() end
+  end })
+  local made <const> = plain_batch(pool, fn, given, own, list)
+  return require("parallel.journaled").wrap(made, journal, own,
+                                            own.journal == nil)
 end
 
 --- For a call that has nothing to do, and so asks the pool for nothing.

@@ -28,6 +28,7 @@ local math, require = math, require
 ---@field host? string      where it ran, in a pool with `hosts`
 ---@field attempts integer  how often it was started
 ---@field reason? string     why it ended as it did, where it did not complete
+---@field journaled? boolean it is from the journal, and was not done now
 
 ---@class parallel.CollectOptions: parallel.CallOptions
 ---@field on_error? "stop"|"continue"  default "continue"
@@ -114,6 +115,7 @@ local function collect (pool, source, fn, list, opts, placed, stop)
     and require("parallel.progress").start(opts.progress, source.total,
                                            opts.name) or nil
   local batch <close> = call.batch(where, fn, opts, {
+    verb = "collect",
     total = source.total,
     records = true,
     continue = not stop,

@@ -167,6 +167,7 @@ local function each (pool, source, fn, list, opts, placed, stop)
   self.idle = setmetatable({ loop = self }, IDLE)
   local _ <close> = setmetatable({ loop = self }, OPENING)
   self.batch = call.batch(where, fn, opts, {
+    verb = "each",
     total = source.total,
     records = true,
     continue = not self.stop,

@@ -19,6 +19,7 @@ local ipairs, math, next, require, setmetatable, table, tostring, type =
 ---@field limit? integer  calls at once
 ---@field name? string    of the call, in messages
 ---@field params? table<string, any>  for all keys; a key keeps its own
+---@field journal? string|parallel.JournalOptions
 ---@field progress? boolean|string|fun(state: parallel.ProgressState)
 ---@field streams? table<string, boolean|function>
 
@@ -131,6 +132,8 @@ local function run (where, body, keys, lists, read, progress, results, errors)
     chunk = 1,
     total = #items,
     continue = true,
+    journal = read.opened_journal,
+    keyed = function (index) return keys[index] end,
   })
   local _ <close> = require("parallel.streams").name_items(batch:id(),
     function (index) return tostring(keys[index]) end)
@@ -204,6 +207,9 @@ local function check_call (pool, fn, calls, opts)
   if read.async and read.progress then
     check.misuse("bad option 'progress' to 'invoke' (with async nobody waits: "
                  .. "leave it out, or wait for the jobs)")
+  elseif read.async and read.journal then
+    check.misuse("bad option 'journal' to 'invoke' (with async nobody waits: "
+                 .. "leave it out, or wait for the results)")
   elseif read.async and pool ~= nil and read.limit ~= nil then
     check.misuse("bad option 'limit' to 'invoke' (with async the pool's own "
                  .. "workers are the limit: open a pool of " .. read.limit
@@ -211,10 +217,10 @@ local function check_call (pool, fn, calls, opts)
   end
   local keys <const>, lists <const>, bodies <const> =
     prepare(fn, calls, read.params or {})
-  return pool, keys, lists, bodies, read, placed
+  return pool, fn, keys, lists, bodies, read, placed
 end
 
-local function invoke (pool, keys, lists, bodies, read, placed)
+local function invoke (pool, fn, keys, lists, bodies, read, placed)
   if #keys == 0 then call.is_open(pool) end
   -- Jobs that nobody waits for here are limited by their pool.
   local own <const> = placed or read.async and read.limit ~= nil
@@ -240,13 +246,15 @@ local function invoke (pool, keys, lists, bodies, read, placed)
   local progress <close> = read.progress
     and require("parallel.progress").start(read.progress, #keys, read.name)
     or nil
+  local journal <close> = read.journal
+    and require("parallel.journal").open("invoke", fn, read) or nil
   local results, errors = {}, {}
   local deadline <const> = core.now() + (read.deadline or math.huge)
   for number, group in ipairs(by_body(keys, bodies)) do
     local left <const> = math.max(1e-6, deadline - core.now())
     local rest <const> = setmetatable({
       deadline = left, in_pool = pool ~= nil,
-      seed = seeds.of_batch(read.seed, number),
+      seed = seeds.of_batch(read.seed, number), opened_journal = journal,
     }, { __index = read })
     run(where, group.body, group.keys, lists, rest, progress, results, errors)
   end

@@ -72,6 +72,7 @@ end
 local function run (pool, source, fn, opts, keep, list)
   local go_on <const> = opts.on_error == "continue"
   local batch <close> = call.batch(pool, fn, opts, {
+    verb = keep and "filter" or "map",
     total = source.total,
     continue = go_on,
   }, list)

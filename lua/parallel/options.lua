@@ -17,6 +17,8 @@ local getmetatable, ipairs, math, next, rawget, require, table, type =
 ---@field arguments? any[]  passed to the function behind each item
 ---@field params? table<string, any>  further arguments, by the names of the
 ---       function's parameters; local variables of a chunk of source
+---@field journal? string|parallel.JournalOptions  a file that keeps what
+---       became of the items, for the next run
 ---@field name? string      the call's, in messages
 ---@field progress? boolean|string|fun(state: parallel.ProgressState)
 ---       a line on the terminal, with a title; or a function that is called
@@ -78,10 +80,18 @@ local function by_position (value)
   end
 end
 
+---@param value any
+---@return string? expected
+---@return string? wrong
+local function journal (value)
+  return require("parallel.journal").test(value)
+end
+
 ---@type table<string, fun(value: any): string?, string?>
 local COMMON <const> = {
   arguments = by_position,
   chunk = check.bounds "chunk",
+  journal = journal,
   limit = check.bounds "limit",
   name = check.name,
   params = by_name,

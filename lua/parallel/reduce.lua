@@ -28,6 +28,8 @@ local getmetatable, math, next, table, type =
 ---@field streams? table<string, boolean|function>  as of a map
 
 local OWN <const> = {
+  journal = "the items are combined in parts, whose number depends on the "
+    .. "workers; give a map before it a journal",
   progress = "how many parts there will be is not known; leave it out",
   seed = "the items are combined in parts, whose number depends on the "
     .. "workers; draw the numbers in a map with seed first",

@@ -374,6 +374,15 @@ feed_iterator (lua_State *L)
   return 3;
 }
 
+/* batch:pass()  Leave out the next index. */
+static int
+pass (lua_State *L)
+{
+  rs_error err;
+  check_status(L, rs_batch_pass(check(L), &err), &err);
+  return 0;
+}
+
 /* batch:finish() */
 static int
 finish (lua_State *L)
@@ -487,6 +496,31 @@ take_values (lua_State *L)
   }
   leave(L, k);
   return 0;
+}
+
+/*
+ * batch:take_value()
+ *   -> nothing at the end of the chunk
+ *      | index, state, value or error, traceback, reason
+ */
+static int
+take_value (lua_State *L)
+{
+  enum { BATCH = 1, VALUE, TRACEBACK };
+  rs_record rec;
+  keeper *k;
+  rs_batch *const batch = enter(L, &k);
+  lua_settop(L, BATCH);
+  const int status = rs_batch_next(batch, L, &rec);
+  leave(L, k);
+  if (status != RS_OK)
+    return 0;
+  lua_settop(L, TRACEBACK);
+  lua_pushinteger(L, rec.index);
+  lua_pushstring(L, rs_job_state_name(rec.state));
+  lua_rotate(L, VALUE, 2);
+  lua_pushstring(L, rec.reason);
+  return 5;
 }
 
 /* The arguments of 'make_streams'. */
@@ -735,9 +769,11 @@ rs_open_batch_type (lua_State *L)
     { "feed_iterator", feed_iterator },
     { "feed_packed", feed_packed },
     { "id", id },
+    { "pass", pass },
     { "finish", finish },
     { "room", room },
     { "wait", wait },
+    { "take_value", take_value },
     { "take_values", take_values },
     { "take_record", take_record },
     { "stop", stop },

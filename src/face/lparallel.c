@@ -29,6 +29,7 @@
 #include "face/lfinish.h"
 #include "face/lhandle.h"
 #include "face/ljob.h"
+#include "face/ljournal.h"
 #include "face/loptions.h"
 #include "face/lpool.h"
 #include "face/lremedy.h"
@@ -362,9 +363,11 @@ open_core (lua_State *L)
     { "batch", rs_lua_batch },
     { "clean", clean },
     { "complain", complain },
+    { "code_of", rs_lua_code_of },
     { "copy", copy },
     { "cpus", cpus },
     { "default_pool", rs_lua_default_pool },
+    { "digest", rs_lua_digest },
     { "escape", escape },
     { "everywhere", rs_lua_everywhere },
     { "expected", rs_lua_expected },
@@ -380,6 +383,7 @@ open_core (lua_State *L)
     { "is_pool", is_pool },
     { "is_terminal", is_terminal },
     { "jobs", rs_lua_jobs },
+    { "journal", rs_lua_journal },
     { "listen", rs_lua_listen },
     { "misuse", misuse },
     { "now", now },
@@ -395,6 +399,7 @@ open_core (lua_State *L)
     { "terminal_width", terminal_width },
     { "uncaught", uncaught },
     { "unseen", rs_lua_unseen },
+    { "upvalue", rs_lua_upvalue },
     { "wait", rs_lua_wait },
     { "wait_guard", rs_lua_wait_guard },
     { "workers", workers },
@@ -425,6 +430,8 @@ open_core (lua_State *L)
   rs_open_initial_state_type(L);
   lua_pop(L, 1);
   rs_open_standing_type(L);
+  lua_pop(L, 1);
+  rs_open_journal_type(L);
   lua_pop(L, 1);
   return 1;
 }

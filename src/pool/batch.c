@@ -31,6 +31,7 @@
 #include "base/clock.h"
 #include "base/options.h"
 #include "base/status.h"
+#include "pool/face.h"
 #include "value/code.h"
 #include "value/wire.h"
 
@@ -440,6 +441,15 @@ rs_batch_add_range (rs_batch *batch, lua_Integer first, lua_Integer step,
   batch->count = count;
   batch->added += count;
   return RS_OK;
+}
+
+int
+rs_batch_pass (rs_batch *batch, rs_error *err)
+{
+  const int status = rs_batch_flush(batch, err);
+  if (status == RS_OK)
+    batch->added++;
+  return status;
 }
 
 int

@@ -64,7 +64,7 @@ struct rs_batch {
   unsigned arity;           /* values of an item */
   bool range;               /* the open chunk is a range: */
   lua_Integer first, step;
-  size_t added;             /* items of all chunks */
+  size_t added;             /* items of all chunks, and those left out */
   size_t chunks;            /* chunks that were submitted */
   size_t last_size;         /* items in the last chunk */
   bool finished;            /* no more items will come */

@@ -6,7 +6,9 @@
 #ifndef RS_FACE_H
 #define RS_FACE_H
 
+#include "pool/journal.h"
 #include "runspace.h"
+#include "value/fingerprint.h"
 #include "value/outbox.h"
 
 /* ------------------------------------------------------------------ pool */
@@ -121,5 +123,9 @@ void rs_job_see (rs_job *job);
  * be asked, for whatever reason.
  */
 size_t rs_batch_take (rs_batch *batch, lua_State *L, int index);
+
+/* Submit the open chunk, and leave out the next index: the item that has it is
+   not run.  RS_OK, or what 'rs_batch_flush' returns. */
+int rs_batch_pass (rs_batch *batch, rs_error *err);
 
 #endif

@@ -67,6 +67,7 @@ typedef struct reader {
   bool bad;            /* the bytes are not of the format that is known */
   rs_buf *names;
   rs_globals_read found;
+  rs_digest *digest;   /* of what the functions do; or NULL */
 } reader;
 
 /* ------------------------------------------------------------------ names */
@@ -263,7 +264,13 @@ is_name (const names_read *names, size_t i)
                         && (names->number[i / 64] >> i % 64 & 1) != 0);
 }
 
-enum { NO_ENV = 256 };  /* more than any upvalue's number */
+/* Append to the digest the bytes from 'from' up to here. */
+static void
+add_bytes (reader *r, size_t from)
+{
+  if (r->digest != NULL && !r->bad)
+    rs_digest_bytes(r->digest, r->data + from, r->at - from);
+}
 
 /* Read a function.  The environment is upvalue number 'env' of it if 'outer'
    is false, and else of the function around.  Nothing is needed of what
@@ -275,6 +282,7 @@ read_function (reader *r, unsigned env, bool outer, bool last)
   pass_string(r);               /* source */
   (void) get_size(r);           /* lines */
   (void) get_size(r);
+  const size_t begin = r->at;
   pass(r, 3);                   /* parameters, varargs, stack */
   const size_t codes = get_count(r, INSTRUCTION);
   const unsigned char *const code = r->data + r->at;
@@ -284,14 +292,15 @@ read_function (reader *r, unsigned env, bool outer, bool last)
   for (size_t i = 0; i < constants && !r->bad; i++)
     (void) get_constant(r, &size);
   n = get_count(r, UPVALUE);
-  unsigned mine = outer ? NO_ENV : env;
+  unsigned mine = outer ? RS_BYTECODE_NO_ENV : env;
   for (size_t i = 0; i < n && outer; i++) {
     const unsigned char *const upvalue = r->data + r->at + UPVALUE * i;
     if (upvalue[0] == 0 && upvalue[1] == env)
       mine = (unsigned) i;
   }
   pass(r, UPVALUE * n);
-  if (mine != NO_ENV && !r->bad) {
+  add_bytes(r, begin);
+  if (mine != RS_BYTECODE_NO_ENV && !r->bad) {
     names_read names = { .any = false };
     const size_t here = r->at;
     read_code(r, code, codes, mine, &names);
@@ -339,6 +348,25 @@ rs_bytecode_globals (const unsigned char *dump, size_t size, unsigned env,
     r.found = (rs_globals_read) { .plain = false };
   }
   return r.found;
+}
+
+void
+rs_bytecode_digest (const unsigned char *dump, size_t size, rs_digest *digest)
+{
+  rs_buf names = RS_BUF_INIT;
+  rs_digest own = *digest;
+  reader r = { .data = dump, .size = size, .at = HEADER, .names = &names,
+               .bad = true, .digest = &own };
+  if (size >= HEADER
+      && atomic_load_explicit(&knowledge, memory_order_relaxed) != UNKNOWN) {
+    r.bad = false;
+    read_function(&r, RS_BYTECODE_NO_ENV, false, true);
+  }
+  if (r.bad)
+    rs_digest_bytes(digest, dump, size);
+  else
+    *digest = own;
+  rs_buf_fini(&names);
 }
 
 /* --------------------------------------------------------------- learning */

@@ -8,6 +8,7 @@
 #include <lua.h>
 
 #include "base/buf.h"
+#include "base/digest.h"
 
 /* What 'rs_bytecode_globals' finds. */
 typedef struct rs_globals_read {
@@ -31,6 +32,16 @@ void rs_bytecode_learn (lua_State *L);
  */
 rs_globals_read rs_bytecode_globals (const unsigned char *dump, size_t size,
                                      unsigned env, rs_buf *names);
+
+/* No upvalue has this number: as 'env', for a function without one. */
+enum { RS_BYTECODE_NO_ENV = 256 };
+
+/*
+ * Append to the digest what the function and those inside of it do, without
+ * their names and lines; all of the dump, if its format is not known.
+ */
+void rs_bytecode_digest (const unsigned char *dump, size_t size,
+                         rs_digest *digest);
 
 /* The name at '*at', which has '*size' bytes; '*at' goes to the next one.
    Names are copies, since the bytecode may move. */
