@@ -154,6 +154,83 @@ describe("the report of collect", function ()
   end)
 end)
 
+describe("parallel.table", function ()
+  local function lines (...) return table.concat({ ... }, "\n") .. "\n" end
+
+  it("shows rows of the script's own, with sorted columns", function ()
+    assert.equal(lines(
+      " bytes  elapsed  name  zeta",
+      "------  -------  ----  ----",
+      "123 MB   6.5 µs  a",
+      "                 bb       1"
+    ), parallel.table { { name = "a", bytes = 123456789, elapsed = 6.5e-6 },
+                        { zeta = 1, name = "bb" } })
+    assert.equal(lines("1  2", "-  -", "1  2", "3  4"),
+                 parallel.table { { 1, 2 }, { 3, 4 } })
+  end)
+
+  it("shows records and jobs by their most common fields", function ()
+    local records = {}
+    for record in parallel.each({ 1, 2 }, "return ...", { ordered = true }) do
+      records[#records + 1] = record
+    end
+    assert.matches("^index  input  state      result  error +duration  "
+                   .. "worker\n", parallel.table(records))
+    local job <const> = parallel.submit { "return 1", name = "one" }
+    job:wait()
+    assert.matches("^id  name  state      reason +queued +duration  worker\n",
+                   parallel.table { job })
+    assert.equal(lines("what  state", "----  ---------", "one   completed"),
+                 parallel.table({ job }, { { "what", "name" }, "state" }))
+  end)
+
+  it("writes durations and sizes as people read them", function ()
+    local rows <const> = {}
+    for i, seconds in ipairs { 0, 3e-9, 9.996e-7, 6.54e-6, 0.0123, 1.239,
+                               59.9, 59.96, 125, 3725, 1 / 0 } do
+      rows[i] = { duration = seconds }
+    end
+    assert.equal(lines("duration", "--------", "     0 s", "    3 ns",
+                       "    1 µs", " 6.54 µs", " 12.3 ms", "  1.24 s",
+                       "  59.9 s", "    1:00", "    2:05", " 1:02:05",
+                       "   inf s"),
+                 parallel.table(rows))
+    for i, bytes in ipairs { 0, 999, 999.6, 1024, 12e6, 5e9, 2e15 } do
+      rows[i] = { n = bytes }
+    end
+    assert.equal(lines("   size", "-------", "    0 B", "  999 B", "   1 kB",
+                       "1.02 kB", "  12 MB", "   5 GB", "2000 TB"),
+                 parallel.table({ table.unpack(rows, 1, 7) },
+                                { { "size", "n", "bytes" } }))
+  end)
+
+  it("has its full width where there is no terminal", function ()
+    local long <const> = ("x"):rep(300)
+    assert.equal(lines("a", ("-"):rep(300), long),
+                 parallel.table { { a = long } })
+    assert.equal(lines("a", "----", "xxx…"),
+                 parallel.table({ { a = long } }, nil, { width = 4 }))
+  end)
+
+  it("refuses what it cannot show", function ()
+    for _, row in ipairs {
+      { { 42 }, "'rows' to 'table' %(an array of rows expected, got 42" },
+      { { { {}, 1 } }, "an array of tables or jobs expected, got 1 at index 2"
+      },
+      { { { { name = 1 } }, { "nam" } },
+        "unknown field 'nam' of rows to 'table' %(did you mean 'name'" },
+      { { { { a = 1 } }, { "b" } }, "unknown field 'b' .*no row has it" },
+      { { { { a = 1 } }, { { "x", "a", "hours" } } },
+        "bad unit of the column 'x' .*got 'hours'" },
+      { { { {} }, nil, { width = "x" } }, "bad option 'width'" },
+    } do
+      assert.error_matches(function ()
+        parallel.table(table.unpack(row[1], 1, 3))
+      end, row[2])
+    end
+  end)
+end)
+
 describe("compare", function ()
   local function square (x) return x * x end
 

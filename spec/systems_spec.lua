@@ -156,7 +156,7 @@ jobs left: 0
 
   it("compare_methods.lua", function ()
     local list = lines((example "compare_methods.lua"))
-    assert.matches("^isolation +seconds +speed%-up$", list[1])
+    assert.matches("^isolation +time +speed%-up$", list[1])
     for i, word in ipairs { "none", "runspace", "job", "fresh",
                               "process" } do
       assert.matches("^" .. word .. " +%d", list[i + 2])

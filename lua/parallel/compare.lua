@@ -6,8 +6,8 @@ local _, core = ...  -- parallel.core
 local input = require "parallel.input"
 local place <const> = require("parallel.options").PLACE
 
-local error, ipairs, next, require, setmetatable, string, table, type =
-  error, ipairs, next, require, setmetatable, string, table, type
+local error, ipairs, next, require, setmetatable, table, type =
+  error, ipairs, next, require, setmetatable, table, type
 
 ---@class parallel.CompareOptions
 ---@field fn function|string  called with each item
@@ -150,23 +150,12 @@ local function check_hosts (given)
   end
 end
 
---- Write a number: with three digits below 1, and else two behind the point.
----@param x number
----@return string
-local function figure (x)
-  return string.format(x < 1 and "%.3g" or "%.2f", x)
-end
-
---- Show the rows as a table of text, and name the fastest way.
+--- Show the ways as a table of text, and name the fastest.
 function comparison:__tostring ()
-  local rows = {}
-  for i, row in ipairs(self) do
-    rows[i] = { row.isolation, figure(row.seconds),
-                row.speed_up and figure(row.speed_up) or "" }
-  end
-  return require("parallel.text_table").format(
-    { "isolation", "seconds", "speed-up" }, rows)
-    .. "fastest: " .. self.fastest.isolation .. "\n"
+  local rows <const> = require "parallel.rows"
+  return rows.show(self, rows.columns_for("compare", self, {
+    "isolation", { "time", "seconds", "seconds" }, { "speed-up", "speed_up" },
+  })) .. "fastest: " .. self.fastest.isolation .. "\n"
 end
 
 ---@param given any

@@ -32,8 +32,7 @@ local function jobs (n)
 end
 
 --- Wait until all jobs have ended.  Handlers run meanwhile, and may start
---- further jobs, as may the handler of the end of a job that no pool counts
---- any more.
+--- further jobs; the pool no longer counts a job whose end they are told.
 local function finish ()
   local began <const> = core.now()
   local told, pause = core.terminal_width(2) == nil, SHORT

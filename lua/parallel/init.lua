@@ -39,6 +39,7 @@ local FUNCTIONS <const> = {
   spawn = "parallel.job",
   stats = "parallel.stats",
   submit = "parallel.job",
+  table = "parallel.rows",
   wait = "parallel.wait",
 }
 

@@ -2,11 +2,10 @@
 --- Reports: sums over the items of a `collect`.
 
 local check = require "parallel.check"
+local rows = require "parallel.rows"
 
-local getmetatable, ipairs, pcall, require, setmetatable, string, table,
-      tostring, type =
-  getmetatable, ipairs, pcall, require, setmetatable, string, table,
-  tostring, type
+local getmetatable, ipairs, pcall, setmetatable, string, table =
+  getmetatable, ipairs, pcall, setmetatable, string, table
 
 ---@class parallel.Report
 ---@field total integer        items
@@ -23,15 +22,6 @@ local getmetatable, ipairs, pcall, require, setmetatable, string, table,
 ---@field records parallel.Record[]
 local report = { __name = "parallel.report" }
 report.__index = report
-
---- Fields of a record that the methods can read.
----@type table<string, boolean>
-local FIELDS <const> = {
-  index = true, input = true, state = true, result = true, results = true,
-  error = true, streams = true, queued = true, duration = true,
-  worker = true, traceback = true, reason = true, attempts = true, host = true,
-  command = true, status = true, output = true, errors = true,
-}
 
 --- Make a report of the records of a call.
 ---@param records parallel.Record[]
@@ -75,33 +65,12 @@ local function is_report (value)
   return getmetatable(value) == report
 end
 
---- Make the function that reads a record by 'key': the name of a field, a name
---- with dots for a field in a field ("result.status"), or a function of the
---- record.
+--- Make the function that reads a record by 'key', a field or a function.
 ---@param verb string
 ---@param key any
 ---@return fun(record: parallel.Record): any
 local function reader (verb, key)
-  if type(key) == "function" then return key end
-  if type(key) ~= "string" then
-    check.bad_argument(verb, "key", "the name of a field or a function", key)
-  end
-  local first = key:match "^[^.]+"
-  if not FIELDS[first] then
-    local near = check.nearest(first or key, FIELDS)
-    check.misuse("unknown field '" .. check.clean(key) .. "' of records to '"
-                 .. verb .. "'"
-                 .. (near and " (did you mean '" .. near .. "'?)"
-                     or " (known are " .. check.list_names(FIELDS) .. ")"))
-  end
-  return function (record)
-    local value = record
-    for name in key:gmatch "[^.]+" do
-      if type(value) ~= "table" then return nil end
-      value = value[name]
-    end
-    return value
-  end
+  return rows.reader(verb, key, rows.RECORD)
 end
 
 --- Count the records by the value of a field: `report:count "state"`.
@@ -135,55 +104,16 @@ report.group = check.public("report:group(key)", 2, function (self, read)
   return groups
 end, function (self, key) return self, reader("group", key) end, is_report)
 
-local COLUMNS <const> = { "index", "input", "state", "result", "error",
-                          "duration", "worker" }
-
----@class parallel.TableOptions
----@field width? integer  columns of the table; default: the terminal's
-
-local TABLE <const> = { width = check.size }
-
---- Check the arguments of `report:table`.  Returns the titles of the columns,
---- and the functions that read their cells from a record.
----@param self parallel.Report
----@param columns any
----@param opts any
-local function prepare_table (self, columns, opts)
-  if columns ~= nil and (type(columns) ~= "table" or columns[1] == nil
-                         or check.beyond(columns) ~= nil) then
-    local behind <const> = type(columns) == "table" and check.beyond(columns)
-    check.misuse("bad argument 'columns' to 'table' (an array of fields "
-                 .. "expected, got "
-                 .. (behind and "the key " .. check.describe(behind)
-                     or check.describe(columns))
-                 .. "; a title is given as a pair: {\"Host\", \"input\"})")
-  end
-  local width <const> = check.read("table", opts, TABLE).width
-  local titles, readers = {}, {}
-  for i, column in ipairs(columns or COLUMNS) do
-    local title, key = column, column
-    if type(column) == "table" then title, key = column[1], column[2] end
-    titles[i] = type(title) == "function" and "" or tostring(title)
-    readers[i] = reader("table", key)
-  end
-  return self, titles, readers, width
-end
-
---- Show the records as a table of text that fits the terminal.  A column is a
---- field, or a pair of a title and a field or function; default: the most
---- common fields.
+--- Show the records as `parallel.table` does it.
 ---@type fun(self: parallel.Report,
 ---          columns?: (string|{[1]: string, [2]: string|function})[],
 ---          opts?: parallel.TableOptions): string
 report.table = check.public("report:table([columns [, {width =}]])", 3,
-                            function (self, titles, readers, width)
-  local rows <const> = {}
-  for r, record in ipairs(self.records) do
-    rows[r] = {}
-    for c = 1, #readers do rows[r][c] = readers[c](record) end
-  end
-  return require("parallel.text_table").format(titles, rows, width)
-end, prepare_table, is_report)
+                            rows.show, function (self, columns, opts)
+  local width <const> = check.read("table", opts, rows.TABLE).width
+  return self.records, rows.columns_for("table", self.records, columns,
+                                        rows.RECORD), width
+end, is_report)
 
 --- Write the sums.
 ---@param self parallel.Report

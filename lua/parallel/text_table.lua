@@ -32,15 +32,15 @@ local function pad (text, width, right)
   return right and blanks .. text or text .. blanks
 end
 
---- Return the width of the terminal: that of standard output or error, or else
---- COLUMNS, or else 80.
----@return integer
+--- Return the width of the terminal, or else COLUMNS; without either there is
+--- no end of a line: a pipe or a file gets all.
+---@return number
 local function terminal_width ()
-  local width = core.terminal_width(1) or core.terminal_width(2)
+  local width = core.terminal_width(1)
   if width ~= nil then return width end
   local columns = math.tointeger(tonumber(os and os.getenv
                                           and os.getenv "COLUMNS"))
-  return columns ~= nil and columns > 0 and columns or 80
+  return columns ~= nil and columns > 0 and columns or math.huge
 end
 
 --- Write a text on one line, without control characters, which a terminal
@@ -50,9 +50,11 @@ local plain <const> = core.escape
 
 --- Write a cell as one line of text.
 ---@param value any
+---@param write? fun(n: number): string  writes numbers
 ---@return string
-local function cell (value)
+local function cell (value, write)
   if value == nil then return "" end
+  if write ~= nil and type(value) == "number" then return write(value) end
   if math.type(value) == "float" then
     if value == math.floor(value) and math.abs(value) < 1e15 then
       return string.format("%.0f", value)
@@ -66,7 +68,7 @@ end
 --- Shrink the widest columns until a row fits into 'room', or all have the
 --- width 'narrowest'.
 ---@param widths integer[]
----@param room integer
+---@param room number
 ---@param narrowest integer
 local function fit (widths, room, narrowest)
   local sum = (#widths - 1) * #GAP
@@ -85,22 +87,22 @@ local function fit (widths, room, narrowest)
   end
 end
 
---- Write rows under their titles, as lines that fit.
----@param titles string[]
----@param rows table[]     arrays of cells
----@param width? integer   default: the terminal's
+--- Write rows under the titles of their columns, as lines that fit.
+---@param columns parallel.Column[]
+---@param rows table[]    arrays of cells
+---@param width? number   default: the terminal's
 ---@return string
-local function format (titles, rows, width)
+local function format (columns, rows, width)
   local texts, heads, widths, right = {}, {}, {}, {}
   width = width or terminal_width()
-  for c, title in ipairs(titles) do
-    heads[c] = plain(title)
+  for c, column in ipairs(columns) do
+    heads[c] = plain(column.title)
     widths[c], right[c] = width_of(heads[c]), #rows > 0
   end
   for r, row in ipairs(rows) do
     texts[r] = {}
-    for c = 1, #titles do
-      local text = cell(row[c])
+    for c = 1, #columns do
+      local text = cell(row[c], columns[c].write)
       texts[r][c] = text
       widths[c] = math.max(widths[c], width_of(text))
       if row[c] ~= nil and type(row[c]) ~= "number" then right[c] = false end
@@ -111,13 +113,13 @@ local function format (titles, rows, width)
   local lines = {}
   local function add (cells)
     local parts = {}
-    for c = 1, #titles do
+    for c = 1, #columns do
       parts[c] = pad(cut(cells[c], widths[c]), widths[c], right[c])
     end
     lines[#lines + 1] = cut(table.concat(parts, GAP):gsub("%s+$", ""), width)
   end
   local rules = {}
-  for c = 1, #titles do rules[c] = string.rep("-", widths[c]) end
+  for c = 1, #columns do rules[c] = string.rep("-", widths[c]) end
   add(heads)
   add(rules)
   for _, row in ipairs(texts) do add(row) end

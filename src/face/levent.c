@@ -89,22 +89,6 @@ rs_lua_dispatch (lua_State *L, rs_events *e)
   return n;
 }
 
-static int
-do_nothing (lua_State *L)
-{
-  (void) L;
-  return 0;
-}
-
-void
-rs_lua_run_hook (lua_State *L)
-{
-  if (lua_gethook(L) == NULL)
-    return;
-  lua_pushcfunction(L, do_nothing);
-  lua_call(L, 0, 0);
-}
-
 int
 rs_lua_sleep (lua_State *L, rs_events *e, double timeout)
 {

@@ -22,10 +22,6 @@ int rs_lua_try_look (lua_State *L);
 /* [-0, +0, -]  Tell whether the job that runs here is to stop. */
 bool rs_lua_is_stopping (lua_State *L);
 
-/* [-0, +0, e]  Let a hook run that a signal handler has set; for code that has
-   waited otherwise than by 'rs_lua_sleep'. */
-void rs_lua_run_hook (lua_State *L);
-
 /* [-0, +0, e]  Hand all jobs that are queued at 'e' to the Lua part.  Return
    the number of calls of handlers. */
 lua_Integer rs_lua_dispatch (lua_State *L, rs_events *e);

@@ -16,7 +16,6 @@
 #include <lauxlib.h>
 
 #include "base/console.h"
-#include "base/defer.h"
 #include "face/lhandle.h"
 #include "pool/face.h"
 
@@ -336,6 +335,22 @@ gc (lua_State *L)
 
 /* ---------------------------------------------------------------- the face */
 
+static int
+do_nothing (lua_State *L)
+{
+  (void) L;
+  return 0;
+}
+
+void
+rs_lua_run_hook (lua_State *L)
+{
+  if (lua_gethook(L) == NULL)
+    return;
+  lua_pushcfunction(L, do_nothing);
+  lua_call(L, 0, 0);
+}
+
 rs_face *
 rs_lua_face (lua_State *L)
 {
@@ -367,7 +382,7 @@ rs_lua_face (lua_State *L)
   if (face->events == NULL || face->outbox == NULL)
     rs_handle_error(L, "%s", rs_status_message(RS_ENOMEM));
   lua_rawsetp(L, LUA_REGISTRYINDEX, &face_key);
-  rs_defer_flush(L);  /* the caller may wait next, where no hook is called */
+  rs_lua_run_hook(L);  /* the caller may wait next, where none is called */
   return face;
 }
 

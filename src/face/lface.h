@@ -51,6 +51,11 @@ rs_lua_own_face (lua_State *L)
 rs_events *rs_lua_events (lua_State *L);
 rs_events *rs_lua_events_of (lua_State *L, rs_face *face);
 
+/* [-0, +0, e]  Let a hook run that was set meanwhile: by a signal handler, or
+   by C code that has put off an error (base/defer.h).  For C functions, before
+   and after they wait. */
+void rs_lua_run_hook (lua_State *L);
+
 /* ----------------------------------------------------- handles of the jobs */
 
 /* [-0, +1, m]  Push the handle of 'job', whose reference this takes: the one
