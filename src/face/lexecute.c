@@ -35,6 +35,7 @@
 
 #include "base/level.h"
 #include "face/levent.h"
+#include "face/lface.h"
 #include "face/lhandle.h"
 #include "face/lprogram.h"
 
