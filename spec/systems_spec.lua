@@ -111,8 +111,15 @@ SuccessRate|99.80 %
 
   it("as_completed.lua", function ()
     local list = lines((example "as_completed.lua"))
-    assert.matches("^quick +checked quick after 0%.%d+ s$", list[1])
-    assert.matches("^slow +checked slow after 0%.%d+ s$", list[3])
+    -- On a busy machine another one may be done first.
+    local done <const> = {}
+    for i = 1, 3 do
+      local name <const> =
+        list[i]:match "^(%a+) +checked (%a+) after %d+%.%d+ s$"
+      assert(name, list[i])
+      done[name] = true
+    end
+    assert.same({ quick = true, middling = true, slow = true }, done)
     assert.matches("^slow +completed +%d$", list[5])
     -- Who is quick may be done before the last worker has started.
     assert.matches("^3 servers, [23] workers$", list[8])

@@ -575,8 +575,8 @@ rs_lua_execute (lua_State *L)
   lua_toclose(L, EXECUTION);
   if (lua_getfield(L, OPTIONS, "on_output") != LUA_TNIL
       && lua_type(L, LISTENER) != LUA_TFUNCTION)
-    return rs_handle_error(L, "bad option 'on_output' to 'execute' (a function "
-                              "expected, got %s)",
+    return rs_handle_error(L, "bad option 'on_output' to 'execute' (a "
+                              "function expected, got %s)",
                            rs_handle_describe(L, LISTENER));
   read_timeout(L, e);
   if (lua_getfield(L, OPTIONS, "stdin") != LUA_TNIL) {
