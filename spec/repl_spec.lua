@@ -245,11 +245,12 @@ more? 5)
       assert.equal([[
 stdin:1: item 1 (1): odd
 traceback of the runspace:
-	[C]: in function 'error'
-	stdin:1: in function <stdin:1>
+    [C]: in function 'error'
+    stdin:1: in function <stdin:1>
 stack traceback:
-	stdin:1: in main chunk]], shown(
-        "parallel.map({ 1 }, function () error('odd', 0) end)"))
+    stdin:1: in main chunk]], (shown(
+        "parallel.map({ 1 }, function () error('odd', 0) end)")
+        :gsub("\t", "    ")))
     end)
 
     it("a line, and leaves the next to io.read", function ()

@@ -104,12 +104,13 @@ describe("the module in a stock lua5.4", function ()
     assert.equal([[
 script:3: item 1 (7): script:3: no route
 traceback of the runspace:
-	[C]: in function 'error'
-	script:3: in function <script:3>
+    [C]: in function 'error'
+    script:3: in function <script:3>
 stack traceback:
-	script:3: in local 'outer'
-	script:5: in main chunk
-]], (text:gsub("^%S*lua[%d.]*: ", ""):gsub("/tmp/lua_%w+", "script")))
+    script:3: in local 'outer'
+    script:5: in main chunk
+]], (text:gsub("\t", "    ")
+            :gsub("^%S*lua[%d.]*: ", ""):gsub("/tmp/lua_%w+", "script")))
   end)
 
   it("brings C modules of the distribution", function ()

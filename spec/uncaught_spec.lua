@@ -3,6 +3,11 @@
 
 local run_script <const> = require "support.script"
 
+--- The text, with a tab for each indentation by four blanks.
+local function tabbed (text)
+  return (text:gsub("\n    ", "\n\t"))
+end
+
 --- Run a script that fails: what it has written, with the name 'script' for
 --- its file, and without the name of the program.
 local function fail (source)
@@ -42,15 +47,15 @@ describe("a failure that nobody catches", function ()
         "local function work () error 'no route' end\n"
         .. "local function outer ()\n  local _ = " .. row[1] .. "\nend\n"
         .. "outer()\n")
-      assert.equal(([[
+      assert.equal(tabbed [[
 script:3: %s
 traceback of the runspace:
-	[C]: in function 'error'
-	script:1: in function <script:1>
+    [C]: in function 'error'
+    script:1: in function <script:1>
 stack traceback:
-	%sscript:3: in local 'outer'
-	script:5: in main chunk
-]]):format(row[2], row[3] or ""), text)
+    %sscript:3: in local 'outer'
+    script:5: in main chunk
+]]:format(row[2], row[3] or ""), text)
     end)
   end
 
@@ -78,15 +83,15 @@ stack traceback:
   end)
 
   it("has the functions in C that the script itself has called", function ()
-    assert.equal([[
+    assert.equal(tabbed [[
 script:4: item 1 (1): odd
 stack traceback:
-	script:4: in function <script:3>
-	[C]: in function 'xpcall'
-	script:3: in function <script:2>
-	[C]: in function 'pcall'
-	script:2: in local 'outer'
-	script:8: in main chunk
+    script:4: in function <script:3>
+    [C]: in function 'xpcall'
+    script:3: in function <script:2>
+    [C]: in function 'pcall'
+    script:2: in local 'outer'
+    script:8: in main chunk
 ]], (run_script [[
 local function outer ()
   pcall(function ()
@@ -135,13 +140,13 @@ end)
 
 describe("an error in what the script gave to a call", function ()
   it("has the script's frames only", function ()
-    assert.equal([[
+    assert.equal(tabbed [[
 script:2: odd
 stack traceback:
-	[C]: in function 'error'
-	script:2: in function <script:1>
-	script:4: in main chunk
-	[C]: in ?
+    [C]: in function 'error'
+    script:2: in function <script:1>
+    script:4: in main chunk
+    [C]: in ?
 ]], (fail [[
 local function show ()
   error "odd"

@@ -38,7 +38,8 @@ RS_API void rs_parallel_set_workers (lua_State *L, unsigned workers);
 RS_API void rs_parallel_set_isolation (lua_State *L, int isolation);
 
 /* [-0, +0, m]  Let 'warn' speak in the runspaces of pools that 'L' opens from
-   now on. */
+   now on; and warn of functions whose assignments are lost when they run as
+   jobs, when 'L' submits them. */
 RS_API void rs_parallel_set_warnings (lua_State *L, bool on);
 
 /*

@@ -185,7 +185,10 @@ rs_lua_batch (lua_State *L)
   rs_read_options(L, OPTIONS, rs_batch_numbers, &o);
   lua_Integer seed;
   o.seed = rs_read_seed(L, OPTIONS, &seed);
-  o.events = rs_lua_events(L);
+  rs_face *const face = rs_lua_face(L);
+  o.events = rs_lua_events_of(L, face);
+  if (face->warns)
+    rs_warn_lost(L, FUNCTION, true);
   lua_getfield(L, OPTIONS, "streams");
   o.listen = rs_check_streams(L, lua_gettop(L));
   lua_pop(L, 1);

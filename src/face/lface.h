@@ -24,6 +24,8 @@ typedef struct rs_face {
                              handler that an outer one has called */
   bool interrupted;       /* the program has interrupted a handler */
   bool opened;            /* the state has opened a pool */
+  bool warns;             /* functions are looked at when they are submitted:
+                             'rs_warn_lost' */
   rs_pool **pools;        /* whose handles are gone while their jobs are not
                              over; references */
   unsigned left;          /* number of 'pools' */

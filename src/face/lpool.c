@@ -437,6 +437,7 @@ rs_parallel_set_warnings (lua_State *L, bool on)
 {
   lua_pushboolean(L, on);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &warnings_key);
+  rs_lua_face(L)->warns = on;
 }
 
 void
@@ -792,6 +793,8 @@ pool_start (lua_State *L)
   }
   else
     o.listen = rs_check_streams(L, OPTIONS);
+  if (face->warns)
+    rs_warn_lost(L, FUNCTION, true);
   void **const handle = rs_push_empty_job(L, face, &o.slot);
   const int status = rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST,
                                   nargs, &o, &job, &err);
@@ -855,6 +858,8 @@ pool_spawn (lua_State *L)
       .listen = RS_STREAMS_SHOWN,
     };
     const int nargs = lua_gettop(L) - FUNCTION;
+    if (face->warns)
+      rs_warn_lost(L, FUNCTION, true);
     void **const handle = rs_push_empty_job(L, face, &o.slot);
     if (rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST, nargs, &o, &job,
                      &err) != RS_OK)
@@ -950,6 +955,8 @@ pool_run (lua_State *L)
   rs_error err;
   rs_job *job;
   int n;
+  if (face->warns)
+    rs_warn_lost(L, FUNCTION, true);
   if (rs_submit_at(pool, face->outbox, L, FUNCTION, FIRST,
                    lua_gettop(L) - FUNCTION, &o, &job, &err) != RS_OK)
     return rs_handle_raise(L, &err);

@@ -41,6 +41,8 @@ rs_lua_everywhere (lua_State *L)
   lua_rotate(L, WORDS, 2);
   void **const handle = rs_handle_new(L, type, 0);
   lua_insert(L, CALL);
+  if (face->warns)  /* to assign globals is what such calls are for */
+    rs_warn_lost(L, FUNCTION, false);
   if (rs_pool_everywhere(pool, L, lua_gettop(L) - FUNCTION, each, &o, &call,
                          &err) != RS_OK)
     return rs_handle_raise(L, &err);

@@ -56,6 +56,14 @@ int rs_submit_at (rs_pool *pool, rs_outbox *outbox, lua_State *L, int function,
                   int first, int nargs, const rs_job_options *options,
                   rs_job **out, rs_error *err);
 
+/*
+ * [-0, +0, m]  Warn, by 'lua_warning', if the function at 'index' assigns to
+ * its upvalues, or to the inside of one, and returns nothing: a job works on
+ * copies.  With 'globals', the same for globals of the host.  Once for each
+ * function of a script.  Other values are ignored.
+ */
+void rs_warn_lost (lua_State *L, int index, bool globals);
+
 /* Do 'rs_job_cancel' with the reason "parent", for a job whose parent does not
    wait for it any more, since the parent is stopped, on the thread that runs
    the parent: the job gets as much grace as the parent has left. */

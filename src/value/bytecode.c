@@ -2,16 +2,6 @@
 /*
  * bytecode.c - the names that a function reads in its environment.
  *
- * What 'lua_dump' writes is a header and a function:
- *
- *     source, lines, parameters   skipped
- *     code                        4 bytes an instruction
- *     constants                   a type and a value each
- *     upvalues                    3 bytes each: is it a local variable of the
- *                                 function around, its number there, its kind
- *     functions inside            as this one
- *     lines, variables, names     skipped
- *
  * A global is read by GETTABUP, which has the number of an upvalue and that of
  * a constant, the name.  A constant beyond number 255, or a long name, is read
  * in another way: then GETUPVAL gets the table first.  Lua 5.4.0 to 5.4.8 have
@@ -28,19 +18,11 @@
 
 #include <lauxlib.h>
 
+#include "value/dump.h"
+
 enum { GETUPVAL = 9, SETUPVAL = 10, GETTABUP = 11, SETTABUP = 15 };
 
-enum {
-  HEADER = 32,       /* bytes before the function: signature, version, format,
-                        sizes, two numbers, count of upvalues */
-  INSTRUCTION = 4,   /* bytes */
-  UPVALUE = 3,       /* bytes */
-  CONSTANTS = 256    /* constants that GETTABUP can name */
-};
-
-/* Types of constants: lua_Type, and a variant in the bits 4 and 5. */
-enum { NIL = 0x00, FALSE = 0x01, TRUE = 0x11, INTEGER = 0x03, FLOAT = 0x13,
-       SHORT = 0x04, LONG = 0x14 };
+enum { CONSTANTS = 256 };  /* constants that GETTABUP can name */
 
 /* What is known of this Lua's bytecode. */
 enum { UNKNOWN, FORMAT, INSTRUCTIONS };
@@ -62,9 +44,7 @@ static const char *const handles[] = {
 };
 
 typedef struct reader {
-  const unsigned char *data;
-  size_t size, at;
-  bool bad;            /* the bytes are not of the format that is known */
+  rs_dump dump;
   rs_buf *names;
   rs_globals_read found;
   rs_digest *digest;   /* of what the functions do; or NULL */
@@ -117,94 +97,6 @@ rs_bytecode_next (const rs_buf *names, size_t *at, size_t *size)
   return name;
 }
 
-/* ---------------------------------------------------------------- reading */
-
-static void
-pass (reader *r, size_t n)
-{
-  if (n > r->size - r->at)
-    r->bad = true;
-  else
-    r->at += n;
-}
-
-static unsigned
-get_byte (reader *r)
-{
-  if (r->at == r->size) {
-    r->bad = true;
-    return 0;
-  }
-  return r->data[r->at++];
-}
-
-/* A number: seven bits a byte, high ones first; the last byte is marked. */
-static size_t
-get_size (reader *r)
-{
-  size_t n = 0;
-  unsigned byte;
-  do {
-    byte = get_byte(r);
-    n = n << 7 | (byte & 0x7f);
-  } while (!(byte & 0x80) && !r->bad);
-  return n;
-}
-
-/* A count of things of 'least' bytes or more each. */
-static size_t
-get_count (reader *r, size_t least)
-{
-  const size_t n = get_size(r);
-  if (n > (r->size - r->at) / least)
-    r->bad = true;
-  return r->bad ? 0 : n;
-}
-
-/* A string; NULL: there is none. */
-static const char *
-get_string (reader *r, size_t *size)
-{
-  const size_t n = get_size(r);
-  if (n == 0 || r->bad)
-    return NULL;
-  *size = n - 1;
-  const char *const text = (const char *) r->data + r->at;
-  pass(r, n - 1);
-  return r->bad ? NULL : text;
-}
-
-static void
-pass_string (reader *r)
-{
-  size_t size;
-  (void) get_string(r, &size);
-}
-
-/* A constant; NULL: it is no string. */
-static const char *
-get_constant (reader *r, size_t *size)
-{
-  switch (get_byte(r)) {
-    case SHORT:
-    case LONG:
-      return get_string(r, size);
-    case INTEGER:
-      pass(r, sizeof (lua_Integer));
-      break;
-    case FLOAT:
-      pass(r, sizeof (lua_Number));
-      break;
-    case NIL:
-    case FALSE:
-    case TRUE:
-      break;
-    default:
-      r->bad = true;
-  }
-  return NULL;
-}
-
 /* -------------------------------------------------------------- functions */
 
 /* The constants that a function reads as names. */
@@ -227,7 +119,7 @@ read_code (reader *r, const unsigned char *code, size_t n, unsigned env,
   }
   for (size_t i = 0; i < n; i++) {
     uint32_t word;
-    memcpy(&word, code + INSTRUCTION * i, sizeof word);
+    memcpy(&word, code + RS_DUMP_INSTRUCTION * i, sizeof word);
     const unsigned a = word >> 7 & 0xff, b = word >> 16 & 0xff,
                    c = word >> 24;
     switch (word & 0x7f) {
@@ -268,8 +160,9 @@ is_name (const names_read *names, size_t i)
 static void
 add_bytes (reader *r, size_t from)
 {
-  if (r->digest != NULL && !r->bad)
-    rs_digest_bytes(r->digest, r->data + from, r->at - from);
+  const rs_dump *const d = &r->dump;
+  if (r->digest != NULL && !d->bad)
+    rs_digest_bytes(r->digest, d->data + from, d->at - from);
 }
 
 /* Read a function.  The environment is upvalue number 'env' of it if 'outer'
@@ -278,58 +171,66 @@ add_bytes (reader *r, size_t from)
 static void
 read_function (reader *r, unsigned env, bool outer, bool last)
 {
+  rs_dump *const d = &r->dump;
   size_t size, n;
-  pass_string(r);               /* source */
-  (void) get_size(r);           /* lines */
-  (void) get_size(r);
-  const size_t begin = r->at;
-  pass(r, 3);                   /* parameters, varargs, stack */
-  const size_t codes = get_count(r, INSTRUCTION);
-  const unsigned char *const code = r->data + r->at;
-  pass(r, INSTRUCTION * codes);
-  const size_t constants = get_count(r, 1);
-  const size_t first = r->at;
-  for (size_t i = 0; i < constants && !r->bad; i++)
-    (void) get_constant(r, &size);
-  n = get_count(r, UPVALUE);
+  rs_dump_pass_string(d);            /* source */
+  (void) rs_dump_size(d);            /* lines */
+  (void) rs_dump_size(d);
+  const size_t begin = d->at;
+  rs_dump_pass(d, 3);                /* parameters, varargs, stack */
+  const size_t codes = rs_dump_count(d, RS_DUMP_INSTRUCTION);
+  const unsigned char *const code = d->data + d->at;
+  rs_dump_pass(d, RS_DUMP_INSTRUCTION * codes);
+  const size_t constants = rs_dump_count(d, 1);
+  const size_t first = d->at;
+  for (size_t i = 0; i < constants && !d->bad; i++)
+    (void) rs_dump_constant(d, &size);
+  n = rs_dump_count(d, RS_DUMP_UPVALUE);
   unsigned mine = outer ? RS_BYTECODE_NO_ENV : env;
   for (size_t i = 0; i < n && outer; i++) {
-    const unsigned char *const upvalue = r->data + r->at + UPVALUE * i;
+    const unsigned char *const upvalue = d->data + d->at + RS_DUMP_UPVALUE * i;
     if (upvalue[0] == 0 && upvalue[1] == env)
       mine = (unsigned) i;
   }
-  pass(r, UPVALUE * n);
+  rs_dump_pass(d, RS_DUMP_UPVALUE * n);
   add_bytes(r, begin);
-  if (mine != RS_BYTECODE_NO_ENV && !r->bad) {
+  if (mine != RS_BYTECODE_NO_ENV && !d->bad) {
     names_read names = { .any = false };
-    const size_t here = r->at;
+    const size_t here = d->at;
     read_code(r, code, codes, mine, &names);
-    r->at = first;
+    d->at = first;
     for (size_t i = 0; i < constants && names.any; i++) {
-      const char *const name = get_constant(r, &size);
+      const char *const name = rs_dump_constant(d, &size);
       if (name != NULL && is_name(&names, i))
         add_name(r, name, size);
     }
-    r->at = here;
+    d->at = here;
   }
-  n = get_count(r, 1);          /* functions inside */
-  for (size_t i = 0; i < n && !r->bad; i++)
+  n = rs_dump_count(d, 1);           /* functions inside */
+  for (size_t i = 0; i < n && !d->bad; i++)
     read_function(r, mine, true, last && i + 1 == n);
   if (last)
     return;
-  pass(r, get_count(r, 1));     /* lines of the code */
-  n = get_count(r, 2);
-  for (size_t i = 0; i < 2 * n && !r->bad; i++)
-    (void) get_size(r);
-  n = get_count(r, 3);          /* variables */
-  for (size_t i = 0; i < n && !r->bad; i++) {
-    pass_string(r);
-    (void) get_size(r);
-    (void) get_size(r);
+  rs_dump_pass(d, rs_dump_count(d, 1));  /* lines of the code */
+  n = rs_dump_count(d, 2);
+  for (size_t i = 0; i < 2 * n && !d->bad; i++)
+    (void) rs_dump_size(d);
+  n = rs_dump_count(d, 3);           /* variables */
+  for (size_t i = 0; i < n && !d->bad; i++) {
+    rs_dump_pass_string(d);
+    (void) rs_dump_size(d);
+    (void) rs_dump_size(d);
   }
-  n = get_count(r, 1);          /* names of upvalues */
-  for (size_t i = 0; i < n && !r->bad; i++)
-    pass_string(r);
+  n = rs_dump_count(d, 1);           /* names of upvalues */
+  for (size_t i = 0; i < n && !d->bad; i++)
+    rs_dump_pass_string(d);
+}
+
+bool
+rs_bytecode_is_known (void)
+{
+  return atomic_load_explicit(&knowledge, memory_order_relaxed)
+      == INSTRUCTIONS;
 }
 
 rs_globals_read
@@ -337,13 +238,13 @@ rs_bytecode_globals (const unsigned char *dump, size_t size, unsigned env,
                      rs_buf *names)
 {
   const size_t before = names->size;
-  reader r = { .data = dump, .size = size, .at = HEADER, .names = names,
-               .found = { .plain = true } };
-  if (size < HEADER
+  reader r = { .dump = { dump, size, RS_DUMP_HEADER, false },
+               .names = names, .found = { .plain = true } };
+  if (size < RS_DUMP_HEADER
       || atomic_load_explicit(&knowledge, memory_order_relaxed) == UNKNOWN)
     return r.found;
   read_function(&r, env, false, true);
-  if (r.bad) {
+  if (r.dump.bad) {
     names->size = before;
     r.found = (rs_globals_read) { .plain = false };
   }
@@ -355,14 +256,14 @@ rs_bytecode_digest (const unsigned char *dump, size_t size, rs_digest *digest)
 {
   rs_buf names = RS_BUF_INIT;
   rs_digest own = *digest;
-  reader r = { .data = dump, .size = size, .at = HEADER, .names = &names,
-               .bad = true, .digest = &own };
-  if (size >= HEADER
+  reader r = { .dump = { dump, size, RS_DUMP_HEADER, true },
+               .names = &names, .digest = &own };
+  if (size >= RS_DUMP_HEADER
       && atomic_load_explicit(&knowledge, memory_order_relaxed) != UNKNOWN) {
-    r.bad = false;
+    r.dump.bad = false;
     read_function(&r, RS_BYTECODE_NO_ENV, false, true);
   }
-  if (r.bad)
+  if (r.dump.bad)
     rs_digest_bytes(digest, dump, size);
   else
     *digest = own;

@@ -23,6 +23,10 @@ typedef struct rs_globals_read {
  */
 void rs_bytecode_learn (lua_State *L);
 
+/* True when format and instructions are those that bytecode.c knows.  Any
+   thread. */
+bool rs_bytecode_is_known (void);
+
 /*
  * Append to 'names' the names that the function reads in the table that is its
  * upvalue number 'env', from 0 on, and those that the functions inside of it
