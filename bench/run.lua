@@ -13,7 +13,7 @@ local harness = dofile(beside .. "harness.lua")
 --- Files in sections/ and the benchmarks that each of them has.
 local FILES <const> = {
   { "memory", "each", "lifecycle", "idle" },
-  { "map", "tiny", "items", "uneven", "coarse" },
+  { "map", "tiny", "items", "uneven", "coarse", "journal" },
   { "jobs", "roundtrip", "busy", "rest", "jobs", "events", "start",
     "reset" },
   { "marshal", "marshal", "echo" },

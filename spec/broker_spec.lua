@@ -107,6 +107,32 @@ describe("a call by a broker", function ()
     assert.is_true(pool:run(function (s) return s end, long) == long)
   end)
 
+  it("draws by its seed, and is kept in a journal", function ()
+    local made <close> = files()
+    local queue <const>, path <const> = name(), made.new()
+    os.remove(path)
+    local _ <close> = serve.start(broker.url, queue)
+    local pool <close> = open(queue)
+    local function draw (x) return x, math.random(0) end
+    local function drawn (...)
+      local texts <const> = {}
+      for i, r in ipairs((...)) do
+        texts[i] = ("%d %x %s"):format(r.result, r.results[2], r.journaled)
+      end
+      return table.concat(texts, ",")
+    end
+    local given <const> = { seed = 3, journal = path }
+    local there <const> = drawn(pool:collect(parallel.range(30), draw, given))
+    assert.equal(there, drawn(parallel.collect(parallel.range(30), draw,
+                                               { seed = 3 })))
+    assert.equal(there:gsub("nil", "true"),
+                 drawn(pool:collect(parallel.range(30), draw, given)))
+    assert.equal((pool:submit({ function () return math.random(0) end,
+                                seed = 8 }):get()),
+                 (parallel.submit({ function () return math.random(0) end,
+                                    seed = 8 }):get()))
+  end)
+
   it("of a higher priority is taken first", function ()
     local queue <const> = name()
     local pool <close> = open(queue, { max = 8 })

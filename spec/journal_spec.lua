@@ -98,11 +98,15 @@ local VERBS <const> = {
 
 local TEN <const> = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 }
 
-for _, kind in ipairs { "thread", "process" } do
-  describe("journal with a pool of kind " .. kind, function ()
+for kind, where in next, {
+  threads = {}, processes = { isolation = "process" },
+  ["a command"] = { command = { tree.program(), "--worker" } },
+} do
+  describe("journal with a pool of " .. kind, function ()
     for verb, call in next, VERBS do
       it("lets " .. verb .. " take from it what has completed", function ()
-        local pool <close> = parallel.pool { max = 2, isolation = kind }
+        where.max = 2
+        local pool <close> = parallel.pool(where)
         local first <const> = call(pool, TEN, square, options())
         assert.equal(10, ran())
         assert.equal(first, call(pool, TEN, square, options()))

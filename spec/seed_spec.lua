@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- The option 'seed': random numbers that do not depend on who draws them.
 local parallel <const> = require "parallel"
+local tree <const> = require "support.tree"
 
 --- Points in a quarter of a circle; an item is tried twice if 'fails' says so.
 ---@param n integer
@@ -50,6 +51,8 @@ describe("seed", function ()
     { "a new state for each item", { max = 2, reset = "fresh" } },
     { "environments that stay", { max = 2, reset = "none" } },
     { "processes", { max = 2, isolation = "process" } },
+    { "workers behind a command",
+      { max = 2, command = { tree.program(), "--worker" } } },
     { "processes that try items again", { max = 2, isolation = "process" },
       { retries = 1, arguments = { true } } },
   } do

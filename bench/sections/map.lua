@@ -145,6 +145,28 @@ function sections.uneven ()
   })
 end
 
+--- What it costs to keep the results in a file.
+function sections.journal ()
+  local count <const>, loops <const> = 20000, loops_for(100e-6)
+  local items <const>, path <const> = {}, os.tmpname()
+  for i = 1, count do items[i] = loops end
+  local pool <close> = harness.pool()
+  local function map (options)
+    return function () return pool:map(items, spin, options) end
+  end
+  harness.warm(map(nil))
+  compare("map of items of 100 us, with a journal", "us an item", {
+    { measure = function ()
+        os.remove(path)
+        return harness.time(map { journal = path }) / count * 1e6
+      end },
+    { name = "the same without", most = 1.05, measure = function ()
+        return harness.time(map(nil)) / count * 1e6
+      end },
+  })
+  os.remove(path)
+end
+
 function sections.coarse ()
   local count <const> = 200
   local loops <const>, items = loops_for(5e-3), {}

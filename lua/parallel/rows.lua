@@ -14,6 +14,7 @@ local RECORD <const> = {
   index = true, input = true, state = true, result = true, results = true,
   error = true, streams = true, queued = true, duration = true,
   worker = true, traceback = true, reason = true, attempts = true, host = true,
+  journaled = true,
   command = true, status = true, output = true, errors = true,
 }
 
