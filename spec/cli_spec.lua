@@ -713,7 +713,7 @@ describe("the command line", function ()
     return {
       stdout = result.stdout:gsub("^runspace [%d.]+  %((Lua [^\n]*)%)\n",
                                   "%1\n"),
-      stderr = result.stderr:gsub("\n  %-j N [^\n]*", "")
+      stderr = result.stderr:gsub("\n  %-j N [^\n]*\n[^\n]*", "")
                             :gsub("\n  %-%-isolation [^\n]*", "")
                             :gsub("\n  %-%-serve [^\n]*", ""),
       status = result.status,
@@ -808,21 +808,15 @@ describe("the command line", function ()
                    result.stdout)
     end)
 
-    for bad, expected in pairs {
-      ["0"] = "a positive integer", ["-1"] = "a positive integer",
-      ["1.5"] = "a positive integer", ["two"] = "a positive integer",
-      ["2x"] = "a positive integer", ["''"] = "a positive integer",
-      ["' 2'"] = "a positive integer", ["+2"] = "a positive integer",
-      ["000"] = "a positive integer", ["-e"] = "a positive integer",
-      ["65537"] = "an integer from 1 to 65536",
-      ["4294967296"] = "an integer from 1 to 65536",
-      ["99999999999999999999"] = "an integer from 1 to 65536",
+    for _, bad in ipairs {
+      "-1", "1.5", "two", "2x", "''", "' 2'", "+2", "-e", "65537",
+      "4294967296", "99999999999999999999",
     } do
       it("refuses " .. bad, function ()
         local result = run("runspace", "lua -j " .. bad .. " -e 'print(1)'")
         local text = bad:gsub("'", "")
-        assert.equal(("lua: '-j' needs %s, not '%s'\n"):format(expected, text),
-                     result.stderr:match "^[^\n]*\n")
+        assert.equal("lua: '-j' needs an integer from 0 to 65536, not '"
+                     .. text .. "'\n", result.stderr:match "^[^\n]*\n")
         assert.matches("\nusage: lua %[options%] %[script %[args%]%]\n",
                        result.stderr)
         assert.equal("", result.stdout)
@@ -832,8 +826,8 @@ describe("the command line", function ()
 
     it("shows what a terminal would obey as numbers", function ()
       local result = run("runspace", "lua -j \"$(printf '\\033[31m2')\"")
-      assert.equal("lua: '-j' needs a positive integer, not '\\x1B[31m2'\n",
-                   result.stderr:match "^[^\n]*\n")
+      assert.equal("lua: '-j' needs an integer from 0 to 65536, not "
+                   .. "'\\x1B[31m2'\n", result.stderr:match "^[^\n]*\n")
     end)
 
     it("takes the largest there is", function ()

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
---- Runspaces in threads, in child processes, behind a command, behind ssh, and
---- behind srun: the same verbs, the same answers.  What only processes do, and
---- what they cannot do, comes after that.
+--- Runspaces in threads, on the thread of the host, in child processes, behind
+--- a command, behind ssh, and behind srun: the same verbs, the same answers.
+--- What only processes do, and what they cannot do, comes after that.
 
 local gates <const> = require "support.gate"
 local leaks <const> = require "support.leaks"
@@ -20,11 +20,13 @@ local tree <const> = require "support.tree"
 -- - A crash ends a job of a process, and the whole program with a thread.
 -- - A pool of a broker is open when the broker is reached: what opens no
 --   runspace fails its jobs.  The connection has the heartbeat.
-local KINDS <const> = { "thread", "process", "command" }
+-- - A job on the thread of the host runs while that waits, and not beside it.
+local KINDS <const> = { "thread", "serial", "process", "command" }
 
 --- Options of pools of each kind.
 local WHERE <const> = {
   thread = { isolation = "thread" },
+  serial = { isolation = "serial" },
   process = { isolation = "process" },
   command = { command = { "sh", "-c", "exec " .. tree.program()
                                       .. " --worker" } },
@@ -136,7 +138,8 @@ local function await_death (pid)
   end))
 end
 
---- What it does, a function of a pool that returns what is told, and that.
+--- What it does, a function of a pool that returns what is told, and that;
+--- true, if the job has to run beside the host.
 local ROWS <const> = {
   { "runs a function with its arguments", function (pool)
       return { pool:run(function (a, b) return a + b, a .. b end, 3, 4) }
@@ -267,7 +270,7 @@ local ROWS <const> = {
       job:wait()
       parallel.off("step", handler)
       return { state, table.concat(seen) }
-    end, { "running", "123" } },
+    end, { "running", "123" }, true },
   { "waits where events flood", function (pool)
       local n = 0
       local handler <const> = parallel.on("flood", function (event)
@@ -316,23 +319,24 @@ local ROWS <const> = {
         if x == 1 then load(code)() end
         return x
       end, { timeout = 0.1, on_error = "continue", chunk = 3 }))
-    end, { "1 lost lost nil", "2 completed nil 2", "3 completed nil 3" } },
+    end, { "1 lost lost nil", "2 completed nil 2", "3 completed nil 3" },
+    true },
   { "stops a busy loop", function (pool)
       local job <const> = begin(pool, SPIN)
       job:cancel { grace = 10000 }
       return { (job:wait()), job.reason }
-    end, { "cancelled", "cancelled" } },
+    end, { "cancelled", "cancelled" }, true },
   { "stops a loop that swallows errors", function (pool)
       local job <const> = begin(pool, "while true do pcall(function () "
                                       .. SPIN .. " end) end")
       job:cancel()
       return (job:wait())
-    end, "cancelled" },
+    end, "cancelled", true },
   { "stops one that sleeps in C", function (pool)
       local job <const> = begin(pool, "parallel.task.sleep(10000)")
       job:cancel { grace = 10000 }
       return (job:wait())
-    end, "cancelled" },
+    end, "cancelled", true },
   { "closes variables of what it stops", function (pool)
       local job <const> = begin(pool, "local x <close> = setmetatable({}, "
         .. "{ __close = function () parallel.task.verbose 'closed' end }) "
@@ -340,19 +344,19 @@ local ROWS <const> = {
       job:cancel { grace = 10000 }
       job:wait()
       return job:records()().value
-    end, "closed" },
+    end, "closed", true },
   { "loses what only force could end", function (pool)
       local gate <close> = gates.new()
       local job <const> = pool:spawn(deaf(gate))
       gate:await(1)
       job:cancel { grace = 0 }
       return { (job:wait()), pool:run "return 'well'" }
-    end, { "lost", "well" } },
+    end, { "lost", "well" }, true },
   { "stops all when it is closed", function (pool)
       local job <const> = begin(pool, SPIN)
       pool:close(0)
       return { (job:wait()), job.reason }
-    end, { "cancelled", "closed" } },
+    end, { "cancelled", "closed" }, true },
   { "runs maps inside of jobs", function (pool)
       return pool:run(function ()
         return parallel.map({ 1, 2, 3 }, function (x) return x * 10 end)
@@ -367,10 +371,12 @@ local ROWS <const> = {
 for _, kind in ipairs(KINDS) do
   describe("a pool of one " .. kind, function ()
     for _, row in ipairs(ROWS) do
+      if row[4] and kind == "serial" then goto next end
       it(row[1], function ()
         local pool <close> = parallel.pool(on(kind, { max = 1 }))
         assert.same(row[3], row[2](pool))
       end)
+      ::next::
     end
 
     it("starts from an initial state", function ()
@@ -442,7 +448,8 @@ for _, kind in ipairs(KINDS) do
 
     -- The first wait of a runspace makes what it waits at; the runspaces of a
     -- broker have waited before.
-    local is_new <const> = kind ~= "broker" and it or pending
+    local is_new <const> = kind ~= "broker" and kind ~= "serial" and it
+                        or pending
     is_new("stops a job on its way to its first wait", function ()
       local pool <close> = parallel.pool(on(kind, { max = 1 }))
       local gate <close> = gates.new()
@@ -467,7 +474,7 @@ for _, kind in ipairs(KINDS) do
       local here <const> = io.open "/proc/self/stat":read "n"
       local pids <const> = parallel.map({ 1, 2 }, "return " .. PID, on(kind, {
         limit = 2 }))
-      assert.equal(kind == "thread", pids[1] == here)
+      assert.equal(kind == "thread" or kind == "serial", pids[1] == here)
       for _, verb in ipairs { "collect", "filter" } do
         assert.equal(2, #parallel[verb]({ 1, 2 }, "return true",
                                         on(kind)))
@@ -486,7 +493,9 @@ local function pass (heartbeats)
 end
 
 for _, kind in ipairs(KINDS) do
-  if kind == "thread" or kind == "broker" then goto next end
+  if kind == "thread" or kind == "serial" or kind == "broker" then
+    goto next
+  end
   describe("the heartbeat of a pool of one " .. kind, function ()
     local function open ()
       return parallel.pool(on(kind, { max = 1, heartbeat = HEARTBEAT }))
@@ -839,7 +848,7 @@ end)
 describe("a pool of processes", function ()
   for _, row in ipairs {
     { { isolation = "fibre" }, "bad option 'isolation' to 'pool' ('thread' or "
-      .. "'process' expected, got 'fibre')" },
+      .. "'process' or 'serial' expected, got 'fibre')" },
     { { runspace = "x" }, "bad option 'runspace' to 'pool' (it is the program "
       .. "of processes: give isolation = \"process\", too)" },
     { { heartbeat = 5 }, "bad option 'heartbeat' to 'pool' (it is for "

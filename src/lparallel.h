@@ -33,8 +33,9 @@ RS_API int luaopen_parallel (lua_State *L);
 RS_API void rs_parallel_set_workers (lua_State *L, unsigned workers);
 
 /* [-0, +0, m]  Let the runspaces of the default pool of the host state 'L' be
-   where 'isolation' says, RS_ISOLATION_.  Call it before that pool is first
-   used. */
+   where 'isolation' says, RS_ISOLATION_; and with RS_ISOLATION_SERIAL, those
+   of all pools of 'L' that do not say where they are.  Call it before that
+   pool is first used. */
 RS_API void rs_parallel_set_isolation (lua_State *L, int isolation);
 
 /* [-0, +0, m]  Let 'warn' speak in the runspaces of pools that 'L' opens from

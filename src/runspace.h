@@ -563,7 +563,13 @@ enum {
 /* Where the runspaces of a pool are. */
 enum {
   RS_ISOLATION_THREAD = 0,  /* in threads of this process */
-  RS_ISOLATION_PROCESS      /* each in a child process of its own */
+  RS_ISOLATION_PROCESS,     /* each in a child process of its own */
+  RS_ISOLATION_SERIAL       /* one, on the thread that opens the pool, which
+                               runs jobs, in their order, whenever it waits:
+                               for a job, a batch, events, or the end of the
+                               pool.  It begins no job when the time of that
+                               wait is over.  Only that thread may close the
+                               pool, and drop its last reference */
 };
 
 /* For 'rs_pool_options.signal'. */
@@ -693,6 +699,24 @@ RS_API int rs_pool_open (const rs_pool_options *options, rs_pool **out,
  */
 RS_API int rs_pool_close (rs_pool *pool, double timeout);
 
+/*
+ * Let the pool have at least 'min' and at most 'max' workers from now on; 0
+ * keeps what is.  Workers that are missing are started before this returns;
+ * those that are too many end with their jobs.  'max' of a pool with 'hosts'
+ * can be no more than it was at first.
+ * RS_OK, RS_EINVAL or RS_ECLOSED.  Any thread.
+ */
+RS_API int rs_pool_resize (rs_pool *pool, unsigned min, unsigned max,
+                           rs_error *err);
+
+/*
+ * Begin no queued job until 'rs_pool_resume'.  What runs goes on, and what it
+ * waits for is run; so are the calls of 'rs_pool_everywhere'.  A close resumes
+ * the pool.  RS_OK, RS_EINVAL or RS_ECLOSED.  Any thread.
+ */
+RS_API int rs_pool_pause (rs_pool *pool);
+RS_API int rs_pool_resume (rs_pool *pool);
+
 /* Cancel all its jobs, and stop its maps.  Any thread. */
 RS_API void rs_pool_cancel (rs_pool *pool, double grace);
 
@@ -746,6 +770,7 @@ typedef struct rs_pool_info {
   int signal;               /* that stops its jobs, or RS_NO_SIGNAL */
   bool closed;
   char failure[256];        /* the last reason for a failed worker, or "" */
+  bool paused;              /* 'rs_pool_pause' */
 } rs_pool_info;
 
 RS_API void rs_pool_info_get_sized (rs_pool *pool, rs_pool_info *out,

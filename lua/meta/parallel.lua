@@ -146,7 +146,7 @@ function core.expected (name, value) end
 ---@field max? integer
 ---@field idle? number
 ---@field reset "globals"|"none"|"fresh"
----@field isolation "thread"|"process"
+---@field isolation "thread"|"process"|"serial"
 ---@field runspace? string      program of the processes
 ---@field command? string[]
 ---@field hosts? string[]
@@ -191,6 +191,10 @@ function core.pools () end
 --- Workers of the default pool, at most.
 ---@return integer
 function core.workers () end
+
+--- Tell whether pools are serial that do not say where they are.
+---@return boolean
+function core.serial () end
 
 ---@return boolean
 function core.in_runspace () end
@@ -311,6 +315,7 @@ function core.default_pool () end
 ---@field lost_workers integer     left behind since opening
 ---@field renewed integer          runspaces replaced by new ones
 ---@field closed boolean
+---@field paused boolean    by `pause`
 ---@field failure? string   the last reason for a failed worker
 ---@field hosts? parallel.HostInfo[]
 ---@field broker? parallel.BrokerInfo  as the broker has told last
@@ -332,6 +337,17 @@ function pool:close (timeout) end
 
 ---@return parallel.PoolInfo
 function pool:info () end
+
+--- Begin nothing that is queued until `resume`.  What runs goes on, and what
+--- it waits for is run.  Closing the pool resumes it.
+function pool:pause () end
+
+--- Let a paused pool go on.
+function pool:resume () end
+
+---@param min? integer
+---@param max? integer
+function pool:set_size (min, max) end
 
 --- What bounds a call; `retry_on` is RS_RETRY_ bits.
 ---@class parallel.core.JobOptions: parallel.Limits

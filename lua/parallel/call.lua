@@ -38,7 +38,8 @@ end
 local function place (verb, pool, given, placed)
   if pool ~= nil then return pool, nil end
   local limit <const> = given.limit
-  if not placed and (limit == nil or limit <= core.workers()) then
+  if not placed and (limit == nil or limit <= core.workers()
+                     or core.serial()) then
     return core.default_pool(), nil
   end
   local said <const> = placed ~= true and placed or nil

@@ -31,9 +31,24 @@ local function jobs (n)
   return n == 1 and "1 job" or ("%d jobs"):format(n)
 end
 
+--- Let paused pools go on, since nobody will resume them.
+local function resume_all ()
+  for _, pool in ipairs(core.pools()) do
+    local info <const> = pool:info()
+    if info.paused then
+      if info.queued > 0 then
+        core.write(2, "parallel: the script waits for " .. jobs(info.queued)
+                      .. " of a paused pool, which goes on\n")
+      end
+      pool:resume()
+    end
+  end
+end
+
 --- Wait until all jobs have ended.  Handlers run meanwhile, and may start
 --- further jobs; the pool no longer counts a job whose end they are told.
 local function finish ()
+  resume_all()
   local began <const> = core.now()
   local told, pause = core.terminal_width(2) == nil, SHORT
   local queued, running = unfinished()

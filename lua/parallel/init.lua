@@ -54,6 +54,7 @@ local POOL_METHODS <const> = {
   invoke = "parallel.invoke",
   map = "parallel.map",
   reduce = "parallel.reduce",
+  resize = "parallel.pool",
   run = "parallel.job",
   sh = "parallel.sh",
   spawn = "parallel.job",

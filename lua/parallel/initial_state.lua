@@ -35,8 +35,8 @@ local math, next, package, type = math, next, package, type
 ---@class parallel.InitialStateFields: parallel.InitialStateOptions
 ---@field initial_state? parallel.InitialState|parallel.InitialStateOptions
 ---@field reset? "globals"|"none"|"fresh"  what becomes of a job's globals
----@field isolation? "thread"|"process"  where the runspaces are; default
----       "thread"
+---@field isolation? "thread"|"process"|"serial"  where the runspaces are;
+---       "serial": one, on the thread of the host; default "thread"
 ---@field heartbeat? number  seconds without a sign of life after which a
 ---       process is lost, from 0.1 on; default 10.  math.huge: never
 ---@field runspace? string  the program of the processes; default, the one that

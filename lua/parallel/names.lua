@@ -35,8 +35,8 @@ local TYPES <const> = {
     attempts created duration error finished finished_at host id name queued
     reason started started_at state streams worker]]),
   ["parallel.pool"] = list [[
-    cancel close collect each everywhere filter group info invoke map reduce
-    run sh spawn submit try_submit]],
+    cancel close collect each everywhere filter group info invoke map pause
+    reduce resize resume run sh spawn submit try_submit]],
 }
 
 --- Return the names of a value's fields and methods, without calling a

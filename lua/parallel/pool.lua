@@ -153,6 +153,10 @@ local function check_reach (verb, given)
   if given.hosts ~= nil and given.command ~= nil then
     refuse("command", "'hosts' are reached by ssh, whose words the option "
                       .. "'ssh' has: leave one of them out")
+  elseif (away or given.broker ~= nil) and given.isolation == "serial" then
+    refuse("isolation", "\"serial\" is on the thread of the host, and '"
+                        .. (away or "broker") .. "' elsewhere: leave one of "
+                        .. "them out")
   elseif away and given.isolation == "thread" then
     refuse(away, "its workers are processes, and isolation = \"thread\" asks "
                  .. "for threads: leave one of them out")
@@ -170,6 +174,25 @@ local function check_reach (verb, given)
                         .. "too")
   end
   check_process(verb, given, away or false)
+end
+
+--- Return where the runspaces are.  A serial pool has one, whatever 'max' it
+--- may have.
+---@param verb string
+---@param given table
+---@return "thread"|"process"|"serial"
+local function isolation_of (verb, given)
+  if given.isolation == "serial" then
+    for _, name in ipairs { "min", "pin" } do
+      if given[name] and given[name] ~= 1 then
+        refuse_option(verb, name, "isolation = \"serial\" has no workers but "
+                                  .. "the host: leave it out")
+      end
+    end
+  end
+  local away <const> = given.hosts or given.command or given.broker
+  return given.isolation or not away and core.serial() and "serial"
+         or "thread"
 end
 
 --- Turn a table of variables into the words that `core` takes.
@@ -199,6 +222,7 @@ end
 local function open (max, given, said, verb)
   check_reach(verb, given)
   local min <const> = given.min or 1
+  local isolation <const> = isolation_of(verb, given)
   local idle = given.idle
   if idle == 0 then idle = 1e-9 end  -- for `core`, 0 means the default
   local queued <const> = given.queue
@@ -206,7 +230,7 @@ local function open (max, given, said, verb)
   local own <const> = {
     idle = idle,
     reset = given.reset or "globals",
-    isolation = given.isolation or "thread",
+    isolation = isolation,
     runspace = given.runspace,
     command = given.command,
     hosts = given.hosts,
@@ -229,7 +253,9 @@ local function open (max, given, said, verb)
   }
   limits.add("pool", own, given)
   limits.add("runspace", own, given)
-  if given.hosts == nil and given.broker == nil then
+  if isolation == "serial" then
+    own.min, own.max, own.pin = nil, nil, nil
+  elseif given.hosts == nil and given.broker == nil then
     own.min, own.max = min, max or math.max(min, default_max())
   else  -- they say how many
     own.min, own.max = given.min, max
@@ -299,9 +325,37 @@ local pool = check.public("parallel.pool{max =, ...}", 1, open,
   return read("pool", given)
 end)
 
+---@class parallel.PoolSize
+---@field min? integer  workers that are always there
+---@field max? integer  workers at most
+
+local SIZE <const> = { max = OWN.max, min = OWN.min }
+
+---@param self parallel.Pool
+---@param given any
+---@return parallel.Pool
+---@return parallel.PoolSize
+local function prepare_size (self, given)
+  check.is_options(given, "resize")
+  local size <const> = check.read("resize", given, SIZE)
+  if size.min == nil and size.max == nil then
+    check.misuse "bad argument 'size' to 'resize' ({min =, max =} expected)"
+  end
+  return self, size
+end
+
+--- Let the pool have other numbers of workers from now on.  Workers that are
+--- missing are started; those that are too many end with their jobs.
+---@type fun(self: parallel.Pool, size: parallel.PoolSize)
+local resize <const> =
+  check.public("pool:resize{min =, max =}", 2, function (self, size)
+    self:set_size(size.min, size.max)
+  end, prepare_size, core.is_pool)
+
 return {
   functions = { pool = pool },
   open = open,
+  methods = { resize = resize },
   open_for = open_for,
   read = read,
 }

@@ -413,7 +413,7 @@ check_heartbeat (rs_pool_options *o, rs_error *err)
     return rs_fail(err, RS_EINVAL, "heartbeat (%g) is no time for it: seconds "
                                    "from %g on, or RS_FOREVER, are needed", s,
                    LEAST_HEARTBEAT);
-  if (s != 0 && o->isolation == RS_ISOLATION_THREAD && o->command == NULL
+  if (s != 0 && o->isolation != RS_ISOLATION_PROCESS && o->command == NULL
       && o->hosts == NULL)
     return rs_fail(err, RS_EINVAL, "heartbeat (%g) is for worker processes: "
                                    "give RS_ISOLATION_PROCESS, or leave it "
@@ -466,10 +466,18 @@ static int
 check_reach (rs_pool_options *o, rs_error *err)
 {
   if (o->isolation < RS_ISOLATION_THREAD
-      || o->isolation > RS_ISOLATION_PROCESS)
+      || o->isolation > RS_ISOLATION_SERIAL)
     return rs_fail(err, RS_EINVAL, "isolation (%d) is none of "
-                                   "RS_ISOLATION_THREAD and "
-                                   "RS_ISOLATION_PROCESS", o->isolation);
+                                   "RS_ISOLATION_THREAD, "
+                                   "RS_ISOLATION_PROCESS and "
+                                   "RS_ISOLATION_SERIAL", o->isolation);
+  if (o->isolation == RS_ISOLATION_SERIAL
+      && (o->hosts != NULL || o->command != NULL || o->broker != NULL))
+    return rs_fail(err, RS_EINVAL, "%s and RS_ISOLATION_SERIAL are given, and "
+                                   "each says where jobs run: leave one of "
+                                   "them out",
+                   o->hosts != NULL ? "hosts"
+                   : o->command != NULL ? "command" : "broker");
   if (o->runspace != NULL && o->runspace[0] == '\0')
     return rs_fail(err, RS_EINVAL, "runspace is empty: the path of a program "
                                    "is needed, or NULL, the default");
@@ -484,7 +492,7 @@ check_reach (rs_pool_options *o, rs_error *err)
     return rs_fail(err, RS_EINVAL, "runspace (%.100s) is not needed beside "
                                    "command, whose words name the program: "
                                    "leave it out", o->runspace);
-  if (o->runspace != NULL && o->isolation == RS_ISOLATION_THREAD
+  if (o->runspace != NULL && o->isolation != RS_ISOLATION_PROCESS
       && o->hosts == NULL)
     return rs_fail(err, RS_EINVAL, "runspace (%.100s) is the program of child "
                                    "processes: give RS_ISOLATION_PROCESS, or "
@@ -526,7 +534,7 @@ check_process (const rs_pool_options *o, rs_error *err)
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     if (!rows[i].given)
       continue;
-    if (!far && o->isolation == RS_ISOLATION_THREAD)
+    if (!far && o->isolation != RS_ISOLATION_PROCESS)
       return rs_fail(err, RS_EINVAL, "%s is for workers that are processes: "
                                      "give RS_ISOLATION_PROCESS, or leave it "
                                      "out", rows[i].name);
@@ -561,6 +569,14 @@ check_pool (rs_pool_options *o, rs_error *err)
       || check_reach(o, err) != RS_OK
       || check_process(o, err) != RS_OK)
     return RS_EINVAL;
+  if (o->isolation == RS_ISOLATION_SERIAL) {
+    if (o->min > 1 || o->pin)
+      return rs_fail(err, RS_EINVAL, "%s is for workers that are threads or "
+                                     "processes, and RS_ISOLATION_SERIAL has "
+                                     "none: leave it out",
+                     o->pin ? "pin" : "min");
+    o->max = 1;
+  }
   if (o->min == 0)
     o->min = 1;
   if (o->max == 0)

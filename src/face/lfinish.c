@@ -68,6 +68,7 @@ rs_finish_keep (lua_State *L, rs_pool *pool)
     return false;
   more[face->left++] = pool;
   face->pools = more;
+  rs_pool_resume(pool);  /* nobody else can, without a handle */
   return true;
 }
 

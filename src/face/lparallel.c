@@ -394,6 +394,7 @@ open_core (lua_State *L)
     { "public", public },
     { "raise", raise },
     { "run_guard", rs_lua_run_guard },
+    { "serial", rs_lua_serial },
     { "status", status },
     { "table", table },
     { "terminal_width", terminal_width },

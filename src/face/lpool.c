@@ -373,7 +373,8 @@ int
 rs_lua_pool (lua_State *L)
 {
   static const char *const resets[] = { "globals", "none", "fresh", NULL };
-  static const char *const isolations[] = { "thread", "process", NULL };
+  static const char *const isolations[] = { "thread", "process", "serial",
+                                            NULL };
   rs_pool_options o = { 0 };
   luaL_checktype(L, 1, LUA_TTABLE);
   rs_level_room(L, 2 * LUA_MINSTACK, NULL);
@@ -445,6 +446,15 @@ rs_parallel_set_isolation (lua_State *L, int isolation)
 {
   lua_pushinteger(L, isolation);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &isolation_key);
+}
+
+/* core.serial() -> boolean: pools are serial that do not say where they are */
+int
+rs_lua_serial (lua_State *L)
+{
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &isolation_key);
+  lua_pushboolean(L, lua_tointeger(L, -1) == RS_ISOLATION_SERIAL);
+  return 1;
 }
 
 unsigned
@@ -591,13 +601,31 @@ close (lua_State *L, double timeout)
   return status;
 }
 
+/* [-0, +0, m]  Warn if the pool at 1 is paused, and has jobs: to close it lets
+   them run. */
+static void
+warn_of_pause (lua_State *L)
+{
+  rs_pool_info info;
+  rs_pool_info_get(check(L), &info);
+  if (!info.paused || info.queued == 0)
+    return;
+  lua_pushfstring(L, "parallel.pool: a paused pool is closed, so what waits "
+                     "there runs: %d in its queue", (int) info.queued);
+  lua_warning(L, lua_tostring(L, -1), 0);
+  lua_pop(L, 1);
+}
+
 /* pool:close([timeout]) -> true | false, "timeout" */
 static int
 pool_close (lua_State *L)
 {
   check(L);
   rs_handle_most(L, 2, 1, "pool:close([timeout])");
-  switch (close(L, rs_handle_timeout(L, 2, "close"))) {
+  const double timeout = rs_handle_timeout(L, 2, "close");
+  if (timeout != 0)
+    warn_of_pause(L);
+  switch (close(L, timeout)) {
     case RS_OK:
       lua_pushboolean(L, 1);
       return 1;
@@ -617,8 +645,12 @@ pool_scope_end (lua_State *L)
 {
   const rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1,
                                                                RS_POOL_TYPE);
-  if (handle == NULL || !rs_handle_foreign(handle))
-    close(L, lua_isnoneornil(L, 2) ? RS_FOREVER : 0);
+  if (handle != NULL && rs_handle_foreign(handle))
+    return 0;
+  const bool good = lua_isnoneornil(L, 2);
+  if (good)
+    warn_of_pause(L);
+  close(L, good ? RS_FOREVER : 0);
   return 0;
 }
 
@@ -698,6 +730,8 @@ pool_info (lua_State *L)
   }
   lua_pushboolean(L, i.closed);
   lua_setfield(L, -2, "closed");
+  lua_pushboolean(L, i.paused);
+  lua_setfield(L, -2, "paused");
   if (i.failure[0] != '\0') {
     lua_pushstring(L, i.failure);
     lua_setfield(L, -2, "failure");
@@ -740,6 +774,40 @@ static int
 pool_stop (lua_State *L)
 {
   rs_pool_cancel(check(L), luaL_optnumber(L, 2, -1));
+  return 0;
+}
+
+/* pool:set_size(min or nil, max or nil)  Resize the pool; nil: as it is. */
+static int
+pool_set_size (lua_State *L)
+{
+  rs_error err;
+  rs_pool *const pool = check(L);
+  if (rs_pool_resize(pool, (unsigned) luaL_optinteger(L, 2, 0),
+                     (unsigned) luaL_optinteger(L, 3, 0), &err) != RS_OK)
+    return rs_handle_raise(L, &err);
+  return 0;
+}
+
+/* pool:pause()  Begin nothing that is queued. */
+static int
+pool_pause (lua_State *L)
+{
+  rs_pool *const pool = check(L);
+  rs_handle_most(L, 1, 1, "pool:pause()");
+  if (rs_pool_pause(pool) == RS_ECLOSED)
+    return rs_handle_error(L, "the pool is closed");
+  return 0;
+}
+
+/* pool:resume()  Go on. */
+static int
+pool_resume (lua_State *L)
+{
+  rs_pool *const pool = check(L);
+  rs_handle_most(L, 1, 1, "pool:resume()");
+  if (rs_pool_resume(pool) == RS_ECLOSED)
+    return rs_handle_error(L, "the pool is closed");
   return 0;
 }
 
@@ -1014,7 +1082,10 @@ rs_open_pool_type (lua_State *L)
     { "close", pool_close },
     { "info", pool_info },
     { "await_room", pool_await_room },
+    { "pause", pool_pause },
+    { "resume", pool_resume },
     { "run", pool_run },
+    { "set_size", pool_set_size },
     { "set_streams", pool_set_streams },
     { "spawn", pool_spawn },
     { "start", pool_start },

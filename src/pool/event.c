@@ -204,6 +204,21 @@ rs_events_fileno (rs_events *e)
 
 /* ----------------------------------------------------------------- waiting */
 
+/* What this thread does before it waits; or NULL. */
+static _Thread_local bool (*help_of_thread) (void);
+
+void
+rs_events_set_help (bool (*help) (void))
+{
+  help_of_thread = help;
+}
+
+bool
+rs_events_help (void)
+{
+  return help_of_thread != NULL && help_of_thread();
+}
+
 void
 rs_events_wake (rs_events *e)
 {
@@ -279,6 +294,12 @@ wait_here (const wish *w, double timeout)
   rs_events *const e = w->e;
   const double deadline = rs_deadline(timeout);
   int status = RS_OK;
+  while (help_of_thread != NULL && !is_over(w)
+         && !rs_cancel_pending(rs_cancel_mine()) && help_of_thread())
+    if (timeout != RS_FOREVER && rs_now() >= deadline) {
+      timeout = 0;
+      break;
+    }
   if (timeout != 0)
     rs_spin(is_over, w);
   if (is_ready(w))

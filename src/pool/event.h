@@ -78,6 +78,16 @@ bool rs_events_finish (rs_events *e, rs_notice *n,
  */
 void rs_events_stir (rs_events *e);
 
+/*
+ * Let waits of the calling thread call 'help' first, without locks, as long as
+ * it returns true and there is nothing else to do: it has run a job of a pool
+ * whose jobs wait for this thread (serial.h).
+ */
+void rs_events_set_help (bool (*help) (void));
+
+/* Call that function, if this thread has one; false when there was no job. */
+bool rs_events_help (void);
+
 /* Wait as 'rs_events_wait', but not if 'ready(ud)' is true.  'ready' must not
    lock: it is called again and again before the thread sleeps. */
 int rs_events_wait_for (rs_events *e, double timeout,

@@ -140,6 +140,10 @@ rs_job_wait (rs_job *job, lua_State *L, double timeout)
   const double deadline = rs_deadline(timeout);
   if (timeout != 0)
     rs_job_help(job, L);
+  while (!rs_job_settled(job) && !rs_cancel_pending(rs_cancel_mine())
+         && rs_events_help())
+    if (timeout != RS_FOREVER && rs_now() >= deadline)
+      break;
   rs_cancel *const mine = rs_cancel_mine();
   const rs_sleeper sleeper = rs_job_sleeper(job);
   rs_cancel_sleeps(mine, &sleeper);

@@ -20,6 +20,7 @@
 #include "base/status.h"
 #include "base/timer.h"
 #include "base/words.h"
+#include "pool/serial.h"
 
 #define LATE 0.8     /* seconds by which the news that a worker is lost may
                         come late */
@@ -53,13 +54,17 @@ is_full_locked (const rs_pool *pool, size_t bytes)
 static bool
 is_short_locked (const rs_pool *pool)
 {
-  return pool->sched.queued + rs_sched_running_locked(&pool->sched)
+  return rs_sched_ready_locked(&pool->sched)
+         + rs_sched_running_locked(&pool->sched)
          > pool->alive;
 }
 
+/* True when this thread runs a job of the pool. */
 static bool
 is_own_worker_locked (const rs_pool *pool)
 {
+  if (pool->serial && rs_serial_is_mine(pool))
+    return pool->here != NULL && rs_seat_job(&pool->here->seat) != NULL;
   for (const rs_list *link = pool->workers.next; link != &pool->workers;
        link = link->next) {
     const rs_worker *const w = RS_LIST_ENTRY(link, rs_worker, link);
@@ -164,7 +169,7 @@ queue_ended (rs_queue *q, rs_job_state state, size_t n)
 static unsigned
 queue_width (rs_queue *q)
 {
-  return pool_of(q)->options.max;
+  return atomic_load_explicit(&pool_of(q)->max, memory_order_relaxed);
 }
 
 static int
@@ -173,6 +178,8 @@ queue_block (rs_queue *q, rs_error *err)
   rs_pool *const pool = pool_of(q);
   rs_pool_lock(pool);
   pool->blocked++;
+  if (pool->sched.paused)  /* what 'blocked' wait for may begin */
+    rs_sched_call_all_locked(&pool->sched);
   const bool grow = rs_pool_is_wanted_locked(pool)
                  && rs_list_empty(&pool->sched.idle)
                  && rs_pool_may_grow_locked(pool);
@@ -196,6 +203,8 @@ queue_unblock (rs_queue *q)
   rs_pool *const pool = pool_of(q);
   rs_pool_lock(pool);
   pool->blocked--;
+  if (pool->serial)  /* the thread beside the host's is not needed any more */
+    rs_sched_call_all_locked(&pool->sched);
   rs_pool_unlock(pool);
 }
 
@@ -258,6 +267,10 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o, void *shared)
   pool->kind = kind;
   rs_pool_options *const own = &pool->options;
   *own = *o;
+  pool->serial = o->isolation == RS_ISOLATION_SERIAL;
+  rs_list_init(&pool->serials);
+  pool->min = o->min;
+  atomic_init(&pool->max, o->max);
   pool->hosts = o->hosts != NULL ? rs_words_count(o->hosts) : 0;
   /* 'shared' has these. */
   own->command = own->hosts = own->ssh = NULL;
@@ -333,7 +346,8 @@ rs_pool_start_on (const rs_runner_kind *kind, const rs_pool_options *options,
     rs_pool_lock(pool);
     rs_worker *const w = rs_worker_reserve_locked(pool);
     rs_pool_unlock(pool);
-    status = rs_worker_start(pool, w, err);
+    status = pool->serial && w != NULL ? rs_serial_open(pool, w, err)
+                                       : rs_worker_start(pool, w, err);
   }
   pool->begun = status;
   *out = pool;
@@ -376,11 +390,17 @@ rs_pool_await_open (rs_pool *pool, rs_events *events, double timeout,
 /* ----------------------------------------------------------------- closing */
 
 /* Wait until no worker is left, or 'deadline'.  False when there are still
-   workers. */
+   workers, or, in a serial pool, jobs. */
 static bool
 wait_for_workers_locked (rs_pool *pool, double deadline)
 {
   int status = RS_OK;
+  if (pool->here != NULL) {
+    rs_pool_unlock(pool);
+    rs_serial_serve_until(pool, deadline);
+    rs_pool_lock(pool);
+    return rs_pool_is_over_locked(pool);
+  }
   while (!rs_list_empty(&pool->workers) && status == RS_OK)
     status = rs_pool_watch_locked(pool, deadline);
   return rs_list_empty(&pool->workers);
@@ -491,7 +511,8 @@ int
 rs_pool_close (rs_pool *pool, double timeout)
 {
   if (pool == NULL || rs_pool_is_foreign(pool)
-      || rs_check_wait(&timeout, NULL) != RS_OK)
+      || rs_check_wait(&timeout, NULL) != RS_OK
+      || (pool->serial && !rs_serial_is_mine(pool)))
     return RS_EINVAL;
   const double deadline = rs_deadline(timeout);
   /* This thread can be cancelled (pthread_cancel(3)) only where it waits, and
@@ -536,6 +557,11 @@ rs_pool_close (rs_pool *pool, double timeout)
     if (!gone)
       abandon_locked(pool);
     ended = over && gone;
+  }
+  if (pool->here != NULL) {
+    rs_pool_unlock(pool);
+    rs_serial_close(pool);
+    rs_pool_lock(pool);
   }
   rs_list *link;
   while ((link = rs_list_shift(&pool->gone)) != NULL) {
@@ -612,7 +638,8 @@ rs_pool_shut (rs_pool *pool, rs_events *events)
   pool->watcher = rs_events_hold(events);
   pool->closing = true;
   rs_sched_close_locked(&pool->sched);
-  const bool none = rs_list_empty(&pool->workers);
+  const bool none = pool->serial ? rs_pool_is_over_locked(pool)
+                                 : rs_list_empty(&pool->workers);
   rs_pool_unlock(pool);
   rs_pool_tell_room(pool);
   rs_pool_stop_seeding_if_over(pool);
@@ -641,6 +668,102 @@ rs_pool_unref (rs_pool *pool)
   pthread_setcancelstate(state, NULL);
 }
 
+/* -------------------------------------------------------- size and pauses */
+
+/* Start the workers that are missing: up to 'min', and for what is queued. */
+static void
+grow (rs_pool *pool)
+{
+  rs_error err;
+  bool more = true;
+  while (more) {
+    rs_pool_lock(pool);
+    more = !pool->sched.closed
+        && (pool->alive < pool->min || is_short_locked(pool))
+        && rs_pool_may_grow_locked(pool);
+    rs_worker *const w = more ? rs_worker_reserve_locked(pool) : NULL;
+    rs_pool_unlock(pool);
+    more = more && rs_worker_start(pool, w, &err) == RS_OK;
+  }
+}
+
+/* Check a new size, with the lock; 0 keeps what is. */
+static int
+check_size_locked (const rs_pool *pool, unsigned *min, unsigned *max,
+                   rs_error *err)
+{
+  if (pool->sched.closed)
+    return rs_fail(err, RS_ECLOSED, "the pool is closed");
+  if (pool->serial)
+    return rs_fail(err, RS_EINVAL, "a serial pool has one runspace, on the "
+                                   "thread of its host: open another pool");
+  if (*min > RS_WORKERS_MAX || *max > RS_WORKERS_MAX)
+    return rs_fail(err, RS_EINVAL, "%s (%u) is more than %d",
+                   *min > RS_WORKERS_MAX ? "min" : "max",
+                   *min > RS_WORKERS_MAX ? *min : *max, RS_WORKERS_MAX);
+  if (pool->hosts > 0 && *max > pool->options.max)
+    return rs_fail(err, RS_EINVAL, "max (%u) is more than the %u workers that "
+                                   "the pool was opened with, which its hosts "
+                                   "have", *max, pool->options.max);
+  const unsigned new_min = *min != 0 ? *min : pool->min;
+  const unsigned new_max = *max != 0 ? *max : pool->max;
+  if (new_min > new_max)
+    return rs_fail(err, RS_EINVAL, "min (%u) is more than max (%u): give both",
+                   new_min, new_max);
+  *min = new_min;
+  *max = new_max;
+  return RS_OK;
+}
+
+int
+rs_pool_resize (rs_pool *pool, unsigned min, unsigned max, rs_error *err)
+{
+  if (pool == NULL)
+    return rs_fail_null(err, "pool");
+  if (rs_pool_is_foreign(pool))
+    return rs_fork_fail(err, "pool");
+  rs_pool_lock(pool);
+  const int status = check_size_locked(pool, &min, &max, err);
+  if (status == RS_OK) {
+    pool->min = min;
+    pool->max = max;
+    rs_sched_call_all_locked(&pool->sched);  /* some may be too many now */
+  }
+  rs_pool_unlock(pool);
+  if (status == RS_OK)
+    grow(pool);
+  return status;
+}
+
+int
+rs_pool_pause (rs_pool *pool)
+{
+  if (pool == NULL || rs_pool_is_foreign(pool))
+    return RS_EINVAL;
+  rs_pool_lock(pool);
+  const bool closed = pool->sched.closed;
+  if (!closed)
+    rs_sched_pause_locked(&pool->sched);
+  rs_pool_unlock(pool);
+  return closed ? RS_ECLOSED : RS_OK;
+}
+
+int
+rs_pool_resume (rs_pool *pool)
+{
+  if (pool == NULL || rs_pool_is_foreign(pool))
+    return RS_EINVAL;
+  rs_pool_lock(pool);
+  const bool closed = pool->sched.closed;
+  rs_sched_resume_locked(&pool->sched);
+  rs_pool_unlock(pool);
+  if (pool->serial)  /* its thread may wait at events */
+    rs_pool_tell_room(pool);
+  else
+    grow(pool);
+  return closed ? RS_ECLOSED : RS_OK;
+}
+
 /* ------------------------------------------------------------------ public */
 
 static void
@@ -650,9 +773,9 @@ get_info (rs_pool *pool, rs_pool_info *out)
     out->closed = true;
     return;
   }
-  out->min = pool->options.min;
-  out->max = pool->options.max;
   rs_pool_lock(pool);
+  out->min = pool->min;
+  out->max = pool->max;
   out->workers = pool->alive;
   out->idle = (unsigned) pool->sched.sitting;
   out->stuck = pool->stuck;
@@ -666,6 +789,9 @@ get_info (rs_pool *pool, rs_pool_info *out)
   out->signal = pool->options.signal != 0 ? pool->options.signal
                                           : RS_NO_SIGNAL;
   out->closed = pool->sched.closed;
+  out->paused = pool->sched.paused;
+  if (pool->serial)
+    out->idle = pool->alive - (unsigned) out->running;
   for (rs_list *link = pool->workers.next; link != &pool->workers;
        link = link->next)
     out->bytes += atomic_load_explicit(&RS_LIST_ENTRY(link, rs_worker,

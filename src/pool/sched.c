@@ -49,7 +49,7 @@ rs_sched_init (rs_sched *s, bool limited)
   s->begun = 0;
   s->finished = 0;
   s->limited = limited;
-  s->closed = false;
+  s->closed = s->paused = false;
 }
 
 void
@@ -133,6 +133,47 @@ rs_sched_claim_of_locked (rs_sched *s, const rs_batch *batch)
   return NULL;
 }
 
+/* True when the job may begin. */
+static bool
+is_ready_locked (const rs_sched *s, const rs_job *job)
+{
+  return !s->paused
+      || atomic_load_explicit(&job->call.depth, memory_order_relaxed) > 0;
+}
+
+/* The next queued job that may begin while the scheduler is paused, or
+   NULL. */
+static rs_job *
+find_ready_locked (const rs_sched *s)
+{
+  for (int i = 0; s->queued > 0 && i < RS_LANES; i++)
+    for (rs_list *link = s->lanes[i].next; link != &s->lanes[i];
+         link = link->next) {
+      rs_job *const job = RS_LIST_ENTRY(link, rs_job, link);
+      if (is_ready_locked(s, job))
+        return job;
+    }
+  return NULL;
+}
+
+size_t
+rs_sched_ready_locked (const rs_sched *s)
+{
+  return !s->paused ? s->queued : find_ready_locked(s) != NULL;
+}
+
+/* Take out the next queued job that may begin, or NULL. */
+static rs_job *
+claim_next_locked (rs_sched *s)
+{
+  if (!s->paused)
+    return rs_sched_claim_of_locked(s, NULL);
+  rs_job *const job = find_ready_locked(s);
+  if (job != NULL)
+    unqueue_locked(s, job);
+  return job;
+}
+
 /* ------------------------------------------------------------------ giving */
 
 static void
@@ -201,9 +242,9 @@ give_locked (rs_sched *s, rs_seat *seat, rs_job *job, double now)
 static void
 pass_on_locked (rs_sched *s, int most)
 {
-  while (most-- > 0 && s->queued > 0 && !rs_list_empty(&s->idle))
-    give_locked(s, choose_seat_locked(s), rs_sched_claim_of_locked(s, NULL),
-                rs_now());
+  while (most-- > 0 && rs_sched_ready_locked(s) > 0
+         && !rs_list_empty(&s->idle))
+    give_locked(s, choose_seat_locked(s), claim_next_locked(s), rs_now());
 }
 
 /* True when the job may wait for a worker that is awake. */
@@ -218,7 +259,7 @@ bool
 rs_sched_push_locked (rs_sched *s, rs_job *job)
 {
   rs_seat *const seat = choose_seat_locked(s);
-  if (seat == NULL
+  if (seat == NULL || !is_ready_locked(s, job)
       || (seat->asleep && (s->waking > 0 || can_wait_locked(s, job)))) {
     queue_locked(s, job);
     return false;
@@ -226,10 +267,10 @@ rs_sched_push_locked (rs_sched *s, rs_job *job)
   const double now = job->created;
   if (s->queued > 0) {  /* older jobs, for which nobody was woken */
     queue_locked(s, job);
-    job = rs_sched_claim_of_locked(s, NULL);
+    job = claim_next_locked(s);
   }
   give_locked(s, seat, job, now);
-  return s->queued == 0;
+  return rs_sched_ready_locked(s) == 0;
 }
 
 void
@@ -243,9 +284,24 @@ rs_sched_call_all_locked (rs_sched *s)
 }
 
 void
+rs_sched_pause_locked (rs_sched *s)
+{
+  s->paused = true;
+}
+
+void
+rs_sched_resume_locked (rs_sched *s)
+{
+  s->paused = false;
+  if (s->waking == 0)
+    pass_on_locked(s, 1);
+}
+
+void
 rs_sched_close_locked (rs_sched *s)
 {
   s->closed = true;
+  s->paused = false;
   rs_sched_call_all_locked(s);  /* they are given nothing any more */
 }
 
@@ -306,10 +362,18 @@ rs_seat_leave_locked (rs_seat *seat)
   seat->job = NULL;
 }
 
+void
+rs_sched_take_here_locked (rs_sched *s, rs_seat *seat)
+{
+  rs_job *const job = claim_next_locked(s);
+  if (job != NULL)
+    set_job_locked(s, seat, job, rs_now());
+}
+
 bool
 rs_sched_take_locked (rs_sched *s, rs_seat *seat)
 {
-  rs_job *const job = rs_sched_claim_of_locked(s, NULL);
+  rs_job *const job = claim_next_locked(s);
   if (job != NULL)
     set_job_locked(s, seat, job, rs_now());
   else if (!s->closed) {
@@ -343,7 +407,7 @@ sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
     over = rs_cond_wait_until(&seat->wake, &s->lock,
                               nap < deadline ? nap : deadline) != RS_OK;
     if (over && nap < deadline) {
-      over = s->queued > 0;
+      over = rs_sched_ready_locked(s) > 0;
       if (!over && rs_now() - s->begun >= NAP)  /* does nothing go on? */
         s->watch = NULL;
     }
@@ -355,12 +419,12 @@ sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
 bool
 rs_sched_sleep_locked (rs_sched *s, rs_seat *seat, double deadline)
 {
-  if (!is_called(seat) && s->queued == 0)
+  if (!is_called(seat) && rs_sched_ready_locked(s) == 0)
     sleep_locked(s, seat, deadline);
   if (!rs_list_empty(&seat->link))
     stand_up_locked(s, seat);
   if (!is_called(seat)) {
-    rs_job *const job = rs_sched_claim_of_locked(s, NULL);
+    rs_job *const job = claim_next_locked(s);
     if (job != NULL)
       set_job_locked(s, seat, job, rs_now());
   }

@@ -58,6 +58,7 @@ typedef struct rs_sched {
   uint64_t finished;     /* jobs done by workers that are gone */
   bool limited;          /* 'calls' and 'bytes' are counted */
   bool closed;           /* no more jobs come */
+  bool paused;           /* only jobs that others wait for leave 'lanes' */
 } rs_sched;
 
 /* A worker's place in the scheduler; guarded by the scheduler's lock, unless a
@@ -137,6 +138,9 @@ void rs_seat_leave_locked (rs_seat *seat);
    and return false. */
 bool rs_sched_take_locked (rs_sched *s, rs_seat *seat);
 
+/* Take a queued job, if there is one; the worker does not sit down. */
+void rs_sched_take_here_locked (rs_sched *s, rs_seat *seat);
+
 /* Look for a while, without the lock, whether the seat, which sits, is given a
    job.  True: the worker has one. */
 bool rs_seat_spin (rs_seat *seat);
@@ -151,11 +155,22 @@ bool rs_sched_sleep_locked (rs_sched *s, rs_seat *seat, double deadline);
 /* Let all workers that sit stand up, and look for something to do. */
 void rs_sched_call_all_locked (rs_sched *s);
 
+/*
+ * Let what is queued, and will be, stay in the queue, or go on.  A job that
+ * runs goes on, and with it what it waits for: jobs inside of others leave the
+ * queue all the same.
+ */
+void rs_sched_pause_locked (rs_sched *s);
+void rs_sched_resume_locked (rs_sched *s);
+
+/* The queued jobs that may begin; for a scheduler that is paused, 0 or 1. */
+size_t rs_sched_ready_locked (const rs_sched *s);
+
 /* Take 'job' out of the queue; false when it is not there any more. */
 bool rs_sched_claim_locked (rs_sched *s, rs_job *job);
 
-/* Take out the next queued job of 'batch', with NULL the next job of all.
-   NULL when there is none. */
+/* Take out the next queued job of 'batch', with NULL the next job of all, also
+   while the scheduler is paused.  NULL when there is none. */
 rs_job *rs_sched_claim_of_locked (rs_sched *s, const rs_batch *batch);
 
 /* Return a reference to the job that the worker of 'seat' has, or NULL. */

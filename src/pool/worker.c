@@ -356,7 +356,7 @@ leave_locked (rs_pool *pool, rs_worker *w)
 static bool
 is_surplus_locked (const rs_pool *pool)
 {
-  return pool->alive > pool->options.max + pool->blocked;
+  return pool->alive > pool->max + pool->blocked;
 }
 
 /* Take a job, or a standing call, or sit down; false when the worker is to
@@ -396,14 +396,14 @@ wait_for_job (rs_pool *pool, rs_worker *w, double *leave)
   rs_pool_lock(pool);
   if (*leave == 0)
     *leave = rs_deadline(pool->options.idle);
-  const double idle = pool->alive > pool->options.min ? *leave : RS_NEVER;
+  const double idle = pool->alive > pool->min ? *leave : RS_NEVER;
   const double trim = kept ? rs_now() + RS_LARGE_SECONDS : RS_NEVER;
   const bool called = rs_sched_sleep_locked(&pool->sched, &w->seat,
                                             idle < trim ? idle : trim);
   const bool stay = called || w->stood != pool->standing.last
                  || (pool->sched.closed
                      ? rs_pool_is_wanted_locked(pool)
-                     : pool->alive <= pool->options.min
+                     : pool->alive <= pool->min
                        || rs_now() < *leave);
   if (!stay)
     leave_locked(pool, w);
@@ -553,13 +553,13 @@ rs_worker_reserve_locked (rs_pool *pool)
 static bool
 has_lost_too_many_locked (const rs_pool *pool)
 {
-  return pool->stuck > MAX_STUCK && pool->stuck > 2 * pool->options.max;
+  return pool->stuck > MAX_STUCK && pool->stuck > 2 * pool->max;
 }
 
 bool
 rs_pool_may_grow_locked (const rs_pool *pool)
 {
-  return pool->alive < pool->options.max + pool->blocked
+  return pool->alive < pool->max + pool->blocked
       && (pool->later == 0 || pool->alive == 0 || rs_now() >= pool->later)
       && !has_lost_too_many_locked(pool);
 }
@@ -592,7 +592,7 @@ static bool
 replace_locked (rs_pool *pool, rs_worker **next)
 {
   const bool wanted = rs_pool_is_wanted_locked(pool)
-                   || (!pool->sched.closed && pool->alive < pool->options.min);
+                   || (!pool->sched.closed && pool->alive < pool->min);
   const bool again = wanted && rs_pool_may_grow_locked(pool);
   *next = again ? rs_worker_reserve_locked(pool) : NULL;
   return again;
@@ -824,6 +824,30 @@ is_due (const rs_worker *w, bool standing, const rs_error *err)
                              || w->pool->kind->spent(w->runner);
 }
 
+/* Run the job, and make the runspace ready for the next one.  False when the
+   worker is to leave. */
+static bool
+serve_job (rs_worker *w, rs_job *job, rs_error *err)
+{
+  const bool chunk = job->batch != NULL, standing = w->standing != NULL;
+  const rs_job_state state = run(w, job, err);
+  bool due = is_due(w, standing, err);
+  if (standing && !rs_worker_end_standing(w, state, &due, err)) {
+    set_opened(w, err->status, err);
+    return false;
+  }
+  if (due) {
+    if (!stays(w))
+      return false;
+    renew(w, NULL, err);
+  }
+  else if (w->runner != NULL)
+    w->pool->kind->trim(w->runner, chunk);
+  if (w->runner == NULL)
+    set_opened(w, err->status, err);
+  return w->runner != NULL;
+}
+
 static void
 serve (rs_worker *w)
 {
@@ -831,26 +855,99 @@ serve (rs_worker *w)
   bool open = open_runner(w, NULL, &err);
   set_opened(w, open ? RS_OK : err.status, &err);
   rs_job *job;
-  while (open && (job = take(w, &err)) != NULL) {
-    const bool chunk = job->batch != NULL, standing = w->standing != NULL;
-    const rs_job_state state = run(w, job, &err);
-    bool due = is_due(w, standing, &err);
-    if (standing && !rs_worker_end_standing(w, state, &due, &err)) {
-      set_opened(w, err.status, &err);
-      break;
-    }
-    if (due) {
-      if (!stays(w))
-        break;
-      renew(w, NULL, &err);
-    }
-    else if (w->runner != NULL)
-      w->pool->kind->trim(w->runner, chunk);
-    open = w->runner != NULL;
-    if (!open)
-      set_opened(w, err.status, &err);
-  }
+  while (open && (job = take(w, &err)) != NULL)
+    open = serve_job(w, job, &err);
   close_runner(w);
+}
+
+/* ------------------------------------------------- the thread of a host */
+
+/* Nobody takes the place of a host's thread. */
+static const rs_cancel_owner host_owner = {
+  .hold_call = rs_job_hold_call,
+  .lost_call = rs_job_lose_call,
+};
+
+int
+rs_worker_open_here (rs_worker *w, rs_error *err)
+{
+  rs_pool *const pool = w->pool;
+  rs_error failure = { .status = RS_OK };
+  rs_cancel *const cancel = rs_cancel_new(pool->options.signal, &host_owner,
+                                          w);
+  rs_pool_lock(pool);
+  w->thread = pthread_self();
+  w->cancel = cancel;
+  w->began = w->uncounted = true;
+  rs_pool_unlock(pool);
+  if (cancel == NULL)
+    rs_fail_plain(&failure, RS_ENOMEM);
+  else {
+    open_runner(w, NULL, &failure);
+    rs_cancel_end(cancel);
+  }
+  set_opened(w, failure.status, &failure);
+  return failure.status == RS_OK
+       ? RS_OK : rs_fail(err, failure.status, "%s", failure.text);
+}
+
+/* Take what is to be run next, as 'look_for_job', but never sit down; NULL:
+   there is nothing. */
+static rs_job *
+take_here (rs_worker *w, rs_error *err)
+{
+  rs_pool *const pool = w->pool;
+  rs_pool_lock(pool);
+  if (rs_seat_job(&w->seat) != NULL) {  /* does a job wait here? */
+    rs_pool_unlock(pool);
+    return NULL;
+  }
+  if (!((w->stood != pool->standing.last || w->returned)
+        && rs_worker_take_standing_locked(w)) && !pool->stopped)
+    rs_sched_take_here_locked(&pool->sched, &w->seat);
+  rs_pool_unlock(pool);
+  if (w->standing != NULL && rs_seat_job(&w->seat) == NULL)
+    make_late(w, err);
+  rs_pool_tell_room(pool);
+  return rs_seat_job(&w->seat);
+}
+
+bool
+rs_worker_serve_here (rs_worker *w)
+{
+  rs_error err = { .status = RS_OK };
+  rs_job *const job = take_here(w, &err);
+  if (job == NULL)
+    return false;
+  rs_cancel_begin(w->cancel);
+  if (w->runner == NULL)  /* could it not be opened again? */
+    open_runner(w, NULL, &err);
+  serve_job(w, job, &err);
+  rs_cancel_end(w->cancel);
+  return true;
+}
+
+void
+rs_worker_leave_here (rs_worker *w)
+{
+  rs_pool *const pool = w->pool;
+  rs_cancel *const cancel = w->cancel;
+  if (cancel != NULL) {
+    rs_cancel_begin(cancel);
+    close_runner(w);
+    rs_cancel_leave(cancel);
+  }
+  rs_events_drop(w->served);
+  rs_pool_lock(pool);
+  w->cancel = NULL;
+  leave_locked(pool, w);
+  unlist_locked(pool, w);
+  rs_worker_retire_locked(pool, w);
+  change_locked(pool);
+  rs_pool_unlock(pool);
+  rs_cancel_unref(cancel);
+  rs_pool_end_stranded(pool, "the pool was closed");
+  rs_pool_drop(pool);
 }
 
 static void *

@@ -86,6 +86,11 @@ struct rs_pool {
   void *shared;      /* by the runners (runner.h); owned, or NULL */
   size_t hosts;      /* names of hosts that the options have; constant */
   int begun;         /* status of starting the first workers */
+  bool serial;       /* jobs run on the thread that has opened the pool; see
+                        serial.h; constant */
+  rs_worker *here;   /* of a serial pool, while it is open; only for that
+                        thread, as the next one */
+  rs_list serials;   /* link of the serial pools of the thread */
   _Atomic bool full; /* 'waiters' is not empty; set under the lock */
   char behind[64];
   _Atomic uint64_t ended[RS_JOB_LOST + 1];  /* jobs and items by final state,
@@ -104,6 +109,8 @@ struct rs_pool {
                         memory for new ones, freed with the pool, since a
                         thread may still be about to wake one
                         (rs_sched_unlock) */
+  unsigned min;      /* workers that are always there */
+  _Atomic unsigned max;  /* workers at most; read without the lock, too */
   unsigned alive;    /* workers in 'workers' that are not 'leaving' */
   unsigned opening;  /* workers in 'workers' that are not 'opened' */
   _Atomic unsigned stuck;  /* workers that are abandoned and have not ended;
@@ -173,6 +180,19 @@ void rs_worker_abandon_locked (rs_pool *pool, rs_worker *w);
 
 /* Keep a worker that is in no list for the next thread. */
 void rs_worker_retire_locked (rs_pool *pool, rs_worker *w);
+
+/* --------------------------------------------------- the thread of a host */
+
+/*
+ * Let the calling thread be that of the worker, which was reserved: it opens
+ * its runspace, and runs the next job, or standing call, of the pool now and
+ * then.  'serve_here' returns false when there is none, and while a job of the
+ * worker waits.  'open_here' returns RS_OK, or why there is no runspace;
+ * 'leave_here' is called then, too.
+ */
+int rs_worker_open_here (rs_worker *w, rs_error *err);
+bool rs_worker_serve_here (rs_worker *w);
+void rs_worker_leave_here (rs_worker *w);
 
 /* ----------------------------------- standing calls [worker_standing.c] */
 

@@ -42,7 +42,8 @@ static const char usage[] =
   "Available options are:\n"
   "  -e stat   execute string 'stat'\n"
   "  -i        enter interactive mode after executing 'script'\n"
-  "  -j N      let the default pool of 'parallel' have N workers\n"
+  "  -j N      let the default pool of 'parallel' have N workers; 0: run\n"
+  "            jobs on the thread of the script, whenever that waits\n"
   "  --isolation process  let each of them be a child process, not a thread\n"
   "  --serve URL --queue NAME  work for a queue of a broker; comes first\n"
   "  -l mod    require library 'mod' into global 'mod'\n"
@@ -99,16 +100,44 @@ option_argument (const rs_cli *cli, int *i)
    same limit. */
 #define MAX_WORKERS 65536
 
-/* Return the number of workers in 'text', in decimal digits; 0: it is none. */
-static unsigned
-parse_workers (const char *text)
+/* Read the number of workers in 'text', in decimal digits; 'needs' begins the
+   complaint. */
+static bool
+parse_workers (rs_cli *cli, const char *needs, const char *text)
 {
   char *end;
-  if (text[strspn(text, "0123456789")] != '\0' || *text == '\0')
-    return 0;
   errno = 0;
   const unsigned long n = strtoul(text, &end, 10);
-  return (errno != 0 || n > MAX_WORKERS) ? 0 : (unsigned) n;
+  if (text[strspn(text, "0123456789")] != '\0' || *text == '\0'
+      || errno != 0 || n > MAX_WORKERS)
+    return complain(cli, needs, text, "");
+  cli->serial = n == 0;
+  cli->workers = n == 0 ? 1 : (unsigned) n;
+  return true;
+}
+
+/* Let RUNSPACE_JOBS stand for -j, unless that, or -E, is given; and check that
+   what was said of the default pool goes together. */
+static bool
+finish_parse (rs_cli *cli)
+{
+  const char *const jobs = cli->no_env || cli->workers > 0
+                         ? NULL : getenv("RUNSPACE_JOBS");
+  if (jobs != NULL && *jobs != '\0'
+      && !parse_workers(cli, "RUNSPACE_JOBS needs an integer from 0 to 65536, "
+                             "not ", jobs))
+    return false;
+  if (cli->serial && cli->isolation == RS_ISOLATION_PROCESS)
+    return complain(cli, jobs != NULL ? "RUNSPACE_JOBS=0 lets jobs run on the "
+                                        "thread of the script, and not in a "
+                                        "process: leave out "
+                                      : "'-j 0' lets jobs run on the thread "
+                                        "of the script, and not in a process: "
+                                        "leave out ",
+                    "--isolation process", "");
+  if (cli->serial)
+    cli->isolation = RS_ISOLATION_SERIAL;
+  return true;
 }
 
 /* Read the argument of --isolation, or NULL. */
@@ -151,7 +180,7 @@ rs_cli_parse (rs_cli *cli, int argc, char **argv)
     switch (option[1]) {
       case '-':
         cli->script = i + 1;
-        return true;
+        return finish_parse(cli);
       case 'i':
         cli->interactive = cli->version = true;
         break;
@@ -176,13 +205,9 @@ rs_cli_parse (rs_cli *cli, int argc, char **argv)
         const char *argument = option_argument(cli, &i);
         if (argument == NULL)
           return complain(cli, "", option, " needs argument");
-        cli->workers = parse_workers(argument);
-        if (cli->workers == 0)
-          return complain(cli, argument[strspn(argument, "0123456789")] == '\0'
-                               && argument[strspn(argument, "0")] != '\0'
-                          ? "'-j' needs an integer from 1 to 65536, not "
-                          : "'-j' needs a positive integer, not ",
-                          argument, "");
+        if (!parse_workers(cli, "'-j' needs an integer from 0 to 65536, not ",
+                           argument))
+          return false;
         break;
       }
       default:
@@ -190,7 +215,7 @@ rs_cli_parse (rs_cli *cli, int argc, char **argv)
     }
   }
   cli->script = i;
-  return true;
+  return finish_parse(cli);
 }
 
 void

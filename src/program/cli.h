@@ -21,7 +21,9 @@ typedef struct rs_cli {
   char **argv;
   const char *name;   /* of the program, as errors show it */
   int script;         /* index of the script in 'argv'; 'argc' if none */
-  unsigned workers;   /* -j: workers of the default pool; 0 if not given */
+  unsigned workers;   /* -j, or RUNSPACE_JOBS: workers of the default pool; 0
+                         if not given */
+  bool serial;        /* it was 0: jobs run on the thread of the script */
   int isolation;      /* --isolation: RS_ISOLATION_ of the default pool */
   bool interactive;   /* -i */
   bool version;       /* -v or -i */

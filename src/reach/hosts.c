@@ -115,16 +115,19 @@ ssh_words (const rs_pool_options *o, const char *host)
   return words;
 }
 
-/* Workers that a host without a number may have. */
+/* Workers that a host without a number may have; a command has as many as its
+   pool, which may grow. */
 static unsigned
 most_of (const rs_pool_options *o)
 {
+  if (o->hosts == NULL)
+    return RS_WORKERS_MAX;
   uint64_t named = 0;
   rs_host_name h;
-  for (size_t i = 0; o->hosts != NULL && o->hosts[i] != NULL; i++)
+  for (size_t i = 0; o->hosts[i] != NULL; i++)
     named += rs_host_read(o->hosts[i], &h, NULL) == RS_OK && h.workers > 0
              ? h.workers : 1;
-  return o->hosts == NULL || o->max > named ? o->max : 1;
+  return o->max > named ? o->max : 1;
 }
 
 /* Make a berth: of a host, or of the command, with 'most' workers if nothing

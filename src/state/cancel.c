@@ -52,6 +52,7 @@
 #define FIRED (-1.0)       /* 'due' of an item, or a call, that the timer has
                               found to be out of time */
 #define TICK 0.02          /* seconds that 'rs_now_coarse' may be behind */
+#define GLANCE 0.05        /* seconds between two looks at 'interrupted' */
 
 enum {
   ALL = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
@@ -114,6 +115,11 @@ struct rs_cancel {
                               the handler, read by the thread that declares
                               the thread lost, for 'place' */
   _Atomic bool refuse;     /* the allocator refuses memory */
+  rs_cancel *around;       /* what the thread had before 'rs_cancel_begin', or
+                              NULL; only for the thread, and its handler */
+  _Atomic bool interrupted;  /* of a host's thread: the outermost call is to
+                              be cancelled; set by a handler, taken by the
+                              thread of the timers */
   _Atomic double armed;    /* instant at which the timer fires, or earlier;
                               used by any thread */
   rs_timer timer;
@@ -530,9 +536,16 @@ pass_on (int signal, siginfo_t *info, void *context)
 static void
 on_signal (int signal, siginfo_t *info, void *context)
 {
-  rs_cancel *const c = mine;
+  rs_cancel *c = mine;
+  while (c != NULL && c->around != NULL && !on_its_way(c, sent_to(c)))
+    c = c->around;
   if (c != NULL && info->si_code == SI_TKILL && info->si_pid == getpid()
       && on_its_way(c, sent_to(c))) {
+    if (c != mine) {  /* for the call that waits for those of 'mine'? */
+      rs_cancel_interrupt();
+      atomic_fetch_add_explicit(&c->seen, 1, memory_order_release);
+      return;
+    }
     lua_State *const L = coroutine_of(c);
     if (L != NULL && pending(top_of(c))) {
       plant(c, L);
@@ -613,7 +626,7 @@ rs_cancel_new (int signal, const rs_cancel_owner *owner, void *ud)
   rs_timer_init(&c->timer, fire);
   rs_mutex_init(&c->lock);
   rs_cond_init(&c->told);
-  mine = c;
+  rs_cancel_begin(c);
   return c;
 }
 
@@ -645,7 +658,38 @@ rs_cancel_leave (rs_cancel *c)
   c->left = true;
   pthread_mutex_unlock(&c->lock);
   rs_timer_clear(&c->timer);
-  mine = NULL;
+  if (mine == c)
+    rs_cancel_end(c);
+}
+
+void
+rs_cancel_begin (rs_cancel *c)
+{
+  c->around = mine;
+  atomic_store(&c->interrupted, false);
+  atomic_signal_fence(memory_order_seq_cst);
+  mine = c;
+}
+
+void
+rs_cancel_end (rs_cancel *c)
+{
+  mine = c->around;
+}
+
+/* Is the thread that of a host, which runs calls for a while only? */
+static bool
+is_host (const rs_cancel *c)
+{
+  return c->owner->lost_thread == NULL;
+}
+
+void
+rs_cancel_interrupt (void)
+{
+  rs_cancel *const c = mine;
+  if (c != NULL && is_host(c))
+    atomic_store(&c->interrupted, true);
 }
 
 /* Set up the locks and the timer anew in a child of fork(2): the threads that
@@ -680,6 +724,12 @@ rs_running *
 rs_running_mine (void)
 {
   return mine != NULL ? &mine->running : &other;
+}
+
+rs_running *
+rs_running_host (void)
+{
+  return &other;
 }
 
 void
@@ -874,12 +924,27 @@ send_locked (rs_cancel *c)
   pthread_kill(c->thread, c->signal);
 }
 
+/* Cancel the outermost call of a host's thread, if it was interrupted.
+   Returns the instant of the next look. */
+static double
+look_locked (rs_cancel *c, double now)
+{
+  rs_token *t = top_of(c);
+  if (t == NULL)
+    return RS_NEVER;
+  while (t->outer != NULL)
+    t = t->outer;
+  if (atomic_exchange(&c->interrupted, false))
+    request_all_locked(c, t, RS_REASON_CANCELLED, false, RS_GRACE);
+  return now + GLANCE;
+}
+
 /* Do for each call of the thread what is due at 'now'.  Returns the instant of
    the next step. */
 static double
 advance_locked (rs_cancel *c, double now)
 {
-  double next = RS_NEVER;
+  double next = is_host(c) ? look_locked(c, now) : RS_NEVER;
   for (rs_token *t = top_of(c); t != NULL; t = t->outer) {
     double due = atomic_load(&t->due);
     /* The exchange decides whether the item has ended in time: see
@@ -894,7 +959,7 @@ advance_locked (rs_cancel *c, double now)
       force_locked(c, t, now);
     if (level_of(t) == RS_SOFT && t->hard_at < next)
       next = t->hard_at;
-    else if (level_of(t) == RS_HARD && t->lost_at <= now
+    else if (level_of(t) == RS_HARD && t->lost_at <= now && !is_host(c)
              && (c->sleeper == NULL || !c->sleeper->returns)
              && (!is_looking(c) || t->lost_at + SLOW <= now)
              && (t->lost_at + STARVED <= now || !is_starved_locked(c)))
@@ -1067,6 +1132,8 @@ rs_token_enter (rs_cancel *c, rs_token *t, lua_State *L, void *owner,
     atomic_store_explicit(&c->running.L, L, memory_order_relaxed);
     if (c->limit > 0)
       unplant(c, L);
+    if (is_host(c))
+      arm(c, rs_now() + GLANCE);
   }
   pthread_mutex_lock(&c->lock);
   atomic_store_explicit(&c->running.top, t, memory_order_relaxed);

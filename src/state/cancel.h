@@ -127,7 +127,9 @@ typedef struct rs_running {
 /* Functions of the floor above, which knows the calls and the thread. */
 typedef struct rs_cancel_owner {
   /* The thread does not come back; 'ud' is the one given to 'rs_cancel_new'.
-     Called once, by any thread, before the calls of the thread end as lost. */
+     Called once, by any thread, before the calls of the thread end as lost.
+     NULL: the thread is that of a host, and nobody could take its place: it is
+     never lost. */
   void (*lost_thread) (void *ud);
 
   /* The call 'owner' ends as lost.  'hold_call', under the lock, keeps the
@@ -147,6 +149,18 @@ void rs_cancel_unref (rs_cancel *c);
 /* The thread ends: no signal is sent to it any more.  Called by the thread
    itself. */
 void rs_cancel_leave (rs_cancel *c);
+
+/*
+ * A host's thread begins, and ends, to run calls by 'c', which it has made
+ * ('rs_cancel_new' begins, too).  Meanwhile a stop of the call around these,
+ * if there is one, and 'rs_cancel_interrupt', cancel the outermost of them.
+ */
+void rs_cancel_begin (rs_cancel *c);
+void rs_cancel_end (rs_cancel *c);
+
+/* Cancel, within some 50 ms, what the calling thread runs, if it is that of a
+   host.  A signal handler may call this. */
+void rs_cancel_interrupt (void);
 
 /* Note that code of a script may run when the state is closed, since an object
    in the state has a finalizer, or may have one.  Holds until the next
@@ -170,6 +184,9 @@ rs_cancel *rs_cancel_mine (void);
 /* The rs_running of the calling thread: the beginning of its rs_cancel, or one
    by itself in a thread that has no rs_cancel. */
 rs_running *rs_running_mine (void);
+
+/* The latter one, of a thread that may have an rs_cancel now. */
+rs_running *rs_running_host (void);
 
 /* Calls begin with this hook from here on; NULL: with none. */
 void rs_cancel_keep_hook (rs_cancel *c, lua_Hook hook, int mask, int count);

@@ -205,8 +205,9 @@ rs_host_interrupt (lua_State *L, void (*told) (lua_State *L))
 {
   if (L == NULL)
     return;
-  rs_running *const r = rs_running_mine();
+  rs_running *const r = rs_running_host();
   lua_State *const co = atomic_load_explicit(&r->L, memory_order_relaxed);
+  rs_cancel_interrupt();  /* a job that runs on this thread */
   interruption.told = told;
   interruption.pending = true;
   plant(L);  /* 'co' may yield before its hook runs */
