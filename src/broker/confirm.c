@@ -33,8 +33,10 @@ at (const rs_confirms *c, uint64_t sequence)
 void
 rs_confirms_clear (rs_confirms *c)
 {
-  for (size_t i = 0; i < c->n; i++)
+  for (size_t i = 0; i < c->n; i++) {
     rs_cut_unref(at(c, c->first + i)->cut);
+    free(at(c, c->first + i)->numbers);
+  }
   c->first = 1;
   c->n = 0;
 }
@@ -62,12 +64,14 @@ grow (rs_confirms *c)
 }
 
 uint64_t
-rs_confirms_add (rs_confirms *c, uint64_t number, rs_cut_message *cut)
+rs_confirms_add (rs_confirms *c, uint64_t number, rs_cut_message *cut,
+                 rs_numbers *numbers)
 {
   if (c->n == c->room && !grow(c))
     return 0;
   const uint64_t sequence = c->first + c->n++;
-  *at(c, sequence) = (rs_confirm) { .number = number, .cut = cut };
+  *at(c, sequence) = (rs_confirm) { .number = number, .cut = cut,
+                                    .numbers = numbers };
   return sequence;
 }
 
@@ -90,10 +94,12 @@ settle (rs_confirm *one,
 {
   rs_cut_message *const cut = one->cut;
   bool routed = !one->returned, whole = one->number != 0;
+  rs_numbers *const numbers = one->numbers;
   if (one->done)
     return;
   one->done = true;
   one->cut = NULL;
+  one->numbers = NULL;
   if (cut != NULL) {
     cut->routed = routed = cut->routed && routed;
     cut->left--;
@@ -101,6 +107,9 @@ settle (rs_confirm *one,
   }
   if (whole)
     tell(ud, one->number, routed);
+  for (size_t i = 0; numbers != NULL && i < numbers->n; i++)
+    tell(ud, numbers->each[i], routed);
+  free(numbers);
   rs_cut_unref(cut);
 }
 

@@ -26,9 +26,17 @@ typedef struct rs_cut_message {
 
 void rs_cut_unref (rs_cut_message *c);  /* accepts NULL */
 
+/* The numbers of the messages of a bundle. */
+typedef struct rs_numbers {
+  size_t n;
+  uint64_t each[];          /* the user's, none is 0 */
+} rs_numbers;
+
 typedef struct rs_confirm {
-  uint64_t number;          /* the user's; 0: nobody asks */
+  uint64_t number;          /* the user's; 0: nobody asks, or 'numbers' has
+                               all of them */
   rs_cut_message *cut;      /* owned reference, or NULL */
+  rs_numbers *numbers;      /* owned, or NULL */
   bool returned, done;
 } rs_confirm;
 
@@ -45,10 +53,10 @@ void rs_confirms_fini (rs_confirms *c);
 /* Forget all; the broker counts from 1 on again. */
 void rs_confirms_clear (rs_confirms *c);
 
-/* Note the next message; takes the reference 'cut' on success.  Its number of
-   the broker, or 0: no memory. */
+/* Note the next message; takes the reference 'cut', and 'numbers', on success.
+   Its number of the broker, or 0: no memory. */
 uint64_t rs_confirms_add (rs_confirms *c, uint64_t number,
-                          rs_cut_message *cut);
+                          rs_cut_message *cut, rs_numbers *numbers);
 
 /* A message came back: no queue has it. */
 void rs_confirms_return (rs_confirms *c, uint64_t sequence);

@@ -115,7 +115,7 @@ push (rs_amqp *a, rs_item *item, bool waits, uint64_t when)
   }
   *a->last = item;
   a->last = &item->next;
-  a->bytes += item->size;
+  a->bytes += item->weight;
   const bool wakes = a->asleep;
   a->asleep = false;
   pthread_mutex_unlock(&a->lock);
@@ -282,16 +282,18 @@ write_some (rs_amqp *a)
 {
   size_t bytes = 0;
   for (int i = 0; i < ITEMS && bytes < BURST && a->todo != NULL; i++) {
+    bool done;
+    if (!a->out.begun)
+      rs_items_bundle(&a->todo);
     rs_item *const item = a->todo;
     const size_t before = a->out.begun ? a->out.at : 0;
-    bool done;
     if (!rs_outgoing_write(&a->out, item, &done))
       return false;
     bytes += item->kind != RS_ITEM_PUBLISH ? 0
            : (done ? item->size : a->out.at) - before;
     if (done) {
       a->todo = item->next;
-      a->written += item->size;
+      a->written += item->weight;
       rs_item_free(item);
     }
   }

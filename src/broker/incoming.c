@@ -18,6 +18,8 @@
 
 #include <amqp_framing.h>
 
+#include "broker/bundle.h"
+
 enum {
   FRAMES = 512,             /* that are taken before something is written */
   KEPT = 256 << 10          /* bytes of a buffer that is kept */
@@ -95,6 +97,12 @@ deliver (rs_incoming *in, const rs_content *c, const unsigned char *bytes)
                          .shared = c->shared, .tag = in->base + c->tag,
                          .redelivered = c->redelivered };
   rs_part part;
+  if (!c->shared && strcmp(c->place, RS_BUNDLE) == 0) {
+    size_t left = d.size;
+    while (rs_bundle_take(&bytes, &left, &d.body, &d.size))
+      in->user->deliver(in->ud, &d);
+    return;
+  }
   if (!c->shared && c->place[0] != '\0') {
     if (!rs_part_read(c->place, &part)
         || !rs_join_add(&in->join, c->key, part, bytes, d.size, &d.body,

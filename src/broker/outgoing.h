@@ -25,11 +25,13 @@ typedef struct rs_item {
   uint64_t number;          /* for the confirmation; or the tag that ends */
   rs_cut_message *cut;      /* owned reference; NULL: nobody asks, or it was
                                not cut */
-  bool is_part;
+  rs_numbers *numbers;      /* owned: of a bundle; NULL: nobody asks */
+  bool is_part, is_bundle;
   char key[RS_JOIN_TEXT], place[RS_JOIN_TEXT];  /* of a part */
   const char *name;         /* in the same block, as the body */
   const unsigned char *body;
   size_t size;
+  size_t weight;            /* bytes of bodies that the user has given */
 } rs_item;
 
 /* An item of another kind than PUBLISH; NULL: no memory. */
@@ -44,6 +46,10 @@ void rs_item_free (rs_item *item);
 
 /* Free a list. */
 void rs_items_free (rs_item *first);
+
+/* Put the first item of the list, and what goes with it, into one, which is
+   the first then.  Each queue gets what is for it in the same order. */
+void rs_items_bundle (rs_item **first);
 
 /* Where the writer stands; it belongs to the thread of the connection. */
 typedef struct rs_outgoing {

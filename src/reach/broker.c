@@ -324,7 +324,8 @@ hand_over (rs_broker *b, const rs_letter *letter)
   rs_order *const o = find_locked(b, letter->serial);
   if (o != NULL) {
     rs_list_push(&o->inbox, &p->link);
-    wake(o->waker);
+    if (letter->type != RS_LETTER_BEGAN)  /* that can wait */
+      wake(o->waker);
   }
   pthread_mutex_unlock(&b->lock);
   if (o == NULL)

@@ -10,8 +10,8 @@
  * message is at a worker more than once only if the broker delivers it again,
  * since a connection has ended; and then the other worker asks first:
  *
- *   - It may run what nobody has begun: what was handed back, or not given
- *     to the one that had it first.
+ *   - It may run what nobody has begun, since a worker begins nothing before
+ *     the news of that is here.
  *   - The holder is probed.  If it is there, the other one waits.  If it is
  *     not connected any more, the call is lost, and the message dropped.
  *
@@ -467,6 +467,16 @@ is_holder (trip *t, const char *from)
   return true;
 }
 
+/* The holder has not begun the call after all. */
+static void
+let_go (trip *t)
+{
+  if (t->probed)
+    rs_order_forget(t->r->broker, &t->order);
+  t->begun = t->probed = false;
+  t->holder[0] = '\0';
+}
+
 /* Find out whether the holder is there. */
 static void
 probe (trip *t)
@@ -524,11 +534,8 @@ take_ask (trip *t, const rs_letter *letter, const rs_broker_state *state)
   else if (t->begun || (!again && t->granted[0] != '\0'
                         && strcmp(t->granted, t->asker) != 0))
     answer(t, RS_DROP);
-  else if (!again || t->back || (t->published != state->ups && t->sure))
+  else if (!again || t->back || (t->sure && t->ups == state->ups))
     answer(t, RS_GO);
-  else if (t->published == state->ups)
-    lose(t, "is gone: its connection to the broker has ended, when it may "
-            "have begun the call");
   else  /* 'doubt' finds out */
     t->back = true;
 }
@@ -553,6 +560,8 @@ take_letter (trip *t, rs_parcel *p, const rs_broker_state *state)
       is_holder(t, letter->from);
       break;
     case RS_LETTER_BACK:
+      if (strcmp(t->holder, letter->from) == 0)
+        let_go(t);
       t->back = !t->begun;
       break;
     case RS_LETTER_ABSENT:
@@ -717,6 +726,8 @@ review (trip *t)
     probe(t);
   if (t->begun && state.up && !o.absent && t->heard + SILENT < next)
     next = t->heard + SILENT;
+  if (!t->begun && rs_now() + SILENT < next)  /* BEGAN wakes nobody */
+    next = rs_now() + SILENT;
   if (t->kill_at < next)
     next = t->kill_at;
   if (!t->begun && t->drop_at < next)

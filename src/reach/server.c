@@ -23,6 +23,7 @@
 #include "reach/key.h"
 
 #define TICK 0.25           /* seconds between two looks of the clerk */
+#define SOON 0.05           /* the same while tasks wait */
 #define LINGER 5.0          /* seconds that callers have to see the last
                                results */
 #define GOODBYE 1.0         /* seconds to write what is to be written */
@@ -56,12 +57,13 @@ static void *
 keep_books (void *server)
 {
   rs_server *const s = server;
-  bool quit = false;
+  bool quit = false, waits = false;
   double linger = RS_NEVER;
   pthread_mutex_lock(&s->lock);
   while (!s->closing && !s->over) {
-    rs_cond_wait_until(&s->changed, &s->lock, rs_now() + TICK);
-    s->stopping |= is_idle_locked(s);
+    rs_cond_wait_until(&s->changed, &s->lock, rs_now() + (waits ? SOON : TICK));
+    if (is_idle_locked(s))
+      rs_server_quit_locked(s);
     const bool stopping = s->stopping;
     pthread_mutex_unlock(&s->lock);
     if (stopping && !quit) {
@@ -71,6 +73,7 @@ keep_books (void *server)
     if (stopping)
       rs_server_hand_back(s);
     rs_server_attend(s);
+    waits = rs_server_sort(s);
     pthread_mutex_lock(&s->lock);
     if (stopping && s->running == 0 && linger == RS_NEVER)
       linger = rs_now() + LINGER;
@@ -79,8 +82,7 @@ keep_books (void *server)
       s->over |= is_done_locked(s, linger);
     }
   }
-  s->stopping = true;
-  pthread_cond_broadcast(&s->changed);
+  rs_server_quit_locked(s);
   pthread_mutex_unlock(&s->lock);
   return NULL;
 }
@@ -131,12 +133,9 @@ set_up (rs_server *s, const rs_server_options *o, rs_error *err)
   snprintf(exchange, sizeof exchange, RS_LETTER_EXCHANGE, s->queue);
   snprintf(title, sizeof title, "runspace --serve on %s, process %d", s->host,
            (int) s->pid);
-  uint64_t prefetch = s->n_workers;
-  if (s->max_jobs != 0 && s->max_jobs < prefetch)
-    prefetch = s->max_jobs;
   const rs_amqp_options a = {
     .url = o->broker, .title = title, .queue = s->queue, .own = s->own,
-    .exchange = exchange, .listens = true, .prefetch = (unsigned) prefetch,
+    .exchange = exchange, .listens = true, .prefetch = rs_server_prefetch(s),
     .user = &rs_server_user, .ud = s
   };
   const int status = s->desk.module->open(&a, &s->amqp, err);
@@ -173,6 +172,7 @@ rs_server_open (const rs_server_options *given, rs_server **out,
   rs_list_init(&s->stored);
   pthread_mutex_init(&s->lock, NULL);
   rs_cond_init(&s->changed);
+  rs_cond_init(&s->work);
   rs_timers_hold();
   rs_spin_prepare();
   rs_server_redirect();
@@ -214,8 +214,7 @@ rs_server_stop (rs_server *s)
   if (s == NULL)
     return;
   pthread_mutex_lock(&s->lock);
-  s->stopping = true;
-  pthread_cond_broadcast(&s->changed);
+  rs_server_quit_locked(s);
   pthread_mutex_unlock(&s->lock);
 }
 
@@ -249,8 +248,8 @@ rs_server_close (rs_server *s)
   if (s == NULL)
     return;
   pthread_mutex_lock(&s->lock);
-  s->closing = s->stopping = true;
-  pthread_cond_broadcast(&s->changed);
+  s->closing = true;
+  rs_server_quit_locked(s);
   pthread_mutex_unlock(&s->lock);
   if (s->has_clerk)
     pthread_join(s->clerk, NULL);
@@ -272,6 +271,7 @@ rs_server_close (rs_server *s)
   rs_timers_drop();
   pthread_mutex_destroy(&s->lock);
   pthread_cond_destroy(&s->changed);
+  pthread_cond_destroy(&s->work);
   if (s->key != NULL)
     rs_key_free(s->key, s->desk.key_size);
   if (s->launch != NULL)

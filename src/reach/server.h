@@ -4,13 +4,17 @@
  *
  * A server has one connection, and as many workers as it may run calls at a
  * time: threads, each with a link to a process that has the runspace.  So many
- * messages of the shared queue are at the server; each is a task:
+ * messages of the shared queue are at the server, and some ahead, so that the
+ * next one is there when a worker is free; each is a task:
  *
- *     asking --> ready --> running --> ended --> forgotten
- *        \---------\----------\-----------------> dropped, or handed back
+ *     asking --> ready --> told --> due --> running --> ended --> forgotten
+ *        \---------\--------\-------\---------\--> dropped, or handed back
  *
  * A task is 'asking' when its caller has to say first that it may run, or to
- * send what this server lacks.  It has ended when its result was sent; its
+ * send what this server lacks.  It is 'told' when its caller is being told that
+ * it begins, and 'due' when the broker has confirmed that: only then may a
+ * worker run it, so what the caller does not know to have begun has not begun,
+ * whatever happens here.  It has ended when its result was sent; its
  * message is acknowledged when the broker has confirmed the result, or the
  * caller has seen it; and the task is forgotten when the caller has.
  *
@@ -53,7 +57,8 @@ typedef struct rs_told {
 } rs_told;
 
 typedef enum rs_task_state {
-  RS_TASK_ASKING, RS_TASK_READY, RS_TASK_RUNNING, RS_TASK_ENDED,
+  RS_TASK_ASKING, RS_TASK_READY, RS_TASK_TOLD, RS_TASK_DUE, RS_TASK_RUNNING,
+  RS_TASK_ENDED,
   RS_TASK_LEAVING           /* it goes back to the queue when the caller has
                                been told */
 } rs_task_state;
@@ -81,6 +86,7 @@ typedef struct rs_server_task {
   bool over;                /* the caller has seen its end */
   bool sent;                /* its result is with the broker */
   unsigned char nonce[RS_AMQP_HASH];
+  double since;             /* instant at which it came, or was told */
   double told;              /* instant of the last letter */
   struct rs_server_worker *worker;  /* that runs it, or NULL */
   uint64_t number;          /* of the message with the result; 0: none */
@@ -135,6 +141,9 @@ struct rs_server {
   uint64_t begun;           /* tasks */
   unsigned running;
   double busy;              /* instant of the last task's end */
+  double took;              /* seconds that a task takes, about */
+  double hold;              /* seconds for which a task may wait here if
+                               another server could take it */
   bool up, reached;
   double since;             /* instant at which it came up */
   char down[256];           /* why it is down; "": it is up */
@@ -142,8 +151,9 @@ struct rs_server {
   bool closing;             /* the clerk ends */
   bool over;                /* nothing is left to be done */
   rs_error failure;         /* why it is over; RS_OK: as it should be */
-  pthread_cond_t changed;   /* a task is ready, has been seen or dropped;
-                               'stopping', 'closing' or 'over' was set */
+  pthread_cond_t changed;   /* a task has been seen or dropped; 'stopping',
+                               'closing' or 'over' was set */
+  pthread_cond_t work;      /* a task is due; 'stopping' was set */
 };
 
 /* ---------------------------------------------------------- server_store.c */
@@ -168,6 +178,9 @@ void rs_server_forget_locked (rs_server *s);
 /* Free a task that has no worker. */
 void rs_server_drop_task_locked (rs_server *s, rs_server_task *t);
 
+/* Take no more tasks. */
+void rs_server_quit_locked (rs_server *s);
+
 /* ----------------------------------------------------------- server_mail.c */
 
 extern const rs_amqp_user rs_server_user;
@@ -178,12 +191,6 @@ extern const rs_amqp_user rs_server_user;
    that are gone. */
 void rs_server_attend (rs_server *s);
 
-/* Hand back tasks that have not begun. */
-void rs_server_hand_back (rs_server *s);
-
-/* Tell the caller of a task that this worker has begun it. */
-void rs_server_tell_begun (rs_server *s, rs_server_task *t);
-
 /* Begin news of a task, which its worker runs. */
 void rs_server_begin_news (rs_server *s, rs_server_task *t, rs_buf *b,
                            rs_news kind);
@@ -191,6 +198,17 @@ void rs_server_begin_news (rs_server *s, rs_server_task *t, rs_buf *b,
 /* Send the news, which is owned then; 'last': the task has ended.  Waits while
    much has not been seen, but not for the last. */
 void rs_server_tell (rs_server *s, rs_server_task *t, rs_buf *b, bool last);
+
+/* ---------------------------------------------------------- server_ahead.c */
+
+/* Messages that are at a server, at most. */
+unsigned rs_server_prefetch (const rs_server *s);
+
+/* Look after tasks that wait here; true if there are some. */
+bool rs_server_sort (rs_server *s);
+
+/* Hand back all tasks that have not begun. */
+void rs_server_hand_back (rs_server *s);
 
 /* ------------------------------------------------------------ server_run.c */
 

@@ -14,13 +14,10 @@
 
 /* ---------------------------------------------------------------- the tray */
 
-/* ------------------------------------------------------------- the rs_tray */
-
-
 typedef struct stop {
   rs_list link;
   rs_cancel *cancel;       /* a reference */
-  rs_server_task *task;           /* pinned */
+  rs_server_task *task;    /* pinned */
   rs_reason reason;
   double grace;
 } stop;
@@ -122,6 +119,13 @@ rs_tray_begun_locked (rs_server *s, rs_tray *o, rs_server_task *t)
 }
 
 void
+rs_tray_back_locked (rs_server *s, rs_tray *o, rs_server_task *t)
+{
+  rs_tray_brief_locked(s, o, RS_LETTER_BACK, t, ++s->numbers);
+  t->pulse = s->numbers;
+}
+
+void
 rs_tray_ask_locked (rs_server *s, rs_tray *o, rs_server_task *t)
 {
   rs_outgoing *const g = rs_tray_put(o, t->client->name, ++s->numbers);
@@ -220,6 +224,8 @@ rs_server_stop_locked (rs_server *s, rs_tray *o, rs_server_task *t)
     rs_tray_stop_locked(o, t, RS_REASON_CANCELLED, RS_GRACE);
     ack_locked(o, t);
   }
+  if (t->state == RS_TASK_TOLD || t->state == RS_TASK_DUE)
+    rs_tray_back_locked(s, o, t);
   t->dropped = true;
   pthread_cond_broadcast(&s->changed);
   rs_server_settle_locked(s, o, t);
@@ -234,6 +240,14 @@ rs_server_find_locked (rs_server *s, const char *from, uint64_t serial)
       return t;
   }
   return NULL;
+}
+
+void
+rs_server_quit_locked (rs_server *s)
+{
+  s->stopping = true;
+  pthread_cond_broadcast(&s->changed);
+  pthread_cond_broadcast(&s->work);
 }
 
 /* ------------------------------------------------------------- the callers */

@@ -42,6 +42,17 @@ void rs_tray_begun_locked (rs_server *s, rs_tray *o, rs_server_task *t);
 void rs_tray_ask_locked (rs_server *s, rs_tray *o, rs_server_task *t);
 void rs_tray_news_locked (rs_server *s, rs_tray *o, rs_server_task *t);
 
+/* Put BACK, for a task that has not begun. */
+void rs_tray_back_locked (rs_server *s, rs_tray *o, rs_server_task *t);
+
+/* Tell callers which tasks begin now, or very soon (server_ahead.c). */
+void rs_server_announce_locked (rs_server *s, rs_tray *o);
+
+/* The broker has 'messages' that no server of 'consumers' has: hand back what
+   another one may do sooner (server_ahead.c). */
+void rs_server_share_locked (rs_server *s, rs_tray *o, uint64_t messages,
+                             uint64_t consumers);
+
 /* Stop a task that runs. */
 void rs_tray_stop_locked (rs_tray *o, rs_server_task *t, rs_reason reason,
                           double grace);

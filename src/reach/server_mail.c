@@ -71,12 +71,12 @@ read_call (rs_cut *c, rs_server_task *t, rs_message *parts[2])
 
 /* The task may run when all of it is here. */
 static void
-set_ready_locked (rs_server *s, rs_server_task *t)
+set_ready_locked (rs_server *s, rs_tray *o, rs_server_task *t)
 {
   t->call.function = t->have[1];
   t->call.arguments = t->have[2];
   t->state = RS_TASK_READY;
-  pthread_cond_broadcast(&s->changed);
+  rs_server_announce_locked(s, o);
 }
 
 static bool
@@ -116,7 +116,7 @@ place_locked (rs_server *s, rs_tray *o, rs_server_task *t,
            || s->desk.key != NULL || !is_whole(t))
     rs_tray_ask_locked(s, o, t);
   else
-    set_ready_locked(s, t);
+    set_ready_locked(s, o, t);
 }
 
 static void
@@ -135,6 +135,7 @@ take_call (rs_server *s, rs_letter *letter, const rs_amqp_delivery *d)
   t->serial = letter->serial;
   t->tag = d->tag;
   t->redelivered = d->redelivered;
+  t->since = rs_now();
   s->desk.module->random(t->nonce, sizeof t->nonce);
   const int status = read_call(&letter->content, t, parts);
   pthread_mutex_lock(&s->lock);
@@ -147,6 +148,8 @@ take_call (rs_server *s, rs_letter *letter, const rs_amqp_delivery *d)
     t->client = c;
     c->tasks++;
     rs_list_push(&s->tasks, &t->link);
+    if (!t->redelivered)
+      s->hold = 0;
     place_locked(s, &o, t, parts);
   }
   else {
@@ -254,7 +257,7 @@ take_reply_locked (rs_server *s, rs_tray *o, rs_letter *letter)
   else if (verdict == RS_GO) {
     take_parts_locked(s, t, c);
     if (is_whole(t))
-      set_ready_locked(s, t);
+      set_ready_locked(s, o, t);
     else  /* no memory, or what came was not that */
       t->told = rs_now();
   }
@@ -317,6 +320,14 @@ take_cancel_locked (rs_server *s, rs_tray *o, rs_letter *letter)
     rs_server_stop_locked(s, o, t);
 }
 
+/* Does the caller know that the task begins? */
+static bool
+has_been_told (const rs_server_task *t)
+{
+  return t->state == RS_TASK_TOLD || t->state == RS_TASK_DUE
+      || t->state == RS_TASK_RUNNING;
+}
+
 /* The caller is connected again: tell what it has not seen. */
 static void
 take_resume_locked (rs_server *s, rs_tray *o, const rs_letter *letter)
@@ -326,11 +337,14 @@ take_resume_locked (rs_server *s, rs_tray *o, const rs_letter *letter)
     return;
   c->missing = 0;
   c->dead = false;
+  if (letter->serial > c->from)  /* what was sent before that may have been
+                                    sent again */
+    c->from = letter->serial;
   for (rs_list *link = s->tasks.next; link != &s->tasks; link = link->next) {
     rs_server_task *const t = RS_LIST_ENTRY(link, rs_server_task, link);
     if (t->client != c || t->dropped)
       continue;
-    if (t->state == RS_TASK_RUNNING)
+    if (has_been_told(t))
       rs_tray_begun_locked(s, o, t);
     if (t->state == RS_TASK_ASKING)
       rs_tray_ask_locked(s, o, t);
@@ -344,7 +358,7 @@ take_probe_locked (rs_server *s, rs_tray *o, const rs_letter *letter)
   rs_server_task *const t = rs_server_find_locked(s, letter->from,
                                                    letter->serial);
   if (t != NULL && !t->dropped) {
-    if (t->state == RS_TASK_RUNNING)
+    if (has_been_told(t))
       rs_tray_begun_locked(s, o, t);
     rs_tray_news_locked(s, o, t);
     return;
@@ -389,6 +403,7 @@ take_letter (rs_server *s, rs_letter *letter)
     default:
       break;
   }
+  rs_server_announce_locked(s, &o);
   pthread_mutex_unlock(&s->lock);
   rs_tray_send(s, &o);
 }
@@ -409,6 +424,8 @@ on_up (void *ud)
     rs_server_task *const t = RS_LIST_ENTRY(link, rs_server_task, link);
     if (t->state == RS_TASK_RUNNING)
       rs_tray_begun_locked(s, &o, t);
+    if (t->state == RS_TASK_LEAVING)
+      rs_tray_back_locked(s, &o, t);
     rs_tray_news_locked(s, &o, t);
   }
   pthread_mutex_unlock(&s->lock);
@@ -425,9 +442,9 @@ on_down (void *ud, const char *text, bool refused)
   pthread_mutex_lock(&s->lock);
   s->up = false;
   if (refused && !s->reached) {
-    s->over = s->stopping = true;
+    s->over = true;
     rs_fail(&s->failure, RS_EFAILED, "%s", text);
-    pthread_cond_broadcast(&s->changed);
+    rs_server_quit_locked(s);
   }
   for (rs_list *at = s->clients.next; at != &s->clients; at = at->next)
     RS_LIST_ENTRY(at, rs_client, link)->known = false;
@@ -436,7 +453,9 @@ on_down (void *ud, const char *text, bool refused)
     next = link->next;
     t->tag = 0;
     t->sent = false;
-    if (t->state != RS_TASK_RUNNING && t->state != RS_TASK_ENDED)
+    if (t->state == RS_TASK_TOLD || t->state == RS_TASK_DUE)
+      t->state = RS_TASK_LEAVING;  /* its caller does not know better */
+    else if (t->state < RS_TASK_TOLD)
       rs_server_drop_task_locked(s, t);
   }
   const bool again = strncmp(s->down, text, sizeof s->down - 1) == 0;
@@ -480,8 +499,15 @@ on_confirm (void *ud, uint64_t number, bool routed)
       back = t->tag;
       rs_server_drop_task_locked(s, t);
     }
-    else if (!routed)
+    else if (!routed) {
       rs_client_miss_locked(t->client);
+      if (t->state == RS_TASK_TOLD)
+        t->state = RS_TASK_READY;
+    }
+    else if (t->state == RS_TASK_TOLD) {
+      t->state = RS_TASK_DUE;
+      pthread_cond_signal(&s->work);
+    }
     else if (t->number == number) {
       t->sent = true;
       t->client->missing = 0;
@@ -498,9 +524,13 @@ on_confirm (void *ud, uint64_t number, bool routed)
 static void
 on_count (void *ud, uint64_t messages, uint64_t consumers)
 {
-  (void) ud;
-  (void) messages;
-  (void) consumers;
+  rs_server *const s = ud;
+  rs_tray o;
+  rs_tray_init(&o);
+  pthread_mutex_lock(&s->lock);
+  rs_server_share_locked(s, &o, messages, consumers);
+  pthread_mutex_unlock(&s->lock);
+  rs_tray_send(s, &o);
 }
 
 const rs_amqp_user rs_server_user = {

@@ -174,11 +174,11 @@ set_runner (rs_server_worker *w, rs_server_task *t, rs_error *err)
 /* --------------------------------------------------------------- the tasks */
 
 static rs_server_task *
-find_ready_locked (rs_server *s)
+find_due_locked (rs_server *s)
 {
   for (rs_list *link = s->tasks.next; link != &s->tasks; link = link->next) {
     rs_server_task *const t = RS_LIST_ENTRY(link, rs_server_task, link);
-    if (t->state == RS_TASK_READY)
+    if (t->state == RS_TASK_DUE)
       return t;
   }
   return NULL;
@@ -191,17 +191,15 @@ take (rs_server_worker *w)
   rs_server *const s = w->server;
   rs_server_task *t = NULL;
   pthread_mutex_lock(&s->lock);
-  while (!s->stopping && (t = find_ready_locked(s)) == NULL)
-    pthread_cond_wait(&s->changed, &s->lock);
+  while (!s->stopping && (t = find_due_locked(s)) == NULL)
+    pthread_cond_wait(&s->work, &s->lock);
   if (t != NULL) {
     t->state = RS_TASK_RUNNING;
     t->worker = w;
     s->begun++;
     s->running++;
-    if (s->max_jobs != 0 && s->begun >= s->max_jobs) {
-      s->stopping = true;
-      pthread_cond_broadcast(&s->changed);
-    }
+    if (s->max_jobs != 0 && s->begun >= s->max_jobs)
+      rs_server_quit_locked(s);
     if (t->call.chunk != NULL)
       t->chunk.ahead = t->client->ahead;
   }
@@ -246,13 +244,21 @@ log_end (rs_server *s, const rs_server_task *t, double took)
                 t->why != NULL ? t->why : "");
 }
 
+/* A task took so many seconds. */
+static void
+note_time (rs_server *s, double took)
+{
+  pthread_mutex_lock(&s->lock);
+  s->took = s->took == 0 ? took : s->took + (took - s->took) / 8;
+  pthread_mutex_unlock(&s->lock);
+}
+
 static void
 run_task (rs_server_worker *w, rs_server_task *t)
 {
   rs_call *const call = &t->call;
   rs_error err = { .status = RS_OK };
   const double began = rs_now();
-  rs_server_tell_begun(w->server, t);
   current = t;
   const int status = set_runner(w, t, &err);
   if (status == RS_OK)
@@ -264,7 +270,9 @@ run_task (rs_server_worker *w, rs_server_task *t)
     on_failed(call, err.text);
   }
   current = NULL;
-  log_end(w->server, t, rs_now() - began);
+  const double took = rs_now() - began;
+  log_end(w->server, t, took);
+  note_time(w->server, took);
   send_end(w->server, t);
 }
 
@@ -309,7 +317,7 @@ rs_server_work (void *worker)
   pthread_mutex_lock(&s->lock);
   w->cancel = cancel;
   if (cancel == NULL)
-    s->stopping = true;
+    rs_server_quit_locked(s);
   pthread_mutex_unlock(&s->lock);
   while (cancel != NULL && (t = take(w)) != NULL) {
     const bool chunk = t->call.chunk != NULL;

@@ -21,17 +21,6 @@ enum { UNSEEN = 16 << 20 };  /* bytes of news of a task that may be on their
 /* ---------------------------------------------------- the worker's letters */
 
 void
-rs_server_tell_begun (rs_server *s, rs_server_task *t)
-{
-  rs_tray o;
-  rs_tray_init(&o);
-  pthread_mutex_lock(&s->lock);
-  rs_tray_begun_locked(s, &o, t);
-  pthread_mutex_unlock(&s->lock);
-  rs_tray_send(s, &o);
-}
-
-void
 rs_server_begin_news (rs_server *s, rs_server_task *t, rs_buf *b, rs_news kind)
 {
   rs_letter_begin(&s->desk, b, RS_LETTER_NEWS, t->serial);
@@ -81,8 +70,10 @@ end_locked (rs_server *s, rs_tray *o, rs_server_task *t, uint64_t number)
   s->busy = rs_now();
   rs_message_unref(t->call.result);
   t->call.result = NULL;
-  pthread_cond_broadcast(&s->changed);
+  if (s->stopping)
+    pthread_cond_broadcast(&s->changed);
   rs_server_settle_locked(s, o, t);
+  rs_server_announce_locked(s, o);
 }
 
 void
@@ -178,25 +169,6 @@ rs_server_attend (rs_server *s)
   for (link = s->tasks.next; s->up && link != &s->tasks; link = next) {
     next = link->next;
     attend_locked(s, &o, RS_LIST_ENTRY(link, rs_server_task, link), now);
-  }
-  pthread_mutex_unlock(&s->lock);
-  rs_tray_send(s, &o);
-}
-
-void
-rs_server_hand_back (rs_server *s)
-{
-  rs_tray o;
-  rs_tray_init(&o);
-  pthread_mutex_lock(&s->lock);
-  for (rs_list *link = s->tasks.next; link != &s->tasks; link = link->next) {
-    rs_server_task *const t = RS_LIST_ENTRY(link, rs_server_task, link);
-    if (t->dropped || !s->up
-        || (t->state != RS_TASK_ASKING && t->state != RS_TASK_READY))
-      continue;
-    t->state = RS_TASK_LEAVING;
-    rs_tray_brief_locked(s, &o, RS_LETTER_BACK, t, ++s->numbers);
-    t->pulse = s->numbers;
   }
   pthread_mutex_unlock(&s->lock);
   rs_tray_send(s, &o);
