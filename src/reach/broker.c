@@ -320,16 +320,23 @@ hand_over (rs_broker *b, const rs_letter *letter)
   p->letter = *letter;
   memcpy(p->bytes, letter->content.data, letter->content.size);
   p->letter.content.data = p->bytes;
+  rs_sleeper sleeper = { .wake = NULL };
   pthread_mutex_lock(&b->lock);
   rs_order *const o = find_locked(b, letter->serial);
   if (o != NULL) {
     rs_list_push(&o->inbox, &p->link);
-    if (letter->type != RS_LETTER_BEGAN)  /* that can wait */
-      wake(o->waker);
+    if (letter->type != RS_LETTER_BEGAN) {  /* that can wait */
+      sleeper = rs_waker_sleeper(o->waker);
+      sleeper.ref(sleeper.object);
+    }
   }
   pthread_mutex_unlock(&b->lock);
   if (o == NULL)
     free(p);
+  if (sleeper.wake != NULL) {  /* without the lock, which it takes at once */
+    sleeper.wake(sleeper.object);
+    sleeper.unref(sleeper.object);
+  }
   return o != NULL;
 }
 

@@ -46,7 +46,9 @@
 enum {
   KEPT = 4,              /* functions whose hashes are known */
   SMALL = 4096,          /* bytes of a function, or of what opens a runspace,
-                            that go with each call */
+                            that may go with a call */
+  TIMES = 2,             /* calls of a runner that it goes with, at first, and
+                            again when a worker has asked for it */
   LARGE = 65536,         /* the same of arguments; of a result, after which
                             the worker shall forget soon */
   EARLY = 4096,          /* news that may wait for news before it */
@@ -62,7 +64,9 @@ typedef struct broker_runner {
   struct {
     rs_message *function;  /* a reference, or NULL */
     unsigned char hash[RS_AMQP_HASH];
+    unsigned times;      /* that it has gone with a call */
   } kept[KEPT];
+  unsigned opens;        /* the same of what opens a runspace */
   unsigned at;           /* place in 'kept' that is used next, modulo KEPT */
 } broker_runner;
 
@@ -74,6 +78,8 @@ typedef struct trip {
   const rs_call_sink *sink;
   rs_order order;
   unsigned char function[RS_AMQP_HASH], arguments[RS_AMQP_HASH];
+  unsigned *times;       /* of the function; in 'kept', or the next one */
+  unsigned first;
   unsigned published;    /* the connection that it was published by: 'ups' of
                             the rs_broker_state; 0: it was not */
   unsigned ups;          /* the connection that is known */
@@ -148,18 +154,32 @@ hash_function (trip *t)
 {
   broker_runner *const r = t->r;
   rs_message *const f = t->call->function;
+  t->times = &t->first;
   for (int i = 0; i < KEPT; i++)
     if (r->kept[i].function == f) {
       memcpy(t->function, r->kept[i].hash, RS_AMQP_HASH);
+      t->times = &r->kept[i].times;
       return;
     }
   hash_message(r->broker->desk.module, f, t->function);
   if (!t->call->keep && t->call->chunk == NULL)
     return;
   const unsigned i = r->at++ % KEPT;
+  r->kept[i].times = 0;
+  t->times = &r->kept[i].times;
   rs_message_unref(r->kept[i].function);
   r->kept[i].function = rs_message_ref(f);
   memcpy(r->kept[i].hash, t->function, RS_AMQP_HASH);
+}
+
+/* Does this go with the call, which has gone 'times' times? */
+static bool
+goes_along (size_t size, unsigned *times)
+{
+  if (size > SMALL || *times >= TIMES)
+    return false;
+  ++*times;
+  return true;
 }
 
 /* Publish the call.  As 'rs_letter_send'. */
@@ -170,8 +190,8 @@ publish (trip *t)
   const rs_call *const call = t->call;
   const rs_message *const a = call->arguments;
   rs_buf *const b = begin(t, RS_LETTER_CALL);
-  const bool open = br->open.size <= SMALL;
-  const bool function = call->function->size <= SMALL;
+  const bool open = goes_along(br->open.size, &t->r->opens);
+  const bool function = goes_along(call->function->size, t->times);
   rs_buf_add(b, br->open_hash, RS_AMQP_HASH);
   rs_add_number(b, open ? br->open.size : 0, 4);
   if (open)
@@ -214,6 +234,10 @@ add_wanted (trip *t, rs_buf *b)
       : NULL;
     if (m == NULL && memcmp(hash, br->open_hash, RS_AMQP_HASH) != 0)
       continue;
+    if (m == NULL)
+      t->r->opens = 0;
+    else if (m == t->call->function)
+      *t->times = 0;
     rs_buf_add(b, hash, RS_AMQP_HASH);
     rs_add_number(b, m != NULL, 1);
     if (m != NULL)

@@ -18,7 +18,7 @@
 #define LATE 0.1            /* seconds after which a task that was told, and
                                has not begun, is told back */
 
-enum { AHEAD = 16 };        /* messages beside those that run */
+enum { AHEAD = 30 };        /* messages beside those that run */
 
 unsigned
 rs_server_prefetch (const rs_server *s)
