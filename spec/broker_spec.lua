@@ -174,6 +174,71 @@ describe("a call by a broker", function ()
     first:close()
   end)
 
+  --- A queue whose only worker runs the first of five calls, which waits at
+  --- the gate, and has all others.
+  local function with_calls_ahead (gate, queue, pool)
+    local pass <const> = gate.pass
+    local jobs <const> = {}
+    for i = 1, 5 do
+      jobs[i] = pool:submit { function (n)
+        if n == 1 then pass() end
+        return n
+      end, arguments = { i }, priority = i == 1 and 10 or 0 }
+    end
+    assert.is_true(gates.eventually(function ()
+      return pool:info().broker.waiting == 5
+    end))
+    local worker <const> = serve.start(broker.url, queue, "-j 1")
+    gate:await(1)
+    assert.is_true(gates.eventually(function ()
+      local info <const> = pool:info().broker
+      return info.waiting == 0 and info.servers == 1
+    end))
+    return worker, jobs
+  end
+
+  it("that a worker has ahead goes to another one that is free", function ()
+    local queue <const> = name()
+    local gate <close> = gates.new()
+    local pool <close> = open(queue, { max = 8 })
+    local first <close>, jobs = with_calls_ahead(gate, queue, pool)
+    local second <close> = serve.start(broker.url, queue, "-j 1")
+    for i = 2, 5 do assert.equal(i, jobs[i]:get()) end
+    gate:open()
+    assert.equal(1, jobs[1]:get())
+    assert.is_true(first:runs() and second:says("completed"))
+  end)
+
+  it("that a worker has ahead is not lost with it", function ()
+    local queue <const> = name()
+    local gate <close> = gates.new()
+    local pool <close> = open(queue, { max = 8 })
+    local first <const>, jobs <const> = with_calls_ahead(gate, queue, pool)
+    first:signal "KILL"
+    local second <close> = serve.start(broker.url, queue, "-j 1")
+    assert.equal("lost", jobs[1]:wait())
+    for i = 2, 5 do assert.equal(i, jobs[i]:get()) end
+    assert.is_true(second:says("completed"))
+    first:close()
+  end)
+
+  it("that a worker has ahead goes back when it ends", function ()
+    local queue <const> = name()
+    local gate <close> = gates.new()
+    local pool <close> = open(queue, { max = 8 })
+    local first <close>, jobs = with_calls_ahead(gate, queue, pool)
+    first:signal "TERM"
+    assert.is_true(gates.eventually(function ()
+      return pool:info().broker.waiting == 4
+    end))
+    local second <close> = serve.start(broker.url, queue, "-j 1")
+    for i = 2, 5 do assert.equal(i, jobs[i]:get()) end
+    gate:open()
+    assert.equal(1, jobs[1]:get())
+    first:await_end()
+    assert.is_true(second:says("completed"))
+  end)
+
   it("is told as lost, too, where no worker is left", function ()
     local queue <const> = name()
     local gate <close> = gates.new()
