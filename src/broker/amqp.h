@@ -58,6 +58,7 @@ typedef struct rs_amqp_delivery {
                                or rejected by its tag; else from 'own' */
   uint64_t tag;             /* never the same twice in a process */
   bool redelivered;         /* a consumer had it before, or may have had it */
+  unsigned priority;        /* as it was published */
 } rs_amqp_delivery;
 
 /* Who uses a connection. */

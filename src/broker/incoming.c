@@ -95,7 +95,8 @@ deliver (rs_incoming *in, const rs_content *c, const unsigned char *bytes)
 {
   rs_amqp_delivery d = { .body = bytes, .size = (size_t) c->size,
                          .shared = c->shared, .tag = in->base + c->tag,
-                         .redelivered = c->redelivered };
+                         .redelivered = c->redelivered,
+                         .priority = c->priority };
   rs_part part;
   if (!c->shared && strcmp(c->place, RS_BUNDLE) == 0) {
     size_t left = d.size;
@@ -151,6 +152,7 @@ take_header (rs_incoming *in, rs_content *c, const amqp_frame_t *frame)
   c->got = 0;
   c->begun = true;
   c->kept = c->kind == RS_CONTENT_DELIVERY && c->size <= RS_AMQP_PART;
+  c->priority = p->_flags & AMQP_BASIC_PRIORITY_FLAG ? p->priority : 0;
   copy(p->message_id, p->_flags & AMQP_BASIC_MESSAGE_ID_FLAG, c->id);
   copy(p->correlation_id, p->_flags & AMQP_BASIC_CORRELATION_ID_FLAG, c->key);
   copy(p->type, p->_flags & AMQP_BASIC_TYPE_FLAG, c->place);

@@ -21,6 +21,7 @@ typedef struct rs_content {
   bool begun;               /* its size is known */
   bool kept;                /* the bytes are wanted, and there is room */
   uint64_t tag;             /* the broker's */
+  unsigned priority;
   uint64_t size, got;
   char id[RS_JOIN_TEXT];    /* number of a message that came back */
   char key[RS_JOIN_TEXT], place[RS_JOIN_TEXT];  /* of a part */

@@ -61,7 +61,8 @@ keep_books (void *server)
   double linger = RS_NEVER;
   pthread_mutex_lock(&s->lock);
   while (!s->closing && !s->over) {
-    rs_cond_wait_until(&s->changed, &s->lock, rs_now() + (waits ? SOON : TICK));
+    rs_cond_wait_until(&s->changed, &s->lock,
+                       rs_now() + (waits ? SOON : TICK));
     if (is_idle_locked(s))
       rs_server_quit_locked(s);
     const bool stopping = s->stopping;

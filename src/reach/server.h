@@ -11,10 +11,10 @@
  *        \---------\--------\-------\---------\--> dropped, or handed back
  *
  * A task is 'asking' when its caller has to say first that it may run, or to
- * send what this server lacks.  It is 'told' when its caller is being told that
- * it begins, and 'due' when the broker has confirmed that: only then may a
- * worker run it, so what the caller does not know to have begun has not begun,
- * whatever happens here.  It has ended when its result was sent; its
+ * send what this server lacks.  It is 'told' when its caller is being told
+ * that it begins, and 'due' when the broker has confirmed that: only then may
+ * a worker run it, so what the caller does not know to have begun has not
+ * begun, whatever happens here.  It has ended when its result was sent; its
  * message is acknowledged when the broker has confirmed the result, or the
  * caller has seen it; and the task is forgotten when the caller has.
  *
@@ -70,7 +70,8 @@ typedef struct rs_server_task {
   _Atomic size_t allowed;
   char *name;               /* owned, as the next one */
   char *why;                /* it ends without a result; the worker's */
-  uint64_t serial;          /* constant, as the next three */
+  uint64_t serial;          /* constant, as the next four */
+  unsigned priority;        /* of the message */
   rs_client *client;        /* lent; lives as long as its tasks */
   unsigned char need[3][RS_AMQP_HASH];  /* hashes: open, function, arguments */
   bool has_arguments;
@@ -135,7 +136,8 @@ struct rs_server {
   bool has_clerk;
 
   pthread_mutex_t lock;     /* guards the rest */
-  rs_list clients, tasks, stored;
+  rs_list clients, stored;
+  rs_list tasks;            /* the most urgent is first */
   size_t stored_bytes;
   uint64_t numbers;         /* of messages whose confirmation matters */
   uint64_t begun;           /* tasks */

@@ -4,8 +4,8 @@
  *
  * A task that waits is worth something where jobs are short, since the way
  * from the queue takes longer than they do.  Where they are long it may keep
- * another server from the job.  So the caller is told that a task begins when a
- * worker is free, or will be at once; and when tasks have waited for a while,
+ * another server from the job.  So the caller is told that a task begins when
+ * a worker is free, or will be at once; and when tasks have waited for a while,
  * no message is left in the queue, and others read it, half of them go back.
  * What comes back to where it was may stay longer each time.
  */
@@ -14,6 +14,8 @@
 
 #define AT_ONCE 3e-3        /* seconds in which what was told is to begin */
 #define HOLD 0.05           /* seconds that a task waits, at first */
+#define TURN 0.1            /* seconds for which a task that is 'asking' keeps
+                               its place before others */
 #define MOST_HOLD 1.0
 #define LATE 0.1            /* seconds after which a task that was told, and
                                has not begun, is told back */
@@ -65,13 +67,18 @@ rs_server_announce_locked (rs_server *s, rs_tray *o)
 {
   unsigned n = s->running + count_locked(s, RS_TASK_TOLD, RS_TASK_DUE);
   const unsigned most = s->stopping || !s->up ? 0 : room_locked(s);
+  const double now = rs_now();
   for (rs_list *link = s->tasks.next; link != &s->tasks && n < most;
        link = link->next) {
     rs_server_task *const t = RS_LIST_ENTRY(link, rs_server_task, link);
-    if (t->state != RS_TASK_READY || t->dropped || t->client->missing != 0)
+    if (t->dropped || t->client->missing != 0)
+      continue;
+    if (t->state == RS_TASK_ASKING && now - t->since < TURN)
+      return;
+    if (t->state != RS_TASK_READY)
       continue;
     t->state = RS_TASK_TOLD;
-    t->since = rs_now();
+    t->since = now;
     rs_tray_begun_locked(s, o, t);
     n++;
   }

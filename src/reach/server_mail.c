@@ -119,6 +119,17 @@ place_locked (rs_server *s, rs_tray *o, rs_server_task *t,
     set_ready_locked(s, o, t);
 }
 
+/* Put the task behind those that are as urgent. */
+static void
+put_locked (rs_server *s, rs_server_task *t)
+{
+  rs_list *at = s->tasks.prev;
+  while (at != &s->tasks
+         && RS_LIST_ENTRY(at, rs_server_task, link)->priority < t->priority)
+    at = at->prev;
+  rs_list_push_front(at, &t->link);
+}
+
 static void
 take_call (rs_server *s, rs_letter *letter, const rs_amqp_delivery *d)
 {
@@ -135,6 +146,7 @@ take_call (rs_server *s, rs_letter *letter, const rs_amqp_delivery *d)
   t->serial = letter->serial;
   t->tag = d->tag;
   t->redelivered = d->redelivered;
+  t->priority = d->priority;
   t->since = rs_now();
   s->desk.module->random(t->nonce, sizeof t->nonce);
   const int status = read_call(&letter->content, t, parts);
@@ -147,7 +159,7 @@ take_call (rs_server *s, rs_letter *letter, const rs_amqp_delivery *d)
   if (c != NULL && !stopping) {
     t->client = c;
     c->tasks++;
-    rs_list_push(&s->tasks, &t->link);
+    put_locked(s, t);
     if (!t->redelivered)
       s->hold = 0;
     place_locked(s, &o, t, parts);
