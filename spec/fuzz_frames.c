@@ -17,38 +17,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "support/check.h"
+#include "support/payloads.h"
 
 #include "reach/exchange.h"
 #include "reach/frame.h"
 #include "state/initial_state.h"
 
-#define MUST(condition) \
-  do { \
-    if (!(condition)) { \
-      fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, \
-              #condition); \
-      abort(); \
-    } \
-  } while (0)
-
-enum { HEAD = 2, COUNT = 10 };
+enum { HEAD = 2 };
 
 /* ---------------------------------------------------------------- payloads */
-
-/* A call that the frames may answer: plain, or of a chunk. */
-static rs_call *
-make_call (rs_call *call, rs_chunk *chunk, bool plain)
-{
-  memset(call, 0, sizeof *call);
-  memset(chunk, 0, sizeof *chunk);
-  chunk->count = COUNT;
-  chunk->index = 1;
-  call->chunk = plain ? NULL : chunk;
-  call->attempt = 1;
-  call->retries = 2;
-  return call;
-}
 
 static void
 read_result (rs_cut c, rs_message *values, bool plain)
@@ -56,20 +33,14 @@ read_result (rs_cut c, rs_message *values, bool plain)
   rs_call call;
   rs_chunk chunk;
   bool spent;
-  size_t bytes, sum = 0;
+  size_t bytes;
   make_call(&call, &chunk, plain);
   if (rs_result_read(&c, &call, values, &spent, &bytes) != RS_OK) {
     MUST(call.result == NULL);
     return;
   }
   MUST(call.result == values);
-  MUST(call.state <= RS_JOB_LOST && call.state != RS_JOB_RUNNING
-       && call.state != RS_JOB_STOPPING && call.reason < RS_REASONS);
-  MUST(!rs_job_state_good(call.state) || call.result != NULL);
-  MUST(call.attempt >= 1 && call.attempt <= 3);
-  for (int i = 0; i <= RS_JOB_LOST; i++)
-    sum += chunk.ended[i];
-  MUST(sum <= COUNT && chunk.rest.item <= COUNT && chunk.took >= 0);
+  judge_outcome(&call, &chunk);
 }
 
 static void
@@ -83,11 +54,7 @@ read_record (rs_cut c, rs_message *values, bool plain)
     MUST(record == NULL);
   if (record == NULL)
     return;
-  MUST(record->info.stream <= RS_STREAM_EVENT);
-  MUST(record->info.index >= 0 && record->info.index <= COUNT);
-  MUST(record->info.time >= 0 && record->info.time <= rs_now());
-  MUST((record->info.name != NULL)
-       == (record->info.stream == RS_STREAM_EVENT));
+  judge_record(record);
   rs_stream_record_unref(record);
 }
 

@@ -389,8 +389,10 @@ take_end (trip *t, rs_cut *c, rs_news kind)
   if (text != NULL)
     rs_text_clean(text);
   give_up(t, kind == RS_NEWS_LOST ? RS_JOB_LOST : RS_JOB_FAILED,
-          text != NULL ? text : "it did not come back, and its process was "
-                                "ended");
+          text != NULL && text[0] != '\0' ? text
+          : kind == RS_NEWS_LOST ? "it did not come back, and its process was "
+                                   "ended"
+          : "the worker could not run it, and does not say why");
   free(text);
   return RS_OK;
 }
