@@ -5,9 +5,9 @@
  * A task that waits is worth something where jobs are short, since the way
  * from the queue takes longer than they do.  Where they are long it may keep
  * another server from the job.  So the caller is told that a task begins when
- * a worker is free, or will be at once; and when tasks have waited for a while,
- * no message is left in the queue, and others read it, half of them go back.
- * What comes back to where it was may stay longer each time.
+ * a worker is free, or will be at once; and when tasks have waited for a
+ * while, no message is left in the queue, and others read it, half of them go
+ * back.  What comes back to where it was may stay longer each time.
  */
 #include "base/clock.h"
 #include "reach/server_book.h"
