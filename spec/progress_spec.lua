@@ -95,9 +95,24 @@ describe("progress", function ()
   end)
 
   it("refuses what is no progress", function ()
+    for _, row in ipairs {
+      { { titel = "x" }, "a table of title, leave and total expected, got the "
+                         .. "key 'titel'" },
+      { { total = -1 }, "a number of items for its field 'total' expected, "
+                        .. "got %-1" },
+      { { leave = 1 }, "true or false for its field 'leave' expected, got 1" },
+      { { title = {} }, "a string for its field 'title' expected" },
+    } do
+      assert.error_matches(function ()
+        parallel.map({ 1 }, print, { progress = row[1] })
+      end, row[2])
+    end
+    assert.error_matches(function ()
+      parallel.wait({}, { progress = 5 })
+    end, "bad option 'progress' to 'wait'")
     assert.error_matches(function ()
       parallel.map({ 1 }, print, { progress = 5 })
-    end, "true, a title or a function expected, got 5")
+    end, "true, a title, a function or a table expected, got 5")
     assert.error_matches(function ()
       parallel.reduce({ 1 }, print, nil, { progress = true })
     end, "bad option 'progress' to 'reduce' %(none expected, got true: how "
@@ -165,7 +180,7 @@ describe("progress", function ()
       return path
     end
 
-    it("is one line under what jobs print, and goes at the end", function ()
+    it("is one line under what jobs print, and stays at the end", function ()
       local gate <const> = fifo()
       local path = start(70, "NO_COLOR=1", SOURCE:format(gate))
       local shown = expect "Scanning %[=+ +%] 4/5 .* 1 failed$"
@@ -174,8 +189,9 @@ describe("progress", function ()
       end
       io.open(gate, "w"):close()
       shown = expect "status 0$"
-      assert.is_nil(shown:find "Scanning")
-      assert.matches("item %d\nafter\nstatus 0$", shown)
+      assert.matches("item %d\nScanning %[=+%] 5/5  [%d.k]+/s  [%d.:]+ ?%a*  "
+                     .. "1 failed\nafter\nstatus 0$", shown)
+      assert.equal(1, select(2, shown:gsub("Scanning", "")))
       os.remove(gate)
       os.remove(path)
     end)
@@ -188,7 +204,8 @@ describe("progress", function ()
       assert.is_true(#last <= 23)
       io.open(gate, "w"):close()
       shown = expect "status 0$"
-      assert.is_nil(shown:find "/5")
+      for line in shown:gmatch "[^\n]+" do assert.is_true(#line <= 23) end
+      assert.equal(1, select(2, shown:gsub("5/5", "")))
       os.remove(gate)
       os.remove(path)
     end)
@@ -218,7 +235,8 @@ describe("progress", function ()
     it("is out of the way of handlers that print", function ()
       local _, rest = screen(70, [[progress = "Scanning", streams = {
         warning = function (record) print("got " .. record.message) end}]])
-      assert.matches("^got w%d\ngot w%d\ngot w%d\nstatus 0$", rest)
+      assert.matches("^got w%d\ngot w%d\ngot w%d\nScanning [^\n]+\nstatus 0$",
+                     rest)
     end)
 
     it("is out of the way of iterators that print", function ()
@@ -232,16 +250,18 @@ describe("progress", function ()
           return i
         end
       ]])
-      assert.matches("^pulled 1\npulled 2\npulled 3\nstatus 0$", rest)
+      assert.matches("^pulled 1\npulled 2\npulled 3\nScanning [^\n]+\n"
+                     .. "status 0$", rest)
     end)
 
     it("takes one row, whatever the title has", function ()
       local _, rest = screen(30, [[progress = "日本語のタイトルを表示",
                                    streams = {warning = false}]])
-      assert.equal("status 0", rest)
+      assert.matches("^日本語[^\n]* 3/3[^\n]*\nstatus 0$", rest)
       tmux("kill-server")
       local shown
-      shown, rest = screen(60, [[progress = "a\tb\nc\27[2Jd",
+      shown, rest = screen(60, [[progress = {title = "a\tb\nc\27[2Jd",
+                                             leave = false},
                                  streams = {warning = false}]])
       assert.matches("^a\\tb\\nc\\x1B%[2Jd", shown)
       assert.equal("status 0", rest)
@@ -256,7 +276,7 @@ describe("progress", function ()
       assert.equal(1, select(2, shown:gsub("Scann", "")))
       io.open(gate, "w"):close()
       shown = expect "status 0$"
-      assert.is_nil(shown:find "Scann")
+      assert.equal(1, select(2, shown:gsub("Scann", "")))
       os.remove(gate)
       os.remove(path)
     end)
@@ -279,6 +299,40 @@ describe("progress", function ()
       os.remove(path)
     end)
 
+    it("has the total that an iterator does not tell", function ()
+      local _, rest = screen(60, [[progress = {title = "T", total = 3},
+                                   streams = {warning = false}]],
+                             [[
+        local items = coroutine.wrap(function ()
+          for i = 1, 3 do coroutine.yield(i) end
+        end)
+      ]])
+      assert.matches("^T %[=+%] 3/3 ", rest)
+    end)
+
+    it("is there for jobs, too", function ()
+      local gate <const> = fifo()
+      local path = start(60, "NO_COLOR=1", ([[
+        local path = %q
+        local jobs = {
+          parallel.spawn "error 'x'", parallel.spawn "return 1",
+          parallel.spawn(function ()
+            local file <close> = io.open(path)
+            file:read(0)
+          end),
+        }
+        jobs[4] = jobs[1]
+        parallel.wait(jobs, {progress = "Jobs"})
+        for i = 1, 3 do jobs[i]:join() end
+      ]]):format(gate))
+      expect "^Jobs %[=+ +%] 2/3 .* 1 failed$"
+      io.open(gate, "w"):close()
+      assert.matches("^Jobs %[=+%] 3/3 [^\n]* 1 failed\nstatus 0$",
+                     (expect "status 0$"))
+      os.remove(gate)
+      os.remove(path)
+    end)
+
     it("is out of the way of a loop over each", function ()
       local gate <const> = fifo()
       local path = start(70, "NO_COLOR=1", ([[
@@ -297,7 +351,8 @@ describe("progress", function ()
       assert.matches("got %d\ngot %d\n", shown)
       io.open(gate, "w"):close()
       shown = expect "status 0$"
-      assert.equal("got 3\nstatus 0", shown:match "got 3\n.*$")
+      assert.matches("^got 3\n[^\n]* 3/3 [^\n]*\nstatus 0$",
+                     shown:match "got 3\n.*$")
       os.remove(gate)
       os.remove(path)
     end)

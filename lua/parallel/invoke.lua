@@ -20,7 +20,7 @@ local ipairs, math, next, require, setmetatable, table, tostring, type =
 ---@field name? string    of the call, in messages
 ---@field params? table<string, any>  for all keys; a key keeps its own
 ---@field journal? string|parallel.JournalOptions
----@field progress? boolean|string|fun(state: parallel.ProgressState)
+---@field progress? parallel.ProgressOption
 ---@field streams? table<string, boolean|function>
 
 local OWN <const> = {

@@ -20,7 +20,7 @@ local getmetatable, ipairs, math, next, rawget, require, table, type =
 ---@field journal? string|parallel.JournalOptions  a file that keeps what
 ---       became of the items, for the next run
 ---@field name? string      the call's, in messages
----@field progress? boolean|string|fun(state: parallel.ProgressState)
+---@field progress? parallel.ProgressOption
 ---       a line on the terminal, with a title; or a function that is called
 ---@field streams? table<string, boolean|function>  which streams of the items
 ---       are shown on the standard error, or handed to a function
@@ -48,7 +48,8 @@ local function streams (value)
 end
 
 ---@param value any
----@return string?
+---@return string? expected
+---@return string? wrong
 local function progress (value)
   return require("parallel.progress").test(value)
 end

@@ -5,12 +5,14 @@
 -- before other code of the host runs.  Lines that jobs print appear above it
 -- (`status` of the C part).
 
+local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 local text_table = require "parallel.text_table"
 
-local ipairs, math, os, pcall, require, setmetatable, string, table, tostring,
-  type =
-  ipairs, math, os, pcall, require, setmetatable, string, table, tostring, type
+local ipairs, math, next, os, pcall, require, setmetatable, string, table,
+      tostring, type =
+  ipairs, math, next, os, pcall, require, setmetatable, string, table,
+  tostring, type
 
 --- Seconds from one drawing of the line to the next: at least, at most.
 local OFTEN <const>, SELDOM <const> = 0.1, 0.5
@@ -28,14 +30,53 @@ local OFTEN <const>, SELDOM <const> = 0.1, 0.5
 local progress = { __name = "parallel.progress" }
 progress.__index = progress
 
+---@alias parallel.ProgressOption
+---| boolean
+---| string  a title
+---| parallel.ProgressOptions
+---| fun(state: parallel.ProgressState)
+
+---@class parallel.ProgressOptions
+---@field title? string
+---@field leave? boolean   the line stays at the end; default true
+---@field total? integer   number of items, where an iterator gives them
+
+--- Fields of a table that describes the line.
+---@type table<string, fun(value: any): boolean, string>
+local FIELDS <const> = {
+  leave = function (value)
+    return type(value) == "boolean", "true or false"
+  end,
+  title = function (value)
+    return type(value) == "string", "a string"
+  end,
+  total = function (value)
+    local n <const> = math.type(value) and math.tointeger(value)
+    return n ~= nil and n >= 0, "a number of items"
+  end,
+}
+
 ---@param value any
----@return string?
+---@return string? expected
+---@return string? wrong
 local function test (value)
   if value == true or value == false or type(value) == "string"
      or type(value) == "function" then
     return nil
+  elseif type(value) ~= "table" then
+    return "true, a title, a function or a table"
   end
-  return "true, a title or a function"
+  for name, field in next, value do
+    if FIELDS[name] == nil then
+      return "a table of title, leave and total",
+             "the key " .. check.describe(name)
+    end
+    local good <const>, expected <const> = FIELDS[name](field)
+    if not good then
+      return expected .. " for its field '" .. name .. "'",
+             check.describe(field)
+    end
+  end
 end
 
 ---@param name string
@@ -71,12 +112,14 @@ function progress.start (wanted, total, name)
   if not wanted then return nil end
   local call = type(wanted) == "function" and wanted or nil
   if call == nil and not core.is_terminal(2) then return nil end
-  local now = core.now()
+  local given <const> = type(wanted) == "table" and wanted
+                        or { title = type(wanted) == "string" and wanted }
   local self = setmetatable({
-    title = call and (name or "") or text_table.plain(
-      type(wanted) == "string" and wanted or name or ""),
-    call = call, total = total, started = now, drawn = -math.huge,
-    done = 0, failed = 0,
+    title = call and (name or "")
+            or text_table.plain(given.title or name or ""),
+    call = call, total = total or math.tointeger(given.total),
+    leave = call == nil and given.leave ~= false,
+    started = core.now(), drawn = -math.huge, done = 0, failed = 0,
   }, progress)
   if call == nil then
     self.good, self.bad, self.reset = colours()
@@ -122,12 +165,15 @@ end
 --- Make the texts that stand behind the bar, the most important first: the
 --- count, the rate, the time.
 ---@param s parallel.ProgressState
+---@param over? boolean
 ---@return string[]
-local function details (s)
+local function details (s, over)
   local list = { s.total and string.format("%d/%d", s.done, s.total)
                  or string.format("%d", s.done) }
   if s.done > 0 then list[2] = short(s.rate) .. "/s" end
-  if s.left ~= nil and s.done < s.total then
+  if over then
+    list[#list + 1] = require("parallel.rows").duration(s.elapsed)
+  elseif s.left ~= nil and s.done < s.total then
     list[#list + 1] = clock(s.left) .. " left"
   elseif s.total == nil then
     list[#list + 1] = clock(s.elapsed)
@@ -142,12 +188,14 @@ end
 ---@return string
 local function line (self, width)
   local s <const> = state_of(self)
-  local list <const> = details(s)
+  local list <const> = details(s, self.over)
   local fault = s.failed > 0 and s.failed .. " failed" or ""
   local title_width <const> = text_table.width_of(s.title)
   local function needed ()
     local n = title_width + (title_width > 0 and 1 or 0)
-    for _, detail in ipairs(list) do n = n + #detail + 2 end
+    for _, detail in ipairs(list) do
+      n = n + text_table.width_of(detail) + 2
+    end
     return n - 2 + (fault ~= "" and #fault + 2 or 0)
   end
   while #list > 1 and needed() > width do list[#list] = nil end
@@ -160,7 +208,8 @@ local function line (self, width)
   local bar, room = "", width - needed() - 3
   if s.total ~= nil and title == s.title and room >= 8 then
     local cells = math.min(room, 40)
-    local full = s.total > 0 and cells * s.done // s.total or cells
+    local full = s.total > 0 and math.min(cells, cells * s.done // s.total)
+                 or cells
     bar = "[" .. self.good .. string.rep("=", full)
           .. self.reset .. string.rep(" ", cells - full) .. "] "
   end
@@ -235,9 +284,10 @@ function progress:hide ()
   end
 end
 
---- Draw a last time, and take the line away, since the call is over.  If the
---- call failed, an error of the function of the option is dropped, so that it
---- does not hide the error of the call.
+--- Draw a last time, since the call is over.  The line stays, with the time
+--- that the call took, unless it shall not.  If the call failed, an error of
+--- the function of the option is dropped, so that the error of the call is not
+--- hidden.
 ---@param problem any  the error of the call, or nil
 function progress:finish (problem)
   if self.over then return end
@@ -250,6 +300,9 @@ function progress:finish (problem)
     end
   end
   self:hide()
+  if self.leave then
+    core.write(2, line(self, (core.terminal_width(2) or 80) - 1) .. "\n")
+  end
 end
 
 progress.__close = progress.finish

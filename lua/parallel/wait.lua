@@ -5,15 +5,19 @@ local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 local event = require "parallel.event"
 
-local ipairs, math, type = ipairs, math, type
+local ipairs, math, require, type = ipairs, math, require, type
 
 ---@class parallel.WaitOptions
 ---@field timeout? number  seconds; default: without limit
 ---@field mode? "all"|"any"|"first_error"  wait for the end of all jobs (the
 ---       default), or of one; or until one fails, or all have ended
+---@field progress? parallel.ProgressOption
 
 local OWN <const> = {
   mode = check.one_of("all", "any", "first_error"),
+  progress = function (value)
+    return require("parallel.progress").test(value)
+  end,
   timeout = check.seconds,
 }
 
@@ -74,11 +78,21 @@ local function wait (list, read_opts)
   local mode <const> = read_opts.mode or "all"
   local deadline <const> = core.now() + (read_opts.timeout or math.huge)
   local done, is_done, listening, enough = {}, {}, {}, #list == 0
+  for _, job in ipairs(list) do
+    if is_done[job] == nil then  -- not yet in 'listening'
+      is_done[job] = false
+      listening[#listening + 1] = job
+    end
+  end
+  local progress <close> = read_opts.progress
+    and require("parallel.progress").start(read_opts.progress, #listening)
+    or nil
   local missed = false  -- 'add' raised: a job that has ended may be missing
   local function add (job)
     if is_done[job] then return end
     done[#done + 1] = job  -- before the rest: this may raise for memory
     is_done[job] = true
+    if progress ~= nil then progress:add(is_failure(job:facts().state)) end
     enough = enough or mode == "any" or #done == #listening
              or mode == "first_error" and is_failure(job:facts().state)
   end
@@ -86,12 +100,6 @@ local function wait (list, read_opts)
     missed = true
     add(ended.job)
     missed = false
-  end
-  for _, job in ipairs(list) do
-    if is_done[job] == nil then  -- not yet in 'listening'
-      is_done[job] = false
-      listening[#listening + 1] = job
-    end
   end
   local _ <close> = core.in_runspace() and core.wait_guard(listening) or nil
   for _, job in ipairs(listening) do event.watch(job, on_finished) end
@@ -114,11 +122,12 @@ local function wait (list, read_opts)
       if enough then break end
     end
     local helped <const> = core.help(listening, at)
-    local left <const> = deadline - core.now()
+    local left = deadline - core.now()
     if left <= 0 then
       core.wait(0)
       break
     end
+    if progress ~= nil then left = progress:patience(left) end
     core.wait(helped and 0 or left, listening)
   end
   local pending = {}
@@ -133,7 +142,7 @@ end
 
 return {
   functions = {
-    wait = check.public("parallel.wait(jobs [, {timeout =, mode =}])", 2, wait,
+    wait = check.public("parallel.wait(jobs [, {timeout =, mode =, progress =}])", 2, wait,
                         prepare),
   },
   wait = wait,
