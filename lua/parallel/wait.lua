@@ -142,8 +142,8 @@ end
 
 return {
   functions = {
-    wait = check.public("parallel.wait(jobs [, {timeout =, mode =, progress =}])", 2, wait,
-                        prepare),
+    wait = check.public("parallel.wait(jobs [, {timeout =, mode =, ...}])", 2,
+                        wait, prepare),
   },
   wait = wait,
 }
