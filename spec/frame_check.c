@@ -208,6 +208,8 @@ static const struct {
   { "too short", RS_FRAME_LOST, 3, 0, 2, "LOST with 2 bytes" },
   { "a sign with bytes", RS_FRAME_PONG, 3, 0, 1, "PONG with 1 bytes" },
   { "PING from there", RS_FRAME_PING, 3, 0, 0, "PING, which does not come" },
+  { "ASK from there", RS_FRAME_ASK, 3, 0, 0, "ASK, which does not come" },
+  { "too long a TRACE", RS_FRAME_TRACE, 3, 0, 4097, "TRACE with 4097 bytes" },
   { "the middle first", RS_FRAME_VALUES, 0, 0, 40, "out of order" },
   { "the end first", RS_FRAME_VALUES, 2, 0, 40, "out of order" },
   { "nothing", RS_FRAME_VALUES, 1, 0, 0, "without bytes" },

@@ -1052,6 +1052,20 @@ RS_API int rs_job_wait (rs_job *job, lua_State *L, double timeout);
  */
 RS_API int rs_job_cancel (rs_job *job, double grace);
 
+/*
+ * Write where a running job stands into 'text', 'size' bytes with the zero, as
+ * 'luaL_traceback' does.  The job is not stopped, and runs on.  It is asked by
+ * the signal of its pool, or by a message where it is in another process; it
+ * answers at once, in C within some milliseconds: then the first line names
+ * the function, and the next one where it was called.  4000 bytes are enough.
+ * RS_OK; RS_EBUSY: it is queued; RS_EDONE: it has ended; RS_ETIMEOUT: it has
+ * not answered within 'timeout' seconds; RS_EREFUSED: it cannot be asked, in a
+ * pool without a signal or with a broker; RS_EINVAL; RS_ENOMEM.
+ * Any thread.
+ */
+RS_API int rs_job_traceback (rs_job *job, double timeout, char *text,
+                             size_t size, rs_error *err);
+
 /* Any thread, at any time. */
 RS_API void rs_job_info_get_sized (rs_job *job, rs_job_info *out,
                                    size_t size);

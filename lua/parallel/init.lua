@@ -72,6 +72,7 @@ local JOB_METHODS <const> = {
   once = "parallel.job",
   records = "parallel.job",
   remove = "parallel.job",
+  traceback = "parallel.job",
 }
 
 --- Let 'target' have the names in 'files'.  The value of a name is taken from

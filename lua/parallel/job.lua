@@ -91,6 +91,18 @@ job_methods.cancel = method("cancel([{grace = seconds}])", 2,
   return job, options.grace("cancel", opts)
 end)
 
+--- Seconds in which a job tells where it is: a busy machine needs some.
+local PATIENCE <const> = 2
+
+--- Tell where the job is now, as `debug.traceback` does, without stopping it.
+--- A job in C has the function as the first line, and below it where it was
+--- called.  A job that is queued, or has ended, is nowhere.
+---@type fun(self: parallel.Job): string?, string?
+---       the traceback; or nil, and why there is none
+job_methods.traceback = method("traceback()", 1, function (job)
+  return job:place(PATIENCE)
+end)
+
 job_methods.on, job_methods.off = event.job_methods.on, event.job_methods.off
 job_methods.once = event.job_methods.once
 

@@ -31,7 +31,8 @@ local TASK <const> = list("checkpoint emit execute sleep "
 ---@type table<string, table<string, boolean>>
 local TYPES <const> = {
   ["parallel.job"] = list([[
-    cancel fetch get info join off on once records remove wait]], [[
+    cancel fetch get info join off on once records remove traceback
+    wait]], [[
     attempts created duration error finished finished_at host id name queued
     reason started started_at state streams worker]]),
   ["parallel.pool"] = list [[

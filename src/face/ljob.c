@@ -718,6 +718,20 @@ fetch (lua_State *L)
   }
 }
 
+/* job:place(timeout) -> traceback | nil, why */
+static int
+place (lua_State *L)
+{
+  char text[4000];
+  rs_error err;
+  const int status = rs_job_traceback(check(L), luaL_checknumber(L, 2), text,
+                                      sizeof text, &err);
+  if (status != RS_OK)
+    lua_pushnil(L);
+  lua_pushstring(L, status == RS_OK ? text : err.text);
+  return status == RS_OK ? 1 : 2;
+}
+
 /* job:stop([grace]) -> true when the job had not ended */
 static int
 stop (lua_State *L)
@@ -774,6 +788,7 @@ rs_open_job_type (lua_State *L)
     { "help", help },
     { "listen", listen },
     { "news", news },
+    { "place", place },
     { "record", record },
     { "see", see },
     { "settled", settled },

@@ -12,8 +12,10 @@
 
 #include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
+#include "base/status.h"
 #include "pool/face.h"
 
 /* ----------------------------------------------------------------- the end */
@@ -236,6 +238,63 @@ rs_job_orphan (rs_job *job)
 {
   if (job != NULL && !rs_job_foreign(job))
     rs_job_stop(job, RS_REASON_PARENT, rs_cancel_grace(rs_cancel_mine()));
+}
+
+/* Why the job has no place: it is in 'state', or did not say for 'status'. */
+static int
+fail_traceback (rs_job_state state, int status, double timeout, rs_error *err)
+{
+  if (rs_job_state_final(state))
+    return rs_fail(err, RS_EDONE, "the job has ended (%s)",
+                   rs_job_state_name(state));
+  switch (status) {
+    case RS_EBUSY:
+      return rs_fail(err, status, "the job is queued");
+    case RS_EREFUSED:
+      return rs_fail(err, status, "the job cannot be asked where it is: its "
+                                  "pool has no signal, or its workers are "
+                                  "behind a broker");
+    case RS_ETIMEOUT:
+      return rs_fail(err, status, "the job has not told where it is within "
+                                  "%g s", timeout);
+    default:
+      return rs_fail_plain(err, status);
+  }
+}
+
+int
+rs_job_traceback (rs_job *job, double timeout, char *text, size_t size,
+                  rs_error *err)
+{
+  if (job == NULL || text == NULL)
+    return rs_fail_null(err, job == NULL ? "job" : "text");
+  if (size == 0 || !(timeout > 0))
+    return rs_fail(err, RS_EINVAL, "%s has to be positive",
+                   size == 0 ? "size" : "timeout");
+  if (rs_job_foreign(job))
+    return rs_fork_fail(err, "job");
+  const double deadline = rs_deadline(timeout);
+  rs_job_state state;
+  int status;
+  do {  /* while the job is between two attempts */
+    rs_job_lock(job);
+    state = rs_job_state_now(job);
+    const bool runs = state == RS_JOB_RUNNING || state == RS_JOB_STOPPING;
+    rs_cancel *const runner = runs ? rs_cancel_ref(job->runner) : NULL;
+    rs_job_unlock(job);
+    status = runner == NULL ? RS_EBUSY
+           : rs_cancel_trace(runner, &job->call, deadline, text, size);
+    rs_cancel_unref(runner);
+    if (status == RS_EDONE) {
+      const struct timespec moment = { .tv_nsec = 100000 };
+      nanosleep(&moment, NULL);
+      status = RS_ETIMEOUT;
+    }
+    else if (status != RS_ETIMEOUT)
+      break;
+  } while (rs_now() < deadline);
+  return status == RS_OK ? RS_OK
+       : fail_traceback(rs_job_state_now(job), status, timeout, err);
 }
 
 /* rs_timer: the deadline has passed. */

@@ -68,6 +68,8 @@ static const struct {
   [RS_FRAME_LOST] = { "LOST", .to_host = true, .least = 8, .most = 4096 },
   [RS_FRAME_PING] = { "PING", .to_worker = true, .urgent = true },
   [RS_FRAME_PONG] = { "PONG", .to_host = true },
+  [RS_FRAME_ASK] = { "ASK", .to_worker = true, .urgent = true },
+  [RS_FRAME_TRACE] = { "TRACE", .to_host = true, .least = 4, .most = 4096 },
 };
 
 const char *
@@ -81,6 +83,12 @@ bool
 rs_frame_is_urgent (rs_frame_type type)
 {
   return types[type].urgent;
+}
+
+bool
+rs_frame_is_answer (rs_frame_type type)
+{
+  return type == RS_FRAME_PONG || type == RS_FRAME_TRACE;
 }
 
 /* -------------------------------------------------------------- life cycle */

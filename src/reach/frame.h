@@ -25,6 +25,8 @@
  *
  * From HELLO on the host asks with PING for a sign of life, and the worker
  * gives it with PONG: it has read PING, or has read for long without it.
+ * ASK, while a call runs, is answered by TRACE, which may come when the call
+ * has ended.
  *
  * The reader trusts nothing.  Memory is taken for bytes that have come, never
  * for a length that was announced, and what is out of order or too long closes
@@ -33,7 +35,7 @@
  * The parser works on bytes alone ('feed' and 'take'), so it can be fuzzed.
  *
  * A carrier moves the bytes.  Where that is a ring, urgent messages (STOP,
- * CANCEL, PING) go through the socket beside it.  Elsewhere they go between
+ * CANCEL, PING, ASK) go through the socket beside it.  Elsewhere they go between
  * the frames of a long message.  They may come before the call that they name.
  */
 #ifndef RS_FRAME_H
@@ -84,6 +86,8 @@ typedef enum rs_frame_type {
   RS_FRAME_PING,            /* to the worker */
   RS_FRAME_PONG,            /* to the host */
   RS_FRAME_RENEW,           /* to the worker: close the state, open another */
+  RS_FRAME_ASK,             /* to the worker: where does the call stand? */
+  RS_FRAME_TRACE,           /* to the host: there; or "", not known */
   RS_FRAME_TYPES
 } rs_frame_type;
 
@@ -165,6 +169,10 @@ void rs_frames_noise (const rs_frames *f, char *text, size_t size);
 
 /* True for a type that waits behind no other message. */
 bool rs_frame_is_urgent (rs_frame_type type);
+
+/* True for a type that a host may get though no call runs, and that says
+   nothing then. */
+bool rs_frame_is_answer (rs_frame_type type);
 
 /* The name of a type, in capitals; static storage. */
 const char *rs_frame_name (unsigned type);

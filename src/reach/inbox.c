@@ -160,6 +160,18 @@ take_cancel (rs_inbox *b, const rs_frame *frame)
   rs_served_unref(c);
 }
 
+rs_served *
+rs_inbox_find (rs_inbox *b, uint64_t number)
+{
+  pthread_mutex_lock(&b->lock);
+  rs_served *const c = b->latest != NULL && b->latest->number == number
+                     ? b->latest : NULL;
+  if (c != NULL)
+    atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+  pthread_mutex_unlock(&b->lock);
+  return c;
+}
+
 bool
 rs_inbox_put (rs_inbox *b, const rs_frame *frame)
 {

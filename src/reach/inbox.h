@@ -79,6 +79,9 @@ bool rs_inbox_has_call_locked (const rs_inbox *b);
    another state is to be opened. */
 rs_served *rs_inbox_take_locked (rs_inbox *b, bool *again);
 
+/* The call with this number, if it is the last one: a reference, or NULL. */
+rs_served *rs_inbox_find (rs_inbox *b, uint64_t number);
+
 static inline rs_served *
 rs_served_of (rs_call *call)
 {

@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -90,6 +91,34 @@ send_cancel (rs_link *k, rs_errand *e, bool force)
   send_urgent(k, RS_FRAME_CANCEL, k->calls, &part, 1);
 }
 
+/* Send ASK, if the host wants to know where the call stands; again, if the far
+   side did not know. */
+static void
+send_ask (rs_link *k, rs_errand *e)
+{
+  const unsigned request = rs_cancel_asks(k->base.cancel, e->token);
+  if (request == 0 || (e->ask == request && !e->told))
+    return;
+  e->ask = request;
+  e->told = false;
+  send_urgent(k, RS_FRAME_ASK, k->calls, NULL, 0);
+}
+
+/* TRACE has come, perhaps for a call that has ended. */
+static void
+take_trace (rs_link *k, const rs_frame *frame)
+{
+  rs_errand *const e = k->errand;
+  rs_cut c = { frame->data, frame->size, false };
+  if (e == NULL || e->call == NULL || frame->number != k->calls)
+    return;
+  char *const text = rs_cut_text(&c);
+  e->told = true;
+  if (text != NULL && text[0] != '\0')
+    rs_cancel_tell(k->base.cancel, e->ask, text);
+  free(text);
+}
+
 bool
 rs_link_attend (rs_link *k, rs_errand *e)
 {
@@ -115,6 +144,8 @@ rs_link_attend (rs_link *k, rs_errand *e)
     send_urgent(k, RS_FRAME_STOP, k->calls, NULL, 0);
     e->stopped = true;
   }
+  if (may_write)
+    send_ask(k, e);
   return true;
 }
 
@@ -174,7 +205,7 @@ read_prints (rs_link *k)
       status = rs_frames_fill(&k->frames);
     else if (status == RS_OK && frame.type == RS_FRAME_OUTPUT)
       rs_link_print(k, &frame);
-    else if (status == RS_OK && frame.type != RS_FRAME_PONG) {
+    else if (status == RS_OK && !rs_frame_is_answer(frame.type)) {
       rs_message_unref(frame.message);
       status = rs_frames_refuse(&k->frames, "%s while no call runs",
                                 rs_frame_name(frame.type));
@@ -215,7 +246,7 @@ rs_link_between (void *ud)
   return !is_given_up(k);
 }
 
-/* As 'rs_link_next', PONG too. */
+/* As 'rs_link_next', PONG and TRACE too. */
 static int
 next_of_all (rs_link *k, rs_frame *frame, double deadline)
 {
@@ -255,8 +286,9 @@ rs_link_next (rs_link *k, rs_frame *frame, double deadline)
 {
   int status;
   while ((status = next_of_all(k, frame, deadline)) == RS_OK
-         && frame->type == RS_FRAME_PONG)
-    ;
+         && rs_frame_is_answer(frame->type))
+    if (frame->type == RS_FRAME_TRACE)
+      take_trace(k, frame);
   return status;
 }
 
@@ -307,7 +339,7 @@ read_at_rest (rs_link *k)
       rs_message_unref(frame.message);
       if (frame.type == RS_FRAME_OUTPUT)
         rs_output_print(&frame);
-      else if (frame.type != RS_FRAME_PONG)
+      else if (!rs_frame_is_answer(frame.type))
         rs_frames_refuse(&k->frames, "%s while no call runs",
                          rs_frame_name(frame.type));
     }

@@ -35,6 +35,8 @@ typedef struct rs_errand {
   int asked;               /* the level that CANCEL was sent for */
   double kill_at;          /* instant; RS_NEVER */
   bool stopped;            /* STOP was sent */
+  unsigned ask;            /* request that ASK was sent for last, 0: none */
+  bool told;               /* TRACE has come for it */
 } rs_errand;
 
 typedef struct rs_link {

@@ -82,6 +82,7 @@ rs_link_new (const rs_runner_kind *kind, const rs_state_options *options,
                                     "process: %s", strerror(errno));
   }
   k->sleeper = rs_waker_sleeper(k->waker);
+  k->sleeper.tells = true;
   *out = k;
   return RS_OK;
 }

@@ -47,6 +47,7 @@
 #include "reach/process.h"
 #include "state/initial_state.h"
 #include "state/state.h"
+#include "state/traceback.h"
 
 enum {
   HIGH = 100,            /* the descriptors of the link, if the system allows
@@ -54,6 +55,9 @@ enum {
   TRIM = 32,             /* plain calls between two trims of the state */
   LINE = 1 << 20         /* bytes of output in one message, at most */
 };
+
+#define PATIENCE 0.1     /* seconds in which a call tells where it stands, or
+                            is not waited for: a stop may be to come */
 
 /* Bytes of the runner's stack, as those of a worker thread. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -434,12 +438,42 @@ watch_host (server *s)
   return rs_timer_set(&s->watch, s->told + s->patience);
 }
 
+/*
+ * ASK: tell where the call stands.  The reader waits some milliseconds for
+ * that, mostly, and not at all to write.  Without an answer, or without a
+ * call, nothing is known: the host may ask again.
+ */
+static void
+tell_place (server *s, uint64_t number)
+{
+  char text[RS_TRACEBACK] = "";
+  rs_served *const c = rs_inbox_find(&s->inbox, number);
+  if (c == NULL || rs_cancel_trace(s->inbox.cancel, &c->call,
+                                   rs_now() + PATIENCE, text, sizeof text)
+                   != RS_OK)
+    text[0] = '\0';
+  if (c != NULL)
+    rs_served_unref(c);
+  if (pthread_mutex_trylock(&s->writing) != 0)
+    return;
+  if (rs_carrier_has_room(&s->frames.carrier)) {
+    rs_buf_clear(&s->payload);
+    rs_add_text(&s->payload, text);
+    send_locked(s, RS_FRAME_TRACE, number, NULL);
+  }
+  pthread_mutex_unlock(&s->writing);
+}
+
 /* ------------------------------------------------------------ what is read */
 
 /* Obey a frame; false for what may not come. */
 static bool
 obey (server *s, const rs_frame *frame)
 {
+  if (frame->type == RS_FRAME_ASK) {
+    tell_place(s, frame->number);
+    return true;
+  }
   if (frame->type != RS_FRAME_PING)
     return rs_inbox_put(&s->inbox, frame)
         && (frame->type != RS_FRAME_OPEN || watch_host(s));

@@ -14,6 +14,11 @@
  * thread stands ('look'), so that a lost call can tell which C function it did
  * not come back from.
  *
+ * A thread can be asked where a call of it stands ('rs_cancel_trace').  The
+ * same signal plants the same hook, which writes that down and goes.  A thread
+ * in C does not come to the hook: there the handler writes it down, once 'look'
+ * has found that the thread does not move on.
+ *
  * A time-out costs two atomic operations an item: 'due' moves on, and the
  * timer stays set to its instant, unless that is later than 'due'.  A timer
  * that fires too early is set again.  The thread that takes 'due' by an
@@ -39,7 +44,10 @@
 #include "base/defer.h"
 #include "base/fork.h"
 #include "base/timer.h"
+#include "state/traceback.h"
 
+#define ASK 1e-3           /* seconds after which a thread is asked again where
+                              it stands */
 #define AGAIN 5e-3         /* seconds after which a signal is sent again */
 #define SLOW 0.4           /* seconds that 'lost_at' may be exceeded while the
                               handler has not looked LOOKS times: a busy
@@ -63,7 +71,9 @@ enum {
   CALLERS = 16,            /* levels of the stack that are searched for a line
                               of a script */
   NAME = 64,               /* bytes of a function's name */
-  MAX_DISPLACED = 8        /* hooks that are remembered */
+  MAX_DISPLACED = 8,       /* hooks that are remembered */
+  PARTS = 2                /* stacks that a call may stand on: that of the
+                              coroutine that runs, and that of the call */
 };
 
 /* A hook, and the coroutine that has it, or NULL. */
@@ -124,7 +134,22 @@ struct rs_cancel {
                               used by any thread */
   rs_timer timer;
 
+  _Atomic(const rs_token *) asked;  /* the call that is to tell where it stands,
+                              or NULL; set under the lock, taken away by any
+                              thread under it; the handler reads it */
+  _Atomic unsigned asks;   /* number of the last request to tell; 0: none yet;
+                              set before 'asked', read by the handler */
+  _Atomic unsigned told_of;  /* number of the last request that 'trace' is the
+                              answer to; published last, by the handler or
+                              under the lock */
+  char *trace;             /* owned: RS_TRACEBACK bytes, made when it is needed
+                              first; or NULL */
+  unsigned looks_for;      /* request that 'looks' are for, 0: a loss; for the
+                              handler */
+  volatile sig_atomic_t writing;  /* the hook writes 'trace' */
+
   pthread_mutex_t lock;    /* guards down to the blank line */
+  bool asking;             /* a thread waits for an answer */
   unsigned taken;          /* 'times_taken' when the last signal was sent */
   bool lost;               /* the thread does not come back */
   bool telling;            /* the owner is being told of the loss */
@@ -132,7 +157,8 @@ struct rs_cancel {
   double forced_at;        /* CPU time of the thread when a call of it was
                               stopped by force last */
   const rs_sleeper *sleeper;  /* where the thread waits, or NULL */
-  pthread_cond_t told;     /* !telling */
+  pthread_cond_t told;     /* !telling, !asking, told_of == asks, or asked ==
+                              NULL */
 };
 
 /* The rs_cancel of the calling thread, for its signal handler and its hook. */
@@ -374,11 +400,23 @@ stop (rs_cancel *c, lua_State *L, rs_token *t)
   return lua_error(L);
 }
 
+static void answer (rs_cancel *c);
+
+/* The call that is to tell where it stands, or NULL. */
+static const rs_token *
+asked_of (const rs_cancel *c)
+{
+  /* Acquire: with it comes 'trace'. */
+  return atomic_load_explicit(&c->asked, memory_order_acquire);
+}
+
 static void
 on_hook (lua_State *L, lua_Debug *ar)
 {
   rs_cancel *const c = mine;
   rs_token *const t = c != NULL ? top_of(c) : NULL;
+  if (c != NULL && asked_of(c) != NULL)
+    answer(c);
   if (pending(t))
     stop(c, L, t);
   else if (c == NULL)
@@ -414,6 +452,15 @@ copy_text (char *to, const char *text, size_t size)
   to[n] = '\0';
 }
 
+/* Copy as much of a traceback as there is room for in 'size' bytes. */
+static void
+copy_trace (char *to, const char *text, size_t size)
+{
+  const size_t n = strlen(text), most = size - 1;
+  memcpy(to, text, n < most ? n : most);
+  to[n < most ? n : most] = '\0';
+}
+
 static void
 forget_place (rs_cancel *c)
 {
@@ -441,39 +488,112 @@ note_place (rs_cancel *c, lua_State *L, lua_Debug *ar)
 }
 
 /*
+ * Find the parts of stacks that the call 't' stands on, the innermost one
+ * first; returns how many.  Coroutines between that of the call and the one
+ * that runs are not known.  The thread itself, or its handler.
+ */
+static int
+find_levels (const rs_cancel *c, const rs_token *t, rs_levels *parts)
+{
+  const rs_token *inner = NULL;
+  for (const rs_token *i = top_of(c); i != NULL && i != t; i = i->outer)
+    inner = i;
+  /* What runs inside of the call begins above the level that it had then. */
+  lua_State *const L = inner != NULL ? inner->L : coroutine_of(c);
+  int n = 0;
+  if (L == NULL || t->L == NULL)
+    return 0;
+  const int depth = rs_traceback_depth(L);
+  parts[n++] = (rs_levels) {
+    .L = L, .from = inner != NULL ? depth - inner->depth : 0, .until = depth
+  };
+  if (L != t->L)
+    parts[n++] = (rs_levels) {
+      .L = t->L, .until = rs_traceback_depth(t->L)
+    };
+  parts[n - 1].until -= t->depth;
+  return n;
+}
+
+/* Write down where the call stands that was asked for.  The thread itself, or
+   its handler. */
+static void
+write_trace (rs_cancel *c, const rs_token *t, unsigned request)
+{
+  rs_levels parts[PARTS];
+  const int n = find_levels(c, t, parts);
+  rs_traceback_write(parts, n, c->trace, RS_TRACEBACK);
+  /* Publishes 'trace'. */
+  atomic_store_explicit(&c->told_of, request, memory_order_release);
+}
+
+/* The hook answers. */
+static void
+answer (rs_cancel *c)
+{
+  pthread_mutex_lock(&c->lock);
+  const rs_token *const t = asked_of(c);
+  const unsigned request = atomic_load(&c->asks);
+  if (t != NULL && atomic_load(&c->told_of) != request) {
+    c->writing = 1;
+    write_trace(c, t, request);
+    c->writing = 0;
+    pthread_cond_broadcast(&c->told);
+  }
+  pthread_mutex_unlock(&c->lock);
+}
+
+/*
  * Look where the thread stands, in its signal handler, while the call is
- * stopped by force.  The handler may have interrupted any instruction, so all
- * that it reads must be whole at any time:
+ * stopped by force (0), or is asked where it stands (the number of the
+ * request).  True when LOOKS further looks have found the same call; 'ar' is
+ * the innermost level then.  The handler may have interrupted any instruction,
+ * so all that it reads must be whole at any time:
  *
  * - 'lua_getstack' for level 0 reads one pointer, to the innermost call of
  *   'L'.  That pointer is compared, not followed, until LOOKS further looks
  *   have found the same one.  By then the call has begun long ago, and Lua has
- *   filled in all of its data and of its callers, which do not run meanwhile.
+ *   filled in all of its data and of its callers, which do not run meanwhile:
+ *   each look plants the hook before, so code in Lua, and each call from C,
+ *   would have come to the hook.
  * - 'lua_getinfo' follows the pointer.  It only reads: the call, its function
  *   on the stack, and the code and the constants of its caller.  None of these
- *   moves, except the stack, when it is made larger (in finalizers; elsewhere
- *   the allocator refuses) or smaller.  So 'lua_getinfo' is called only if no
- *   block was moved, nor begun to be moved, since the first look that found
- *   the call.
+ *   moves, except the stack, when it is made larger (in finalizers, or by the C
+ *   function; by force the allocator refuses) or smaller.  So 'lua_getinfo' is
+ *   called only if no block was moved, nor begun to be moved, since the first
+ *   look that found the call.
  *
  * A C function that waits in a system call touches none of this.
  */
-static void
-look (rs_cancel *c, lua_State *L)
+static bool
+look (rs_cancel *c, lua_State *L, unsigned request, lua_Debug *ar)
 {
-  lua_Debug ar;
   void *ud;
-  const void *const at = lua_getstack(L, 0, &ar) ? ar.i_ci : NULL;
+  const void *const at = lua_getstack(L, 0, ar) ? ar->i_ci : NULL;
   const bool known = at != NULL && lua_getallocf(L, &ud) == rs_alloc_resize;
   const unsigned moves = known ? ((rs_alloc *) ud)->moves : 0;
-  if (!known || at != c->at || moves != c->moves) {
+  if (!known || at != c->at || moves != c->moves || request != c->looks_for) {
     forget_place(c);
     c->at = known ? at : NULL;
     c->moves = moves;
+    c->looks_for = request;
+    return false;
   }
-  else if (atomic_fetch_add_explicit(&c->looks, 1, memory_order_relaxed) + 1
-           == LOOKS)
-    note_place(c, L, &ar);
+  return atomic_fetch_add_explicit(&c->looks, 1, memory_order_relaxed) + 1
+         == LOOKS;
+}
+
+/* Write down where the call stands that was asked for, if the thread is in C,
+   and does not move on.  Runs in the handler. */
+static void
+look_and_answer (rs_cancel *c, lua_State *L, const rs_token *t)
+{
+  const unsigned request = atomic_load(&c->asks);
+  lua_Debug ar;
+  if (!c->writing && atomic_load(&c->told_of) != request
+      && look(c, L, request, &ar) && lua_getinfo(L, "S", &ar)
+      && ar.what[0] == 'C')
+    write_trace(c, t, request);
 }
 
 /* Has the handler not yet looked LOOKS times at the same call? */
@@ -547,11 +667,17 @@ on_signal (int signal, siginfo_t *info, void *context)
       return;
     }
     lua_State *const L = coroutine_of(c);
-    if (L != NULL && pending(top_of(c))) {
+    const rs_token *const asked = asked_of(c);
+    lua_Debug ar;
+    if (L != NULL && (asked != NULL || pending(top_of(c))))
       plant(c, L);
-      if (atomic_load_explicit(&c->refuse, memory_order_relaxed))
-        look(c, L);
+    if (L != NULL && pending(top_of(c))) {
+      if (atomic_load_explicit(&c->refuse, memory_order_relaxed)
+          && look(c, L, 0, &ar))
+        note_place(c, L, &ar);
     }
+    else if (L != NULL && asked != NULL)
+      look_and_answer(c, L, asked);
     /* Publishes only that the signal has come. */
     atomic_fetch_add_explicit(&c->seen, 1, memory_order_release);
     return;
@@ -579,28 +705,37 @@ static _Atomic unsigned times_taken[NSIG];
 /* Held while a handler is exchanged. */
 static pthread_mutex_t signals = PTHREAD_MUTEX_INITIALIZER;
 
-/* Set 'on_signal' as the handler of the signal, unless it is.  Called for each
-   request, and by the timer, since the program may have set another handler
-   meanwhile.  The handler of the program is never set again, since a signal
-   may be on its way. */
+/*
+ * Set 'on_signal' as the handler of the signal, unless it is.  Called for each
+ * request, and by the timer, since the program may have set another handler
+ * meanwhile.  The handler of the program is never set again, since a signal
+ * may be on its way.
+ *
+ * A system call that blocks returns when a signal comes that is to stop a
+ * call; one that only asks where the call stands 'restarts' it.  A stop that
+ * meets a request to tell is sent again, with its own kind of handler.
+ */
 static void
-take_signal (int signal)
+take_signal (int signal, bool restarts)
 {
+  const int flags = SA_SIGINFO | SA_ONSTACK | (restarts ? SA_RESTART : 0);
   struct sigaction now;
   if (signal == 0)
     return;
   pthread_mutex_lock(&signals);
-  if (sigaction(signal, NULL, &now) == 0
-      && !((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_signal)) {
-    /* No SA_RESTART: a system call that blocks returns when the signal
-       comes. */
-    struct sigaction action = { .sa_flags = SA_SIGINFO | SA_ONSTACK };
-    action.sa_sigaction = on_signal;
-    sigemptyset(&action.sa_mask);
+  struct sigaction action = { .sa_flags = flags };
+  action.sa_sigaction = on_signal;
+  sigemptyset(&action.sa_mask);
+  const bool read = sigaction(signal, NULL, &now) == 0;
+  const bool ours = read && (now.sa_flags & SA_SIGINFO)
+                 && now.sa_sigaction == on_signal;
+  if (read && !ours) {
     keep_before(signal, &now);
     sigaction(signal, &action, NULL);
     atomic_fetch_add(&times_taken[signal], 1);
   }
+  else if (ours && (now.sa_flags & SA_RESTART) != (flags & SA_RESTART))
+    sigaction(signal, &action, NULL);
   pthread_mutex_unlock(&signals);
 }
 
@@ -648,6 +783,7 @@ rs_cancel_unref (rs_cancel *c)
   rs_timer_clear(&c->timer);  /* a late request may have set it */
   pthread_mutex_destroy(&c->lock);
   pthread_cond_destroy(&c->told);
+  free(c->trace);
   free(c);
 }
 
@@ -702,7 +838,8 @@ begin_child (void)
     return;
   rs_mutex_init(&mine->lock);
   rs_cond_init(&mine->told);
-  mine->telling = false;
+  mine->telling = mine->asking = false;
+  atomic_store(&mine->asked, NULL);
   rs_list_init(&mine->timer.link);
 }
 
@@ -1047,7 +1184,7 @@ fire (rs_timer *timer)
      stores 'armed' and then loads 'due'.  So one of the two sees what the
      other has stored. */
   atomic_store(&c->armed, RS_NEVER);
-  take_signal(c->signal);
+  take_signal(c->signal, false);
   pthread_mutex_lock(&c->lock);
   step_locked(c);
 }
@@ -1070,7 +1207,7 @@ rs_cancel_request (rs_cancel *c, const void *owner, rs_reason reason,
   rs_token *t = find_locked(c, owner);
   if (t != NULL) {
     pthread_mutex_unlock(&c->lock);
-    take_signal(c->signal);
+    take_signal(c->signal, false);
     pthread_mutex_lock(&c->lock);
     t = find_locked(c, owner);
   }
@@ -1080,6 +1217,124 @@ rs_cancel_request (rs_cancel *c, const void *owner, rs_reason reason,
   }
   request_all_locked(c, t, reason, false, grace);
   return step_locked(c);
+}
+
+/* ------------------------------------------------------- where a call is */
+
+/* The call that was asked where it stands has ended, or has answered, or
+   nobody waits for the answer any more. */
+static void
+stop_asking_locked (rs_cancel *c)
+{
+  atomic_store_explicit(&c->asked, NULL, memory_order_release);
+  atomic_store_explicit(&c->looks, 0, memory_order_relaxed);
+  atomic_store_explicit(&c->found, false, memory_order_relaxed);
+  pthread_cond_broadcast(&c->told);
+}
+
+/* Has the last request to tell been answered? */
+static bool
+has_answered (const rs_cancel *c)
+{
+  return atomic_load_explicit(&c->told_of, memory_order_acquire)
+         == atomic_load_explicit(&c->asks, memory_order_relaxed);
+}
+
+/* Begin to ask the call of 'owner' where it stands.  RS_OK, RS_EDONE,
+   RS_EREFUSED, RS_ENOMEM, or RS_ETIMEOUT: others ask until 'deadline'. */
+static int
+begin_asking_locked (rs_cancel *c, const void *owner, double deadline)
+{
+  while (c->asking)
+    if (rs_cond_wait_until(&c->told, &c->lock, deadline) == RS_ETIMEOUT)
+      return RS_ETIMEOUT;
+  const rs_token *const t = find_locked(c, owner);
+  if (t == NULL || c->left || c->lost)
+    return RS_EDONE;
+  if (t->L != NULL ? c->signal == 0 && c != mine
+                   : c->sleeper != NULL && !c->sleeper->tells)
+    return RS_EREFUSED;
+  if (c->trace == NULL && (c->trace = malloc(RS_TRACEBACK)) == NULL)
+    return RS_ENOMEM;
+  c->asking = true;
+  atomic_fetch_add(&c->asks, 1);
+  if (c == mine) {  /* the call asks for itself, or for one around it */
+    write_trace(c, t, atomic_load(&c->asks));
+    return RS_OK;
+  }
+  atomic_store_explicit(&c->asked, t, memory_order_release);
+  return RS_OK;
+}
+
+/* Ask once more: by a signal, or where the thread waits.  Releases the lock
+   meanwhile. */
+static void
+ask_locked (rs_cancel *c, const rs_token *t)
+{
+  rs_sleeper sleeper = { .object = NULL };
+  if (t->L == NULL && c->sleeper != NULL) {
+    sleeper = *c->sleeper;
+    sleeper.ref(sleeper.object);
+    pthread_mutex_unlock(&c->lock);
+    sleeper.wake(sleeper.object);
+    sleeper.unref(sleeper.object);
+    pthread_mutex_lock(&c->lock);
+  }
+  else if (t->L != NULL) {
+    pthread_mutex_unlock(&c->lock);
+    take_signal(c->signal, true);
+    pthread_mutex_lock(&c->lock);
+    if (asked_of(c) == t)
+      send_locked(c);
+  }
+}
+
+int
+rs_cancel_trace (rs_cancel *c, const void *owner, double deadline, char *text,
+                 size_t size)
+{
+  const rs_token *t;
+  pthread_mutex_lock(&c->lock);
+  int status = begin_asking_locked(c, owner, deadline);
+  if (status != RS_OK) {
+    pthread_mutex_unlock(&c->lock);
+    return status;
+  }
+  while (!has_answered(c) && (t = asked_of(c)) != NULL
+         && rs_now() < deadline) {
+    ask_locked(c, t);
+    if (!has_answered(c) && asked_of(c) != NULL)
+      rs_cond_wait_until(&c->told, &c->lock, fmin(rs_now() + ASK, deadline));
+  }
+  if (has_answered(c))
+    copy_trace(text, c->trace, size);
+  else
+    status = asked_of(c) == NULL ? RS_EDONE : RS_ETIMEOUT;
+  c->asking = false;
+  stop_asking_locked(c);
+  pthread_mutex_unlock(&c->lock);
+  return status;
+}
+
+unsigned
+rs_cancel_asks (const rs_cancel *c, const rs_token *t)
+{
+  return asked_of(c) == t && !has_answered(c) ? atomic_load(&c->asks) : 0;
+}
+
+void
+rs_cancel_tell (rs_cancel *c, unsigned request, const char *text)
+{
+  pthread_mutex_lock(&c->lock);
+  if (asked_of(c) != NULL && atomic_load(&c->asks) == request) {
+    copy_trace(c->trace, text, RS_TRACEBACK);
+    for (char *p = c->trace; *p != '\0'; p++)  /* nothing a terminal obeys */
+      if (((unsigned char) *p < ' ' && *p != '\n' && *p != '\t') || *p == 127)
+        *p = '?';
+    atomic_store_explicit(&c->told_of, request, memory_order_release);
+    pthread_cond_broadcast(&c->told);
+  }
+  pthread_mutex_unlock(&c->lock);
 }
 
 void
@@ -1126,7 +1381,10 @@ rs_token_enter (rs_cancel *c, rs_token *t, lua_State *L, void *owner,
                 const rs_wish *wish)
 {
   rs_token *const outer = top_of(c);
-  *t = (rs_token) { .outer = outer, .owner = owner };
+  *t = (rs_token) {
+    .outer = outer, .owner = owner, .L = L,
+    .depth = outer != NULL && L != NULL ? rs_traceback_depth(L) : 0
+  };
   atomic_init(&t->due, RS_NEVER);
   if (outer == NULL) {
     atomic_store_explicit(&c->running.L, L, memory_order_relaxed);
@@ -1208,6 +1466,8 @@ rs_token_leave (rs_cancel *c, rs_token *t, lua_State *L)
   atomic_store_explicit(&c->refuse, outer != NULL
                                     && level_of(outer) == RS_HARD,
                         memory_order_relaxed);
+  if (asked_of(c) == t)
+    stop_asking_locked(c);
   const rs_reason reason = t->reason;
   const unsigned sent = sent_to(c);
   pthread_mutex_unlock(&c->lock);

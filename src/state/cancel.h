@@ -98,6 +98,10 @@ typedef struct rs_token {
   uint64_t spent;          /* instructions of the item; only the thread that
                               runs the call uses this and the next one */
   bool hooked;             /* the call, or its item, has set a hook */
+  lua_State *L;            /* the coroutine that the call began on, or NULL: it
+                              runs elsewhere; constant, as the next one */
+  int depth;               /* levels that 'L' had then, where there is an outer
+                              call; otherwise 0 */
 
   rs_reason reason;        /* of the call; guarded by the lock of the
                               rs_cancel, as the rest */
@@ -321,6 +325,25 @@ enum { RS_PLACE = 200 };
 bool rs_cancel_place (const rs_cancel *c, char *text, size_t size);
 
 /*
+ * Ask the call 'owner' where it stands, without stopping it, and write a
+ * traceback of it, as 'luaL_traceback' does, into 'text'.  If the thread is in
+ * C, the first line names the function.  Waits until the instant 'deadline',
+ * mostly some milliseconds at most.
+ * RS_OK; RS_EDONE: the thread does not run the call, any more or yet;
+ * RS_ETIMEOUT: it has not answered; RS_EREFUSED: it cannot be asked, since it
+ * gets no signal, or since it runs elsewhere; RS_ENOMEM.
+ */
+int rs_cancel_trace (rs_cancel *c, const void *owner, double deadline,
+                     char *text, size_t size);
+
+/* For a thread whose call 't' runs elsewhere: the number of the request to
+   tell where it stands that was not answered yet; 0: there is none. */
+unsigned rs_cancel_asks (const rs_cancel *c, const rs_token *t);
+
+/* The answer to that request. */
+void rs_cancel_tell (rs_cancel *c, unsigned request, const char *text);
+
+/*
  * Stop the call 'owner', whose wish was made, if the thread of 'c' runs it.
  * The first request gives the reason, and the shortest 'grace', in seconds,
  * counts.  False when the system gives no thread for the timers: then one
@@ -341,6 +364,8 @@ typedef struct rs_sleeper {
   void (*ref) (void *object);
   void (*unref) (void *object);
   void *object;
+  bool tells;    /* the thread asks where the call stands ('rs_cancel_asks')
+                    when it is woken */
   bool returns;  /* the thread sees to it that it comes back, also when it is
                     stopped by force: it is never lost */
 } rs_sleeper;
