@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/options.h"
 #include "base/status.h"
 #include "pool/face.h"
 

@@ -35,8 +35,9 @@
  * The parser works on bytes alone ('feed' and 'take'), so it can be fuzzed.
  *
  * A carrier moves the bytes.  Where that is a ring, urgent messages (STOP,
- * CANCEL, PING, ASK) go through the socket beside it.  Elsewhere they go between
- * the frames of a long message.  They may come before the call that they name.
+ * CANCEL, PING, ASK) go through the socket beside it.  Elsewhere they go
+ * between the frames of a long message.  They may come before the call that
+ * they name.
  */
 #ifndef RS_FRAME_H
 #define RS_FRAME_H

@@ -15,9 +15,9 @@
  * not come back from.
  *
  * A thread can be asked where a call of it stands ('rs_cancel_trace').  The
- * same signal plants the same hook, which writes that down and goes.  A thread
- * in C does not come to the hook: there the handler writes it down, once 'look'
- * has found that the thread does not move on.
+ * same signal plants the same hook, which writes that down and goes.  A
+ * thread in C does not come to the hook: there the handler writes it down,
+ * once 'look' has found that the thread does not move on.
  *
  * A time-out costs two atomic operations an item: 'due' moves on, and the
  * timer stays set to its instant, unless that is later than 'due'.  A timer
@@ -134,8 +134,8 @@ struct rs_cancel {
                               used by any thread */
   rs_timer timer;
 
-  _Atomic(const rs_token *) asked;  /* the call that is to tell where it stands,
-                              or NULL; set under the lock, taken away by any
+  _Atomic(const rs_token *) asked;  /* the call that is to tell where it
+                              stands, or NULL; set under the lock, taken away by any
                               thread under it; the handler reads it */
   _Atomic unsigned asks;   /* number of the last request to tell; 0: none yet;
                               set before 'asked', read by the handler */
@@ -558,8 +558,8 @@ answer (rs_cancel *c)
  *   would have come to the hook.
  * - 'lua_getinfo' follows the pointer.  It only reads: the call, its function
  *   on the stack, and the code and the constants of its caller.  None of these
- *   moves, except the stack, when it is made larger (in finalizers, or by the C
- *   function; by force the allocator refuses) or smaller.  So 'lua_getinfo' is
+ *   moves, except the stack, when it is made larger (in finalizers, or by the
+ *   C function; by force the allocator refuses) or smaller.  So 'lua_getinfo' is
  *   called only if no block was moved, nor begun to be moved, since the first
  *   look that found the call.
  *
