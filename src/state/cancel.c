@@ -135,8 +135,8 @@ struct rs_cancel {
   rs_timer timer;
 
   _Atomic(const rs_token *) asked;  /* the call that is to tell where it
-                              stands, or NULL; set under the lock, taken away by any
-                              thread under it; the handler reads it */
+                              stands, or NULL; set and taken away under the
+                              lock by any thread; the handler reads it */
   _Atomic unsigned asks;   /* number of the last request to tell; 0: none yet;
                               set before 'asked', read by the handler */
   _Atomic unsigned told_of;  /* number of the last request that 'trace' is the
@@ -559,9 +559,9 @@ answer (rs_cancel *c)
  * - 'lua_getinfo' follows the pointer.  It only reads: the call, its function
  *   on the stack, and the code and the constants of its caller.  None of these
  *   moves, except the stack, when it is made larger (in finalizers, or by the
- *   C function; by force the allocator refuses) or smaller.  So 'lua_getinfo' is
- *   called only if no block was moved, nor begun to be moved, since the first
- *   look that found the call.
+ *   C function; by force the allocator refuses) or smaller.  So
+ *   'lua_getinfo' is called only if no block was moved, nor begun to be moved,
+ *   since the first look that found the call.
  *
  * A C function that waits in a system call touches none of this.
  */
