@@ -144,10 +144,21 @@ enum {
   MOST = 1000             /* frames that are looked at */
 };
 
+/* [-0, +0, -]  True when the module has a frame from 'level' on. */
+static bool
+has_ours (lua_State *L, int level)
+{
+  frame f;
+  for (int i = 0; i < MOST && (f = look(L, level + i)) != NOTHING; i++)
+    if (f == OURS)
+      return true;
+  return false;
+}
+
 /* [-0, +0, m]  Find out which of the frames from 'level' on are hidden; return
-   how many frames there are.  '*any' tells whether one is of the module. */
+   how many frames there are. */
 static int
-survey (lua_State *L, int level, bool bare, bool *hidden, bool *any)
+survey (lua_State *L, int level, bool bare, bool *hidden)
 {
   frame f, inner = NOTHING;
   int n = 0;
@@ -158,7 +169,6 @@ survey (lua_State *L, int level, bool bare, bool *hidden, bool *any)
       while (look(L, level + n + run) == IN_C)
         run++;
     }
-    *any |= ours > 0;
     if (f == IN_C && bare && look(L, level + n + run) == NOTHING)
       ours = run;
     inner = f != IN_C ? f : inner;
@@ -171,10 +181,10 @@ survey (lua_State *L, int level, bool bare, bool *hidden, bool *any)
 void
 rs_level_traceback (lua_State *L, const char *message, int level, bool bare)
 {
-  bool hidden[MOST + 1], any = false;
-  const int n = is_own_error(message) ? 0
-              : survey(L, level, bare, hidden, &any);
-  if ((!any && !bare) || n == MOST) {  /* or too much to look at */
+  bool hidden[MOST + 1];
+  const bool plain = is_own_error(message) || (!bare && !has_ours(L, level));
+  const int n = plain ? MOST : survey(L, level, bare, hidden);
+  if (n == MOST) {  /* or too much to look at */
     luaL_traceback(L, L, message, level);
     return;
   }

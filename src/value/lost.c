@@ -80,6 +80,7 @@ typedef struct search {
   rs_dump dump;
   rs_lost *best;
   bool found;
+  const function *last;           /* one whose first assignment is known */
 } search;
 
 /* ------------------------------------------------------------ live values */
@@ -305,10 +306,13 @@ line_of (const search *s, const function *f, uint32_t pc)
 /* ------------------------------------------------------------ what is lost */
 
 /* [-0, +0, m]  Keep the assignment by the instruction 'pc', if it is the first
-   of all. */
+   of its function, and stands before those of the others. */
 static void
 keep (search *s, const function *f, uint32_t pc, const held *what)
 {
+  if (s->last == f)
+    return;
+  s->last = f;
   const int line = line_of(s, f, pc);
   rs_lost *const best = s->best;
   if (s->found && (line == 0 || best->line <= line))
@@ -587,6 +591,7 @@ read_function (search *s, function *outer, int depth)
   f.lines = d->at;
   rs_dump_pass(d, f.steps);
   const size_t after = d->at;
+  s->last = NULL;
   if (!d->bad && f.n > 0)
     read_code(s, &f);
   d->at = after;
