@@ -908,7 +908,11 @@ stack traceback:
           .. "parallel.wait {job}")
     local told <const> = "\nparallel: nobody looked at the failure of 'job-1':"
                          .. " lost\n"
-    assert.is_number(screen():find(told, 1, true))
+    local found <const>, last <const> = await(function (shown)
+      return shown:find(told, 1, true)
+    end)
+    assert.is_true(found, last)
+    expect_prompt()
     press "C-l"
     expect ">"
     enter "job = nil collectgarbage()"
