@@ -36,7 +36,7 @@
 
 #define HEARSAY 0.5      /* seconds in which the news that a call has begun is
                             here */
-#define LOOK 0.01        /* seconds between two looks at a chunk's flags */
+#define LOOK 0.05        /* seconds between two looks at a chunk's flags */
 #define SILENCE (RS_KILL + 3.0)  /* seconds from force until a worker that does
                             not tell the end of a call is taken for lost */
 
