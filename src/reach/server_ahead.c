@@ -17,6 +17,10 @@
 #define TURN 0.1            /* seconds for which a task that is 'asking' keeps
                                its place before others */
 #define MOST_HOLD 1.0
+#define STALE 60.0          /* seconds after which a task goes back whoever
+                               could take it, so that no broker takes its
+                               message for stuck: that counts from when it is
+                               delivered */
 #define LATE 0.1            /* seconds after which a task that was told, and
                                has not begun, is told back */
 
@@ -84,13 +88,23 @@ rs_server_announce_locked (rs_server *s, rs_tray *o)
   }
 }
 
-/* Jobs take longer than it seemed: what was told begins later. */
+static void
+leave_locked (rs_server *s, rs_tray *o, rs_server_task *t)
+{
+  t->state = RS_TASK_LEAVING;
+  rs_tray_back_locked(s, o, t);
+}
+
+/* Jobs take longer than it seemed: what was told begins later.  What has not
+   begun for long goes back. */
 static void
 tell_back_locked (rs_server *s, rs_tray *o)
 {
-  const double before = rs_now() - LATE;
+  const double before = rs_now() - LATE, long_ago = rs_now() - STALE;
   for (rs_list *link = s->tasks.next; link != &s->tasks; link = link->next) {
     rs_server_task *const t = RS_LIST_ENTRY(link, rs_server_task, link);
+    if (t->state == RS_TASK_READY && !t->dropped && t->since < long_ago)
+      leave_locked(s, o, t);
     if (t->state != RS_TASK_DUE || t->dropped || t->since > before)
       continue;
     t->state = RS_TASK_READY;
@@ -100,26 +114,34 @@ tell_back_locked (rs_server *s, rs_tray *o)
   }
 }
 
-static void
-leave_locked (rs_server *s, rs_tray *o, rs_server_task *t)
+/* The instant since which tasks wait that may go to another server. */
+static double
+patience_locked (const rs_server *s)
 {
-  t->state = RS_TASK_LEAVING;
-  rs_tray_back_locked(s, o, t);
+  return rs_now() - (s->hold < HOLD ? HOLD : s->hold);
+}
+
+/* How many wait since an earlier one. */
+static unsigned
+count_patient_locked (const rs_server *s, double before)
+{
+  unsigned n = 0;
+  for (const rs_list *link = s->tasks.next; link != &s->tasks;
+       link = link->next) {
+    const rs_server_task *const t = RS_LIST_ENTRY(link, rs_server_task, link);
+    n += is_waiting(t) && t->since < before;
+  }
+  return n;
 }
 
 void
 rs_server_share_locked (rs_server *s, rs_tray *o, uint64_t messages,
                         uint64_t consumers)
 {
-  const double before = rs_now() - (s->hold < HOLD ? HOLD : s->hold);
-  unsigned n = 0;
-  if (messages > 0 || consumers < 2 || s->running < s->n_workers || !s->up)
-    return;
-  for (rs_list *link = s->tasks.next; link != &s->tasks; link = link->next) {
-    const rs_server_task *const t = RS_LIST_ENTRY(link, rs_server_task, link);
-    n += is_waiting(t) && t->since < before;
-  }
-  if (n == 0)
+  const double before = patience_locked(s);
+  unsigned n = count_patient_locked(s, before);
+  if (n == 0 || messages > 0 || consumers < 2 || s->running < s->n_workers
+      || !s->up)
     return;
   s->hold = s->hold < HOLD ? HOLD : 2 * s->hold;
   if (s->hold > MOST_HOLD)
@@ -142,11 +164,12 @@ rs_server_sort (rs_server *s)
   pthread_mutex_lock(&s->lock);
   tell_back_locked(s, &o);
   rs_server_announce_locked(s, &o);
-  const bool full = s->up && s->running == s->n_workers;
+  const bool asks = s->up && s->running == s->n_workers
+                    && count_patient_locked(s, patience_locked(s)) > 0;
   const bool waits = count_locked(s, RS_TASK_READY, RS_TASK_DUE) > 0;
   pthread_mutex_unlock(&s->lock);
   rs_tray_send(s, &o);
-  if (waits && full)
+  if (asks)
     s->desk.module->look(s->amqp);
   return waits;
 }
