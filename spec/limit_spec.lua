@@ -64,7 +64,7 @@ describe("timeout", function ()
     assert.equal(2, failure.index)
     assert.equal("timed_out", failure.state)
     assert.equal("timeout", failure.reason)
-    assert.matches("^item 2 %(\"b\"%) ran out of time\n", tostring(failure))
+    assert.matches("^item 2 %(\"b\"%) ran out of time$", tostring(failure))
   end)
 
   it("holds for a job, from its start", function ()
