@@ -114,6 +114,26 @@ describe("sh", function ()
     assert.equal(0, parallel.sh("echo {}", {}).n)
   end)
 
+  it("takes what a journal has", function ()
+    local path <const> = os.tmpname()
+    os.remove(path)
+    for run = 1, 2 do
+      local records = parallel.sh("echo {}; exit {}", { 0, 1 },
+                                  { journal = path })
+      assert.same({ 0, "0\n", "echo 0; exit 0", "0\n" },
+                  { records[1].status, records[1].output, records[1].command,
+                    records[1].result })
+      assert.equal(run == 2 or nil, records[1].journaled)
+      assert.equal(1, records[2].status)
+      assert.is_nil(records[2].journaled)
+    end
+    local ok, message <const> = pcall(parallel.sh, "exit {}", { 0 },
+                                      { journal = path })
+    os.remove(path)
+    assert.is_false(ok)
+    assert.matches("bad option 'journal' to 'sh' %(", message)
+  end)
+
   it("works in pools of all kinds", function ()
     for _, options in ipairs {
       { max = 2 }, { max = 1, isolation = "process" },

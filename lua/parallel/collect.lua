@@ -100,22 +100,24 @@ end
 --- Items that 'collect' keeps records of, also of those that were not started.
 local MOST <const> = 100000000
 
+--- Collect for 'verb', which stands in messages; default "collect".
 ---@return parallel.Record[] records
 ---@return parallel.Report report
-local function collect (pool, source, fn, list, opts, placed, stop)
+local function collect (pool, source, fn, list, opts, placed, stop, verb)
+  verb = verb or "collect"
   local _ <close> = source.closing
   local started <const> = core.now()
   if (source.total or 0) > MOST then
-    check.misuse("bad argument 'items' to 'collect' (a record of each is kept:"
-                 .. " " .. MOST .. " items at most, got " .. source.total
-                 .. "; 'each' keeps none)")
+    check.misuse("bad argument 'items' to '" .. verb .. "' (a record of each "
+                 .. "is kept: " .. MOST .. " items at most, got "
+                 .. source.total .. "; 'each' keeps none)")
   end
-  local where, _ <close> = call.place("collect", pool, opts, placed)
+  local where, _ <close> = call.place(verb, pool, opts, placed)
   local progress <close> = opts.progress
     and require("parallel.progress").start(opts.progress, source.total,
                                            opts.name) or nil
   local batch <close> = call.batch(where, fn, opts, {
-    verb = "collect",
+    verb = verb,
     total = source.total,
     records = true,
     continue = not stop,

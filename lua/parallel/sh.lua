@@ -153,7 +153,7 @@ end
 
 local function sh (pool, source, plan, given, placed, stop)
   local records <const>, report <const> =
-    collect(pool, source, run, { n = 1, plan }, given, placed, stop)
+    collect(pool, source, run, { n = 1, plan }, given, placed, stop, "sh")
   for i = 1, records.n do refine(records[i]) end
   return records, report
 end

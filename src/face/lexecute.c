@@ -152,8 +152,8 @@ check_text (lua_State *L, int index, const char *what, const char *more)
   size_t size;
   if (lua_type(L, index) != LUA_TSTRING
       && !(more != NULL && lua_type(L, index) == LUA_TNUMBER))
-    rs_handle_error(L, "bad option '%s' to 'execute' (a string%s expected, got "
-                       "%s)", what, more != NULL ? more : "",
+    rs_handle_error(L, "bad option '%s' to 'execute' (a string%s expected, "
+                       "got %s)", what, more != NULL ? more : "",
                     luaL_typename(L, index));
   const char *const text = lua_tolstring(L, index, &size);
   if (strlen(text) != size)
@@ -423,9 +423,9 @@ write_some (execution *e)
     close_fd(&e->in);
 }
 
-/* [-0, +0, e]  Call the listener, if there is one, with each line that has come
-   since the last time, without its end; at the end of the output also with one
-   that has none. */
+/* [-0, +0, e]  Call the listener, if there is one, with each line that has
+   come since the last time, without its end; at the end of the output also
+   with one that has none. */
 static void
 tell_lines (lua_State *L, stream *s)
 {
