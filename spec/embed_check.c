@@ -283,7 +283,7 @@ check_pool_options (void)
     { { .signal = 1000 }, "signal (1000)" },
     { { .signal = 32 }, "signal (32)" },
     { { .signal = 33 }, "signal (33)" },
-    { { .isolation = 2 }, "isolation (2)" },
+    { { .isolation = 3 }, "isolation (3)" },
     { { .isolation = -1 }, "isolation (-1)" },
     { { .runspace = "x" }, "runspace (x)" },
     { { .isolation = RS_ISOLATION_PROCESS, .runspace = "" }, "runspace is" },
