@@ -14,7 +14,12 @@ end
 
 local function copy (x) return x end
 
-local ways <const> = {}
+--- A file for journals, for as long as this is loaded.
+local journal <const> = os.tmpname()
+
+local ways <const> = {
+  files = setmetatable({}, { __gc = function () os.remove(journal) end }),
+}
 local function way (name, act) ways[#ways + 1] = { name = name, act = act } end
 
 way("run", function () parallel.run(copy, 1) end)
@@ -104,6 +109,20 @@ end)
 way("map in a place of its own", function ()
   parallel.map({ 1, 2 }, function (x) return x + y end,  -- luacheck: ignore
                { variables = { y = 1 } })
+end)
+way("map with a journal and a seed", function ()
+  pcall(parallel.map, { 1, 2, { 3 } }, copy, { journal = journal, seed = 1 })
+end)
+way("each with a journal, left early", function ()
+  pcall(function ()
+    for _ in parallel.each(parallel.range(9), copy, { journal = journal }) do
+      break
+    end
+    os.remove(journal)
+  end)
+end)
+way("a job with a seed", function ()
+  parallel.submit { function () return math.random() end, seed = 1 }:get()
 end)
 way("filter", function ()
   parallel.filter({ 1, 2, 3 }, function (x) return x > 1 end)

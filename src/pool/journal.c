@@ -64,9 +64,10 @@ struct rs_journal {
   unsigned born;           /* rs_fork_now */
   uint64_t size;           /* of the file, when it was opened */
   uint64_t end;            /* where the next frame is read, then written */
-  rs_buf in;               /* bytes of the file from 'in_at' on; a body that
-                              'rs_journal_push' has read */
+  rs_buf in;               /* bytes of the file from 'in_at' on */
   uint64_t in_at;
+  rs_message *values;      /* what 'rs_journal_push' has read last, since to
+                              push it may raise; or NULL */
   rs_buf out;              /* frames that were added */
   bool dirty;              /* something is to be synced */
   double sync_at;          /* instant of the next sync */
@@ -222,8 +223,13 @@ rs_journal_close (rs_journal *j)
 {
   if (j == NULL)
     return;
+  /* A child that another thread has forked has the descriptor until its exec,
+     and would keep the lock. */
+  if (j->fd >= 0 && !is_foreign(j))
+    flock(j->fd, LOCK_UN);
   if (j->fd >= 0)
     close(j->fd);
+  rs_message_unref(j->values);
   rs_buf_fini(&j->in);
   rs_buf_fini(&j->out);
   free(j);
@@ -344,16 +350,15 @@ rs_journal_push (rs_journal *j, lua_State *L, uint64_t place, int *n,
   const unsigned char *const data = body + COMPLETED;
   *attempts = rs_wire_get32(body + 1 + RS_DIGEST_SIZE);
   *duration = rs_wire_get_double(body + 1 + RS_DIGEST_SIZE + 4);
-  rs_message *const message = rs_message_new(data, size - COMPLETED,
-                                             data[RS_WIRE_AT_FLAGS]);
-  if (message == NULL)
+  rs_message_unref(j->values);
+  j->values = rs_message_new(data, size - COMPLETED, data[RS_WIRE_AT_FLAGS]);
+  if (j->values == NULL)
     return false;
-  message->forbidden = RS_MESSAGE_LIVE;
-  const int status = rs_decode_try(L, message, n);
-  rs_message_unref(message);
-  if (status != RS_OK)
-    lua_pop(L, *n);
-  return status == RS_OK;
+  j->values->forbidden = RS_MESSAGE_LIVE;
+  if (rs_decode_try(L, j->values, n) == RS_OK)
+    return true;
+  lua_pop(L, *n);
+  return false;
 }
 
 /* ----------------------------------------------------------------- writing */
