@@ -184,6 +184,11 @@ function core.pool (options) end
 ---@return table<integer, parallel.Job>  by id
 function core.jobs () end
 
+--- Jobs that have failed and that nobody has looked at, whose handles are
+--- still there.
+---@return parallel.Job[]
+function core.unseen () end
+
 --- Pools of this state that are open.
 ---@return parallel.Pool[]
 function core.pools () end
@@ -217,6 +222,18 @@ function core.run (fn, ...) end
 ---@param ... any
 ---@return parallel.Job
 function core.spawn (fn, ...) end
+
+--- Where the script has called into the module: "scan.lua:12: ", or "".
+---@return string
+function core.position () end
+
+--- In a `__tostring` that a message handler in C has called while an error is
+--- on its way: the traceback of the script, without the module.
+---@param to_string function  `tostring`, which is no such handler
+---@param raise function      `error`
+---@param check function      `assert`
+---@return string?
+function core.uncaught (to_string, raise, check) end
 
 --- Raise 'message' behind the position of the code that called into the
 --- module, however deep in the module this is.
