@@ -87,15 +87,20 @@ local BAD_OPTIONS <const> = {
     .. "expected, got 1.5)" },
   { { 3 }, "bad options to 'map' (named options expected, got the key 1)" },
   { { limit = 0 },
-    "bad option 'limit' to 'map' (a positive integer expected, got 0)" },
+    "bad option 'limit' to 'map' (a positive integer or 'auto' expected, "
+    .. "got 0)" },
   { { limit = -1 },
-    "bad option 'limit' to 'map' (a positive integer expected, got -1)" },
+    "bad option 'limit' to 'map' (a positive integer or 'auto' expected, "
+    .. "got -1)" },
   { { limit = 1.5 },
-    "bad option 'limit' to 'map' (a positive integer expected, got 1.5)" },
+    "bad option 'limit' to 'map' (a positive integer or 'auto' expected, "
+    .. "got 1.5)" },
   { { limit = "2" },
-    "bad option 'limit' to 'map' (a positive integer expected, got '2')" },
+    "bad option 'limit' to 'map' (a positive integer or 'auto' expected, "
+    .. "got '2')" },
   { { limit = math.huge },
-    "bad option 'limit' to 'map' (a positive integer expected, got inf)" },
+    "bad option 'limit' to 'map' (a positive integer or 'auto' expected, "
+    .. "got inf)" },
   { { chunk = -5 },
     "bad option 'chunk' to 'map' (a positive integer expected, got -5)" },
   { { chunk = 0.5 },
@@ -370,14 +375,14 @@ end)
 describe("a pool's size", function ()
   local ROWS <const> = {
     { { max = 0 },
-      "bad option 'max' to 'pool' (an integer from 1 to 65536 expected, got "
-      .. "0)" },
+      "bad option 'max' to 'pool' (an integer from 1 to 65536 or 'auto' "
+      .. "expected, got 0)" },
     { { max = 2.5 },
-      "bad option 'max' to 'pool' (an integer from 1 to 65536 expected, got "
-      .. "2.5)" },
+      "bad option 'max' to 'pool' (an integer from 1 to 65536 or 'auto' "
+      .. "expected, got 2.5)" },
     { { max = 1e9 },
-      "bad option 'max' to 'pool' (an integer from 1 to 65536 expected, got "
-      .. "1000000000.0)" },
+      "bad option 'max' to 'pool' (an integer from 1 to 65536 or 'auto' "
+      .. "expected, got 1000000000.0)" },
     { { min = -1 },
       "bad option 'min' to 'pool' (an integer from 1 to 65536 expected, got "
       .. "-1)" },

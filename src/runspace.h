@@ -660,6 +660,11 @@ typedef struct rs_pool_options {
                              ('rs_server_open') */
   const char *key;        /* path of the file with the key that the workers
                              of the queue have; NULL: they have none */
+  bool adapt;             /* 'max' is where the pool begins: while jobs are
+                             queued, and its workers wait more than they
+                             compute, it may have more of them, up to 32, or 4
+                             for each CPU.  Only for threads: what happens
+                             elsewhere cannot be seen here */
 } rs_pool_options;
 
 /*
@@ -703,7 +708,8 @@ RS_API int rs_pool_close (rs_pool *pool, double timeout);
  * Let the pool have at least 'min' and at most 'max' workers from now on; 0
  * keeps what is.  Workers that are missing are started before this returns;
  * those that are too many end with their jobs.  'max' of a pool with 'hosts'
- * can be no more than it was at first.
+ * can be no more than it was at first; a pool that adapts does so no more once
+ * 'max' is given.
  * RS_OK, RS_EINVAL or RS_ECLOSED.  Any thread.
  */
 RS_API int rs_pool_resize (rs_pool *pool, unsigned min, unsigned max,
@@ -771,6 +777,8 @@ typedef struct rs_pool_info {
   bool closed;
   char failure[256];        /* the last reason for a failed worker, or "" */
   bool paused;              /* 'rs_pool_pause' */
+  bool adapts;              /* 'adapt' of its options, and no 'rs_pool_resize'
+                               since */
 } rs_pool_info;
 
 RS_API void rs_pool_info_get_sized (rs_pool *pool, rs_pool_info *out,

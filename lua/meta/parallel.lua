@@ -197,6 +197,11 @@ function core.pools () end
 ---@return integer
 function core.workers () end
 
+--- Tell whether the default pool, or that of the runspace, may adapt its
+--- width.
+---@return boolean
+function core.adapts () end
+
 --- Tell whether pools are serial that do not say where they are.
 ---@return boolean
 function core.serial () end
@@ -333,6 +338,7 @@ function core.default_pool () end
 ---@field renewed integer          runspaces replaced by new ones
 ---@field closed boolean
 ---@field paused boolean    by `pause`
+---@field adapts boolean    `max` follows what the workers do
 ---@field failure? string   the last reason for a failed worker
 ---@field hosts? parallel.HostInfo[]
 ---@field broker? parallel.BrokerInfo  as the broker has told last

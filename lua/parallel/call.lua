@@ -36,10 +36,22 @@ end
 ---@return parallel.Pool pool
 ---@return parallel.Pool? temporary  to be closed when the call ends
 local function place (verb, pool, given, placed)
-  if pool ~= nil then return pool, nil end
   local limit <const> = given.limit
-  if not placed and (limit == nil or limit <= core.workers()
-                     or core.serial()) then
+  if pool ~= nil then
+    if limit == "auto" and not pool:info().adapts then
+      check.misuse("bad option 'limit' to '" .. verb .. "' (the pool has a "
+                   .. "size of its own: open it with max = 'auto', or give a "
+                   .. "number)")
+    end
+    return pool, nil
+  end
+  local fits
+  if limit == "auto" then
+    fits = core.adapts()
+  else
+    fits = limit == nil or limit <= core.workers()
+  end
+  if not placed and (fits or core.serial()) then
     return core.default_pool(), nil
   end
   local said <const> = placed ~= true and placed or nil
@@ -107,7 +119,7 @@ end
 ---@param list? table      further arguments, with `n`
 ---@return parallel.Batch
 local function plain_batch (pool, fn, given, own, list)
-  own.limit = given.limit
+  own.limit = given.limit ~= "auto" and given.limit or nil
   own.chunk = own.chunk or given.chunk
   own.name = given.name
   own.streams = options.streams_of(pool, given.streams)

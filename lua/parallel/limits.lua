@@ -106,6 +106,18 @@ local function tests (group)
   return made
 end
 
+--- Make the test of an option that is a number, or "auto".
+---@param name string
+---@return fun(value: any): string?
+local function or_auto (name)
+  local test <const> = check.bounds(name)
+  return function (value)
+    if value == "auto" then return nil end
+    local expected <const> = test(value)
+    return expected and expected .. " or 'auto'"
+  end
+end
+
 local CALL <const>, RUNSPACE <const> = tests "call", tests "runspace"
 CALL.retry_on = retry_on
 CALL.total_timeout = CALL.deadline
@@ -179,5 +191,6 @@ return {
   add = add,
   check = check_limits,
   copy = copy,
+  or_auto = or_auto,
   tests = tests,
 }

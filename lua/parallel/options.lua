@@ -10,9 +10,9 @@ local getmetatable, ipairs, math, next, rawget, require, table, type =
 
 --- Options that every verb over items accepts.
 ---@class parallel.CallOptions: parallel.InitialStateFields, parallel.Limits
----@field limit? integer    jobs in flight; default: as many as keep the pool
----       busy.  A limit above the workers of the default pool opens a pool
----       with that many workers for the call
+---@field limit? integer|"auto"  jobs in flight; default: as many as keep the
+---       pool busy.  A limit above the workers of the default pool opens a
+---       pool with that many workers for the call
 ---@field chunk? integer    items to a job; default: by their measured cost
 ---@field arguments? any[]  passed to the function behind each item
 ---@field params? table<string, any>  further arguments, by the names of the
@@ -93,7 +93,7 @@ local COMMON <const> = {
   arguments = by_position,
   chunk = check.bounds "chunk",
   journal = journal,
-  limit = check.bounds "limit",
+  limit = limits.or_auto "limit",
   name = check.name,
   params = by_name,
   progress = progress,

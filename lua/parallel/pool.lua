@@ -15,7 +15,8 @@ local NO_SIGNAL <const> = -1
 -- luacheck: no max comment line length
 ---@class parallel.PoolOptions: parallel.InitialStateFields, parallel.RunspaceLimits
 ---@field min? integer  workers that are always there; default 1
----@field max? integer  workers at most; default, one for each CPU
+---@field max? integer|"auto"  workers at most; default, one for each CPU;
+---       "auto": as many, and more while they wait
 ---@field globals? boolean|string[]  which globals travel with functions, unless
 ---       a call has the option, too
 ---@field idle? number  seconds before a worker above `min` that has nothing to
@@ -68,6 +69,7 @@ end
 local OWN <const> = limits.tests "pool"
 OWN.globals = limits.CALL.globals
 OWN.idle = check.seconds
+OWN.max = limits.or_auto "max"
 OWN.queue = queue
 OWN.signal = signal
 OWN.streams = options.streams
@@ -214,7 +216,23 @@ local function warn_of_failures (pool)
   if failure ~= nil then warn("parallel.pool: ", failure) end
 end
 
----@param max integer?
+--- Tell whether a pool adapts its width, and raise if it cannot.
+---@param max integer|"auto"|nil
+---@param given table
+---@param verb string
+---@param isolation "thread"|"process"|"serial"
+---@return boolean
+local function adapts (max, given, verb, isolation)
+  if max ~= "auto" or isolation == "serial" then return false end
+  if isolation ~= "thread" or given.hosts or given.command or given.broker then
+    refuse_option(verb, given.max == max and "max" or "limit",
+                  "'auto' looks at the time that threads take, and these "
+                  .. "workers are processes: give a number")
+  end
+  return true
+end
+
+---@param max integer|"auto"|nil
 ---@param given table
 ---@param said parallel.InitialState|parallel.InitialStateOptions
 ---@param verb string
@@ -223,6 +241,8 @@ local function open (max, given, said, verb)
   check_reach(verb, given)
   local min <const> = given.min or 1
   local isolation <const> = isolation_of(verb, given)
+  local adapt <const> = adapts(max, given, verb, isolation)
+  if max == "auto" then max = nil end
   local idle = given.idle
   if idle == 0 then idle = 1e-9 end  -- for `core`, 0 means the default
   local queued <const> = given.queue
@@ -231,6 +251,7 @@ local function open (max, given, said, verb)
     idle = idle,
     reset = given.reset or "globals",
     isolation = isolation,
+    adapt = adapt,
     runspace = given.runspace,
     command = given.command,
     hosts = given.hosts,
@@ -251,7 +272,9 @@ local function open (max, given, said, verb)
             or { jobs = math.type(queued) and queued },
     signal = given.signal == "none" and NO_SIGNAL or given.signal,
   }
-  limits.add("pool", own, given)
+  limits.add("pool", own, {
+    min = given.min, max = max, pin = given.pin,
+  })
   limits.add("runspace", own, given)
   if isolation == "serial" then
     own.min, own.max, own.pin = nil, nil, nil
@@ -272,14 +295,16 @@ end
 ---@param said? parallel.InitialState|parallel.InitialStateOptions
 ---@return parallel.Pool
 local function open_for (verb, given, said)
-  return open(given.limit and math.min(given.limit, MOST_WORKERS), given,
+  local limit <const> = given.limit
+  return open(limit == "auto" and limit
+              or limit and math.min(limit, MOST_WORKERS), given,
               said or initial_state.read(verb, given), verb)
 end
 
 --- Check the options of a pool.
 ---@param verb string
 ---@param given any
----@return integer? max
+---@return integer|"auto"|nil max
 ---@return table given
 ---@return parallel.InitialState|parallel.InitialStateOptions said
 ---@return string verb
@@ -305,7 +330,7 @@ local function read (verb, given)
     end
   end
   local min, max = given.min, given.max
-  if min ~= nil and max ~= nil and min > max then
+  if min ~= nil and max ~= nil and max ~= "auto" and min > max then
     check.misuse("bad option 'min' to '" .. verb .. "' (" .. min
                  .. " workers are more than 'max', " .. max .. ")")
   end
@@ -329,7 +354,8 @@ end)
 ---@field min? integer  workers that are always there
 ---@field max? integer  workers at most
 
-local SIZE <const> = { max = OWN.max, min = OWN.min }
+local SIZE <const> = limits.tests "pool"
+SIZE.pin = nil
 
 ---@param self parallel.Pool
 ---@param given any

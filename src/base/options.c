@@ -569,6 +569,11 @@ check_pool (rs_pool_options *o, rs_error *err)
       || check_reach(o, err) != RS_OK
       || check_process(o, err) != RS_OK)
     return RS_EINVAL;
+  if (o->adapt && (o->isolation != RS_ISOLATION_THREAD || o->command != NULL
+                   || o->hosts != NULL || o->broker != NULL))
+    return rs_fail(err, RS_EINVAL, "adapt is for workers that are threads, "
+                                   "since it looks at the time that they "
+                                   "take: give max instead");
   if (o->isolation == RS_ISOLATION_SERIAL) {
     if (o->min > 1 || o->pin)
       return rs_fail(err, RS_EINVAL, "%s is for workers that are threads or "

@@ -419,6 +419,18 @@ wait_once (lua_State *L, double timeout)
   return leave(L, k) ? status : RS_EDONE;
 }
 
+/* [-0, +0, -]  True when items are wanted: the pool has got wider. */
+static bool
+has_room (lua_State *L)
+{
+  if (is_closed(L))
+    return false;
+  keeper *k;
+  rs_batch *const batch = enter(L, &k);
+  const bool room = rs_batch_room(batch) > 0;
+  return leave(L, k) && room;
+}
+
 /* batch:wait([timeout]) -> "ready" | "timeout" | "done" | "idle" */
 static int
 wait (lua_State *L)
@@ -438,6 +450,10 @@ wait (lua_State *L)
     rs_lua_dispatch(L, e);
     if (timeout != RS_FOREVER)
       left = deadline - rs_now() > 0 ? deadline - rs_now() : 0;
+    if (status == RS_EEVENT && has_room(L)) {
+      status = RS_ETIMEOUT;
+      break;
+    }
   }
   if (status == RS_OK)
     rs_lua_dispatch(L, e);  /* records of the items come before their end */

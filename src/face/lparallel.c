@@ -360,6 +360,7 @@ static int
 open_core (lua_State *L)
 {
   static const luaL_Reg functions[] = {
+    { "adapts", rs_lua_adapts },
     { "batch", rs_lua_batch },
     { "clean", clean },
     { "complain", complain },

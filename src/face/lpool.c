@@ -409,6 +409,8 @@ rs_lua_pool (lua_State *L)
   o.readable = rs_read_words(L, 1, "readable");
   o.writable = rs_read_words(L, 1, "writable");
   o.globals = rs_read_globals(L, 1);
+  lua_getfield(L, 1, "adapt");
+  o.adapt = lua_toboolean(L, -1);
   lua_getfield(L, 1, "broker");  /* the options anchor it, as the next two */
   o.broker = luaL_optstring(L, -1, NULL);
   lua_getfield(L, 1, "broker_queue");
@@ -446,6 +448,28 @@ rs_parallel_set_isolation (lua_State *L, int isolation)
 {
   lua_pushinteger(L, isolation);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &isolation_key);
+}
+
+/* [-0, +0, -]  True when the default pool of this state adapts its width: no
+   size of it was given, and its workers are threads. */
+static bool
+default_adapts (lua_State *L)
+{
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &workers_key);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &isolation_key);
+  const bool adapts = lua_tointeger(L, -2) == 0
+                   && lua_tointeger(L, -1) == RS_ISOLATION_THREAD;
+  lua_pop(L, 2);
+  return adapts;
+}
+
+/* core.adapts() -> boolean: the default pool, or that of the runspace, may
+   adapt its width */
+int
+rs_lua_adapts (lua_State *L)
+{
+  lua_pushboolean(L, rs_pool_current(L) != NULL || default_adapts(L));
+  return 1;
 }
 
 /* core.serial() -> boolean: pools are serial that do not say where they are */
@@ -505,7 +529,9 @@ rs_lua_default_pool (lua_State *L)
     set_special(L, -1);
   }
   else {
-    rs_pool_options o = { .max = rs_parallel_workers(L) };
+    rs_pool_options o = {
+      .max = rs_parallel_workers(L), .adapt = default_adapts(L)
+    };
     lua_rawgetp(L, LUA_REGISTRYINDEX, &isolation_key);
     o.isolation = (int) lua_tointeger(L, -1);
     lua_pop(L, 1);
@@ -732,6 +758,8 @@ pool_info (lua_State *L)
   lua_setfield(L, -2, "closed");
   lua_pushboolean(L, i.paused);
   lua_setfield(L, -2, "paused");
+  lua_pushboolean(L, i.adapts);
+  lua_setfield(L, -2, "adapts");
   if (i.failure[0] != '\0') {
     lua_pushstring(L, i.failure);
     lua_setfield(L, -2, "failure");

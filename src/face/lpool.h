@@ -25,6 +25,7 @@ int rs_lua_default_pool (lua_State *L);
 int rs_lua_pools (lua_State *L);
 int rs_lua_run_guard (lua_State *L);
 int rs_lua_serial (lua_State *L);
+int rs_lua_adapts (lua_State *L);
 
 /* Methods of the default pool, called without it; their first upvalue is the
    face, as that of a method:

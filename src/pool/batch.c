@@ -57,6 +57,8 @@ unref (rs_batch *batch)
   rs_encoder_fini(&batch->items);
   pthread_mutex_destroy(&batch->lock);
   rs_events_drop(batch->events);
+  if (batch->limit != 0 && batch->queue->limits != NULL)
+    batch->queue->limits(batch->queue, false);
   batch->queue->drop(batch->queue);
   free(batch->given);
   free(batch);
@@ -134,6 +136,9 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   batch->depth = rs_job_nesting(L);
   batch->chunk = queue->fresh ? 1 : options->chunk;
   batch->total = options->total;
+  batch->limit = options->limit;
+  if (batch->limit != 0 && queue->limits != NULL)
+    queue->limits(queue, true);
   batch->window = choose_window(options->limit, queue->width(queue),
                                 options->flags);
   batch->cost = -1;
@@ -203,6 +208,9 @@ choose_size (rs_batch *batch)
 {
   pthread_mutex_lock(&batch->lock);
   const double cost = batch->cost;
+  batch->window = choose_window(batch->limit,
+                                batch->queue->width(batch->queue),
+                                batch->flags);
   const bool full = batch->in_flight >= batch->window;
   pthread_mutex_unlock(&batch->lock);
   if (full)

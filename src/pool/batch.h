@@ -40,7 +40,8 @@ struct rs_batch {
   unsigned depth;           /* of the calls of its chunks: rs_call */
   size_t chunk;             /* items; 0: by cost */
   size_t total;             /* items; 0: not known */
-  size_t window;            /* chunks in flight at most */
+  unsigned limit;           /* chunks in flight that the caller has allowed;
+                               0: what keeps the pool busy */
   bool limited;             /* failures are counted in 'allowed' */
   rs_events *events;        /* a reference */
   bool shared;              /* 'events' are the caller's */
@@ -98,6 +99,7 @@ struct rs_batch {
   size_t n_ended;           /* parts in 'ended' */
   bool closed;              /* nobody will take from 'ended' */
   size_t in_flight;         /* chunks that were submitted and not taken */
+  size_t window;            /* chunks in flight at most */
   double cost;              /* seconds for an item; below 0: not known */
   size_t items_ended;       /* of chunks that have ended, and were started */
   size_t items_failed;      /* of 'items_ended' */

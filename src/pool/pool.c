@@ -21,6 +21,7 @@
 #include "base/timer.h"
 #include "base/words.h"
 #include "pool/serial.h"
+#include "pool/width.h"
 
 #define LATE 0.8     /* seconds by which the news that a worker is lost may
                         come late */
@@ -47,16 +48,6 @@ is_full_locked (const rs_pool *pool, size_t bytes)
           || (s->calls > s->sitting
               && (s->bytes >= pool->options.queue_bytes
                   || bytes > pool->options.queue_bytes - s->bytes)));
-}
-
-/* True when more is queued than idle workers are about to take.  A worker that
-   was woken for a job counts as one that runs, since it may come late. */
-static bool
-is_short_locked (const rs_pool *pool)
-{
-  return rs_sched_ready_locked(&pool->sched)
-         + rs_sched_running_locked(&pool->sched)
-         > pool->alive;
 }
 
 /* True when this thread runs a job of the pool. */
@@ -99,9 +90,12 @@ rs_pool_push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
   }
   const bool may_grow = !pool->sched.closed && rs_pool_may_grow_locked(pool);
   const bool handed = rs_sched_push_locked(&pool->sched, job);
-  const bool grow = !handed && may_grow && is_short_locked(pool);
+  const bool grow = !handed && may_grow && rs_pool_is_short_locked(pool);
+  const bool look = !handed && !grow && rs_width_is_asleep_locked(pool);
   rs_worker *const w = grow ? rs_worker_reserve_locked(pool) : NULL;
   rs_pool_unlock(pool);
+  if (look)
+    rs_width_begin(pool);
   if (!grow)
     return RS_OK;
   const int status = rs_worker_start(pool, w, err);
@@ -170,6 +164,12 @@ static unsigned
 queue_width (rs_queue *q)
 {
   return atomic_load_explicit(&pool_of(q)->max, memory_order_relaxed);
+}
+
+static void
+queue_limits (rs_queue *q, bool limits)
+{
+  rs_width_hold(pool_of(q), limits);
 }
 
 static int
@@ -257,6 +257,7 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o, void *shared)
     .claim_of = queue_claim_of,
     .ended = queue_ended,
     .width = queue_width,
+    .limits = o->adapt ? queue_limits : NULL,
     .block = queue_block,
     .unblock = queue_unblock,
     .is_deserted = queue_is_deserted,
@@ -269,8 +270,7 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o, void *shared)
   *own = *o;
   pool->serial = o->isolation == RS_ISOLATION_SERIAL;
   rs_list_init(&pool->serials);
-  pool->min = o->min;
-  atomic_init(&pool->max, o->max);
+  rs_width_init(pool);
   pool->hosts = o->hosts != NULL ? rs_words_count(o->hosts) : 0;
   /* 'shared' has these. */
   own->command = own->hosts = own->ssh = NULL;
@@ -530,6 +530,7 @@ rs_pool_close (rs_pool *pool, double timeout)
   pool->stopping += at_once;  /* no job finds the pool closed before */
   rs_sched_close_locked(&pool->sched);
   rs_pool_unlock(pool);
+  rs_width_stop(pool);
   rs_pool_stop_seeding_if_over(pool);
   rs_pool_lock(pool);
   if (!at_once)
@@ -668,72 +669,7 @@ rs_pool_unref (rs_pool *pool)
   pthread_setcancelstate(state, NULL);
 }
 
-/* -------------------------------------------------------- size and pauses */
-
-/* Start the workers that are missing: up to 'min', and for what is queued. */
-static void
-grow (rs_pool *pool)
-{
-  rs_error err;
-  bool more = true;
-  while (more) {
-    rs_pool_lock(pool);
-    more = !pool->sched.closed
-        && (pool->alive < pool->min || is_short_locked(pool))
-        && rs_pool_may_grow_locked(pool);
-    rs_worker *const w = more ? rs_worker_reserve_locked(pool) : NULL;
-    rs_pool_unlock(pool);
-    more = more && rs_worker_start(pool, w, &err) == RS_OK;
-  }
-}
-
-/* Check a new size, with the lock; 0 keeps what is. */
-static int
-check_size_locked (const rs_pool *pool, unsigned *min, unsigned *max,
-                   rs_error *err)
-{
-  if (pool->sched.closed)
-    return rs_fail(err, RS_ECLOSED, "the pool is closed");
-  if (pool->serial)
-    return rs_fail(err, RS_EINVAL, "a serial pool has one runspace, on the "
-                                   "thread of its host: open another pool");
-  if (*min > RS_WORKERS_MAX || *max > RS_WORKERS_MAX)
-    return rs_fail(err, RS_EINVAL, "%s (%u) is more than %d",
-                   *min > RS_WORKERS_MAX ? "min" : "max",
-                   *min > RS_WORKERS_MAX ? *min : *max, RS_WORKERS_MAX);
-  if (pool->hosts > 0 && *max > pool->options.max)
-    return rs_fail(err, RS_EINVAL, "max (%u) is more than the %u workers that "
-                                   "the pool was opened with, which its hosts "
-                                   "have", *max, pool->options.max);
-  const unsigned new_min = *min != 0 ? *min : pool->min;
-  const unsigned new_max = *max != 0 ? *max : pool->max;
-  if (new_min > new_max)
-    return rs_fail(err, RS_EINVAL, "min (%u) is more than max (%u): give both",
-                   new_min, new_max);
-  *min = new_min;
-  *max = new_max;
-  return RS_OK;
-}
-
-int
-rs_pool_resize (rs_pool *pool, unsigned min, unsigned max, rs_error *err)
-{
-  if (pool == NULL)
-    return rs_fail_null(err, "pool");
-  if (rs_pool_is_foreign(pool))
-    return rs_fork_fail(err, "pool");
-  rs_pool_lock(pool);
-  const int status = check_size_locked(pool, &min, &max, err);
-  if (status == RS_OK) {
-    pool->min = min;
-    pool->max = max;
-    rs_sched_call_all_locked(&pool->sched);  /* some may be too many now */
-  }
-  rs_pool_unlock(pool);
-  if (status == RS_OK)
-    grow(pool);
-  return status;
-}
+/* ------------------------------------------------------------------ pauses */
 
 int
 rs_pool_pause (rs_pool *pool)
@@ -760,7 +696,7 @@ rs_pool_resume (rs_pool *pool)
   if (pool->serial)  /* its thread may wait at events */
     rs_pool_tell_room(pool);
   else
-    grow(pool);
+    rs_pool_grow(pool);
   return closed ? RS_ECLOSED : RS_OK;
 }
 
@@ -790,6 +726,7 @@ get_info (rs_pool *pool, rs_pool_info *out)
                                           : RS_NO_SIGNAL;
   out->closed = pool->sched.closed;
   out->paused = pool->sched.paused;
+  out->adapts = pool->width.most > 0;
   if (pool->serial)
     out->idle = pool->alive - (unsigned) out->running;
   for (rs_list *link = pool->workers.next; link != &pool->workers;

@@ -58,8 +58,12 @@ struct rs_queue {
      back. */
   void (*ended) (rs_queue *q, rs_job_state state, size_t n);
 
-  /* The number of workers at most. */
+  /* The number of workers at most, which may change. */
   unsigned (*width) (rs_queue *q);
+
+  /* A batch begins, or ends, that says itself how much goes on at a time.
+     NULL where 'width' changes only when the program says so. */
+  void (*limits) (rs_queue *q, bool limits);
 
   /* Count the calling worker as blocked: it waits for a job that it cannot run
      itself, so the pool may have one more worker until 'unblock'.  RS_OK;

@@ -16,6 +16,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/cpu.h"
@@ -275,8 +277,14 @@ begin (rs_worker *w)
 {
   rs_pool *const pool = w->pool;
   rs_spin_enter();
+  clockid_t clock;
+  const bool timed = pthread_getcpuclockid(pthread_self(), &clock) == 0;
+  const pid_t tid = (pid_t) syscall(SYS_gettid);
   rs_pool_lock(pool);
   w->thread = pthread_self();
+  w->time = (rs_worker_time) {
+    .clock = timed ? clock : CLOCK_MONOTONIC, .tid = tid, .delay = -1
+  };
   w->cancel = rs_cancel_mine();
   w->began = true;
   if (w->abandoned)

@@ -24,8 +24,11 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/types.h>
+#include <time.h>
 
 #include "base/fork.h"
+#include "base/timer.h"
 #include "pool/runner.h"
 #include "pool/sched.h"
 #include "pool/standing.h"
@@ -35,6 +38,35 @@ typedef struct rs_waiter {
   rs_list link;
   rs_events *events; /* a reference */
 } rs_waiter;
+
+/* What is known of the time of a worker's thread (width.c). */
+typedef struct rs_worker_time {
+  clockid_t clock;   /* of its CPU time; constant once it has begun, as the
+                        next one */
+  pid_t tid;         /* as the kernel names it */
+  bool seen;         /* it had a job at the last look; guarded by the pool's
+                        lock, as the rest */
+  double cpu;        /* seconds that it has had, at the last look */
+  double delay;      /* seconds that it has wanted a CPU; below 0: not known */
+} rs_worker_time;
+
+/* How a pool adapts its width (width.c). */
+typedef struct rs_width {
+  rs_timer timer;
+  double looked;     /* instant of the last look; only for the thread that
+                        looks, or begins, as the next four */
+  double children_seen;  /* seconds of CPU of the programs that have ended */
+  double pause;      /* seconds until the next look */
+  unsigned quiet;    /* looks in a row that found nothing to do */
+  double children;   /* CPUs that programs have used lately; guarded by the
+                        pool's lock, as the rest */
+  unsigned base;     /* 'max', as it was given */
+  unsigned most;     /* workers at most; 0: the pool does not adapt */
+  unsigned held;     /* calls that limit themselves */
+  unsigned busy;     /* looks in a row that found no waits */
+  double later;      /* instant until which there is no growth */
+  bool asleep;       /* the next job that stays queued begins a look */
+} rs_width;
 
 /* A worker: a thread, its seat, and its runner. */
 typedef struct rs_worker {
@@ -51,6 +83,7 @@ typedef struct rs_worker {
                         pool */
   _Atomic size_t bytes;  /* memory that the runner takes; set by the worker's
                             thread, read by any */
+  rs_worker_time time;
   rs_seat seat;
   uint64_t stood;    /* number of the last standing call that the runspace has
                         come to; only for the worker's thread, as the next
@@ -118,6 +151,7 @@ struct rs_pool {
                               none */
   unsigned blocked;  /* workers that wait for jobs that they cannot run
                         themselves */
+  rs_width width;
   rs_standings standing;
   bool closing;
   bool stopped;      /* its jobs were cancelled when it was closed */
