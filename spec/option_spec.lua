@@ -16,13 +16,13 @@ end
 
 --- With all that 'map' knows.
 local UNKNOWN <const> = "unknown option '%s' to 'map' (known are arguments, "
-  .. "broker, chunk, command, cpath, cpu_time, cwd, deadline, env, "
+  .. "backoff, broker, chunk, command, cpath, cpu_time, cwd, deadline, env, "
   .. "functions, globals, heartbeat, hosts, init, initial_state, "
-  .. "instructions, isolation, journal, key, libs, limit, "
-  .. "max_bytes, max_failures, max_tasks, memory, "
+  .. "instructions, isolation, journal, key, libs, limit, limit_by, "
+  .. "max_bytes, max_delay, max_failures, max_tasks, memory, "
   .. "modules, name, nice, on_error, params, path, preload, priority, "
-  .. "progress, queue, readable, reset, retries, retry_on, runspace, "
-  .. "sandbox, seed, ssh, "
+  .. "progress, queue, rate, readable, reset, retries, retry_delay, "
+  .. "retry_on, runspace, sandbox, seed, ssh, "
   .. "streams, timeout, total_timeout, variables, writable)"
 
 --- Each row: what is passed to 'map' as options, what is said.
@@ -121,8 +121,8 @@ local BAD_OPTIONS <const> = {
     .. "values by name are given as 'params')" },
   { { name = 5 }, "bad option 'name' to 'map' (a string expected, got 5)" },
   { { on_error = "ignore" },
-    "bad option 'on_error' to 'map' ('stop' or 'continue' expected, got "
-    .. "'ignore')" },
+    "bad option 'on_error' to 'map' ('stop' or 'continue' or 'cancel' "
+    .. "expected, got 'ignore')" },
   { { reset = "all" },
     "bad option 'reset' to 'map' ('globals' or 'none' or 'fresh' expected, "
     .. "got 'all')" },
@@ -257,8 +257,9 @@ describe("an option", function ()
       local _ = parallel.submit { square, tmeout = 1 }
     end))
     assert.equal("unknown option 'variables' to 'submit' (known are "
-                 .. "arguments, deadline, fn, globals, name, params, "
-                 .. "priority, retries, retry_on, seed, streams, timeout, "
+                 .. "arguments, backoff, deadline, fn, globals, max_delay, "
+                 .. "name, params, priority, retries, retry_delay, retry_on, "
+                 .. "seed, start_after, streams, timeout, "
                  .. "total_timeout)",
                  misuse(function ()
       local _ = parallel.submit { square, variables = {} }

@@ -779,6 +779,7 @@ typedef struct rs_pool_info {
   bool paused;              /* 'rs_pool_pause' */
   bool adapts;              /* 'adapt' of its options, and no 'rs_pool_resize'
                                since */
+  size_t delayed;           /* of 'queued', those that may not start yet */
 } rs_pool_info;
 
 RS_API void rs_pool_info_get_sized (rs_pool *pool, rs_pool_info *out,
@@ -869,6 +870,8 @@ RS_API size_t rs_pool_hosts (rs_pool *pool, rs_host_info *out, size_t room);
 typedef struct rs_job rs_job;
 
 typedef enum rs_job_state {
+  RS_JOB_DELAYED = -1,           /* queued, and does not start before its
+                                    'start_after' or 'retry_delay' is over */
   RS_JOB_QUEUED,
   RS_JOB_RUNNING,
   RS_JOB_STOPPING,               /* asked to stop, has not ended yet */
@@ -928,6 +931,14 @@ typedef struct rs_job_options {
   const lua_Integer *seed;  /* where 'math.random' begins in each attempt, as
                          after 'math.randomseed' of this number; NULL: where
                          the runspace has it.  Copied */
+  double retry_delay; /* seconds from a failure to the next attempt, of which a
+                         random half at most is left out; no worker is held
+                         meanwhile; 0: none */
+  double backoff;     /* factor by which the delay grows with each further
+                         failure, from 1 on; 0: 1 */
+  double max_delay;   /* seconds that a delay grows to; 0: any */
+  double start_after; /* seconds from now before which the job does not
+                         start */
 } rs_job_options;
 
 typedef struct rs_job_info {
@@ -1156,7 +1167,9 @@ enum {
   RS_BATCH_RECORDS = 1,  /* time each item and bring back all its results;
                             otherwise only the first comes back */
   RS_BATCH_CONTINUE = 2, /* a failed item does not stop the others */
-  RS_BATCH_EAGER = 4     /* chunks stay small: results matter early */
+  RS_BATCH_EAGER = 4,    /* chunks stay small: results matter early */
+  RS_BATCH_CANCEL = 8    /* the failure that stops the batch cancels what runs,
+                            too, as 'rs_batch_cancel' does */
 };
 
 typedef struct rs_batch_options {
@@ -1180,6 +1193,15 @@ typedef struct rs_batch_options {
                          an item: at a number made of this one and the index
                          of the item; NULL: where the runspace has it.
                          Copied */
+  double retry_delay; /* of an item, as the next two; as in rs_job_options */
+  double backoff;
+  double max_delay;
+  unsigned rate;      /* attempts of items that begin within 'per' seconds, at
+                         most; 0: any number.  With this or 'key_limit' a chunk
+                         has one item */
+  double per;         /* seconds; needed with 'rate' */
+  unsigned key_limit; /* items of one key at work at a time, at most:
+                         'rs_batch_key'; 0: any number */
 } rs_batch_options;
 
 typedef struct rs_record {
@@ -1215,6 +1237,17 @@ RS_API size_t rs_batch_room (rs_batch *batch);
  * of an item gets RS_EBUSY from all calls here that would change the items.
  */
 RS_API int rs_batch_add (rs_batch *batch, lua_State *L, int n, rs_error *err);
+
+/*
+ * Set the key of the items that are added from now on: 'size' bytes, copied;
+ * NULL: none, the default.  No more than 'key_limit' items of a key are at
+ * work at a time, and items of other keys go on meanwhile: the batch takes
+ * RS_BATCH_HELD items that wait.  RS_OK, RS_ENOMEM, RS_EINVAL (the batch was
+ * opened without 'key_limit').
+ */
+#define RS_BATCH_HELD 10000
+RS_API int rs_batch_key (rs_batch *batch, const char *key, size_t size,
+                         rs_error *err);
 
 /*
  * [-0, +0, e]  Add 't[from]', t[from + 1], ..., at most 'n' of them, as items

@@ -6,6 +6,7 @@
 
 --- The final states of a job come from "completed" on.
 ---@alias parallel.JobState
+---| "delayed"                # queued, and does not start before a time
 ---| "queued"
 ---| "running"
 ---| "stopping"               # asked to stop, has not ended yet
@@ -330,6 +331,7 @@ function core.default_pool () end
 ---@field idle integer      of these, waiting for work
 ---@field stuck integer     left behind, still running
 ---@field queued integer    jobs and chunks of maps not yet started
+---@field delayed integer   of these, those that may not start yet
 ---@field running integer
 ---@field finished integer  jobs and chunks of maps, since opening
 ---@field started_workers integer  threads since opening
@@ -563,6 +565,11 @@ end
 
 --- Leave out the next index.
 function batch:pass () end
+
+--- Set the key of the items that are added from now on; nil: none.
+---@param key string|number|boolean|nil
+---@return boolean  false: the batch was closed
+function batch:set_key (key) end
 
 --- No more items will come.
 function batch:finish () end

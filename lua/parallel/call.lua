@@ -8,6 +8,7 @@ local _, core = ...  -- parallel.core
 local input = require "parallel.input"
 local limits = require "parallel.limits"
 local options = require "parallel.options"
+local pace = require "parallel.pace"
 
 local require, setmetatable, table = require, setmetatable, table
 
@@ -17,7 +18,7 @@ local require, setmetatable, table = require, setmetatable, table
 ---@param default "stop"|"continue"
 ---@return boolean
 local function stops (verb, given, default)
-  local stop <const> = (given.on_error or default) == "stop"
+  local stop <const> = (given.on_error or default) ~= "continue"
   if stop and given.max_failures ~= nil then
     check.misuse("bad option 'max_failures' to '" .. verb .. "' (the first "
                  .. "failure stops the call: give on_error = 'continue', or "
@@ -101,6 +102,7 @@ local function over_items (verb, argument, own, default, act)
     check.is_code(verb, argument, fn)
     local given <const>, placed <const> =
       options.read(verb, pool, opts, own)
+    source.limit_by = given.limit_by
     local stop <const> = stops(verb, given, default)
     local bound <const>, list <const> = bind(verb, fn, given, source.values)
     return pool, source, bound, list, given, placed, stop
@@ -124,7 +126,9 @@ local function plain_batch (pool, fn, given, own, list)
   own.name = given.name
   own.streams = options.streams_of(pool, given.streams)
   own.max_failures = own.max_failures or given.max_failures
+  own.cancel = given.on_error == "cancel"
   limits.add("call", own, given)
+  pace.add(own, given)
   if list == nil then return core.batch(pool, fn, own) end
   own.names = arguments.names_in(list)
   return core.batch(pool, fn, own, table.unpack(list, 1, list.n))

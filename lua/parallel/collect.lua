@@ -31,12 +31,12 @@ local math, require = math, require
 ---@field journaled? boolean it is from the journal, and was not done now
 
 ---@class parallel.CollectOptions: parallel.CallOptions
----@field on_error? "stop"|"continue"  default "continue"
+---@field on_error? "stop"|"continue"|"cancel"  default "continue"
 ---@field max_failures? integer  start nothing more once so many items failed
 
 local OWN <const> = {
   max_failures = check.bounds "max_failures",
-  on_error = check.one_of("stop", "continue"),
+  on_error = check.one_of("stop", "continue", "cancel"),
 }
 
 --- Run a batch to its end, or to its first failure.
@@ -138,7 +138,7 @@ local functions = {}
 --- Apply `fn` to each item and return a record of each, in the order of the
 --- items, and a report of them all.  A failed item never raises.  With
 --- `on_error = "stop"` what was not started when the first item failed has
---- the state "cancelled".
+--- the state "cancelled"; with `on_error = "cancel"` so has what ran then.
 ---@type fun(items: parallel.AnyItems, fn: function|string,
 ---          opts?: parallel.CollectOptions): parallel.Record[],
 ---          parallel.Report

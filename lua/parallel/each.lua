@@ -15,12 +15,12 @@ local require, setmetatable = require, setmetatable
 
 ---@class parallel.EachOptions: parallel.CallOptions
 ---@field ordered? boolean  in the order of the items; default, of completion
----@field on_error? "stop"|"continue"  default "continue"
+---@field on_error? "stop"|"continue"|"cancel"  default "continue"
 ---@field max_failures? integer  start nothing more once so many items failed
 
 local OWN <const> = {
   max_failures = check.bounds "max_failures",
-  on_error = check.one_of("stop", "continue"),
+  on_error = check.one_of("stop", "continue", "cancel"),
   ordered = check.flag,
 }
 

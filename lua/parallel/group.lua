@@ -242,6 +242,7 @@ local function start (self, given, fn, list)
   local described <const> = { name = given.name, streams = streams,
                               names = arguments.names_in(list) }
   limits.add("call", described, own)
+  limits.add("job", described, given)
   local new <const> = job.start(self.pool, true, streams, fn, described,
                                 table.unpack(list, 1, list.n))
   self.open[new] = true

@@ -28,6 +28,9 @@ local INEXT <const> = ipairs {}
 ---       return the first and the last of the user's items in the part 'index'
 ---@field name? fun(index: integer): string
 ---       return the name of an item, where that is not "item 3"
+---@field limit_by? parallel.LimitBy  the option of the call
+---@field called? fun(index: integer): any, ...  what the key of an item is
+---       made of, where the item is several arguments
 ---@field in_pool? boolean  the caller has called a method of a pool
 ---@field iterator? fun(state: any, control: any): ...  the user's
 ---@field closing? parallel.Iterator  to be closed at the end of the call

@@ -8,6 +8,7 @@ local _, core = ...  -- parallel.core
 local limits = require "parallel.limits"
 local loop = require "parallel.loop"
 local options = require "parallel.options"
+local pace = require "parallel.pace"
 local params = require "parallel.params"
 local seeds = require "parallel.seed"
 
@@ -22,6 +23,9 @@ local ipairs, math, next, require, setmetatable, table, tostring, type =
 ---@field journal? string|parallel.JournalOptions
 ---@field progress? parallel.ProgressOption
 ---@field streams? table<string, boolean|function>
+---@field rate? parallel.Rate
+---@field limit_by? parallel.LimitBy  `key` is a name in the arguments of a
+---       call, or a function that gets them
 
 local OWN <const> = {
   async = check.flag,
@@ -125,7 +129,9 @@ end
 ---@param progress? parallel.Progress
 ---@param results table
 ---@param errors table
-local function run (where, body, keys, lists, read, progress, results, errors)
+---@param calls table
+local function run (where, body, keys, lists, read, progress, results, errors,
+                    calls)
   local items = {}
   for i, key in ipairs(keys) do items[i] = lists[key] end
   local batch <close> = call.batch(where, body, read, {
@@ -152,8 +158,10 @@ local function run (where, body, keys, lists, read, progress, results, errors)
   end
   local values, at = {}, 1
   local source <const> = {
-    feed = function ()
-      at = batch:feed_packed(items, at, #items, tell)
+    limit_by = read.limit_by,
+    called = function (i) return calls[keys[i]] end,
+    feed = function (target)
+      at = target:feed_packed(items, at, #items, tell)
       return at <= #items
     end,
   }
@@ -215,12 +223,18 @@ local function check_call (pool, fn, calls, opts)
                  .. "workers are the limit: open a pool of " .. read.limit
                  .. ", or call parallel.invoke)")
   end
+  for name in next, read.async and pace.tests or {} do
+    if read[name] ~= nil then
+      check.misuse("bad option '" .. name .. "' to 'invoke' (with async each "
+                   .. "key is a job of its own: leave one of them out)")
+    end
+  end
   local keys <const>, lists <const>, bodies <const> =
     prepare(fn, calls, read.params or {})
-  return pool, fn, keys, lists, bodies, read, placed
+  return pool, fn, keys, lists, bodies, read, placed, calls
 end
 
-local function invoke (pool, fn, keys, lists, bodies, read, placed)
+local function invoke (pool, fn, keys, lists, bodies, read, placed, calls)
   if #keys == 0 then call.is_open(pool) end
   -- Jobs that nobody waits for here are limited by their pool.
   local own <const> = placed or read.async and read.limit ~= nil
@@ -250,13 +264,20 @@ local function invoke (pool, fn, keys, lists, bodies, read, placed)
     and require("parallel.journal").open("invoke", fn, read) or nil
   local results, errors = {}, {}
   local deadline <const> = core.now() + (read.deadline or math.huge)
-  for number, group in ipairs(by_body(keys, bodies)) do
+  local groups <const> = by_body(keys, bodies)
+  if read.rate ~= nil and #groups > 1 then
+    check.misuse("bad option 'rate' to 'invoke' (the keys have different "
+                 .. "names of arguments, and the source is another one for "
+                 .. "each set of names: pass a function)")
+  end
+  for number, group in ipairs(groups) do
     local left <const> = math.max(1e-6, deadline - core.now())
     local rest <const> = setmetatable({
       deadline = left, in_pool = pool ~= nil,
       seed = seeds.of_batch(read.seed, number), opened_journal = journal,
     }, { __index = read })
-    run(where, group.body, group.keys, lists, rest, progress, results, errors)
+    run(where, group.body, group.keys, lists, rest, progress, results, errors,
+        calls)
   end
   return results, errors
 end

@@ -201,6 +201,8 @@ local function run (pool, fn, ...)
 end
 
 ---@class parallel.SubmitOptions: parallel.Limits
+---@field start_after? number   seconds from now before which the job does not
+---       start; until then its state is "delayed"
 ---@field [1]? function|string  the function to be called, or a chunk of source
 ---@field fn? function|string   another place for the function
 ---@field arguments? any[]      the first arguments of the function
@@ -221,6 +223,7 @@ local SUBMIT <const> = {
   streams = options.streams,
 }
 for name, test in next, limits.CALL do SUBMIT[name] = test end
+for name, test in next, limits.tests "job" do SUBMIT[name] = test end
 
 --- Check a table that describes a job, and read the call from it.
 ---@param verb string
@@ -286,6 +289,7 @@ local function submit (pool, wait, given, fn, list)
   local described <const> = { name = given.name, streams = streams,
                               names = arguments.names_in(list) }
   limits.add("call", described, given)
+  limits.add("job", described, given)
   return start(pool, wait, streams, fn, described,
                table.unpack(list, 1, list.n))
 end

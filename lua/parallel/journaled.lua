@@ -295,6 +295,8 @@ end
 
 function journaled:id () return self.batch:id() end
 
+function journaled:set_key (key) return self.batch:set_key(key) end
+
 function journaled:finish () return self.batch:finish() end
 
 function journaled:room () return self.batch:room() end

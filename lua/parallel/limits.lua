@@ -15,6 +15,11 @@ local ipairs, math, next, type = ipairs, math, next, type
 ---@field retry_on? string|string[]  reasons to try again: "error", "timeout",
 ---       "memory_limit", "instruction_limit", "failed" (these but "timeout"),
 ---       "timed_out", or "lost" with a process; default {"error", "timeout"}
+---@field retry_delay? number  seconds from a failure to the next attempt, of
+---       which a random half at most is left out; no worker is held meanwhile
+---@field backoff? number    factor by which the delay grows with each further
+---       failure; default 1
+---@field max_delay? number  seconds that a delay grows to
 ---@field priority? integer  from -10 to 10; of the jobs queued in a pool,
 ---       those of the highest priority start first; default 0
 ---@field globals? boolean|string[]  which globals travel with functions;
@@ -83,6 +88,29 @@ local function check_limits (verb, given)
     check.misuse("bad option 'retry_on' to '" .. verb .. "' (without "
                  .. "'retries' nothing is tried again: give retries = 1, or "
                  .. "leave it out)")
+  end
+  local first <const>, most <const> = given.retry_delay, given.max_delay
+  if first ~= nil and given.retries == nil then
+    check.misuse("bad option 'retry_delay' to '" .. verb .. "' (without "
+                 .. "'retries' nothing is tried again: give retries = 1, or "
+                 .. "leave it out)")
+  end
+  for _, name in ipairs { "backoff", "max_delay" } do
+    if given[name] ~= nil and first == nil then
+      check.misuse("bad option '" .. name .. "' to '" .. verb .. "' (it is "
+                   .. "for a delay that grows: give 'retry_delay', too)")
+    end
+  end
+  if most ~= nil and most < first then
+    check.misuse("bad option 'max_delay' to '" .. verb .. "' (" .. most
+                 .. " seconds are less than 'retry_delay', " .. first .. ")")
+  end
+  local start <const> = given.start_after
+  local deadline <const> = given.deadline or given.total_timeout
+  if start ~= nil and deadline ~= nil and start >= deadline then
+    check.misuse("bad option 'start_after' to '" .. verb .. "' (" .. start
+                 .. " seconds are not less than 'deadline', " .. deadline
+                 .. ": the job could never start)")
   end
   if given.total_timeout == nil then return given end
   if given.deadline ~= nil then

@@ -2,6 +2,8 @@
 --- The loop of a call over items: feed the workers, and wait for what they
 --- have.
 
+local pace = require "parallel.pace"
+
 local setmetatable = setmetatable
 
 --- What `map`, `collect`, `each` and `invoke` go round in.  `feed` and `wait`
@@ -15,6 +17,7 @@ local setmetatable = setmetatable
 ---@field more boolean      the source has items left
 ---@field finished boolean  the batch was told that no more items come
 ---@field ended? boolean    nothing is fed or waited for any more
+---@field target? parallel.Batch|parallel.KeyedFeed  what the source feeds
 local loop = {}
 loop.__index = loop
 
@@ -31,8 +34,15 @@ end
 function loop:feed ()
   local batch <const>, progress <const> = self.batch, self.progress
   if self.more then
-    self.more = progress ~= nil and progress:feed(self.source, batch)
-                or progress == nil and self.source.feed(batch)
+    local source <const> = self.source
+    local target = self.target
+    if target == nil then
+      local by <const> = source.limit_by
+      target = by ~= nil and pace.feed(batch, by, source.called) or batch
+      self.target = target
+    end
+    self.more = progress ~= nil and progress:feed(source, target)
+                or progress == nil and source.feed(target)
   end
   if not self.more and not self.finished and not self.ended then
     batch:finish()

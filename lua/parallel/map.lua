@@ -9,13 +9,14 @@ local loop = require "parallel.loop"
 local error, require = error, require
 
 ---@class parallel.MapOptions: parallel.CallOptions
----@field on_error? "stop"|"continue"  default "stop": raise the first failure
+---@field on_error? "stop"|"continue"|"cancel"  default "stop": raise the first
+---       failure; with "cancel" it stops what runs, too
 ---@field max_failures? integer  with "continue": raise once so many items have
 ---       failed
 
 local OWN <const> = {
   max_failures = check.bounds "max_failures",
-  on_error = check.one_of("stop", "continue"),
+  on_error = check.one_of("stop", "continue", "cancel"),
 }
 
 --- A table with room for 'n' items.
@@ -157,7 +158,8 @@ local functions = {}
 --- items.  Items that give nil leave a hole; `results.n` counts them all.
 ---
 --- Raises a `parallel.Failure` as soon as an item is known to have failed,
---- and starts nothing more.  With `on_error = "continue"` failed items leave
+--- and starts nothing more; with `on_error = "cancel"` what runs is stopped,
+--- too.  With `on_error = "continue"` failed items leave
 --- holes, and the second result has their failures by index.
 ---@type fun(items: parallel.AnyItems, fn: function|string,
 ---          opts?: parallel.MapOptions): table, table?

@@ -4,6 +4,7 @@
 local check = require "parallel.check"
 local _, core = ...  -- parallel.core
 local limits = require "parallel.limits"
+local pace = require "parallel.pace"
 
 local getmetatable, ipairs, math, next, rawget, require, table, type =
   getmetatable, ipairs, math, next, rawget, require, table, type
@@ -24,6 +25,8 @@ local getmetatable, ipairs, math, next, rawget, require, table, type =
 ---       a line on the terminal, with a title; or a function that is called
 ---@field streams? table<string, boolean|function>  which streams of the items
 ---       are shown on the standard error, or handed to a function
+---@field rate? parallel.Rate  items that begin within some seconds, at most
+---@field limit_by? parallel.LimitBy  items of one key at work at a time
 
 --- Names of the streams of a job.
 local STREAMS <const> = {}
@@ -100,6 +103,7 @@ local COMMON <const> = {
   streams = streams,
 }
 for name, test in next, limits.CALL do COMMON[name] = test end
+for name, test in next, pace.tests do COMMON[name] = test end
 
 --- Test an initial state, or a table of its fields, which are checked later.
 ---@param value any
@@ -262,6 +266,7 @@ local function read (verb, pool, given, own)
     end
   end
   given = limits.check(verb, given)
+  pace.check(verb, given)
   return given, placed and require("parallel.initial_state").read(verb, given)
 end
 

@@ -30,6 +30,8 @@ local getmetatable, math, next, table, type =
 local OWN <const> = {
   journal = "the items are combined in parts, whose number depends on the "
     .. "workers; give a map before it a journal",
+  limit_by = "its parts have many items; leave it out",
+  rate = "its parts have many items; leave it out",
   progress = "how many parts there will be is not known; leave it out",
   seed = "the items are combined in parts, whose number depends on the "
     .. "workers; draw the numbers in a map with seed first",

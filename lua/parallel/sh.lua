@@ -34,7 +34,7 @@ local OWN <const> = {
   env = options.PLACE.env,
   globals = "a command reads none; leave it out",
   max_failures = check.bounds "max_failures",
-  on_error = check.one_of("stop", "continue"),
+  on_error = check.one_of("stop", "continue", "cancel"),
   params = "the template names the values of an item",
   stdin = check.text,
 }
@@ -164,6 +164,7 @@ local function prepare (pool, given_template, items, opts)
   local source <const> = input.open("sh", items)
   source.in_pool = pool ~= nil
   local given <const>, placed <const> = options.read("sh", pool, opts, OWN)
+  source.limit_by = given.limit_by
   local stop <const> = call.stops("sh", given, "continue")
   plan.cwd, plan.env, plan.stdin = given.cwd, given.env, given.stdin
   return pool, source, plan, given, placed, stop

@@ -20,6 +20,9 @@
 #define HEARTBEAT 10.0      /* seconds until a silent worker is lost, too */
 #define LEAST_HEARTBEAT 0.1
 
+enum { MOST_RATE = 1000000 };  /* items that may begin in an interval: their
+                                  instants are kept */
+
 enum { CALLS = 16 };  /* that a pool of a broker has there at a time, by
                          default */
 
@@ -29,6 +32,10 @@ enum { CALLS = 16 };  /* that a pool of a broker has there at a time, by
    ANY: a whole number from 1 on. */
 #define SECONDS(in, name) { #name, offsetof(in, name), RS_OPTION_SECONDS, \
                             0, 0, "a positive number of seconds" }
+#define DELAY(in, name) { #name, offsetof(in, name), RS_OPTION_DELAY, \
+                          0, 0, "a number of seconds from 0 on" }
+#define FACTOR(in, name) { #name, offsetof(in, name), RS_OPTION_FACTOR, \
+                           1, 0, "a number from 1 on" }
 #define NUMBER(in, name, type, least, most) \
   { #name, offsetof(in, name), RS_OPTION_##type, least, most, NULL }
 #define ANY(in, name, type) NUMBER(in, name, type, 1, INT64_MAX)
@@ -45,17 +52,28 @@ enum { CALLS = 16 };  /* that a pool of a broker has there at a time, by
   { "retry_on", offsetof(in, retry_on), RS_OPTION_UNSIGNED, 1, \
     RS_RETRY_ALL | RS_RETRY_LOST, "a sum of flags of RS_RETRY_" }, \
   NUMBER(in, priority, INT, -RS_PRIORITY_MAX, RS_PRIORITY_MAX), \
+  DELAY(in, retry_delay), \
+  FACTOR(in, backoff), \
+  SECONDS(in, max_delay), \
   END
 
 const rs_option rs_call_limits[] = { CALL_LIMITS(rs_job_options) };
 
 const rs_option rs_batch_limits[] = { CALL_LIMITS(rs_batch_options) };
 
+const rs_option rs_job_numbers[] = {
+  DELAY(rs_job_options, start_after),
+  END
+};
+
 const rs_option rs_batch_numbers[] = {
   NUMBER(rs_batch_options, limit, UNSIGNED, 1, UINT_MAX),
   ANY(rs_batch_options, chunk, SIZE),
   ANY(rs_batch_options, total, SIZE),
   ANY(rs_batch_options, max_failures, SIZE),
+  NUMBER(rs_batch_options, rate, UNSIGNED, 1, MOST_RATE),
+  SECONDS(rs_batch_options, per),
+  NUMBER(rs_batch_options, key_limit, UNSIGNED, 1, UINT_MAX),
   END
 };
 
@@ -87,8 +105,15 @@ const rs_option rs_queue_limits[] = {
 bool
 rs_option_takes (const rs_option *o, rs_option_value v)
 {
-  return o->type == RS_OPTION_SECONDS ? v.seconds > 0
-                                      : v.n >= o->least && v.n <= o->most;
+  switch (o->type) {
+    case RS_OPTION_SECONDS:
+      return v.seconds > 0;
+    case RS_OPTION_DELAY:
+    case RS_OPTION_FACTOR:
+      return v.seconds >= (double) o->least && v.seconds < INFINITY;
+    default:
+      return v.n >= o->least && v.n <= o->most;
+  }
 }
 
 void
@@ -118,6 +143,8 @@ rs_option_get (const rs_option *o, const void *options)
   const void *const field = (const char *) options + o->at;
   switch (o->type) {
     case RS_OPTION_SECONDS:
+    case RS_OPTION_DELAY:
+    case RS_OPTION_FACTOR:
       return (rs_option_value) { .seconds = *(const double *) field };
     case RS_OPTION_INT:
       return (rs_option_value) { .n = *(const int *) field };
@@ -138,6 +165,8 @@ rs_option_set (const rs_option *o, void *options, rs_option_value v)
   void *const field = (char *) options + o->at;
   switch (o->type) {
     case RS_OPTION_SECONDS:
+    case RS_OPTION_DELAY:
+    case RS_OPTION_FACTOR:
       *(double *) field = v.seconds;
       break;
     case RS_OPTION_INT:
@@ -165,8 +194,7 @@ check_rows (const rs_option *o, const void *options, rs_error *err)
   char text[RS_OPTION_TEXT];
   for (; o->name != NULL; o++) {
     const rs_option_value v = rs_option_get(o, options);
-    const double value = o->type == RS_OPTION_SECONDS ? v.seconds
-                                                      : (double) v.n;
+    const double value = rs_option_is_double(o) ? v.seconds : (double) v.n;
     if (value == 0 || rs_option_takes(o, v))
       continue;
     rs_option_expect(o, v, text);
@@ -293,6 +321,22 @@ check_work (const char *name, unsigned listen, rs_error *err)
   return RS_OK;
 }
 
+/* Check that what has to do with attempts and time goes together. */
+static int
+check_delays (double deadline, double start_after, double retry_delay,
+              double max_delay, rs_error *err)
+{
+  if (deadline > 0 && start_after >= deadline)
+    return rs_fail(err, RS_EINVAL, "start_after (%.15g) is not below deadline "
+                                   "(%.15g): the job could never start",
+                   start_after, deadline);
+  if (max_delay > 0 && max_delay < retry_delay)
+    return rs_fail(err, RS_EINVAL, "max_delay (%.15g) is below retry_delay "
+                                   "(%.15g), which it would cut: give only "
+                                   "one of them", max_delay, retry_delay);
+  return RS_OK;
+}
+
 const char *const rs_no_globals[1] = { NULL };
 
 const rs_job_options *
@@ -308,6 +352,9 @@ rs_check_job_options (const rs_job_options *given, rs_job_options *room,
     given = room;
   }
   return check_rows(rs_call_limits, given, err) == RS_OK
+         && check_rows(rs_job_numbers, given, err) == RS_OK
+         && check_delays(given->deadline, given->start_after,
+                         given->retry_delay, given->max_delay, err) == RS_OK
          && check_work(given->name, given->listen, err) == RS_OK ? given
                                                                  : NULL;
 }
@@ -317,19 +364,33 @@ rs_check_batch_options (const rs_batch_options *given, rs_batch_options *room,
                         rs_error *err)
 {
   static const rs_batch_options defaults;
-  const unsigned known = RS_BATCH_RECORDS | RS_BATCH_CONTINUE | RS_BATCH_EAGER;
+  const unsigned known = RS_BATCH_RECORDS | RS_BATCH_CONTINUE | RS_BATCH_EAGER
+                       | RS_BATCH_CANCEL;
   if (given == NULL)
     return &defaults;
   if (read_sized(given, room, sizeof *room, "rs_batch_options", err) != RS_OK)
     return NULL;
   if (check_rows(rs_batch_limits, room, err) != RS_OK
       || check_rows(rs_batch_numbers, room, err) != RS_OK
+      || check_delays(0, 0, room->retry_delay, room->max_delay, err) != RS_OK
       || check_work(room->name, room->listen, err) != RS_OK)
     return NULL;
   if ((room->flags & ~known) != 0) {
     rs_fail(err, RS_EINVAL, "flags (0x%x) has other bits than RS_BATCH_RECORDS"
-                            ", RS_BATCH_CONTINUE and RS_BATCH_EAGER",
-            room->flags);
+                            ", RS_BATCH_CONTINUE, RS_BATCH_EAGER and "
+                            "RS_BATCH_CANCEL", room->flags);
+    return NULL;
+  }
+  if ((room->rate > 0) != (room->per > 0)) {
+    rs_fail(err, RS_EINVAL, "rate (%u) and per (%.15g) go together: so many "
+                            "items begin within so many seconds", room->rate,
+            room->per);
+    return NULL;
+  }
+  if ((room->rate > 0 || room->key_limit > 0) && room->chunk > 1) {
+    rs_fail(err, RS_EINVAL, "chunk (%zu) is not 1: with %s each item waits "
+                            "for itself", room->chunk,
+            room->rate > 0 ? "rate" : "key_limit");
     return NULL;
   }
   return room;

@@ -23,6 +23,8 @@
 /* The type of a field. */
 typedef enum rs_option_type {
   RS_OPTION_SECONDS,   /* double: above 0 */
+  RS_OPTION_DELAY,     /* double: seconds from 0 on, finite */
+  RS_OPTION_FACTOR,    /* double: from 1 on, finite */
   RS_OPTION_INT,
   RS_OPTION_UNSIGNED,
   RS_OPTION_SIZE,      /* size_t */
@@ -44,7 +46,8 @@ typedef struct rs_option {
 extern const rs_option rs_call_limits[];
 extern const rs_option rs_batch_limits[];
 
-/* What else rs_batch_options has. */
+/* What else rs_job_options and rs_batch_options have. */
+extern const rs_option rs_job_numbers[];
 extern const rs_option rs_batch_numbers[];
 
 /* What bounds a runspace; what else rs_pool_options has.  'queue_jobs' there
@@ -53,11 +56,18 @@ extern const rs_option rs_runspace_limits[];
 extern const rs_option rs_pool_numbers[];
 extern const rs_option rs_queue_limits[];
 
-/* A value: 'seconds' by RS_OPTION_SECONDS, else 'n'. */
+/* A value: 'seconds' of a double, else 'n'. */
 typedef union rs_option_value {
   double seconds;
   int64_t n;             /* a field that has more is INT64_MAX */
 } rs_option_value;
+
+/* True for an option that is a double. */
+static inline bool
+rs_option_is_double (const rs_option *o)
+{
+  return o->type <= RS_OPTION_FACTOR;
+}
 
 /* True when the value is good.  0 has to be good by the row, too. */
 bool rs_option_takes (const rs_option *o, rs_option_value v);

@@ -179,7 +179,8 @@ rs_lua_batch (lua_State *L)
   rs_batch_options o = {
     .flags = flag_field(L, "records", RS_BATCH_RECORDS)
            | flag_field(L, "continue", RS_BATCH_CONTINUE)
-           | flag_field(L, "eager", RS_BATCH_EAGER),
+           | flag_field(L, "eager", RS_BATCH_EAGER)
+           | flag_field(L, "cancel", RS_BATCH_CANCEL),
   };
   rs_read_options(L, OPTIONS, rs_batch_limits, &o);
   rs_read_options(L, OPTIONS, rs_batch_numbers, &o);
@@ -384,6 +385,34 @@ pass (lua_State *L)
   rs_error err;
   check_status(L, rs_batch_pass(check(L), &err), &err);
   return 0;
+}
+
+/* batch:set_key(key) -> boolean  The key of the items that are added from now
+   on: a string, a number, a boolean, or nil: none.  False: the batch was
+   closed, by the code that made the key. */
+static int
+set_key (lua_State *L)
+{
+  const rs_handle *const handle = (rs_handle *) rs_handle_test(L, 1,
+                                                               RS_BATCH_TYPE);
+  if (handle != NULL && handle->object == NULL) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  rs_batch *const batch = check(L);
+  rs_error err;
+  size_t size = 0;
+  lua_settop(L, 2);
+  const char *key = NULL;
+  if (!lua_isnil(L, 2)) {  /* 1 and "1" are two keys */
+    lua_pushstring(L, luaL_typename(L, 2));
+    luaL_tolstring(L, 2, NULL);
+    lua_concat(L, 2);
+    key = lua_tolstring(L, -1, &size);
+  }
+  check_status(L, rs_batch_key(batch, key, size, &err), &err);
+  lua_pushboolean(L, 1);
+  return 1;
 }
 
 /* batch:finish() */
@@ -790,6 +819,7 @@ rs_open_batch_type (lua_State *L)
     { "id", id },
     { "pass", pass },
     { "finish", finish },
+    { "set_key", set_key },
     { "room", room },
     { "wait", wait },
     { "take_value", take_value },

@@ -18,6 +18,7 @@
 
 static const struct { const char *name; const rs_option *rows; } groups[] = {
   { "call", rs_call_limits },
+  { "job", rs_job_numbers },
   { "batch", rs_batch_numbers },
   { "runspace", rs_runspace_limits },
   { "pool", rs_pool_numbers },
@@ -30,7 +31,9 @@ static const char *
 kind_of (const rs_option *o)
 {
   switch (o->type) {
-    case RS_OPTION_SECONDS: return "seconds";
+    case RS_OPTION_SECONDS:
+    case RS_OPTION_DELAY: return "seconds";
+    case RS_OPTION_FACTOR: return "factor";
     case RS_OPTION_BYTES: return "bytes";
     case RS_OPTION_FLAG: return "flag";
     default: return "whole";
@@ -62,7 +65,7 @@ get_value (lua_State *L, int index, const rs_option *o, rs_option_value *v)
     v->n = lua_toboolean(L, index);
     return lua_isboolean(L, index);
   }
-  if (o->type == RS_OPTION_SECONDS)
+  if (rs_option_is_double(o))
     v->seconds = lua_tonumber(L, index);
   else
     v->n = lua_tointegerx(L, index, &is_whole);

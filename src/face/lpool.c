@@ -742,6 +742,7 @@ pool_info (lua_State *L)
     { "idle", i.idle },
     { "stuck", i.stuck },
     { "queued", i.queued },
+    { "delayed", i.delayed },
     { "running", i.running },
     { "finished", i.finished },
     { "started_workers", i.started_workers },
@@ -749,7 +750,7 @@ pool_info (lua_State *L)
     { "lost_workers", i.lost_workers },
     { "renewed", i.renewed },
   };
-  lua_createtable(L, 0, 16);
+  lua_createtable(L, 0, 17);
   for (size_t k = 0; k < sizeof counts / sizeof counts[0]; k++) {
     lua_pushinteger(L, (lua_Integer) counts[k].value);
     lua_setfield(L, -2, counts[k].name);
@@ -850,7 +851,8 @@ pool_await_room (lua_State *L)
 
 /* pool:start(function or source, options or nil, ...)
      -> job | nil, "full"
-   options: name, streams, what bounds a call (rs_call_limits);
+   options: name, streams, what bounds a call (rs_call_limits), what else a job
+     has (rs_job_numbers);
      names: what refusals call the arguments (rs_raise_named);
      guard: a run guard (core.run_guard), which gets a reference to the job, so
        that an interrupt or a stop finds the job there at once */
@@ -872,6 +874,7 @@ pool_start (lua_State *L)
   if (lua_istable(L, OPTIONS)) {
     rs_read_options(L, OPTIONS, rs_call_limits, &o);
     o.seed = rs_read_seed(L, OPTIONS, &seed);
+    rs_read_options(L, OPTIONS, rs_job_numbers, &o);
     lua_getfield(L, OPTIONS, "streams");
     o.listen = rs_check_streams(L, lua_gettop(L));
     lua_getfield(L, OPTIONS, "name");

@@ -53,6 +53,7 @@ unref (rs_batch *batch)
          != 1)
     return;
   rs_timer_clear(&batch->timer);
+  rs_gate_free(batch->gate);
   rs_message_unref(batch->function);
   rs_encoder_fini(&batch->items);
   pthread_mutex_destroy(&batch->lock);
@@ -93,6 +94,21 @@ rs_batch_check (const rs_batch *batch, rs_error *err)
        : rs_batch_foreign(batch) ? rs_fork_fail(err, "batch") : RS_OK;
 }
 
+/* Make a gate, if chunks of the batch may have to wait.  False when out of
+   memory. */
+static bool
+make_gate (rs_batch *batch, const rs_batch_options *o)
+{
+  if (o->rate == 0 && o->key_limit == 0
+      && (o->retries == 0 || !(o->retry_delay > 0)))
+    return true;
+  batch->gate = rs_gate_new(batch, o->rate, o->per, o->key_limit);
+  batch->flags |= RS_CALL_PACED;
+  if (o->rate > 0 || o->key_limit > 0)
+    batch->chunk = 1;
+  return batch->gate != NULL;
+}
+
 static void on_deadline (rs_timer *timer);
 
 int
@@ -120,7 +136,14 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
     rs_message_unref(function);
     return rs_fail_plain(err, RS_ENOMEM);
   }
-  batch->hooks = (rs_job_hooks) { .on_end = rs_chunk_end, .on_free = on_free };
+  batch->hooks = (rs_job_hooks) {
+    .on_end = rs_chunk_end,
+    .on_free = on_free,
+    .on_begin = rs_gate_begin,
+    .on_put_off = rs_gate_put_off,
+    .on_due = rs_gate_due,
+    .pause = { options->retry_delay, options->backoff, options->max_delay },
+  };
   atomic_init(&batch->refs, 1);
   rs_mutex_init(&batch->lock);
   rs_list_init(&batch->flying);
@@ -161,7 +184,8 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
   rs_timer_init(&batch->timer, on_deadline);
   batch->events = batch->shared ? rs_events_hold(options->events)
                                 : rs_events_new();
-  if (batch->options.name == NULL || batch->events == NULL) {
+  if (batch->options.name == NULL || batch->events == NULL
+      || !make_gate(batch, options)) {
     unref(batch);
     return rs_fail_plain(err, RS_ENOMEM);
   }
@@ -173,10 +197,11 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
     return rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
                                     "see to the deadline");
   }
-  if (options->timeout > 0 && !rs_timers_start()) {
+  if ((options->timeout > 0 || batch->gate != NULL) && !rs_timers_start()) {
     unref(batch);
     return rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
-                                    "see to the time-out");
+                                    "see to the %s", batch->gate != NULL
+                                                     ? "delays" : "time-out");
   }
   *out = batch;
   return RS_OK;
@@ -211,7 +236,8 @@ choose_size (rs_batch *batch)
   batch->window = choose_window(batch->limit,
                                 batch->queue->width(batch->queue),
                                 batch->flags);
-  const bool full = batch->in_flight >= batch->window;
+  const bool full = batch->gate != NULL ? rs_gate_is_full_locked(batch)
+                                        : batch->in_flight >= batch->window;
   pthread_mutex_unlock(&batch->lock);
   if (full)
     return 0;
@@ -281,7 +307,9 @@ rs_batch_flush (rs_batch *batch, rs_error *err)
     chunk->first = batch->first;
     chunk->step = batch->step;
   }
-  const int status = rs_chunk_push(batch, job, err);
+  if (batch->gate != NULL)
+    rs_batch_part_of(job)->gate.key = batch->gate->key;
+  const int status = rs_chunk_push(batch, job, 0, err);
   if (status != RS_OK)
     return status;
   batch->chunks++;
@@ -461,6 +489,18 @@ rs_batch_pass (rs_batch *batch, rs_error *err)
 }
 
 int
+rs_batch_key (rs_batch *batch, const char *key, size_t size, rs_error *err)
+{
+  if (rs_batch_check(batch, err) != RS_OK)
+    return RS_EINVAL;
+  if (batch->gate == NULL || !rs_gate_has_keys(batch->gate))
+    return rs_fail(err, RS_EINVAL, "the batch has no key_limit: give it when "
+                                   "the batch is opened");
+  return rs_gate_set_key(batch, key, size) ? RS_OK
+                                           : rs_fail_plain(err, RS_ENOMEM);
+}
+
+int
 rs_batch_finish (rs_batch *batch, rs_error *err)
 {
   const int status = rs_batch_flush(batch, err);
@@ -470,54 +510,6 @@ rs_batch_finish (rs_batch *batch, rs_error *err)
 }
 
 /* ---------------------------------------------------------------- stopping */
-
-/* Wake the jobs of chunks that have not ended, so that they look at 'stop';
-   with a reason, stop them. */
-static void
-stop_flying (rs_batch *batch, rs_reason reason, double grace)
-{
-  /* Some chunks at a time, each of which goes to the end of the list: no
-     memory is needed. */
-  rs_job *some[64];
-  size_t left = SIZE_MAX, n;
-  do {
-    n = 0;
-    pthread_mutex_lock(&batch->lock);
-    if (left > batch->in_flight)
-      left = batch->in_flight;
-    for (; n < left && n < sizeof some / sizeof some[0]
-           && !rs_list_empty(&batch->flying); n++) {
-      rs_list *const link = rs_list_shift(&batch->flying);
-      rs_list_push(&batch->flying, link);
-      some[n] = rs_job_ref(rs_batch_job_at(link));
-    }
-    pthread_mutex_unlock(&batch->lock);
-    left -= n;
-    for (size_t i = 0; i < n; i++) {
-      if (reason != RS_REASON_NONE)
-        rs_job_stop(some[i], reason, grace);
-      else
-        rs_job_stir(some[i]);
-      rs_job_unref(some[i]);
-    }
-  } while (n > 0 && left > 0);
-}
-
-void
-rs_batch_stop_for (rs_batch *batch, rs_reason reason, double grace)
-{
-  int none = RS_REASON_NONE;
-  atomic_compare_exchange_strong(&batch->reason, &none, (int) reason);
-  atomic_store_explicit(&batch->stop, true, memory_order_relaxed);
-  rs_job *job;
-  while ((job = batch->queue->claim_of(batch->queue, batch)) != NULL) {
-    rs_job_end_queued(job, reason != RS_REASON_NONE ? reason
-                                                    : RS_REASON_CANCELLED);
-    rs_job_unref(job);
-  }
-  stop_flying(batch, reason, grace);
-  rs_events_wake(batch->events);
-}
 
 void
 rs_batch_stop (rs_batch *batch)
@@ -603,6 +595,7 @@ rs_batch_close (rs_batch *batch, lua_State *L)
   }
   rs_timer_clear(&batch->timer);
   rs_batch_stop(batch);
+  rs_gate_close(batch->gate);
   rs_batch_leave(batch, L);
   rs_list ended;
   rs_list_init(&ended);

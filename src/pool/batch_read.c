@@ -40,6 +40,8 @@ take_ended (rs_batch *batch)
     batch->n_ended--;
   }
   pthread_mutex_unlock(&batch->lock);
+  if (link != NULL && batch->gate != NULL)
+    rs_gate_look(batch);  /* there is room for one that waits */
   return link != NULL ? rs_batch_job_at(link) : NULL;
 }
 
@@ -85,7 +87,7 @@ wait_for_chunk (rs_batch *batch, lua_State *L, double timeout)
     rs_job *job = NULL;
     if (s != NULL && timeout != 0  /* in a runspace: run a chunk here? */
         && rs_job_can_help(batch->queue, s, NULL, batch))
-      job = batch->queue->claim_of(batch->queue, batch);
+      job = batch->queue->claim_of(batch->queue, batch, RS_CLAIM_TO_RUN);
     if (job != NULL)
       rs_job_run(job, s, L);
     else

@@ -15,6 +15,9 @@
 
 #include <stdatomic.h>
 
+#include "base/clock.h"
+#include "pool/delay.h"
+
 #define BUDGET 4e-3     /* seconds before a chunk is cut */
 
 /* ---------------------------------------------------------------- queueing */
@@ -51,11 +54,13 @@ rs_chunk_new (rs_batch *batch, rs_message *items, double created)
 /* Count a chunk that is about to be queued, and take the count back when it
    could not be queued. */
 static void
-fly (rs_batch *batch, rs_job *job)
+fly (rs_batch *batch, rs_job *job, bool waits)
 {
   pthread_mutex_lock(&batch->lock);
   batch->in_flight++;
   rs_list_push(&batch->flying, &rs_batch_part_of(job)->link);
+  if (batch->gate != NULL)
+    rs_gate_enter_locked(batch, rs_batch_part_of(job), waits);
   pthread_mutex_unlock(&batch->lock);
 }
 
@@ -65,14 +70,25 @@ land (rs_batch *batch, rs_job *job)
   pthread_mutex_lock(&batch->lock);
   batch->in_flight--;
   rs_list_remove(&rs_batch_part_of(job)->link);
+  if (batch->gate != NULL)
+    rs_gate_leave_locked(batch, rs_batch_part_of(job));
   pthread_mutex_unlock(&batch->lock);
 }
 
 int
-rs_chunk_push (rs_batch *batch, rs_job *job, rs_error *err)
+rs_chunk_push (rs_batch *batch, rs_job *job, double pause, rs_error *err)
 {
-  fly(batch, job);
-  const int status = batch->queue->push(batch->queue, job, err);
+  rs_queue *const q = batch->queue;
+  const bool waits = batch->gate != NULL
+                  && (pause > 0 || rs_gate_is_narrow(batch->gate));
+  if (pause > 0)
+    rs_delay_prepare(job);
+  fly(batch, job, waits);
+  const int status = waits ? q->delay(q, job, err) : q->push(q, job, err);
+  if (status == RS_OK && pause > 0)
+    rs_delay_until(job, rs_now() + pause, false);
+  else if (status == RS_OK && waits)
+    rs_gate_due(job);
   if (status != RS_OK) {
     land(batch, job);
     rs_job_unref(job);  /* the reference of the queue */
@@ -84,40 +100,51 @@ rs_chunk_push (rs_batch *batch, rs_job *job, rs_error *err)
 /* ------------------------------------------------------ the end of a chunk */
 
 /*
- * Make another chunk of the items from 'rest' on, which were not started, and
- * queue it like any other; 'attempt' is that of its first item.  Where that
- * fails (no memory, no worker) the items stay with the old chunk as items that
- * fail, for that reason; in a pool that is closed, as items that were not
- * started.  Returns how many items fail.
+ * Make another chunk of 'count' items from 'rest' on, which were not started,
+ * and queue it like any other, after 'pause' seconds; 'attempt' is that of its
+ * first item.  RS_OK; RS_ENOMEM, or a status of the queue.
  */
-static size_t
-go_on (rs_batch *batch, rs_job *job, rs_place rest, unsigned attempt)
+static int
+go_on (rs_batch *batch, rs_job *job, rs_place rest, size_t count,
+       unsigned attempt, double pause)
 {
   /* The chunk may be lost: only what is constant in it may be read. */
   const rs_chunk *const old = job->call.chunk;
-  const size_t left = old->count - rest.item;
-  int status = RS_ENOMEM;
   rs_job *const next = rs_chunk_new(batch, job->call.arguments, job->created);
-  if (next != NULL) {
-    rs_chunk *const chunk = next->call.chunk;
-    next->call.attempt = attempt;
-    rs_batch_part_of(next)->items = chunk->count = left;
-    chunk->arity = old->arity;
-    chunk->index = old->index + (lua_Integer) rest.item;
-    chunk->first = old->first + (lua_Integer) rest.item * old->step;
-    chunk->step = old->step;
-    chunk->from = rest;
-    chunk->from.item = 0;
-    chunk->losses = old->losses;
-    status = rs_chunk_push(batch, next, NULL);
-  }
+  if (next == NULL)
+    return RS_ENOMEM;
+  rs_chunk *const chunk = next->call.chunk;
+  next->call.attempt = attempt;
+  rs_batch_part_of(next)->items = chunk->count = count;
+  rs_batch_part_of(next)->gate.key = rs_batch_part_of(job)->gate.key;
+  chunk->arity = old->arity;
+  chunk->index = old->index + (lua_Integer) rest.item;
+  chunk->first = old->first + (lua_Integer) rest.item * old->step;
+  chunk->step = old->step;
+  chunk->from = rest;
+  chunk->from.item = 0;
+  chunk->losses = old->losses;
+  return rs_chunk_push(batch, next, pause, NULL);
+}
+
+/*
+ * Let the items that the chunk has left from 'item' on be those of others.
+ * Where these could not be queued, by 'status' (no memory, no worker), the
+ * items stay with the old chunk as items that fail, for that reason; in a pool
+ * that is closed, as items that were not started.  Returns how many items
+ * fail.
+ */
+static size_t
+hand_on (rs_job *job, size_t item, int status)
+{
+  rs_batch_part *const part = rs_batch_part_of(job);
   if (status == RS_OK)
-    rs_batch_part_of(job)->items = rest.item;
+    part->items = item;
   if (status == RS_OK || status == RS_ECLOSED)
     return 0;
-  rs_batch_part_of(job)->left = left;
-  rs_batch_part_of(job)->why = status;
-  return left;
+  part->left = part->items - item;
+  part->why = status;
+  return part->left;
 }
 
 void
@@ -126,6 +153,61 @@ rs_batch_count_failure (rs_batch *batch)
   if (batch->limited && (atomic_load(&batch->allowed) == 0
                          || atomic_fetch_sub(&batch->allowed, 1) <= 1))
     atomic_store_explicit(&batch->failed, true, memory_order_relaxed);
+}
+
+/* The place behind the item at 'rest' of a chunk; 'item' is 0 where it is not
+   found. */
+static rs_place
+behind (const rs_job *job, rs_place rest)
+{
+  const rs_chunk *const chunk = job->call.chunk;
+  const rs_message *const items = job->call.arguments;
+  rs_place p = { .item = rest.item + 1 };
+  if (items == NULL)  /* a range? */
+    return p;
+  rs_decoder d = { .data = items->data, .size = items->size,
+                   .flags = items->data[RS_WIRE_AT_FLAGS],
+                   .at = RS_WIRE_HEADER };
+  if (rest.in.at != 0)
+    rs_decoder_seek(&d, &rest.in);
+  for (unsigned i = 0; i < chunk->arity; i++)
+    if (!rs_decoder_skip(&d))
+      return (rs_place) { .item = 0 };
+  p.in = rs_decoder_tell(&d);
+  return p;
+}
+
+/* True when the first item that the chunk has left has failed, and waits for
+   its next attempt: no other one has been started before. */
+static bool
+waits (const rs_job *job)
+{
+  const rs_chunk *const chunk = job->call.chunk;
+  return (job->call.flags & RS_CALL_PACED) != 0
+      && (chunk->rest.item == 0 || job->call.attempt > chunk->losses + 1);
+}
+
+/* Queue the items that the chunk has left: the first one, which has failed, by
+   itself after its pause, and those behind it at once.  Returns how many items
+   fail. */
+static size_t
+split (rs_batch *batch, rs_job *job)
+{
+  const rs_chunk *const chunk = job->call.chunk;
+  const rs_place rest = chunk->rest;
+  const unsigned attempt = job->call.attempt;
+  const double pause = rs_pause_after(&batch->hooks.pause, attempt - 1);
+  size_t others = chunk->count - rest.item - 1;
+  if (others > 0) {
+    const rs_place next = behind(job, rest);
+    const int status = next.item == 0 ? RS_EREFUSED
+      : go_on(batch, job, next, others, chunk->losses + 1, 0);
+    if (status != RS_OK)
+      return hand_on(job, rest.item, status);
+    hand_on(job, next.item, RS_OK);
+  }
+  return hand_on(job, rest.item,
+                 go_on(batch, job, rest, 1, attempt, pause));
 }
 
 /* The items of a chunk that has ended, for the counts of the batch. */
@@ -147,35 +229,16 @@ tally_run (rs_batch *batch, rs_job *job)
            - chunk->ended[RS_JOB_COMPLETED_WITH_ERRORS];
   if (rs_job_state_now(job) == RS_JOB_COMPLETED
       && chunk->rest.item < chunk->count && !rs_batch_stopped(batch)) {
-    const size_t left = go_on(batch, job, chunk->rest, job->call.attempt);
+    const size_t left = waits(job) ? split(batch, job)
+      : hand_on(job, chunk->rest.item,
+                go_on(batch, job, chunk->rest, chunk->count - chunk->rest.item,
+                      job->call.attempt, 0));
     t.started += left;
     t.failed += left;
     if (left > 0)
       rs_batch_count_failure(batch);
   }
   return t;
-}
-
-/* The place behind the first item of a chunk; 'item' is 0 where it is not
-   found. */
-static rs_place
-behind_first (const rs_job *job)
-{
-  const rs_chunk *const chunk = job->call.chunk;
-  const rs_message *const items = job->call.arguments;
-  rs_place p = { .item = 1 };
-  if (items == NULL)  /* a range? */
-    return p;
-  rs_decoder d = { .data = items->data, .size = items->size,
-                   .flags = items->data[RS_WIRE_AT_FLAGS],
-                   .at = RS_WIRE_HEADER };
-  if (chunk->from.in.at != 0)
-    rs_decoder_seek(&d, &chunk->from.in);
-  for (unsigned i = 0; i < chunk->arity; i++)
-    if (!rs_decoder_skip(&d))
-      return (rs_place) { .item = 0 };
-  p.in = rs_decoder_tell(&d);
-  return p;
 }
 
 /* Count a lost chunk: its items up to the one that ran are lost, and the rest
@@ -196,10 +259,11 @@ tally_lost (rs_batch *batch, rs_job *job)
             .run = (unsigned) begun[3], .left = begun[4] },
   };
   if (chunk->losses > 0)
-    rest = behind_first(job);
+    rest = behind(job, (rs_place) { .in = chunk->from.in });
   rs_batch_count_failure(batch);
   if (rest.item > 0 && rest.item < chunk->count && !rs_batch_stopped(batch))
-    go_on(batch, job, rest, chunk->losses + 1);
+    hand_on(job, rest.item, go_on(batch, job, rest, chunk->count - rest.item,
+                                  chunk->losses + 1, 0));
   batch->queue->ended(batch->queue, RS_JOB_LOST, p->items);
   return (tally) { .started = p->items, .failed = p->items };
 }
@@ -208,9 +272,20 @@ tally_lost (rs_batch *batch, rs_job *job)
 static bool
 matters_locked (const rs_batch *batch)
 {
-  const size_t left = batch->in_flight - batch->n_ended;
+  const size_t waiting = batch->gate != NULL ? batch->gate->held : 0;
+  const size_t left = batch->in_flight - batch->n_ended - waiting;
   return batch->flags & RS_BATCH_EAGER || batch->items_failed > 0
       || batch->window < 4 || left <= batch->window / 2;
+}
+
+/* True when the first failure has stopped the batch, and nothing has stopped
+   what runs. */
+static bool
+has_failed (const rs_batch *batch)
+{
+  return atomic_load_explicit(&batch->failed, memory_order_relaxed)
+      && atomic_load_explicit(&batch->reason, memory_order_relaxed)
+         == RS_REASON_NONE;
 }
 
 void
@@ -226,14 +301,24 @@ rs_chunk_end (rs_job *job)
     const double cost = t.took / (double) t.started;
     batch->cost = batch->cost < 0 ? cost : 0.5 * (batch->cost + cost);
   }
-  rs_list_remove(&rs_batch_part_of(job)->link);
-  if (!batch->closed) {
+  rs_batch_part *const part = rs_batch_part_of(job);
+  rs_list_remove(&part->link);
+  if (batch->gate != NULL)
+    rs_gate_leave_locked(batch, part);
+  const bool empty = part->items == 0;  /* has its only item to wait? */
+  if (empty)
+    batch->in_flight--;
+  else if (!batch->closed) {
     rs_job_ref(job);
-    rs_list_push(&batch->ended, &rs_batch_part_of(job)->link);
+    rs_list_push(&batch->ended, &part->link);
     batch->n_ended++;
   }
-  const bool wake = matters_locked(batch);
+  const bool wake = empty || matters_locked(batch);
   pthread_mutex_unlock(&batch->lock);
+  if (batch->gate != NULL)
+    rs_gate_look(batch);
   if (wake)
     rs_events_wake(batch->events);
+  if ((batch->flags & RS_BATCH_CANCEL) != 0 && has_failed(batch))
+    rs_batch_stop_for(batch, RS_REASON_CANCELLED, RS_GRACE);
 }

@@ -34,10 +34,11 @@ check (const rs_pool *pool, lua_State *L, int each, const rs_job_options *o,
     return rs_fail(err, RS_EINVAL, "a pool with a broker has no runspaces of "
                                    "its own to be prepared: give its initial "
                                    "state 'init'");
-  if (o->retries != 0 || o->priority != 0)
+  if (o->retries != 0 || o->priority != 0 || o->start_after != 0)
     return rs_fail(err, RS_EINVAL, "%s is not 0: a standing call is run once, "
                                    "and before all jobs",
-                   o->retries != 0 ? "retries" : "priority");
+                   o->retries != 0 ? "retries"
+                   : o->priority != 0 ? "priority" : "start_after");
   if (rs_pool_is_foreign(pool))
     return rs_fork_fail(err, "pool");
   if (o->events != NULL && rs_events_foreign(o->events))
@@ -265,7 +266,8 @@ end_late (rs_standing *c)
   for (size_t i = 0; i < c->n; i++) {
     rs_job *const job = c->jobs[i];
     const rs_reason reason = rs_wish_reason(&job->call.wish);
-    if (reason != RS_REASON_NONE && job->queue->claim(job->queue, job)) {
+    if (reason != RS_REASON_NONE
+        && job->queue->claim(job->queue, job, RS_CLAIM_TO_END)) {
       rs_job_end_queued(job, reason);
       rs_job_unref(job);
     }

@@ -17,6 +17,8 @@
 const char *
 rs_job_state_name (rs_job_state state)
 {
+  if (state == RS_JOB_DELAYED)
+    return "delayed";
   static const char *const names[] = {
     [RS_JOB_QUEUED] = "queued",
     [RS_JOB_RUNNING] = "running",
@@ -104,6 +106,17 @@ set_user (rs_job *job, void *user)
   return more != NULL;
 }
 
+/* Note how long the job waits after a failure.  False when out of memory. */
+static bool
+set_pause (rs_job *job, const rs_job_options *options)
+{
+  rs_job_more *const more = rs_job_get_more_locked(job);
+  if (more != NULL)
+    more->pause = (rs_pause) { options->retry_delay, options->backoff,
+                               options->max_delay };
+  return more != NULL;
+}
+
 int
 rs_job_check_retries (const rs_queue *queue, unsigned retry_on, rs_error *err)
 {
@@ -145,7 +158,9 @@ rs_job_new (rs_queue *queue, rs_message *function,
   job->created = part != NULL && part->created > 0 ? part->created : rs_now();
   atomic_init(&job->listen, options->listen);
   if ((options->name != NULL && !set_name(job, options->name))
-      || (options->user != NULL && !set_user(job, options->user))) {
+      || (options->user != NULL && !set_user(job, options->user))
+      || (options->retry_delay > 0 && part == NULL
+          && !set_pause(job, options))) {
     rs_job_free(job);
     return NULL;
   }
@@ -168,6 +183,7 @@ more_free (rs_job_more *more)
   if (more == NULL)
     return;
   rs_timer_clear(&more->timer);
+  rs_timer_clear(&more->later);
   rs_stream_log_fini(&more->log);
   while ((link = rs_list_shift(&more->emitted)) != NULL)
     rs_stream_record_unref(RS_LIST_ENTRY(link, rs_stream_record, link));
@@ -371,6 +387,9 @@ get_info (rs_job *job, rs_job_info *out)
   rs_job_lock(job);
   const rs_job_more *const more = rs_job_more_of(job);
   out->state = rs_job_state_now(job);
+  if (out->state == RS_JOB_QUEUED
+      && atomic_load_explicit(&job->delayed, memory_order_relaxed))
+    out->state = RS_JOB_DELAYED;
   out->worker = job->worker;
   out->attempts = job->attempts;
   out->started = job->started;

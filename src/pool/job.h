@@ -2,6 +2,7 @@
 /*
  * job.h - a job: one call, its state, its result.
  *
+ *   (delayed -->)
  *     queued --> running --> completed | failed | timed_out | lost | ...
  *        \          \-> stopping -> cancelled | timed_out | lost
  *         \-> cancelled | timed_out | failed
@@ -22,6 +23,7 @@
  *     job_tell.c    records, events, and what the host hears
  *     job_result.c  results and errors, pushed to a host
  *     job_wait.c    threads and jobs that wait for a job
+ *     delay.c       jobs that may not begin yet
  */
 #ifndef RS_JOB_H
 #define RS_JOB_H
@@ -47,6 +49,14 @@ typedef struct rs_job_block rs_job_block;  /* job_memory.c */
 
 enum { RS_JOB_NAME = 28 };  /* bytes of "batch-" and a number */
 
+/* How long a job, or an item, waits after a failure; the fields of
+   rs_job_options. */
+typedef struct rs_pause {
+  double delay;            /* 'retry_delay' */
+  double backoff;
+  double most;             /* 'max_delay' */
+} rs_pause;
+
 /* Parts that most jobs do not have: records and events that the job sends, a
    deadline, a name or a pointer from its options, a failure.  Made when the
    first of them is needed. */
@@ -62,6 +72,9 @@ typedef struct rs_job_more {
                               results or the error value, and a traceback; set
                               once, with 'refused', under the job's lock */
   rs_timer timer;          /* the deadline of the job */
+  rs_timer later;          /* the instant at which a delayed job may begin;
+                              made when it is needed (delay.c) */
+  rs_pause pause;          /* constant */
   rs_stream_log log;       /* guarded by the job's lock, as the next two */
   rs_list emitted;         /* events that the host has not taken, oldest
                               first */
@@ -75,6 +88,13 @@ typedef struct rs_job_more {
 typedef struct rs_job_hooks {
   void (*on_end) (rs_job *job);   /* the job has ended; called once */
   void (*on_free) (rs_job *job);  /* the job will be freed */
+
+  /* For jobs with RS_CALL_PACED only. */
+  void (*on_begin) (rs_job *job);    /* an attempt begins */
+  void (*on_put_off) (rs_job *job);  /* the job waits for its next attempt */
+  void (*on_due) (rs_job *job);      /* the time of a delayed job has come, or
+                                        had when that ended */
+  rs_pause pause;                    /* constant */
 } rs_job_hooks;
 
 /*
@@ -99,7 +119,10 @@ struct rs_job {
                               pool */
   bool blocked;            /* the job waits for another one, and its worker is
                               counted as blocked; only for the thread that runs
-                              the job */
+                              the job, as the next one */
+  bool put_off;            /* the next attempt waits: delay.h */
+  _Atomic bool delayed;    /* in 'delayed' of the scheduler; set under its
+                              lock, read by any thread */
   rs_list link;            /* in a lane of the scheduler; guarded by the
                               scheduler's lock.  Memory that is no job now is
                               linked here, too */
@@ -353,6 +376,15 @@ static inline rs_job_more *
 rs_job_more_of (const rs_job *job)
 {
   return atomic_load_explicit(&job->more, memory_order_acquire);
+}
+
+/* True when the job waits before its next attempt. */
+static inline bool
+rs_job_pauses (const rs_job *job)
+{
+  const rs_job_more *const more = rs_job_more_of(job);
+  return job->batch != NULL ? (job->call.flags & RS_CALL_PACED) != 0
+                            : more != NULL && more->pause.delay > 0;
 }
 
 /* The parts that most jobs do not have, made if need be; NULL when out of

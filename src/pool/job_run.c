@@ -78,8 +78,10 @@ set_end (rs_job *job, rs_job_state state, bool *post)
                    && !rs_job_seen(job);
   rs_job_more *const more = rs_job_more_of(job);
   rs_job_unlock_and_tell(job);
-  if (more != NULL)
+  if (more != NULL) {
     rs_timer_clear(&more->timer);
+    rs_timer_clear(&more->later);
+  }
   /* A batch wakes the host itself. */
   *post = job->events != NULL && job->batch == NULL
        && (report || rs_job_wants(job, RS_LISTEN_FINISHED));
@@ -218,7 +220,8 @@ rs_job_stop (rs_job *job, rs_reason reason, double grace)
   const bool ok = runner == NULL
                || rs_cancel_request(runner, &job->call, reason, grace);
   rs_cancel_unref(runner);
-  if (runner == NULL && job->queue->claim(job->queue, job)) {
+  if (runner == NULL
+      && job->queue->claim(job->queue, job, RS_CLAIM_TO_END)) {
     rs_job_end_queued(job, reason);
     rs_job_unref(job);
   }
@@ -338,6 +341,8 @@ begin (rs_job *job, const rs_runner *r)
   rs_job_unlock(job);
   if (go && first && rs_job_wants(job, RS_LISTEN_STARTED))
     rs_job_notify(job);
+  if (go && (job->call.flags & RS_CALL_PACED) != 0)
+    rs_job_hooks_of(job)->on_begin(job);
   return go;
 }
 
@@ -392,22 +397,11 @@ rs_job_execute (rs_job *job, rs_runner *r)
       job->queue->unblock(job->queue);
       job->blocked = false;
     }
-  } while (call->state == RS_JOB_QUEUED && !r->kind->spent(r));
+    job->put_off = call->state == RS_JOB_QUEUED && call->attempt != attempt
+               && rs_job_pauses(job);
+  } while (call->state == RS_JOB_QUEUED && !job->put_off
+           && !r->kind->spent(r));
   if (call->state == RS_JOB_QUEUED && call->attempt == attempt)
     unbegin(job);
   return call->state;
-}
-
-void
-rs_job_run (rs_job *job, rs_state *s, lua_State *L)
-{
-  rs_job_state state;
-  rs_state_runner r;
-  rs_state_runner_init(&r, s, L);
-  /* A state in which other jobs wait cannot be replaced: the job runs in it
-     again. */
-  while ((state = rs_job_execute(job, &r.base)) == RS_JOB_QUEUED)
-    ;
-  rs_job_end(job, state);
-  rs_job_unref(job);
 }

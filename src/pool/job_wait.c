@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/options.h"
 #include "base/status.h"
+#include "pool/delay.h"
 #include "pool/face.h"
 
 /* ----------------------------------------------------------------- nesting */
@@ -81,8 +82,9 @@ block (rs_queue *queue, rs_job *waiting, rs_job *job, const rs_batch *batch)
   waiting->blocked = queue->block(queue, &err) == RS_OK;
   if (waiting->blocked)
     return;
-  rs_job *const queued = batch != NULL ? queue->claim_of(queue, batch)
-                       : job != NULL && queue->claim(queue, job) ? job : NULL;
+  rs_job *const queued =
+    batch != NULL ? queue->claim_of(queue, batch, RS_CLAIM_TO_RUN)
+    : job != NULL && queue->claim(queue, job, RS_CLAIM_TO_RUN) ? job : NULL;
   if (queued != NULL) {
     rs_job_fail(queued, err.text);
     rs_job_unref(queued);
@@ -97,6 +99,23 @@ rs_job_can_help (rs_queue *queue, rs_state *s, rs_job *job,
     return true;
   block(queue, rs_job_of(rs_call_current(s)), job, batch);
   return false;
+}
+
+void
+rs_job_run (rs_job *job, rs_state *s, lua_State *L)
+{
+  rs_job_state state;
+  rs_state_runner r;
+  rs_state_runner_init(&r, s, L);
+  /* A state in which other jobs wait cannot be replaced: the job runs in it
+     again. */
+  while ((state = rs_job_execute(job, &r.base)) == RS_JOB_QUEUED)
+    if (job->put_off && rs_job_requeue(job)) {
+      rs_delay_again(job);
+      return;
+    }
+  rs_job_end(job, state);
+  rs_job_unref(job);
 }
 
 void
@@ -123,7 +142,7 @@ rs_job_help (rs_job *job, lua_State *L)
   if (s == NULL || (job->call.flags & RS_CALL_STANDING) != 0  /* of another? */
       || !rs_job_can_help(job->queue, s, job, NULL))
     return false;
-  const bool claimed = job->queue->claim(job->queue, job);
+  const bool claimed = job->queue->claim(job->queue, job, RS_CLAIM_TO_RUN);
   if (claimed)
     rs_job_run(job, s, L);
   return claimed;
@@ -155,6 +174,11 @@ rs_job_wait (rs_job *job, lua_State *L, double timeout)
     status = timeout == 0 ? RS_ETIMEOUT
            : rs_cancel_pending(mine) ? RS_ESTOPPED
            : rs_job_wait_locked(job, deadline);
+    if (status == RS_OK && L != NULL) {  /* was it delayed, and is no more? */
+      rs_job_unlock(job);
+      rs_job_help(job, L);
+      rs_job_lock(job);
+    }
   }
   if (rs_job_state_final(rs_job_state_now(job)))
     status = RS_OK;

@@ -26,6 +26,9 @@
 #define LATE 0.8     /* seconds by which the news that a worker is lost may
                         come late */
 
+#define LOOK 0.01    /* seconds between two looks of a host that closes a
+                        serial pool at jobs that are delayed there */
+
 enum { LOOKS = 800 };  /* looks for a worker that ends */
 
 static rs_pool *
@@ -42,10 +45,13 @@ static bool
 is_full_locked (const rs_pool *pool, size_t bytes)
 {
   const rs_sched *const s = &pool->sched;
-  /* Jobs that idle workers are about to take count as taken. */
-  return s->limited && s->calls >= s->sitting
-      && (s->calls - s->sitting >= pool->options.queue_jobs
-          || (s->calls > s->sitting
+  /* Jobs that idle workers are about to take count as taken: no delayed
+     ones. */
+  const size_t taken = s->n_delayed == 0 || s->sitting < s->queued
+                     ? s->sitting : s->queued;
+  return s->limited && s->calls >= taken
+      && (s->calls - taken >= pool->options.queue_jobs
+          || (s->calls > taken
               && (s->bytes >= pool->options.queue_bytes
                   || bytes > pool->options.queue_bytes - s->bytes)));
 }
@@ -75,19 +81,24 @@ rs_pool_refuses_locked (rs_pool *pool)
       && (pool->stopped || !is_own_worker_locked(pool));
 }
 
-int
-rs_pool_push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
+/* Check that the pool takes the job.  RS_OK, RS_ECLOSED or RS_EFULL. */
+static int
+check_push_locked (rs_pool *pool, const rs_job *job, bool limited,
+                   rs_error *err)
 {
-  rs_pool_lock(pool);
-  if (pool->sched.closed && rs_pool_refuses_locked(pool)) {
-    rs_pool_unlock(pool);
+  if (pool->sched.closed && rs_pool_refuses_locked(pool))
     return rs_fail(err, RS_ECLOSED, "the pool is closed");
-  }
   if (limited && pool->sched.limited
-      && is_full_locked(pool, rs_job_bytes(job))) {
-    rs_pool_unlock(pool);
+      && is_full_locked(pool, rs_job_bytes(job)))
     return rs_fail(err, RS_EFULL, "the queue of the pool is full");
-  }
+  return RS_OK;
+}
+
+/* Queue the job, or give it to an idle worker, give up the lock, and start a
+   worker if one is wanted. */
+static int
+push_and_unlock (rs_pool *pool, rs_job *job, rs_error *err)
+{
   const bool may_grow = !pool->sched.closed && rs_pool_may_grow_locked(pool);
   const bool handed = rs_sched_push_locked(&pool->sched, job);
   const bool grow = !handed && may_grow && rs_pool_is_short_locked(pool);
@@ -105,12 +116,35 @@ rs_pool_push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
      may come back, the job is taken back, and what waits fails. */
   rs_pool_lock(pool);
   const bool none = pool->alive == 0 && pool->stuck == 0;
-  const bool back = none && rs_sched_claim_locked(&pool->sched, job);
+  const bool back = none && rs_sched_claim_locked(&pool->sched, job,
+                                                  RS_CLAIM_TO_END);
   const rs_error failure = pool->failure;
   rs_pool_unlock(pool);
   if (none)
     rs_pool_fail_queued(pool, &failure);
   return back ? status : RS_OK;
+}
+
+int
+rs_pool_push (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
+{
+  rs_pool_lock(pool);
+  const int status = check_push_locked(pool, job, limited, err);
+  if (status == RS_OK)
+    return push_and_unlock(pool, job, err);
+  rs_pool_unlock(pool);
+  return status;
+}
+
+int
+rs_pool_delay (rs_pool *pool, rs_job *job, bool limited, rs_error *err)
+{
+  rs_pool_lock(pool);
+  const int status = check_push_locked(pool, job, limited, err);
+  if (status == RS_OK)
+    rs_sched_delay_locked(&pool->sched, job);
+  rs_pool_unlock(pool);
+  return status;
 }
 
 static int
@@ -119,15 +153,44 @@ queue_push (rs_queue *q, rs_job *job, rs_error *err)
   return rs_pool_push(pool_of(q), job, false, err);
 }
 
+static int
+queue_delay (rs_queue *q, rs_job *job, rs_error *err)
+{
+  return rs_pool_delay(pool_of(q), job, false, err);
+}
+
+static void
+queue_release (rs_queue *q, rs_job *job)
+{
+  rs_pool *const pool = pool_of(q);
+  rs_error err;
+  rs_pool_lock(pool);
+  if (!rs_sched_undelay_locked(&pool->sched, job)) {
+    rs_pool_unlock(pool);
+    return;
+  }
+  rs_job_ref(job);  /* the queue's may be gone in a moment */
+  if (push_and_unlock(pool, job, &err) != RS_OK) {  /* was it taken back? */
+    rs_job_fail(job, err.text);
+    rs_job_unref(job);
+  }
+  /* A job that waits for this one can run it now, and so can the host of a
+     serial pool. */
+  if (job->events != NULL && (job->batch == NULL || pool->serial))
+    rs_events_wake(job->events);
+  rs_job_stir(job);
+  rs_job_unref(job);
+}
+
 static bool
-queue_claim (rs_queue *q, rs_job *job)
+queue_claim (rs_queue *q, rs_job *job, rs_claim why)
 {
   rs_pool *const pool = pool_of(q);
   rs_pool_lock(pool);
   const bool found = job->returned
                      || (job->call.flags & RS_CALL_STANDING) != 0
                    ? rs_standings_claim_locked(&pool->standing, job)
-                   : rs_sched_claim_locked(&pool->sched, job);
+                   : rs_sched_claim_locked(&pool->sched, job, why);
   const bool over = found && rs_pool_is_over_locked(pool);
   rs_pool_unlock(pool);
   if (found)
@@ -138,11 +201,11 @@ queue_claim (rs_queue *q, rs_job *job)
 }
 
 static rs_job *
-queue_claim_of (rs_queue *q, const rs_batch *batch)
+queue_claim_of (rs_queue *q, const rs_batch *batch, rs_claim why)
 {
   rs_pool *const pool = pool_of(q);
   rs_pool_lock(pool);
-  rs_job *const job = rs_sched_claim_of_locked(&pool->sched, batch);
+  rs_job *const job = rs_sched_claim_of_locked(&pool->sched, batch, why);
   const bool over = job != NULL && rs_pool_is_over_locked(pool);
   rs_pool_unlock(pool);
   rs_pool_tell_room(pool);
@@ -253,6 +316,8 @@ pool_new (const rs_runner_kind *kind, const rs_pool_options *o, void *shared)
     .reruns = kind->reruns,
     .born = rs_fork_now(),
     .push = queue_push,
+    .delay = queue_delay,
+    .release = queue_release,
     .claim = queue_claim,
     .claim_of = queue_claim_of,
     .ended = queue_ended,
@@ -389,6 +454,17 @@ rs_pool_await_open (rs_pool *pool, rs_events *events, double timeout,
 
 /* ----------------------------------------------------------------- closing */
 
+/* Wait a moment for delayed jobs; false at the instant 'deadline'. */
+static bool
+await_delayed_locked (rs_pool *pool, double deadline)
+{
+  const double now = rs_now();
+  if (now >= deadline)
+    return false;
+  rs_pool_watch_locked(pool, deadline < now + LOOK ? deadline : now + LOOK);
+  return true;
+}
+
 /* Wait until no worker is left, or 'deadline'.  False when there are still
    workers, or, in a serial pool, jobs. */
 static bool
@@ -396,9 +472,12 @@ wait_for_workers_locked (rs_pool *pool, double deadline)
 {
   int status = RS_OK;
   if (pool->here != NULL) {
-    rs_pool_unlock(pool);
-    rs_serial_serve_until(pool, deadline);
-    rs_pool_lock(pool);
+    do {
+      rs_pool_unlock(pool);
+      rs_serial_serve_until(pool, deadline);
+      rs_pool_lock(pool);
+    } while (pool->sched.n_delayed > 0
+             && await_delayed_locked(pool, deadline));
     return rs_pool_is_over_locked(pool);
   }
   while (!rs_list_empty(&pool->workers) && status == RS_OK)
@@ -410,7 +489,7 @@ wait_for_workers_locked (rs_pool *pool, double deadline)
 static rs_job *
 claim_any (rs_pool *pool)
 {
-  rs_job *const job = queue_claim_of(&pool->queue, NULL);
+  rs_job *const job = queue_claim_of(&pool->queue, NULL, RS_CLAIM_TO_END);
   if (job != NULL)
     return job;
   rs_pool_lock(pool);
@@ -539,7 +618,8 @@ rs_pool_close (rs_pool *pool, double timeout)
   pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
   pool->stopping += !at_once;
   /* Without workers, nobody would run what is still queued. */
-  const bool stops = !ended || rs_pool_is_wanted_locked(pool);
+  const bool stops = !ended || rs_pool_is_wanted_locked(pool)
+                  || pool->sched.n_delayed > 0;
   const bool over = rs_pool_is_over_locked(pool);  /* only workers left? */
   if (stops)
     stop_jobs_locked(pool);
@@ -715,7 +795,8 @@ get_info (rs_pool *pool, rs_pool_info *out)
   out->workers = pool->alive;
   out->idle = (unsigned) pool->sched.sitting;
   out->stuck = pool->stuck;
-  out->queued = pool->sched.queued;
+  out->queued = pool->sched.queued + pool->sched.n_delayed;
+  out->delayed = pool->sched.n_delayed;
   out->running = rs_sched_running_locked(&pool->sched);
   out->finished = rs_sched_finished_locked(&pool->sched);
   out->started_workers = pool->started_workers;

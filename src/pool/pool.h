@@ -21,6 +21,10 @@ int rs_pool_start_on (const rs_runner_kind *kind,
  */
 int rs_pool_push (rs_pool *pool, rs_job *job, bool limited, rs_error *err);
 
+/* Queue the job, as 'rs_pool_push', but let nobody run it before it is
+   released ('release' of rs_queue). */
+int rs_pool_delay (rs_pool *pool, rs_job *job, bool limited, rs_error *err);
+
 /* Check that there is a pool, and a function below 'nargs' arguments on top of
    the stack.  RS_OK or RS_EINVAL. */
 int rs_submit_check (const rs_pool *pool, lua_State *L, int nargs,

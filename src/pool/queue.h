@@ -27,6 +27,13 @@ typedef struct rs_shared_lock {
 
 enum { RS_JOB_LOCKS = 16 };
 
+/* Why a job is taken out of a queue.  One that is delayed can only be
+   ended. */
+typedef enum rs_claim {
+  RS_CLAIM_TO_RUN,
+  RS_CLAIM_TO_END
+} rs_claim;
+
 /* Init and fini of the locks of a queue (job.c). */
 void rs_job_locks_init (rs_shared_lock locks[RS_JOB_LOCKS]);
 void rs_job_locks_fini (rs_shared_lock locks[RS_JOB_LOCKS]);
@@ -46,13 +53,21 @@ struct rs_queue {
      RS_ETHREAD or RS_ENOMEM, and the caller keeps the reference. */
   int (*push) (rs_queue *q, rs_job *job, rs_error *err);
 
+  /* As 'push', but that nobody runs the job before 'release'. */
+  int (*delay) (rs_queue *q, rs_job *job, rs_error *err);
+
+  /* Queue a job that is delayed.  Nothing happens if it is not, or no
+     longer. */
+  void (*release) (rs_queue *q, rs_job *job);
+
   /* Take 'job' out; false when it is not, or no longer, in the queue.  The
-     caller gets the reference of the queue, and must run or end the job. */
-  bool (*claim) (rs_queue *q, rs_job *job);
+     caller gets the reference of the queue, and must run or end the job, as it
+     has said. */
+  bool (*claim) (rs_queue *q, rs_job *job, rs_claim why);
 
   /* Take the oldest queued job of 'batch' out, as 'claim' does; with NULL the
      first job of all.  NULL when there is none. */
-  rs_job *(*claim_of) (rs_queue *q, const rs_batch *batch);
+  rs_job *(*claim_of) (rs_queue *q, const rs_batch *batch, rs_claim why);
 
   /* Count 'n' jobs or items that have ended in 'state'; (size_t) -1 takes one
      back. */

@@ -42,6 +42,8 @@ rs_sched_init (rs_sched *s, bool limited)
   for (int i = 0; i < RS_LANES; i++)
     rs_list_init(&s->lanes[i]);
   rs_list_init(&s->seats);
+  rs_list_init(&s->delayed);
+  s->n_delayed = 0;
   s->queued = s->sitting = 0;
   s->calls = s->bytes = s->all = s->waking = 0;
   s->watch = NULL;
@@ -55,7 +57,7 @@ rs_sched_init (rs_sched *s, bool limited)
 void
 rs_sched_fini (rs_sched *s)
 {
-  assert(s->queued == 0 && rs_list_empty(&s->idle));
+  assert(s->queued == 0 && s->n_delayed == 0 && rs_list_empty(&s->idle));
   pthread_mutex_destroy(&s->lock);
 }
 
@@ -86,16 +88,32 @@ rs_seat_fini (rs_seat *seat)
 
 /* ------------------------------------------------------------------- lanes */
 
+/* Count the job as one that waits. */
+static inline void
+count_locked (rs_sched *s, const rs_job *job)
+{
+  if (s->limited && job->batch == NULL) {
+    s->calls++;
+    s->bytes += rs_job_bytes(job);
+  }
+}
+
+static inline void
+uncount_locked (rs_sched *s, const rs_job *job)
+{
+  if (s->limited && job->batch == NULL) {
+    s->calls--;
+    s->bytes -= rs_job_bytes(job);
+  }
+}
+
 /* Queue the job at the end of its lane. */
 static void
 queue_locked (rs_sched *s, rs_job *job)
 {
   rs_list_push(&s->lanes[RS_PRIORITY_MAX - job->priority], &job->link);
   s->queued++;
-  if (s->limited && job->batch == NULL) {
-    s->calls++;
-    s->bytes += rs_job_bytes(job);
-  }
+  count_locked(s, job);
 }
 
 static void
@@ -103,23 +121,60 @@ unqueue_locked (rs_sched *s, rs_job *job)
 {
   rs_list_remove(&job->link);
   s->queued--;
-  if (s->limited && job->batch == NULL) {
-    s->calls--;
-    s->bytes -= rs_job_bytes(job);
-  }
+  uncount_locked(s, job);
+}
+
+void
+rs_sched_delay_locked (rs_sched *s, rs_job *job)
+{
+  rs_list_push_front(&s->delayed, &job->link);
+  s->n_delayed++;
+  count_locked(s, job);
+  atomic_store_explicit(&job->delayed, true, memory_order_relaxed);
 }
 
 bool
-rs_sched_claim_locked (rs_sched *s, rs_job *job)
+rs_sched_undelay_locked (rs_sched *s, rs_job *job)
 {
+  if (!atomic_load_explicit(&job->delayed, memory_order_relaxed))
+    return false;
+  atomic_store_explicit(&job->delayed, false, memory_order_relaxed);
+  rs_list_remove(&job->link);
+  s->n_delayed--;
+  uncount_locked(s, job);
+  if (rs_sched_is_final_locked(s))  /* workers have waited for the job alone */
+    rs_sched_call_all_locked(s);
+  return true;
+}
+
+bool
+rs_sched_claim_locked (rs_sched *s, rs_job *job, rs_claim why)
+{
+  if (atomic_load_explicit(&job->delayed, memory_order_relaxed))
+    return why == RS_CLAIM_TO_END && rs_sched_undelay_locked(s, job);
   const bool queued = !rs_list_empty(&job->link);
   if (queued)
     unqueue_locked(s, job);
   return queued;
 }
 
+/* Take out a delayed job of 'batch', with NULL any; NULL: there is none. */
+static rs_job *
+claim_delayed_locked (rs_sched *s, const rs_batch *batch)
+{
+  for (rs_list *link = s->delayed.next; link != &s->delayed;
+       link = link->next) {
+    rs_job *const job = RS_LIST_ENTRY(link, rs_job, link);
+    if (batch == NULL || job->batch == batch) {
+      rs_sched_undelay_locked(s, job);
+      return job;
+    }
+  }
+  return NULL;
+}
+
 rs_job *
-rs_sched_claim_of_locked (rs_sched *s, const rs_batch *batch)
+rs_sched_claim_of_locked (rs_sched *s, const rs_batch *batch, rs_claim why)
 {
   for (int i = 0; s->queued > 0 && i < RS_LANES; i++)
     for (rs_list *link = s->lanes[i].next; link != &s->lanes[i];
@@ -130,7 +185,7 @@ rs_sched_claim_of_locked (rs_sched *s, const rs_batch *batch)
         return job;
       }
     }
-  return NULL;
+  return why == RS_CLAIM_TO_END ? claim_delayed_locked(s, batch) : NULL;
 }
 
 /* True when the job may begin. */
@@ -167,7 +222,7 @@ static rs_job *
 claim_next_locked (rs_sched *s)
 {
   if (!s->paused)
-    return rs_sched_claim_of_locked(s, NULL);
+    return rs_sched_claim_of_locked(s, NULL, RS_CLAIM_TO_RUN);
   rs_job *const job = find_ready_locked(s);
   if (job != NULL)
     unqueue_locked(s, job);
@@ -376,7 +431,7 @@ rs_sched_take_locked (rs_sched *s, rs_seat *seat)
   rs_job *const job = claim_next_locked(s);
   if (job != NULL)
     set_job_locked(s, seat, job, rs_now());
-  else if (!s->closed) {
+  else if (!rs_sched_is_final_locked(s)) {
     rs_list_push_front(&s->idle, &seat->link);
     s->sitting++;
     atomic_store_explicit(&seat->called, false, memory_order_relaxed);

@@ -12,6 +12,9 @@
  *     take:  a queued job?  take the oldest of the highest priority
  *            none?          sit down and wait to be given one
  *
+ * A job that may not begin yet is beside the queue, in 'delayed', until its
+ * time has come (delay.h); nobody but a thread that ends it finds it there.
+ *
  * The last seat comes first, since the state of its worker is warm, and the
  * other workers can time out.
  *
@@ -41,7 +44,8 @@ typedef struct rs_sched {
   uint32_t sitting;      /* seats in 'idle' */
   rs_list lanes[RS_LANES];  /* references to jobs, a list for each priority,
                                the highest first; oldest first in each */
-  size_t calls;          /* plain calls in 'lanes', if 'limited' */
+  size_t calls;          /* plain calls in 'lanes' and 'delayed', if
+                            'limited' */
   size_t bytes;          /* of the messages of these calls */
   rs_list seats;         /* all seats */
   size_t all;            /* seats in 'seats' */
@@ -55,6 +59,9 @@ typedef struct rs_sched {
                             signalled by 'rs_sched_unlock'; or NULL */
   double begun;          /* instant at which a worker was given a job, or took
                             one, last; up to LAG seconds behind */
+  rs_list delayed;       /* references to jobs that may not begin yet, the last
+                            one first */
+  size_t n_delayed;      /* jobs in 'delayed' */
   uint64_t finished;     /* jobs done by workers that are gone */
   bool limited;          /* 'calls' and 'bytes' are counted */
   bool closed;           /* no more jobs come */
@@ -134,8 +141,8 @@ void rs_sched_begin_locked (rs_sched *s, rs_seat *seat, rs_job *job);
    reference is the caller's. */
 void rs_seat_leave_locked (rs_seat *seat);
 
-/* Take a queued job.  Without one, sit down, unless the scheduler is closed,
-   and return false. */
+/* Take a queued job.  Without one, sit down, unless no more come, and return
+   false. */
 bool rs_sched_take_locked (rs_sched *s, rs_seat *seat);
 
 /* Take a queued job, if there is one; the worker does not sit down. */
@@ -166,12 +173,29 @@ void rs_sched_resume_locked (rs_sched *s);
 /* The queued jobs that may begin; for a scheduler that is paused, 0 or 1. */
 size_t rs_sched_ready_locked (const rs_sched *s);
 
-/* Take 'job' out of the queue; false when it is not there any more. */
-bool rs_sched_claim_locked (rs_sched *s, rs_job *job);
+/* Take 'job' out of the queue; false when it is not there any more, or, to
+   run it, when it is delayed. */
+bool rs_sched_claim_locked (rs_sched *s, rs_job *job, rs_claim why);
 
 /* Take out the next queued job of 'batch', with NULL the next job of all, also
-   while the scheduler is paused.  NULL when there is none. */
-rs_job *rs_sched_claim_of_locked (rs_sched *s, const rs_batch *batch);
+   while the scheduler is paused; to end it, a delayed one, too.  NULL when
+   there is none. */
+rs_job *rs_sched_claim_of_locked (rs_sched *s, const rs_batch *batch,
+                                  rs_claim why);
+
+/* Take over a reference to 'job', which may not begin yet. */
+void rs_sched_delay_locked (rs_sched *s, rs_job *job);
+
+/* Take 'job' out of those that may not begin yet; false when it is none of
+   them. */
+bool rs_sched_undelay_locked (rs_sched *s, rs_job *job);
+
+/* True when no more jobs come, and none is delayed that would. */
+static inline bool
+rs_sched_is_final_locked (const rs_sched *s)
+{
+  return s->closed && s->n_delayed == 0;
+}
 
 /* Return a reference to the job that the worker of 'seat' has, or NULL. */
 rs_job *rs_seat_ref_job_locked (rs_seat *seat);

@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "base/timer.h"
 #include "pool/batch.h"
+#include "pool/delay.h"
 #include "pool/face.h"
 #include "value/code.h"
 
@@ -33,6 +34,22 @@ submit (rs_pool *pool, rs_job *job, lua_State *L, rs_error *err)
   }
   rs_job_run(job, s, L);
   return RS_OK;
+}
+
+/* Let the job begin after 'seconds', not before.  A worker of the pool itself
+   does not wait for room. */
+static int
+submit_later (rs_pool *pool, rs_job *job, double seconds, lua_State *L,
+              rs_error *err)
+{
+  const double due = rs_deadline(seconds);
+  rs_delay_prepare(job);
+  int status = rs_pool_delay(pool, job, true, err);
+  if (status == RS_EFULL && rs_job_helper(&pool->queue, L) != NULL)
+    status = rs_pool_delay(pool, job, false, err);
+  if (status == RS_OK)
+    rs_delay_until(job, due, false);
+  return status;
 }
 
 /* Drop a new job that was not queued. */
@@ -115,18 +132,24 @@ rs_submit_at (rs_pool *pool, rs_outbox *o, lua_State *L, int function,
   if (options->timeout > 0 && !rs_timers_start())
     status = rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
                                       "see to the time-out");
+  else if ((options->start_after > 0 || options->retry_delay > 0)
+           && !rs_timers_start())
+    status = rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
+                                      "see to the delay");
   const double deadline = options->deadline > 0
                         ? rs_deadline(options->deadline) : RS_NEVER;
   if (status == RS_OK && deadline != RS_NEVER
       && !rs_job_set_deadline(job, deadline))
     status = rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
                                       "see to the deadline");
-  if (status == RS_OK)
+  if (status == RS_OK && options->start_after > 0)
+    status = submit_later(pool, job, options->start_after, L, err);
+  else if (status == RS_OK)
     status = submit(pool, job, L, err);
   /* The deadline may have passed before the job was queued. */
   if (status == RS_OK
       && rs_wish_reason(&job->call.wish) != RS_REASON_NONE
-      && pool->queue.claim(&pool->queue, job)) {
+      && pool->queue.claim(&pool->queue, job, RS_CLAIM_TO_END)) {
     rs_job_end_queued(job, rs_wish_reason(&job->call.wish));
     rs_job_unref(job);
   }

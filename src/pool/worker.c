@@ -25,6 +25,7 @@
 #include "base/spin.h"
 #include "base/status.h"
 #include "base/words.h"
+#include "pool/delay.h"
 
 enum { LOOKS = 800 };  /* looks for a worker that opens or ends */
 
@@ -208,7 +209,7 @@ rs_pool_stop_seeding (rs_pool *pool)
 bool
 rs_pool_is_over_locked (const rs_pool *pool)
 {
-  return pool->sched.closed && pool->sched.queued == 0
+  return rs_sched_is_final_locked(&pool->sched) && pool->sched.queued == 0
       && pool->standing.waiting == 0
       && rs_sched_running_locked(&pool->sched) == 0;
 }
@@ -258,7 +259,8 @@ rs_pool_fail_queued (rs_pool *pool, const rs_error *err)
   rs_job *job;
   do {
     rs_pool_lock(pool);
-    job = pool->alive == 0 ? rs_sched_claim_of_locked(&pool->sched, NULL)
+    job = pool->alive == 0 ? rs_sched_claim_of_locked(&pool->sched, NULL,
+                                                      RS_CLAIM_TO_END)
                            : NULL;
     rs_pool_unlock(pool);
     if (job != NULL) {
@@ -380,7 +382,7 @@ look_for_job (rs_pool *pool, rs_worker *w, bool *sits)
   if (!taken) {
     stay = stay && !is_surplus_locked(pool) && !pool->stopped;
     taken = stay && rs_sched_take_locked(&pool->sched, &w->seat);
-    stay = stay && (taken || !pool->sched.closed);
+    stay = stay && (taken || !rs_sched_is_final_locked(&pool->sched));
   }
   *sits = stay && !taken;
   if (!stay)
@@ -409,7 +411,7 @@ wait_for_job (rs_pool *pool, rs_worker *w, double *leave)
   const bool called = rs_sched_sleep_locked(&pool->sched, &w->seat,
                                             idle < trim ? idle : trim);
   const bool stay = called || w->stood != pool->standing.last
-                 || (pool->sched.closed
+                 || (rs_sched_is_final_locked(&pool->sched)
                      ? rs_pool_is_wanted_locked(pool)
                      : pool->alive <= pool->min
                        || rs_now() < *leave);
@@ -461,7 +463,8 @@ stays (rs_worker *w)
   rs_pool_lock(pool);
   const bool stay = !w->abandoned
                  && rs_wish_reason(&w->wish) == RS_REASON_NONE
-                 && (!pool->sched.closed || rs_pool_is_wanted_locked(pool)
+                 && (!rs_sched_is_final_locked(&pool->sched)
+                     || rs_pool_is_wanted_locked(pool)
                      || pool->standing.waiting > 0);
   rs_pool_unlock(pool);
   return stay;
@@ -600,7 +603,8 @@ static bool
 replace_locked (rs_pool *pool, rs_worker **next)
 {
   const bool wanted = rs_pool_is_wanted_locked(pool)
-                   || (!pool->sched.closed && pool->alive < pool->min);
+                   || (!rs_sched_is_final_locked(&pool->sched)
+                       && pool->alive < pool->min);
   const bool again = wanted && rs_pool_may_grow_locked(pool);
   *next = again ? rs_worker_reserve_locked(pool) : NULL;
   return again;
@@ -784,6 +788,26 @@ renew (rs_worker *w, rs_job *job, rs_error *err)
   return true;
 }
 
+/* Give back a job whose next attempt has to wait.  False when it can be made
+   at once. */
+static bool
+put_off (rs_worker *w, rs_job *job)
+{
+  rs_pool *const pool = w->pool;
+  if (!job->put_off || !rs_job_requeue(job))
+    return false;
+  const double due = rs_delay_leave(job);
+  rs_job_ref(job);
+  rs_pool_lock(pool);
+  rs_seat_leave_locked(&w->seat);
+  rs_sched_delay_locked(&pool->sched, job);
+  const bool stopped = pool->stopped;
+  rs_pool_unlock(pool);
+  rs_delay_until(job, due, stopped);
+  rs_job_unref(job);
+  return true;
+}
+
 /* Run the job, and end it.  Returns its state; RS_JOB_QUEUED when it was given
    back.  The worker has no runner afterwards when it could not be renewed on
    the way. */
@@ -799,7 +823,7 @@ run (rs_worker *w, rs_job *job, rs_error *err)
       state = rs_reason_state(reason);
       break;
     }
-    if (rs_worker_give_back(w, job))
+    if (put_off(w, job) || rs_worker_give_back(w, job))
       return RS_JOB_QUEUED;
     renew(w, job, err);
   }

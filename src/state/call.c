@@ -60,6 +60,8 @@ struct rs_run {
   bool decoding;          /* an item is being taken from 'in' */
   bool open;              /* the record of the item is begun, not ended */
   bool reported;          /* 'out' has the error of the item, or the call */
+  bool waits;             /* the next item has failed, and waits until it is
+                             tried again: RS_CALL_PACED */
   bool gives;             /* globals came with the function of the chunk */
   bool dressed;           /* the environment has them */
   int worn;               /* registry reference: the globals that came with
@@ -1007,6 +1009,7 @@ end_item (lua_State *L, run *r)
     if (r->call->arguments != NULL)
       rs_decoder_seek(&r->in, &r->again);
     r->attempt++;
+    r->waits = (r->call->flags & RS_CALL_PACED) != 0;
     lua_pop(L, 1);
     return;
   }
@@ -1058,7 +1061,7 @@ run_items (lua_State *L, run *r, int handler)
   r->stride = 1;
   r->out->packs = !(call->flags & RS_BATCH_RECORDS)
               && r->chunk->count >= RS_WIRE_RUN_FROM;
-  while (goes_on(r)) {
+  while (goes_on(r) && !r->waits) {
     const size_t items = r->item;
     r->open = false;
     lua_pushcfunction(L, chunk_body);
@@ -1081,8 +1084,8 @@ run_items (lua_State *L, run *r, int handler)
   r->chunk->rest = (rs_place) { r->item, rs_decoder_tell(&r->in) };
   call->attempt = r->attempt;
   /* The chunk fails when there was no room for the record of an item. */
-  call->state = r->item == 0 && !stopped(r) ? RS_JOB_FAILED
-                                            : RS_JOB_COMPLETED;
+  call->state = r->item == 0 && !stopped(r) && !r->waits ? RS_JOB_FAILED
+                                                         : RS_JOB_COMPLETED;
   if (call->state == RS_JOB_FAILED)
     r->out->buf.failed = true;
 }
@@ -1176,7 +1179,7 @@ enter (rs_state *s, lua_State *L, rs_call *call, const rs_call_sink *sink,
   r.guards = rs_cancel_guards(s->cancel);
   r.common = (rs_common) { .loads = true };
   r.decoding = r.open = r.reported = r.errors = r.quiet = false;
-  r.gives = r.dressed = false;
+  r.gives = r.dressed = r.waits = false;
   r.worn = 0;
   r.told = r.ended = RS_REASON_NONE;
   rs_message_unref(call->result);  /* of an earlier attempt */

@@ -59,6 +59,11 @@ enum { RS_CALL_STANDING = 0x40 };
    room. */
 enum { RS_CALL_SEEDED = 0x20 };
 
+/* A flag of a chunk: an item that has failed and is to be tried again waits
+   before that.  The chunk ends before the item; 'attempt' is then the one that
+   comes. */
+enum { RS_CALL_PACED = 0x10 };
+
 typedef struct rs_call rs_call;
 
 /* Where a call sends its records and events while it runs.  'record' and
