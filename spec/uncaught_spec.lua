@@ -104,6 +104,23 @@ outer()]]:gsub("/tmp/lua_%w+", "script")
          :gsub("traceback of.-\nstack", "stack")))
   end)
 
+  it("names the line in a coroutine, too", function ()
+    assert.equal(tabbed [[
+script:1: 'job-1': script:1: odd
+traceback of the runspace:
+    [C]: in function 'error'
+    script:1: in function <script:1>
+stack traceback:
+    [C]: in upvalue 'resume'
+    script:3: in local 'outer'
+    script:4: in main chunk
+]], fail [[
+local f = function () local x = parallel.run(function () error "odd" end) end
+local resume = coroutine.wrap(f)
+local function outer () resume() end
+outer()]])
+  end)
+
   it("tells of calls that are not known", function ()
     assert.matches("\nstack traceback:\n\tscript:1: in function "
                    .. "<script:1>\n\t%(%.%.%.tail calls%.%.%.%)\n"

@@ -330,9 +330,11 @@ end
 --- Write the failure: on one line, unless it is about to be shown by who calls
 --- because nobody has caught it.
 ---@param self parallel.Failure
+---@param stack? string  the script's traceback: the program 'runspace' shows
+---       the failure
 ---@return string
-function failure.__tostring (self)
-  local stack <const> = core.uncaught(tostring, error, assert)
+function failure.__tostring (self, stack)
+  stack = stack or core.uncaught(tostring, error, assert)
   if stack == nil then return write_line(self) end
   local ok, text = pcall(write_uncaught, self, stack)
   return ok and text or DAMAGED

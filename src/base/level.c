@@ -107,11 +107,9 @@ push_called (lua_State *L, int level)
                   ar.currentline, ar.short_src, ar.linedefined);
 }
 
-/*
- * [-0, +0, m]  Append the lines that 'luaL_traceback' has for 'level': that of
- * the frame, unless it is hidden, and the one that tells of calls before it
- * which are not known, unless that is hidden, too.
- */
+/* [-0, +0, m]  Append the lines that 'luaL_traceback' has for 'level', unless
+   the frame is hidden: that of the frame, and the one that tells of calls
+   before it which are not known. */
 static void
 add_frame (lua_State *L, luaL_Buffer *b, int level, const bool *hidden)
 {
@@ -120,7 +118,7 @@ add_frame (lua_State *L, luaL_Buffer *b, int level, const bool *hidden)
   luaL_traceback(L, L, NULL, level);
   const char *const line = strchr(lua_tostring(L, -1), '\n');
   const char *const end = line != NULL ? strstr(line + 1, "\n\t") : NULL;
-  const bool tail = (!hidden[0] || !hidden[1]) && end != NULL
+  const bool tail = !hidden[0] && end != NULL
                  && strncmp(end, calls, sizeof calls - 1) == 0;
   if (line == NULL || hidden[0])
     lua_pushliteral(L, "");

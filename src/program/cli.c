@@ -390,6 +390,22 @@ is_interruption (const char *message)
       && (size == own || message[size - own - 1] == ' ');
 }
 
+/* [-0, +(0|1), e]  Push the text of a failure of the module 'parallel', which
+   takes the traceback of the script.  False for other values. */
+static bool
+push_failure (lua_State *L)
+{
+  const bool is = luaL_getmetafield(L, 1, "__name") == LUA_TSTRING
+               && strcmp(lua_tostring(L, -1), "parallel.failure") == 0
+               && luaL_getmetafield(L, 1, "__tostring") == LUA_TFUNCTION;
+  if (is) {
+    lua_pushvalue(L, 1);
+    rs_level_traceback(L, NULL, 1, true);
+    lua_call(L, 2, 1);
+  }
+  return is && lua_type(L, -1) == LUA_TSTRING;
+}
+
 /* Message handler: make a text of the error value. */
 static int
 describe_error (lua_State *L)
@@ -397,8 +413,10 @@ describe_error (lua_State *L)
   const char *message = lua_tostring(L, 1);
   running.ended = message != NULL && is_interruption(message);
   if (message == NULL) {
+    if (push_failure(L))
+      return 1;
     if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING)
-      return 1;  /* the value speaks for itself, as failures do */
+      return 1;  /* the value speaks for itself: no traceback */
     message = lua_pushfstring(L, "(error object is a %s value)",
                               luaL_typename(L, 1));
   }
