@@ -232,8 +232,7 @@ more? 5)
 
     it("nothing of a failure that somebody has seen, or will", function ()
       assert.is_nil(dialogue(
-        "held = parallel.spawn(function () error('held', 0) end)",
-        "held:join()",
+        "held = parallel.spawn(function () error('held', 0) end) held:join()",
         "_ = parallel.spawn(function () error 'told' end)"
         .. ":on('failed', function () end)",
         "_ = parallel.wait(parallel.jobs())", "1"
@@ -875,7 +874,10 @@ stack traceback:
       local file <close> = io.open(home.path .. "/done")
       return file ~= nil
     end))
-    assert.equal("> 'half typed", screen())
+    local found <const>, last <const> = await(function (shown)
+      return shown:find "^%[=+%] 10/10[^\n]*\n> 'half typed$"
+    end)
+    assert.truthy(found, last)
     enter "'"
     expect "> 'half typed'\nhalf typed\n>"
   end)
