@@ -371,6 +371,97 @@ check_server_options (void)
   rs_server_close(NULL);
 }
 
+/* What jobs, or batches, have alone of when they may begin. */
+static void
+check_pacing_options (lua_State *L, rs_pool *pool)
+{
+  static const struct { rs_batch_options o; const char *word; } rows[] = {
+    { { .rate = 1 }, "rate (1) and per (0) go together" },
+    { { .per = 1 }, "rate (0) and per (1) go together" },
+    { { .rate = 2000000, .per = 1 }, "rate (2000000)" },
+    { { .rate = 1, .per = 1, .chunk = 2 }, "chunk (2) is not 1: with rate" },
+    { { .key_limit = 1, .chunk = 2 }, "with key_limit" },
+  };
+  rs_error err = { .status = RS_OK };
+  rs_batch *batch = NULL;
+  rs_job *job = NULL;
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    lua_pushliteral(L, "return ...");
+    CHECK(says(rs_batch_open(pool, L, 0, &rows[i].o, &batch, &err), &err,
+               rows[i].word));
+  }
+  const rs_job_options never = { .start_after = 2, .deadline = 1 };
+  lua_pushliteral(L, "return 1");
+  CHECK(says(rs_submit(pool, L, 0, &never, &job, &err), &err,
+             "the job could never start"));
+  lua_pushliteral(L, "return ...");
+  CHECK(rs_batch_open(pool, L, 0, NULL, &batch, &err) == RS_OK);
+  CHECK(says(rs_batch_key(batch, "a", 1, &err), &err, "no key_limit"));
+  rs_batch_close(batch, L);
+  CHECK(job == NULL && lua_gettop(L) == 0);
+}
+
+/* A delayed job tells so, and a thread waits for it.  Of items of two keys, at
+   a rate, each has its record. */
+static void
+check_pacing (lua_State *L)
+{
+  enum { ITEMS = 40 };
+  const rs_pool_options one = { .max = 1 };
+  const rs_job_options later = { .start_after = 0.005, .retries = 3,
+                                 .retry_delay = 0.001, .backoff = 2 };
+  const rs_batch_options o = { .rate = 10, .per = 0.001, .key_limit = 1 };
+  rs_pool *pool;
+  rs_job *job;
+  rs_job_info info;
+  rs_pool_info counts;
+  rs_error err;
+  CHECK(rs_pool_open(&one, &pool, &err) == RS_OK);
+  lua_pushliteral(L, "local task = require 'parallel'.task "
+                     "if task.attempt < 3 then error 'x' end");
+  CHECK(rs_submit(pool, L, 0, &later, &job, &err) == RS_OK);
+  rs_job_info_get(job, &info);
+  CHECK(info.state == RS_JOB_DELAYED || info.attempts > 0);
+  CHECK(strcmp(rs_job_state_name(RS_JOB_DELAYED), "delayed") == 0);
+  CHECK(rs_job_wait(job, NULL, RS_FOREVER) == RS_OK);
+  rs_job_info_get(job, &info);
+  CHECK(info.state == RS_JOB_COMPLETED && info.attempts == 3);
+  CHECK(info.started - info.created >= 0.005);
+  rs_job_unref(job);
+  rs_batch *batch;
+  lua_pushliteral(L, "return ...");
+  CHECK(rs_batch_open(pool, L, 0, &o, &batch, &err) == RS_OK);
+  int added = 0, seen = 0;
+  rs_record rec;
+  while (seen < ITEMS) {
+    while (added < ITEMS && rs_batch_room(batch) > 0) {
+      lua_pushinteger(L, added);
+      CHECK(rs_batch_key(batch, added % 2 == 0 ? "a" : "b", 1, &err) == RS_OK);
+      CHECK(rs_batch_add(batch, L, 1, &err) == RS_OK);
+      CHECK(rs_batch_flush(batch, &err) == RS_OK);
+      added++;
+    }
+    CHECK(rs_batch_wait(batch, NULL, RS_FOREVER) == RS_OK);
+    while (rs_batch_next(batch, L, &rec) == RS_OK) {
+      CHECK(rec.state == RS_JOB_COMPLETED
+            && lua_tointeger(L, -1) == rec.index - 1);
+      lua_pop(L, rec.n);
+      seen++;
+    }
+  }
+  rs_batch_close(batch, L);
+  const rs_job_options far = { .start_after = 1e6 };
+  lua_pushliteral(L, "return 1");
+  CHECK(rs_submit(pool, L, 0, &far, &job, &err) == RS_OK);
+  rs_pool_info_get(pool, &counts);
+  CHECK(counts.delayed == 1 && counts.queued == 1);
+  rs_pool_close(pool, 0);
+  rs_job_info_get(job, &info);
+  CHECK(info.state == RS_JOB_CANCELLED);
+  rs_job_unref(job);
+  rs_pool_unref(pool);
+}
+
 /* What jobs and batches share is refused for both, with one text. */
 static void
 check_work_options (lua_State *L)
@@ -385,6 +476,10 @@ check_work_options (lua_State *L)
     { { .deadline = -0.5 }, "deadline (-0.5)" },
     { { .deadline = NAN }, "deadline (" },
     { { .retry_on = 32 }, "retry_on (32)" },
+    { { .retry_delay = -1 }, "retry_delay (-1) is not a number of seconds" },
+    { { .retry_delay = INFINITY }, "retry_delay (inf)" },
+    { { .backoff = 0.5 }, "backoff (0.5) is not a number from 1 on" },
+    { { .max_delay = 1, .retry_delay = 2 }, "max_delay (1) is below" },
     { { .listen = 1u << 11 }, "listen (0x800)" },
     { { .name = "red\33[31m" }, "control character (\\27) at byte 4" },
     { { .name = "two\nlines" }, "control character (\\10) at byte 4" },
@@ -397,7 +492,8 @@ check_work_options (lua_State *L)
     const rs_batch_options same = {
       .name = o->name, .listen = o->listen, .timeout = o->timeout,
       .deadline = o->deadline, .retry_on = o->retry_on,
-      .priority = o->priority
+      .priority = o->priority, .retry_delay = o->retry_delay,
+      .backoff = o->backoff, .max_delay = o->max_delay
     };
     rs_error one = { .status = RS_OK }, other = { .status = RS_OK };
     rs_job *job = NULL;
@@ -412,16 +508,17 @@ check_work_options (lua_State *L)
     CHECK(strcmp(one.text, other.text) == 0);
     CHECK(job == NULL && batch == NULL && lua_gettop(L) == 0);
   }
-  const rs_batch_options flags = { .flags = 8 };
+  const rs_batch_options flags = { .flags = 16 };
   const rs_batch_options good = { .size = sizeof good, .name = "\303\244\t" };
   rs_error err;
   rs_batch *batch = NULL;
   lua_pushliteral(L, "return 1");
   CHECK(says(rs_batch_open(pool, L, 0, &flags, &batch, &err), &err,
-             "flags (0x8)"));
+             "flags (0x10)"));
   lua_pushliteral(L, "return 1");
   CHECK(says(rs_batch_open(pool, L, 0, &good, &batch, &err), &err, "(\\9)"));
   lua_settop(L, 0);
+  check_pacing_options(L, pool);
   rs_pool_unref(pool);
 }
 
@@ -1100,6 +1197,7 @@ main (void)
   check_pool_options();
   check_server_options();
   check_work_options(L);
+  check_pacing(L);
   check_sizes(L);
   check_times(L);
   check_inside(L);

@@ -1561,13 +1561,13 @@ check_queue (void)
     CHECK(!rs_sched_push_locked(&s, jobs[i]));
   }
   CHECK(s.queued == JOBS && s.calls == JOBS);
-  CHECK(rs_sched_claim_locked(&s, jobs[2]));
-  CHECK(!rs_sched_claim_locked(&s, jobs[2]));
+  CHECK(rs_sched_claim_locked(&s, jobs[2], RS_CLAIM_TO_RUN));
+  CHECK(!rs_sched_claim_locked(&s, jobs[2], RS_CLAIM_TO_RUN));
   rs_job_unref(jobs[2]);
   CHECK(rs_sched_take_locked(&s, &seat));      /* of a higher priority */
   CHECK(rs_seat_job(&seat) == jobs[JOBS - 1]);
   CHECK(rs_sched_running_locked(&s) == 1);
-  CHECK(!rs_sched_claim_locked(&s, jobs[JOBS - 1]));
+  CHECK(!rs_sched_claim_locked(&s, jobs[JOBS - 1], RS_CLAIM_TO_RUN));
   rs_job *const running = rs_seat_ref_job_locked(&seat);
   CHECK(running == jobs[JOBS - 1] && rs_sched_running_locked(&s) == 1);
   rs_job_unref(running);
@@ -1577,8 +1577,9 @@ check_queue (void)
   pthread_mutex_lock(&s.lock);
   CHECK(rs_sched_running_locked(&s) == 0);
   CHECK(rs_seat_ref_job_locked(&seat) == NULL);
-  CHECK(rs_sched_claim_of_locked(&s, (const rs_batch *) &q) == NULL);
-  rs_job *const first = rs_sched_claim_of_locked(&s, NULL);
+  CHECK(rs_sched_claim_of_locked(&s, (const rs_batch *) &q, RS_CLAIM_TO_RUN)
+        == NULL);
+  rs_job *const first = rs_sched_claim_of_locked(&s, NULL, RS_CLAIM_TO_RUN);
   CHECK(first == jobs[0]);
   rs_job_unref(first);
   CHECK(rs_sched_take_locked(&s, &seat));

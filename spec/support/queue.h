@@ -29,10 +29,11 @@ one_wide (rs_queue *q)
 }
 
 static inline rs_job *
-claim_none (rs_queue *q, const rs_batch *batch)
+claim_none (rs_queue *q, const rs_batch *batch, rs_claim why)
 {
   (void) q;
   (void) batch;
+  (void) why;
   return NULL;
 }
 

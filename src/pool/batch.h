@@ -257,22 +257,22 @@ void rs_chunk_end (rs_job *job);
    accepted. */
 rs_gate *rs_gate_new (rs_batch *batch, unsigned rate, double per,
                       unsigned key_limit);
-void rs_gate_free (rs_gate *gate);
+void rs_gate_free (rs_gate *g);
 
 /* The batch was stopped, and its opener leaves; NULL is accepted. */
-void rs_gate_close (rs_gate *gate);
+void rs_gate_close (rs_gate *g);
 
 /* True when new chunks have to wait, too. */
 static inline bool
-rs_gate_is_narrow (const rs_gate *gate)
+rs_gate_is_narrow (const rs_gate *g)
 {
-  return gate->rate > 0 || gate->key_limit > 0;
+  return g->rate > 0 || g->key_limit > 0;
 }
 
 static inline bool
-rs_gate_has_keys (const rs_gate *gate)
+rs_gate_has_keys (const rs_gate *g)
 {
-  return gate->key_limit > 0;
+  return g->key_limit > 0;
 }
 
 /* Set the key of items to come; NULL: none.  False when out of memory.  The
