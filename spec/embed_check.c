@@ -1185,6 +1185,85 @@ check_standing (lua_State *L)
   rs_standing_close(call);
 }
 
+/* ---------------------------------------------------------- size and pauses */
+
+/* Pools get another size, are paused, and go on. */
+static void
+check_size (lua_State *L)
+{
+  rs_error err;
+  rs_pool_info info;
+  rs_pool *const pool = gated_pool(1, 1);
+  CHECK(says(rs_pool_resize(NULL, 1, 1, &err), &err, "pool is NULL"));
+  CHECK(says(rs_pool_resize(pool, 3, 0, &err), &err, "min (3) is more"));
+  CHECK(says(rs_pool_resize(pool, 0, RS_WORKERS_MAX + 1, &err), &err, "max ("));
+  CHECK(rs_pool_pause(NULL) == RS_EINVAL && rs_pool_resume(NULL) == RS_EINVAL);
+  CHECK(rs_pool_resize(pool, 2, 3, &err) == RS_OK);
+  rs_pool_info_get(pool, &info);
+  CHECK(info.min == 2 && info.max == 3 && info.workers == 2 && !info.adapts);
+
+  gate_close();
+  rs_job *jobs[4];
+  for (int i = 0; i < 3; i++)
+    jobs[i] = submit(pool, L, "wait_at_gate() return 1", 0);
+  gate_await(3);
+  CHECK(rs_pool_pause(pool) == RS_OK);
+  jobs[3] = submit(pool, L, "return 2", 0);
+  gate_open();
+  for (int i = 0; i < 3; i++)
+    CHECK(result_of(jobs[i], L) == 1);
+  rs_pool_info_get(pool, &info);
+  CHECK(info.paused && info.queued == 1);
+  CHECK(rs_pool_resume(pool) == RS_OK);
+  CHECK(result_of(jobs[3], L) == 2);
+  rs_pool_pause(pool);
+  rs_job *const last = submit(pool, L, "return 3", 0);
+  CHECK(rs_pool_close(pool, RS_FOREVER) == RS_OK);
+  CHECK(result_of(last, L) == 3);
+  CHECK(rs_pool_resize(pool, 1, 1, &err) == RS_ECLOSED);
+  CHECK(rs_pool_pause(pool) == RS_ECLOSED);
+  rs_pool_unref(pool);
+}
+
+/* Jobs of a serial pool run while this thread waits, and on no other. */
+static void *
+close_elsewhere (void *pool)
+{
+  return rs_pool_close(pool, 0) == RS_EINVAL ? pool : NULL;
+}
+
+static void
+check_serial (lua_State *L)
+{
+  rs_error err;
+  rs_pool *pool;
+  rs_pool_options o = { .isolation = RS_ISOLATION_SERIAL, .max = 4 };
+  rs_job_info info;
+  REQUIRE(rs_pool_open(&o, &pool, &err) == RS_OK);
+  rs_job *const first = submit(pool, L, "return 1", 0);
+  rs_job *const second = submit(pool, L, "return 2", 0);
+  rs_job *const third = submit(pool, L, "return 3", 0);
+  rs_job_info_get(first, &info);
+  CHECK(info.state == RS_JOB_QUEUED);
+  CHECK(rs_job_wait(second, NULL, RS_FOREVER) == RS_OK);
+  rs_job_info_get(third, &info);
+  CHECK(info.state == RS_JOB_QUEUED);
+  CHECK(says(rs_pool_resize(pool, 1, 2, &err), &err, "a serial pool"));
+  pthread_t thread;
+  void *refused;
+  REQUIRE(pthread_create(&thread, NULL, close_elsewhere, pool) == 0);
+  pthread_join(thread, &refused);
+  CHECK(refused == pool);
+  CHECK(rs_pool_close(pool, RS_FOREVER) == RS_OK);
+  CHECK(result_of(first, L) == 1 && result_of(second, L) == 2
+        && result_of(third, L) == 3);
+  rs_pool_unref(pool);
+  o.min = 2;
+  CHECK(says(rs_pool_open(&o, &pool, &err), &err, "min"));
+  o = (rs_pool_options) { .isolation = RS_ISOLATION_PROCESS, .adapt = true };
+  CHECK(says(rs_pool_open(&o, &pool, &err), &err, "adapt"));
+}
+
 int
 main (void)
 {
@@ -1211,6 +1290,8 @@ main (void)
   check_seed(L);
   check_poll_loop(L);
   check_standing(L);
+  check_size(L);
+  check_serial(L);
   lua_close(L);
   return report();
 }
