@@ -184,6 +184,22 @@ describe("journal", function ()
     assert.is_nil(records[2].journaled)
   end)
 
+  it("goes with delays, rates and limits by a key", function ()
+    local function fail_once (x, file)
+      if x % 2 == 0 and parallel.task.attempt == 1 then error "again" end
+      return (square(x, file))
+    end
+    local given <const> = options {
+      retries = 1, retry_delay = 0.001, rate = { 10000, per = 1 },
+      limit_by = { key = function (x) return x % 3 end, limit = 1 },
+    }
+    local first <const> = parallel.map(TEN, fail_once, given)
+    assert.same({ 1, 4, 9, 16, 25, 36, 49, 64, 81, 100, n = 10 }, first)
+    assert.equal(10, ran())
+    assert.same(first, parallel.map(TEN, fail_once, given))
+    assert.equal(0, ran())
+  end)
+
   it("does items with errors again, since their streams are not kept",
      function ()
     local function tell (x, file)
