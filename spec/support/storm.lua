@@ -121,6 +121,28 @@ way("each with a journal, left early", function ()
     os.remove(journal)
   end)
 end)
+way("a map at a rate, by keys, with pauses between attempts", function ()
+  pcall(parallel.map, { 1, 2, 3, 4, 5, 6 }, function (x)
+    if parallel.task.attempt <= x % 3 then error "again" end
+    return x
+  end, { rate = { 4, per = 0.001 }, retries = 2, retry_delay = 0.001,
+         limit_by = { key = function (x) return x % 2 end, limit = 1 } })
+end)
+way("a map whose first failure cancels the rest", function ()
+  pcall(parallel.map, { 1, 2, 3 }, function (x)
+    if x == 2 then error "x" end
+    parallel.task.sleep(1)
+  end, { on_error = "cancel", chunk = 1 })
+end)
+way("jobs that start later", function ()
+  local jobs <const> = {}
+  for i = 1, 5 do
+    jobs[i] = parallel.submit { copy, arguments = { i },
+                                start_after = i * 1e-4 }
+  end
+  parallel.submit { copy, start_after = 1e6 }:cancel()
+  parallel.wait(jobs)
+end)
 way("a job with a seed", function ()
   parallel.submit { function () return math.random() end, seed = 1 }:get()
 end)
