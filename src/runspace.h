@@ -568,8 +568,10 @@ enum {
                                runs jobs, in their order, whenever it waits:
                                for a job, a batch, events, or the end of the
                                pool.  It begins no job when the time of that
-                               wait is over.  Only that thread may close the
-                               pool, and drop its last reference */
+                               wait is over.  What other threads submit begins
+                               when that thread waits next, or wakes in a wait.
+                               Only that thread may close the pool, and drop
+                               its last reference */
 };
 
 /* For 'rs_pool_options.signal'. */

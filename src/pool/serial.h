@@ -6,7 +6,8 @@
  * has opened the pool runs them, in the pool's only runspace, one after
  * another, whenever it waits: for a job, a batch, its events, or the end of
  * the pool.  It begins no job when the time of its wait is over; a job that
- * runs is not cut off by that.  Other threads may submit, and wait.
+ * runs is not cut off by that.  Other threads may submit, and wait; their jobs
+ * begin when that thread waits next, or wakes in a wait.
  *
  * All functions are for the thread that has opened the pool.
  */
