@@ -1185,7 +1185,7 @@ check_standing (lua_State *L)
   rs_standing_close(call);
 }
 
-/* ---------------------------------------------------------- size and pauses */
+/* --------------------------------------------------------- size and pauses */
 
 /* Pools get another size, are paused, and go on. */
 static void
@@ -1196,11 +1196,14 @@ check_size (lua_State *L)
   rs_pool *const pool = gated_pool(1, 1);
   CHECK(says(rs_pool_resize(NULL, 1, 1, &err), &err, "pool is NULL"));
   CHECK(says(rs_pool_resize(pool, 3, 0, &err), &err, "min (3) is more"));
-  CHECK(says(rs_pool_resize(pool, 0, RS_WORKERS_MAX + 1, &err), &err, "max ("));
-  CHECK(rs_pool_pause(NULL) == RS_EINVAL && rs_pool_resume(NULL) == RS_EINVAL);
+  CHECK(says(rs_pool_resize(pool, 0, RS_WORKERS_MAX + 1, &err), &err,
+             "max ("));
+  CHECK(rs_pool_pause(NULL) == RS_EINVAL);
+  CHECK(rs_pool_resume(NULL) == RS_EINVAL);
   CHECK(rs_pool_resize(pool, 2, 3, &err) == RS_OK);
   rs_pool_info_get(pool, &info);
-  CHECK(info.min == 2 && info.max == 3 && info.workers == 2 && !info.adapts);
+  CHECK(info.min == 2 && info.max == 3 && info.workers == 2
+        && !info.adapts);
 
   gate_close();
   rs_job *jobs[4];
