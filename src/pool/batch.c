@@ -198,10 +198,10 @@ rs_batch_new (rs_queue *queue, lua_State *L, int nargs,
                                     "see to the deadline");
   }
   if ((options->timeout > 0 || batch->gate != NULL) && !rs_timers_start()) {
+    const char *const what = batch->gate != NULL ? "delays" : "time-out";
     unref(batch);
     return rs_fail(err, RS_ETHREAD, "the system gives no thread that could "
-                                    "see to the %s", batch->gate != NULL
-                                                     ? "delays" : "time-out");
+                                    "see to the %s", what);
   }
   *out = batch;
   return RS_OK;

@@ -29,6 +29,8 @@
 #define KILL (RS_KILL + 0.4)  /* seconds from force to SIGKILL: the far side
                                  finds a lost call within that, and can tell
                                  where */
+#define ASK_AGAIN 0.2    /* seconds without an answer to ASK; the far side looks
+                            for half of that */
 #define LOOK 0.01        /* seconds between two looks at a chunk's flags */
 
 enum { FILLS = 16 };     /* reads at rest, before others have their turn */
@@ -92,14 +94,17 @@ send_cancel (rs_link *k, rs_errand *e, bool force)
 }
 
 /* Send ASK, if the host wants to know where the call stands; again, if the far
-   side did not know. */
+   side did not know, or has not said for a while: the far side does not wait
+   to write, so it may leave ASK without an answer. */
 static void
 send_ask (rs_link *k, rs_errand *e)
 {
   const unsigned request = rs_cancel_asks(k->base.cancel, e->token);
-  if (request == 0 || (e->ask == request && !e->told))
+  if (request == 0
+      || (e->ask == request && !e->told && rs_now() < e->ask_again))
     return;
   e->ask = request;
+  e->ask_again = rs_now() + ASK_AGAIN;
   e->told = false;
   send_urgent(k, RS_FRAME_ASK, k->calls, NULL, 0);
 }

@@ -36,6 +36,7 @@ typedef struct rs_errand {
   double kill_at;          /* instant; RS_NEVER */
   bool stopped;            /* STOP was sent */
   unsigned ask;            /* request that ASK was sent for last, 0: none */
+  double ask_again;        /* instant at which ASK may be sent once more */
   bool told;               /* TRACE has come for it */
 } rs_errand;
 
