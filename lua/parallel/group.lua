@@ -44,6 +44,7 @@ for name, test in next, limits.CALL do OWN[name] = test end
 ---@field task any          id of the task that has opened it; nil in the host
 ---@field closed boolean
 ---@field on_end fun(event: parallel.Event)
+---@field ending table      ends it when it is closed
 local group = { __name = "parallel.group" }
 group.__index = group
 
@@ -188,18 +189,24 @@ end
 ---@param self parallel.Group
 ---@param problem any
 local function finish (self, problem)
+  local _ <close> = self.ending  -- first: a stop may come at any instruction
   if self.closed then return end
   if problem ~= nil then
     stop_all(self)
     pcall(drain, self)  -- the stop of a job, or a Ctrl-C, ends this early
-    shut(self)
     return
   end
-  local _ <close> = setmetatable({ group = self },
-                                 { __close = function () shut(self) end })
   drain(self)
   raise_failure(self)
 end
+
+--- Ends a group, whatever ends its wait.
+local ENDING <const> = {
+  __close = function (self, problem)
+    if problem ~= nil then stop_all(self.group) end
+    shut(self.group)
+  end,
+}
 
 --- Make a method of groups.
 ---@param usage string
@@ -221,6 +228,14 @@ local function is_open (self, verb)
   return self
 end
 
+--- Stops a new job, at 1, when an error comes before its group knows it: the
+--- stop of the job that starts it, or a Ctrl-C.
+local NEW <const> = {
+  __close = function (self, problem)
+    if problem ~= nil and self[1] then self[1]:stop() end
+  end,
+}
+
 --- Start a job of the group.
 ---@param self parallel.Group
 ---@param given table  options of the job
@@ -239,8 +254,9 @@ local function start (self, given, fn, list)
   end
   local streams <const> =
     options.streams_of(self.pool, given.streams or self.given.streams)
+  local made <close> = setmetatable({ false }, NEW)
   local described <const> = { name = given.name, streams = streams,
-                              names = arguments.names_in(list) }
+                              names = arguments.names_in(list), made = made }
   limits.add("call", described, own)
   limits.add("job", described, given)
   local new <const> = job.start(self.pool, true, streams, fn, described,
@@ -317,6 +333,7 @@ local function open (pool, given)
     task = task_id(), closed = false,
     deadline = core.now() + (given.deadline or math.huge),
   }, group)
+  self.ending = setmetatable({ group = self }, ENDING)
   function self.on_end (ended) take_end(self, ended.job) end
   if outer ~= nil then outer.inner[self] = true end
   stack.n = stack.n + 1

@@ -855,7 +855,9 @@ pool_await_room (lua_State *L)
      has (rs_job_numbers);
      names: what refusals call the arguments (rs_raise_named);
      guard: a run guard (core.run_guard), which gets a reference to the job, so
-       that an interrupt or a stop finds the job there at once */
+       that an interrupt or a stop finds the job there at once;
+     made: a table whose value 1 becomes the job, for the same reason; it has
+       one before */
 static int
 pool_start (lua_State *L)
 {
@@ -908,6 +910,13 @@ pool_start (lua_State *L)
   *handle = job;
   if (guard != NULL)
     *guard = rs_job_ref(job);
+  if (lua_istable(L, OPTIONS)) {
+    if (lua_getfield(L, OPTIONS, "made") == LUA_TTABLE) {
+      lua_pushvalue(L, -2);
+      lua_rawseti(L, -2, 1);
+    }
+    lua_pop(L, 1);
+  }
   return 1;
 }
 
