@@ -495,6 +495,21 @@ on_deliver (void *ud, const rs_amqp_delivery *d)
     take_letter(s, &letter);
 }
 
+/* The broker has put a letter about the task into its caller's queue. */
+static void
+take_confirmation_locked (rs_server *s, rs_tray *o, rs_server_task *t,
+                          uint64_t number)
+{
+  if (t->state == RS_TASK_TOLD) {
+    t->state = RS_TASK_DUE;
+    pthread_cond_signal(&s->work);
+  }
+  else if (t->number == number) {
+    t->sent = true;
+    rs_server_settle_locked(s, o, t);
+  }
+}
+
 static void
 on_confirm (void *ud, uint64_t number, bool routed)
 {
@@ -516,14 +531,9 @@ on_confirm (void *ud, uint64_t number, bool routed)
       if (t->state == RS_TASK_TOLD)
         t->state = RS_TASK_READY;
     }
-    else if (t->state == RS_TASK_TOLD) {
-      t->state = RS_TASK_DUE;
-      pthread_cond_signal(&s->work);
-    }
-    else if (t->number == number) {
-      t->sent = true;
+    else {
       t->client->missing = 0;
-      rs_server_settle_locked(s, &o, t);
+      take_confirmation_locked(s, &o, t, number);
     }
     break;
   }
