@@ -305,7 +305,9 @@ describe("task.execute", function ()
       local pool <close> = parallel.pool { max = 1 }
       local job <const> = pool:submit { function ()
         parallel.task.execute { "echo x; exec sleep 100",
-                                on_output = function () while true do end end }
+                                on_output = function ()
+          while true do tostring {} end  -- seen by the thread sanitizer
+        end }
       end, timeout = 0.05 }
       assert.equal("timed_out", job:wait())
     end)
