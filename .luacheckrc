@@ -19,6 +19,8 @@ files["examples"].read_globals = { "parallel" }
 files["examples"].allow_defined_top = true
 files["spec"].std = "lua54+busted"
 files["spec"].read_globals = { "parallel" }
+-- So are the variables of those who are new to Lua, wherever they stand.
+files["spec/newcomer"].allow_defined = true
 
 -- Annotations declare functions whose bodies and arguments are not used.
 files["lua/meta"].ignore = { "212" }
