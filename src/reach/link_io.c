@@ -29,8 +29,8 @@
 #define KILL (RS_KILL + 0.4)  /* seconds from force to SIGKILL: the far side
                                  finds a lost call within that, and can tell
                                  where */
-#define ASK_AGAIN 0.2    /* seconds without an answer to ASK; the far side looks
-                            for half of that */
+#define ASK_AGAIN 0.2    /* seconds without an answer to ASK; the far side
+                            looks for half of that */
 #define LOOK 0.01        /* seconds between two looks at a chunk's flags */
 
 enum { FILLS = 16 };     /* reads at rest, before others have their turn */
