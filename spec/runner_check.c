@@ -292,7 +292,9 @@ static void
 wait_long (rs_runner *base, rs_call *call, const rs_call_sink *sink)
 {
   (void) sink;
-  const rs_sleeper sleeper = { wake, keep, keep, &other, false };
+  const rs_sleeper sleeper = {
+    .wake = wake, .ref = keep, .unref = keep, .object = &other
+  };
   rs_token token;
   rs_token_enter(base->cancel, &token, NULL, call, &call->wish);
   rs_cancel_sleeps(base->cancel, &sleeper);
