@@ -47,7 +47,8 @@ NodeName=HOST NodeAddr=127.0.0.1 CPUs=32 State=UNKNOWN
 PartitionName=spec Nodes=HOST Default=YES MaxTime=INFINITE State=UP
 ]]
 
-local PROGRAMS <const> = { "slurmctld", "slurmd", "srun", "sinfo" }
+local PROGRAMS <const> = { "slurmctld", "slurmd", "salloc", "srun", "sinfo",
+                           "squeue" }
 local PATH <const> = "PATH=$PATH:/usr/sbin"
 
 --- A command with one of the programs.
@@ -92,7 +93,13 @@ function slurm.start ()
     if up then break end
     new:stop()
   end
-  if up then return new end
+  -- Workers are steps of one job: an allocation for each of them may fail on a
+  -- busy machine.
+  if up and os.execute(tool(new, "salloc",
+                            "-Q --no-shell -n32 >/dev/null 2>&1")) then
+    new.job = read(tool(new, "squeue", "-h -o %i"))
+    return new
+  end
   local why <const> = read(("tail -n 2 %s/slurm*.log"):format(new.dir))
   new:close()
   return nil, "Slurm does not start: " .. why
@@ -104,7 +111,8 @@ end
 ---@return string[]
 function cluster:worker (program)
   return { "env", "SLURM_CONF=" .. self.dir .. "/slurm.conf", "srun", "-Q",
-           "-n1", "-u", program, "--worker" }
+           "--jobid=" .. self.job, "--overlap", "-n1", "-u", program,
+           "--worker" }
 end
 
 function cluster:stop ()
